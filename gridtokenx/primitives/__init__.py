@@ -1,0 +1,1 @@
+"""Shared kernel: errors, quantities, canonical encoding, hashes, trees, state, validators."""

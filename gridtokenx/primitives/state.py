@@ -1,0 +1,136 @@
+"""The core's whole storage: `Overlay`, changes over a read-only reader, and typed `Table`s.
+
+A transaction works on its own overlay and is dropped when it is refused; a block's overlay is kept
+under the block's hash and written once when the block is decided. Values are frozen dataclasses,
+shared freely and encoded only when written. Source: architecture 1.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from gridtokenx.primitives.codec import decode, encode
+
+V = TypeVar("V")
+Decode = Callable[[bytes], Any]
+
+
+class Reader(Protocol):
+    """Read access to a chain's state: a database snapshot, or another overlay."""
+
+    def load(self, key: bytes, decode: Decode) -> Any | None:
+        """The value under `key`, decoded (implementations may cache it), or None."""
+
+    def scan(self, prefix: bytes, decode: Decode) -> Iterator[tuple[bytes, Any]]:
+        """(key, value) of all keys that start with `prefix`, in key order."""
+
+
+class MemoryReader:
+    """A reader over plain encoded values: genesis, tests, and proofs' checkers."""
+
+    def __init__(self, values: dict[bytes, bytes] | None = None) -> None:
+        self.values = values or {}
+
+    def load(self, key: bytes, decode: Decode) -> Any | None:
+        raw = self.values.get(key)
+        return None if raw is None else decode(raw)
+
+    def scan(self, prefix: bytes, decode: Decode) -> Iterator[tuple[bytes, Any]]:
+        for key in sorted(self.values):
+            if key.startswith(prefix):
+                yield key, decode(self.values[key])
+
+
+class Overlay:
+    """Changes over a reader. `None` marks a deleted key. Not for use by two threads."""
+
+    def __init__(self, base: Reader) -> None:
+        self.base = base
+        self._changes: dict[bytes, Any | None] = {}
+
+    def load(self, key: bytes, decode: Decode) -> Any | None:
+        if key in self._changes:
+            return self._changes[key]
+        return self.base.load(key, decode)
+
+    def scan(self, prefix: bytes, decode: Decode) -> Iterator[tuple[bytes, Any]]:
+        """All keys under `prefix` in key order; sees this overlay's changes made so far."""
+        own = sorted(key for key in self._changes if key.startswith(prefix))
+        position = 0
+        for key, value in self.base.scan(prefix, decode):
+            while position < len(own) and own[position] < key:
+                yield from self._present(own[position])
+                position += 1
+            if position < len(own) and own[position] == key:
+                yield from self._present(key)
+                position += 1
+            else:
+                yield key, value
+        for key in own[position:]:
+            yield from self._present(key)
+
+    def _present(self, key: bytes) -> Iterator[tuple[bytes, Any]]:
+        value = self._changes[key]
+        if value is not None:
+            yield key, value
+
+    def store(self, key: bytes, value: Any) -> None:
+        """Set `key` to a wire value."""
+        self._changes[key] = value
+
+    def remove(self, key: bytes) -> None:
+        """Delete `key`; deleting an absent key is allowed."""
+        self._changes[key] = None
+
+    def merge(self) -> None:
+        """Apply these changes to the overlay underneath (a transaction that succeeded)."""
+        if not isinstance(self.base, Overlay):
+            raise TypeError("only an overlay on an overlay can be merged")
+        self.base._changes.update(self._changes)
+        self._changes = {}
+
+    def changed(self) -> list[tuple[bytes, Any | None]]:
+        """(key, value object or None) for each change, in key order."""
+        return sorted(self._changes.items(), key=lambda change: change[0])
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """(key, encoded value or None) for each change, in key order."""
+        return [(key, None if value is None else encode(value)) for key, value in self.changed()]
+
+
+@dataclass(frozen=True)
+class Table(Generic[V]):
+    """A typed map under one key prefix. Keys are bytes of the caller's making, order-preserving."""
+
+    prefix: bytes
+    kind: type[V]
+
+    def decode(self, raw: bytes) -> V:
+        """Read a stored value (trusted: we wrote it; damage raises)."""
+        return decode(self.kind, raw)
+
+    def get(self, state: Reader, key: bytes) -> V | None:
+        """The value under `key`, or None."""
+        found: V | None = state.load(self.prefix + key, self.decode)
+        return found
+
+    def put(self, state: Overlay, key: bytes, value: V) -> None:
+        """Set the value under `key`."""
+        state.store(self.prefix + key, value)
+
+    def delete(self, state: Overlay, key: bytes) -> None:
+        """Remove `key` if it is there."""
+        state.remove(self.prefix + key)
+
+    def items(self, state: Reader, prefix: bytes = b"") -> Iterator[tuple[bytes, V]]:
+        """(key without the table's prefix, value) in key order."""
+        start = len(self.prefix)
+        for key, value in state.scan(self.prefix + prefix, self.decode):
+            yield key[start:], value
+
+
+def u64(number: int) -> bytes:
+    """Eight bytes big-endian: an integer as an order-preserving key part."""
+    return number.to_bytes(8, "big")
