@@ -84,6 +84,11 @@ def tag_of(cls: type[Any]) -> int:
     return _TAG_OF[cls]
 
 
+def is_wire(kind: Any) -> bool:
+    """Whether a type has a wire encoding."""
+    return isinstance(kind, type) and kind in _TAG_OF
+
+
 def encode_array(*items: Any) -> bytes:
     """Canonical CBOR array of plain integers, bytes, text and nested tuples (hash preimages)."""
     return cbor2.dumps(items)
@@ -114,8 +119,10 @@ def _refuse_tag(_decoder: Any) -> Any:
 
 # Every tag cbor2 gives a meaning to; others arrive as CBORTag, which no field type accepts.
 _NO_TAGS: dict[int, Any] = dict.fromkeys(
-    [*range(6), 25, *range(28, 31), *range(35, 38), 52, 54, 100, 256, 258, 260, 261]
-    + [1004, 43000, 55799],
+    (
+        *(0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54),
+        *(100, 256, 258, 260, 261, 1004, 43000, 55799),
+    ),
     _refuse_tag,
 )
 
@@ -154,7 +161,7 @@ def _field_encoder(hint: Any) -> _Convert | None:
     if get_origin(hint) is tuple:
         item = _field_encoder(get_args(hint)[0])
         return list if item is None else lambda values: [item(value) for value in values]
-    if _is_union(hint):
+    if is_union(hint):
         members = [member for member in get_args(hint) if member is not type(None)]
         if any(_field_encoder(member) is not None for member in members):
             if len(members) == 1 and members[0] not in _TAG_OF:
@@ -183,7 +190,7 @@ def _build_decoder(hint: Any, name: str) -> _Convert:
     hint, limit = _strip(hint)
     if get_origin(hint) is tuple:
         return _tuple_decoder(_build_decoder(get_args(hint)[0], name), limit, name)
-    if _is_union(hint):
+    if is_union(hint):
         return _union_decoder(hint, limit, name)
     if not isinstance(hint, type):
         raise TypeError(f"{name}: {hint!r} cannot be on the wire")
@@ -314,5 +321,6 @@ def _strip(hint: Any) -> tuple[Any, Limit | None]:
             return hint, limit
 
 
-def _is_union(hint: Any) -> bool:
+def is_union(hint: Any) -> bool:
+    """Whether a field's type is `A | B`."""
     return get_origin(hint) in (Union, types.UnionType)

@@ -6,13 +6,13 @@ whose checksum catches every typing error of up to four characters.
 
 from __future__ import annotations
 
-from typing import Annotated, NewType
+from typing import Annotated
 
 from gridtokenx.primitives.codec import Limit
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
-Hash = NewType("Hash", bytes)
-Address = Annotated[bytes, Limit(32, 32)]
+Address = Annotated[bytes, Limit(32, 32), "address"]
+"""A field of this type is an account; a 32-byte hash is `Bytes32`."""
 
 ADDRESS_PREFIX = "gtx"
 _CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
