@@ -1,0 +1,416 @@
+"""Gossip service: carries the router's bytes over libp2p streams and runs the validators.
+
+Each side opens its own outbound stream; the inbound one is served by the registered handler. A
+lost outbound stream is reopened while the peer is connected. Nothing here waits for a slow peer:
+its frames queue, bounded, and the oldest bulk is dropped and counted.
+Source: protocols/networking.md "Gossip".
+"""
+
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from gridtokenx.node.gossip_router import (
+    PROTOCOLS,
+    Deliver,
+    Effect,
+    Event,
+    Heartbeat,
+    Misbehaved,
+    Parameters,
+    PeerAdded,
+    PeerRemoved,
+    Priority,
+    Publish,
+    Router,
+    RpcReceived,
+    Send,
+    SetDirectPeers,
+    Subscribe,
+    Unsubscribe,
+    Validated,
+    Verdict,
+    Verified,
+    Verify,
+)
+from gridtokenx.node.gossip_wire import FrameBuffer, WireError
+from gridtokenx.node.network import Network, NetworkError, PeerConnected, PeerId, Stream
+from gridtokenx.primitives import crypto
+
+QUEUE_BYTES = 16 * 1024 * 1024
+MAX_RPC_BYTES = 8 * 1024 * 1024 + 64 * 1024
+VALIDATION_TIMEOUT_S = 5
+WRITE_TIMEOUT_S = 20  # for one chunk; slower than 100 kbit/s counts as stuck
+WRITE_CHUNK_BYTES = 256 * 1024
+READ_CHUNK_BYTES = 64 * 1024
+SESSION_WAIT_S = 5
+REOPEN_FIRST_S, REOPEN_LAST_S = 0.1, 30.0
+INLINE_VERIFY_BYTES = 64 * 1024  # a thread hop costs as much as verifying this much
+PAYLOADS_PER_CHECKPOINT = 16
+
+Validator = Callable[[PeerId, bytes], Awaitable[Verdict] | Verdict]
+
+_log = logging.getLogger(__name__)
+
+
+class OutboundQueue:
+    """Frames waiting for one peer: by priority, oldest first, bounded by bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.bytes = 0
+        self._max_bytes = max_bytes
+        self._frames: dict[Priority, deque[bytes]] = {p: deque() for p in Priority}
+        self._filled = trio.Event()
+
+    def put(self, frame: bytes, priority: Priority) -> int:
+        """Append a frame; return how many frames, bulk and oldest first, were dropped for it."""
+        self._frames[priority].append(frame)
+        self.bytes += len(frame)
+        self._filled.set()
+        dropped = 0
+        for victims in (self._frames[p] for p in sorted(Priority, reverse=True)):
+            while victims and self.bytes > self._max_bytes:
+                self.bytes -= len(victims.popleft())
+                dropped += 1
+        return dropped
+
+    async def take(self, max_bytes: int) -> bytes:
+        """Wait for frames; return the first ones, joined, up to `max_bytes` or else just one."""
+        while not self.bytes:
+            self._filled = trio.Event()
+            await self._filled.wait()
+        taken: list[bytes] = []
+        size = 0
+        for frames in self._frames.values():
+            while frames and (not taken or size + len(frames[0]) <= max_bytes):
+                taken.append(frames.popleft())
+                size += len(taken[-1])
+            if frames:
+                break  # Less urgent frames must not pass one that did not fit.
+        self.bytes -= size
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+
+@dataclass(slots=True)
+class _Session:
+    """A connected peer: one queue, one stream each way, any of them may be missing for a while."""
+
+    peer: PeerId
+    queue: OutboundQueue
+    inbound: Stream | None = None
+    added: trio.Event = field(default_factory=trio.Event)  # the router knows the peer
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class Gossip:
+    """Publish and receive signed messages on topics.
+
+    `max_bytes` and `priority` classify a topic; `seed` feeds the choice of mesh peers;
+    `first_seqno` must grow across restarts: pass the time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        topic_prefix: str,
+        max_bytes: Callable[[str], int],
+        priority: Callable[[str], Priority],
+        seed: int,
+        first_seqno: int,
+        parameters: Parameters | None = None,
+        queue_bytes: int = QUEUE_BYTES,
+        max_rpc_bytes: int = MAX_RPC_BYTES,
+    ) -> None:
+        self._network = network
+        self._router = Router(
+            network.peer_id,
+            sign=network.sign,
+            public_key_of=lambda peer: network.public_key_of(PeerId(peer)),
+            topic_prefix=topic_prefix,
+            max_bytes=max_bytes,
+            priority=priority,
+            seed=seed,
+            first_seqno=first_seqno,
+            parameters=parameters,
+        )
+        self._validators: dict[str, Validator] = {}
+        self._sessions: dict[bytes, _Session] = {}
+        self._session_added = trio.Event()
+        self._counters: Counter[str] = Counter()
+        self._queue_bytes = queue_bytes
+        self._max_rpc_bytes = max_rpc_bytes
+        self._verifiers = trio.CapacityLimiter(2)
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened so far, the router's counts and the service's, by name."""
+        return dict(self._router.counters + self._counters)
+
+    def mesh(self, topic: str) -> tuple[PeerId, ...]:
+        """Peers in the topic's mesh, sorted; direct peers stand outside it."""
+        return tuple(PeerId(peer) for peer in self._router.mesh(topic))
+
+    def peers(self, topic: str) -> tuple[PeerId, ...]:
+        """Connected peers that are subscribed to the topic, sorted."""
+        return tuple(PeerId(peer) for peer in self._router.topic_peers(topic))
+
+    def peer_counters(self, peer: PeerId) -> dict[str, int]:
+        """What a connected peer did wrong or in vain, by reason."""
+        return self._router.peer_counters(peer)
+
+    def subscribe(self, topic: str, validator: Validator) -> None:
+        """Receive the topic: `validator(author, data)` gets every new message once.
+
+        It is the delivery too, so it must be bounded; messages of this node are not given to it.
+        An exception or 5 s without an answer counts as IGNORE.
+        Errors: RouterError where the topic is outside the prefix.
+        """
+        self._apply(Subscribe(topic))
+        self._validators[topic] = validator
+
+    def unsubscribe(self, topic: str) -> None:
+        """Leave the topic; verdicts still out are dropped."""
+        self._validators.pop(topic, None)
+        self._apply(Unsubscribe(topic))
+
+    def publish(self, topic: str, data: bytes) -> None:
+        """Sign and queue a message to all peers of the topic; never waits.
+
+        Errors: RouterError where the topic is outside the prefix or the data over its limit.
+        """
+        self._apply(Publish(topic, data))
+
+    def set_direct_peers(self, peers: Sequence[PeerId]) -> None:
+        """Always forward to these, whatever the mesh; both sides must list each other."""
+        self._apply(SetDirectPeers(tuple(peers)))
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        events = self._network.subscribe()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._network.handle(PROTOCOLS, self._serve_inbound)
+            nursery.start_soon(self._beat)
+            task_status.started()
+            async for event in events:
+                if isinstance(event, PeerConnected):
+                    self._open_session(event.peer, nursery)
+                else:
+                    self._close_session(event.peer)
+
+    async def _beat(self) -> None:
+        while True:
+            await trio.sleep(self._router.parameters.heartbeat_ms / 1_000)
+            self._apply(Heartbeat())
+
+    # Effects
+
+    def _apply(self, event: Event) -> None:
+        now_ms = int(trio.current_time() * 1_000)
+        pending = deque(self._router.handle(event, now_ms))
+        while pending:
+            answer = self._perform(pending.popleft())
+            if answer is not None:
+                pending.extend(self._router.handle(answer, now_ms))
+
+    def _perform(self, effect: Effect) -> Event | None:
+        """Do one effect; return its answer when that is known at once."""
+        match effect:
+            case Send(peer, frame, priority):
+                session = self._sessions.get(peer)
+                if session is not None:
+                    self._counters["outbound_dropped"] += session.queue.put(frame, priority)
+            case Verify(token, public_key, signed, signature):
+                if len(signed) <= INLINE_VERIFY_BYTES:
+                    return Verified(token, crypto.verify(public_key, signed, signature))
+                self._tasks.start_soon(self._verify, effect)
+            case Deliver():
+                return self._deliver(effect)
+            case Misbehaved(peer, reason, drop_stream):
+                _log.debug("gossip peer %s misbehaved: %s", peer.hex(), reason)
+                session = self._sessions.get(peer)
+                if drop_stream and session is not None:
+                    self._drop_inbound(session)
+        return None
+
+    @property
+    def _tasks(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise RuntimeError("the gossip service does not run")
+        return self._nursery
+
+    async def _verify(self, effect: Verify) -> None:
+        ok = await trio.to_thread.run_sync(
+            crypto.verify,
+            effect.public_key,
+            effect.signed,
+            effect.signature,
+            limiter=self._verifiers,
+        )
+        self._apply(Verified(effect.token, ok))
+
+    def _deliver(self, effect: Deliver) -> Validated | None:
+        validator = self._validators.get(effect.topic)
+        if validator is None:
+            return Validated(effect.message_id, Verdict.IGNORE)
+        try:
+            result = validator(PeerId(effect.author), effect.data)
+        except Exception:  # noqa: BLE001 - what peers send must never end the node
+            return Validated(effect.message_id, self._validator_failed(effect.topic))
+        if isinstance(result, Verdict):
+            return Validated(effect.message_id, result)
+        self._tasks.start_soon(self._await_verdict, effect, result)
+        return None
+
+    async def _await_verdict(self, effect: Deliver, result: Awaitable[Verdict]) -> None:
+        verdict = Verdict.IGNORE
+        try:
+            with trio.move_on_after(VALIDATION_TIMEOUT_S) as scope:
+                verdict = await result
+            if scope.cancelled_caught:
+                self._counters["validator_timeout"] += 1
+        except Exception:  # noqa: BLE001 - as in _deliver
+            verdict = self._validator_failed(effect.topic)
+        self._apply(Validated(effect.message_id, verdict))
+
+    def _validator_failed(self, topic: str) -> Verdict:
+        self._counters["validator_error"] += 1
+        _log.exception("validator of %s failed", topic)
+        return Verdict.IGNORE
+
+    # Sessions
+
+    def _open_session(self, peer: PeerId, nursery: trio.Nursery) -> None:
+        if peer in self._sessions:
+            return
+        session = _Session(peer, OutboundQueue(self._queue_bytes))
+        self._sessions[peer] = session
+        self._session_added.set()
+        self._session_added = trio.Event()
+        nursery.start_soon(self._keep_outbound, session)
+
+    def _close_session(self, peer: PeerId) -> None:
+        session = self._sessions.pop(peer, None)
+        if session is None:
+            return
+        session.scope.cancel()
+        self._drop_inbound(session)
+        self._apply(PeerRemoved(peer))
+
+    def _drop_inbound(self, session: _Session) -> None:
+        stream, session.inbound = session.inbound, None
+        if stream is not None:
+            self._tasks.start_soon(_reset, stream)
+
+    async def _keep_outbound(self, session: _Session) -> None:
+        """Hold a stream to the peer open until the session ends, with growing pauses."""
+        pause_s = REOPEN_FIRST_S
+        with session.scope:
+            while True:
+                opened_at = trio.current_time()
+                try:
+                    stream = await self._network.open_stream(session.peer, PROTOCOLS)
+                    await self._serve_outbound(session, stream)
+                except NetworkError as error:
+                    self._counters["outbound_refused"] += 1
+                    _log.debug("gossip stream to %s: %s", session.peer.hex(), error)
+                if trio.current_time() - opened_at > REOPEN_LAST_S:
+                    pause_s = REOPEN_FIRST_S
+                await trio.sleep(pause_s)
+                pause_s = min(pause_s * 2, REOPEN_LAST_S)
+
+    async def _serve_outbound(self, session: _Session, stream: Stream) -> None:
+        """Write the queue to the stream until that fails or stalls."""
+        self._apply(PeerAdded(session.peer, stream.protocol))
+        session.added.set()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_outbound, stream, nursery.cancel_scope)
+                await self._write_queue(session, stream)
+                nursery.cancel_scope.cancel()
+        finally:
+            await _reset(stream)
+
+    async def _write_queue(self, session: _Session, stream: Stream) -> None:
+        while True:
+            frames = await session.queue.take(READ_CHUNK_BYTES)
+            for start in range(0, len(frames), WRITE_CHUNK_BYTES):
+                chunk = frames[start : start + WRITE_CHUNK_BYTES]
+                with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
+                    try:
+                        await stream.write(chunk)
+                    except NetworkError:
+                        self._counters["outbound_lost"] += 1
+                        return
+                if scope.cancelled_caught:
+                    self._counters["outbound_stalled"] += 1
+                    return
+
+    async def _watch_outbound(self, stream: Stream, scope: trio.CancelScope) -> None:
+        """Notice a reset of a stream on which only we write."""
+        try:
+            while await stream.read_some(READ_CHUNK_BYTES):
+                pass
+        except NetworkError:
+            self._counters["outbound_reset"] += 1
+            scope.cancel()
+
+    async def _serve_inbound(self, stream: Stream) -> None:
+        """Feed one inbound stream to the router; a newer stream of the peer replaces it."""
+        session = await self._session_of(stream.peer)
+        if session is None:
+            self._counters["inbound_refused"] += 1
+            await _reset(stream)
+            return
+        self._drop_inbound(session)
+        session.inbound = stream
+        buffer = FrameBuffer(self._max_rpc_bytes)
+        try:
+            while session.inbound is stream:
+                chunk = await stream.read_some(READ_CHUNK_BYTES)
+                if not chunk:
+                    break
+                await self._feed(session, stream, buffer, chunk)
+        except NetworkError:
+            self._counters["inbound_lost"] += 1
+        except WireError:
+            self._counters["inbound_garbage"] += 1
+            await _reset(stream)
+        finally:
+            if session.inbound is stream:
+                session.inbound = None
+
+    async def _feed(
+        self, session: _Session, stream: Stream, buffer: FrameBuffer, chunk: bytes
+    ) -> None:
+        for count, payload in enumerate(buffer.feed(chunk), start=1):
+            if session.inbound is not stream:
+                return
+            self._apply(RpcReceived(session.peer, payload))
+            if count % PAYLOADS_PER_CHECKPOINT == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def _session_of(self, peer: PeerId) -> _Session | None:
+        """The peer's session once the router knows the peer: a stream may be ahead of both."""
+        with trio.move_on_after(SESSION_WAIT_S):
+            while peer not in self._sessions:
+                await self._session_added.wait()
+            session = self._sessions[peer]
+            await session.added.wait()
+            return session
+        return None
+
+
+async def _reset(stream: Stream) -> None:
+    """Reset a stream without waiting long, also while being cancelled."""
+    with trio.move_on_after(1) as scope:
+        scope.shield = True
+        try:
+            await stream.reset()
+        except NetworkError:
+            return  # It was gone already.

@@ -1,0 +1,836 @@
+"""Gossipsub v1.1 router with IDONTWANT of v1.2, sans-IO: events in, effects out.
+
+No clock, socket or await: the shell passes monotonic milliseconds, carries bytes, verifies
+signatures and runs validators. Only messages that were verified and accepted are forwarded.
+Source: protocols/networking.md "Gossip"; libp2p/specs pubsub/gossipsub v1.0, v1.1, v1.2.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from itertools import islice
+from random import Random
+
+from gridtokenx.node import gossip_wire as wire
+from gridtokenx.node.gossip_wire import Message, Prune, Rpc, WireError
+
+PROTOCOL_V12 = "/meshsub/1.2.0"
+PROTOCOL_V11 = "/meshsub/1.1.0"
+PROTOCOLS = (PROTOCOL_V12, PROTOCOL_V11)
+
+Peer = bytes  # libp2p peer id
+_ED25519_KEY_HEAD = b"\x08\x01\x12\x20"  # protobuf PublicKey: type Ed25519, 32 bytes follow
+
+
+class Verdict(Enum):
+    """What a validator says: forward it, keep silent, or blame the forwarder."""
+
+    ACCEPT = "accept"
+    IGNORE = "ignore"
+    REJECT = "reject"
+
+
+class Priority(IntEnum):
+    """Order in which a peer's outbound queue empties."""
+
+    CONTROL = 0
+    URGENT = 1  # votes and proposals
+    BULK = 2  # blocks and orders
+
+
+class RouterError(Exception):
+    """The caller broke a rule of the router, for example by publishing too large a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Protocol parameters and limits; times in milliseconds unless the name says otherwise."""
+
+    mesh_size: int = 6
+    mesh_low: int = 4
+    mesh_low_small_network: int = 2  # used while fewer than mesh_size peers exist
+    mesh_high: int = 12
+    gossip_size: int = 6
+    history_heartbeats: int = 5
+    gossip_heartbeats: int = 3
+    heartbeat_ms: int = 1_000
+    seen_ms: int = 120_000
+    prune_backoff_s: int = 60
+    unsubscribe_backoff_s: int = 10
+    max_backoff_s: int = 3_600  # what a remote PRUNE may ask for
+    fanout_ms: int = 60_000
+    flood_publish: bool = True
+    idontwant_bytes: int = 16 * 1024
+    idontwant_heartbeats: int = 3
+    retransmissions: int = 3  # answers to one peer's IWANT of one id
+    iwant_retry_ms: int = 500  # before another peer is asked for the same id
+    max_peers: int = 256
+    max_topics_per_peer: int = 100
+    max_ihave_per_heartbeat: int = 10  # IHAVE entries heeded, per peer
+    max_iwant_ids_per_heartbeat: int = 5_000  # ids asked of, and answered to, one peer
+    max_idontwant_ids_per_heartbeat: int = 1_000
+    max_seen: int = 100_000
+    max_asked: int = 20_000
+    max_history_bytes: int = 64 * 1024 * 1024
+    max_backoffs: int = 10_000
+    max_in_flight: int = 1_024  # messages in verification or validation, per priority
+    max_in_flight_bytes: int = 32 * 1024 * 1024
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAdded:
+    """Our stream to the peer is open. Again for a known peer: the stream was lost and reopened."""
+
+    peer: Peer
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRemoved:
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class RpcReceived:
+    """One RPC from the peer, without its length prefix. Any bytes at all."""
+
+    peer: Peer
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    topic: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Answer to a Verify effect; each must be answered, or its message stays in flight."""
+
+    token: int
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """Answer to a Deliver effect; each must be answered, or its message stays in flight."""
+
+    message_id: bytes
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Due every `heartbeat_ms`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetDirectPeers:
+    peers: tuple[Peer, ...]
+
+
+Event = (
+    PeerAdded
+    | PeerRemoved
+    | RpcReceived
+    | Subscribe
+    | Unsubscribe
+    | Publish
+    | Verified
+    | Validated
+    | Heartbeat
+    | SetDirectPeers
+)
+
+
+# Effects
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write `frame` (length prefix included, shared by all peers of a message) to the peer."""
+
+    peer: Peer
+    frame: bytes
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Check the Ed25519 signature and answer with Verified(token, ok)."""
+
+    token: int
+    public_key: bytes
+    signed: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Validate a new message, signature already checked, and answer with Validated."""
+
+    message_id: bytes
+    topic: str
+    forwarder: Peer
+    author: Peer
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehaved:
+    """The peer broke the protocol; `drop_stream`: what it sends next cannot be trusted either."""
+
+    peer: Peer
+    reason: str
+    drop_stream: bool
+
+
+Effect = Send | Verify | Deliver | Misbehaved
+
+
+@dataclass(slots=True)
+class _PeerState:
+    protocol: str
+    topics: dict[str, None] = field(default_factory=dict)
+    dont_send: dict[bytes, int] = field(default_factory=dict)  # message id -> expiry, ms
+    counters: Counter[str] = field(default_factory=Counter)
+    # Since the last heartbeat:
+    ihave_received: int = 0
+    ids_asked: int = 0
+    ids_answered: int = 0
+    idontwant_received: int = 0
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """A message between arrival and verdict; `senders` are owed no copy and share the blame."""
+
+    message: Message
+    priority: Priority
+    senders: dict[Peer, None]
+
+
+@dataclass(slots=True)
+class _Cached:
+    frame: bytes
+    topic: str
+    priority: Priority
+    answered: dict[Peer, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Fanout:
+    peers: dict[Peer, None]
+    published_ms: int
+
+
+class Router:
+    """State of one node's gossip. Every table is bounded by `Parameters`.
+
+    `sign` is the node's Ed25519 signature; `public_key_of` gives the 32-byte key inlined in a peer
+    id, or None; `max_bytes` and `priority` classify a topic; `first_seqno` must grow across
+    restarts (time in nanoseconds does). Dicts serve as ordered sets: their order, unlike that of
+    sets, does not depend on the hash seed, so equal events give equal effects.
+    """
+
+    def __init__(
+        self,
+        peer_id: Peer,
+        *,
+        sign: Callable[[bytes], bytes],
+        public_key_of: Callable[[Peer], bytes | None],
+        topic_prefix: str,
+        max_bytes: Callable[[str], int],
+        priority: Callable[[str], Priority],
+        seed: int,
+        first_seqno: int,
+        parameters: Parameters | None = None,
+    ) -> None:
+        self.parameters = parameters or Parameters()
+        self.counters: Counter[str] = Counter()
+        self.subscriptions: dict[str, None] = {}
+        self._peer_id = peer_id
+        self._sign = sign
+        self._public_key_of = public_key_of
+        self._topic_prefix = topic_prefix
+        self._max_bytes = max_bytes
+        self._priority = priority
+        self._random = Random(seed)
+        self._next_seqno = first_seqno
+        self._peers: dict[Peer, _PeerState] = {}
+        self._direct: dict[Peer, None] = {}
+        self._mesh: dict[str, dict[Peer, None]] = {}
+        self._fanout: dict[str, _Fanout] = {}
+        self._backoff: dict[tuple[str, Peer], int] = {}  # -> until, ms
+        self._seen: dict[bytes, int] = {}  # message id -> expiry, ms; oldest first
+        self._asked: dict[bytes, tuple[int, dict[Peer, None]]] = {}  # id -> last asked ms, whom
+        self._history: list[dict[bytes, _Cached]] = [{}]  # newest window first
+        self._history_bytes = 0
+        self._unverified: dict[int, _InFlight] = {}
+        self._unverified_ids: dict[bytes, list[int]] = {}
+        self._validating: dict[bytes, _InFlight] = {}
+        self._in_flight: Counter[Priority] = Counter()
+        self._in_flight_bytes: Counter[Priority] = Counter()
+        self._next_token = 0
+        self._now = 0
+        self._out: list[Effect] = []
+
+    # What the shell may read
+
+    def mesh(self, topic: str) -> tuple[Peer, ...]:
+        """Peers in the topic's mesh, sorted; direct peers stand outside it."""
+        return tuple(sorted(self._mesh.get(topic, ())))
+
+    def topic_peers(self, topic: str) -> tuple[Peer, ...]:
+        """Peers known to be subscribed to the topic, sorted."""
+        return tuple(sorted(self._subscribed(topic)))
+
+    def peer_counters(self, peer: Peer) -> dict[str, int]:
+        """What the peer did wrong or in vain, by reason."""
+        state = self._peers.get(peer)
+        return dict(state.counters) if state else {}
+
+    def table_sizes(self) -> dict[str, int]:
+        """Entries (or bytes) of every table that outside input can fill."""
+        return {
+            "peers": len(self._peers),
+            "topics": max((len(p.topics) for p in self._peers.values()), default=0),
+            "dont_send": max((len(p.dont_send) for p in self._peers.values()), default=0),
+            "mesh": max((len(m) for m in self._mesh.values()), default=0),
+            "backoff": len(self._backoff),
+            "seen": len(self._seen),
+            "asked": len(self._asked),
+            "history_bytes": self._history_bytes,
+            "in_flight": len(self._unverified) + len(self._validating),
+            "in_flight_bytes": sum(self._in_flight_bytes.values()),
+        }
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        """Apply one event; return what to do, in order.
+
+        `now_ms` is monotonic. Total on any bytes of RpcReceived: garbage is a Misbehaved effect.
+        Errors: RouterError for a Publish or Subscribe the caller should not have made.
+        """
+        self._now = now_ms
+        match event:
+            case RpcReceived(peer, payload):
+                self._receive(peer, payload)
+            case Verified(token, ok):
+                self._on_verified(token, ok)
+            case Validated(message_id, verdict):
+                self._on_validated(message_id, verdict)
+            case Publish(topic, data):
+                self._publish(topic, data)
+            case Heartbeat():
+                self._heartbeat()
+            case _:
+                self._change_membership(event)
+        effects, self._out = self._out, []
+        return effects
+
+    def _change_membership(
+        self, event: PeerAdded | PeerRemoved | Subscribe | Unsubscribe | SetDirectPeers
+    ) -> None:
+        match event:
+            case PeerAdded(peer, protocol):
+                self._add_peer(peer, protocol)
+            case PeerRemoved(peer):
+                self._remove_peer(peer)
+            case Subscribe(topic):
+                self._subscribe(topic)
+            case Unsubscribe(topic):
+                self._unsubscribe(topic)
+            case SetDirectPeers(peers):
+                self._set_direct(peers)
+
+    # Peers and topics
+
+    def _add_peer(self, peer: Peer, protocol: str) -> None:
+        state = self._peers.get(peer)
+        if state is None:
+            if len(self._peers) >= self.parameters.max_peers:
+                self.counters["peer_refused"] += 1
+                return
+            self._peers[peer] = state = _PeerState(protocol)
+        state.protocol = protocol
+        hello = Rpc(subscriptions=[(True, topic) for topic in self.subscriptions])
+        # A GRAFT may have been lost with the old stream; a second one changes nothing.
+        hello.graft = [topic for topic, mesh in self._mesh.items() if peer in mesh]
+        self._send_rpc(peer, hello)
+
+    def _remove_peer(self, peer: Peer) -> None:
+        """Forget the peer, except its back-offs: reconnecting must not shorten them."""
+        self._peers.pop(peer, None)
+        for mesh in self._mesh.values():
+            mesh.pop(peer, None)
+        for fanout in self._fanout.values():
+            fanout.peers.pop(peer, None)
+
+    def _set_direct(self, peers: Iterable[Peer]) -> None:
+        self._direct = {peer: None for peer in peers if peer != self._peer_id}
+        for topic, mesh in self._mesh.items():
+            for peer in [peer for peer in mesh if peer in self._direct]:
+                del mesh[peer]
+                self._send_rpc(peer, Rpc(prune=[Prune(topic, self.parameters.prune_backoff_s)]))
+
+    def _subscribe(self, topic: str) -> None:
+        if not topic.startswith(self._topic_prefix):
+            raise RouterError(f"topic {topic!r} is outside {self._topic_prefix!r}")
+        if topic in self.subscriptions:
+            return
+        self.subscriptions[topic] = None
+        fanout = self._fanout.pop(topic, None)
+        candidates = self._graftable(topic, {})
+        chosen = [peer for peer in (fanout.peers if fanout else ()) if peer in candidates]
+        rest = [peer for peer in candidates if peer not in chosen]
+        chosen += self._sample(rest, self.parameters.mesh_size - len(chosen))
+        self._mesh[topic] = dict.fromkeys(chosen)
+        for peer in self._peers:
+            grafts = [topic] if peer in chosen else []
+            self._send_rpc(peer, Rpc(subscriptions=[(True, topic)], graft=grafts))
+
+    def _unsubscribe(self, topic: str) -> None:
+        if topic not in self.subscriptions:
+            return
+        del self.subscriptions[topic]
+        mesh = self._mesh.pop(topic)
+        backoff_s = self.parameters.unsubscribe_backoff_s
+        for peer in self._peers:
+            rpc = Rpc(subscriptions=[(False, topic)])
+            if peer in mesh:
+                rpc.prune = [Prune(topic, backoff_s)]
+                self._back_off(topic, peer, backoff_s)
+            self._send_rpc(peer, rpc)
+
+    def _subscribed(self, topic: str) -> list[Peer]:
+        return [peer for peer, state in self._peers.items() if topic in state.topics]
+
+    def _graftable(self, topic: str, mesh: dict[Peer, None]) -> dict[Peer, None]:
+        """Peers we may GRAFT: a heartbeat after our back-off, when theirs is surely over too."""
+        slack = self.parameters.heartbeat_ms
+        backed_off = {k for k, until in self._backoff.items() if until + slack > self._now}
+        return {
+            peer: None
+            for peer in self._subscribed(topic)
+            if peer not in mesh and peer not in self._direct and (topic, peer) not in backed_off
+        }
+
+    def _sample(self, peers: Iterable[Peer], count: int) -> list[Peer]:
+        pool = list(peers)
+        return self._random.sample(pool, max(0, min(count, len(pool))))
+
+    def _back_off(self, topic: str, peer: Peer, seconds: int) -> None:
+        """Keep the longer of the old and the new back-off; the table drops its oldest entry."""
+        until = self._now + min(seconds, self.parameters.max_backoff_s) * 1_000
+        key = (topic, peer)
+        self._backoff[key] = max(self._backoff.pop(key, 0), until)
+        if len(self._backoff) > self.parameters.max_backoffs:
+            del self._backoff[next(iter(self._backoff))]
+
+    # Received RPCs
+
+    def _receive(self, peer: Peer, payload: bytes) -> None:
+        state = self._peers.get(peer)
+        if state is None:
+            self.counters["rpc_from_unknown_peer"] += 1
+            return
+        try:
+            rpc = wire.decode_rpc(payload)
+        except WireError:
+            self._blame(peer, "malformed", drop_stream=True)
+            return
+        for on, topic in rpc.subscriptions:
+            self._on_subscription(peer, state, on, topic)
+        for message in rpc.messages:
+            self._on_message(peer, message)
+        self._on_control(peer, state, rpc)
+
+    def _on_subscription(self, peer: Peer, state: _PeerState, on: bool, topic: str) -> None:
+        if not on:
+            state.topics.pop(topic, None)
+            self._mesh.get(topic, {}).pop(peer, None)
+            if topic in self._fanout:
+                self._fanout[topic].peers.pop(peer, None)
+        elif not topic.startswith(self._topic_prefix):
+            self.counters["foreign_topic"] += 1
+        elif len(state.topics) >= self.parameters.max_topics_per_peer:
+            self._blame(peer, "too_many_topics")
+        else:
+            state.topics[topic] = None
+
+    def _on_control(self, peer: Peer, state: _PeerState, rpc: Rpc) -> None:
+        answer = Rpc()
+        for topic in rpc.graft:
+            self._on_graft(peer, topic, answer)
+        for prune in rpc.prune:
+            self._on_prune(peer, prune)
+        for topic, ids in rpc.ihave:
+            self._on_ihave(peer, state, topic, ids, answer)
+        self._send_rpc(peer, answer)
+        self._on_iwant(peer, state, rpc.iwant)
+        self._on_idontwant(peer, state, rpc.idontwant)
+
+    def _on_graft(self, peer: Peer, topic: str, answer: Rpc) -> None:
+        mesh = self._mesh.get(topic)
+        if mesh is None or peer in mesh:
+            return  # A topic we are not in gets no answer: answering is an amplifier.
+        if peer in self._direct:
+            self.counters["graft_from_direct_peer"] += 1
+        elif self._backoff.get((topic, peer), 0) > self._now:
+            self._blame(peer, "graft_in_backoff")
+        elif len(mesh) >= self.parameters.mesh_high:
+            self.counters["graft_refused_full"] += 1
+        else:
+            mesh[peer] = None
+            return
+        self._prune(topic, peer, answer)
+
+    def _prune(self, topic: str, peer: Peer, rpc: Rpc) -> None:
+        rpc.prune.append(Prune(topic, self.parameters.prune_backoff_s))
+        self._back_off(topic, peer, self.parameters.prune_backoff_s)
+
+    def _on_prune(self, peer: Peer, prune: Prune) -> None:
+        mesh = self._mesh.get(prune.topic)
+        if mesh is None:
+            return
+        mesh.pop(peer, None)
+        self._back_off(prune.topic, peer, prune.backoff_s or self.parameters.prune_backoff_s)
+
+    def _on_ihave(
+        self, peer: Peer, state: _PeerState, topic: str, ids: list[bytes], answer: Rpc
+    ) -> None:
+        state.ihave_received += 1
+        if state.ihave_received > self.parameters.max_ihave_per_heartbeat:
+            self._count(peer, "ihave_over_limit")
+            return
+        if topic not in self.subscriptions:
+            return
+        room = self.parameters.max_iwant_ids_per_heartbeat - state.ids_asked
+        wanted = list(islice((i for i in ids if self._is_wanted(i, peer)), max(0, room)))
+        for message_id in wanted:
+            self._remember_asked(message_id, peer)
+        state.ids_asked += len(wanted)
+        self.counters["iwant_ids_sent"] += len(wanted)
+        answer.iwant.extend(wanted)
+
+    def _is_wanted(self, message_id: bytes, peer: Peer) -> bool:
+        """Whether to ask `peer`: each peer once an id, and not while another may be answering."""
+        if self._is_known(message_id) or message_id in self._unverified_ids:
+            return False
+        asked_ms, whom = self._asked.get(message_id, (-self.parameters.iwant_retry_ms, {}))
+        return peer not in whom and self._now - asked_ms >= self.parameters.iwant_retry_ms
+
+    def _remember_asked(self, message_id: bytes, peer: Peer) -> None:
+        _, whom = self._asked.pop(message_id, (0, {}))
+        whom[peer] = None
+        self._asked[message_id] = (self._now, whom)
+        if len(self._asked) > self.parameters.max_asked:
+            del self._asked[next(iter(self._asked))]
+
+    def _on_iwant(self, peer: Peer, state: _PeerState, ids: list[bytes]) -> None:
+        for message_id in ids:
+            state.ids_answered += 1
+            if state.ids_answered > self.parameters.max_iwant_ids_per_heartbeat:
+                self._count(peer, "iwant_over_limit")
+                return
+            cached = next((w[message_id] for w in self._history if message_id in w), None)
+            if cached is None:
+                continue
+            times = cached.answered.get(peer, 0)
+            if times >= self.parameters.retransmissions:
+                self._count(peer, "iwant_repeated")
+                continue
+            cached.answered[peer] = times + 1
+            self.counters["iwant_ids_answered"] += 1
+            self._out.append(Send(peer, cached.frame, cached.priority))
+
+    def _on_idontwant(self, peer: Peer, state: _PeerState, ids: list[bytes]) -> None:
+        room = self.parameters.max_idontwant_ids_per_heartbeat - state.idontwant_received
+        if len(ids) > room:
+            self._count(peer, "idontwant_over_limit")
+        expires = self._now + self.parameters.idontwant_heartbeats * self.parameters.heartbeat_ms
+        for message_id in ids[: max(0, room)]:
+            state.dont_send[message_id] = expires
+        state.idontwant_received += len(ids)
+
+    # Messages
+
+    def _is_known(self, message_id: bytes) -> bool:
+        return self._seen.get(message_id, -1) >= self._now
+
+    def _on_message(self, peer: Peer, message: Message) -> None:
+        topic, message_id = message.topic, message.id
+        if topic not in self.subscriptions:
+            self.counters["unsubscribed_topic"] += 1
+        elif message.author == self._peer_id:
+            self.counters["own_echo"] += 1
+        elif len(message.data) > self._max_bytes(topic):
+            self._blame(peer, "oversize", drop_stream=True)
+        elif self._is_known(message_id):
+            self._count(peer, "duplicate")
+            if message_id in self._validating:
+                self._validating[message_id].senders[peer] = None
+        elif not self._joins_unverified(peer, message):
+            self._start_verification(peer, message)
+
+    def _joins_unverified(self, peer: Peer, message: Message) -> bool:
+        """Whether this copy need not be verified by itself.
+
+        A copy with the same id but other bytes may be the true one and the first a forgery that
+        was meant to shut it out; so both are verified, at most one unlike copy from each peer.
+        """
+        flights = [self._unverified[token] for token in self._unverified_ids.get(message.id, ())]
+        same = next((f for f in flights if f.message.raw == message.raw), None)
+        if same is not None:
+            same.senders[peer] = None
+        elif not any(peer in flight.senders for flight in flights):
+            return False
+        self._count(peer, "duplicate")
+        return True
+
+    def _start_verification(self, peer: Peer, message: Message) -> None:
+        public_key = self._signer_key(message)
+        if public_key is None:
+            self._blame(peer, "invalid_signature")
+            return
+        priority = self._priority(message.topic)
+        size = len(message.raw)
+        if (
+            self._in_flight[priority] >= self.parameters.max_in_flight
+            or self._in_flight_bytes[priority] + size > self.parameters.max_in_flight_bytes
+        ):
+            # Not marked as seen: an IHAVE offers it again when there is room.
+            self.counters["overload_ignored"] += 1
+            return
+        self._in_flight[priority] += 1
+        self._in_flight_bytes[priority] += size
+        token = self._next_token
+        self._next_token += 1
+        self._unverified[token] = _InFlight(message, priority, {peer: None})
+        self._unverified_ids.setdefault(message.id, []).append(token)
+        self._out.append(Verify(token, public_key, message.signed(), message.signature))
+
+    def _signer_key(self, message: Message) -> bytes | None:
+        """The author's key, or None where seqno, signature or key break StrictSign."""
+        public_key = self._public_key_of(message.author)
+        if public_key is None or len(message.signature) != 64:
+            return None
+        if len(message.seqno) != wire.SEQNO_BYTES:
+            return None
+        if message.key and message.key != _ED25519_KEY_HEAD + public_key:
+            return None
+        return public_key
+
+    def _release(self, flight: _InFlight) -> None:
+        self._in_flight[flight.priority] -= 1
+        self._in_flight_bytes[flight.priority] -= len(flight.message.raw)
+
+    def _on_verified(self, token: int, ok: bool) -> None:
+        flight = self._unverified.pop(token, None)
+        if flight is None:
+            raise RouterError(f"no verification {token} is open")
+        message = flight.message
+        tokens = self._unverified_ids[message.id]
+        tokens.remove(token)
+        if not tokens:
+            del self._unverified_ids[message.id]
+        if not ok or self._is_known(message.id):
+            self._release(flight)
+            for peer in flight.senders:
+                if ok:
+                    self._count(peer, "duplicate")
+                else:
+                    self._blame(peer, "invalid_signature")
+            return
+        self._mark_seen(message.id)
+        self._asked.pop(message.id, None)
+        self._validating[message.id] = flight
+        self._announce_dont_want(flight)
+        forwarder = next(iter(flight.senders))
+        self._out.append(
+            Deliver(message.id, message.topic, forwarder, message.author, message.data)
+        )
+
+    def _mark_seen(self, message_id: bytes) -> None:
+        self._seen.pop(message_id, None)
+        self._seen[message_id] = self._now + self.parameters.seen_ms
+        if len(self._seen) > self.parameters.max_seen:
+            del self._seen[next(iter(self._seen))]
+
+    def _announce_dont_want(self, flight: _InFlight) -> None:
+        """Spare the mesh its copies of a large message, as soon as ours is known to be genuine."""
+        message = flight.message
+        if len(message.data) < self.parameters.idontwant_bytes:
+            return
+        frame = wire.encode_frame(wire.encode_rpc(Rpc(idontwant=[message.id])))
+        for peer in self._receivers(message.topic):
+            if peer not in flight.senders and self._peers[peer].protocol == PROTOCOL_V12:
+                self.counters["idontwant_sent"] += 1
+                self._out.append(Send(peer, frame, Priority.CONTROL))
+
+    def _on_validated(self, message_id: bytes, verdict: Verdict) -> None:
+        flight = self._validating.pop(message_id, None)
+        if flight is None:
+            raise RouterError("no validation of that message is open")
+        self._release(flight)
+        self.counters[f"validated_{verdict.value}"] += 1
+        if verdict is Verdict.REJECT:
+            for peer in flight.senders:
+                self._blame(peer, "rejected")
+        elif verdict is Verdict.ACCEPT:
+            message = flight.message
+            frame = wire.encode_publish_frame(message.raw)
+            self._remember(message_id, _Cached(frame, message.topic, flight.priority))
+            for peer in self._receivers(message.topic):
+                if peer in flight.senders or peer == message.author:
+                    continue
+                if message_id in self._peers[peer].dont_send:
+                    self.counters["suppressed_by_idontwant"] += 1
+                    continue
+                self._out.append(Send(peer, frame, flight.priority))
+
+    def _receivers(self, topic: str) -> dict[Peer, None]:
+        """The mesh (or the fanout, where we only publish) and the subscribed direct peers."""
+        mesh = self._mesh.get(topic)
+        if mesh is None:
+            mesh = self._fanout[topic].peers if topic in self._fanout else {}
+        direct = [p for p in self._direct if p in self._peers and topic in self._peers[p].topics]
+        return {**mesh, **dict.fromkeys(direct)}
+
+    def _publish(self, topic: str, data: bytes) -> None:
+        if not topic.startswith(self._topic_prefix):
+            raise RouterError(f"topic {topic!r} is outside {self._topic_prefix!r}")
+        if len(data) > self._max_bytes(topic):
+            raise RouterError(f"{len(data)} bytes on {topic}, limit {self._max_bytes(topic)}")
+        seqno = self._next_seqno.to_bytes(wire.SEQNO_BYTES, "big")
+        self._next_seqno += 1
+        signed_part = wire.encode_signed_part(self._peer_id, data, seqno, topic)
+        signature = self._sign(wire.SIGNING_PREFIX + signed_part)
+        frame = wire.encode_publish_frame(wire.encode_message(signed_part, signature))
+        message_id = self._peer_id + seqno
+        priority = self._priority(topic)
+        self._mark_seen(message_id)
+        self._remember(message_id, _Cached(frame, topic, priority))
+        self.counters["published"] += 1
+        if topic not in self.subscriptions:
+            self._refresh_fanout(topic)
+            self._fanout[topic].published_ms = self._now
+        receivers = self._receivers(topic)
+        if self.parameters.flood_publish:
+            receivers.update(dict.fromkeys(self._subscribed(topic)))
+        for peer in receivers:
+            self._out.append(Send(peer, frame, priority))
+
+    def _remember(self, message_id: bytes, cached: _Cached) -> None:
+        """Keep a message for IWANT; over the byte limit the oldest go first."""
+        self._history[0][message_id] = cached
+        self._history_bytes += len(cached.frame)
+        for window in reversed(self._history):
+            while window and self._history_bytes > self.parameters.max_history_bytes:
+                self._history_bytes -= len(window.pop(next(iter(window))).frame)
+
+    # Heartbeat
+
+    def _heartbeat(self) -> None:
+        self._expire()
+        control: dict[Peer, Rpc] = {}
+        for topic in self.subscriptions:
+            self._maintain_mesh(topic, control)
+        for topic in list(self._fanout):
+            if self._now - self._fanout[topic].published_ms > self.parameters.fanout_ms:
+                del self._fanout[topic]
+            else:
+                self._refresh_fanout(topic)
+        for topic in (*self.subscriptions, *self._fanout):
+            self._offer_history(topic, control)
+        for peer, rpc in control.items():
+            self._send_rpc(peer, rpc)
+        self._history.insert(0, {})
+        for window in self._history[self.parameters.history_heartbeats :]:
+            self._history_bytes -= sum(len(cached.frame) for cached in window.values())
+        del self._history[self.parameters.history_heartbeats :]
+
+    def _expire(self) -> None:
+        now = self._now
+        for state in self._peers.values():
+            state.ihave_received = state.ids_asked = 0
+            state.ids_answered = state.idontwant_received = 0
+            if state.dont_send:
+                state.dont_send = {i: t for i, t in state.dont_send.items() if t > now}
+        slack = self.parameters.heartbeat_ms
+        self._backoff = {k: until for k, until in self._backoff.items() if until + slack > now}
+        while self._seen and self._seen[next(iter(self._seen))] < now:
+            del self._seen[next(iter(self._seen))]
+        stale = now - self.parameters.history_heartbeats * 2 * self.parameters.heartbeat_ms
+        while self._asked and self._asked[next(iter(self._asked))][0] < stale:
+            del self._asked[next(iter(self._asked))]
+
+    def _maintain_mesh(self, topic: str, control: dict[Peer, Rpc]) -> None:
+        mesh, limits = self._mesh[topic], self.parameters
+        small = len(self._peers) < limits.mesh_size
+        if len(mesh) < (limits.mesh_low_small_network if small else limits.mesh_low):
+            candidates = self._graftable(topic, mesh)
+            for peer in self._sample(candidates, limits.mesh_size - len(mesh)):
+                mesh[peer] = None
+                control.setdefault(peer, Rpc()).graft.append(topic)
+        elif len(mesh) > limits.mesh_high:
+            for peer in self._sample(mesh, len(mesh) - limits.mesh_size):
+                del mesh[peer]
+                self._prune(topic, peer, control.setdefault(peer, Rpc()))
+
+    def _refresh_fanout(self, topic: str) -> None:
+        fanout = self._fanout.setdefault(topic, _Fanout({}, self._now))
+        missing = self.parameters.mesh_size - len(fanout.peers)
+        pool = [
+            peer
+            for peer in self._subscribed(topic)
+            if peer not in fanout.peers and peer not in self._direct
+        ]
+        fanout.peers.update(dict.fromkeys(self._sample(pool, missing)))
+
+    def _offer_history(self, topic: str, control: dict[Peer, Rpc]) -> None:
+        """IHAVE of the last windows to some subscribed peers that get no full messages from us."""
+        windows = self._history[: self.parameters.gossip_heartbeats]
+        ids = [i for window in windows for i, cached in window.items() if cached.topic == topic]
+        if not ids:
+            return
+        served = self._receivers(topic)
+        pool = [peer for peer in self._subscribed(topic) if peer not in served]
+        # A quarter of a large neighbourhood, as v1.1 has it.
+        for peer in self._sample(pool, max(self.parameters.gossip_size, len(pool) // 4)):
+            limit = self.parameters.max_iwant_ids_per_heartbeat
+            offer = self._random.sample(ids, min(limit, len(ids)))
+            control.setdefault(peer, Rpc()).ihave.append((topic, offer))
+            self.counters["ihave_sent"] += 1
+
+    # Answers and blame
+
+    def _send_rpc(self, peer: Peer, rpc: Rpc) -> None:
+        payload = wire.encode_rpc(rpc)
+        if payload and peer in self._peers:
+            self._out.append(Send(peer, wire.encode_frame(payload), Priority.CONTROL))
+
+    def _count(self, peer: Peer, reason: str) -> None:
+        self.counters[reason] += 1
+        state = self._peers.get(peer)
+        if state is not None:
+            state.counters[reason] += 1
+
+    def _blame(self, peer: Peer, reason: str, *, drop_stream: bool = False) -> None:
+        self._count(peer, reason)
+        self._out.append(Misbehaved(peer, reason, drop_stream))
