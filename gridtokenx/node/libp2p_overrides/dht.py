@@ -1,0 +1,187 @@
+"""The Kademlia DHT used for one thing only: finding peers.
+
+Faults of py-libp2p 0.8.1 mended here:
+
+- inbound streams have no time-out and the twelve slots are shared by all: a time limit, and two
+  slots for each peer;
+- an exception in a DHT task cancels the service: this DHT is not run as a service at all;
+- anybody may store records (50,000 of 1 MiB): value and provider messages are refused;
+- a reply may be 4 MiB of addresses, all kept and dialled: replies are bounded and filtered;
+- a node is put into a routing table only when its addresses happen to be known already when it
+  asks: `learn` adds every identified server.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import trio
+import varint
+from libp2p.abc import INetStream
+from libp2p.kad_dht.common import BUCKET_SIZE, PROTOCOL_ID
+from libp2p.kad_dht.kad_dht import DHTMode, KadDHT, get_connection_type
+from libp2p.kad_dht.pb.kademlia_pb2 import Message
+from libp2p.kad_dht.peer_routing import PeerRouting
+from libp2p.kad_dht.routing_table import RoutingTable
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from libp2p.peer.peerstore import PeerStoreError
+from libp2p.utils.varint import read_varint_prefixed_bytes_limited
+from multiaddr import Multiaddr
+
+from gridtokenx.node.libp2p_overrides.host import MAX_PEER_ADDRESSES, NodeHost
+
+INBOUND_TIMEOUT_S = 15.0
+QUERY_TIMEOUT_S = 8.0
+MAX_MESSAGE_BYTES = 64 << 10
+MAX_KEY_BYTES = 64
+MAX_INBOUND_STREAMS = 32
+MAX_INBOUND_STREAMS_PER_PEER = 2
+MESSAGES_PER_STREAM = 100
+LEARNED_TTL_S = 3_600
+
+
+async def _send(stream: INetStream, message: Message) -> None:
+    data = message.SerializeToString()
+    await stream.write(varint.encode(len(data)) + data)
+
+
+async def _receive(stream: INetStream) -> Message:
+    message = Message()
+    message.ParseFromString(await read_varint_prefixed_bytes_limited(stream, MAX_MESSAGE_BYTES))
+    return message
+
+
+def _addresses_of(peer: Message.Peer, may_dial: Callable[[Multiaddr], bool]) -> list[Multiaddr]:
+    found: list[Multiaddr] = []
+    for raw in peer.addrs[:MAX_PEER_ADDRESSES]:
+        try:
+            address = Multiaddr(raw)
+            if may_dial(address):
+                found.append(address)
+        except Exception:  # noqa: BLE001, S112 - the parser raises many kinds on a peer's bytes
+            continue
+    return found
+
+
+class NodePeerRouting(PeerRouting):
+    """Iterative FIND_NODE whose single query is bounded in time, bytes and peers."""
+
+    host: NodeHost
+
+    async def _query_peer_for_closest(self, peer: ID, target_key: bytes) -> list[ID]:
+        """Ask one peer for those nearest to a key. Failing to answer costs it its place."""
+        network = self.host.get_network()
+        try:
+            with trio.fail_after(QUERY_TIMEOUT_S):
+                stream = await self.host.new_stream(peer, [PROTOCOL_ID])
+                try:
+                    request = Message(type=Message.MessageType.FIND_NODE, key=target_key)
+                    await _send(stream, request)
+                    response = await _receive(stream)
+                finally:
+                    with trio.move_on_after(1, shield=True):
+                        await stream.close()
+        except Exception:  # noqa: BLE001 - a peer's answer enters here: must be total
+            self.routing_table.remove_peer(peer)
+            return []
+        found: list[ID] = []
+        for entry in response.closerPeers[:BUCKET_SIZE]:
+            peer_id = ID(bytes(entry.id))
+            if not 2 <= len(entry.id) <= MAX_KEY_BYTES or peer_id == self.host.get_id():
+                continue
+            addresses = _addresses_of(entry, network.may_dial)
+            if not addresses:
+                continue
+            if peer_id not in network.connections:  # a connected peer speaks for itself
+                self.host.get_peerstore().add_addrs(peer_id, addresses, LEARNED_TTL_S)
+            found.append(peer_id)
+        return found
+
+
+class NodeDHT(KadDHT):
+    """A Kademlia server and client for peers only. It has no tasks of its own."""
+
+    host: NodeHost
+
+    def __init__(self, host: NodeHost) -> None:
+        super().__init__(host, DHTMode.SERVER, max_peers_per_subnet=0)
+        self.peer_routing = NodePeerRouting(host, self.routing_table)
+        self.refused: Counter[str] = Counter()
+        self._streams_of: Counter[ID] = Counter()
+
+    @property
+    def table(self) -> RoutingTable:
+        return self.routing_table
+
+    async def learn(self, peer_id: ID) -> None:
+        """Put a connected peer that serves the DHT into the routing table."""
+        store = self.host.get_peerstore()
+        try:
+            addresses = store.addrs(peer_id)
+            serves = str(PROTOCOL_ID) in store.get_protocols(peer_id)
+        except PeerStoreError:
+            return
+        if serves and addresses:
+            # Kept alive here: identify is not repeated on a connection that lasts for days.
+            store.add_addrs(peer_id, addresses, 2 * LEARNED_TTL_S)
+            await self.routing_table.add_peer(
+                PeerInfo(peer_id, addresses), skip_server_mode_check=True
+            )
+
+    async def find_closest(self, key: bytes) -> list[ID]:
+        """Look up the peers nearest to `key` in the network; the caller isolates errors."""
+        return await self.peer_routing.find_closest_peers_network(key, BUCKET_SIZE)
+
+    async def handle_stream(self, stream: INetStream) -> None:
+        """Answer FIND_NODE and PING for at most INBOUND_TIMEOUT_S; reset on anything else."""
+        peer_id = stream.muxed_conn.peer_id
+        full = self._streams_of.total() >= MAX_INBOUND_STREAMS
+        if full or self._streams_of[peer_id] >= MAX_INBOUND_STREAMS_PER_PEER:
+            self.refused["busy"] += 1
+            await stream.reset()
+            return
+        self._streams_of[peer_id] += 1
+        try:
+            with trio.fail_after(INBOUND_TIMEOUT_S):
+                await self._serve(stream)
+        except Exception as error:  # noqa: BLE001 - a peer's messages enter here: must be total
+            self.refused[type(error).__name__] += 1
+            await stream.reset()
+        finally:
+            self._streams_of[peer_id] -= 1
+            self._streams_of += Counter()  # drops the zeros
+
+    async def _serve(self, stream: INetStream) -> None:
+        for _ in range(MESSAGES_PER_STREAM):
+            try:
+                message = await _receive(stream)
+            except StreamEOF:
+                break
+            if message.type == Message.MessageType.PING:
+                await _send(stream, Message(type=Message.MessageType.PING))
+            elif message.type == Message.MessageType.FIND_NODE:
+                await _send(stream, self._closest_to(message.key, stream.muxed_conn.peer_id))
+            else:
+                raise ValueError(f"message type {message.type} is not served")
+        await stream.close()
+
+    def _closest_to(self, key: bytes, asker: ID) -> Message:
+        if not 1 <= len(key) <= MAX_KEY_BYTES:
+            raise ValueError("the key is not a peer id")
+        response = Message(type=Message.MessageType.FIND_NODE)
+        store = self.host.get_peerstore()
+        nearest = self.routing_table.find_local_closest_peers(key, BUCKET_SIZE)
+        for peer_id in dict.fromkeys([ID(key), *nearest]):
+            if peer_id == asker:
+                continue
+            try:
+                addresses = store.addrs(peer_id)[:MAX_PEER_ADDRESSES]
+            except PeerStoreError:
+                continue
+            if addresses:
+                entry = response.closerPeers.add()
+                entry.id = peer_id.to_bytes()
+                entry.connection = get_connection_type(self.host, peer_id)
+                entry.addrs.extend(address.to_bytes() for address in addresses)
+        return response

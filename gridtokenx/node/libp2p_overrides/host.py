@@ -1,0 +1,125 @@
+"""A libp2p host whose stream handlers cannot end it, with bounded identify and ping.
+
+Faults of py-libp2p 0.8.1 mended here:
+
+- an exception in a stream handler cancels the whole host (the guard is in `NodeConnection`);
+- identify runs in trio *system* tasks, where an error ends the process, and a peer may fill the
+  peer store with a thousand addresses of any kind;
+- ping keeps an entry per peer for ever;
+- a new stream logs an ERROR for every peer that lacks a protocol.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.host.ping import ID as PING_ID
+from libp2p.host.ping import PING_LENGTH
+from libp2p.identity.identify.identify import ID as IDENTIFY_ID
+from libp2p.identity.identify.identify import identify_handler_for
+from libp2p.identity.identify.pb.identify_pb2 import Identify
+from libp2p.identity.identify_push.identify_push import ID_PUSH as IDENTIFY_PUSH_ID
+from libp2p.identity.update import update_peerstore_from_identify
+from libp2p.io.utils import read_exactly
+from libp2p.peer.id import ID
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.utils.varint import read_varint_prefixed_bytes_limited
+from multiaddr import Multiaddr
+
+from gridtokenx.node.libp2p_overrides.swarm import NodeConnection, NodeSwarm
+
+NEGOTIATE_TIMEOUT_S = 5
+IDENTIFY_TIMEOUT_S = 10.0
+PING_IDLE_S = 60.0
+MAX_IDENTIFY_BYTES = 64 << 10
+MAX_PEER_ADDRESSES = 16
+MAX_PEER_PROTOCOLS = 100
+
+
+async def _answer_pings(stream: INetStream) -> None:
+    """Echo pings until the peer stops or is silent for PING_IDLE_S."""
+    with trio.move_on_after(PING_IDLE_S) as idle:
+        while True:
+            await stream.write(await read_exactly(stream, PING_LENGTH))
+            idle.deadline = trio.current_time() + PING_IDLE_S
+    await stream.reset()
+
+
+class NodeHost(BasicHost):
+    """Identify, ping and protocol negotiation over a `NodeSwarm`."""
+
+    _network: NodeSwarm
+
+    def __init__(
+        self,
+        swarm: NodeSwarm,
+        advertise: Callable[[list[Multiaddr]], list[Multiaddr]],
+    ) -> None:
+        protocols: OrderedDict[TProtocol, Any] = OrderedDict()
+        protocols[IDENTIFY_ID] = identify_handler_for(self, use_varint_format=True)
+        protocols[IDENTIFY_PUSH_ID] = self._receive_identify_push
+        protocols[PING_ID] = _answer_pings
+        super().__init__(
+            swarm,
+            default_protocols=protocols,
+            negotiate_timeout=NEGOTIATE_TIMEOUT_S,
+            addrs_factory=advertise,
+            disable_identify_address_discovery=True,
+        )
+        self.on_identified: Callable[[ID], None] = lambda _peer: None
+        swarm.on_connection = self._identify_soon
+
+    def _identify_soon(self, connection: NodeConnection) -> None:
+        self._network.nursery.start_soon(self._identify, connection)
+
+    async def _identify(self, connection: NodeConnection) -> None:
+        """Ask a new connection's peer for its addresses and protocols."""
+        try:
+            with trio.move_on_after(IDENTIFY_TIMEOUT_S):
+                await connection.event_started.wait()
+                stream = await connection.new_stream()
+                await self._negotiate(stream, [IDENTIFY_ID])
+                await self._learn_from(stream, connection.muxed_conn.peer_id)
+        except Exception:  # noqa: BLE001 - bytes from a peer enter here: must be total
+            return
+
+    async def _receive_identify_push(self, stream: INetStream) -> None:
+        with trio.move_on_after(IDENTIFY_TIMEOUT_S):
+            await self._learn_from(stream, stream.muxed_conn.peer_id)
+
+    async def _learn_from(self, stream: INetStream, peer_id: ID) -> None:
+        data = await read_varint_prefixed_bytes_limited(stream, MAX_IDENTIFY_BYTES)
+        await stream.close()
+        message = Identify()
+        message.ParseFromString(data)
+        del message.listen_addrs[MAX_PEER_ADDRESSES:]
+        del message.protocols[MAX_PEER_PROTOCOLS:]
+        message.ClearField("signedPeerRecord")  # says the same again, at a signature's cost
+        await update_peerstore_from_identify(self.peerstore, peer_id, message)
+        self.on_identified(peer_id)
+
+    async def _negotiate(self, stream: INetStream, protocol_ids: Sequence[TProtocol]) -> None:
+        chosen = await self.multiselect_client.select_one_of(
+            protocol_ids, MultiselectCommunicator(stream), NEGOTIATE_TIMEOUT_S
+        )
+        stream.set_protocol(chosen)
+
+    async def new_stream(self, peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
+        """Open a stream and agree on one of the protocols; the stream is reset on any failure.
+
+        Errors: DialError, MultiselectClientError (none in common, or too slow).
+        """
+        stream = await self._network.new_stream(peer_id)
+        agreed = False
+        try:
+            await self._negotiate(stream, protocol_ids)
+            agreed = True
+        finally:
+            if not agreed:
+                with trio.move_on_after(1, shield=True):
+                    await stream.reset()
+        return stream

@@ -1,0 +1,441 @@
+"""The swarm, its connections, and its sockets, with the faults of py-libp2p 0.8.1 mended.
+
+- an accepted connection keeps its slot and task until the swarm ends: it now ends with its own
+  connection, and half-open ones have a time limit and a bounded number;
+- the muxer class given to the host is ignored for yamux: `NodeUpgrader` uses ours;
+- two recv() calls for each Noise frame: `BufferedTCPStream`;
+- every task looks for its parent among all tasks (O(n)), and one failing task cancels the
+  service: connections live in one plain nursery and each task is total;
+- every dial waits 250 ms even on success, and a failed peer is not dialled for 60 s: `dial_peer`;
+- the auto-connector and the pruner dial and close connections on their own: not started;
+- SO_REUSEPORT lets a second node bind the same port silently: `listen` refuses a taken port.
+"""
+
+import errno
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+from libp2p.abc import IMuxedStream, INetStream
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.config import ConnectionConfig
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
+from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
+from libp2p.transport.exceptions import MuxerUpgradeFailure
+from libp2p.transport.tcp.tcp import TCP
+from libp2p.transport.upgrader import TransportUpgrader
+from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr, multiaddr_from_socket
+from multiaddr import Multiaddr
+
+from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
+
+CONNECT_TIMEOUT_S = 5.0
+HANDSHAKE_TIMEOUT_S = 8.0
+MAX_HALF_OPEN = 128
+MAX_CONNECTIONS_PER_PEER = 3
+MAX_ADDRESSES_PER_DIAL = 8
+DIAL_STAGGER_S = 0.02
+RECEIVE_CHUNK_BYTES = 65_536
+
+
+class DialError(SwarmException):
+    """A dial failed. `reason` is one of the words that `NetworkError` lists."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class BufferedTCPStream(TrioTCPStream):
+    """Reads the socket in large pieces, so that a length and its frame cost one recv()."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__(stream)
+        self._received = bytearray()
+
+    async def read(self, n: int | None = None) -> bytes:
+        if n == 0:
+            return b""
+        if not self._received:
+            chunk = await super().read(max(n or 0, RECEIVE_CHUNK_BYTES))
+            if n is None or n < 0 or len(chunk) <= n:
+                return chunk
+            self._received += chunk
+        size = len(self._received) if n is None or n < 0 else n
+        data = bytes(self._received[:size])
+        del self._received[:size]
+        return data
+
+
+class NodeTCP(TCP):
+    """TCP whose dialled connections read through a buffer."""
+
+    async def dial(self, maddr: Multiaddr) -> RawConnection:
+        raw = await super().dial(maddr)
+        return RawConnection(BufferedTCPStream(raw.stream.stream), True)
+
+
+class NodeUpgrader(TransportUpgrader):
+    """Upgrades to our yamux: the library builds its own whatever class it was given."""
+
+    async def upgrade_connection(self, conn: Any, peer_id: ID) -> NodeYamux:
+        selector = self.muxer_multistream._selector
+        try:
+            await selector.select(conn, conn.is_initiator, int(HANDSHAKE_TIMEOUT_S))
+        except (MultiselectError, MultiselectClientError) as error:
+            raise MuxerUpgradeFailure("no common multiplexer") from error
+        return NodeYamux(conn, peer_id, is_initiator=conn.is_initiator)
+
+
+class NodeConnection(SwarmConn):
+    """One connection. Closing it is prompt, and no stream on it can raise into the swarm."""
+
+    swarm: "NodeSwarm"
+
+    async def close(self) -> None:
+        if self.event_closed.is_set():
+            return
+        self.event_closed.set()
+        self.swarm.forget(self)
+        await self.muxed_conn.close()
+        for stream in self.get_streams():
+            await stream.reset()
+
+    async def _handle_new_streams(self) -> None:
+        self.event_started.set()
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    stream = await self.muxed_conn.accept_stream()
+                except MuxedConnUnavailable:
+                    break
+                nursery.start_soon(self._handle_muxed_stream, stream)
+            nursery.cancel_scope.cancel()
+
+    async def _handle_muxed_stream(self, muxed_stream: IMuxedStream) -> None:
+        stream = await self._add_stream(muxed_stream)
+        try:
+            await self.swarm.common_stream_handler(stream)
+        except Exception as error:  # noqa: BLE001 - streams enter here: must be total
+            self.swarm.on_handler_error(stream, error)
+            with trio.move_on_after(1, shield=True):
+                await stream.reset()
+        finally:
+            self.remove_stream(stream)
+
+
+class _Listening:
+    """Bound sockets, and what the host asks of a listener: the addresses."""
+
+    def __init__(self, listeners: Sequence[trio.SocketListener]) -> None:
+        self.sockets = listeners
+        self._addresses = tuple(multiaddr_from_socket(each.socket) for each in listeners)
+
+    def get_addrs(self) -> tuple[Multiaddr, ...]:
+        return self._addresses
+
+
+class NodeSwarm(Swarm):
+    """Connections by peer, all living in the nursery given to `start`."""
+
+    connections: dict[ID, list[NodeConnection]]  # type: ignore[assignment]
+    listeners: dict[str, _Listening]  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        peer_id: ID,
+        peerstore: Any,
+        upgrader: NodeUpgrader,
+        *,
+        max_peers: int,
+        may_dial: Callable[[Multiaddr], bool],
+    ) -> None:
+        config = ConnectionConfig(
+            max_connections=max(max_peers * MAX_CONNECTIONS_PER_PEER, 1),
+            min_connections=0,
+            low_watermark=0,
+            high_watermark=0,
+        )
+        super().__init__(peer_id, peerstore, upgrader, [NodeTCP()], connection_config=config)
+        self.max_peers = max_peers
+        self.may_dial = may_dial
+        self.protected: set[ID] = set()
+        self.banned_until: dict[ID, float] = {}
+        self.dial_outcomes: Counter[str] = Counter()
+        self.inbound_refused: Counter[str] = Counter()
+        self.handler_errors: Counter[str] = Counter()
+        self.on_peer_change: Callable[[ID], None] = lambda _peer: None
+        self.on_connection: Callable[[NodeConnection], None] = lambda _connection: None
+        self.on_handler_error: Callable[[INetStream, Exception], None] = self._count_handler_error
+        self._nursery: trio.Nursery | None = None
+        self._half_open: dict[trio.CancelScope, None] = {}
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Accept connections; `nursery` holds every task of this swarm from now on."""
+        self._nursery = self.background_nursery = nursery
+        self.event_background_nursery_created.set()
+        for listening in self.listeners.values():
+            nursery.start_soon(trio.serve_listeners, self._accept, listening.sockets)
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise SwarmException("the swarm is not running")
+        return self._nursery
+
+    def _count_handler_error(self, stream: INetStream, _error: Exception) -> None:
+        self.handler_errors[str(stream.get_protocol())] += 1
+
+    # Listening ----------------------------------------------------------------------------
+
+    async def listen(self, *multiaddrs: Multiaddr) -> bool:
+        """Bind every address, before `start`. Errors: OSError naming the one that cannot be."""
+        for maddr in multiaddrs:
+            host = extract_ip_from_multiaddr(maddr)
+            try:
+                port = int(maddr.value_for_protocol("tcp"))
+                if host is None:
+                    raise ValueError("no IP address in it")
+                listeners = await trio.open_tcp_listeners(port, host=host)
+            except OSError as error:
+                why = "the port is taken" if error.errno == errno.EADDRINUSE else str(error)
+                raise OSError(error.errno, f"cannot listen on {maddr}: {why}") from error
+            except Exception as error:
+                raise OSError(errno.EINVAL, f"cannot listen on {maddr}: {error}") from error
+            self.listeners[str(maddr)] = _Listening(listeners)
+        return True
+
+    async def close_listeners(self) -> None:
+        for listening in self.listeners.values():
+            for socket in listening.sockets:
+                await socket.aclose()
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        """Upgrade one inbound connection within its time limit, then stay until it is closed
+        (the socket is closed when this returns)."""
+        if len(self._half_open) >= MAX_HALF_OPEN:  # honest peers finish in milliseconds: the
+            next(iter(self._half_open)).cancel()  # oldest half-open one is the idle one
+        scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_TIMEOUT_S)
+        self._half_open[scope] = None
+        connection: NodeConnection | None = None
+        try:
+            with scope:
+                raw = RawConnection(BufferedTCPStream(stream), False)
+                connection = await self._upgrade_inbound(raw)
+        except DialError as error:
+            self.inbound_refused[error.reason] += 1
+        except Exception:  # noqa: BLE001 - bytes from anybody enter here: must be total
+            self.inbound_refused["handshake"] += 1
+        finally:
+            del self._half_open[scope]
+        if scope.cancelled_caught:
+            self.inbound_refused["timeout"] += 1
+        if connection is not None:
+            await connection.muxed_conn.event_closed.wait()
+
+    async def _upgrade_inbound(self, raw: RawConnection) -> NodeConnection:
+        secured = await self.upgrader.upgrade_security(raw, False)
+        peer_id = secured.get_remote_peer()
+        self._check_room(peer_id)
+        muxed = await self.upgrader.upgrade_connection(secured, peer_id)
+        return await self.add_conn(muxed, "inbound")
+
+    def _check_room(self, peer_id: ID) -> None:
+        if peer_id == self.self_id:
+            raise DialError("self", "that is this node")
+        if self.banned_until.get(peer_id, 0.0) > trio.current_time():
+            raise DialError("banned", f"{peer_id} is banned")
+        known = peer_id in self.connections or peer_id in self.protected
+        if not known and len(self.connections) >= self.max_peers:
+            raise DialError("full", f"already connected to {self.max_peers} peers")
+
+    # Connections --------------------------------------------------------------------------
+
+    async def add_conn(self, muxed_conn: NodeYamux, direction: str = "unknown") -> NodeConnection:
+        """Register an upgraded connection and start its tasks. Errors: DialError when full."""
+        peer_id = muxed_conn.peer_id
+        try:
+            self._check_room(peer_id)
+        except DialError:
+            await muxed_conn.close()
+            raise
+        connection = NodeConnection(muxed_conn, self, direction)
+        connection.set_transport_info(
+            muxed_conn.get_transport_addresses(), muxed_conn.get_connection_type()
+        )
+        siblings = self.connections.setdefault(peer_id, [])
+        siblings.append(connection)
+        self.nursery.start_soon(muxed_conn.start)
+        self.nursery.start_soon(connection.start)
+        if len(siblings) > MAX_CONNECTIONS_PER_PEER:  # after a crash the oldest is the dead one
+            self.nursery.start_soon(siblings[0].close)
+        if len(siblings) == 1:
+            self.on_peer_change(peer_id)
+        self.on_connection(connection)
+        return connection
+
+    def forget(self, connection: NodeConnection) -> None:
+        """Drop a closed connection; the peer is gone when it was the last one."""
+        peer_id = connection.muxed_conn.peer_id
+        siblings = self.connections.get(peer_id, [])
+        if connection in siblings:
+            siblings.remove(connection)
+            if not siblings:
+                del self.connections[peer_id]
+                self.on_peer_change(peer_id)
+
+    async def close_peer(self, peer_id: ID) -> None:
+        for connection in self.get_connections(peer_id):
+            await connection.close()
+
+    async def close(self) -> None:
+        """Close every connection, all at once: one frozen peer delays none of the others."""
+        async with trio.open_nursery() as nursery:
+            for peer_id in list(self.connections):
+                nursery.start_soon(self.close_peer, peer_id)
+
+    async def notify_opened_stream(self, stream: INetStream) -> None:
+        """Nobody listens: the library opens a nursery of observers for every stream."""
+
+    async def notify_closed_stream(self, stream: INetStream) -> None:
+        """Nobody listens, as above."""
+
+    async def new_stream(self, peer_id: ID) -> INetStream:
+        """Open a stream on the newest connection, dialling when there is none."""
+        if not self.connections.get(peer_id):
+            await self.dial_peer(peer_id)
+        for connection in reversed(self.connections.get(peer_id, [])):
+            try:
+                await connection.event_started.wait()
+                return await connection.new_stream()
+            except (MuxedConnUnavailable, MuxedStreamError):
+                continue
+        raise DialError("closed", f"no usable connection to {peer_id}")
+
+    # Dialling -----------------------------------------------------------------------------
+
+    async def dial_peer(self, peer_id: ID) -> list[NodeConnection]:  # type: ignore[override]
+        """Connect using the peer store's addresses. Errors: DialError."""
+        try:
+            addresses = [each for each in self.peerstore.addrs(peer_id) if self.may_dial(each)]
+        except PeerStoreError:
+            addresses = []
+        return [await self.dial(peer_id, addresses)]
+
+    async def dial(self, peer_id: ID, addresses: Sequence[Multiaddr]) -> NodeConnection:
+        """Connect to a peer at one of `addresses`, or return the connection there is.
+
+        Errors: DialError. Every outcome is counted in `dial_outcomes` by its reason.
+        """
+        while True:
+            if self.connections.get(peer_id):
+                return self.connections[peer_id][-1]
+            ongoing = self._ongoing_dials.get(peer_id)
+            if ongoing is None:
+                break
+            await ongoing.wait()
+        finished = self._ongoing_dials[peer_id] = trio.Event()
+        try:
+            self._check_room(peer_id)
+            connection = await self._race(peer_id, addresses[:MAX_ADDRESSES_PER_DIAL])
+        except DialError as error:
+            self.dial_outcomes[error.reason] += 1
+            raise
+        finally:
+            del self._ongoing_dials[peer_id]
+            finished.set()
+        self.dial_outcomes["connected"] += 1
+        return connection
+
+    async def _race(self, peer_id: ID, addresses: Sequence[Multiaddr]) -> NodeConnection:
+        """Start one attempt after the other, DIAL_STAGGER_S apart; the first connection wins."""
+        won: list[NodeConnection] = []
+        failures: list[DialError] = []
+
+        async def attempt(address: Multiaddr, failed: trio.Event) -> None:
+            try:
+                won.append(await self._dial_address(peer_id, address))
+            except DialError as error:
+                failures.append(error)
+                failed.set()
+            else:
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                with trio.move_on_after(DIAL_STAGGER_S):
+                    await failed.wait()
+        if won:
+            return won[0]
+        if failures:
+            raise failures[0]
+        raise DialError("unreachable", f"no address known for {peer_id}")
+
+    async def _dial_address(self, peer_id: ID, address: Multiaddr) -> NodeConnection:
+        raw: RawConnection | None = None
+        connection: NodeConnection | None = None
+        reason = "timeout"
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT_S):
+                raw = await self.transport_manager.get_transports()[0].dial(address)
+            with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+                secured = await self.upgrader.upgrade_security(raw, True, peer_id)
+                muxed = await self.upgrader.upgrade_connection(secured, peer_id)
+                connection = await self.add_conn(muxed, "outbound")
+        except DialError:
+            raise
+        except Exception as error:
+            reason = _reason_of(error)
+            raise DialError(reason, f"{address}: {_root_of(error)}") from error
+        finally:
+            if connection is None and raw is not None:
+                with trio.move_on_after(1, shield=True):
+                    await raw.close()
+        return connection
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, its causes and, for groups, theirs; bounded."""
+    found: list[BaseException] = []
+    pending: list[BaseException] = [error]
+    while pending and len(found) < 20:
+        current = pending.pop(0)
+        found.append(current)
+        if isinstance(current, BaseExceptionGroup):
+            pending.extend(current.exceptions)
+        following = current.__cause__ or current.__context__
+        if following is not None and following not in found:
+            pending.append(following)
+    return found
+
+
+def _root_of(error: BaseException) -> str:
+    root = _chain(error)[-1]
+    return str(root) or type(root).__name__
+
+
+def _reason_of(error: BaseException) -> str:
+    """Name why a dial failed in one of the words of `NetworkError`."""
+    chain = _chain(error)
+    for kinds, reason in (
+        ((trio.TooSlowError, TimeoutError), "timeout"),
+        ((ConnectionRefusedError,), "refused"),
+        ((MuxerUpgradeFailure,), "protocol"),
+    ):
+        if any(isinstance(each, kinds) for each in chain):
+            return reason
+    names = " ".join(type(each).__name__ + str(each) for each in chain).lower()
+    if any(word in names for word in ("closed", "incompleteread", "broken", "reset")):
+        return "closed"
+    if any(word in names for word in ("security", "handshake", "mismatch", "signature", "noise")):
+        return "security"
+    return "unreachable"

@@ -1,0 +1,501 @@
+"""The only door to the libp2p host: identity, connections and streams.
+
+Source: protocols/networking.md. Peers are named by their libp2p peer id in bytes; text forms
+(base58 ids, multiaddrs) appear only at this module's edges. Whatever a peer sends or does ends at
+most its own stream or connection, and is counted.
+"""
+
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NewType
+
+import psutil
+import structlog
+import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.io.exceptions import IOException
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
+from libp2p.protocol_muxer.exceptions import MultiselectClientError
+from multiaddr import Multiaddr
+
+from gridtokenx.node.libp2p_overrides import DialError, NodeHost, assemble_host
+
+PeerId = NewType("PeerId", bytes)
+StreamHandler = Callable[["Stream"], Awaitable[None]]
+
+REASONS = (
+    "refused timeout security protocol unreachable self full banned closed".split()  # noqa: SIM905
+)
+READ_CHUNK_BYTES = 65_536
+SUBSCRIPTION_EVENTS = 64
+SHUTDOWN_S = 1.0
+MAX_BANS = 1_000
+ADDRESS_TTL_S = 3_600
+ED25519_PEER_ID_PREFIX = bytes.fromhex("002408011220")  # identity multihash, protobuf key header
+TRANSPORT_FAILURES = (IOException, BaseLibp2pError)
+
+log = structlog.get_logger(__name__)
+
+
+class NetworkError(Exception):
+    """A dial failed, a stream was refused, or a peer is gone.
+
+    `reason` is one of `REASONS`, the label under which outcomes are counted.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(f"{reason}: {text}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDisconnected:
+    peer: PeerId
+
+
+PeerEvent = PeerConnected | PeerDisconnected
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """What a host needs: `seed` is the 32-byte Ed25519 seed, addresses are multiaddr text.
+
+    `announce` replaces what is told to others; `allow_private` lets addresses learned from
+    others lead into private and loopback networks; `max_peers` counts peers, not connections.
+    """
+
+    seed: bytes
+    listen: tuple[str, ...]
+    announce: tuple[str, ...] = ()
+    max_peers: int = 50
+    allow_private: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.seed) != 32:
+            raise ValueError(f"an Ed25519 seed has 32 bytes, not {len(self.seed)}")
+        for address in (*self.listen, *self.announce):
+            try:
+                Multiaddr(address).value_for_protocol("tcp")
+            except Exception as error:
+                raise ValueError(f"{address!r} is not a TCP multiaddr: {error}") from error
+
+
+def format_peer_id(peer: PeerId) -> str:
+    """The base58 text of a peer id, `12D3Koo...` for Ed25519."""
+    return ID(peer).to_base58()
+
+
+def parse_peer_id(text: str) -> PeerId:
+    """Read a base58 peer id. Errors: ValueError."""
+    try:
+        peer = ID.from_base58(text).to_bytes()
+    except Exception as error:
+        raise ValueError(f"{text!r} is not a peer id") from error
+    if not peer:
+        raise ValueError("a peer id is not empty")
+    return PeerId(peer)
+
+
+class Stream:
+    """A libp2p stream with buffered reads. One reader and one writer at a time.
+
+    A cancelled `write` may have sent a part: reset the stream then. The connection survives.
+    """
+
+    def __init__(self, raw: INetStream) -> None:
+        self._raw = raw
+        self._buffer = bytearray()
+        self.peer = PeerId(raw.muxed_conn.peer_id.to_bytes())
+        self.protocol = str(raw.get_protocol())
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self._raw.read(READ_CHUNK_BYTES)
+        except StreamEOF:
+            return b""
+        except TRANSPORT_FAILURES as error:
+            raise NetworkError("closed", "the stream was reset") from error
+
+    def _take(self, size: int) -> bytes:
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    async def read_some(self, max_bytes: int) -> bytes:
+        """Return 1..max_bytes bytes, b"" at the end. Errors: NetworkError on reset."""
+        if not self._buffer:
+            self._buffer += await self._receive()
+        return self._take(max_bytes)
+
+    async def read_exactly(self, n: int) -> bytes:
+        """Return n bytes. Errors: NetworkError on reset or when the stream ends before."""
+        while len(self._buffer) < n:
+            data = await self._receive()
+            if not data:
+                raise NetworkError(
+                    "closed", f"the stream ended {n - len(self._buffer)} bytes short"
+                )
+            self._buffer += data
+        return self._take(n)
+
+    async def write(self, data: bytes) -> None:
+        """Send all of `data`, waiting for the peer to read. Errors: NetworkError."""
+        try:
+            await self._raw.write(data)
+        except TRANSPORT_FAILURES as error:
+            raise NetworkError("closed", "the stream is closed for writing") from error
+
+    async def close(self) -> None:
+        """Close both directions; never raises."""
+        try:
+            await self._raw.close()
+        except TRANSPORT_FAILURES:
+            await self.reset()
+
+    async def close_write(self) -> None:
+        """Tell the peer that no more follows; reading goes on. Errors: NetworkError."""
+        try:
+            await self._raw.close_write()
+        except TRANSPORT_FAILURES as error:
+            raise NetworkError("closed", "the stream was reset") from error
+
+    async def reset(self) -> None:
+        """Abandon the stream in both directions; never raises."""
+        await self._raw.reset()
+
+
+async def read_frame(stream: Stream, max_bytes: int) -> bytes:
+    """Read one unsigned-varint length-prefixed frame of at most `max_bytes`.
+
+    Errors: NetworkError `closed` when the stream ends, `protocol` when the length is malformed,
+    not minimal, or above the limit (nothing of the body is read then).
+    """
+    length = 0
+    for position in range(5):
+        byte = (await stream.read_exactly(1))[0]
+        length |= (byte & 0x7F) << (7 * position)
+        if byte < 0x80:
+            if position and byte == 0:
+                raise NetworkError("protocol", "the frame length is not minimal")
+            break
+    else:
+        raise NetworkError("protocol", "the frame length is malformed")
+    if length > max_bytes:
+        raise NetworkError("protocol", f"a frame of {length} bytes is above {max_bytes}")
+    return await stream.read_exactly(length)
+
+
+async def write_frame(stream: Stream, data: bytes) -> None:
+    """Write one unsigned-varint length-prefixed frame. Errors: NetworkError."""
+    prefix, length = bytearray(), len(data)
+    while length >= 0x80:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    await stream.write(bytes(prefix) + data)
+
+
+class _Subscription:
+    """Events for one subscriber, coalesced per peer so that it can never block the host."""
+
+    def __init__(self, is_connected: Callable[[PeerId], bool]) -> None:
+        self.send_channel, self.receive_channel = trio.open_memory_channel[PeerEvent](
+            SUBSCRIPTION_EVENTS
+        )
+        self._is_connected = is_connected
+        self._told: set[PeerId] = set()
+        self._pending: dict[PeerId, bool] = {}  # peer -> whether it was gone in between
+        self._changed = trio.Event()
+
+    def note(self, peer: PeerId) -> None:
+        """The peer has come or gone; what is told is decided when there is room."""
+        gone = not self._is_connected(peer)
+        if gone and peer not in self._told:
+            self._pending.pop(peer, None)  # came and went before it was told
+            return
+        self._pending[peer] = self._pending.get(peer, False) or gone
+        self._changed.set()
+
+    async def pump(self) -> None:
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed = trio.Event()
+                while self._pending:
+                    peer = next(iter(self._pending))
+                    await self._tell(peer, gone=self._pending.pop(peer))
+        except trio.BrokenResourceError:
+            return  # the subscriber closed its end
+
+    async def _tell(self, peer: PeerId, *, gone: bool) -> None:
+        if gone and peer in self._told:
+            self._told.discard(peer)
+            await self.send_channel.send(PeerDisconnected(peer))
+        if self._is_connected(peer) and peer not in self._told:
+            self._told.add(peer)
+            await self.send_channel.send(PeerConnected(peer))
+
+
+class Network:
+    """A running host. Made by `open_network`."""
+
+    def __init__(self, host: NodeHost, settings: NetworkSettings, nursery: trio.Nursery) -> None:
+        self.host = host  # for node/discovery.py alone
+        self._settings = settings
+        self._nursery = nursery
+        self._swarm = host.get_network()
+        self._subscriptions: list[_Subscription] = []
+        self._swarm.on_peer_change = self._on_peer_change
+        self._swarm.on_handler_error = self._on_handler_error
+        self.peer_id = PeerId(host.get_id().to_bytes())
+        self.handler_errors = self._swarm.handler_errors
+        self.dial_outcomes = self._swarm.dial_outcomes  # reason or "connected" -> count
+        self.inbound_refused = self._swarm.inbound_refused  # reason -> count
+
+    @property
+    def listen_addresses(self) -> tuple[str, ...]:
+        """The bound addresses with real ports, as full multiaddrs with /p2p/<id>."""
+        suffix = f"/p2p/{format_peer_id(self.peer_id)}"
+        return tuple(f"{address}{suffix}" for address in self.host.get_transport_addrs())
+
+    @property
+    def announced_addresses(self) -> tuple[str, ...]:
+        """What others are told: `announce`, else the bound addresses without wildcards."""
+        return tuple(str(address) for address in self.host.get_addrs())
+
+    # Streams ------------------------------------------------------------------------------
+
+    def handle(self, protocols: Sequence[str], handler: StreamHandler) -> None:
+        """Serve inbound streams. The stream is closed when the handler returns, reset when it
+        raises; an exception that is no NetworkError is logged as a fault of ours and counted."""
+
+        async def serve(raw: INetStream) -> None:
+            stream = Stream(raw)
+            await handler(stream)
+            await stream.close()
+
+        for protocol in protocols:
+            self.host.set_stream_handler(TProtocol(protocol), serve)
+
+    async def open_stream(
+        self, peer: PeerId, protocols: Sequence[str], timeout_s: float = 5
+    ) -> Stream:
+        """Open a stream to a connected peer on the first protocol it speaks.
+
+        Errors: NetworkError `closed` (not connected), `protocol` (none in common), `timeout`.
+        """
+        peer_id = ID(peer)
+        if peer_id not in self._swarm.connections:
+            raise NetworkError("closed", f"not connected to {format_peer_id(peer)}")
+        try:
+            with trio.fail_after(timeout_s):
+                raw = await self.host.new_stream(peer_id, [TProtocol(each) for each in protocols])
+        except trio.TooSlowError as error:
+            raise NetworkError("timeout", f"no stream within {timeout_s} s") from error
+        except DialError as error:
+            raise NetworkError(error.reason, str(error)) from error
+        except MultiselectClientError as error:
+            gone = peer_id not in self._swarm.connections
+            raise NetworkError("closed" if gone else "protocol", str(error)) from error
+        except TRANSPORT_FAILURES as error:
+            raise NetworkError("closed", str(error)) from error
+        return Stream(raw)
+
+    # Connections --------------------------------------------------------------------------
+
+    async def dial(self, address: str) -> PeerId:
+        """Connect to `/ip4/.../tcp/.../p2p/<id>`. Errors: NetworkError; ValueError if malformed."""
+        peer, where = parse_address(address)
+        self.host.get_peerstore().add_addrs(ID(peer), [where], ADDRESS_TTL_S)
+        await self._dial(peer, [where])
+        return peer
+
+    async def dial_peer(self, peer: PeerId) -> None:
+        """Connect to a peer whose addresses others told us. Errors: NetworkError."""
+        await self._dial(peer, [each for each in self._known(peer) if self._swarm.may_dial(each)])
+
+    async def _dial(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
+        try:
+            await self._swarm.dial(ID(peer), addresses)
+        except DialError as error:
+            raise NetworkError(error.reason, str(error)) from error
+
+    def connected(self) -> tuple[PeerId, ...]:
+        """The connected peers, sorted."""
+        return tuple(sorted(PeerId(each.to_bytes()) for each in self._swarm.connections))
+
+    def is_connected(self, peer: PeerId) -> bool:
+        return ID(peer) in self._swarm.connections
+
+    def _known(self, peer: PeerId) -> list[Multiaddr]:
+        try:
+            return list(self.host.get_peerstore().addrs(ID(peer)))
+        except PeerStoreError:
+            return []
+
+    def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
+        """The listening addresses known of a peer, as full multiaddrs; () when unknown."""
+        suffix = f"/p2p/{format_peer_id(peer)}"
+        return tuple(f"{without_peer(each)}{suffix}" for each in self._known(peer))
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Close every connection to a peer; returns promptly even if the peer is frozen."""
+        await self._swarm.close_peer(ID(peer))
+
+    def protect(self, peer: PeerId) -> None:
+        """Let a peer (an authority, a bootnode) connect even when `max_peers` is reached."""
+        self._swarm.protected.add(ID(peer))
+
+    async def ban(self, peer: PeerId, duration_s: float) -> None:
+        """Disconnect a peer and refuse it for a while. The oldest ban yields at MAX_BANS."""
+        bans = self._swarm.banned_until
+        while len(bans) >= MAX_BANS:
+            del bans[next(iter(bans))]
+        bans[ID(peer)] = trio.current_time() + duration_s
+        await self.disconnect(peer)
+
+    def subscribe(self) -> trio.MemoryReceiveChannel[PeerEvent]:
+        """Events of peers, beginning with those connected now, in a channel of one's own.
+
+        One PeerConnected when the first connection to a peer is up, one PeerDisconnected when
+        the last is gone. A slow subscriber is told the latest: a peer that came and went
+        meanwhile is skipped, one that went and came back is told as both.
+        """
+        subscription = _Subscription(self.is_connected)
+        self._subscriptions.append(subscription)
+        for peer in self.connected():
+            subscription.note(peer)
+        self._nursery.start_soon(self._run_subscription, subscription)
+        return subscription.receive_channel
+
+    async def _run_subscription(self, subscription: _Subscription) -> None:
+        try:
+            await subscription.pump()
+        finally:
+            self._subscriptions.remove(subscription)
+            subscription.send_channel.close()
+
+    def _on_peer_change(self, peer_id: ID) -> None:
+        for subscription in self._subscriptions:
+            subscription.note(PeerId(peer_id.to_bytes()))
+
+    def _on_handler_error(self, stream: INetStream, error: Exception) -> None:
+        protocol = str(stream.get_protocol())
+        self.handler_errors[protocol] += 1
+        if isinstance(error, NetworkError | IOException | BaseLibp2pError):
+            return  # the peer left or broke the protocol; nothing a person must act on
+        peer = format_peer_id(PeerId(stream.muxed_conn.peer_id.to_bytes()))
+        log.error("stream handler failed", protocol=protocol, peer=peer, exc_info=error)
+
+    # Identity -----------------------------------------------------------------------------
+
+    def sign(self, data: bytes) -> bytes:
+        """The node identity's Ed25519 signature of `data`, 64 bytes."""
+        return bytes(self.host.get_private_key().sign(data))
+
+    @staticmethod
+    def public_key_of(peer: PeerId) -> bytes | None:
+        """The 32-byte Ed25519 key inlined in a peer id, None for other kinds of id."""
+        if len(peer) != 38 or not peer.startswith(ED25519_PEER_ID_PREFIX):
+            return None
+        return bytes(peer[6:])
+
+
+def parse_address(address: str) -> tuple[PeerId, Multiaddr]:
+    """Split a full multiaddr into peer id and transport address. Errors: ValueError."""
+    try:
+        maddr = Multiaddr(address)
+        peer = parse_peer_id(str(maddr.value_for_protocol("p2p")))
+        where = without_peer(maddr)
+        where.value_for_protocol("tcp")
+    except Exception as error:
+        text = f"{address!r} is not an address like /ip4/192.0.2.1/tcp/9000/p2p/12D3Koo..."
+        raise ValueError(text) from error
+    return peer, where
+
+
+def without_peer(maddr: Multiaddr) -> Multiaddr:
+    """The transport part of a multiaddr, without /p2p/<id>."""
+    return Multiaddr(str(maddr).partition("/p2p/")[0])
+
+
+def _may_dial(address: Multiaddr, *, allow_private: bool) -> bool:
+    """Whether an address told by others is worth a dial: plain TCP, and public if so set."""
+    names = [protocol.name for protocol in address.protocols()]
+    if names[:1] not in (["ip4"], ["ip6"], ["dns4"], ["dns6"], ["dns"]) or names[1:2] != ["tcp"]:
+        return False
+    if names[2:] not in ([], ["p2p"]):  # ws, tls, p2p-circuit: not spoken here
+        return False
+    if not names[0].startswith("ip"):
+        return True
+    ip = ipaddress.ip_address(address.value_for_protocol(names[0]))
+    if ip.is_unspecified or ip.is_multicast:
+        return False
+    return allow_private or ip.is_global
+
+
+def _interface_addresses(family: str) -> list[str]:
+    """This machine's addresses of one family (ip4, ip6), loopback only if there is no other."""
+    kind = socket.AF_INET if family == "ip4" else socket.AF_INET6
+    found = [
+        ipaddress.ip_address(entry.address.partition("%")[0])
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family == kind
+    ]
+    usable = [ip for ip in found if not ip.is_link_local]
+    return [str(ip) for ip in usable if not ip.is_loopback] or [str(ip) for ip in usable]
+
+
+def _without_wildcards(addresses: Sequence[Multiaddr]) -> list[Multiaddr]:
+    """Replace 0.0.0.0 and :: by this machine's own addresses: nobody can dial a wildcard."""
+    expanded: list[Multiaddr] = []
+    for address in addresses:
+        _, family, ip, rest = str(address).split("/", 3)
+        if family in ("ip4", "ip6") and ipaddress.ip_address(ip).is_unspecified:
+            own = _interface_addresses(family)
+            expanded.extend(Multiaddr(f"/{family}/{each}/{rest}") for each in own)
+        else:
+            expanded.append(address)
+    return expanded
+
+
+@asynccontextmanager
+async def open_network(settings: NetworkSettings) -> AsyncIterator[Network]:
+    """Run a host while the context lasts.
+
+    Errors: OSError that names the address when it cannot be bound.
+    """
+    announce = [without_peer(Multiaddr(address)) for address in settings.announce]
+    host = assemble_host(
+        settings.seed,
+        max_peers=settings.max_peers,
+        may_dial=lambda address: _may_dial(address, allow_private=settings.allow_private),
+        advertise=lambda bound: _without_wildcards(announce or bound),
+    )
+    swarm = host.get_network()
+    try:
+        await swarm.listen(*(Multiaddr(address) for address in settings.listen))
+        async with trio.open_nursery() as nursery:
+            swarm.start(nursery)
+            try:
+                yield Network(host, settings, nursery)
+            finally:
+                with trio.move_on_after(SHUTDOWN_S, shield=True):
+                    await swarm.close()
+                nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await swarm.close_listeners()
