@@ -1,0 +1,319 @@
+"""The only door to RocksDB: one database a node, one key range a chain, one synced batch a block.
+
+Everything a decided block changes (block, certificate, state, tree, receipts, indexes) is in one
+write with fsync, so kill -9 at any instant leaves the database at a block boundary. The safety
+record has its own synced write before anything signed leaves. Source: consensus 2.8, surface C 12.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rocksdict import Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+
+from gridtokenx.primitives.state import Decode, u64
+
+SCHEMA = 1
+_BLOCK, _CERTIFICATE, _HASH, _RECEIPTS, _PLACE = b"b", b"c", b"h", b"r", b"t"
+_STATE, _BUCKET, _META, _CANDIDATE, _INDEX = b"s", b"k", b"m", b"x", b"i"
+_HEAD, _SAFETY = _META + b"head", _META + b"safety"
+
+
+class DatabaseError(Exception):
+    """The data folder cannot be used; the text says why and what to do. Codes GTX-DB-*."""
+
+
+class _Source(Protocol):
+    def __getitem__(self, key: bytes) -> bytes: ...
+    def items(self, *, from_key: bytes, read_opt: ReadOptions) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWrite:
+    """Everything one decided block puts on disk. `index` rows are (key, value) of `history`."""
+
+    height: int
+    hash: bytes
+    block: bytes
+    certificate: bytes
+    receipts: bytes
+    transaction_ids: tuple[bytes, ...]
+    state: list[tuple[bytes, bytes | None]]
+    buckets: dict[int, bytes]
+    index: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+class Database:
+    """An open data folder. One process at a time; readers may be in any thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create. Errors: DatabaseError GTX-DB-001 in use, GTX-DB-002 newer schema."""
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        self._lock = _lock(path)
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_keep_log_file_num(4)
+        options.set_max_open_files(256)
+        self._db = Rdict(str(path / "rocksdb"), options=options)
+        self._synced = WriteOptions()
+        self._synced.sync = True
+        self._check_schema()
+
+    def chain(self, name: str) -> ChainStore:
+        """The key range of one chain."""
+        return ChainStore(self, name)
+
+    def write(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = ()) -> None:
+        """One atomic synced write."""
+        batch = WriteBatch(raw_mode=True)
+        for key in deletes:
+            batch.delete(key)
+        for key, value in puts:
+            batch.put(key, value)
+        self._db.write(batch, write_opt=self._synced)
+
+    @property
+    def live(self) -> _Source:
+        """Reads of the newest state."""
+        source: _Source = self._db
+        return source
+
+    def snapshot(self) -> _Source:
+        """A frozen view, safe in another thread beside the writer."""
+        source: _Source = self._db.snapshot()
+        return source
+
+    def close(self) -> None:
+        """Flush and release the folder."""
+        self._db.close()
+        os.close(self._lock)
+
+    def _check_schema(self) -> None:
+        stored = _get(self._db, b"schema")
+        if stored is None:
+            self.write([(b"schema", u64(SCHEMA))])
+        elif int.from_bytes(stored, "big") != SCHEMA:
+            found = int.from_bytes(stored, "big")
+            self.close()
+            raise DatabaseError(
+                f"GTX-DB-002: {self.path} was written with schema {found}, this program has "
+                f"schema {SCHEMA}. Start the version that wrote it. Your data is intact."
+            )
+
+
+class ChainView:
+    """Reads of one chain over a source: the live database or a snapshot."""
+
+    def __init__(self, source: _Source, name: str) -> None:
+        self._source = source
+        self._prefix = name.encode() + b"/"
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value under a key of this chain."""
+        return _get(self._source, self._prefix + key)
+
+    def rows(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) under `prefix` in key order, from `start` (a full key) on."""
+        full = self._prefix + prefix
+        options = ReadOptions()
+        options.set_iterate_upper_bound(_successor(full))
+        cut = len(self._prefix)
+        from_key = self._prefix + start if start else full
+        for key, value in self._source.items(from_key=from_key, read_opt=options):
+            yield key[cut:], value
+
+    def head(self) -> tuple[int, bytes] | None:
+        """(height, hash) of the newest decided block."""
+        raw = self.get(_HEAD)
+        return None if raw is None else (int.from_bytes(raw[:8], "big"), raw[8:])
+
+    def block(self, height: int) -> bytes | None:
+        """Encoded block."""
+        return self.get(_BLOCK + u64(height))
+
+    def certificate(self, height: int) -> bytes | None:
+        """Encoded commit certificate of the block at `height`."""
+        return self.get(_CERTIFICATE + u64(height))
+
+    def receipts(self, height: int) -> bytes | None:
+        """Encoded receipts of the block at `height`."""
+        return self.get(_RECEIPTS + u64(height))
+
+    def height_of(self, block_hash: bytes) -> int | None:
+        """Height of a decided block."""
+        raw = self.get(_HASH + block_hash)
+        return None if raw is None else int.from_bytes(raw, "big")
+
+    def place_of(self, transaction_id: bytes) -> tuple[int, int] | None:
+        """(height, position in the block) of an included transaction."""
+        raw = self.get(_PLACE + transaction_id)
+        if raw is None:
+            return None
+        return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big")
+
+    def index_rows(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows of the history index under `prefix`, keys without the index marker."""
+        begin = _INDEX + start if start else b""
+        for key, value in self.rows(_INDEX + prefix, begin):
+            yield key[1:], value
+
+    def index_get(self, key: bytes) -> bytes | None:
+        """One row of the history index."""
+        return self.get(_INDEX + key)
+
+    # The core's Reader protocol, over the state range. No cache: see StateReader for the writer's.
+
+    def load(self, key: bytes, decode: Decode) -> Any | None:
+        """State value, decoded."""
+        raw = self.get(_STATE + key)
+        return None if raw is None else decode(raw)
+
+    def scan(self, prefix: bytes, decode: Decode) -> Iterator[tuple[bytes, Any]]:
+        """State values in key order."""
+        for key, value in self.rows(_STATE + prefix):
+            yield key[1:], decode(value)
+
+
+class ChainStore(ChainView):
+    """One chain's live reads and its writes."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        super().__init__(database.live, name)
+        self._database = database
+        self._name = name
+
+    def view(self) -> ChainView:
+        """A frozen view for API threads; take a new one after each block."""
+        return ChainView(self._database.snapshot(), self._name)
+
+    def buckets(self) -> Iterator[tuple[int, bytes]]:
+        """Stored buckets of the state tree, to rebuild it at start."""
+        for key, value in self.rows(_BUCKET):
+            yield int.from_bytes(key[1:], "big"), value
+
+    def commit(self, write: BlockWrite) -> None:
+        """Put a decided block on disk: one atomic synced batch. Drops its height's candidates."""
+        height = u64(write.height)
+        puts = [
+            (_BLOCK + height, write.block),
+            (_CERTIFICATE + height, write.certificate),
+            (_RECEIPTS + height, write.receipts),
+            (_HASH + write.hash, height),
+            (_HEAD, height + write.hash),
+        ]
+        puts += [
+            (_PLACE + transaction_id, height + position.to_bytes(4, "big"))
+            for position, transaction_id in enumerate(write.transaction_ids)
+        ]
+        puts += [(_STATE + key, value) for key, value in write.state if value is not None]
+        puts += [
+            (_BUCKET + number.to_bytes(2, "big"), entries)
+            for number, entries in write.buckets.items()
+        ]
+        puts += [(_INDEX + key, value) for key, value in write.index]
+        deletes = [_STATE + key for key, value in write.state if value is None]
+        deletes += [key for key, _ in self.rows(_CANDIDATE)]
+        self._write(puts, deletes)
+
+    def save_safety(self, record: bytes, candidates: Iterable[tuple[bytes, bytes]]) -> None:
+        """Sync the safety record and the bodies of blocks it names, before a signature leaves."""
+        puts = [(_SAFETY, record)]
+        for block_hash, block in candidates:
+            if self.get(_CANDIDATE + block_hash) is None:
+                puts.append((_CANDIDATE + block_hash, block))
+        self._write(puts, [])
+
+    def load_safety(self) -> bytes | None:
+        """The last safety record, or None for a folder that never signed."""
+        return self.get(_SAFETY)
+
+    def candidate(self, block_hash: bytes) -> bytes | None:
+        """Body of an undecided block that a safety record names."""
+        return self.get(_CANDIDATE + block_hash)
+
+    def _write(self, puts: list[tuple[bytes, bytes]], deletes: list[bytes]) -> None:
+        prefix = self._prefix
+        self._database.write(
+            ((prefix + key, value) for key, value in puts), (prefix + key for key in deletes)
+        )
+
+
+class StateReader:
+    """The executor's reader: decoded values of hot keys stay in memory between blocks.
+
+    Values are frozen, so sharing one object among overlays is safe. Only the executor's thread
+    writes (through `absorb`), after the batch is on disk.
+    """
+
+    def __init__(self, store: ChainStore, max_entries: int = 200_000) -> None:
+        self._store = store
+        self._cache: dict[bytes, Any] = {}
+        self._max_entries = max_entries
+
+    def load(self, key: bytes, decode: Decode) -> Any | None:
+        """State value, decoded at most once while it stays cached."""
+        found = self._cache.get(key)
+        if found is None:
+            found = self._store.load(key, decode)
+            if found is not None:
+                self._remember(key, found)
+        return found
+
+    def scan(self, prefix: bytes, decode: Decode) -> Iterator[tuple[bytes, Any]]:
+        """State values in key order."""
+        for key, raw in self._store.rows(_STATE + prefix):
+            state_key = key[1:]
+            found = self._cache.get(state_key)
+            if found is None:
+                found = decode(raw)
+                self._remember(state_key, found)
+            yield state_key, found
+
+    def absorb(self, changed: Iterable[tuple[bytes, Any | None]]) -> None:
+        """Take over a committed block's values."""
+        for key, value in changed:
+            if value is None:
+                self._cache.pop(key, None)
+            else:
+                self._remember(key, value)
+
+    def _remember(self, key: bytes, value: Any) -> None:
+        if len(self._cache) >= self._max_entries and key not in self._cache:
+            self._cache.clear()  # Rare and cheap; an LRU would cost every read.
+        self._cache[key] = value
+
+
+def _get(source: Any, key: bytes) -> bytes | None:
+    try:
+        value: bytes = source[key]
+    except KeyError:
+        return None
+    return value
+
+
+def _successor(prefix: bytes) -> bytes:
+    """The smallest key after every key with this prefix (prefixes here never end in 0xff...)."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1])
+
+
+def _lock(path: Path) -> int:
+    """Own the folder, or say who does. RocksDB's own lock error names nobody."""
+    handle = os.open(path / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.pread(handle, 128, 0).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise DatabaseError(f"GTX-DB-001: {owner} already uses {path}") from None
+    os.ftruncate(handle, 0)
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.pwrite(handle, f"node {os.getpid()} (since {started})".encode(), 0)
+    return handle
