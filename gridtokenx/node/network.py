@@ -25,13 +25,23 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr
 
-from gridtokenx.node.libp2p_overrides import DialError, NodeHost, assemble_host
+from gridtokenx.node.libp2p_overrides import DialError, NodeHost, assemble_host, shielded
 
 PeerId = NewType("PeerId", bytes)
 StreamHandler = Callable[["Stream"], Awaitable[None]]
 
-REASONS = (
-    "refused timeout security protocol unreachable self full banned closed".split()  # noqa: SIM905
+REASONS = frozenset(
+    [
+        "refused",
+        "timeout",
+        "security",
+        "protocol",
+        "unreachable",
+        "self",
+        "full",
+        "banned",
+        "closed",
+    ]
 )
 READ_CHUNK_BYTES = 65_536
 SUBSCRIPTION_EVENTS = 64
@@ -94,7 +104,7 @@ class NetworkSettings:
 
 def format_peer_id(peer: PeerId) -> str:
     """The base58 text of a peer id, `12D3Koo...` for Ed25519."""
-    return ID(peer).to_base58()
+    return str(ID(peer).to_base58())
 
 
 def parse_peer_id(text: str) -> PeerId:
@@ -122,11 +132,12 @@ class Stream:
 
     async def _receive(self) -> bytes:
         try:
-            return await self._raw.read(READ_CHUNK_BYTES)
+            data: bytes = await self._raw.read(READ_CHUNK_BYTES)
         except StreamEOF:
             return b""
         except TRANSPORT_FAILURES as error:
             raise NetworkError("closed", "the stream was reset") from error
+        return data
 
     def _take(self, size: int) -> bytes:
         data = bytes(self._buffer[:size])
@@ -288,6 +299,10 @@ class Network:
 
         for protocol in protocols:
             self.host.set_stream_handler(TProtocol(protocol), serve)
+
+    def handle_raw(self, protocol: str, handler: Callable[[INetStream], Awaitable[None]]) -> None:
+        """Serve a protocol of the library's own, such as the DHT."""
+        self.host.set_stream_handler(TProtocol(protocol), handler)
 
     async def open_stream(
         self, peer: PeerId, protocols: Sequence[str], timeout_s: float = 5
@@ -493,7 +508,7 @@ async def open_network(settings: NetworkSettings) -> AsyncIterator[Network]:
             try:
                 yield Network(host, settings, nursery)
             finally:
-                with trio.move_on_after(SHUTDOWN_S, shield=True):
+                with shielded(SHUTDOWN_S):
                     await swarm.close()
                 nursery.cancel_scope.cancel()
     finally:

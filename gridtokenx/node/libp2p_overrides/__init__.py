@@ -18,10 +18,10 @@ from multiaddr import Multiaddr
 
 from gridtokenx.node.libp2p_overrides.dht import NodeDHT
 from gridtokenx.node.libp2p_overrides.host import NodeHost
-from gridtokenx.node.libp2p_overrides.swarm import DialError, NodeSwarm, NodeUpgrader
+from gridtokenx.node.libp2p_overrides.swarm import DialError, NodeSwarm, NodeUpgrader, shielded
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
 
-__all__ = ["DialError", "NodeDHT", "NodeHost", "NodeSwarm", "assemble_host"]
+__all__ = ["DialError", "NodeDHT", "NodeHost", "NodeSwarm", "assemble_host", "shielded"]
 
 
 def assemble_host(

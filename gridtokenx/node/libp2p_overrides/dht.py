@@ -11,11 +11,13 @@ Faults of py-libp2p 0.8.1 mended here:
   asks: `learn` adds every identified server.
 """
 
+# The library is untyped to mypy: its classes are Any.
+# mypy: disallow-subclassing-any=False
+
 from collections import Counter
 from collections.abc import Callable
 
 import trio
-import varint
 from libp2p.abc import INetStream
 from libp2p.kad_dht.common import BUCKET_SIZE, PROTOCOL_ID
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT, get_connection_type
@@ -26,10 +28,11 @@ from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import PeerStoreError
-from libp2p.utils.varint import read_varint_prefixed_bytes_limited
+from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
 from gridtokenx.node.libp2p_overrides.host import MAX_PEER_ADDRESSES, NodeHost
+from gridtokenx.node.libp2p_overrides.swarm import shielded
 
 INBOUND_TIMEOUT_S = 15.0
 QUERY_TIMEOUT_S = 8.0
@@ -42,8 +45,7 @@ LEARNED_TTL_S = 3_600
 
 
 async def _send(stream: INetStream, message: Message) -> None:
-    data = message.SerializeToString()
-    await stream.write(varint.encode(len(data)) + data)
+    await stream.write(encode_varint_prefixed(message.SerializeToString()))
 
 
 async def _receive(stream: INetStream) -> Message:
@@ -59,7 +61,7 @@ def _addresses_of(peer: Message.Peer, may_dial: Callable[[Multiaddr], bool]) -> 
             address = Multiaddr(raw)
             if may_dial(address):
                 found.append(address)
-        except Exception:  # noqa: BLE001, S112 - the parser raises many kinds on a peer's bytes
+        except Exception:  # noqa: BLE001 - the parser raises many kinds on a peer's bytes
             continue
     return found
 
@@ -80,7 +82,7 @@ class NodePeerRouting(PeerRouting):
                     await _send(stream, request)
                     response = await _receive(stream)
                 finally:
-                    with trio.move_on_after(1, shield=True):
+                    with shielded(1):
                         await stream.close()
         except Exception:  # noqa: BLE001 - a peer's answer enters here: must be total
             self.routing_table.remove_peer(peer)
@@ -131,7 +133,8 @@ class NodeDHT(KadDHT):
 
     async def find_closest(self, key: bytes) -> list[ID]:
         """Look up the peers nearest to `key` in the network; the caller isolates errors."""
-        return await self.peer_routing.find_closest_peers_network(key, BUCKET_SIZE)
+        found: list[ID] = await self.peer_routing.find_closest_peers_network(key, BUCKET_SIZE)
+        return found
 
     async def handle_stream(self, stream: INetStream) -> None:
         """Answer FIND_NODE and PING for at most INBOUND_TIMEOUT_S; reset on anything else."""

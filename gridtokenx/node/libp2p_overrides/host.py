@@ -9,6 +9,9 @@ Faults of py-libp2p 0.8.1 mended here:
 - a new stream logs an ERROR for every peer that lacks a protocol.
 """
 
+# The library is untyped to mypy: its classes are Any.
+# mypy: disallow-subclassing-any=False
+
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,7 +33,7 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
-from gridtokenx.node.libp2p_overrides.swarm import NodeConnection, NodeSwarm
+from gridtokenx.node.libp2p_overrides.swarm import NodeConnection, NodeSwarm, shielded
 
 NEGOTIATE_TIMEOUT_S = 5
 IDENTIFY_TIMEOUT_S = 10.0
@@ -120,6 +123,6 @@ class NodeHost(BasicHost):
             agreed = True
         finally:
             if not agreed:
-                with trio.move_on_after(1, shield=True):
+                with shielded(1):
                     await stream.reset()
         return stream

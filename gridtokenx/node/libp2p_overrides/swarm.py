@@ -11,6 +11,9 @@
 - SO_REUSEPORT lets a second node bind the same port silently: `listen` refuses a taken port.
 """
 
+# The library is untyped to mypy: its classes are Any.
+# mypy: disallow-subclassing-any=False
+
 import errno
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -45,6 +48,13 @@ DIAL_STAGGER_S = 0.02
 RECEIVE_CHUNK_BYTES = 65_536
 
 
+def shielded(seconds: float) -> trio.CancelScope:
+    """A scope for cleaning up: at most `seconds`, even when the task is being cancelled."""
+    scope = trio.move_on_after(seconds)
+    scope.shield = True
+    return scope
+
+
 class DialError(SwarmException):
     """A dial failed. `reason` is one of the words that `NetworkError` lists."""
 
@@ -64,7 +74,7 @@ class BufferedTCPStream(TrioTCPStream):
         if n == 0:
             return b""
         if not self._received:
-            chunk = await super().read(max(n or 0, RECEIVE_CHUNK_BYTES))
+            chunk: bytes = await super().read(max(n or 0, RECEIVE_CHUNK_BYTES))
             if n is None or n < 0 or len(chunk) <= n:
                 return chunk
             self._received += chunk
@@ -125,7 +135,7 @@ class NodeConnection(SwarmConn):
             await self.swarm.common_stream_handler(stream)
         except Exception as error:  # noqa: BLE001 - streams enter here: must be total
             self.swarm.on_handler_error(stream, error)
-            with trio.move_on_after(1, shield=True):
+            with shielded(1):
                 await stream.reset()
         finally:
             self.remove_stream(stream)
@@ -145,8 +155,8 @@ class _Listening:
 class NodeSwarm(Swarm):
     """Connections by peer, all living in the nursery given to `start`."""
 
-    connections: dict[ID, list[NodeConnection]]  # type: ignore[assignment]
-    listeners: dict[str, _Listening]  # type: ignore[assignment]
+    connections: dict[ID, list[NodeConnection]]
+    listeners: dict[str, _Listening]
 
     def __init__(
         self,
@@ -321,7 +331,7 @@ class NodeSwarm(Swarm):
 
     # Dialling -----------------------------------------------------------------------------
 
-    async def dial_peer(self, peer_id: ID) -> list[NodeConnection]:  # type: ignore[override]
+    async def dial_peer(self, peer_id: ID) -> list[NodeConnection]:
         """Connect using the peer store's addresses. Errors: DialError."""
         try:
             addresses = [each for each in self.peerstore.addrs(peer_id) if self.may_dial(each)]
@@ -398,7 +408,7 @@ class NodeSwarm(Swarm):
             raise DialError(reason, f"{address}: {_root_of(error)}") from error
         finally:
             if connection is None and raw is not None:
-                with trio.move_on_after(1, shield=True):
+                with shielded(1):
                     await raw.close()
         return connection
 

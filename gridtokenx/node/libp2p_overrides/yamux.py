@@ -12,6 +12,9 @@ Faults of py-libp2p 0.8.1 mended here (protocols/networking.md, "Overrides"):
 - streams opened by the peer are not limited.
 """
 
+# The library is untyped to mypy: its classes are Any.
+# mypy: disallow-subclassing-any=False
+
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -56,7 +59,7 @@ WRITE_STALL_TIMEOUT_S = 30.0
 CLOSE_FLUSH_S = 0.2
 
 
-class ProtocolBreach(Exception):
+class ProtocolError(Exception):
     """The peer sent a frame that yamux forbids; the connection ends."""
 
 
@@ -162,7 +165,7 @@ class NodeYamuxStream(YamuxStream):
 class NodeYamux(Yamux):
     """A yamux connection. `start` runs until the connection ends and never raises."""
 
-    streams: dict[int, NodeYamuxStream]  # type: ignore[assignment]
+    streams: dict[int, NodeYamuxStream]
 
     def __init__(
         self,
@@ -175,6 +178,7 @@ class NodeYamux(Yamux):
         self.new_stream_send_channel, self.new_stream_receive_channel = trio.open_memory_channel(
             MAX_INBOUND_STREAMS
         )
+        self._ping_id = 0
         self._send_queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._frame_queued = trio.Event()
@@ -282,7 +286,7 @@ class NodeYamux(Yamux):
             # When this process itself stood still, the answer may wait in the socket: look first.
             await trio.sleep(KEEPALIVE_GRACE_S)
             if self._last_heard_s < self._ping_sent_time:
-                raise ProtocolBreach("no sign of life")
+                raise ProtocolError("no sign of life")
 
     # Streams ------------------------------------------------------------------------------
 
@@ -314,7 +318,7 @@ class NodeYamux(Yamux):
             self._last_heard_s = trio.current_time()
             version, kind, flags, stream_id, length = struct.unpack(YAMUX_HEADER_FORMAT, header)
             if version != 0 or kind > TYPE_GO_AWAY:
-                raise ProtocolBreach(f"unknown frame version {version} type {kind}")
+                raise ProtocolError(f"unknown frame version {version} type {kind}")
             if kind == TYPE_GO_AWAY:
                 return
             if kind == TYPE_PING:
@@ -325,7 +329,7 @@ class NodeYamux(Yamux):
                 await self._receive_data(stream, length)
             elif stream is not None:
                 if length > 2**31:
-                    raise ProtocolBreach("window update beyond any window")
+                    raise ProtocolError("window update beyond any window")
                 stream.add_credit(length)
             if stream is not None:
                 self._on_flags(stream, flags)
@@ -343,7 +347,7 @@ class NodeYamux(Yamux):
             return self.streams.get(stream_id)
         ours = (stream_id % 2 == 1) == self.is_initiator_value
         if ours or stream_id == 0 or stream_id in self.streams:
-            raise ProtocolBreach(f"stream id {stream_id} is not the peer's to open")
+            raise ProtocolError(f"stream id {stream_id} is not the peer's to open")
         inbound = sum(1 for stream in self.streams.values() if not stream.is_initiator)
         if inbound >= MAX_INBOUND_STREAMS:
             self.queue_frame(_header(TYPE_WINDOW_UPDATE, FLAG_RST, stream_id, 0))
@@ -362,16 +366,16 @@ class NodeYamux(Yamux):
     async def _receive_data(self, stream: NodeYamuxStream | None, length: int) -> None:
         if stream is None:
             if length > RECEIVE_WINDOW_BYTES:
-                raise ProtocolBreach("data beyond any window for a closed stream")
+                raise ProtocolError("data beyond any window for a closed stream")
         elif length > stream.recv_window:
-            raise ProtocolBreach(f"{length} bytes exceed the window of {stream.recv_window}")
+            raise ProtocolError(f"{length} bytes exceed the window of {stream.recv_window}")
         else:
             stream.recv_window -= length
         if length == 0:
             return
         data = await self.secured_conn.read(length)
         if len(data) != length:
-            raise ProtocolBreach("connection closed within a frame")
+            raise ProtocolError("connection closed within a frame")
         self._last_heard_s = trio.current_time()
         if stream is None or stream.stream_id not in self.streams:
             return
@@ -389,7 +393,7 @@ class NodeYamux(Yamux):
             return
         self._unchecked_bytes = 0
         if sum(len(stream.buffer) for stream in self.streams.values()) > MAX_BUFFERED_BYTES:
-            raise ProtocolBreach("too much unread data on one connection")
+            raise ProtocolError("too much unread data on one connection")
 
     def _on_flags(self, stream: NodeYamuxStream, flags: int) -> None:
         if flags & FLAG_FIN:

@@ -1,0 +1,239 @@
+"""Finding peers from the bootnodes' addresses alone, and keeping the connections.
+
+Source: protocols/networking.md, "Discovery". A node knows bootnodes; it dials them, asks the
+Kademlia DHT who else there is (FIND_NODE for its own id, then for random ids), dials what it
+learns up to a target, and dials again, with a growing pause, what it lost. Once others are known
+a dead bootnode matters no more.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+import trio
+from libp2p.kad_dht.common import PROTOCOL_ID as DHT_PROTOCOL_ID
+from libp2p.peer.id import ID
+
+from gridtokenx.node.libp2p_overrides import NodeDHT
+from gridtokenx.node.network import (
+    Network,
+    NetworkError,
+    PeerConnected,
+    PeerDisconnected,
+    PeerId,
+    format_peer_id,
+    parse_address,
+)
+
+FIRST_BACKOFF_S = 1.0
+LAST_BACKOFF_S = 30.0
+FAST_REFRESH_S = 1.0
+FAST_PERIOD_S = 20.0
+SLOW_REFRESH_S = 30.0
+LOOKUP_TIMEOUT_S = 30.0
+KEEPER_PAUSE_S = 0.25
+MAX_CONCURRENT_DIALS = 8
+MAX_CANDIDATES = 500
+GIVE_UP_AFTER_FAILURES = 8
+ALONE_HINT_AFTER_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A peer worth connecting to. `address` is given for configured peers, None for found ones."""
+
+    address: str | None = None
+    failures: int = 0
+    not_before_s: float = 0.0
+    dialling: bool = False
+
+    @property
+    def backoff_s(self) -> float:
+        return min(FIRST_BACKOFF_S * 2 ** min(self.failures - 1, 10), LAST_BACKOFF_S)
+
+
+def describe_outcomes(outcomes: Mapping[str, int]) -> str:
+    """`12 dials — 9 timeout, 3 refused`: failed dials by reason, the most frequent first."""
+    failed = {reason: count for reason, count in outcomes.items() if reason != "connected"}
+    ranked = sorted(failed.items(), key=lambda item: (-item[1], item[0]))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in ranked)
+    return f"{sum(outcomes.values())} dials — {reasons or 'none failed'}"
+
+
+class Discovery:
+    """Runs the DHT and keeps up to `target_peers` connections.
+
+    `bootstrap` and `persistent` are full multiaddrs. Persistent peers (authorities) are always
+    dialled again, whatever the target; bootnodes while fewer peers than the target are connected.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        bootstrap: Sequence[str],
+        *,
+        persistent: Sequence[str] = (),
+        target_peers: int = 20,
+    ) -> None:
+        self._network = network
+        self._target_peers = target_peers
+        self._dht = NodeDHT(network.host)
+        self._candidates: dict[PeerId, _Candidate] = {}
+        self._persistent: set[PeerId] = set()
+        self._wake = trio.Event()
+        self._dials = trio.CapacityLimiter(MAX_CONCURRENT_DIALS)
+        for address in (*bootstrap, *persistent):
+            peer, _ = parse_address(address)
+            if peer != network.peer_id:
+                self._candidates[peer] = _Candidate(address)
+                network.protect(peer)
+        for address in persistent:
+            self._persistent.add(parse_address(address)[0])
+        self._persistent.discard(network.peer_id)
+        network.host.on_identified = self._on_identified
+        self._identified_send, self._identified = trio.open_memory_channel[PeerId](256)
+
+    @property
+    def dial_outcomes(self) -> Counter[str]:
+        """How dials ended, by reason; `connected` for those that succeeded."""
+        return self._network.dial_outcomes
+
+    @property
+    def known_peers(self) -> int:
+        """Peers in the DHT's routing table."""
+        return int(self._dht.table.size())
+
+    def hint(self) -> str:
+        """What to tell an operator whose node is alone (GTX-NET-001)."""
+        announced = ", ".join(self._network.announced_addresses) or "nothing"
+        return (
+            f"no peers for {ALONE_HINT_AFTER_S:.0f} s: {describe_outcomes(self.dial_outcomes)}. "
+            f"This node announces {announced}: can others reach it? Run: gridtokenx net doctor"
+        )
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve the DHT and keep connections until cancelled."""
+        self._network.handle_raw(str(DHT_PROTOCOL_ID), self._dht.handle_stream)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_events)
+            nursery.start_soon(self._follow_identified)
+            nursery.start_soon(self._refresh)
+            nursery.start_soon(self._warn_when_alone)
+            nursery.start_soon(self._keep_connections, nursery)
+            task_status.started()
+
+    # Learning who there is ----------------------------------------------------------------
+
+    def _on_identified(self, peer_id: ID) -> None:
+        try:
+            self._identified_send.send_nowait(PeerId(peer_id.to_bytes()))
+        except trio.WouldBlock:
+            return  # the next refresh learns it from the list of connections
+
+    async def _follow_identified(self) -> None:
+        async for peer in self._identified:
+            await self._dht.learn(ID(peer))
+
+    async def _follow_events(self) -> None:
+        async for event in self._network.subscribe():
+            match event:
+                case PeerConnected(peer):
+                    candidate = self._candidates.setdefault(peer, _Candidate())
+                    candidate.failures, candidate.not_before_s = 0, 0.0
+                case PeerDisconnected(peer):
+                    log.debug("peer left", peer=format_peer_id(peer))
+                    self._postpone(peer)
+            self._wake.set()
+
+    async def _refresh(self) -> None:
+        """Look up our own id, then random ones: often at first, seldom later or when settled."""
+        started_s = trio.current_time()
+        target = self._network.peer_id
+        while True:
+            for peer in self._network.connected():
+                await self._dht.learn(ID(peer))
+            if self._network.connected():
+                with trio.move_on_after(LOOKUP_TIMEOUT_S):
+                    self._add_candidates(await self._dht.find_closest(target))
+                # Unpredictable keys are not needed: any spread finds all parts of the network.
+                target = PeerId(random.randbytes(32))
+            fast = trio.current_time() - started_s < FAST_PERIOD_S
+            alone = not self._network.connected()
+            await trio.sleep(FAST_REFRESH_S if fast or alone else SLOW_REFRESH_S)
+
+    def _add_candidates(self, found: Sequence[ID]) -> None:
+        for peer_id in found:
+            peer = PeerId(peer_id.to_bytes())
+            if peer != self._network.peer_id and len(self._candidates) < MAX_CANDIDATES:
+                self._candidates.setdefault(peer, _Candidate())
+        self._wake.set()
+
+    # Keeping connections ------------------------------------------------------------------
+
+    async def _keep_connections(self, nursery: trio.Nursery) -> None:
+        while True:
+            for peer in self._due():
+                self._candidates[peer].dialling = True
+                nursery.start_soon(self._dial, peer)
+            with trio.move_on_after(KEEPER_PAUSE_S):
+                await self._wake.wait()
+            self._wake = trio.Event()
+
+    def _due(self) -> list[PeerId]:
+        """The peers to dial now: persistent ones first, found ones while below the target."""
+        now_s = trio.current_time()
+        wanted = self._target_peers - len(self._network.connected())
+        wanted -= sum(candidate.dialling for candidate in self._candidates.values())
+        due: list[PeerId] = []
+        ordered = sorted(self._candidates.items(), key=lambda item: item[0] not in self._persistent)
+        for peer, candidate in ordered:
+            if candidate.dialling or candidate.not_before_s > now_s:
+                continue
+            if self._network.is_connected(peer):
+                continue
+            if peer in self._persistent or wanted > len(due):
+                due.append(peer)
+        return due
+
+    async def _dial(self, peer: PeerId) -> None:
+        candidate = self._candidates[peer]
+        try:
+            async with self._dials:
+                if candidate.address is not None:
+                    await self._network.dial(candidate.address)
+                else:
+                    await self._network.dial_peer(peer)
+        except NetworkError as error:
+            log.debug("dial failed", peer=format_peer_id(peer), reason=error.reason)
+            self._postpone(peer)
+        finally:
+            candidate.dialling = False
+
+    def _postpone(self, peer: PeerId) -> None:
+        """Wait longer after each failure; forget a found peer that has failed too often."""
+        candidate = self._candidates.get(peer)
+        if candidate is None:
+            return
+        candidate.failures += 1
+        candidate.not_before_s = trio.current_time() + candidate.backoff_s
+        if candidate.address is None and candidate.failures >= GIVE_UP_AFTER_FAILURES:
+            del self._candidates[peer]
+            self._dht.table.remove_peer(ID(peer))
+
+    async def _warn_when_alone(self) -> None:
+        """Print one hint for each time the node has had no peer for ALONE_HINT_AFTER_S."""
+        alone_since_s: float | None = trio.current_time()
+        warned = False
+        while True:
+            await trio.sleep(1)
+            if self._network.connected():
+                alone_since_s, warned = None, False
+                continue
+            alone_since_s = trio.current_time() if alone_since_s is None else alone_since_s
+            if not warned and trio.current_time() - alone_since_s >= ALONE_HINT_AFTER_S:
+                warned = True
+                log.warning("alone", code="GTX-NET-001", hint=self.hint())

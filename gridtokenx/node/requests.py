@@ -1,0 +1,160 @@
+"""Request and response over one stream each: status, blocks, bodies.
+
+Source: protocols/networking.md, "Requests". A request is one frame; a response is one frame whose
+first byte is OK (the payload follows) or REFUSED (a UTF-8 sentence follows). Frames carry an
+unsigned-varint length. Payloads are bytes here; their encoding belongs to the caller.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+import trio
+
+from gridtokenx.node.network import (
+    NetworkError,
+    PeerId,
+    Stream,
+    StreamHandler,
+    format_peer_id,
+    read_frame,
+    write_frame,
+)
+
+OK, REFUSED = 0x00, 0x01
+DEADLINE_S = 10.0
+MAX_REQUEST_BYTES = 64 << 10
+MAX_RESPONSE_BYTES = 8 << 20
+MAX_REFUSAL_BYTES = 1_024
+MAX_IN_FLIGHT_PER_PEER = 8
+MAX_IN_FLIGHT = 64
+
+Handler = Callable[[PeerId, bytes], Awaitable[bytes]]
+
+log = structlog.get_logger(__name__)
+
+
+class RequestRefused(Exception):  # noqa: N818 - an answer, not a fault
+    """The responder declined; its sentence says why. Raised by a handler and at the caller."""
+
+
+class StreamOpener(Protocol):
+    """The two methods of `Network` that requests need."""
+
+    def handle(self, protocols: list[str], handler: StreamHandler) -> None: ...
+
+    async def open_stream(
+        self, peer: PeerId, protocols: list[str], timeout_s: float = 5
+    ) -> Stream: ...
+
+
+class Requests:
+    """Asks peers and answers them, within bounds of size, time and number."""
+
+    def __init__(
+        self,
+        network: StreamOpener,
+        network_id: int,
+        *,
+        max_request_bytes: int = MAX_REQUEST_BYTES,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> None:
+        self._network = network
+        self._network_id = network_id
+        self._max_request_bytes = max_request_bytes
+        self._max_response_bytes = max_response_bytes
+        self._in_flight: Counter[PeerId] = Counter()
+        self.outcomes: Counter[str] = Counter()  # answered refused busy timeout failed broken
+
+    def protocol(self, name: str) -> str:
+        """The protocol id of a kind of request, such as `/gridtokenx/7/blocks/1`."""
+        return f"/gridtokenx/{self._network_id}/{name}/1"
+
+    def serve(self, name: str, handler: Handler) -> None:
+        """Answer requests of one kind. `handler(peer, payload)` returns the payload of the
+        response or raises RequestRefused; any other exception is logged and counted, and the
+        caller sees a reset stream."""
+
+        async def answer(stream: Stream) -> None:
+            peer = stream.peer
+            full = self._in_flight.total() >= MAX_IN_FLIGHT
+            if full or self._in_flight[peer] >= MAX_IN_FLIGHT_PER_PEER:
+                self.outcomes["busy"] += 1
+                await stream.reset()
+                return
+            self._in_flight[peer] += 1
+            outcome = "timeout"
+            try:
+                with trio.move_on_after(DEADLINE_S):
+                    outcome = await self._answer(stream, name, handler)
+            finally:
+                self._in_flight[peer] -= 1
+                if not self._in_flight[peer]:
+                    del self._in_flight[peer]
+            self.outcomes[outcome] += 1
+            if outcome not in ("answered", "refused"):
+                await stream.reset()
+
+        self._network.handle([self.protocol(name)], answer)
+
+    async def _answer(self, stream: Stream, name: str, handler: Handler) -> str:
+        """Read one request and write its response; return the outcome to be counted."""
+        try:
+            payload = await read_frame(stream, self._max_request_bytes)
+            try:
+                response = await handler(stream.peer, payload)
+            except RequestRefused as refusal:
+                sentence = str(refusal).encode()[:MAX_REFUSAL_BYTES]
+                await write_frame(stream, bytes([REFUSED]) + sentence)
+                return "refused"
+            except Exception as error:  # a fault of ours must not end the node
+                peer = format_peer_id(stream.peer)
+                log.error("request handler failed", request=name, peer=peer, exc_info=error)
+                return "failed"
+            if len(response) > self._max_response_bytes:
+                log.error("response above the limit", request=name, response_bytes=len(response))
+                return "failed"
+            await write_frame(stream, bytes([OK]) + response)
+        except NetworkError:
+            return "broken"
+        return "answered"
+
+    async def request(
+        self, peer: PeerId, name: str, payload: bytes, *, timeout_s: float = DEADLINE_S
+    ) -> bytes:
+        """Ask a connected peer and return the payload of its response.
+
+        Errors: RequestRefused with the peer's sentence; NetworkError `timeout` when there is no
+        whole response within `timeout_s`, `closed` when the peer resets or is gone, `protocol`
+        when it does not serve this kind or breaks the format; ValueError for a payload above
+        the request limit.
+        """
+        if len(payload) > self._max_request_bytes:
+            raise ValueError(f"a request of {len(payload)} bytes is above the limit")
+        try:
+            with trio.fail_after(timeout_s):
+                frame = await self._exchange(peer, name, payload, timeout_s)
+        except trio.TooSlowError as error:
+            raise NetworkError("timeout", f"no response within {timeout_s} s") from error
+        if not frame or frame[0] not in (OK, REFUSED):
+            raise NetworkError("protocol", "the response is neither answer nor refusal")
+        if frame[0] == REFUSED:
+            raise RequestRefused(frame[1 : 1 + MAX_REFUSAL_BYTES].decode(errors="replace"))
+        return frame[1:]
+
+    async def _exchange(self, peer: PeerId, name: str, payload: bytes, timeout_s: float) -> bytes:
+        stream = await self._network.open_stream(peer, [self.protocol(name)], timeout_s)
+        complete = False
+        try:
+            await write_frame(stream, payload)
+            await stream.close_write()
+            frame = await read_frame(stream, self._max_response_bytes + 1)
+            complete = True
+        finally:
+            # Neither ending waits for the peer, so a cancelled request is over at once.
+            scope = trio.CancelScope()
+            scope.shield = True
+            with scope:
+                await (stream.close() if complete else stream.reset())
+        return frame
