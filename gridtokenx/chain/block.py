@@ -16,8 +16,8 @@ from gridtokenx.chain.transaction import (
     Transaction,
     decode_transaction,
 )
-from gridtokenx.ledger.model import LedgerEvent
 from gridtokenx.grid.model import GridEvent
+from gridtokenx.ledger.model import LedgerEvent
 from gridtokenx.primitives.codec import Bytes32, Limit, decode, encode, wire
 from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected

@@ -7,6 +7,7 @@ about k x 3 hashes, whatever the size of the state. Source: consensus 4.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
@@ -131,7 +132,7 @@ def verify_state_proof(root: bytes, key: bytes, value: bytes | None, proof: Stat
     keys = [row[:32] for row in rows]
     if any(bucket_of(row) != number for row in keys):
         return False
-    if any(left >= right for left, right in zip(keys, keys[1:], strict=False)):
+    if any(left >= right for left, right in itertools.pairwise(keys)):
         return False
     present = dict(zip(keys, (row[32:] for row in rows), strict=True)).get(key_hash)
     if present != (None if value is None else sha256(value)):

@@ -1,0 +1,179 @@
+"""Transactions waiting for a block: checked by applying them, in the order they came.
+
+The pool keeps one overlay over the head's state in which every waiting transaction is already
+applied, so admission tells a sender exactly what a block would: nonce, balance, band, everything.
+After each block what is left is applied again; what no longer applies is dropped with its reason.
+Source: architecture 5, surface C 23.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from gridtokenx.chain.transaction import Transaction
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import Overlay, Reader
+
+Apply = Callable[[Overlay, Transaction], object]
+"""Applies one transaction to an overlay or raises Rejected (see `transition`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may wait. A gap is a transaction whose predecessors have not come yet."""
+
+    transactions: int = 40_000
+    bytes: int = 32 * 1024 * 1024
+    gaps: int = 4_096
+    gaps_per_sender: int = 64
+    rejected: int = 10_000
+
+
+class Mempool:
+    """Waiting transactions of one chain. Owned by that chain's executor."""
+
+    def __init__(self, state: Reader, apply: Apply, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.rejected: dict[bytes, Rejected] = {}
+        self._apply = apply
+        self._pending = Overlay(state)
+        self._waiting: dict[bytes, Transaction] = {}
+        self._bytes = 0
+        self._gaps: dict[bytes, dict[int, Transaction]] = {}
+        self._gap_order: deque[tuple[bytes, int]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def get(self, transaction_id: bytes) -> Transaction | None:
+        """A waiting transaction."""
+        return self._waiting.get(transaction_id)
+
+    def add(self, transaction: Transaction, *, keep_gap: bool = False) -> list[Transaction]:
+        """Admit a transaction whose signature is verified; return all that became ready.
+
+        `keep_gap` holds one that is ahead of its sender's nonce (gossip may overtake) until its
+        predecessors come; without it NONCE_GAP is raised, so that a direct sender hears of it.
+        Errors: DUPLICATE, MEMPOOL_FULL, and whatever applying it raises.
+        """
+        if transaction.id in self._waiting:
+            raise Rejected(ErrorCode.DUPLICATE, "this transaction is already waiting")
+        if self._is_full(transaction):
+            detail = f"{len(self._waiting)} transactions are waiting; try again after a block"
+            raise Rejected(ErrorCode.MEMPOOL_FULL, detail)
+        try:
+            self._admit(transaction)
+        except Rejected as error:
+            if error.code is ErrorCode.NONCE_GAP and keep_gap:
+                self._hold(transaction)
+                return []
+            self._remember_rejection(transaction.id, error)
+            raise
+        return [transaction, *self._release(transaction.sender)]
+
+    def take(self, max_count: int, max_bytes: int) -> list[Transaction]:
+        """The first waiting transactions, in order, within both limits. They stay in the pool."""
+        taken, size = [], 0
+        for transaction in self._waiting.values():
+            size += len(transaction.encoded)
+            if len(taken) >= max_count or size > max_bytes:
+                break
+            taken.append(transaction)
+        return taken
+
+    def next_nonce(self, read_nonce: Callable[[Reader], int]) -> int:
+        """A sender's next nonce counting what waits; `read_nonce` reads it from a state."""
+        return read_nonce(self._pending)
+
+    def reset(self, state: Reader, included: Collection[bytes]) -> list[tuple[bytes, Rejected]]:
+        """Move to a new head: drop what was included, re-apply the rest, return what fell out."""
+        left = [tx for key, tx in self._waiting.items() if key not in included]
+        self._pending = Overlay(state)
+        self._waiting, self._bytes = {}, 0
+        dropped = []
+        for transaction in left:
+            try:
+                self._admit(transaction)
+            except Rejected as error:
+                self._remember_rejection(transaction.id, error)
+                dropped.append((transaction.id, error))
+        for sender in list(self._gaps):
+            self._release(sender)
+        self._forget_stale_gaps()
+        return dropped
+
+    def rejection(self, transaction_id: bytes) -> Rejected | None:
+        """Why a transaction was refused or dropped here, while it is remembered."""
+        return self.rejected.get(transaction_id)
+
+    def note_rejections(self, rejections: Iterable[tuple[bytes, Rejected]]) -> None:
+        """Drop transactions that failed while a block was built, keeping why."""
+        for key, error in rejections:
+            gone = self._waiting.pop(key, None)
+            if gone is not None:
+                self._bytes -= len(gone.encoded)
+                self._remember_rejection(key, error)
+
+    def _is_full(self, transaction: Transaction) -> bool:
+        return (
+            len(self._waiting) >= self.limits.transactions
+            or self._bytes + len(transaction.encoded) > self.limits.bytes
+        )
+
+    def _admit(self, transaction: Transaction) -> None:
+        attempt = Overlay(self._pending)
+        self._apply(attempt, transaction)
+        attempt.merge()
+        self._waiting[transaction.id] = transaction
+        self._bytes += len(transaction.encoded)
+        self.rejected.pop(transaction.id, None)
+
+    def _hold(self, transaction: Transaction) -> None:
+        held = self._gaps.setdefault(transaction.sender, {})
+        full = len(held) >= self.limits.gaps_per_sender or len(self._gap_order) >= self.limits.gaps
+        if full or transaction.nonce in held:
+            if not held:
+                del self._gaps[transaction.sender]
+            raise Rejected(ErrorCode.NONCE_GAP, "too many transactions wait for earlier nonces")
+        held[transaction.nonce] = transaction
+        self._gap_order.append((transaction.sender, transaction.nonce))
+
+    def _release(self, sender: bytes) -> list[Transaction]:
+        """Admit held transactions of a sender as far as their nonces now follow."""
+        released: list[Transaction] = []
+        held = self._gaps.get(sender, {})
+        while held:
+            follower = held[min(held)]
+            if self._is_full(follower):
+                break
+            try:
+                self._admit(follower)
+            except Rejected as error:
+                if error.code is ErrorCode.NONCE_GAP:
+                    break
+                self._remember_rejection(follower.id, error)
+            else:
+                released.append(follower)
+            self._gap_order.remove((sender, follower.nonce))
+            self._drop_gap(sender, follower.nonce)
+        return released
+
+    def _drop_gap(self, sender: bytes, nonce: int) -> None:
+        held = self._gaps[sender]
+        del held[nonce]
+        if not held:
+            del self._gaps[sender]
+
+    def _forget_stale_gaps(self) -> None:
+        """Gaps live until the oldest half of a full table is dropped: they hold no money."""
+        if len(self._gap_order) * 2 < self.limits.gaps:
+            return
+        for _ in range(len(self._gap_order) >> 1):
+            self._drop_gap(*self._gap_order.popleft())
+
+    def _remember_rejection(self, key: bytes, error: Rejected) -> None:
+        if len(self.rejected) >= self.limits.rejected:
+            del self.rejected[next(iter(self.rejected))]
+        self.rejected[key] = error
