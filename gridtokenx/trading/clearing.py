@@ -1,0 +1,359 @@
+"""The auction: one uniform price per slot, tier and group, nearest energy first.
+
+A pure function of the orders, the previous block hash and the grid's headroom; arrival order and
+the order of transactions in a block have no influence. Source: protocols/market.md section 3.
+
+Readings where the page leaves a choice:
+
+- 100 Wh is the least that can move anywhere. An order with less open, in the sweep or in the
+  pairing, is passed over; a quantity that was accepted but could only be paired in smaller pieces
+  is not traded and goes on to the next tier. A hard filter counts as wholly served when less than
+  100 Wh of its accepted quantity is missing.
+- An order is flagged as congested when the sweep meets it, a counterpart would pay its price, and
+  the grid has under 100 Wh for it. When the last accepted order is congested for its rest, that
+  rest is no rejected order, but its filled part still bounds the price.
+- All fills of a tier cross that tier's boundaries, also between two orders of one substation.
+- A hard filter that no seller of the group matches leaves when the sweep reaches it; one that is
+  not reached is an ordinary rejected bid. The other unserved ones leave from the last in pairing
+  order on; see `_Auction._close` for how many can leave at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from types import MappingProxyType
+
+from gridtokenx.primitives.crypto import sha256
+from gridtokenx.trading.model import Clearing, ClearingOrder, Fill, Side, Source
+
+MIN_FILL_WH = 100
+NATIONAL_GROUP = "TH"
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
+# A book made only to be unservable must not stall a block: after so many sweeps of one group, all
+# hard filters with a wish that is still unserved leave it together.
+MAX_PATIENT_SWEEPS = 24
+
+_UNLIMITED_WH = 1 << 62
+_NEVER = 1 << 62
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """An order on its way through the tiers. `turn` is its place in price-time order; a bid's
+    also counts its pairing rank. `nodes[tier]` are the limited grid nodes a fill crosses."""
+
+    order: ClearingOrder
+    limit_mthb: int
+    height: int
+    tie: bytes
+    open_wh: int
+    groups: tuple[str, str, str, str]
+    nodes: tuple[tuple[str, ...], ...]
+    rank: int
+    hard_wish: Source | None
+    turn: int = 0
+    accepted_wh: int = 0  # In the sweep at hand.
+
+
+def clear(
+    orders: Sequence[ClearingOrder],
+    *,
+    tie_salt: bytes,
+    wheeling_mthb: tuple[int, int, int, int],
+    max_tier: int = 2,
+    headroom: Mapping[str, int] = NO_LIMITS,
+) -> Clearing:
+    """Match the resting orders of one slot, tier by tier.
+
+    Units: tie_salt is the previous block hash; wheeling_mthb is mTHB/kWh per tier (substation,
+    zone, region, national); max_tier 0..3; headroom maps `x:NODE` (export) and `m:NODE` (import)
+    to Wh, a node without an entry is unlimited.
+    Returns fills by tier, group name and pairing order. Every fill is at least 100 Wh, and
+    ask <= price, price + wheeling <= the buyer's limit.
+    The caller guarantees: ids are unique, locations are substations, nobody is on both sides.
+    Source: protocols/market.md section 3.
+    """
+    bids = _price_time_order(orders, Side.BUY, tie_salt, headroom)
+    asks = _price_time_order(orders, Side.SELL, tie_salt, headroom)
+    room_wh = dict(headroom)
+    fills: list[Fill] = []
+    prices: list[tuple[int, str, int]] = []
+    congested: dict[bytes, None] = {}
+    for tier in range(max_tier + 1):
+        bids = [bid for bid in bids if bid.open_wh >= MIN_FILL_WH]
+        asks = [ask for ask in asks if ask.open_wh >= MIN_FILL_WH]
+        for group, group_bids, group_asks in _groups(bids, asks, tier):
+            if group_bids[0].limit_mthb - wheeling_mthb[tier] < group_asks[0].limit_mthb:
+                continue
+            auction = _Auction(tier, wheeling_mthb[tier], group_bids, group_asks, room_wh)
+            group_fills = auction.run()
+            congested.update((entry.order.id, None) for entry in auction.congested)
+            if group_fills:
+                fills += group_fills
+                prices.append((tier, group, auction.price_mthb))
+    return Clearing(tuple(fills), tuple(prices), tuple(sorted(congested)))
+
+
+def _price_time_order(
+    orders: Sequence[ClearingOrder], side: Side, tie_salt: bytes, headroom: Mapping[str, int]
+) -> list[_Entry]:
+    direction = "x:" if side is Side.SELL else "m:"
+    places: dict[str, tuple[tuple[str, str, str, str], tuple[tuple[str, ...], ...]]] = {}
+    entries = []
+    for order in orders:
+        if order.side is not side:
+            continue
+        if order.location not in places:
+            places[order.location] = _place(order.location, direction, headroom)
+        rank, hard_wish = _pairing_rank(order)
+        entries.append(
+            _Entry(
+                order,
+                order.limit_mthb,
+                order.height,
+                sha256(tie_salt + order.id),
+                order.energy_wh,
+                *places[order.location],
+                rank,
+                hard_wish,
+            )
+        )
+    # Three stable sorts by plain keys are several times faster than one by tuples.
+    entries.sort(key=attrgetter("tie"))
+    entries.sort(key=attrgetter("height"))
+    entries.sort(key=attrgetter("limit_mthb"), reverse=side is Side.BUY)
+    for position, entry in enumerate(entries):
+        entry.turn = entry.rank << 32 | position
+    return entries
+
+
+def _place(
+    location: str, direction: str, headroom: Mapping[str, int]
+) -> tuple[tuple[str, str, str, str], tuple[tuple[str, ...], ...]]:
+    groups = (location, location.rpartition("-")[0], location.partition("-")[0], NATIONAL_GROUP)
+    keys = [direction + group for group in groups]
+    crossed = [tuple(key for key in keys[:tier] if key in headroom) for tier in range(4)]
+    return groups, tuple(crossed)
+
+
+def _pairing_rank(order: ClearingOrder) -> tuple[int, Source | None]:
+    if order.side is Side.SELL:
+        return 0, None
+    if order.source is Source.ANY:
+        return 4, None
+    rank = 1 if order.source is Source.RENEWABLE else 0
+    return (rank, order.source) if order.require else (rank + 2, None)
+
+
+def _groups(
+    bids: list[_Entry], asks: list[_Entry], tier: int
+) -> Iterator[tuple[str, list[_Entry], list[_Entry]]]:
+    """The tier's groups that have both sides, by name, each side still in price-time order."""
+    asks_of: dict[str, list[_Entry]] = {}
+    bids_of: dict[str, list[_Entry]] = {}
+    for ask in asks:
+        asks_of.setdefault(ask.groups[tier], []).append(ask)
+    for bid in bids:
+        bids_of.setdefault(bid.groups[tier], []).append(bid)
+    for name in sorted(asks_of):
+        if name in bids_of:
+            yield name, bids_of[name], asks_of[name]
+
+
+def _matches(wish: Source, source: Source) -> bool:
+    return source is wish or (wish is Source.RENEWABLE and source.is_renewable)
+
+
+@dataclass(slots=True)
+class _Auction:
+    """The auction of one group in one tier."""
+
+    tier: int
+    wheeling_mthb: int
+    bids: list[_Entry]
+    asks: list[_Entry]
+    room_wh: dict[str, int]  # Headroom that earlier groups left; `run` takes from it.
+    price_mthb: int = 0
+    congested: list[_Entry] = field(default_factory=list)
+    # Hard filters by wish: those whose turn is later than the number leave when they are reached.
+    _closed: dict[Source | None, int] = field(default_factory=dict)
+    # What the last sweep left: headroom, the first unaccepted entries, the last accepted ones.
+    _swept_room_wh: dict[str, int] = field(default_factory=dict)
+    _next_bid: int = 0
+    _next_ask: int = 0
+    _last_bid_mthb: int = 0
+    _last_ask_mthb: int = 0
+
+    def run(self) -> list[Fill]:
+        """Sweep and pair until every hard filter still in is served; then book the fills."""
+        hopeless: dict[Source | None, int] = {}
+        sweeps = 0
+        while True:
+            bids, asks = self._sweep()
+            sweeps += 1
+            pairs, unserved = _pair(bids, asks)
+            if not unserved:
+                break
+            self._close(unserved, hopeless, patient=sweeps < MAX_PATIENT_SWEEPS)
+        if pairs:
+            self.price_mthb = self._price()
+        return [self._book(bid, ask, energy_wh) for bid, ask, energy_wh in pairs]
+
+    def _sweep(self) -> tuple[list[_Entry], list[_Entry]]:
+        """Accept bids and asks from the best on; return the accepted ones of both sides."""
+        bids, asks, closed, wheeling_mthb = self.bids, self.asks, self._closed, self.wheeling_mthb
+        self._swept_room_wh = dict(self.room_wh)
+        self.congested = []
+        for entry in (*bids, *asks):
+            entry.accepted_wh = 0
+        left: list[_Entry] = []
+        b = a = 0
+        while b < len(bids) and a < len(asks):
+            bid, ask = bids[b], asks[a]
+            if bid.limit_mthb - wheeling_mthb < ask.limit_mthb:
+                break
+            bid_room_wh, ask_room_wh = self._room(bid), self._room(ask)
+            if bid_room_wh < MIN_FILL_WH or ask_room_wh < MIN_FILL_WH:
+                b += self._skip(bid, bid_room_wh)
+                a += self._skip(ask, ask_room_wh)
+            elif closed and bid.turn > closed.get(bid.hard_wish, _NEVER):
+                left.append(bid)
+                b += 1
+            else:
+                self._accept(bid, ask, min(bid_room_wh, ask_room_wh))
+                b += bid.open_wh - bid.accepted_wh < MIN_FILL_WH
+                a += ask.open_wh - ask.accepted_wh < MIN_FILL_WH
+        accepted_bids = [bid for bid in bids[: b + 1] if bid.accepted_wh]
+        accepted_asks = [ask for ask in asks[: a + 1] if ask.accepted_wh]
+        self._leave(left)
+        self._next_bid, self._next_ask = b - len(left), a
+        return accepted_bids, accepted_asks
+
+    def _room(self, entry: _Entry) -> int:
+        nodes = entry.nodes[self.tier]
+        return min([self._swept_room_wh[node] for node in nodes]) if nodes else _UNLIMITED_WH
+
+    def _skip(self, entry: _Entry, room_wh: int) -> bool:
+        if room_wh >= MIN_FILL_WH:
+            return False
+        self.congested.append(entry)
+        return True
+
+    def _accept(self, bid: _Entry, ask: _Entry, room_wh: int) -> None:
+        energy_wh = min(bid.open_wh - bid.accepted_wh, ask.open_wh - ask.accepted_wh, room_wh)
+        for entry in (bid, ask):
+            entry.accepted_wh += energy_wh
+            for node in entry.nodes[self.tier]:
+                self._swept_room_wh[node] -= energy_wh
+        self._last_bid_mthb, self._last_ask_mthb = bid.limit_mthb, ask.limit_mthb
+
+    def _leave(self, leaving: list[_Entry]) -> None:
+        if leaving:
+            gone = {bid.turn for bid in leaving}
+            self.bids = [bid for bid in self.bids if bid.turn not in gone]
+
+    def _close(
+        self, unserved: list[_Entry], hopeless: dict[Source | None, int], *, patient: bool
+    ) -> None:
+        """Decide which hard filters leave before the next sweep.
+
+        The rule is that the last unserved one in pairing order leaves and the group clears again.
+        Whoever stands behind an unserved buyer with the same wish finds the matching energy gone,
+        and so does anyone with that wish who moves up into his place: they can leave in one go,
+        as far as they come after the first unserved buyer of every wish.
+        """
+        first_of: dict[Source | None, _Entry] = {}
+        for bid in unserved:
+            first_of.setdefault(bid.hard_wish, bid)
+        given_up = [wish for wish in first_of if not patient or not self._offers(wish)]
+        hopeless.update((wish, -1) for wish in given_up)
+        self._closed = dict(hopeless)
+        if given_up:
+            return
+        latest_first = max(first_of.values(), key=attrgetter("turn"))
+        if unserved[-1] is latest_first:
+            self._leave([latest_first])
+        else:
+            self._closed.update((wish, latest_first.turn) for wish in first_of)
+
+    def _offers(self, wish: Source | None) -> bool:
+        return any(wish is None or _matches(wish, ask.order.source) for ask in self.asks)
+
+    def _price(self) -> int:
+        rejected_bid_mthb = self._first_rejected(self.bids, self._next_bid)
+        rejected_ask_mthb = self._first_rejected(self.asks, self._next_ask)
+        low, high = self._last_ask_mthb, self._last_bid_mthb - self.wheeling_mthb
+        if rejected_bid_mthb is not None:
+            low = max(low, rejected_bid_mthb - self.wheeling_mthb)
+        if rejected_ask_mthb is not None:
+            high = min(high, rejected_ask_mthb)
+        return (low + high) // 2
+
+    def _first_rejected(self, entries: list[_Entry], start: int) -> int | None:
+        for position in range(start, len(entries)):
+            if self._room(entries[position]) >= MIN_FILL_WH:
+                return entries[position].limit_mthb
+        return None
+
+    def _book(self, bid: _Entry, ask: _Entry, energy_wh: int) -> Fill:
+        for entry in (bid, ask):
+            entry.open_wh -= energy_wh
+            for node in entry.nodes[self.tier]:
+                self.room_wh[node] -= energy_wh
+        return Fill(
+            bid.order.id,
+            ask.order.id,
+            energy_wh,
+            self.price_mthb,
+            self.wheeling_mthb,
+            self.tier,
+            ask.order.source,
+        )
+
+
+def _pair(
+    bids: list[_Entry], asks: list[_Entry]
+) -> tuple[list[tuple[_Entry, _Entry, int]], list[_Entry]]:
+    """Give the accepted quantities to each other by source; use up `accepted_wh`.
+
+    Returns (bid, ask, Wh) in pairing order and the hard filters that were not wholly served.
+    """
+    queues: dict[Source | None, list[_Entry]] = {}  # Best ask last; None: not renewable.
+    pairs: list[tuple[_Entry, _Entry, int]] = []
+    unserved = []
+    for bid in sorted(bids, key=attrgetter("turn")):
+        for wish in _preferences(bid):
+            if wish not in queues:
+                queues[wish] = [ask for ask in reversed(asks) if _serves(ask, wish)]
+            _take(bid, queues[wish], pairs)
+        if bid.hard_wish is not None and bid.accepted_wh >= MIN_FILL_WH:
+            unserved.append(bid)
+    return pairs, unserved
+
+
+def _preferences(bid: _Entry) -> tuple[Source | None, ...]:
+    if bid.hard_wish is not None:
+        return (bid.hard_wish,)
+    wish = bid.order.source
+    return (None if wish is Source.ANY else wish, Source.ANY)
+
+
+def _serves(ask: _Entry, wish: Source | None) -> bool:
+    source = ask.order.source
+    if wish is None:
+        return not source.is_renewable
+    return wish is Source.ANY or _matches(wish, source)
+
+
+def _take(bid: _Entry, queue: list[_Entry], pairs: list[tuple[_Entry, _Entry, int]]) -> None:
+    while queue and bid.accepted_wh >= MIN_FILL_WH:
+        ask = queue[-1]
+        if ask.accepted_wh < MIN_FILL_WH:
+            queue.pop()
+            continue
+        energy_wh = min(bid.accepted_wh, ask.accepted_wh)
+        bid.accepted_wh -= energy_wh
+        ask.accepted_wh -= energy_wh
+        pairs.append((bid, ask, energy_wh))
