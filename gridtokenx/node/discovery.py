@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 import trio
@@ -32,6 +33,7 @@ LAST_BACKOFF_S = 30.0
 FAST_REFRESH_S = 1.0
 FAST_PERIOD_S = 20.0
 SLOW_REFRESH_S = 30.0
+LEAST_REFRESH_S = 0.2
 LOOKUP_TIMEOUT_S = 30.0
 KEEPER_PAUSE_S = 0.25
 MAX_CONCURRENT_DIALS = 8
@@ -53,7 +55,8 @@ class _Candidate:
 
     @property
     def backoff_s(self) -> float:
-        return min(FIRST_BACKOFF_S * 2 ** min(self.failures - 1, 10), LAST_BACKOFF_S)
+        doublings = max(0, min(self.failures - 1, 10))
+        return min(FIRST_BACKOFF_S * float(1 << doublings), LAST_BACKOFF_S)
 
 
 def describe_outcomes(outcomes: Mapping[str, int]) -> str:
@@ -85,6 +88,7 @@ class Discovery:
         self._candidates: dict[PeerId, _Candidate] = {}
         self._persistent: set[PeerId] = set()
         self._wake = trio.Event()
+        self._news = trio.Event()
         self._dials = trio.CapacityLimiter(MAX_CONCURRENT_DIALS)
         for address in (*bootstrap, *persistent):
             peer, _ = parse_address(address)
@@ -115,7 +119,7 @@ class Discovery:
             f"This node announces {announced}: can others reach it? Run: gridtokenx net doctor"
         )
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the DHT and keep connections until cancelled."""
         self._network.handle_raw(str(DHT_PROTOCOL_ID), self._dht.handle_stream)
         async with trio.open_nursery() as nursery:
@@ -137,6 +141,8 @@ class Discovery:
     async def _follow_identified(self) -> None:
         async for peer in self._identified:
             await self._dht.learn(ID(peer))
+            if len(self._network.connected()) < self._target_peers:
+                self._news.set()  # it may know others: ask at once
 
     async def _follow_events(self) -> None:
         async for event in self._network.subscribe():
@@ -163,7 +169,10 @@ class Discovery:
                 target = PeerId(random.randbytes(32))
             fast = trio.current_time() - started_s < FAST_PERIOD_S
             alone = not self._network.connected()
-            await trio.sleep(FAST_REFRESH_S if fast or alone else SLOW_REFRESH_S)
+            self._news = trio.Event()
+            await trio.sleep(LEAST_REFRESH_S)
+            with trio.move_on_after(FAST_REFRESH_S if fast or alone else SLOW_REFRESH_S):
+                await self._news.wait()
 
     def _add_candidates(self, found: Sequence[ID]) -> None:
         for peer_id in found:

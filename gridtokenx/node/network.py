@@ -7,6 +7,7 @@ most its own stream or connection, and is counted.
 
 import ipaddress
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -272,7 +273,9 @@ class Network:
         self._swarm.on_handler_error = self._on_handler_error
         self.peer_id = PeerId(host.get_id().to_bytes())
         self.handler_errors = self._swarm.handler_errors
-        self.dial_outcomes = self._swarm.dial_outcomes  # reason or "connected" -> count
+        self.dial_outcomes: Counter[str] = (
+            self._swarm.dial_outcomes
+        )  # reason or "connected" -> count
         self.inbound_refused = self._swarm.inbound_refused  # reason -> count
 
     @property

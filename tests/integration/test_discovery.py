@@ -1,37 +1,130 @@
 """Real hosts on 127.0.0.1 which know the bootnode's address and nothing else."""
 
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
 
 import pytest
 import trio
 
-from gridtokenx.node import discovery as discovery_module
 from gridtokenx.node.discovery import Discovery, describe_outcomes
 from gridtokenx.node.network import Network, NetworkSettings, open_network
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 
 
-async def until(condition) -> None:
-    while not condition():
+class RunningNode:
+    """A host with its discovery, in a task of its own that can be killed."""
+
+    network: Network
+    discovery: Discovery
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+
+    async def run(self, number, bootstrap=(), *, task_status, **options) -> None:
+        listen = options.pop("listen", LOOPBACK)
+        settings = NetworkSettings(seed=bytes([number]) * 32, listen=listen)
+        with self.scope:
+            async with open_network(settings) as self.network, trio.open_nursery() as nursery:
+                self.discovery = Discovery(self.network, bootstrap, **options)
+                await nursery.start(self.discovery.run)
+                task_status.started(self)
+                await trio.sleep_forever()
+
+
+async def start(nursery: trio.Nursery, number: int, bootstrap=(), **options) -> RunningNode:
+    node = RunningNode()
+
+    async def run(task_status) -> None:
+        await node.run(number, bootstrap, task_status=task_status, **options)
+
+    return await nursery.start(run)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - the state lives in several nodes
         await trio.sleep(0.02)
 
 
-def meshed(networks: Sequence[Network]) -> bool:
-    return all(len(network.connected()) == len(networks) - 1 for network in networks)
+def meshed(nodes: Sequence[RunningNode]) -> bool:
+    return all(len(node.network.connected()) == len(nodes) - 1 for node in nodes)
 
 
 async def test_six_nodes_that_know_only_the_bootnode_find_each_other() -> None:
     with trio.fail_after(15):
-        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            networks: list[Network] = []
-            for number in range(1, 7):
-                settings = NetworkSettings(seed=bytes([number]) * 32, listen=LOOPBACK)
-                network = await stack.enter_async_context(open_network(settings))
-                networks.append(network)
-                await nursery.start(Discovery(network, networks[0].listen_addresses).run)
-            started_s = trio.current_time()
-            await until(lambda: meshed(networks))
-            print(f"meshed after {trio.current_time() - started_s:.2f} s")
+        async with trio.open_nursery() as nursery:
+            nodes = [await start(nursery, 1)]
+            for number in range(2, 7):
+                nodes.append(await start(nursery, number, nodes[0].network.listen_addresses))
+            await until(lambda: meshed(nodes))
             nursery.cancel_scope.cancel()
+
+
+async def test_a_late_node_joins_and_the_bootnode_may_then_die() -> None:
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            boot = await start(nursery, 1)
+            bootstrap = boot.network.listen_addresses
+            nodes = [await start(nursery, number, bootstrap) for number in (2, 3)]
+            await until(lambda: meshed([boot, *nodes]))
+            boot.scope.cancel()
+            await until(lambda: meshed(nodes))
+
+            # One of the others serves as well as the bootnode, which stays dead.
+            known = (*bootstrap, *nodes[1].network.listen_addresses)
+            nodes.append(await start(nursery, 4, known))
+            await until(lambda: meshed(nodes))
+            assert nodes[2].discovery.dial_outcomes["refused"] >= 1
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_bootnode_that_starts_late_is_found() -> None:
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            probe = await start(nursery, 1)
+            bootstrap = probe.network.listen_addresses
+            probe.scope.cancel()
+            node = await start(nursery, 2, bootstrap)
+            await until(lambda: node.discovery.dial_outcomes["refused"] >= 1)
+            listen = (bootstrap[0].partition("/p2p/")[0],)
+            boot = await start(nursery, 1, listen=listen)
+            await until(lambda: meshed([node, boot]))
+            nursery.cancel_scope.cancel()
+
+
+async def test_lost_connections_come_back() -> None:
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            a = await start(nursery, 1)
+            b = await start(nursery, 2, persistent=a.network.listen_addresses, target_peers=0)
+            await until(lambda: meshed([a, b]))
+            await a.network.disconnect(b.network.peer_id)
+            assert a.network.connected() == ()
+            await until(lambda: meshed([a, b]))
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_target_bounds_what_is_dialled() -> None:
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            boot = await start(nursery, 1)
+            bootstrap = boot.network.listen_addresses
+            others = [await start(nursery, number, bootstrap) for number in (2, 3, 4)]
+            await until(lambda: meshed([boot, *others]))
+            modest = await start(nursery, 5, bootstrap, target_peers=1)
+            await until(lambda: len(modest.discovery.dial_outcomes) > 0)
+            await until(lambda: len(modest.network.connected()) == 4)  # the others dial it
+            assert modest.discovery.dial_outcomes["connected"] == 1
+            nursery.cancel_scope.cancel()
+
+
+def test_outcomes_are_told_by_frequency() -> None:
+    outcomes = {"connected": 1, "refused": 3, "timeout": 9}
+    assert describe_outcomes(outcomes) == "13 dials — 9 timeout, 3 refused"
+    assert describe_outcomes({}) == "0 dials — none failed"
+
+
+@pytest.mark.parametrize("address", ["", "/ip4/127.0.0.1/tcp/1", "/p2p/12D3KooW", "nonsense"])
+async def test_a_malformed_bootnode_is_named(address: str) -> None:
+    async with open_network(NetworkSettings(seed=bytes(32), listen=LOOPBACK)) as network:
+        with pytest.raises(ValueError, match="is not an address like"):
+            Discovery(network, [address])

@@ -230,16 +230,18 @@ class NodeYamux(Yamux):
         if self.event_started.is_set():
             return
         self._last_heard_s = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._guard, self._send_queued)
-            nursery.start_soon(self._guard, self._keep_alive)
-            nursery.start_soon(self._guard, self._stale_stream_sweeper)
-            nursery.start_soon(self._guard, self.handle_incoming)
-            self._established = True
-            self.event_started.set()
-        with trio.CancelScope(shield=True):
-            await self._cleanup_on_error()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._guard, self._send_queued)
+                nursery.start_soon(self._guard, self._keep_alive)
+                nursery.start_soon(self._guard, self._stale_stream_sweeper)
+                nursery.start_soon(self._guard, self.handle_incoming)
+                self._established = True
+                self.event_started.set()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._cleanup_on_error()
 
     async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
         """Whatever ends one of the tasks, by return or by error, ends the connection."""
