@@ -1,7 +1,15 @@
-"""The nouns of trading: sides, sources, and what the auction takes and gives."""
+"""The nouns of trading: orders, trades, parameters, and what the auction takes and gives."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Annotated
+
+from gridtokenx.primitives.codec import Bytes32, Limit, wire
+from gridtokenx.primitives.quantities import BPS
+from gridtokenx.primitives.state import Table
+from gridtokenx.primitives.types import Address
 
 
 class Side(IntEnum):
@@ -91,3 +99,362 @@ class Clearing:
     fills: tuple[Fill, ...]
     prices: tuple[tuple[int, str, int], ...]
     congested: tuple[bytes, ...]
+
+
+class TimeInForce(StrEnum):
+    """How long the rest of an order stays: until it ends, or only for its first clearing."""
+
+    GOOD_TILL_CANCELLED = "gtc"
+    IMMEDIATE_OR_CANCEL = "ioc"
+
+
+class MatchingMode(StrEnum):
+    """When a slot is cleared: in each block that finds it touched, or once at gate closure."""
+
+    BLOCK = "block"
+    GATE = "gate"
+
+
+class OrderStatus(StrEnum):
+    """How an order left the book."""
+
+    FILLED = "filled"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+@wire(120)
+@dataclass(frozen=True, slots=True)
+class CarbonRate:
+    """Platform credits per produced energy, in milli-credit/kWh (= micro-credit/Wh)."""
+
+    source: Source
+    mcr_per_kwh: int
+
+
+CARBON_RATES = (
+    CarbonRate(Source.SOLAR, 500),
+    CarbonRate(Source.WIND, 600),
+    CarbonRate(Source.HYDRO, 400),
+    CarbonRate(Source.BIOMASS, 300),
+    CarbonRate(Source.GEOTHERMAL, 700),
+)
+
+
+@wire(121)
+@dataclass(frozen=True, slots=True)
+class MarketParameters:
+    """Every number of the market that governance may change, with its value at the start.
+
+    Prices in mTHB/kWh, rates in basis points, energy in Wh; wheeling_mthb by tier (substation,
+    zone, region, national); peak hours are Bangkok working days, start <= hour < end; holidays
+    are Bangkok days since 1970-01-01 without a peak.
+    Source: protocols/market.md sections 1 to 4.
+    """
+
+    wheeling_mthb: Annotated[tuple[int, ...], Limit(4, 4)] = (300, 600, 900, 1151)
+    max_trade_tier: Annotated[int, Limit(0, 3)] = 2
+    vat_bps: Annotated[int, Limit(0, BPS)] = 700
+    fee_bps: Annotated[int, Limit(0, BPS)] = 25
+    authority_fee_share_bps: Annotated[int, Limit(0, BPS)] = 8000
+    shortfall_penalty_mthb: int = 1000
+    min_price_mthb: int = 1000
+    max_price_mthb: int = 10_000
+    peak_multiplier_bps: Annotated[int, Limit(BPS, 10 * BPS)] = 15_000
+    peak_start_hour: Annotated[int, Limit(0, 24)] = 18
+    peak_end_hour: Annotated[int, Limit(0, 24)] = 22
+    holidays: Annotated[tuple[int, ...], Limit(0, 400)] = ()
+    matching_mode: MatchingMode = MatchingMode.BLOCK
+    min_order_wh: int = 100
+    max_order_wh: int = 10_000_000
+    dust_wh: int = 100
+    open_slots: Annotated[int, Limit(1, 96)] = 96
+    max_open_orders: Annotated[int, Limit(1, 1000)] = 100
+    reading_deadline_slots: Annotated[int, Limit(1, 96)] = 4
+    carbon_rates: Annotated[tuple[CarbonRate, ...], Limit(0, 16)] = CARBON_RATES
+
+
+@dataclass(frozen=True, slots=True)
+class TraderFacts:
+    """What trading must know of a participant."""
+
+    active: bool
+    licence_expiry_ms: int
+    vat_registered: bool
+    daily_cap_wh: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeterFacts:
+    """What trading must know of a meter; source is the plant's ("none" without one)."""
+
+    owner: bytes
+    location: str
+    source: str
+    nameplate_import_w: int
+    nameplate_export_w: int
+
+
+@wire(122)
+@dataclass(frozen=True, slots=True)
+class PlaceOrder:
+    """Command: buy or sell energy at a meter in each of the slots first_slot..last_slot.
+
+    limit_mthb: a seller's least energy price, a buyer's most paid all-in before VAT, mTHB/kWh.
+    energy_wh is the total over all slots, max_wh_per_slot what one slot may take of it.
+    source: a seller's plant; a buyer's wish, a hard filter when `require`.
+    """
+
+    side: Side
+    energy_wh: int
+    limit_mthb: int
+    location: Annotated[str, Limit(1, 32)]
+    meter_id: Bytes32
+    source: Source
+    require: bool
+    first_slot: int
+    last_slot: int
+    max_wh_per_slot: int
+    time_in_force: TimeInForce
+    expires_ms: int
+
+
+@wire(123)
+@dataclass(frozen=True, slots=True)
+class CancelOrder:
+    """Command: take the rest of an own order off the book."""
+
+    order_id: Bytes32
+
+
+@wire(124)
+@dataclass(frozen=True, slots=True)
+class SlotFill:
+    """How much of an order traded in one slot."""
+
+    slot: int
+    energy_wh: int
+
+
+@wire(125)
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An open order. Its id is that of the transaction that placed it.
+
+    `reserve_uthb` is the escrow (buy) or bond (sell) that still stands behind `rest_wh`; the rates
+    in force when it was placed stay with it, so that its escrow always covers its trades.
+    """
+
+    id: Bytes32
+    owner: Address
+    terms: PlaceOrder
+    height: int
+    placed_ms: int
+    vat_bps: int
+    penalty_mthb: int
+    vat_registered: bool
+    rest_wh: int
+    reserve_uthb: int
+    fills: tuple[SlotFill, ...]
+    congested: bool
+
+    def filled_in(self, slot: int) -> int:
+        """Wh that traded in `slot`."""
+        return sum(fill.energy_wh for fill in self.fills if fill.slot == slot)
+
+
+@wire(126)
+@dataclass(frozen=True, slots=True)
+class OpenOrder:
+    """One line of an account's list of open orders."""
+
+    order_id: Bytes32
+    first_slot: int
+    last_slot: int
+
+
+@wire(127)
+@dataclass(frozen=True, slots=True)
+class Trader:
+    """An account's open orders by side, and what it ordered on one Bangkok day (daily cap)."""
+
+    buys: tuple[OpenOrder, ...] = ()
+    sells: tuple[OpenOrder, ...] = ()
+    day: int = 0
+    ordered_wh: int = 0
+
+
+@wire(128)
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An index entry: all it says is in its key."""
+
+
+@wire(129)
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """A matched quantity that waits for the seller's reading.
+
+    escrow_uthb and bond_uthb are the shares of the two orders' reserves that moved into it;
+    region is the buyer's, whose distributor is paid the wheeling.
+    """
+
+    id: Bytes32
+    slot: int
+    buy_id: Bytes32
+    sell_id: Bytes32
+    buyer: Address
+    seller: Address
+    buyer_meter: Bytes32
+    seller_meter: Bytes32
+    energy_wh: int
+    price_mthb: int
+    wheeling_mthb: int
+    tier: int
+    region: str
+    source: Source
+    escrow_uthb: int
+    bond_uthb: int
+    vat_bps: int
+    vat_on_energy: bool
+    fee_bps: int
+    penalty_mthb: int
+
+
+@wire(130)
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What one meter has traded in one slot, until the slot's reading deadline.
+
+    sales counts its trades as a seller (their keys end in 0..sales-1) and sold_wh sums them;
+    received_wh has been delivered to it, burned_wh of that is consumed; `read` tells whether its
+    reading is in, with import_wh as the consumption it showed.
+    """
+
+    owner: Address
+    sales: int = 0
+    sold_wh: int = 0
+    settled: bool = False
+    received_wh: int = 0
+    burned_wh: int = 0
+    read: bool = False
+    import_wh: int = 0
+
+
+@wire(131)
+@dataclass(frozen=True, slots=True)
+class MarketClock:
+    """Up to which slot gates are closed and cleared, and reading deadlines are settled."""
+
+    gate_slot: int
+    settled_slot: int
+
+
+@wire(132)
+@dataclass(frozen=True, slots=True)
+class OrderPlaced:
+    """Event: the order rests in the book; reserve_uthb is its escrow or bond."""
+
+    order_id: Bytes32
+    owner: Address
+    terms: PlaceOrder
+    reserve_uthb: int
+
+
+@wire(133)
+@dataclass(frozen=True, slots=True)
+class OrderClosed:
+    """Event: the order left the book with rest_wh untraded; refund_uthb is what stood behind it."""
+
+    order_id: Bytes32
+    owner: Address
+    status: OrderStatus
+    rest_wh: int
+    refund_uthb: int
+
+
+@wire(134)
+@dataclass(frozen=True, slots=True)
+class TradeMatched:
+    """Event: a buyer and a seller were matched for a slot."""
+
+    trade: Trade
+
+
+@wire(135)
+@dataclass(frozen=True, slots=True)
+class GroupPrice:
+    """The uniform price (mTHB/kWh) of one group in one tier."""
+
+    tier: int
+    group: str
+    price_mthb: int
+
+
+@wire(136)
+@dataclass(frozen=True, slots=True)
+class SlotCleared:
+    """Event: a slot's auction in a region traded, or met a grid limit (orders in `congested`)."""
+
+    slot: int
+    region: str
+    traded_wh: int
+    prices: tuple[GroupPrice, ...]
+    congested: tuple[Bytes32, ...]
+
+
+@wire(137)
+@dataclass(frozen=True, slots=True)
+class TradeSettled:
+    """Event: a trade's money and energy moved. Amounts in uTHB sum to its escrow plus its bond.
+
+    seller_uthb is energy_uthb less fee_uthb; penalty_uthb goes from the bond to the buyer.
+    """
+
+    trade_id: Bytes32
+    slot: int
+    region: str
+    tier: int
+    source: Source
+    buyer: Address
+    seller: Address
+    traded_wh: int
+    delivered_wh: int
+    price_mthb: int
+    energy_uthb: int
+    seller_uthb: int
+    wheeling_uthb: int
+    vat_uthb: int
+    fee_uthb: int
+    penalty_uthb: int
+    refund_uthb: int
+    bond_back_uthb: int
+    carbon_ucr: int
+
+
+@wire(138)
+@dataclass(frozen=True, slots=True)
+class EnergyConsumed:
+    """Event: energy bought for a meter and slot was burned because the meter took it in."""
+
+    meter_id: Bytes32
+    owner: Address
+    slot: int
+    energy_wh: int
+
+
+TradingCommand = PlaceOrder | CancelOrder
+TradingEvent = (
+    OrderPlaced | OrderClosed | TradeMatched | SlotCleared | TradeSettled | EnergyConsumed
+)
+
+PARAMETERS = Table(b"tp", MarketParameters)  # key: b""
+CLOCK = Table(b"tc", MarketClock)  # key: b""
+ORDERS = Table(b"to", Order)  # key: order id; open orders only
+TRADERS = Table(b"ta", Trader)  # key: 32-byte address
+TRADES = Table(b"td", Trade)  # key: slot u64, seller's meter, number u64; unsettled trades only
+POSITIONS = Table(b"ts", Position)  # key: slot u64, meter id
+# Indexes; how their keys are made is told in trading/rules.py.
+BOOK = Table(b"tb", Mark)
+TOUCHED = Table(b"tt", Mark)
+EXPIRIES = Table(b"te", Mark)

@@ -1,0 +1,145 @@
+"""The nouns of the ledger: accounts, the supply they must add up to, and plain transfers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated
+
+from gridtokenx.primitives.codec import MAX_INT, Limit, wire
+from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.primitives.state import Table
+from gridtokenx.primitives.types import Address
+
+# Accounts without a key: nobody can sign for them, only rules move what they hold.
+TREASURY: bytes = tagged_hash("gtx.account", b"treasury")
+TAX: bytes = tagged_hash("gtx.account", b"tax")
+
+Amount = Annotated[int, Limit(1, MAX_INT)]
+
+
+class Asset(IntEnum):
+    """What a transfer moves; the unit is the asset's smallest (Wh, uTHB, ugtx, micro-credit)."""
+
+    ENERGY = 1
+    THB = 2
+    GTX = 3
+    CARBON = 4
+
+
+@wire(50)
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one address holds. `nonce` is the number its next transaction must carry.
+
+    Units: energy in Wh, of which `energy_held_wh` was delivered to a meter whose reading of that
+    slot is still out (it cannot be spent, the reading decides how much of it was consumed);
+    thb, escrow (buyers' reserve) and bond (sellers' reserve) in uTHB; gtx in ugtx (1 gtx = 10**6);
+    carbon in micro-credits. Source: protocols/market.md sections 1 and 4.
+    """
+
+    nonce: int = 0
+    energy_wh: int = 0
+    energy_held_wh: int = 0
+    thb_uthb: int = 0
+    escrow_uthb: int = 0
+    bond_uthb: int = 0
+    gtx_ugtx: int = 0
+    carbon_ucr: int = 0
+
+
+@wire(51)
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What all accounts together must hold.
+
+    Sum of (thb + escrow + bond) = thb_uthb; of (energy + held) = energy_minted_wh -
+    energy_burned_wh; of gtx = gtx_ugtx; of carbon = carbon_issued_ucr - carbon_retired_ucr.
+    """
+
+    thb_uthb: int = 0  # deposited less withdrawn
+    energy_minted_wh: int = 0
+    energy_burned_wh: int = 0
+    gtx_ugtx: int = 0
+    carbon_issued_ucr: int = 0
+    carbon_retired_ucr: int = 0
+
+
+@wire(52)
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Command: move an amount of one asset from the sender to `to`."""
+
+    to: Address
+    asset: Asset
+    amount: Amount
+
+
+@wire(53)
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """Command of the payment authority: baht received off chain, credited to `to`."""
+
+    to: Address
+    amount_uthb: Amount
+
+
+@wire(54)
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Command of the payment authority: baht paid out off chain, burned from its own balance."""
+
+    amount_uthb: Amount
+
+
+@wire(55)
+@dataclass(frozen=True, slots=True)
+class RetireCredits:
+    """Command: burn own carbon credits, once and for good."""
+
+    amount_ucr: Amount
+
+
+@wire(56)
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """Event: `amount` of `asset` moved."""
+
+    sender: Address
+    to: Address
+    asset: Asset
+    amount: int
+
+
+@wire(57)
+@dataclass(frozen=True, slots=True)
+class Deposited:
+    """Event: baht created for `to`."""
+
+    to: Address
+    amount_uthb: int
+
+
+@wire(58)
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Event: baht destroyed."""
+
+    authority: Address
+    amount_uthb: int
+
+
+@wire(59)
+@dataclass(frozen=True, slots=True)
+class CreditsRetired:
+    """Event: carbon credits burned by their owner."""
+
+    owner: Address
+    amount_ucr: int
+
+
+LedgerCommand = Transfer | Deposit | Withdraw | RetireCredits
+LedgerEvent = Transferred | Deposited | Withdrawn | CreditsRetired
+
+ACCOUNTS = Table(b"la", Account)  # key: 32-byte address
+SUPPLY = Table(b"ls", Supply)  # key: b""

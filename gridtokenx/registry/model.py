@@ -1,0 +1,195 @@
+"""The nouns of the registry: organisations, territories, participants and meters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
+from gridtokenx.primitives.state import Table
+from gridtokenx.primitives.types import Address
+
+RegionPrefix = Annotated[str, Limit(3, 3)]
+MAX_NAMEPLATE_W = 2**40
+Nameplate = Annotated[int, Limit(0, MAX_NAMEPLATE_W)]
+
+
+class OrganisationKind(StrEnum):
+    """What an organisation does in the market."""
+
+    DISTRIBUTOR = "distributor"  # MEA, PEA: distribution, retail, metering
+    TRANSMISSION = "transmission"  # EGAT
+    REGULATOR = "regulator"  # ERC
+    PAYMENT = "payment"  # licensed payment authority: deposits and withdrawals
+
+
+class Role(StrEnum):
+    """What a participant does in the market."""
+
+    CONSUMER = "consumer"
+    PROSUMER = "prosumer"
+    PRODUCER = "producer"
+    RETAILER = "retailer"
+
+
+class LicenceClass(StrEnum):
+    """Energy Industry Act licence; generation under 1,000 kVA needs none."""
+
+    EXEMPT_LT_1000KVA = "exempt_lt_1000kva"
+    GENERATION = "generation"
+    RETAIL = "retail"
+
+
+class ProsumerClass(StrEnum):
+    """The customer class of a metering point."""
+
+    NONE = "none"  # a consumer or a plant without own load
+    RESIDENTIAL = "residential"
+    COMMERCIAL = "commercial"
+    INDUSTRIAL = "industrial"
+    PUBLIC = "public"
+
+
+class Generation(StrEnum):
+    """What the plant behind a meter makes energy from; the market's names of sources."""
+
+    NONE = "none"
+    SOLAR = "solar"
+    WIND = "wind"
+    HYDRO = "hydro"
+    BIOMASS = "biomass"
+    GEOTHERMAL = "geothermal"
+    NATURAL_GAS = "natural_gas"
+    COAL = "coal"
+
+
+@wire(70)
+@dataclass(frozen=True, slots=True)
+class Organisation:
+    """An authority. `operator` is the key that signs for it, `account` receives its money."""
+
+    name: Annotated[str, Limit(1, 16)]
+    kind: OrganisationKind
+    operator: Address
+    account: Address
+
+
+@wire(71)
+@dataclass(frozen=True, slots=True)
+class Territory:
+    """A region prefix this chain serves. Source: protocols/market.md section 5."""
+
+    prefix: RegionPrefix
+    distributor: Annotated[str, Limit(1, 16)]  # an organisation's name
+    distributor_area: Annotated[str, Limit(0, 8)]  # PEA's N1..S3, empty for MEA
+    transmission_area: Annotated[str, Limit(0, 8)]  # EGAT's M C N NE S
+
+
+@wire(72)
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """A person or company that may trade. No name, address or ID number is on the chain.
+
+    `kyc_ref` is HMAC(salt, id) with the salt off chain; `daily_cap_wh` bounds what the account
+    may order in one Bangkok day; `export_nameplate_w` is the sum over its meters.
+    """
+
+    account: Address
+    role: Role
+    kyc_ref: Bytes32
+    licence_class: LicenceClass
+    licence_expiry_ms: int
+    vat_registered: bool
+    territory: RegionPrefix
+    consent_version: int
+    daily_cap_wh: int
+    active: bool
+    export_nameplate_w: int
+
+
+@wire(73)
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """A metering point; `meter_id` is the Ed25519 key that signs its readings.
+
+    `first_slot` is the slot in which it was registered, when its registers stood at
+    import_wh_cum and export_wh_cum.
+    """
+
+    meter_id: Bytes32
+    owner: Address
+    location: str
+    nameplate_import_w: int
+    nameplate_export_w: int
+    source: Generation
+    prosumer_class: ProsumerClass
+    first_slot: int
+    import_wh_cum: int
+    export_wh_cum: int
+
+
+@wire(74)
+@dataclass(frozen=True, slots=True)
+class RegisterParticipant:
+    """Command of the territory's distributor. `daily_cap_wh` is in Wh a Bangkok day."""
+
+    account: Address
+    role: Role
+    kyc_ref: Bytes32
+    licence_class: LicenceClass
+    licence_expiry_ms: int
+    vat_registered: bool
+    territory: RegionPrefix
+    consent_version: Annotated[int, Limit(1, 2**31)]
+    daily_cap_wh: Annotated[int, Limit(1, MAX_INT)]
+
+
+@wire(75)
+@dataclass(frozen=True, slots=True)
+class RegisterMeter:
+    """Command of the distributor of the meter's territory.
+
+    Nameplates in W; the two registers are what the meter shows on the day (Wh), so that what it
+    counted before is never minted.
+    """
+
+    meter_id: Bytes32
+    owner: Address
+    location: Annotated[str, Limit(1, 32)]
+    nameplate_import_w: Nameplate
+    nameplate_export_w: Nameplate
+    source: Generation
+    prosumer_class: ProsumerClass
+    import_wh_cum: int = 0
+    export_wh_cum: int = 0
+
+
+@wire(76)
+@dataclass(frozen=True, slots=True)
+class ParticipantRegistered:
+    """Event: the account may trade from now on."""
+
+    account: Address
+    role: Role
+    territory: str
+
+
+@wire(77)
+@dataclass(frozen=True, slots=True)
+class MeterRegistered:
+    """Event: the meter's readings count from now on."""
+
+    meter_id: Bytes32
+    owner: Address
+    location: str
+
+
+RegistryCommand = RegisterParticipant | RegisterMeter
+RegistryEvent = ParticipantRegistered | MeterRegistered
+
+ORGANISATIONS = Table(b"ro", Organisation)  # key: name
+OPERATORS = Table(b"rk", Organisation)  # key: the operator's 32-byte address
+TERRITORIES = Table(b"rt", Territory)  # key: prefix
+PARTICIPANTS = Table(b"rp", Participant)  # key: 32-byte address
+METERS = Table(b"rm", Meter)  # key: 32-byte meter id
