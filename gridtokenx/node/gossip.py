@@ -6,11 +6,12 @@ its frames queue, bounded, and the oldest bulk is dropped and counted.
 Source: protocols/networking.md "Gossip".
 """
 
-import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+import structlog
 import trio
 
 from gridtokenx.node.gossip_router import (
@@ -37,7 +38,14 @@ from gridtokenx.node.gossip_router import (
     Verify,
 )
 from gridtokenx.node.gossip_wire import FrameBuffer, WireError
-from gridtokenx.node.network import Network, NetworkError, PeerConnected, PeerId, Stream
+from gridtokenx.node.network import (
+    Network,
+    NetworkError,
+    PeerConnected,
+    PeerId,
+    Stream,
+    format_peer_id,
+)
 from gridtokenx.primitives import crypto
 
 QUEUE_BYTES = 16 * 1024 * 1024
@@ -53,7 +61,13 @@ PAYLOADS_PER_CHECKPOINT = 16
 
 Validator = Callable[[PeerId, bytes], Awaitable[Verdict] | Verdict]
 
-_log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
+
+
+class TaskStatus(Protocol):
+    """What `nursery.start` passes in."""
+
+    def started(self) -> None: ...
 
 
 class OutboundQueue:
@@ -189,7 +203,7 @@ class Gossip:
         """Always forward to these, whatever the mesh; both sides must list each other."""
         self._apply(SetDirectPeers(tuple(peers)))
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         events = self._network.subscribe()
         async with trio.open_nursery() as nursery:
@@ -232,7 +246,9 @@ class Gossip:
             case Deliver():
                 return self._deliver(effect)
             case Misbehaved(peer, reason, drop_stream):
-                _log.debug("gossip peer %s misbehaved: %s", peer.hex(), reason)
+                log.debug(
+                    "gossip peer misbehaved", peer=format_peer_id(PeerId(peer)), reason=reason
+                )
                 session = self._sessions.get(peer)
                 if drop_stream and session is not None:
                     self._drop_inbound(session)
@@ -280,7 +296,7 @@ class Gossip:
 
     def _validator_failed(self, topic: str) -> Verdict:
         self._counters["validator_error"] += 1
-        _log.exception("validator of %s failed", topic)
+        log.exception("validator failed", topic=topic)
         return Verdict.IGNORE
 
     # Sessions
@@ -318,7 +334,9 @@ class Gossip:
                     await self._serve_outbound(session, stream)
                 except NetworkError as error:
                     self._counters["outbound_refused"] += 1
-                    _log.debug("gossip stream to %s: %s", session.peer.hex(), error)
+                    log.debug(
+                        "no gossip stream", peer=format_peer_id(session.peer), error=str(error)
+                    )
                 if trio.current_time() - opened_at > REOPEN_LAST_S:
                     pause_s = REOPEN_FIRST_S
                 await trio.sleep(pause_s)
@@ -408,9 +426,5 @@ class Gossip:
 
 async def _reset(stream: Stream) -> None:
     """Reset a stream without waiting long, also while being cancelled."""
-    with trio.move_on_after(1) as scope:
-        scope.shield = True
-        try:
-            await stream.reset()
-        except NetworkError:
-            return  # It was gone already.
+    with trio.CancelScope(deadline=trio.current_time() + 1, shield=True):
+        await stream.reset()

@@ -206,7 +206,7 @@ Effect = Send | Verify | Deliver | Misbehaved
 @dataclass(slots=True)
 class _PeerState:
     protocol: str
-    topics: dict[str, None] = field(default_factory=dict)
+    topics: dict[str, int] = field(default_factory=dict)  # -> when it subscribed, ms
     dont_send: dict[bytes, int] = field(default_factory=dict)  # message id -> expiry, ms
     counters: Counter[str] = field(default_factory=Counter)
     # Since the last heartbeat:
@@ -235,7 +235,7 @@ class _Cached:
 
 @dataclass(slots=True)
 class _Fanout:
-    peers: dict[Peer, None]
+    peers: dict[Peer, int]  # -> when it was chosen, ms
     published_ms: int
 
 
@@ -274,7 +274,7 @@ class Router:
         self._next_seqno = first_seqno
         self._peers: dict[Peer, _PeerState] = {}
         self._direct: dict[Peer, None] = {}
-        self._mesh: dict[str, dict[Peer, None]] = {}
+        self._mesh: dict[str, dict[Peer, int]] = {}  # -> when it joined, ms
         self._fanout: dict[str, _Fanout] = {}
         self._backoff: dict[tuple[str, Peer], int] = {}  # -> until, ms
         self._seen: dict[bytes, int] = {}  # message id -> expiry, ms; oldest first
@@ -399,7 +399,7 @@ class Router:
         chosen = [peer for peer in (fanout.peers if fanout else ()) if peer in candidates]
         rest = [peer for peer in candidates if peer not in chosen]
         chosen += self._sample(rest, self.parameters.mesh_size - len(chosen))
-        self._mesh[topic] = dict.fromkeys(chosen)
+        self._mesh[topic] = dict.fromkeys(chosen, self._now)
         for peer in self._peers:
             grafts = [topic] if peer in chosen else []
             self._send_rpc(peer, Rpc(subscriptions=[(True, topic)], graft=grafts))
@@ -420,7 +420,7 @@ class Router:
     def _subscribed(self, topic: str) -> list[Peer]:
         return [peer for peer, state in self._peers.items() if topic in state.topics]
 
-    def _graftable(self, topic: str, mesh: dict[Peer, None]) -> dict[Peer, None]:
+    def _graftable(self, topic: str, mesh: dict[Peer, int]) -> dict[Peer, None]:
         """Peers we may GRAFT: a heartbeat after our back-off, when theirs is surely over too."""
         slack = self.parameters.heartbeat_ms
         backed_off = {k for k, until in self._backoff.items() if until + slack > self._now}
@@ -468,10 +468,12 @@ class Router:
                 self._fanout[topic].peers.pop(peer, None)
         elif not topic.startswith(self._topic_prefix):
             self.counters["foreign_topic"] += 1
-        elif len(state.topics) >= self.parameters.max_topics_per_peer:
+        elif topic not in state.topics and (
+            len(state.topics) >= self.parameters.max_topics_per_peer
+        ):
             self._blame(peer, "too_many_topics")
         else:
-            state.topics[topic] = None
+            state.topics.setdefault(topic, self._now)
 
     def _on_control(self, peer: Peer, state: _PeerState, rpc: Rpc) -> None:
         answer = Rpc()
@@ -496,7 +498,7 @@ class Router:
         elif len(mesh) >= self.parameters.mesh_high:
             self.counters["graft_refused_full"] += 1
         else:
-            mesh[peer] = None
+            mesh[peer] = self._now
             return
         self._prune(topic, peer, answer)
 
@@ -704,13 +706,16 @@ class Router:
                     continue
                 self._out.append(Send(peer, frame, flight.priority))
 
-    def _receivers(self, topic: str) -> dict[Peer, None]:
-        """The mesh (or the fanout, where we only publish) and the subscribed direct peers."""
+    def _receivers(self, topic: str) -> dict[Peer, int]:
+        """The mesh (or the fanout, where we only publish) and the subscribed direct peers.
+
+        The values tell since when, in ms.
+        """
         mesh = self._mesh.get(topic)
         if mesh is None:
             mesh = self._fanout[topic].peers if topic in self._fanout else {}
         direct = [p for p in self._direct if p in self._peers and topic in self._peers[p].topics]
-        return {**mesh, **dict.fromkeys(direct)}
+        return {**mesh, **{peer: self._peers[peer].topics[topic] for peer in direct}}
 
     def _publish(self, topic: str, data: bytes) -> None:
         if not topic.startswith(self._topic_prefix):
@@ -732,7 +737,7 @@ class Router:
             self._fanout[topic].published_ms = self._now
         receivers = self._receivers(topic)
         if self.parameters.flood_publish:
-            receivers.update(dict.fromkeys(self._subscribed(topic)))
+            receivers.update(dict.fromkeys(self._subscribed(topic), self._now))
         for peer in receivers:
             self._out.append(Send(peer, frame, priority))
 
@@ -786,7 +791,7 @@ class Router:
         if len(mesh) < (limits.mesh_low_small_network if small else limits.mesh_low):
             candidates = self._graftable(topic, mesh)
             for peer in self._sample(candidates, limits.mesh_size - len(mesh)):
-                mesh[peer] = None
+                mesh[peer] = self._now
                 control.setdefault(peer, Rpc()).graft.append(topic)
         elif len(mesh) > limits.mesh_high:
             for peer in self._sample(mesh, len(mesh) - limits.mesh_size):
@@ -801,18 +806,25 @@ class Router:
             for peer in self._subscribed(topic)
             if peer not in fanout.peers and peer not in self._direct
         ]
-        fanout.peers.update(dict.fromkeys(self._sample(pool, missing)))
+        fanout.peers.update(dict.fromkeys(self._sample(pool, missing), self._now))
 
     def _offer_history(self, topic: str, control: dict[Peer, Rpc]) -> None:
-        """IHAVE of the last windows to some subscribed peers that get no full messages from us."""
+        """IHAVE of the last windows to peers that may have missed messages.
+
+        These are some of the subscribed ones outside the mesh and, beyond the specification, all
+        that joined just now: what was forwarded before they did, nobody would offer them again.
+        """
         windows = self._history[: self.parameters.gossip_heartbeats]
         ids = [i for window in windows for i, cached in window.items() if cached.topic == topic]
         if not ids:
             return
         served = self._receivers(topic)
+        recent_ms = self._now - 2 * self.parameters.heartbeat_ms
+        newcomers = [peer for peer, since_ms in served.items() if since_ms > recent_ms]
         pool = [peer for peer in self._subscribed(topic) if peer not in served]
         # A quarter of a large neighbourhood, as v1.1 has it.
-        for peer in self._sample(pool, max(self.parameters.gossip_size, len(pool) // 4)):
+        chosen = self._sample(pool, max(self.parameters.gossip_size, len(pool) // 4))
+        for peer in newcomers + chosen:
             limit = self.parameters.max_iwant_ids_per_heartbeat
             offer = self._random.sample(ids, min(limit, len(ids)))
             control.setdefault(peer, Rpc()).ihave.append((topic, offer))

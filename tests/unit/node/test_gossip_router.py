@@ -515,11 +515,26 @@ def test_ihave_goes_to_peers_outside_the_mesh_for_three_heartbeats() -> None:
     node = Node(flood_publish=False)
     node.connect(*PEERS[:15])
     node.do(Subscribe(VOTES))
+    node.beat(2)  # the mesh is no longer new
     receivers = carried(node.do(Publish(VOTES, b"vote")))
     for beat in range(4):
         offers = [(peer, rpc) for peer, rpc in sent(node.beat()) if rpc.ihave]
         assert len(offers) == (6 if beat < 3 else 0)
         assert not {peer for peer, _ in offers} & set(receivers)
+
+
+def test_peer_that_joins_the_mesh_is_offered_what_it_missed() -> None:
+    node = Node()
+    node.do(Subscribe(VOTES))
+    node.connect(PEERS[0])
+    node.rpc(PEERS[1], PEERS[9].message())  # an unknown peer's: ignored
+    node.rpc(PEERS[0], PEERS[9].message())
+    node.connect(PEERS[1])
+    node.rpc(PEERS[1], graft=[VOTES])
+    offers = [rpc for _, rpc in sent(node.beat(), PEERS[1]) if rpc.ihave]
+    assert [rpc.ihave for rpc in offers] == [[(VOTES, [PEERS[9].id()])]]
+    node.beat()
+    assert [rpc for _, rpc in sent(node.beat(), PEERS[1]) if rpc.ihave] == []
 
 
 def test_iwant_is_served_three_times_a_peer_and_for_five_heartbeats() -> None:
