@@ -1,0 +1,183 @@
+"""Whatever bytes peers send, the router answers, stays within its tables, and works afterwards."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gridtokenx.node import gossip_wire as wire
+from gridtokenx.node.gossip_router import (
+    PROTOCOL_V12,
+    Deliver,
+    Heartbeat,
+    Parameters,
+    PeerAdded,
+    PeerRemoved,
+    Priority,
+    Router,
+    RpcReceived,
+    Subscribe,
+    Validated,
+    Verdict,
+    Verified,
+    Verify,
+)
+from gridtokenx.node.gossip_wire import FrameBuffer, Prune, Rpc, WireError
+
+PREFIX = "/gridtokenx/"
+TOPICS = [PREFIX + "a/votes", PREFIX + "a/orders"]
+PEERS = [bytes((n,)) * 38 for n in range(1, 8)]
+LIMITS = Parameters(
+    max_peers=5,
+    max_topics_per_peer=4,
+    max_iwant_ids_per_heartbeat=6,
+    max_idontwant_ids_per_heartbeat=6,
+    max_seen=8,
+    max_asked=8,
+    max_history_bytes=600,
+    max_backoffs=6,
+    max_in_flight=3,
+    max_in_flight_bytes=500,
+    mesh_high=4,
+    mesh_size=3,
+    mesh_low=2,
+)
+
+topics = st.sampled_from([*TOPICS, "/other", *(f"{PREFIX}{n}" for n in range(8))])
+ids = st.lists(st.binary(max_size=3), max_size=12)
+rpcs = st.builds(
+    Rpc,
+    subscriptions=st.lists(st.tuples(st.booleans(), topics), max_size=8),
+    ihave=st.lists(st.tuples(topics, ids), max_size=4),
+    iwant=ids,
+    graft=st.lists(topics, max_size=4),
+    prune=st.lists(st.builds(Prune, topics, st.integers(0, 2**64 - 1)), max_size=4),
+    idontwant=ids,
+)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    """A Message whose signature is good when its first byte is 1."""
+    part = wire.encode_signed_part(
+        draw(st.sampled_from(PEERS)),
+        draw(st.binary(max_size=300)),
+        draw(st.integers(0, 20)).to_bytes(8, "big"),
+        draw(topics),
+    )
+    raw = wire.encode_message(part, bytes((draw(st.integers(0, 1)),)) * 64)
+    return b"\x12" + wire.encode_varint(len(raw)) + raw
+
+
+@st.composite
+def mutated(draw: st.DrawFn, valid: st.SearchStrategy[bytes]) -> bytes:
+    """Valid bytes with one to three places overwritten, cut or doubled."""
+    data = draw(valid)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        kind = draw(st.sampled_from(["overwrite", "cut", "double"]))
+        if kind == "overwrite":
+            data = data[:at] + draw(st.binary(max_size=4)) + data[at + 2 :]
+        elif kind == "cut":
+            data = data[:at]
+        else:
+            data = data + data[at:]
+    return data
+
+
+valid_payloads = st.one_of(
+    rpcs.map(wire.encode_rpc), st.lists(messages(), min_size=1, max_size=4).map(b"".join)
+)
+payloads = st.one_of(valid_payloads, mutated(valid_payloads), st.binary(max_size=200))
+steps = st.one_of(
+    st.builds(RpcReceived, st.sampled_from(PEERS), payloads),
+    st.builds(PeerAdded, st.sampled_from(PEERS), st.just(PROTOCOL_V12)),
+    st.builds(PeerRemoved, st.sampled_from(PEERS)),
+    st.just(Heartbeat()),
+    st.sampled_from(list(Verdict)),  # answer the oldest open question
+)
+
+
+def new_router() -> Router:
+    return Router(
+        b"me",
+        sign=lambda data: bytes(64),
+        public_key_of=lambda peer: peer[:32] if len(peer) == 38 else None,
+        topic_prefix=PREFIX,
+        max_bytes=lambda topic: 200,
+        priority=lambda topic: Priority.URGENT if "votes" in topic else Priority.BULK,
+        seed=1,
+        first_seqno=0,
+        parameters=LIMITS,
+    )
+
+
+def check_bounds(router: Router) -> None:
+    sizes = router.table_sizes()
+    assert sizes["peers"] <= 5
+    assert sizes["topics"] <= 4
+    assert sizes["dont_send"] <= 6 * (LIMITS.idontwant_heartbeats + 1)
+    assert sizes["mesh"] <= 4
+    assert sizes["backoff"] <= 6
+    assert sizes["seen"] <= 8
+    assert sizes["asked"] <= 8
+    assert sizes["history_bytes"] <= 600
+    assert sizes["in_flight"] <= 2 * 3
+    assert 0 <= sizes["in_flight_bytes"] <= 2 * 500
+
+
+@given(events=st.lists(steps, max_size=40), pauses_ms=st.lists(st.integers(0, 1_500), max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_router_survives_any_bytes_within_its_bounds(events, pauses_ms) -> None:
+    router, now, questions = new_router(), 0, []
+    for topic in TOPICS:
+        router.handle(Subscribe(topic), now)
+    for peer in PEERS[:4]:
+        router.handle(PeerAdded(peer, PROTOCOL_V12), now)
+    for number, step in enumerate(events):
+        now += pauses_ms[number] if number < len(pauses_ms) else 0
+        if isinstance(step, Verdict):
+            if not questions:
+                continue
+            asked = questions.pop(0)
+            if isinstance(asked, Verify):
+                step = Verified(asked.token, asked.signature[0] == 1)
+            else:
+                step = Validated(asked.message_id, step)
+        questions += [e for e in router.handle(step, now) if isinstance(e, Verify | Deliver)]
+        check_bounds(router)
+    while questions:
+        asked = questions.pop(0)
+        answer = (
+            Verified(asked.token, True)
+            if isinstance(asked, Verify)
+            else Validated(asked.message_id, Verdict.ACCEPT)
+        )
+        questions += [e for e in router.handle(answer, now) if isinstance(e, Verify | Deliver)]
+    check_bounds(router)
+    assert router.table_sizes()["in_flight"] == 0
+    assert router.table_sizes()["in_flight_bytes"] == 0
+
+
+@given(payload=payloads)
+@settings(max_examples=300, deadline=None)
+def test_decoding_is_total_and_what_decodes_is_what_was_sent(payload: bytes) -> None:
+    try:
+        rpc = wire.decode_rpc(payload)
+    except WireError:
+        return
+    assert all(message.raw in payload for message in rpc.messages)
+
+
+@given(rpc=rpcs)
+def test_encoded_rpcs_decode_to_themselves(rpc: Rpc) -> None:
+    assert wire.decode_rpc(wire.encode_rpc(rpc)) == rpc
+
+
+@given(chunks=st.lists(st.binary(max_size=40), max_size=20))
+def test_frame_buffer_holds_no_more_than_one_payload_and_a_chunk(chunks) -> None:
+    buffer = FrameBuffer(100)
+    try:
+        for chunk in chunks:
+            assert all(len(payload) <= 100 for payload in buffer.feed(chunk))
+            assert len(buffer._buffer) <= 110
+    except WireError:
+        return
