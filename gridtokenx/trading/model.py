@@ -328,13 +328,12 @@ class Position:
 
     sales counts its trades as a seller (their keys end in 0..sales-1) and sold_wh sums them;
     received_wh has been delivered to it, burned_wh of that is consumed; `read` tells whether its
-    reading is in, with import_wh as the consumption it showed.
+    reading is in, with import_wh as the consumption it showed; then its sales are settled too.
     """
 
     owner: Address
     sales: int = 0
     sold_wh: int = 0
-    settled: bool = False
     received_wh: int = 0
     burned_wh: int = 0
     read: bool = False

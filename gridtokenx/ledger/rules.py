@@ -1,0 +1,273 @@
+"""The verbs of the ledger. Every change of an amount in the system goes through `adjust`.
+
+No account can go below zero, and what all accounts hold always equals SUPPLY.
+Source: protocols/market.md sections 1 and 4.
+"""
+
+from __future__ import annotations
+
+from gridtokenx.ledger.model import (
+    ACCOUNTS,
+    SUPPLY,
+    Account,
+    Asset,
+    CreditsRetired,
+    Deposit,
+    Deposited,
+    LedgerEvent,
+    RetireCredits,
+    Supply,
+    Transfer,
+    Transferred,
+    Withdraw,
+    Withdrawn,
+)
+from gridtokenx.primitives.codec import MAX_INT
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import format_kwh, format_thb
+from gridtokenx.primitives.state import Overlay, Reader
+from gridtokenx.primitives.types import format_address
+
+_EMPTY = Account()
+_NO_SUPPLY = Supply()
+
+
+def account(state: Reader, address: bytes) -> Account:
+    """The account at a 32-byte address; an address never used holds nothing."""
+    return ACCOUNTS.get(state, address) or _EMPTY
+
+
+def supply(state: Reader) -> Supply:
+    """What all accounts together hold."""
+    return SUPPLY.get(state, b"") or _NO_SUPPLY
+
+
+def adjust(
+    state: Overlay,
+    address: bytes,
+    *,
+    energy_wh: int = 0,
+    energy_held_wh: int = 0,
+    thb_uthb: int = 0,
+    escrow_uthb: int = 0,
+    bond_uthb: int = 0,
+    gtx_ugtx: int = 0,
+    carbon_ucr: int = 0,
+) -> None:
+    """Add signed amounts to one account, all or none.
+
+    Errors: INSUFFICIENT_BALANCE naming the first asset that would go below zero. The caller moves
+    the other side; only the create and destroy rules below change the supply.
+    """
+    old = ACCOUNTS.get(state, address) or _EMPTY
+    new = Account(
+        old.nonce,
+        old.energy_wh + energy_wh,
+        old.energy_held_wh + energy_held_wh,
+        old.thb_uthb + thb_uthb,
+        old.escrow_uthb + escrow_uthb,
+        old.bond_uthb + bond_uthb,
+        old.gtx_ugtx + gtx_ugtx,
+        old.carbon_ucr + carbon_ucr,
+    )
+    if (
+        new.energy_wh < 0
+        or new.energy_held_wh < 0
+        or new.thb_uthb < 0
+        or new.escrow_uthb < 0
+        or new.bond_uthb < 0
+        or new.gtx_ugtx < 0
+        or new.carbon_ucr < 0
+    ):
+        raise Rejected(ErrorCode.INSUFFICIENT_BALANCE, _shortfall(address, old, new))
+    ACCOUNTS.put(state, address, new)
+
+
+def _shortfall(address: bytes, old: Account, new: Account) -> str:
+    who = format_address(address)
+    if new.energy_wh < 0:
+        needed = format_kwh(old.energy_wh - new.energy_wh)
+        return f"{who} needs {needed} kWh of energy, has {format_kwh(old.energy_wh)}"
+    if new.thb_uthb < 0:
+        needed = format_thb(old.thb_uthb - new.thb_uthb)
+        return f"{who} needs {needed} THB, has {format_thb(old.thb_uthb)}"
+    for what, had, left in (
+        ("ugtx", old.gtx_ugtx, new.gtx_ugtx),
+        ("micro-credits", old.carbon_ucr, new.carbon_ucr),
+        ("Wh of held energy", old.energy_held_wh, new.energy_held_wh),
+        ("uTHB of escrow", old.escrow_uthb, new.escrow_uthb),
+    ):
+        if left < 0:
+            return f"{who} needs {had - left} {what}, has {had}"
+    return f"{who} needs {old.bond_uthb - new.bond_uthb} uTHB of bond, has {old.bond_uthb}"
+
+
+# Transactions and fees
+
+
+def check_nonce(state: Reader, address: bytes, nonce: int) -> None:
+    """Errors: NONCE_TOO_LOW, NONCE_GAP, each with the number that is expected."""
+    expected = account(state, address).nonce
+    if nonce == expected:
+        return
+    detail = f"nonce {nonce} for {format_address(address)}, expected {expected}"
+    raise Rejected(ErrorCode.NONCE_TOO_LOW if nonce < expected else ErrorCode.NONCE_GAP, detail)
+
+
+def use_nonce(state: Overlay, address: bytes, nonce: int) -> None:
+    """Spend the account's next transaction number. The first is 0. Errors: as `check_nonce`."""
+    check_nonce(state, address, nonce)
+    old = account(state, address)
+    new = Account(
+        nonce + 1,
+        old.energy_wh,
+        old.energy_held_wh,
+        old.thb_uthb,
+        old.escrow_uthb,
+        old.bond_uthb,
+        old.gtx_ugtx,
+        old.carbon_ucr,
+    )
+    ACCOUNTS.put(state, address, new)
+
+
+def pay_fee(state: Overlay, payer: bytes, collector: bytes, amount_ugtx: int) -> None:
+    """Move a transaction's network fee (ugtx, may be 0) to the block's proposer."""
+    if amount_ugtx:
+        move(state, Asset.GTX, payer, collector, amount_ugtx)
+
+
+# Moving
+
+
+def move(state: Overlay, asset: Asset, sender: bytes, to: bytes, amount: int) -> None:
+    """Move `amount` >= 0 of an asset. Errors: INSUFFICIENT_BALANCE."""
+    if amount < 0:
+        raise ValueError(f"cannot move {amount}")
+    match asset:
+        case Asset.ENERGY:
+            adjust(state, sender, energy_wh=-amount)
+            adjust(state, to, energy_wh=amount)
+        case Asset.THB:
+            adjust(state, sender, thb_uthb=-amount)
+            adjust(state, to, thb_uthb=amount)
+        case Asset.GTX:
+            adjust(state, sender, gtx_ugtx=-amount)
+            adjust(state, to, gtx_ugtx=amount)
+        case Asset.CARBON:
+            adjust(state, sender, carbon_ucr=-amount)
+            adjust(state, to, carbon_ucr=amount)
+
+
+def reserve_escrow(state: Overlay, address: bytes, amount_uthb: int) -> None:
+    """Set baht aside for a buy order. Errors: INSUFFICIENT_BALANCE."""
+    adjust(state, address, thb_uthb=-amount_uthb, escrow_uthb=amount_uthb)
+
+
+def release_escrow(state: Overlay, address: bytes, amount_uthb: int) -> None:
+    """Give a buy order's unused escrow back."""
+    adjust(state, address, thb_uthb=amount_uthb, escrow_uthb=-amount_uthb)
+
+
+def reserve_bond(state: Overlay, address: bytes, amount_uthb: int) -> None:
+    """Set baht aside against a sell order's shortfall. Errors: INSUFFICIENT_BALANCE."""
+    adjust(state, address, thb_uthb=-amount_uthb, bond_uthb=amount_uthb)
+
+
+def release_bond(state: Overlay, address: bytes, amount_uthb: int) -> None:
+    """Give a sell order's unused bond back."""
+    adjust(state, address, thb_uthb=amount_uthb, bond_uthb=-amount_uthb)
+
+
+# Creating and destroying
+
+
+def mint_energy(state: Overlay, to: bytes, energy_wh: int, carbon_ucr: int) -> None:
+    """Create metered energy and its carbon credits. Errors: OUT_OF_RANGE at 2**63."""
+    _change_supply(state, energy_minted_wh=energy_wh, carbon_issued_ucr=carbon_ucr)
+    adjust(state, to, energy_wh=energy_wh, carbon_ucr=carbon_ucr)
+
+
+def burn_held_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:
+    """Destroy held energy that its owner has consumed."""
+    adjust(state, owner, energy_held_wh=-energy_wh)
+    _change_supply(state, energy_burned_wh=energy_wh)
+
+
+def issue_gtx(state: Overlay, to: bytes, amount_ugtx: int) -> None:
+    """Create gtx; only genesis does."""
+    _change_supply(state, gtx_ugtx=amount_ugtx)
+    adjust(state, to, gtx_ugtx=amount_ugtx)
+
+
+def _change_supply(
+    state: Overlay,
+    *,
+    thb_uthb: int = 0,
+    energy_minted_wh: int = 0,
+    energy_burned_wh: int = 0,
+    gtx_ugtx: int = 0,
+    carbon_issued_ucr: int = 0,
+    carbon_retired_ucr: int = 0,
+) -> None:
+    """Bounding each total below 2**63 bounds every account, which holds a part of it."""
+    old = supply(state)
+    totals = (
+        old.thb_uthb + thb_uthb,
+        old.energy_minted_wh + energy_minted_wh,
+        old.energy_burned_wh + energy_burned_wh,
+        old.gtx_ugtx + gtx_ugtx,
+        old.carbon_issued_ucr + carbon_issued_ucr,
+        old.carbon_retired_ucr + carbon_retired_ucr,
+    )
+    if max(totals) > MAX_INT:
+        raise Rejected(ErrorCode.OUT_OF_RANGE, f"a supply of {max(totals)} is beyond 2**63 - 1")
+    SUPPLY.put(state, b"", Supply(*totals))
+
+
+# Commands
+
+
+def transfer(state: Overlay, command: Transfer, *, sender: bytes) -> list[LedgerEvent]:
+    """Move an asset between accounts; energy and carbon credits go separately.
+
+    Errors: INSUFFICIENT_BALANCE; held energy, escrow and bond cannot be moved.
+    """
+    move(state, command.asset, sender, command.to, command.amount)
+    return [Transferred(sender, command.to, command.asset, command.amount)]
+
+
+def deposit(
+    state: Overlay, command: Deposit, *, sender: bytes, payment_authority: bytes
+) -> list[LedgerEvent]:
+    """Create baht for an account. Errors: NOT_PERMITTED unless the payment authority sends it."""
+    _require_authority(sender, payment_authority, "deposit")
+    _change_supply(state, thb_uthb=command.amount_uthb)
+    adjust(state, command.to, thb_uthb=command.amount_uthb)
+    return [Deposited(command.to, command.amount_uthb)]
+
+
+def withdraw(
+    state: Overlay, command: Withdraw, *, sender: bytes, payment_authority: bytes
+) -> list[LedgerEvent]:
+    """Destroy baht of the payment authority's own balance, to which its customer sent it before.
+
+    Errors: NOT_PERMITTED unless the payment authority sends it; INSUFFICIENT_BALANCE.
+    """
+    _require_authority(sender, payment_authority, "withdraw")
+    adjust(state, sender, thb_uthb=-command.amount_uthb)
+    _change_supply(state, thb_uthb=-command.amount_uthb)
+    return [Withdrawn(sender, command.amount_uthb)]
+
+
+def _require_authority(sender: bytes, payment_authority: bytes, verb: str) -> None:
+    if sender != payment_authority:
+        detail = f"only the payment authority may {verb} baht, not {format_address(sender)}"
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+
+
+def retire_credits(state: Overlay, command: RetireCredits, *, sender: bytes) -> list[LedgerEvent]:
+    """Burn own carbon credits. Errors: INSUFFICIENT_BALANCE."""
+    adjust(state, sender, carbon_ucr=-command.amount_ucr)
+    _change_supply(state, carbon_retired_ucr=command.amount_ucr)
+    return [CreditsRetired(sender, command.amount_ucr)]

@@ -1,0 +1,332 @@
+"""Settlement: what a trade's escrow and bond become once the seller's meter has been read.
+
+`charges` is the one place where money is worked out: quotes, matching and the ledger use it, so no
+two of them can disagree. Source: protocols/market.md section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gridtokenx.ledger import rules as ledger
+from gridtokenx.ledger.model import TAX, TREASURY
+from gridtokenx.primitives.quantities import gross_up, share_half_up
+from gridtokenx.primitives.state import Overlay, u64
+from gridtokenx.trading.model import (
+    POSITIONS,
+    TRADES,
+    EnergyConsumed,
+    MarketParameters,
+    Position,
+    Source,
+    Trade,
+    TradeSettled,
+    TradingEvent,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """A trade's money in uTHB and credits in micro-credits.
+
+    energy + wheeling + vat + refund = escrow; penalty + bond_back = bond; the seller receives
+    energy - fee + bond_back, the buyer refund + penalty.
+    """
+
+    energy_uthb: int
+    wheeling_uthb: int
+    vat_uthb: int
+    fee_uthb: int
+    refund_uthb: int
+    penalty_uthb: int
+    bond_back_uthb: int
+    carbon_ucr: int
+
+    @property
+    def seller_uthb(self) -> int:
+        """What the seller is paid for energy, after the trade fee."""
+        return self.energy_uthb - self.fee_uthb
+
+
+@dataclass(frozen=True, slots=True)
+class Payees:
+    """Who receives what is not the traders': wheeling by region prefix, the authorities' fees."""
+
+    distributors: Mapping[str, bytes]
+    proposer: bytes
+    authority_fee_share_bps: int
+
+
+def charges(
+    *,
+    energy_wh: int,
+    delivered_wh: int,
+    price_mthb: int,
+    wheeling_mthb: int,
+    escrow_uthb: int,
+    bond_uthb: int,
+    vat_bps: int,
+    vat_on_energy: bool,
+    fee_bps: int,
+    penalty_mthb: int,
+    carbon_mcr_per_kwh: int,
+) -> Charges:
+    """Split one trade's escrow and bond for `delivered_wh` <= `energy_wh`.
+
+    Units: Wh, mTHB/kWh, uTHB (Wh x mTHB/kWh = uTHB), basis points, milli-credit/kWh.
+    VAT is on the wheeling, and on the energy of a VAT-registered seller, rounded half up once on
+    their sum. An order filled in parts at its very limit can leave a trade 1 uTHB short of that
+    rounding; then VAT is what the escrow still holds.
+    Source: protocols/market.md section 4 (vectors V1 settlement, V9, V12).
+    """
+    energy_uthb = delivered_wh * price_mthb
+    wheeling_uthb = delivered_wh * wheeling_mthb
+    taxed_uthb = wheeling_uthb + (energy_uthb if vat_on_energy else 0)
+    left_uthb = escrow_uthb - energy_uthb - wheeling_uthb
+    vat_uthb = min(share_half_up(taxed_uthb, vat_bps), left_uthb)
+    penalty_uthb = (energy_wh - delivered_wh) * penalty_mthb
+    if left_uthb < 0 or not 0 <= delivered_wh <= energy_wh or penalty_uthb > bond_uthb:
+        raise ArithmeticError(
+            f"{delivered_wh} of {energy_wh} Wh at {price_mthb} + {wheeling_mthb} mTHB/kWh is not "
+            f"covered by {escrow_uthb} uTHB of escrow and {bond_uthb} uTHB of bond"
+        )
+    return Charges(
+        energy_uthb=energy_uthb,
+        wheeling_uthb=wheeling_uthb,
+        vat_uthb=vat_uthb,
+        fee_uthb=share_half_up(energy_uthb, fee_bps),
+        refund_uthb=left_uthb - vat_uthb,
+        penalty_uthb=penalty_uthb,
+        bond_back_uthb=bond_uthb - penalty_uthb,
+        carbon_ucr=delivered_wh * carbon_mcr_per_kwh,
+    )
+
+
+def escrow_needed(energy_wh: int, limit_mthb: int, vat_bps: int) -> int:
+    """uTHB that cover a buy order in full: ceil(energy x limit x (1 + VAT))."""
+    return gross_up(energy_wh * limit_mthb, vat_bps)
+
+
+def carbon_rate(parameters: MarketParameters, source: str) -> int:
+    """Credits of a source in milli-credit/kWh; 0 for those that earn none."""
+    for rate in parameters.carbon_rates:
+        if rate.source == source:
+            return rate.mcr_per_kwh
+    return 0
+
+
+def quote(
+    parameters: MarketParameters,
+    *,
+    energy_wh: int,
+    price_mthb: int,
+    tier: int,
+    source: Source,
+    vat_on_energy: bool,
+) -> Charges:
+    """What a whole delivery would cost and pay at a price; the refund is 0 up to rounding."""
+    wheeling_mthb = parameters.wheeling_mthb[tier]
+    return charges(
+        energy_wh=energy_wh,
+        delivered_wh=energy_wh,
+        price_mthb=price_mthb,
+        wheeling_mthb=wheeling_mthb,
+        escrow_uthb=escrow_needed(energy_wh, price_mthb + wheeling_mthb, parameters.vat_bps),
+        bond_uthb=energy_wh * parameters.shortfall_penalty_mthb,
+        vat_bps=parameters.vat_bps,
+        vat_on_energy=vat_on_energy,
+        fee_bps=parameters.fee_bps,
+        penalty_mthb=parameters.shortfall_penalty_mthb,
+        carbon_mcr_per_kwh=carbon_rate(parameters, source),
+    )
+
+
+def delivered_by_trade(sold_wh: Sequence[int], exported_wh: int) -> list[int]:
+    """Share a seller's export among its trades of a slot: pro rata, rest 1 Wh each in trade order.
+
+    Source: protocols/market.md section 4.2 (vector V9).
+    """
+    total_wh = sum(sold_wh)
+    if exported_wh >= total_wh:
+        return list(sold_wh)
+    shares = [wh * exported_wh // total_wh for wh in sold_wh]
+    for index in range(exported_wh - sum(shares)):
+        shares[index] += 1
+    return shares
+
+
+def settle_reading(
+    state: Overlay,
+    *,
+    meter_id: bytes,
+    slot: int,
+    import_wh: int,
+    deliverable_wh: int,
+    carbon_mcr_per_kwh: int,
+    payees: Payees,
+) -> list[TradingEvent]:
+    """Settle a meter's sales of a slot and burn what it consumed of its purchases.
+
+    Effects: the meter's trades of the slot leave TRADES and their money moves; purchases held until
+    this reading are burned up to import_wh and the rest is the owner's to spend.
+    """
+    key = u64(slot) + meter_id
+    position = POSITIONS.get(state, key)
+    if position is None:
+        return []
+    burned_wh = min(import_wh, position.received_wh)
+    released_wh = position.received_wh - burned_wh
+    ledger.adjust(state, position.owner, energy_held_wh=-released_wh, energy_wh=released_wh)
+    events = _consume(state, meter_id, slot, position.owner, burned_wh)
+    read = replace(position, read=True, import_wh=import_wh, burned_wh=burned_wh)
+    POSITIONS.put(state, key, read)
+    return events + _settle_sales(
+        state, slot, meter_id, position.sales, deliverable_wh, carbon_mcr_per_kwh, payees
+    )
+
+
+def settle_deadline(state: Overlay, slot: int) -> list[TradingEvent]:
+    """Close a slot whose reading deadline has passed.
+
+    A seller without a reading delivered nothing; a buyer without one consumed all it received, for
+    otherwise not reporting would turn consumed energy into tokens to spend.
+    """
+    events: list[TradingEvent] = []
+    nobody = Payees({}, TREASURY, 0)  # Nothing delivered: no wheeling, no fee.
+    for key, position in list(POSITIONS.items(state, u64(slot))):
+        meter_id = key[8:]
+        if not position.read:
+            events += _settle_sales(state, slot, meter_id, position.sales, 0, 0, nobody)
+            unread_wh = position.received_wh - position.burned_wh
+            events += _consume(state, meter_id, slot, position.owner, unread_wh)
+        POSITIONS.delete(state, key)
+    return events
+
+
+def _consume(
+    state: Overlay, meter_id: bytes, slot: int, owner: bytes, energy_wh: int
+) -> list[TradingEvent]:
+    if not energy_wh:
+        return []
+    ledger.burn_held_energy(state, owner, energy_wh)
+    return [EnergyConsumed(meter_id, owner, slot, energy_wh)]
+
+
+def trade_key(slot: int, seller_meter: bytes, number: int) -> bytes:
+    """Key of a meter's sale in TRADES, in trade order."""
+    return u64(slot) + seller_meter + u64(number)
+
+
+def _settle_sales(
+    state: Overlay,
+    slot: int,
+    meter_id: bytes,
+    sales: int,
+    deliverable_wh: int,
+    carbon_mcr_per_kwh: int,
+    payees: Payees,
+) -> list[TradingEvent]:
+    trades = []
+    for number in range(sales):
+        key = trade_key(slot, meter_id, number)
+        trade = TRADES.get(state, key)
+        if trade is None:
+            raise LookupError(f"sale {number} of meter {meter_id.hex()} in slot {slot} is missing")
+        TRADES.delete(state, key)
+        trades.append(trade)
+    shares = delivered_by_trade([trade.energy_wh for trade in trades], deliverable_wh)
+    events: list[TradingEvent] = []
+    for trade, delivered_wh in zip(trades, shares, strict=True):
+        events += _settle_trade(state, trade, delivered_wh, carbon_mcr_per_kwh, payees)
+    return events
+
+
+def _settle_trade(
+    state: Overlay, trade: Trade, delivered_wh: int, carbon_mcr_per_kwh: int, payees: Payees
+) -> list[TradingEvent]:
+    split = charges(
+        energy_wh=trade.energy_wh,
+        delivered_wh=delivered_wh,
+        price_mthb=trade.price_mthb,
+        wheeling_mthb=trade.wheeling_mthb,
+        escrow_uthb=trade.escrow_uthb,
+        bond_uthb=trade.bond_uthb,
+        vat_bps=trade.vat_bps,
+        vat_on_energy=trade.vat_on_energy,
+        fee_bps=trade.fee_bps,
+        penalty_mthb=trade.penalty_mthb,
+        carbon_mcr_per_kwh=carbon_mcr_per_kwh,
+    )
+    _pay(state, trade, split, payees)
+    events: list[TradingEvent] = [_settled(trade, delivered_wh, split)]
+    if delivered_wh:
+        ledger.adjust(state, trade.seller, energy_wh=-delivered_wh, carbon_ucr=-split.carbon_ucr)
+        ledger.adjust(state, trade.buyer, energy_held_wh=delivered_wh, carbon_ucr=split.carbon_ucr)
+        events += _receive(state, trade, delivered_wh)
+    return events
+
+
+def _pay(state: Overlay, trade: Trade, split: Charges, payees: Payees) -> None:
+    """Move the money; the parts are checked against escrow + bond before any moves."""
+    to_buyer_uthb = split.refund_uthb + split.penalty_uthb
+    to_seller_uthb = split.seller_uthb + split.bond_back_uthb
+    paid_uthb = to_buyer_uthb + to_seller_uthb
+    paid_uthb += split.wheeling_uthb + split.vat_uthb + split.fee_uthb
+    if paid_uthb != trade.escrow_uthb + trade.bond_uthb:
+        raise ArithmeticError(
+            f"trade {trade.id.hex()} pays {paid_uthb} uTHB out of "
+            f"{trade.escrow_uthb} of escrow and {trade.bond_uthb} of bond"
+        )
+    ledger.adjust(state, trade.buyer, escrow_uthb=-trade.escrow_uthb, thb_uthb=to_buyer_uthb)
+    ledger.adjust(state, trade.seller, bond_uthb=-trade.bond_uthb, thb_uthb=to_seller_uthb)
+    if split.wheeling_uthb:
+        distributor = payees.distributors[trade.region]
+        ledger.adjust(state, distributor, thb_uthb=split.wheeling_uthb)
+    if split.vat_uthb:
+        ledger.adjust(state, TAX, thb_uthb=split.vat_uthb)
+    if split.fee_uthb:
+        authority_uthb = share_half_up(split.fee_uthb, payees.authority_fee_share_bps)
+        ledger.adjust(state, payees.proposer, thb_uthb=authority_uthb)
+        ledger.adjust(state, TREASURY, thb_uthb=split.fee_uthb - authority_uthb)
+
+
+def _receive(state: Overlay, trade: Trade, delivered_wh: int) -> list[TradingEvent]:
+    """Book a delivery at the buyer's meter; if its reading came first, burn and release now."""
+    key = u64(trade.slot) + trade.buyer_meter
+    position = POSITIONS.get(state, key) or Position(trade.buyer)
+    received_wh = position.received_wh + delivered_wh
+    burned_wh = position.burned_wh
+    events: list[TradingEvent] = []
+    if position.read:
+        due_wh = min(position.import_wh, received_wh) - burned_wh
+        burned_wh += due_wh
+        events = _consume(state, trade.buyer_meter, trade.slot, trade.buyer, due_wh)
+        released_wh = delivered_wh - due_wh
+        ledger.adjust(state, trade.buyer, energy_held_wh=-released_wh, energy_wh=released_wh)
+    POSITIONS.put(state, key, replace(position, received_wh=received_wh, burned_wh=burned_wh))
+    return events
+
+
+def _settled(trade: Trade, delivered_wh: int, split: Charges) -> TradeSettled:
+    return TradeSettled(
+        trade_id=trade.id,
+        slot=trade.slot,
+        region=trade.region,
+        tier=trade.tier,
+        source=trade.source,
+        buyer=trade.buyer,
+        seller=trade.seller,
+        traded_wh=trade.energy_wh,
+        delivered_wh=delivered_wh,
+        price_mthb=trade.price_mthb,
+        energy_uthb=split.energy_uthb,
+        seller_uthb=split.seller_uthb,
+        wheeling_uthb=split.wheeling_uthb,
+        vat_uthb=split.vat_uthb,
+        fee_uthb=split.fee_uthb,
+        penalty_uthb=split.penalty_uthb,
+        refund_uthb=split.refund_uthb,
+        bond_back_uthb=split.bond_back_uthb,
+        carbon_ucr=split.carbon_ucr,
+    )
