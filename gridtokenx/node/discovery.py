@@ -85,6 +85,7 @@ class Discovery:
         self._network = network
         self._target_peers = target_peers
         self._dht = NodeDHT(network.host)
+        self.faults: Counter[str] = Counter()  # errors of ours by task; none are expected
         self._candidates: dict[PeerId, _Candidate] = {}
         self._persistent: set[PeerId] = set()
         self._wake = trio.Event()
@@ -140,7 +141,7 @@ class Discovery:
 
     async def _follow_identified(self) -> None:
         async for peer in self._identified:
-            await self._dht.learn(ID(peer))
+            await self._learn(peer)
             if len(self._network.connected()) < self._target_peers:
                 self._news.set()  # it may know others: ask at once
 
@@ -161,10 +162,10 @@ class Discovery:
         target = self._network.peer_id
         while True:
             for peer in self._network.connected():
-                await self._dht.learn(ID(peer))
+                await self._learn(peer)
             if self._network.connected():
                 with trio.move_on_after(LOOKUP_TIMEOUT_S):
-                    self._add_candidates(await self._dht.find_closest(target))
+                    await self._look_up(target)
                 # Unpredictable keys are not needed: any spread finds all parts of the network.
                 target = PeerId(random.randbytes(32))
             fast = trio.current_time() - started_s < FAST_PERIOD_S
@@ -173,6 +174,22 @@ class Discovery:
             await trio.sleep(LEAST_REFRESH_S)
             with trio.move_on_after(FAST_REFRESH_S if fast or alone else SLOW_REFRESH_S):
                 await self._news.wait()
+
+    async def _learn(self, peer: PeerId) -> None:
+        try:
+            await self._dht.learn(ID(peer))
+        except Exception as error:  # the library's table works on what peers say: must be total
+            self._count_fault("learn", error)
+
+    async def _look_up(self, target: PeerId) -> None:
+        try:
+            self._add_candidates(await self._dht.find_closest(target))
+        except Exception as error:  # the library's lookup works on what peers say: must be total
+            self._count_fault("lookup", error)
+
+    def _count_fault(self, task: str, error: Exception) -> None:
+        self.faults[task] += 1
+        log.error("discovery task failed", task=task, exc_info=error)
 
     def _add_candidates(self, found: Sequence[ID]) -> None:
         for peer_id in found:

@@ -325,8 +325,9 @@ class Network:
         except DialError as error:
             raise NetworkError(error.reason, str(error)) from error
         except MultiselectClientError as error:
-            gone = peer_id not in self._swarm.connections
-            raise NetworkError("closed" if gone else "protocol", str(error)) from error
+            # Only a stream that broke has a cause; an answered "not available" has none.
+            reason = "protocol" if error.__cause__ is None else "closed"
+            raise NetworkError(reason, str(error)) from error
         except TRANSPORT_FAILURES as error:
             raise NetworkError("closed", str(error)) from error
         return Stream(raw)

@@ -439,13 +439,14 @@ def _reason_of(error: BaseException) -> str:
     for kinds, reason in (
         ((trio.TooSlowError, TimeoutError), "timeout"),
         ((ConnectionRefusedError,), "refused"),
-        ((MuxerUpgradeFailure,), "protocol"),
     ):
         if any(isinstance(each, kinds) for each in chain):
             return reason
     names = " ".join(type(each).__name__ + str(each) for each in chain).lower()
     if any(word in names for word in ("closed", "incompleteread", "broken", "reset")):
         return "closed"
+    if any(isinstance(each, MuxerUpgradeFailure) for each in chain):
+        return "protocol"
     if any(word in names for word in ("security", "handshake", "mismatch", "signature", "noise")):
         return "security"
     return "unreachable"
