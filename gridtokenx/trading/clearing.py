@@ -13,9 +13,8 @@ Readings where the page leaves a choice:
   the grid has under 100 Wh for it. When the last accepted order is congested for its rest, that
   rest is no rejected order, but its filled part still bounds the price.
 - All fills of a tier cross that tier's boundaries, also between two orders of one substation.
-- A hard filter that no seller of the group matches leaves when the sweep reaches it; one that is
-  not reached is an ordinary rejected bid. The other unserved ones leave from the last in pairing
-  order on; see `_Auction._close` for how many can leave at a time.
+- A hard filter leaves a group only when the sweep accepted it and the pairing could not serve it;
+  until then it is an ordinary bid and can set the price as the first rejected one.
 """
 
 from __future__ import annotations
@@ -188,7 +187,6 @@ class _Auction:
 
     def run(self) -> list[Fill]:
         """Sweep and pair until every hard filter still in is served; then book the fills."""
-        hopeless: dict[Source | None, int] = {}
         sweeps = 0
         while True:
             bids, asks = self._sweep()
@@ -196,7 +194,7 @@ class _Auction:
             pairs, unserved = _pair(bids, asks)
             if not unserved:
                 break
-            self._close(unserved, hopeless, patient=sweeps < MAX_PATIENT_SWEEPS)
+            self._close(unserved, patient=sweeps < MAX_PATIENT_SWEEPS)
         if pairs:
             self.price_mthb = self._price()
         return [self._book(bid, ask, energy_wh) for bid, ask, energy_wh in pairs]
@@ -254,29 +252,27 @@ class _Auction:
             gone = {bid.turn for bid in leaving}
             self.bids = [bid for bid in self.bids if bid.turn not in gone]
 
-    def _close(
-        self, unserved: list[_Entry], hopeless: dict[Source | None, int], *, patient: bool
-    ) -> None:
+    def _close(self, unserved: list[_Entry], *, patient: bool) -> None:
         """Decide which hard filters leave before the next sweep.
 
         The rule is that the last unserved one in pairing order leaves and the group clears again.
         Whoever stands behind an unserved buyer with the same wish finds the matching energy gone,
-        and so does anyone with that wish who moves up into his place: they can leave in one go,
-        as far as they come after the first unserved buyer of every wish.
+        and so does anyone with that wish who moves up into his place. All of them come before
+        their turn anyway, so they leave in one sweep, as far as they stand behind the first
+        unserved buyer of every wish; of a wish that nobody offers, even the first one gets nothing.
         """
-        first_of: dict[Source | None, _Entry] = {}
+        first_turns: dict[Source | None, int] = {}
         for bid in unserved:
-            first_of.setdefault(bid.hard_wish, bid)
-        given_up = [wish for wish in first_of if not patient or not self._offers(wish)]
-        hopeless.update((wish, -1) for wish in given_up)
-        self._closed = dict(hopeless)
-        if given_up:
-            return
-        latest_first = max(first_of.values(), key=attrgetter("turn"))
-        if unserved[-1] is latest_first:
-            self._leave([latest_first])
+            if bid.hard_wish not in first_turns:
+                first_turns[bid.hard_wish] = bid.turn if self._offers(bid.hard_wish) else -1
+        latest = max(first_turns.values())
+        if not patient:
+            self._closed.update((wish, -1) for wish in first_turns)
+        elif unserved[-1].turn == latest:
+            self._leave([unserved[-1]])
+            self._closed = {}
         else:
-            self._closed.update((wish, latest_first.turn) for wish in first_of)
+            self._closed = dict.fromkeys(first_turns, latest)
 
     def _offers(self, wish: Source | None) -> bool:
         return any(wish is None or _matches(wish, ask.order.source) for ask in self.asks)
