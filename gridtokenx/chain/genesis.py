@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
 
-from gridtokenx.ledger.model import ACCOUNTS, SUPPLY, Account, Supply
+from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import Limit, encode, wire
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.document import from_document, to_document
@@ -19,7 +19,8 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.primitives.types import Address
 from gridtokenx.primitives.validators import MAX_VALIDATORS, Validator, ValidatorSet
-from gridtokenx.registry.model import ORGANISATIONS, OPERATORS, TERRITORIES, Organisation, Territory
+from gridtokenx.registry import rules as registry
+from gridtokenx.registry.model import Organisation, Territory
 from gridtokenx.trading.model import PARAMETERS, MarketParameters
 
 MAX_GENESIS_BYTES = 1024 * 1024
@@ -29,7 +30,7 @@ Milliseconds = Annotated[int, Limit(100, 86_400_000)]
 
 @wire(36)
 @dataclass(frozen=True, slots=True)
-class MarketClock:
+class BlockClock:
     """How a header becomes market time.
 
     `ms_per_block` 0: market time is the header's wall-clock time. Otherwise market time is
@@ -82,7 +83,7 @@ class Genesis:
     genesis_time_ms: int
     block_time_ms: Milliseconds
     timeout_base_ms: Milliseconds
-    market_clock: MarketClock
+    market_clock: BlockClock
     organisations: Annotated[tuple[Organisation, ...], Limit(1, 64)]
     allocations: Annotated[tuple[Allocation, ...], Limit(0, 1024)]
     parameters: MarketParameters
@@ -182,16 +183,12 @@ class ChainSpec:
     def install(self, state: Overlay) -> None:
         """Write the chain's state before block 1."""
         for organisation in self.genesis.organisations:
-            ORGANISATIONS.put(state, organisation.name.encode(), organisation)
-            OPERATORS.put(state, organisation.operator, organisation)
+            registry.add_organisation(state, organisation)
         for territory in self.region.territories:
-            TERRITORIES.put(state, territory.prefix.encode(), territory)
+            registry.add_territory(state, territory)
         PARAMETERS.put(state, b"", self.genesis.parameters)
-        total = 0
         for allocation in self.genesis.allocations:
-            ACCOUNTS.put(state, allocation.account, Account(gtx_ugtx=allocation.gtx_ugtx))
-            total += allocation.gtx_ugtx
-        SUPPLY.put(state, b"", Supply(gtx_ugtx=total))
+            ledger.issue_gtx(state, allocation.account, allocation.gtx_ugtx)
 
 
 def load_genesis(text: str) -> Genesis:

@@ -75,7 +75,8 @@ class Mempool:
 
     def take(self, max_count: int, max_bytes: int) -> list[Transaction]:
         """The first waiting transactions, in order, within both limits. They stay in the pool."""
-        taken, size = [], 0
+        taken: list[Transaction] = []
+        size = 0
         for transaction in self._waiting.values():
             size += len(transaction.encoded)
             if len(taken) >= max_count or size > max_bytes:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Annotated
 
 from gridtokenx.grid.model import SubmitReading
-from gridtokenx.ledger.model import Deposit, Transfer, Withdraw
+from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, decode, encode, encode_array, wire
 from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -28,6 +28,7 @@ Payload = (
     Transfer
     | Deposit
     | Withdraw
+    | RetireCredits
     | RegisterParticipant
     | RegisterMeter
     | SubmitReading

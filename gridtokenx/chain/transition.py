@@ -1,0 +1,390 @@
+"""The state transition: a block's effect as a function of (state, block). Source: architecture 4.
+
+A block begins with the market's own work (expiry, clearing of earlier orders, settlements that are
+due), then applies its transactions in order. One that breaks a rule is not in a block: its proposer
+leaves it out, and a block that contains one is invalid. Contexts do not know each other; this
+module carries plain values between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from gridtokenx.chain.block import (
+    MAX_BLOCK_BYTES,
+    Block,
+    Event,
+    Header,
+    Receipt,
+    check_fixed_fields,
+    commit_hash,
+    results_root,
+    transactions_root,
+)
+from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.state_tree import StateTree, TreeUpdate
+from gridtokenx.chain.transaction import Transaction
+from gridtokenx.grid import rules as grid
+from gridtokenx.grid.model import MeteringPoint, ReadingAccepted, SubmitReading
+from gridtokenx.ledger import rules as ledger
+from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw
+from gridtokenx.primitives.codec import Bytes32, wire
+from gridtokenx.primitives.crypto import ZERO_HASH
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.merkle import EMPTY_ROOT, append_peak, peaks_root
+from gridtokenx.primitives.state import Overlay, Reader, Table
+from gridtokenx.registry import rules as registry
+from gridtokenx.registry.model import Meter, Participant, RegisterMeter, RegisterParticipant
+from gridtokenx.trading import rules as trading
+from gridtokenx.trading.model import CancelOrder, MeterFacts, PlaceOrder, TraderFacts
+
+BLOCK_OVERHEAD_BYTES = 32 * 1024
+MAX_TIME_AHEAD_MS = 500
+
+
+@wire(43)
+@dataclass(frozen=True, slots=True)
+class History:
+    """The Merkle mountain range over all earlier header hashes. Key b"" of HISTORY."""
+
+    count: int
+    peaks: tuple[Bytes32, ...]
+
+
+HISTORY = Table(b"ch", History)
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a block builds on: the newest decided block, or the genesis (height 0)."""
+
+    height: int
+    hash: bytes
+    time_ms: int
+    state_root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What rules may know of the block they run in."""
+
+    spec: ChainSpec
+    height: int
+    now_ms: int
+    parent_hash: bytes
+    reward_account: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A block's whole effect, kept under its hash until it is decided."""
+
+    block: Block
+    transactions: tuple[Transaction, ...]
+    overlay: Overlay
+    receipts: tuple[Receipt, ...]
+    changes: tuple[tuple[bytes, bytes | None], ...]
+    tree: TreeUpdate
+
+
+def environment(spec: ChainSpec, parent: Parent, proposer_index: int, time_ms: int) -> Environment:
+    """The environment of the block after `parent`."""
+    height = parent.height + 1
+    return Environment(
+        spec,
+        height,
+        spec.market_time_ms(height, time_ms),
+        parent.hash,
+        spec.reward_accounts[proposer_index],
+    )
+
+
+def propose_block(
+    spec: ChainSpec,
+    state: Reader,
+    tree: StateTree,
+    parent: Parent,
+    *,
+    view: int,
+    proposer_index: int,
+    time_ms: int,
+    candidates: Iterable[Transaction],
+    last_commit: bytes,
+) -> tuple[Execution, list[tuple[bytes, Rejected]]]:
+    """Build and execute the next block out of candidates (signatures verified).
+
+    Returns the execution and the candidates that no longer apply, with their reasons.
+    """
+    env = environment(spec, parent, proposer_index, time_ms)
+    overlay = Overlay(state)
+    receipts = [_begin(overlay, env)]
+    included, refused, size = [], [], BLOCK_OVERHEAD_BYTES + len(last_commit)
+    for transaction in candidates:
+        size += len(transaction.encoded) + 8
+        if size > MAX_BLOCK_BYTES:
+            break
+        try:
+            receipts.append(_apply_atomically(overlay, transaction, env))
+        except Rejected as error:
+            refused.append((transaction.id, error))
+        else:
+            included.append(transaction)
+    header = _header(
+        spec, parent, view=view, proposer_index=proposer_index, time_ms=time_ms, commit=last_commit
+    )
+    return _seal(header, included, last_commit, overlay, receipts, tree), refused
+
+
+def execute_block(
+    spec: ChainSpec,
+    state: Reader,
+    tree: StateTree,
+    parent: Parent,
+    block: Block,
+    transactions: Sequence[Transaction],
+) -> Execution:
+    """Execute a block whose transactions' signatures are verified, and compare every root.
+
+    Errors: INVALID_BLOCK naming the first field that differs, or the transaction's own error.
+    """
+    header = block.header
+    if header.proposer_index >= len(spec.validators.members):
+        raise Rejected(ErrorCode.INVALID_BLOCK, f"there is no validator {header.proposer_index}")
+    if header.time_ms < spec.opens_ms(parent.time_ms):
+        detail = f"time {header.time_ms} lies before the slot after its parent's {parent.time_ms}"
+        raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+    check_fixed_fields(header)
+    env = environment(spec, parent, header.proposer_index, header.time_ms)
+    overlay = Overlay(state)
+    receipts = [_begin(overlay, env)]
+    receipts += [_apply_atomically(overlay, transaction, env) for transaction in transactions]
+    expected = _header(
+        spec,
+        parent,
+        view=header.view0,
+        proposer_index=header.proposer_index,
+        time_ms=header.time_ms,
+        commit=block.last_commit,
+    )
+    execution = _seal(expected, transactions, block.last_commit, overlay, receipts, tree)
+    _compare(header, execution.block.header)
+    return replace(execution, block=block)
+
+
+def apply_transaction(state: Overlay, transaction: Transaction, env: Environment) -> list[Event]:
+    """One transaction's effect; changes `state` also where it raises, so give it an overlay.
+
+    Errors: WRONG_CHAIN, NONCE_TOO_LOW, NONCE_GAP, INSUFFICIENT_BALANCE, and its command's own.
+    """
+    if transaction.chain_id != env.spec.chain_id:
+        detail = (
+            f"signed for chain {transaction.chain_id.hex()[:16]}, this is {env.spec.name} "
+            f"{env.spec.chain_id.hex()[:16]}"
+        )
+        raise Rejected(ErrorCode.WRONG_CHAIN, detail)
+    sender = transaction.sender
+    ledger.use_nonce(state, sender, transaction.nonce)
+    ledger.pay_fee(state, sender, env.reward_account, transaction.fee_ugtx)
+    return _run(state, transaction, sender, env)
+
+
+def _run(state: Overlay, transaction: Transaction, sender: bytes, env: Environment) -> list[Event]:
+    """The one place where a command meets its rule."""
+    match transaction.payload:
+        case PlaceOrder() as command:
+            return _place_order(state, command, sender, transaction.id, env)
+        case CancelOrder() as command:
+            return [*trading.cancel_order(state, command, owner=sender, now_ms=env.now_ms)]
+        case SubmitReading() as command:
+            return _submit_reading(state, command, sender, env)
+        case Transfer() as command:
+            return [*ledger.transfer(state, command, sender=sender)]
+        case RetireCredits() as command:
+            return [*ledger.retire_credits(state, command, sender=sender)]
+        case Deposit() as command:
+            authority = _payment_authority(state)
+            return [*ledger.deposit(state, command, sender=sender, payment_authority=authority)]
+        case Withdraw() as command:
+            authority = _payment_authority(state)
+            return [*ledger.withdraw(state, command, sender=sender, payment_authority=authority)]
+        case RegisterParticipant() as command:
+            return [
+                *registry.register_participant(state, command, sender=sender, now_ms=env.now_ms)
+            ]
+        case RegisterMeter() as command:
+            return [*registry.register_meter(state, command, sender=sender, now_ms=env.now_ms)]
+
+
+def _begin(overlay: Overlay, env: Environment) -> Receipt:
+    """The block's own work: remember the parent, then the market's expiry, clearing, deadlines."""
+    history = HISTORY.get(overlay, b"") or History(0, ())
+    peaks = append_peak(history.peaks, history.count, env.parent_hash)
+    HISTORY.put(overlay, b"", History(history.count + 1, peaks))
+    events = trading.begin_block(
+        overlay,
+        now_ms=env.now_ms,
+        height=env.height,
+        previous_block_hash=env.parent_hash,
+        headroom={},
+        distributors=registry.distributor_accounts(overlay),
+        authority_account=env.reward_account,
+    )
+    return Receipt(ZERO_HASH, tuple(events))
+
+
+def _apply_atomically(overlay: Overlay, transaction: Transaction, env: Environment) -> Receipt:
+    attempt = Overlay(overlay)
+    events = apply_transaction(attempt, transaction, env)
+    attempt.merge()
+    return Receipt(transaction.id, tuple(events))
+
+
+def _place_order(
+    state: Overlay, command: PlaceOrder, sender: bytes, order_id: bytes, env: Environment
+) -> list[Event]:
+    participant = registry.participant(state, sender)
+    meter = registry.meter(state, command.meter_id)
+    return [
+        *trading.place_order(
+            state,
+            command,
+            owner=sender,
+            order_id=order_id,
+            now_ms=env.now_ms,
+            height=env.height,
+            trader=_trader_facts(participant),
+            meter=_meter_facts(meter),
+        )
+    ]
+
+
+def _submit_reading(
+    state: Overlay, command: SubmitReading, sender: bytes, env: Environment
+) -> list[Event]:
+    registry.check_known(state, sender)
+    meter = registry.meter(state, command.meter_id)
+    parameters = trading.parameters(state)
+    events: list[Event] = []
+    accepted: list[ReadingAccepted] = grid.submit_reading(
+        state,
+        command,
+        point=_metering_point(meter),
+        chain_id=env.spec.chain_id,
+        now_ms=env.now_ms,
+        deadline_slots=parameters.reading_deadline_slots,
+        carbon_mcr_per_kwh=trading.carbon_rate(parameters, meter.source.value),
+    )
+    events += accepted
+    for reading in accepted:
+        events += trading.settle_reading(
+            state,
+            meter_id=reading.meter_id,
+            owner=reading.owner,
+            slot=reading.slot,
+            deliverable_wh=reading.deliverable_wh,
+            import_wh=reading.import_wh,
+            distributors=registry.distributor_accounts(state),
+            authority_account=env.reward_account,
+        )
+    return events
+
+
+def _trader_facts(participant: Participant) -> TraderFacts:
+    return TraderFacts(
+        participant.active,
+        participant.licence_expiry_ms,
+        participant.vat_registered,
+        participant.daily_cap_wh,
+    )
+
+
+def _meter_facts(meter: Meter) -> MeterFacts:
+    return MeterFacts(
+        meter.owner,
+        meter.location,
+        meter.source.value,
+        meter.nameplate_import_w,
+        meter.nameplate_export_w,
+    )
+
+
+def _metering_point(meter: Meter) -> MeteringPoint:
+    return MeteringPoint(
+        meter.owner,
+        meter.nameplate_export_w,
+        meter.first_slot,
+        meter.import_wh_cum,
+        meter.export_wh_cum,
+    )
+
+
+def _payment_authority(state: Reader) -> bytes:
+    authority = registry.payment_authority(state)
+    if authority is None:
+        raise Rejected(ErrorCode.NOT_PERMITTED, "this chain has no payment authority")
+    return authority
+
+
+def _header(
+    spec: ChainSpec, parent: Parent, *, view: int, proposer_index: int, time_ms: int, commit: bytes
+) -> Header:
+    """A header whose execution roots are still empty."""
+    set_hash = spec.validators.hash
+    return Header(
+        chain_id=spec.chain_id,
+        height=parent.height + 1,
+        view0=view,
+        time_ms=time_ms,
+        parent_hash=parent.hash,
+        proposer_index=proposer_index,
+        set_hash=set_hash,
+        next_set_hash=set_hash,
+        transactions_root=ZERO_HASH,
+        state_root=ZERO_HASH,
+        results_root=ZERO_HASH,
+        outbox_root=EMPTY_ROOT,
+        outbox_count=0,
+        inbox_next=0,
+        root_height=0,
+        root_hash=ZERO_HASH,
+        history_root=ZERO_HASH,
+        last_commit_hash=commit_hash(commit),
+        evidence_root=EMPTY_ROOT,
+    )
+
+
+def _seal(
+    header: Header,
+    transactions: Sequence[Transaction],
+    last_commit: bytes,
+    overlay: Overlay,
+    receipts: list[Receipt],
+    tree: StateTree,
+) -> Execution:
+    """Fill in the roots that execution produced."""
+    changes = overlay.changes()
+    update = tree.update(changes)
+    history = HISTORY.get(overlay, b"")
+    assert history is not None  # _begin wrote it
+    sealed = replace(
+        header,
+        transactions_root=transactions_root([transaction.id for transaction in transactions]),
+        state_root=update.root,
+        results_root=results_root(receipts),
+        history_root=peaks_root(history.peaks, history.count),
+    )
+    block = Block(sealed, tuple(transaction.encoded for transaction in transactions), last_commit)
+    return Execution(block, tuple(transactions), overlay, tuple(receipts), tuple(changes), update)
+
+
+def _compare(claimed: Header, computed: Header) -> None:
+    """Errors: INVALID_BLOCK with the field, what the block says and what we computed."""
+    for name in Header.__dataclass_fields__:
+        says, ours = getattr(claimed, name), getattr(computed, name)
+        if says != ours:
+            shown = [
+                value.hex()[:16] if isinstance(value, bytes) else value for value in (says, ours)
+            ]
+            detail = f"block {claimed.height}: {name} is {shown[0]}, execution gives {shown[1]}"
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
