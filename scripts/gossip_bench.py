@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import trio
 
 from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.gossip_router import Priority, Verdict
+from gridtokenx.node.gossip_events import Verdict
 from gridtokenx.node.network import Network, NetworkSettings, PeerId, open_network
 
 PREFIX = "/gridtokenx/bench/"
@@ -41,8 +41,6 @@ async def open_gossip(number: int) -> AsyncIterator[tuple[Network, Gossip]]:
         gossip = Gossip(
             network,
             topic_prefix=PREFIX,
-            max_bytes=lambda topic: 8 << 20,
-            priority=lambda topic: Priority.BULK,
             seed=number,
             first_seqno=time.time_ns(),
         )

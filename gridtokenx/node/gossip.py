@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 import trio
 
-from gridtokenx.node.gossip_router import (
+from gridtokenx.node.gossip_events import (
     PROTOCOLS,
     Deliver,
     Effect,
@@ -26,7 +26,6 @@ from gridtokenx.node.gossip_router import (
     PeerRemoved,
     Priority,
     Publish,
-    Router,
     RpcReceived,
     Send,
     SetDirectPeers,
@@ -37,6 +36,7 @@ from gridtokenx.node.gossip_router import (
     Verified,
     Verify,
 )
+from gridtokenx.node.gossip_router import Router
 from gridtokenx.node.gossip_wire import FrameBuffer, WireError
 from gridtokenx.node.network import (
     Network,
@@ -49,10 +49,13 @@ from gridtokenx.node.network import (
 from gridtokenx.primitives import crypto
 
 QUEUE_BYTES = 16 * 1024 * 1024
-MAX_RPC_BYTES = 8 * 1024 * 1024 + 64 * 1024
+MAX_MESSAGE_BYTES = 1024 * 1024
+MAX_BLOCK_BYTES = 8 * 1024 * 1024
+MAX_RPC_BYTES = MAX_BLOCK_BYTES + 64 * 1024
 VALIDATION_TIMEOUT_S = 5
 WRITE_TIMEOUT_S = 20  # for one chunk; slower than 100 kbit/s counts as stuck
 WRITE_CHUNK_BYTES = 256 * 1024
+WRITE_BATCH_BYTES = 64 * 1024  # small frames are written together up to this
 READ_CHUNK_BYTES = 64 * 1024
 SESSION_WAIT_S = 5
 REOPEN_FIRST_S, REOPEN_LAST_S = 0.1, 30.0
@@ -62,6 +65,16 @@ PAYLOADS_PER_CHECKPOINT = 16
 Validator = Callable[[PeerId, bytes], Awaitable[Verdict] | Verdict]
 
 log = structlog.get_logger(__name__)
+
+
+def topic_max_bytes(topic: str) -> int:
+    """The limit of a message by topic class: 8 MiB for blocks, 1 MiB for votes and orders."""
+    return MAX_BLOCK_BYTES if topic.endswith("/blocks") else MAX_MESSAGE_BYTES
+
+
+def topic_priority(topic: str) -> Priority:
+    """Votes and proposals leave before blocks and orders."""
+    return Priority.URGENT if topic.endswith("/votes") else Priority.BULK
 
 
 class TaskStatus(Protocol):
@@ -131,10 +144,10 @@ class Gossip:
         network: Network,
         *,
         topic_prefix: str,
-        max_bytes: Callable[[str], int],
-        priority: Callable[[str], Priority],
         seed: int,
         first_seqno: int,
+        max_bytes: Callable[[str], int] = topic_max_bytes,
+        priority: Callable[[str], Priority] = topic_priority,
         parameters: Parameters | None = None,
         queue_bytes: int = QUEUE_BYTES,
         max_rpc_bytes: int = MAX_RPC_BYTES,
@@ -344,9 +357,11 @@ class Gossip:
 
     async def _serve_outbound(self, session: _Session, stream: Stream) -> None:
         """Write the queue to the stream until that fails or stalls."""
-        self._apply(PeerAdded(session.peer, stream.protocol))
-        session.added.set()
         try:
+            if self._sessions.get(session.peer) is not session:
+                return  # The peer left while the stream opened.
+            self._apply(PeerAdded(session.peer, stream.protocol))
+            session.added.set()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_outbound, stream, nursery.cancel_scope)
                 await self._write_queue(session, stream)
@@ -356,7 +371,7 @@ class Gossip:
 
     async def _write_queue(self, session: _Session, stream: Stream) -> None:
         while True:
-            frames = await session.queue.take(READ_CHUNK_BYTES)
+            frames = await session.queue.take(WRITE_BATCH_BYTES)
             for start in range(0, len(frames), WRITE_CHUNK_BYTES):
                 chunk = frames[start : start + WRITE_CHUNK_BYTES]
                 with trio.move_on_after(WRITE_TIMEOUT_S) as scope:

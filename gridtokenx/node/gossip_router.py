@@ -7,236 +7,38 @@ Source: protocols/networking.md "Gossip"; libp2p/specs pubsub/gossipsub v1.0, v1
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from enum import Enum, IntEnum
 from itertools import islice
 from random import Random
 
 from gridtokenx.node import gossip_wire as wire
+from gridtokenx.node.gossip_events import (
+    PROTOCOL_V12,
+    Deliver,
+    Effect,
+    Event,
+    Heartbeat,
+    Misbehaved,
+    Parameters,
+    Peer,
+    PeerAdded,
+    PeerRemoved,
+    Priority,
+    Publish,
+    RouterError,
+    RpcReceived,
+    Send,
+    SetDirectPeers,
+    Subscribe,
+    Unsubscribe,
+    Validated,
+    Verdict,
+    Verified,
+    Verify,
+)
+from gridtokenx.node.gossip_tables import Cached, Fanout, Flight, Flights, History, PeerState
 from gridtokenx.node.gossip_wire import Message, Prune, Rpc, WireError
 
-PROTOCOL_V12 = "/meshsub/1.2.0"
-PROTOCOL_V11 = "/meshsub/1.1.0"
-PROTOCOLS = (PROTOCOL_V12, PROTOCOL_V11)
-
-Peer = bytes  # libp2p peer id
 _ED25519_KEY_HEAD = b"\x08\x01\x12\x20"  # protobuf PublicKey: type Ed25519, 32 bytes follow
-
-
-class Verdict(Enum):
-    """What a validator says: forward it, keep silent, or blame the forwarder."""
-
-    ACCEPT = "accept"
-    IGNORE = "ignore"
-    REJECT = "reject"
-
-
-class Priority(IntEnum):
-    """Order in which a peer's outbound queue empties."""
-
-    CONTROL = 0
-    URGENT = 1  # votes and proposals
-    BULK = 2  # blocks and orders
-
-
-class RouterError(Exception):
-    """The caller broke a rule of the router, for example by publishing too large a message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """Protocol parameters and limits; times in milliseconds unless the name says otherwise."""
-
-    mesh_size: int = 6
-    mesh_low: int = 4
-    mesh_low_small_network: int = 2  # used while fewer than mesh_size peers exist
-    mesh_high: int = 12
-    gossip_size: int = 6
-    history_heartbeats: int = 5
-    gossip_heartbeats: int = 3
-    heartbeat_ms: int = 1_000
-    seen_ms: int = 120_000
-    prune_backoff_s: int = 60
-    unsubscribe_backoff_s: int = 10
-    max_backoff_s: int = 3_600  # what a remote PRUNE may ask for
-    fanout_ms: int = 60_000
-    flood_publish: bool = True
-    idontwant_bytes: int = 16 * 1024
-    idontwant_heartbeats: int = 3
-    retransmissions: int = 3  # answers to one peer's IWANT of one id
-    iwant_retry_ms: int = 500  # before another peer is asked for the same id
-    max_peers: int = 256
-    max_topics_per_peer: int = 100
-    max_ihave_per_heartbeat: int = 10  # IHAVE entries heeded, per peer
-    max_iwant_ids_per_heartbeat: int = 5_000  # ids asked of, and answered to, one peer
-    max_idontwant_ids_per_heartbeat: int = 1_000
-    max_seen: int = 100_000
-    max_asked: int = 20_000
-    max_history_bytes: int = 64 * 1024 * 1024
-    max_backoffs: int = 10_000
-    max_in_flight: int = 1_024  # messages in verification or validation, per priority
-    max_in_flight_bytes: int = 32 * 1024 * 1024
-
-
-# Events
-
-
-@dataclass(frozen=True, slots=True)
-class PeerAdded:
-    """Our stream to the peer is open. Again for a known peer: the stream was lost and reopened."""
-
-    peer: Peer
-    protocol: str
-
-
-@dataclass(frozen=True, slots=True)
-class PeerRemoved:
-    peer: Peer
-
-
-@dataclass(frozen=True, slots=True)
-class RpcReceived:
-    """One RPC from the peer, without its length prefix. Any bytes at all."""
-
-    peer: Peer
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    topic: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
-    topic: str
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    topic: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """Answer to a Verify effect; each must be answered, or its message stays in flight."""
-
-    token: int
-    ok: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Validated:
-    """Answer to a Deliver effect; each must be answered, or its message stays in flight."""
-
-    message_id: bytes
-    verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """Due every `heartbeat_ms`."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetDirectPeers:
-    peers: tuple[Peer, ...]
-
-
-Event = (
-    PeerAdded
-    | PeerRemoved
-    | RpcReceived
-    | Subscribe
-    | Unsubscribe
-    | Publish
-    | Verified
-    | Validated
-    | Heartbeat
-    | SetDirectPeers
-)
-
-
-# Effects
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Write `frame` (length prefix included, shared by all peers of a message) to the peer."""
-
-    peer: Peer
-    frame: bytes
-    priority: Priority
-
-
-@dataclass(frozen=True, slots=True)
-class Verify:
-    """Check the Ed25519 signature and answer with Verified(token, ok)."""
-
-    token: int
-    public_key: bytes
-    signed: bytes
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """Validate a new message, signature already checked, and answer with Validated."""
-
-    message_id: bytes
-    topic: str
-    forwarder: Peer
-    author: Peer
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Misbehaved:
-    """The peer broke the protocol; `drop_stream`: what it sends next cannot be trusted either."""
-
-    peer: Peer
-    reason: str
-    drop_stream: bool
-
-
-Effect = Send | Verify | Deliver | Misbehaved
-
-
-@dataclass(slots=True)
-class _PeerState:
-    protocol: str
-    topics: dict[str, int] = field(default_factory=dict)  # -> when it subscribed, ms
-    dont_send: dict[bytes, int] = field(default_factory=dict)  # message id -> expiry, ms
-    counters: Counter[str] = field(default_factory=Counter)
-    # Since the last heartbeat:
-    ihave_received: int = 0
-    ids_asked: int = 0
-    ids_answered: int = 0
-    idontwant_received: int = 0
-
-
-@dataclass(slots=True)
-class _InFlight:
-    """A message between arrival and verdict; `senders` are owed no copy and share the blame."""
-
-    message: Message
-    priority: Priority
-    senders: dict[Peer, None]
-
-
-@dataclass(slots=True)
-class _Cached:
-    frame: bytes
-    topic: str
-    priority: Priority
-    answered: dict[Peer, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Fanout:
-    peers: dict[Peer, int]  # -> when it was chosen, ms
-    published_ms: int
 
 
 class Router:
@@ -244,8 +46,7 @@ class Router:
 
     `sign` is the node's Ed25519 signature; `public_key_of` gives the 32-byte key inlined in a peer
     id, or None; `max_bytes` and `priority` classify a topic; `first_seqno` must grow across
-    restarts (time in nanoseconds does). Dicts serve as ordered sets: their order, unlike that of
-    sets, does not depend on the hash seed, so equal events give equal effects.
+    restarts (time in nanoseconds does). Equal events and seed give equal effects.
     """
 
     def __init__(
@@ -272,21 +73,16 @@ class Router:
         self._priority = priority
         self._random = Random(seed)
         self._next_seqno = first_seqno
-        self._peers: dict[Peer, _PeerState] = {}
+        self._peers: dict[Peer, PeerState] = {}
         self._direct: dict[Peer, None] = {}
         self._mesh: dict[str, dict[Peer, int]] = {}  # -> when it joined, ms
-        self._fanout: dict[str, _Fanout] = {}
+        self._fanout: dict[str, Fanout] = {}
         self._backoff: dict[tuple[str, Peer], int] = {}  # -> until, ms
         self._seen: dict[bytes, int] = {}  # message id -> expiry, ms; oldest first
         self._asked: dict[bytes, tuple[int, dict[Peer, None]]] = {}  # id -> last asked ms, whom
-        self._history: list[dict[bytes, _Cached]] = [{}]  # newest window first
-        self._history_bytes = 0
-        self._unverified: dict[int, _InFlight] = {}
-        self._unverified_ids: dict[bytes, list[int]] = {}
-        self._validating: dict[bytes, _InFlight] = {}
-        self._in_flight: Counter[Priority] = Counter()
-        self._in_flight_bytes: Counter[Priority] = Counter()
-        self._next_token = 0
+        limits = self.parameters
+        self._history = History(limits.history_heartbeats, limits.max_history_bytes)
+        self._flights = Flights(limits.max_in_flight, limits.max_in_flight_bytes)
         self._now = 0
         self._out: list[Effect] = []
 
@@ -315,9 +111,9 @@ class Router:
             "backoff": len(self._backoff),
             "seen": len(self._seen),
             "asked": len(self._asked),
-            "history_bytes": self._history_bytes,
-            "in_flight": len(self._unverified) + len(self._validating),
-            "in_flight_bytes": sum(self._in_flight_bytes.values()),
+            "history_bytes": self._history.bytes,
+            "in_flight": len(self._flights),
+            "in_flight_bytes": self._flights.bytes,
         }
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
@@ -366,7 +162,7 @@ class Router:
             if len(self._peers) >= self.parameters.max_peers:
                 self.counters["peer_refused"] += 1
                 return
-            self._peers[peer] = state = _PeerState(protocol)
+            self._peers[peer] = state = PeerState(protocol)
         state.protocol = protocol
         hello = Rpc(subscriptions=[(True, topic) for topic in self.subscriptions])
         # A GRAFT may have been lost with the old stream; a second one changes nothing.
@@ -460,7 +256,7 @@ class Router:
             self._on_message(peer, message)
         self._on_control(peer, state, rpc)
 
-    def _on_subscription(self, peer: Peer, state: _PeerState, on: bool, topic: str) -> None:
+    def _on_subscription(self, peer: Peer, state: PeerState, on: bool, topic: str) -> None:
         if not on:
             state.topics.pop(topic, None)
             self._mesh.get(topic, {}).pop(peer, None)
@@ -475,7 +271,7 @@ class Router:
         else:
             state.topics.setdefault(topic, self._now)
 
-    def _on_control(self, peer: Peer, state: _PeerState, rpc: Rpc) -> None:
+    def _on_control(self, peer: Peer, state: PeerState, rpc: Rpc) -> None:
         answer = Rpc()
         for topic in rpc.graft:
             self._on_graft(peer, topic, answer)
@@ -514,7 +310,7 @@ class Router:
         self._back_off(prune.topic, peer, prune.backoff_s or self.parameters.prune_backoff_s)
 
     def _on_ihave(
-        self, peer: Peer, state: _PeerState, topic: str, ids: list[bytes], answer: Rpc
+        self, peer: Peer, state: PeerState, topic: str, ids: list[bytes], answer: Rpc
     ) -> None:
         state.ihave_received += 1
         if state.ihave_received > self.parameters.max_ihave_per_heartbeat:
@@ -532,7 +328,7 @@ class Router:
 
     def _is_wanted(self, message_id: bytes, peer: Peer) -> bool:
         """Whether to ask `peer`: each peer once an id, and not while another may be answering."""
-        if self._is_known(message_id) or message_id in self._unverified_ids:
+        if self._is_known(message_id) or self._flights.is_unverified(message_id):
             return False
         asked_ms, whom = self._asked.get(message_id, (-self.parameters.iwant_retry_ms, {}))
         return peer not in whom and self._now - asked_ms >= self.parameters.iwant_retry_ms
@@ -544,13 +340,13 @@ class Router:
         if len(self._asked) > self.parameters.max_asked:
             del self._asked[next(iter(self._asked))]
 
-    def _on_iwant(self, peer: Peer, state: _PeerState, ids: list[bytes]) -> None:
+    def _on_iwant(self, peer: Peer, state: PeerState, ids: list[bytes]) -> None:
         for message_id in ids:
             state.ids_answered += 1
             if state.ids_answered > self.parameters.max_iwant_ids_per_heartbeat:
                 self._count(peer, "iwant_over_limit")
                 return
-            cached = next((w[message_id] for w in self._history if message_id in w), None)
+            cached = self._history.find(message_id)
             if cached is None:
                 continue
             times = cached.answered.get(peer, 0)
@@ -561,7 +357,7 @@ class Router:
             self.counters["iwant_ids_answered"] += 1
             self._out.append(Send(peer, cached.frame, cached.priority))
 
-    def _on_idontwant(self, peer: Peer, state: _PeerState, ids: list[bytes]) -> None:
+    def _on_idontwant(self, peer: Peer, state: PeerState, ids: list[bytes]) -> None:
         room = self.parameters.max_idontwant_ids_per_heartbeat - state.idontwant_received
         if len(ids) > room:
             self._count(peer, "idontwant_over_limit")
@@ -573,7 +369,8 @@ class Router:
     # Messages
 
     def _is_known(self, message_id: bytes) -> bool:
-        return self._seen.get(message_id, -1) >= self._now
+        is_seen = self._seen.get(message_id, -1) >= self._now
+        return is_seen or message_id in self._flights.validating
 
     def _on_message(self, peer: Peer, message: Message) -> None:
         topic, message_id = message.topic, message.id
@@ -585,46 +382,23 @@ class Router:
             self._blame(peer, "oversize", drop_stream=True)
         elif self._is_known(message_id):
             self._count(peer, "duplicate")
-            if message_id in self._validating:
-                self._validating[message_id].senders[peer] = None
-        elif not self._joins_unverified(peer, message):
+            if message_id in self._flights.validating:
+                self._flights.validating[message_id].senders[peer] = None
+        elif self._flights.join(peer, message):
+            self._count(peer, "duplicate")
+        else:
             self._start_verification(peer, message)
-
-    def _joins_unverified(self, peer: Peer, message: Message) -> bool:
-        """Whether this copy need not be verified by itself.
-
-        A copy with the same id but other bytes may be the true one and the first a forgery that
-        was meant to shut it out; so both are verified, at most one unlike copy from each peer.
-        """
-        flights = [self._unverified[token] for token in self._unverified_ids.get(message.id, ())]
-        same = next((f for f in flights if f.message.raw == message.raw), None)
-        if same is not None:
-            same.senders[peer] = None
-        elif not any(peer in flight.senders for flight in flights):
-            return False
-        self._count(peer, "duplicate")
-        return True
 
     def _start_verification(self, peer: Peer, message: Message) -> None:
         public_key = self._signer_key(message)
         if public_key is None:
             self._blame(peer, "invalid_signature")
             return
-        priority = self._priority(message.topic)
-        size = len(message.raw)
-        if (
-            self._in_flight[priority] >= self.parameters.max_in_flight
-            or self._in_flight_bytes[priority] + size > self.parameters.max_in_flight_bytes
-        ):
+        token = self._flights.begin(peer, message, self._priority(message.topic))
+        if token is None:
             # Not marked as seen: an IHAVE offers it again when there is room.
             self.counters["overload_ignored"] += 1
             return
-        self._in_flight[priority] += 1
-        self._in_flight_bytes[priority] += size
-        token = self._next_token
-        self._next_token += 1
-        self._unverified[token] = _InFlight(message, priority, {peer: None})
-        self._unverified_ids.setdefault(message.id, []).append(token)
         self._out.append(Verify(token, public_key, message.signed(), message.signature))
 
     def _signer_key(self, message: Message) -> bytes | None:
@@ -638,21 +412,13 @@ class Router:
             return None
         return public_key
 
-    def _release(self, flight: _InFlight) -> None:
-        self._in_flight[flight.priority] -= 1
-        self._in_flight_bytes[flight.priority] -= len(flight.message.raw)
-
     def _on_verified(self, token: int, ok: bool) -> None:
-        flight = self._unverified.pop(token, None)
+        flight = self._flights.take_unverified(token)
         if flight is None:
             raise RouterError(f"no verification {token} is open")
         message = flight.message
-        tokens = self._unverified_ids[message.id]
-        tokens.remove(token)
-        if not tokens:
-            del self._unverified_ids[message.id]
         if not ok or self._is_known(message.id):
-            self._release(flight)
+            self._flights.release(flight)
             for peer in flight.senders:
                 if ok:
                     self._count(peer, "duplicate")
@@ -661,7 +427,7 @@ class Router:
             return
         self._mark_seen(message.id)
         self._asked.pop(message.id, None)
-        self._validating[message.id] = flight
+        self._flights.validating[message.id] = flight
         self._announce_dont_want(flight)
         forwarder = next(iter(flight.senders))
         self._out.append(
@@ -674,7 +440,7 @@ class Router:
         if len(self._seen) > self.parameters.max_seen:
             del self._seen[next(iter(self._seen))]
 
-    def _announce_dont_want(self, flight: _InFlight) -> None:
+    def _announce_dont_want(self, flight: Flight) -> None:
         """Spare the mesh its copies of a large message, as soon as ours is known to be genuine."""
         message = flight.message
         if len(message.data) < self.parameters.idontwant_bytes:
@@ -686,10 +452,10 @@ class Router:
                 self._out.append(Send(peer, frame, Priority.CONTROL))
 
     def _on_validated(self, message_id: bytes, verdict: Verdict) -> None:
-        flight = self._validating.pop(message_id, None)
+        flight = self._flights.validating.pop(message_id, None)
         if flight is None:
             raise RouterError("no validation of that message is open")
-        self._release(flight)
+        self._flights.release(flight)
         self.counters[f"validated_{verdict.value}"] += 1
         if verdict is Verdict.REJECT:
             for peer in flight.senders:
@@ -697,7 +463,7 @@ class Router:
         elif verdict is Verdict.ACCEPT:
             message = flight.message
             frame = wire.encode_publish_frame(message.raw)
-            self._remember(message_id, _Cached(frame, message.topic, flight.priority))
+            self._history.remember(message_id, Cached(frame, message.topic, flight.priority))
             for peer in self._receivers(message.topic):
                 if peer in flight.senders or peer == message.author:
                     continue
@@ -730,7 +496,7 @@ class Router:
         message_id = self._peer_id + seqno
         priority = self._priority(topic)
         self._mark_seen(message_id)
-        self._remember(message_id, _Cached(frame, topic, priority))
+        self._history.remember(message_id, Cached(frame, topic, priority))
         self.counters["published"] += 1
         if topic not in self.subscriptions:
             self._refresh_fanout(topic)
@@ -740,14 +506,6 @@ class Router:
             receivers.update(dict.fromkeys(self._subscribed(topic), self._now))
         for peer in receivers:
             self._out.append(Send(peer, frame, priority))
-
-    def _remember(self, message_id: bytes, cached: _Cached) -> None:
-        """Keep a message for IWANT; over the byte limit the oldest go first."""
-        self._history[0][message_id] = cached
-        self._history_bytes += len(cached.frame)
-        for window in reversed(self._history):
-            while window and self._history_bytes > self.parameters.max_history_bytes:
-                self._history_bytes -= len(window.pop(next(iter(window))).frame)
 
     # Heartbeat
 
@@ -765,18 +523,12 @@ class Router:
             self._offer_history(topic, control)
         for peer, rpc in control.items():
             self._send_rpc(peer, rpc)
-        self._history.insert(0, {})
-        for window in self._history[self.parameters.history_heartbeats :]:
-            self._history_bytes -= sum(len(cached.frame) for cached in window.values())
-        del self._history[self.parameters.history_heartbeats :]
+        self._history.shift()
 
     def _expire(self) -> None:
         now = self._now
         for state in self._peers.values():
-            state.ihave_received = state.ids_asked = 0
-            state.ids_answered = state.idontwant_received = 0
-            if state.dont_send:
-                state.dont_send = {i: t for i, t in state.dont_send.items() if t > now}
+            state.begin_heartbeat(now)
         slack = self.parameters.heartbeat_ms
         self._backoff = {k: until for k, until in self._backoff.items() if until + slack > now}
         while self._seen and self._seen[next(iter(self._seen))] < now:
@@ -799,7 +551,7 @@ class Router:
                 self._prune(topic, peer, control.setdefault(peer, Rpc()))
 
     def _refresh_fanout(self, topic: str) -> None:
-        fanout = self._fanout.setdefault(topic, _Fanout({}, self._now))
+        fanout = self._fanout.setdefault(topic, Fanout({}, self._now))
         missing = self.parameters.mesh_size - len(fanout.peers)
         pool = [
             peer
@@ -814,8 +566,7 @@ class Router:
         These are some of the subscribed ones outside the mesh and, beyond the specification, all
         that joined just now: what was forwarded before they did, nobody would offer them again.
         """
-        windows = self._history[: self.parameters.gossip_heartbeats]
-        ids = [i for window in windows for i, cached in window.items() if cached.topic == topic]
+        ids = self._history.ids(topic, self.parameters.gossip_heartbeats)
         if not ids:
             return
         served = self._receivers(topic)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.gossip_router import PROTOCOLS, Parameters, Priority, Verdict
+from gridtokenx.node.gossip_events import PROTOCOLS, Parameters, Verdict
 from gridtokenx.node.network import Network, NetworkSettings, PeerId, Stream, open_network
 
 PREFIX = "/gridtokenx/test/"
@@ -35,14 +35,6 @@ class Node:
         self.gossip.subscribe(topic, receive)
 
 
-def max_bytes(topic: str) -> int:
-    return 8 << 20 if topic == BLOCKS else 1 << 20
-
-
-def priority(topic: str) -> Priority:
-    return Priority.URGENT if topic == VOTES else Priority.BULK
-
-
 def settings(number: int) -> NetworkSettings:
     return NetworkSettings(number.to_bytes(32, "big"), ("/ip4/127.0.0.1/tcp/0",))
 
@@ -53,8 +45,6 @@ async def open_node(number: int, **options: int) -> AsyncIterator[Node]:
         gossip = Gossip(
             network,
             topic_prefix=PREFIX,
-            max_bytes=max_bytes,
-            priority=priority,
             seed=number,
             first_seqno=time.time_ns(),
             parameters=FAST,

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridtokenx.node import gossip_wire as wire
-from gridtokenx.node.gossip_router import (
+from gridtokenx.node.gossip_events import (
     PROTOCOL_V12,
     Deliver,
     Heartbeat,
@@ -12,7 +12,6 @@ from gridtokenx.node.gossip_router import (
     PeerAdded,
     PeerRemoved,
     Priority,
-    Router,
     RpcReceived,
     Subscribe,
     Validated,
@@ -20,6 +19,7 @@ from gridtokenx.node.gossip_router import (
     Verified,
     Verify,
 )
+from gridtokenx.node.gossip_router import Router
 from gridtokenx.node.gossip_wire import FrameBuffer, Prune, Rpc, WireError
 
 PREFIX = "/gridtokenx/"

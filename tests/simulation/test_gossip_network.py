@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from gridtokenx.node import gossip_wire as wire
-from gridtokenx.node.gossip_router import (
+from gridtokenx.node.gossip_events import (
     PROTOCOL_V12,
     Deliver,
     Event,
@@ -20,7 +20,6 @@ from gridtokenx.node.gossip_router import (
     PeerRemoved,
     Priority,
     Publish,
-    Router,
     RpcReceived,
     Send,
     SetDirectPeers,
@@ -30,6 +29,7 @@ from gridtokenx.node.gossip_router import (
     Verified,
     Verify,
 )
+from gridtokenx.node.gossip_router import Router
 from gridtokenx.node.gossip_wire import FrameBuffer
 from gridtokenx.primitives import crypto
 

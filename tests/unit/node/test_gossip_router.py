@@ -3,7 +3,7 @@
 import pytest
 
 from gridtokenx.node import gossip_wire as wire
-from gridtokenx.node.gossip_router import (
+from gridtokenx.node.gossip_events import (
     PROTOCOL_V11,
     PROTOCOL_V12,
     Deliver,
@@ -14,7 +14,6 @@ from gridtokenx.node.gossip_router import (
     PeerRemoved,
     Priority,
     Publish,
-    Router,
     RouterError,
     RpcReceived,
     Send,
@@ -26,6 +25,7 @@ from gridtokenx.node.gossip_router import (
     Verified,
     Verify,
 )
+from gridtokenx.node.gossip_router import Router
 from gridtokenx.node.gossip_wire import FrameBuffer, Prune, Rpc
 from gridtokenx.primitives import crypto
 

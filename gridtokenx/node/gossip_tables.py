@@ -1,0 +1,154 @@
+"""The gossip router's tables: bounded, ordered, and free of any rule of the protocol.
+
+Dicts serve as ordered sets: their order, unlike that of sets, does not depend on the hash seed.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from gridtokenx.node.gossip_events import Peer, Priority
+from gridtokenx.node.gossip_wire import Message
+
+
+@dataclass(slots=True)
+class PeerState:
+    """What is known of a peer, and what it did since the last heartbeat."""
+
+    protocol: str
+    topics: dict[str, int] = field(default_factory=dict)  # -> when it subscribed, ms
+    dont_send: dict[bytes, int] = field(default_factory=dict)  # message id -> expiry, ms
+    counters: Counter[str] = field(default_factory=Counter)
+    ihave_received: int = 0
+    ids_asked: int = 0
+    ids_answered: int = 0
+    idontwant_received: int = 0
+
+    def begin_heartbeat(self, now_ms: int) -> None:
+        """Start counting anew and drop expired IDONTWANT ids."""
+        self.ihave_received = self.ids_asked = 0
+        self.ids_answered = self.idontwant_received = 0
+        if self.dont_send:
+            self.dont_send = {i: t for i, t in self.dont_send.items() if t > now_ms}
+
+
+@dataclass(slots=True)
+class Fanout:
+    """Peers for a topic that we publish to without being subscribed."""
+
+    peers: dict[Peer, int]  # -> when it was chosen, ms
+    published_ms: int
+
+
+@dataclass(slots=True)
+class Cached:
+    """An accepted message ready to be sent again; `answered` counts IWANTs by peer."""
+
+    frame: bytes
+    topic: str
+    priority: Priority
+    answered: dict[Peer, int] = field(default_factory=dict)
+
+
+class History:
+    """Messages of the last heartbeats, newest window first, bounded by bytes."""
+
+    def __init__(self, windows: int, max_bytes: int) -> None:
+        self.bytes = 0
+        self._max_bytes = max_bytes
+        self._windows: list[dict[bytes, Cached]] = [{} for _ in range(windows)]
+
+    def remember(self, message_id: bytes, cached: Cached) -> None:
+        """Keep a message; over the byte limit the oldest go first."""
+        self._windows[0][message_id] = cached
+        self.bytes += len(cached.frame)
+        for window in reversed(self._windows):
+            while window and self.bytes > self._max_bytes:
+                self.bytes -= len(window.pop(next(iter(window))).frame)
+
+    def find(self, message_id: bytes) -> Cached | None:
+        return next((w[message_id] for w in self._windows if message_id in w), None)
+
+    def ids(self, topic: str, windows: int) -> list[bytes]:
+        """Ids of the topic's messages in the newest windows."""
+        newest = self._windows[:windows]
+        return [i for window in newest for i, cached in window.items() if cached.topic == topic]
+
+    def shift(self) -> None:
+        """Open a new window and drop the oldest."""
+        self._windows.insert(0, {})
+        self.bytes -= sum(len(cached.frame) for cached in self._windows.pop().values())
+
+
+@dataclass(slots=True)
+class Flight:
+    """A message between arrival and verdict; `senders` are owed no copy and share the blame."""
+
+    message: Message
+    priority: Priority
+    senders: dict[Peer, None]
+
+
+class Flights:
+    """Messages in verification, by token, and in validation, by id; bounded for each priority."""
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self.validating: dict[bytes, Flight] = {}
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._messages: Counter[Priority] = Counter()
+        self._bytes: Counter[Priority] = Counter()
+        self._unverified: dict[int, Flight] = {}
+        self._tokens: dict[bytes, list[int]] = {}  # message id -> tokens of unlike copies
+        self._next_token = 0
+
+    def __len__(self) -> int:
+        return len(self._unverified) + len(self.validating)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._bytes.values())
+
+    def is_unverified(self, message_id: bytes) -> bool:
+        return message_id in self._tokens
+
+    def join(self, peer: Peer, message: Message) -> bool:
+        """Whether this copy need not be verified by itself.
+
+        A copy with the same id but other bytes may be the true one and the first a forgery that
+        was meant to shut it out; so both are verified, at most one unlike copy from each peer.
+        """
+        flights = [self._unverified[token] for token in self._tokens.get(message.id, ())]
+        same = next((f for f in flights if f.message.raw == message.raw), None)
+        if same is None:
+            return any(peer in flight.senders for flight in flights)
+        same.senders[peer] = None
+        return True
+
+    def begin(self, peer: Peer, message: Message, priority: Priority) -> int | None:
+        """Take a message in for verification; return its token, None when there is no room."""
+        size = len(message.raw)
+        full = self._messages[priority] >= self._max_messages
+        if full or self._bytes[priority] + size > self._max_bytes:
+            return None
+        self._messages[priority] += 1
+        self._bytes[priority] += size
+        token = self._next_token
+        self._next_token += 1
+        self._unverified[token] = Flight(message, priority, {peer: None})
+        self._tokens.setdefault(message.id, []).append(token)
+        return token
+
+    def take_unverified(self, token: int) -> Flight | None:
+        """Remove a message from verification; it stays counted until `release`."""
+        flight = self._unverified.pop(token, None)
+        if flight is not None:
+            tokens = self._tokens[flight.message.id]
+            tokens.remove(token)
+            if not tokens:
+                del self._tokens[flight.message.id]
+        return flight
+
+    def release(self, flight: Flight) -> None:
+        """Give back the room of a message that is in neither table any more."""
+        self._messages[flight.priority] -= 1
+        self._bytes[flight.priority] -= len(flight.message.raw)
