@@ -1,0 +1,436 @@
+"""A node's user: build, sign and submit transactions and read answers over JSON-RPC.
+
+Synchronous, for the CLI, scripts and tests. Keys stay here: a node gets signed transactions only.
+A node's answers are its word; `proof` checks one against the validators' signatures.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from gridtokenx.chain.block import Header
+from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
+from gridtokenx.chain.state_tree import StateProof, verify_state_proof
+from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
+from gridtokenx.consensus.certificates import check_quorum_certificate
+from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.ledger.model import ACCOUNTS, Account
+from gridtokenx.primitives.codec import decode
+from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import format_kwh
+from gridtokenx.primitives.types import format_address
+from gridtokenx.trading.model import PlaceOrder, Side, Source
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+MAX_SEND = 500
+MAX_RPC_BATCH = 50
+POLL_S = 0.2
+
+
+class RpcError(Exception):
+    """A node's refusal: its code, stable `reason`, sentence, and what to do about it."""
+
+    def __init__(
+        self,
+        code: int,
+        reason: str,
+        message: str,
+        hint: str = "",
+        *,
+        retryable: bool = False,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(f"{reason} ({code}): {message}")
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.hint = hint
+        self.retryable = retryable
+        self.details = details or {}
+
+    @classmethod
+    def of(cls, error: dict[str, Any]) -> RpcError:
+        """From a JSON-RPC error object."""
+        data = error.get("data") or {}
+        return cls(
+            int(error["code"]),
+            str(data.get("reason", "")),
+            str(error.get("message", "")),
+            str(data.get("hint", "")),
+            retryable=bool(data.get("retryable", False)),
+            details=data.get("details"),
+        )
+
+
+class NodeUnreachable(Exception):  # noqa: N818 - a state of the world, said as such
+    """No node answers at `url`; the text says how to start one."""
+
+    def __init__(self, url: str, detail: str) -> None:
+        super().__init__(
+            f"no node answers at {url} ({detail}). Start one with `gridtokenx start`, a whole "
+            "network with `gridtokenx cluster up`, or name another with --rpc URL"
+        )
+        self.url = url
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenAccount:
+    """An account as of a block that more than two thirds of the validators signed.
+
+    `account` is None where the chain proves that the address holds nothing.
+    """
+
+    chain: str
+    address: bytes
+    header: Header
+    account: Account | None
+
+
+class Client:
+    """One node's API. Not for use by two threads at a time. Close it, or use it in `with`."""
+
+    def __init__(
+        self, url: str = DEFAULT_URL, timeout_s: float = 10.0, *, genesis: Genesis | None = None
+    ) -> None:
+        """`genesis` pins the network; without it the node's own word about it is taken."""
+        import httpx  # Late: `--help` must not pay for it.
+
+        self.url = url.rstrip("/")
+        self.timeout_s = timeout_s
+        self._genesis = genesis
+        self._http = httpx.Client(timeout=timeout_s, trust_env=False)
+        self._next_id = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # Calls
+
+    def call(self, method: str, **params: Any) -> Any:
+        """The result of one method. Parameters that are None are left out.
+
+        Errors: RpcError, NodeUnreachable.
+        """
+        answer = self._post(self._request(method, params))
+        if "error" in answer:
+            raise RpcError.of(answer["error"])
+        return answer["result"]
+
+    def call_many(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[Any | RpcError]:
+        """Results of several calls in their order, in as few requests as the batch limit allows."""
+        results: list[Any | RpcError] = []
+        for start in range(0, len(calls), MAX_RPC_BATCH):
+            requests = [self._request(*one) for one in calls[start : start + MAX_RPC_BATCH]]
+            answers = self._post(requests)
+            if isinstance(answers, dict):
+                raise RpcError.of(answers["error"])
+            by_id = {answer["id"]: answer for answer in answers}
+            for request in requests:
+                answer = by_id[request["id"]]
+                failed = "error" in answer
+                results.append(RpcError.of(answer["error"]) if failed else answer["result"])
+        return results
+
+    # The chain
+
+    def status(self) -> dict[str, Any]:
+        """Node, network and every followed chain."""
+        return self._object("chain_getStatus")
+
+    def heads(self) -> dict[str, dict[str, Any]]:
+        """By chain: the newest block's height (text), hash, times and state root."""
+        return {row["chain"]: row["head"] for row in self.status()["chains"]}
+
+    def head(self, chain: str | None = None) -> dict[str, Any]:
+        """The newest block of a chain."""
+        return self._object("chain_getHead", chain=chain)
+
+    def block(
+        self, block: int | str, chain: str | None = None, *, full: bool = False
+    ) -> dict[str, Any]:
+        """A block by height or by hash (hex); `full` with transaction bodies."""
+        return self._object("chain_getBlock", block=str(block), chain=chain, full=full)
+
+    def genesis(self) -> Genesis:
+        """The pinned genesis, or the node's."""
+        if self._genesis is None:
+            self._genesis = load_genesis(json.dumps(self._object("chain_getGenesis")["genesis"]))
+        return self._genesis
+
+    def spec(self, chain: str) -> ChainSpec:
+        """A chain's derived rules: chain id, validators."""
+        return self.genesis().chain(chain)
+
+    def validators(self, chain: str | None = None) -> dict[str, Any]:
+        """The validator set of a chain."""
+        return self._object("chain_getValidators", chain=chain)
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Peers of the node."""
+        return list(self._object("net_getPeers")["items"])
+
+    # Accounts
+
+    def nonce(self, address: bytes, chain: str, *, pending: bool = True) -> int:
+        """The nonce the account's next transaction needs."""
+        answer = self._object(
+            "account_getNonce", address=format_address(address), chain=chain, pending=pending
+        )
+        return int(answer["nonce"])
+
+    def account(self, address: bytes, chain: str | None = None) -> dict[str, Any]:
+        """What an account holds and owns on all followed chains, with totals."""
+        return self._object("account_get", address=format_address(address), chain=chain)
+
+    def balance(self, address: bytes, chain: str | None = None) -> dict[str, Any]:
+        """What an account holds on all followed chains, with totals."""
+        return self._object("account_getBalance", address=format_address(address), chain=chain)
+
+    def proof(self, address: bytes, chain: str) -> ProvenAccount:
+        """An account's state, checked here: certificate, header, state proof.
+
+        Trusts the genesis this client was made with. Errors: RpcError PROOF_UNAVAILABLE when the
+        node cannot prove it now; Rejected INVALID_CERTIFICATE or INVALID_BLOCK when it lies.
+        """
+        document = self._object("account_getProof", address=format_address(address), chain=chain)
+        return check_account_proof(document, self.spec(chain), address)
+
+    # Transactions
+
+    def send(self, transaction: Transaction) -> str:
+        """Submit; the transaction id in hex once the node has admitted it. Errors: RpcError."""
+        return str(self._object("tx_send", transaction=transaction.encoded.hex())["tx_id"])
+
+    def send_many(self, transactions: Sequence[Transaction]) -> list[RpcError | None]:
+        """Submit in order, many a request; per transaction None or why it was refused."""
+        outcomes: list[RpcError | None] = []
+        for start in range(0, len(transactions), MAX_SEND):
+            part = transactions[start : start + MAX_SEND]
+            answer = self._object("tx_sendBatch", transactions=[one.encoded.hex() for one in part])
+            for row in answer["results"]:
+                outcomes.append(None if row["error"] is None else RpcError.of(row["error"]))
+        return outcomes
+
+    def transaction(self, transaction_id: str) -> dict[str, Any]:
+        """An included or waiting transaction."""
+        return self._object("tx_get", id=transaction_id)
+
+    def transaction_status(self, transaction_id: str) -> dict[str, Any]:
+        """`status`: pending, queued, finalized, rejected (with `error`) or unknown."""
+        return self._object("tx_getStatus", id=transaction_id)
+
+    def wait_for(
+        self,
+        transaction_ids: Iterable[str],
+        until: Literal["included", "finalized"] = "finalized",
+        timeout_s: float = 30.0,
+    ) -> list[dict[str, Any]]:
+        """Wait until all are in a block, which is final here; their statuses in order.
+
+        Errors: RpcError of the first that is rejected; RpcError NOT_FINALIZED_YET at the timeout.
+        """
+        order = list(transaction_ids)
+        done: dict[str, dict[str, Any]] = {}
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left = [one for one in order if one not in done]
+            for start in range(0, len(left), MAX_SEND):
+                self._collect_final(left[start : start + MAX_SEND], done)
+            missing = len(set(order)) - len(done)
+            if not missing:
+                return [done[one] for one in order]
+            if time.monotonic() >= deadline:
+                code = ErrorCode.NOT_FINALIZED_YET
+                detail = f"{missing} of {len(order)} transactions not {until} in {timeout_s:g} s"
+                hint = f"ask again: gridtokenx tx status {left[0]}"
+                raise RpcError(code, code.reason, detail, hint, retryable=True)
+            time.sleep(POLL_S)
+
+    # The market
+
+    def orders(self, **filters: Any) -> dict[str, Any]:
+        """A page of orders; filters as in `energy_getOrders`."""
+        return self._object("energy_getOrders", **filters)
+
+    def order(self, order_id: str, chain: str | None = None) -> dict[str, Any]:
+        """An order and what became of it."""
+        return self._object("energy_getOrder", id=order_id, chain=chain)
+
+    def order_book(self, zone: str, *, depth: int | None = None) -> dict[str, Any]:
+        """Price levels of a substation, zone or region."""
+        return self._object("energy_getOrderBook", zone=zone, depth=depth)
+
+    def trades(self, **filters: Any) -> dict[str, Any]:
+        """A page of trades; filters as in `energy_getTrades`."""
+        return self._object("energy_getTrades", **filters)
+
+    def trade(self, trade_id: str, chain: str | None = None) -> dict[str, Any]:
+        """A trade and its settlement."""
+        return self._object("energy_getTrade", id=trade_id, chain=chain)
+
+    def stats(self, chain: str | None = None) -> dict[str, Any]:
+        """Sums of trading by chain and over all chains."""
+        return self._object("energy_getStats", chain=chain)
+
+    def market(self, chain: str | None = None) -> dict[str, Any]:
+        """Units, slots and the price band now."""
+        return self._object("energy_getMarket", chain=chain)
+
+    def grid(self, chain: str | None = None) -> dict[str, Any]:
+        """Regions and substations."""
+        return self._object("grid_getStatus", chain=chain)
+
+    def build_order(
+        self,
+        key: SigningKey,
+        *,
+        side: Side,
+        energy_wh: int,
+        limit_mthb: int,
+        location: str,
+        source: Source,
+        expires_hours: int = 24,
+        require: bool = False,
+        nonce: int | None = None,
+    ) -> Transaction:
+        """A signed order for the caller's meter at `location`, in every slot until it expires.
+
+        The node works out meter, slots and nonce; what is signed is checked against what was asked.
+        Units: Wh, mTHB/kWh. Errors: RpcError; Rejected MALFORMED_TX if the node answers with
+        another order.
+        """
+        answer = self._object(
+            "energy_prepareOrder",
+            trader=format_address(key.public_key),
+            order_type=side.name.lower(),
+            energy_amount=format_kwh(energy_wh),
+            price_per_kwh=str(limit_mthb),
+            energy_source=source.value,
+            grid_location=location,
+            expiration_hours=str(expires_hours),
+            require=require,
+        )
+        terms = decode(PlaceOrder, bytes.fromhex(answer["payload"]))
+        asked = (side, energy_wh, limit_mthb, location, source, require)
+        got = (
+            *(terms.side, terms.energy_wh, terms.limit_mthb),
+            *(terms.location, terms.source, terms.require),
+        )
+        if asked != got:
+            detail = f"the node prepared another order than asked: {got}, not {asked}"
+            raise Rejected(ErrorCode.MALFORMED_TX, detail)
+        number = int(answer["nonce"]) if nonce is None else nonce
+        return self.sign(key, answer["chain"], terms, number)
+
+    def sign(
+        self, key: SigningKey, chain: str, payload: Payload, nonce: int | None = None
+    ) -> Transaction:
+        """A transaction for a chain; the nonce is asked for when it is not given."""
+        if nonce is None:
+            nonce = self.nonce(key.public_key, chain)
+        return sign_transaction(key, self.spec(chain).chain_id, nonce, payload)
+
+    # Below the methods
+
+    def _object(self, method: str, **params: Any) -> dict[str, Any]:
+        result: dict[str, Any] = self.call(method, **params)
+        return result
+
+    def _collect_final(self, ids: list[str], done: dict[str, dict[str, Any]]) -> None:
+        for row in self._object("tx_getStatuses", ids=ids)["items"]:
+            if row["status"] == "rejected":
+                raise RpcError.of(row["error"])
+            if row["status"] in ("included", "finalized"):
+                done[row["tx_id"]] = row
+
+    def _request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        self._next_id += 1
+        given = {name: _plain(value) for name, value in params.items() if value is not None}
+        return {"jsonrpc": "2.0", "id": self._next_id, "method": method, "params": given}
+
+    def _post(self, body: Any) -> Any:
+        """One request, again while the node says "slow down" and time is left."""
+        import httpx
+
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            try:
+                response = self._http.post(f"{self.url}/rpc", json=body)
+            except httpx.HTTPError as error:
+                raise NodeUnreachable(self.url, _because(error)) from None
+            wait_s = _retry_after_s(response)
+            if wait_s is None or time.monotonic() + wait_s > deadline:
+                break
+            time.sleep(wait_s)
+        try:
+            return response.json()
+        except ValueError:
+            detail = f"HTTP {response.status_code} without JSON; is this a GridTokenX node?"
+            raise NodeUnreachable(self.url, detail) from None
+
+
+def check_account_proof(document: dict[str, Any], spec: ChainSpec, address: bytes) -> ProvenAccount:
+    """Check an `account_getProof` answer against the validators of genesis.
+
+    Errors: INVALID_CERTIFICATE, INVALID_BLOCK, MALFORMED.
+    """
+    header = decode(Header, _hex(document, "header"))
+    certificate = decode(QuorumCertificate, _hex(document, "certificate"))
+    check_quorum_certificate(certificate, spec.chain_id, spec.validators)
+    signed = (certificate.phase, certificate.height, certificate.block_hash)
+    if signed != (Phase.COMMIT, header.height, header.hash):
+        raise Rejected(ErrorCode.INVALID_CERTIFICATE, "the certificate is of another block")
+    if header.chain_id != spec.chain_id:
+        raise Rejected(ErrorCode.INVALID_BLOCK, f"the header is not of chain {spec.name}")
+    value = None if document.get("value") is None else _hex(document, "value")
+    proof = decode(StateProof, _hex(document, "proof"))
+    if not verify_state_proof(header.state_root, ACCOUNTS.prefix + address, value, proof):
+        raise Rejected(ErrorCode.INVALID_BLOCK, "the proof does not lead to the state root")
+    account = None if value is None else ACCOUNTS.decode(value)
+    return ProvenAccount(spec.name, address, header, account)
+
+
+def _hex(document: dict[str, Any], name: str) -> bytes:
+    value = document.get(name)
+    try:
+        return bytes.fromhex(value) if isinstance(value, str) else bytes.fromhex("?")
+    except ValueError:
+        raise Rejected(ErrorCode.MALFORMED, f"{name} must be hex") from None
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Decimal) else value
+
+
+def _because(error: httpx.HTTPError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Seconds a busy or rate-limiting node asks to wait; None for an answer."""
+    if response.status_code not in (429, 503):
+        return None
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdigit() else None

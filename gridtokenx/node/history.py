@@ -1,0 +1,392 @@
+"""The history index: rows a block adds so that an API can answer without replaying blocks.
+
+`index_rows` is a pure function of a decided block; its rows go into the block's own database batch,
+so the index never disagrees with the chain. Lists are keyed by account and by the complement of
+(height, number), so an ascending scan is newest first and a page's cursor stays good when blocks
+come in. Source: surface C 23 and 24.
+
+Keys:  T totals | w ~slot: totals at the end of a slot | t id: transaction | h account place: id
+       o account place: order id | c order id: how it closed | d trade id: trade | s trade id:
+       settlement | n place: trade id | y account place: trade id
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass, fields
+from typing import Any, Protocol
+
+from gridtokenx.chain.block import Event, Receipt
+from gridtokenx.chain.transaction import Transaction, decode_transaction
+from gridtokenx.grid.model import ReadingAccepted
+from gridtokenx.ledger.model import Deposit, Deposited, Transfer
+from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import slot_at
+from gridtokenx.registry.model import RegisterMeter, RegisterParticipant
+from gridtokenx.trading.model import (
+    EnergyConsumed,
+    OrderClosed,
+    OrderPlaced,
+    OrderStatus,
+    Trade,
+    TradeMatched,
+    TradeSettled,
+)
+
+TOTALS_KEY = b"T"
+MAX_PAGE = 100
+PLACE_BYTES = 12
+
+_TRANSACTION, _ACCOUNT_TRANSACTIONS = b"t", b"h"
+_ACCOUNT_ORDERS, _CLOSED = b"o", b"c"
+_TRADE, _SETTLEMENT, _TRADES, _ACCOUNT_TRADES = b"d", b"s", b"n", b"y"
+_SLOT_TOTALS = b"w"
+_LAST = 2**64 - 1
+_WHEN = struct.Struct(">QIQQ")  # height, number, time_ms, market_ms
+_STATUSES = tuple(OrderStatus)
+
+
+class View(Protocol):
+    """The two reads of `ChainView` that history needs."""
+
+    def index_get(self, key: bytes) -> bytes | None: ...
+
+    def index_rows(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums of one chain since its genesis. Energy in Wh, money in uTHB, carbon in micro-credits.
+
+    `traded_uthb` is energy x price when matched, `energy_uthb` what was paid for delivered energy;
+    `delivered_wh` + `shortfall_wh` is what has been settled of `traded_wh`.
+    """
+
+    blocks: int = 0
+    transactions: int = 0
+    orders: int = 0
+    orders_filled: int = 0
+    orders_cancelled: int = 0
+    orders_expired: int = 0
+    trades: int = 0
+    traded_wh: int = 0
+    traded_uthb: int = 0
+    trades_settled: int = 0
+    delivered_wh: int = 0
+    shortfall_wh: int = 0
+    energy_uthb: int = 0
+    wheeling_uthb: int = 0
+    vat_uthb: int = 0
+    fee_uthb: int = 0
+    penalty_uthb: int = 0
+    readings: int = 0
+    minted_wh: int = 0
+    consumed_wh: int = 0
+    carbon_ucr: int = 0
+    deposited_uthb: int = 0
+
+    def pack(self) -> bytes:
+        """Fixed-size row."""
+        return _TOTALS.pack(*astuple(self))
+
+
+_TOTALS = struct.Struct(f">{len(fields(Totals))}Q")
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """Where and when something happened. `number` counts within the block; times in Unix ms."""
+
+    height: int
+    number: int
+    time_ms: int
+    market_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRecord:
+    """An included transaction and what it did."""
+
+    when: When
+    transaction: Transaction
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedOrder:
+    """How an order left the book."""
+
+    when: When
+    status: OrderStatus
+    rest_wh: int
+    refund_uthb: int
+
+
+@dataclass(frozen=True, slots=True)
+class TradeRecord:
+    """A trade and, once its readings are in, its settlement."""
+
+    when: When
+    trade: Trade
+    settlement: TradeSettled | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Ids, newest first, and the place to go on from (None: that was all)."""
+
+    ids: tuple[bytes, ...]
+    next_place: bytes | None
+
+
+def index_rows(
+    height: int,
+    time_ms: int,
+    market_ms: int,
+    transactions: list[Transaction],
+    receipts: list[Receipt],
+    previous: Totals,
+) -> tuple[list[tuple[bytes, bytes]], Totals]:
+    """The rows a decided block adds, and the totals after it. About 5 us a row.
+
+    `receipts` are the block's own and one for each transaction; times are the header's and the
+    market's, Unix ms; `previous` is `load_totals` of the block before. The totals' rows are among
+    the rows returned.
+    """
+    totals = Totals(*astuple(previous))
+    totals.blocks += 1
+    totals.transactions += len(transactions)
+    block = _BlockRows(height, time_ms, market_ms, totals)
+    events_of = {receipt.transaction_id: receipt.events for receipt in receipts}
+    for number, transaction in enumerate(transactions):
+        block.add_transaction(number, transaction, events_of.get(transaction.id, ()))
+    for receipt in receipts:
+        for event in receipt.events:
+            add = _EVENT_ROWS.get(type(event))
+            if add is not None:
+                add(block, event)
+    packed = totals.pack()
+    block.rows.append((TOTALS_KEY, packed))
+    block.rows.append((_SLOT_TOTALS + _inverted(slot_at(market_ms)), packed))
+    return block.rows, totals
+
+
+class _BlockRows:
+    """The rows of one block while they are collected."""
+
+    def __init__(self, height: int, time_ms: int, market_ms: int, totals: Totals) -> None:
+        self.rows: list[tuple[bytes, bytes]] = []
+        self.totals = totals
+        self._times = (time_ms, market_ms)
+        self._height = height
+        self._inverted = _inverted(height)
+        self._trades = 0
+
+    def add_transaction(
+        self, number: int, transaction: Transaction, events: tuple[Event, ...]
+    ) -> None:
+        """The transaction with its receipt, and a line for everyone it concerns."""
+        key = transaction.id
+        place = self._place(number)
+        body = transaction.encoded
+        receipt = b""
+        if len(events) == 1 and type(events[0]) is OrderPlaced:
+            # Most of a full block; its receipt repeats the order, so it is rebuilt when asked for.
+            receipt = events[0].reserve_uthb.to_bytes(8, "big")
+            self.rows.append((_ACCOUNT_ORDERS + transaction.sender + place, key))
+        elif events:
+            receipt = encode(Receipt(key, events))
+        size = len(body).to_bytes(4, "big")
+        self.rows.append((_TRANSACTION + key, self._when(number) + size + body + receipt))
+        self.rows.append((_ACCOUNT_TRANSACTIONS + transaction.sender + place, key))
+        other = _counterparty(transaction)
+        if other is not None and other != transaction.sender:
+            self.rows.append((_ACCOUNT_TRANSACTIONS + other + place, key))
+
+    def order_placed(self, _event: OrderPlaced) -> None:
+        self.totals.orders += 1
+
+    def order_closed(self, event: OrderClosed) -> None:
+        totals = self.totals
+        if event.status is OrderStatus.FILLED:
+            totals.orders_filled += 1
+        elif event.status is OrderStatus.CANCELLED:
+            totals.orders_cancelled += 1
+        else:
+            totals.orders_expired += 1
+        value = self._when(0) + struct.pack(
+            ">BQQ", _STATUSES.index(event.status), event.rest_wh, event.refund_uthb
+        )
+        self.rows.append((_CLOSED + event.order_id, value))
+
+    def trade_matched(self, event: TradeMatched) -> None:
+        trade = event.trade
+        totals = self.totals
+        totals.trades += 1
+        totals.traded_wh += trade.energy_wh
+        totals.traded_uthb += trade.energy_wh * trade.price_mthb
+        number, self._trades = self._trades, self._trades + 1
+        place = self._place(number)
+        self.rows += (
+            (_TRADE + trade.id, self._when(number) + encode(trade)),
+            (_TRADES + place, trade.id),
+            (_ACCOUNT_TRADES + trade.buyer + place, trade.id),
+            (_ACCOUNT_TRADES + trade.seller + place, trade.id),
+        )
+
+    def trade_settled(self, event: TradeSettled) -> None:
+        totals = self.totals
+        totals.trades_settled += 1
+        totals.delivered_wh += event.delivered_wh
+        totals.shortfall_wh += event.traded_wh - event.delivered_wh
+        totals.energy_uthb += event.energy_uthb
+        totals.wheeling_uthb += event.wheeling_uthb
+        totals.vat_uthb += event.vat_uthb
+        totals.fee_uthb += event.fee_uthb
+        totals.penalty_uthb += event.penalty_uthb
+        self.rows.append((_SETTLEMENT + event.trade_id, encode(event)))
+
+    def reading_accepted(self, event: ReadingAccepted) -> None:
+        self.totals.readings += 1
+        self.totals.minted_wh += event.export_wh
+        self.totals.carbon_ucr += event.carbon_ucr
+
+    def energy_consumed(self, event: EnergyConsumed) -> None:
+        self.totals.consumed_wh += event.energy_wh
+
+    def deposited(self, event: Deposited) -> None:
+        self.totals.deposited_uthb += event.amount_uthb
+
+    def _when(self, number: int) -> bytes:
+        return _WHEN.pack(self._height, number, *self._times)
+
+    def _place(self, number: int) -> bytes:
+        return self._inverted + (2**32 - 1 - number).to_bytes(4, "big")
+
+
+_EVENT_ROWS: dict[type[Any], Callable[[_BlockRows, Any], None]] = {
+    OrderPlaced: _BlockRows.order_placed,
+    OrderClosed: _BlockRows.order_closed,
+    TradeMatched: _BlockRows.trade_matched,
+    TradeSettled: _BlockRows.trade_settled,
+    ReadingAccepted: _BlockRows.reading_accepted,
+    EnergyConsumed: _BlockRows.energy_consumed,
+    Deposited: _BlockRows.deposited,
+}
+
+
+def load_totals(view: View) -> Totals:
+    """The totals after the view's newest block; zeros before block 1."""
+    raw = view.index_get(TOTALS_KEY)
+    return Totals() if raw is None else Totals(*_TOTALS.unpack(raw))
+
+
+def totals_at_slot(view: View, slot: int) -> Totals:
+    """The totals at the end of a market slot: of the last block whose slot is not later."""
+    for _, raw in view.index_rows(_SLOT_TOTALS, _SLOT_TOTALS + _inverted(slot)):
+        return Totals(*_TOTALS.unpack(raw))
+    return Totals()
+
+
+def find_transaction(view: View, transaction_id: bytes) -> TransactionRecord | None:
+    """An included transaction with its events."""
+    raw = view.index_get(_TRANSACTION + transaction_id)
+    if raw is None:
+        return None
+    when, rest = _split_when(raw)
+    size = int.from_bytes(rest[:4], "big")
+    transaction = decode_transaction(rest[4 : 4 + size])
+    receipt = rest[4 + size :]
+    if not receipt:
+        return TransactionRecord(when, transaction, ())
+    if len(receipt) == 8:
+        terms: Any = transaction.payload
+        reserve_uthb = int.from_bytes(receipt, "big")
+        placed = OrderPlaced(transaction_id, transaction.sender, terms, reserve_uthb)
+        return TransactionRecord(when, transaction, (placed,))
+    return TransactionRecord(when, transaction, decode(Receipt, receipt).events)
+
+
+def find_closed_order(view: View, order_id: bytes) -> ClosedOrder | None:
+    """How an order ended; None while it is open or was never placed."""
+    raw = view.index_get(_CLOSED + order_id)
+    if raw is None:
+        return None
+    when, rest = _split_when(raw)
+    status, rest_wh, refund_uthb = struct.unpack(">BQQ", rest)
+    return ClosedOrder(when, _STATUSES[status], rest_wh, refund_uthb)
+
+
+def find_trade(view: View, trade_id: bytes) -> TradeRecord | None:
+    """A trade with its settlement."""
+    raw = view.index_get(_TRADE + trade_id)
+    if raw is None:
+        return None
+    when, rest = _split_when(raw)
+    settled = view.index_get(_SETTLEMENT + trade_id)
+    settlement = None if settled is None else decode(TradeSettled, settled)
+    return TradeRecord(when, decode(Trade, rest), settlement)
+
+
+def list_trades(view: View, limit: int, after: bytes = b"", account: bytes | None = None) -> Page:
+    """Trade ids, newest first; of one account if given. `after` is a page's `next_place`."""
+    prefix = _TRADES if account is None else _ACCOUNT_TRADES + account
+    return _page(view, prefix, limit, after)
+
+
+def list_orders(view: View, account: bytes, limit: int, after: bytes = b"") -> Page:
+    """Ids of the orders an account placed, newest first, whatever became of them."""
+    return _page(view, _ACCOUNT_ORDERS + account, limit, after)
+
+
+def list_transactions(view: View, account: bytes, limit: int, after: bytes = b"") -> Page:
+    """Ids of the transactions an account sent or received money or a registration by."""
+    return _page(view, _ACCOUNT_TRANSACTIONS + account, limit, after)
+
+
+def _page(view: View, prefix: bytes, limit: int, after: bytes) -> Page:
+    if not 1 <= limit <= MAX_PAGE:
+        raise Rejected(ErrorCode.OUT_OF_RANGE, f"limit must be 1..{MAX_PAGE}, not {limit}")
+    if after and len(after) != PLACE_BYTES:
+        raise Rejected(ErrorCode.MALFORMED, "this cursor does not come from this list")
+    start = prefix + after + b"\x00" if after else b""
+    ids: list[bytes] = []
+    place = b""
+    for key, value in view.index_rows(prefix, start):
+        if len(ids) == limit:
+            return Page(tuple(ids), place)
+        ids.append(value)
+        place = key[len(prefix) :]
+    return Page(tuple(ids), None)
+
+
+def _counterparty(transaction: Transaction) -> bytes | None:
+    match transaction.payload:
+        case Transfer(to=account) | Deposit(to=account):
+            return account
+        case RegisterParticipant(account=account) | RegisterMeter(owner=account):
+            return account
+    return None
+
+
+def _split_when(raw: bytes) -> tuple[When, bytes]:
+    return When(*_WHEN.unpack(raw[: _WHEN.size])), raw[_WHEN.size :]
+
+
+def _inverted(number: int) -> bytes:
+    """Eight bytes that sort the other way round."""
+    return (_LAST - number).to_bytes(8, "big")
+
+
+def merge_totals(many: Iterable[Totals]) -> Totals:
+    """The sum over several chains."""
+    rows = [astuple(one) for one in many]
+    return Totals(*(sum(column) for column in zip(*rows, strict=True))) if rows else Totals()
+
+
+def difference(later: Totals, earlier: Totals) -> Totals:
+    """What was added between two totals of one chain."""
+    pairs = zip(astuple(later), astuple(earlier), strict=True)
+    return Totals(*(after - before for after, before in pairs))
