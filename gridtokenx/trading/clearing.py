@@ -15,6 +15,8 @@ Readings where the page leaves a choice:
 - All fills of a tier cross that tier's boundaries, also between two orders of one substation.
 - A hard filter leaves a group only when the sweep accepted it and the pairing could not serve it;
   until then it is an ordinary bid and can set the price as the first rejected one.
+- `require` with source `any` asks for nothing and ranks as `any`. After its matching sellers a wish
+  takes the others in price-time order.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ from gridtokenx.trading.model import Clearing, ClearingOrder, Fill, Side, Source
 MIN_FILL_WH = 100
 NATIONAL_GROUP = "TH"
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
-# A book made only to be unservable must not stall a block: after so many sweeps of one group, all
-# hard filters with a wish that is still unserved leave it together.
-MAX_PATIENT_SWEEPS = 24
+# A book made to be unservable must not stall a block: when a group has been swept this often and
+# its sweeps have passed this many orders, the hard filters with an unserved wish all leave it.
+PATIENT_SWEEPS = 24
+PATIENT_ORDERS = 20_000
 
 _UNLIMITED_WH = 1 << 62
 _NEVER = 1 << 62
@@ -40,8 +43,11 @@ _NEVER = 1 << 62
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """An order on its way through the tiers. `turn` is its place in price-time order; a bid's
-    also counts its pairing rank. `nodes[tier]` are the limited grid nodes a fill crosses."""
+    """An order on its way through the tiers.
+
+    `turn` sorts by pairing rank, then price-time order; `nodes[tier]` are the grid nodes with a
+    limit that a fill of the tier crosses.
+    """
 
     order: ClearingOrder
     limit_mthb: int
@@ -187,6 +193,7 @@ class _Auction:
 
     def run(self) -> list[Fill]:
         """Sweep and pair until every hard filter still in is served; then book the fills."""
+        patience = max(PATIENT_SWEEPS, PATIENT_ORDERS // (len(self.bids) + len(self.asks)))
         sweeps = 0
         while True:
             bids, asks = self._sweep()
@@ -194,7 +201,7 @@ class _Auction:
             pairs, unserved = _pair(bids, asks)
             if not unserved:
                 break
-            self._close(unserved, patient=sweeps < MAX_PATIENT_SWEEPS)
+            self._close(unserved, patient=sweeps < patience)
         if pairs:
             self.price_mthb = self._price()
         return [self._book(bid, ask, energy_wh) for bid, ask, energy_wh in pairs]
@@ -257,9 +264,11 @@ class _Auction:
 
         The rule is that the last unserved one in pairing order leaves and the group clears again.
         Whoever stands behind an unserved buyer with the same wish finds the matching energy gone,
-        and so does anyone with that wish who moves up into his place. All of them come before
-        their turn anyway, so they leave in one sweep, as far as they stand behind the first
-        unserved buyer of every wish; of a wish that nobody offers, even the first one gets nothing.
+        and so does anyone with that wish who moves up into his place. All of them would leave
+        before he does, so one sweep drops them together, as far as they stand behind the first
+        unserved buyer of every wish; of a wish that nobody offers, even the first gets nothing.
+        (Only where a wish that was served so far runs short in between can the outcome differ from
+        strictly one by one.)
         """
         first_turns: dict[Source | None, int] = {}
         for bid in unserved:

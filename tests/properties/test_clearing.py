@@ -1,0 +1,239 @@
+"""Laws of the auction (protocols/market.md section 7), and agreement with the slow oracle."""
+
+import importlib.util
+import random
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gridtokenx.trading.clearing import clear
+from gridtokenx.trading.model import Clearing, ClearingOrder, Side, Source
+
+_SPEC = importlib.util.spec_from_file_location(
+    "clearing_oracle", Path(__file__).with_name("clearing_oracle.py")
+)
+oracle = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(oracle)
+
+WHEELING = (300, 600, 900, 1151)
+PLACES = ("BKK-01-SUB001", "BKK-01-SUB002", "BKK-02-SUB003", "NTB-01-SUB001")
+SOLD = (Source.SOLAR, Source.WIND, Source.NATURAL_GAS, Source.COAL)
+WISHED = (Source.ANY, Source.RENEWABLE, Source.SOLAR, Source.WIND, Source.NATURAL_GAS)
+NODES = sorted({part for place in PLACES for part in (place, place[:6], place[:3])})
+
+laws = settings(max_examples=150, derandomize=True, deadline=None, database=None)
+
+
+@st.composite
+def books(draw: st.DrawFn) -> list[ClearingOrder]:
+    """Up to 25 orders at any Wh, with prices close enough that most of them could trade."""
+    orders = []
+    for number in range(draw(st.integers(0, 25))):
+        side = draw(st.sampled_from(Side))
+        selling = side is Side.SELL
+        orders.append(
+            ClearingOrder(
+                id=number.to_bytes(32, "big"),
+                owner=number.to_bytes(32, "little"),
+                side=side,
+                energy_wh=draw(st.integers(1, 1500)),
+                limit_mthb=draw(st.integers(3000, 3800) if selling else st.integers(3400, 5000)),
+                location=draw(st.sampled_from(PLACES)),
+                source=draw(st.sampled_from(SOLD if selling else WISHED)),
+                require=draw(st.booleans()) and not selling,
+                height=draw(st.integers(5, 8)),
+            )
+        )
+    return orders
+
+
+limits = st.dictionaries(
+    st.builds("{}:{}".format, st.sampled_from("xm"), st.sampled_from(NODES)),
+    st.integers(0, 3000),
+    max_size=8,
+)
+
+
+def run(book: list[ClearingOrder], headroom: dict[str, int], max_tier: int = 3) -> Clearing:
+    return clear(
+        book,
+        tie_salt=b"\x07" * 32,
+        wheeling_mthb=WHEELING,
+        max_tier=max_tier,
+        headroom=headroom,
+    )
+
+
+def ancestors(location: str) -> tuple[str, str, str, str]:
+    return location, location[:6], location[:3], "TH"
+
+
+@laws
+@given(book=books(), headroom=limits)
+def test_every_trade_is_individually_rational(
+    book: list[ClearingOrder], headroom: dict[str, int]
+) -> None:
+    order_of = {order.id: order for order in book}
+    for fill in run(book, headroom).fills:
+        buy, sell = order_of[fill.buy_id], order_of[fill.sell_id]
+        assert (buy.side, sell.side) == (Side.BUY, Side.SELL)
+        assert sell.limit_mthb <= fill.price_mthb
+        assert fill.price_mthb + fill.wheeling_mthb <= buy.limit_mthb
+        assert fill.wheeling_mthb == WHEELING[fill.tier]
+        assert fill.source is sell.source
+
+
+@laws
+@given(book=books(), headroom=limits, shuffle=st.randoms(use_true_random=False))
+def test_arrival_order_does_not_matter(
+    book: list[ClearingOrder], headroom: dict[str, int], shuffle: random.Random
+) -> None:
+    assert run(shuffle.sample(book, len(book)), headroom) == run(book, headroom)
+
+
+@laws
+@given(book=books(), headroom=limits)
+def test_flows_stay_within_headroom(book: list[ClearingOrder], headroom: dict[str, int]) -> None:
+    place_of = {order.id: order.location for order in book}
+    flows: Counter[str] = Counter()
+    for fill in run(book, headroom).fills:
+        for node in ancestors(place_of[fill.sell_id])[: fill.tier]:
+            flows[f"x:{node}"] += fill.energy_wh
+        for node in ancestors(place_of[fill.buy_id])[: fill.tier]:
+            flows[f"m:{node}"] += fill.energy_wh
+    assert all(flows[node] <= limit_wh for node, limit_wh in headroom.items())
+
+
+@laws
+@given(book=books(), headroom=limits)
+def test_nobody_trades_more_than_offered_nor_under_100_wh(
+    book: list[ClearingOrder], headroom: dict[str, int]
+) -> None:
+    result = run(book, headroom)
+    filled: Counter[bytes] = Counter()
+    for fill in result.fills:
+        assert fill.energy_wh >= 100
+        filled[fill.buy_id] += fill.energy_wh
+        filled[fill.sell_id] += fill.energy_wh
+    assert all(0 <= filled[order.id] <= order.energy_wh for order in book)
+    bought_wh = sum(filled[order.id] for order in book if order.side is Side.BUY)
+    assert 2 * bought_wh == sum(filled.values())
+
+
+@laws
+@given(book=books(), headroom=limits)
+def test_a_group_has_one_price_and_its_trades_stay_inside_it(
+    book: list[ClearingOrder], headroom: dict[str, int]
+) -> None:
+    place_of = {order.id: order.location for order in book}
+    result = run(book, headroom)
+    price_of = {(tier, group): price for tier, group, price in result.prices}
+    assert len(price_of) == len(result.prices)
+    assert list(price_of) == sorted(price_of)
+    traded = set()
+    for fill in result.fills:
+        group = ancestors(place_of[fill.sell_id])[fill.tier]
+        assert ancestors(place_of[fill.buy_id])[fill.tier] == group
+        assert price_of[fill.tier, group] == fill.price_mthb
+        traded.add((fill.tier, group))
+    assert traded == set(price_of)
+
+
+@laws
+@given(book=books(), headroom=limits)
+def test_hard_filter_never_gets_another_source(
+    book: list[ClearingOrder], headroom: dict[str, int]
+) -> None:
+    order_of = {order.id: order for order in book}
+    for fill in run(book, headroom).fills:
+        buy = order_of[fill.buy_id]
+        if buy.require and buy.source is Source.RENEWABLE:
+            assert fill.source.is_renewable
+        elif buy.require and buy.source is not Source.ANY:
+            assert fill.source is buy.source
+
+
+@laws
+@given(book=books(), headroom=limits)
+def test_only_orders_behind_a_published_limit_are_congested(
+    book: list[ClearingOrder], headroom: dict[str, int]
+) -> None:
+    congested = run(book, headroom).congested
+    assert list(congested) == sorted(set(congested))
+    for order in book:
+        letter = "x" if order.side is Side.SELL else "m"
+        if order.id in congested:
+            assert any(f"{letter}:{node}" in headroom for node in ancestors(order.location))
+
+
+@laws
+@given(book=books())
+def test_sweep_goes_as_far_as_prices_do(book: list[ClearingOrder]) -> None:
+    """With one source and no limit, a pair that still crosses has under 100 Wh on one side."""
+    book = [
+        replace(order, source=Source.ANY if order.side is Side.BUY else Source.COAL, require=False)
+        for order in book
+    ]
+    filled: Counter[bytes] = Counter()
+    for fill in run(book, {}, max_tier=0).fills:
+        filled[fill.buy_id] += fill.energy_wh
+        filled[fill.sell_id] += fill.energy_wh
+    alive = [order for order in book if order.energy_wh - filled[order.id] >= 100]
+    for buy, sell in product(alive, alive):
+        if buy.side is Side.BUY and sell.side is Side.SELL and buy.location == sell.location:
+            assert buy.limit_mthb - WHEELING[0] < sell.limit_mthb
+
+
+def random_book(
+    chance: random.Random, most: int, unit_wh: int
+) -> tuple[list[ClearingOrder], dict[str, int]]:
+    places = PLACES[: chance.randint(1, 4)]
+    sold = SOLD[: chance.randint(1, 4)]
+    orders = []
+    for number in range(chance.randint(2, most)):
+        selling = chance.random() < 0.5
+        orders.append(
+            ClearingOrder(
+                id=number.to_bytes(32, "big"),
+                owner=number.to_bytes(32, "little"),
+                side=Side.SELL if selling else Side.BUY,
+                energy_wh=chance.randrange(100, 1200, unit_wh),
+                limit_mthb=(3000 if selling else 3400) + 100 * chance.randrange(10),
+                location=chance.choice(places),
+                source=chance.choice(sold if selling else WISHED),
+                require=not selling and chance.random() < 0.4,
+                height=chance.randint(10, 12),
+            )
+        )
+    headroom = {
+        f"{direction}:{node}": chance.randrange(0, 2000, unit_wh)
+        for node in NODES
+        for direction in "xm"
+        if chance.random() < 0.3
+    }
+    return orders, headroom if chance.random() < 0.6 else {}
+
+
+@pytest.mark.parametrize("unit_wh", [10, 100])
+@pytest.mark.parametrize("most", [6, 12, 30])
+def test_agrees_with_the_slow_oracle(most: int, unit_wh: int) -> None:
+    for seed in range(100):
+        chance = random.Random(f"{most} {unit_wh} {seed}")
+        orders, headroom = random_book(chance, most, unit_wh)
+        salt, max_tier = chance.randbytes(32), chance.randint(0, 3)
+        market = oracle.Market(orders, salt, WHEELING, headroom)
+        market.run(max_tier)
+        result = clear(
+            orders, tie_salt=salt, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom
+        )
+        assert [
+            (f.buy_id, f.sell_id, f.energy_wh, f.price_mthb, f.wheeling_mthb, f.tier, f.source)
+            for f in result.fills
+        ] == market.trades, seed
+        assert list(result.prices) == market.prices, seed
+        assert list(result.congested) == sorted(market.congested), seed
