@@ -37,12 +37,14 @@ class Mempool:
     def __init__(self, state: Reader, apply: Apply, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.rejected: dict[bytes, Rejected] = {}
+        self.next_nonces: dict[bytes, int] = {}
         self._apply = apply
         self._pending = Overlay(state)
         self._waiting: dict[bytes, Transaction] = {}
         self._bytes = 0
         self._gaps: dict[bytes, dict[int, Transaction]] = {}
         self._gap_order: deque[tuple[bytes, int]] = deque()
+        self._held_ids: dict[bytes, None] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -84,15 +86,11 @@ class Mempool:
             taken.append(transaction)
         return taken
 
-    def next_nonce(self, read_nonce: Callable[[Reader], int]) -> int:
-        """A sender's next nonce counting what waits; `read_nonce` reads it from a state."""
-        return read_nonce(self._pending)
-
     def reset(self, state: Reader, included: Collection[bytes]) -> list[tuple[bytes, Rejected]]:
         """Move to a new head: drop what was included, re-apply the rest, return what fell out."""
         left = [tx for key, tx in self._waiting.items() if key not in included]
         self._pending = Overlay(state)
-        self._waiting, self._bytes = {}, 0
+        self._waiting, self._bytes, self.next_nonces = {}, 0, {}
         dropped = []
         for transaction in left:
             try:
@@ -104,6 +102,10 @@ class Mempool:
             self._release(sender)
         self._forget_stale_gaps()
         return dropped
+
+    def holds(self, transaction_id: bytes) -> bool:
+        """Whether a transaction is held until its sender's earlier nonces come."""
+        return transaction_id in self._held_ids
 
     def rejection(self, transaction_id: bytes) -> Rejected | None:
         """Why a transaction was refused or dropped here, while it is remembered."""
@@ -129,6 +131,7 @@ class Mempool:
         attempt.merge()
         self._waiting[transaction.id] = transaction
         self._bytes += len(transaction.encoded)
+        self.next_nonces[transaction.sender] = transaction.nonce + 1
         self.rejected.pop(transaction.id, None)
 
     def _hold(self, transaction: Transaction) -> None:
@@ -139,6 +142,7 @@ class Mempool:
                 del self._gaps[transaction.sender]
             raise Rejected(ErrorCode.NONCE_GAP, "too many transactions wait for earlier nonces")
         held[transaction.nonce] = transaction
+        self._held_ids[transaction.id] = None
         self._gap_order.append((transaction.sender, transaction.nonce))
 
     def _release(self, sender: bytes) -> list[Transaction]:
@@ -163,7 +167,7 @@ class Mempool:
 
     def _drop_gap(self, sender: bytes, nonce: int) -> None:
         held = self._gaps[sender]
-        del held[nonce]
+        del self._held_ids[held.pop(nonce).id]
         if not held:
             del self._gaps[sender]
 

@@ -195,7 +195,7 @@ def _run(state: Overlay, transaction: Transaction, sender: bytes, env: Environme
         case PlaceOrder() as command:
             return _place_order(state, command, sender, transaction.id, env)
         case CancelOrder() as command:
-            return [*trading.cancel_order(state, command, owner=sender, now_ms=env.now_ms)]
+            return [*trading.cancel_order(state, command, owner=sender)]
         case SubmitReading() as command:
             return _submit_reading(state, command, sender, env)
         case Transfer() as command:
@@ -224,11 +224,7 @@ def _begin(overlay: Overlay, env: Environment) -> Receipt:
     events = trading.begin_block(
         overlay,
         now_ms=env.now_ms,
-        height=env.height,
         previous_block_hash=env.parent_hash,
-        headroom={},
-        distributors=registry.distributor_accounts(overlay),
-        authority_account=env.reward_account,
     )
     return Receipt(ZERO_HASH, tuple(events))
 
@@ -244,6 +240,7 @@ def _place_order(
     state: Overlay, command: PlaceOrder, sender: bytes, order_id: bytes, env: Environment
 ) -> list[Event]:
     participant = registry.participant(state, sender)
+    registry.check_location(state, command.location)
     meter = registry.meter(state, command.meter_id)
     return [
         *trading.place_order(
@@ -273,18 +270,17 @@ def _submit_reading(
         chain_id=env.spec.chain_id,
         now_ms=env.now_ms,
         deadline_slots=parameters.reading_deadline_slots,
-        carbon_mcr_per_kwh=trading.carbon_rate(parameters, meter.source.value),
+        carbon_mcr_per_kwh=parameters.carbon_mcr_per_kwh(meter.source.value),
     )
     events += accepted
     for reading in accepted:
         events += trading.settle_reading(
             state,
             meter_id=reading.meter_id,
-            owner=reading.owner,
             slot=reading.slot,
             deliverable_wh=reading.deliverable_wh,
             import_wh=reading.import_wh,
-            distributors=registry.distributor_accounts(state),
+            distributor_of=lambda prefix: registry.distributor_account(state, prefix),
             authority_account=env.reward_account,
         )
     return events

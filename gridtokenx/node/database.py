@@ -1,6 +1,6 @@
 """The only door to RocksDB: one database a node, one key range a chain, one synced batch a block.
 
-Everything a decided block changes (block, certificate, state, tree, receipts, indexes) is in one
+Everything a decided block changes (block, certificate, state, tree, indexes) is in one
 write with fsync, so kill -9 at any instant leaves the database at a block boundary. The safety
 record has its own synced write before anything signed leaves. Source: consensus 2.8, surface C 12.
 """
@@ -20,7 +20,7 @@ from rocksdict import Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 from gridtokenx.primitives.state import Decode, u64
 
 SCHEMA = 1
-_BLOCK, _CERTIFICATE, _HASH, _RECEIPTS, _PLACE = b"b", b"c", b"h", b"r", b"t"
+_BLOCK, _CERTIFICATE, _HASH, _PLACE = b"b", b"c", b"h", b"t"
 _STATE, _BUCKET, _META, _CANDIDATE, _INDEX = b"s", b"k", b"m", b"x", b"i"
 _HEAD, _SAFETY = _META + b"head", _META + b"safety"
 
@@ -42,7 +42,6 @@ class BlockWrite:
     hash: bytes
     block: bytes
     certificate: bytes
-    receipts: bytes
     transaction_ids: tuple[bytes, ...]
     state: list[tuple[bytes, bytes | None]]
     buckets: dict[int, bytes]
@@ -142,10 +141,6 @@ class ChainView:
         """Encoded commit certificate of the block at `height`."""
         return self.get(_CERTIFICATE + u64(height))
 
-    def receipts(self, height: int) -> bytes | None:
-        """Encoded receipts of the block at `height`."""
-        return self.get(_RECEIPTS + u64(height))
-
     def height_of(self, block_hash: bytes) -> int | None:
         """Height of a decided block."""
         raw = self.get(_HASH + block_hash)
@@ -204,7 +199,6 @@ class ChainStore(ChainView):
         puts = [
             (_BLOCK + height, write.block),
             (_CERTIFICATE + height, write.certificate),
-            (_RECEIPTS + height, write.receipts),
             (_HASH + write.hash, height),
             (_HEAD, height + write.hash),
         ]

@@ -1,0 +1,119 @@
+"""Transactions from the outside: decoded, verified in worker threads, gossiped in batches.
+
+PyNaCl releases the GIL, so signatures of one batch are verified on all cores; each transaction is
+decoded once and verified once. Source: network 2, architecture 5.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import trio
+
+from gridtokenx.chain.transaction import (
+    MAX_BATCH,
+    MAX_TRANSACTION_BYTES,
+    Transaction,
+    TransactionBatch,
+    check_signature,
+    decode_transaction,
+)
+from gridtokenx.node.protocol import BATCH_BYTES, BATCH_SECONDS
+from gridtokenx.primitives.codec import encode
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+
+CHUNK = 64
+MAX_REMEMBERED = 16_384
+_verifiers = trio.CapacityLimiter(os.cpu_count() or 1)
+
+Decoded = Transaction | Rejected
+
+
+def decode_and_verify(raws: Sequence[bytes]) -> list[Decoded]:
+    """Each transaction, or why it is refused. Runs in a worker thread."""
+    results: list[Decoded] = []
+    for raw in raws:
+        try:
+            if len(raw) > MAX_TRANSACTION_BYTES:
+                detail = f"a transaction has at most {MAX_TRANSACTION_BYTES} bytes, not {len(raw)}"
+                raise Rejected(ErrorCode.TOO_LARGE, detail)
+            transaction = decode_transaction(raw)
+            check_signature(transaction)
+        except Rejected as error:
+            results.append(error)
+        else:
+            results.append(transaction)
+    return results
+
+
+async def decode_and_verify_all(raws: Sequence[bytes]) -> list[Decoded]:
+    """As `decode_and_verify`, spread over the cores; results in the order given."""
+    chunks = [raws[at : at + CHUNK] for at in range(0, len(raws), CHUNK)]
+    results: list[list[Decoded]] = [[] for _ in chunks]
+
+    async def work(at: int) -> None:
+        results[at] = await trio.to_thread.run_sync(
+            decode_and_verify, chunks[at], limiter=_verifiers
+        )
+
+    async with trio.open_nursery() as nursery:
+        for at in range(len(chunks)):
+            nursery.start_soon(work, at)
+    return [result for chunk in results for result in chunk]
+
+
+class Recent:
+    """Verified transactions seen lately, by id: bounded by count, the oldest forgotten first."""
+
+    def __init__(self, max_count: int = MAX_REMEMBERED) -> None:
+        self._max_count = max_count
+        self._known: OrderedDict[bytes, Transaction] = OrderedDict()
+
+    def __contains__(self, transaction_id: bytes) -> bool:
+        return transaction_id in self._known
+
+    def add(self, transaction: Transaction) -> None:
+        """Remember one."""
+        self._known[transaction.id] = transaction
+        if len(self._known) > self._max_count:
+            self._known.popitem(last=False)
+
+    def get(self, transaction_id: bytes) -> Transaction | None:
+        """One that is still remembered."""
+        return self._known.get(transaction_id)
+
+
+class Batcher:
+    """Collects transactions for gossip: 50 ms or 256 KiB, whichever comes first."""
+
+    def __init__(self, publish: Callable[[bytes], None]) -> None:
+        self._publish = publish
+        self._waiting: list[bytes] = []
+        self._bytes = 0
+        self._filled = trio.Event()
+
+    def add(self, transactions: Sequence[Transaction]) -> None:
+        """Queue transactions; full batches leave at once."""
+        for transaction in transactions:
+            raw = transaction.encoded
+            if self._bytes + len(raw) > BATCH_BYTES or len(self._waiting) >= MAX_BATCH:
+                self._flush()
+            self._waiting.append(raw)
+            self._bytes += len(raw)
+        if self._waiting:
+            self._filled.set()
+
+    async def run(self) -> None:
+        """Send what waits, until cancelled."""
+        while True:
+            await self._filled.wait()
+            await trio.sleep(BATCH_SECONDS)
+            self._flush()
+
+    def _flush(self) -> None:
+        self._filled = trio.Event()
+        if self._waiting:
+            batch, self._waiting, self._bytes = self._waiting, [], 0
+            self._publish(encode(TransactionBatch(tuple(batch))))

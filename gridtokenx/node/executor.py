@@ -1,0 +1,332 @@
+"""Owns one chain's state, tree and mempool: admits, proposes, checks, commits.
+
+Plain synchronous code, called from one worker thread at a time (the driver's limiter); only `prove`
+and the status snapshot are read from other threads. Source: architecture 4.2, consensus 2.6, 2.8.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gridtokenx.chain.block import Block, CompactBlock, Receipt, compact, decode_block
+from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.mempool import Mempool
+from gridtokenx.chain.state_tree import StateProof, StateTree
+from gridtokenx.chain.transaction import Transaction
+from gridtokenx.chain.transition import (
+    MAX_TIME_AHEAD_MS,
+    Execution,
+    Parent,
+    apply_transaction,
+    environment,
+    execute_block,
+    propose_block,
+)
+from gridtokenx.consensus.certificates import CertificateChecker
+from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.ledger import rules as ledger
+from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
+from gridtokenx.node.history import Totals, index_rows, load_totals
+from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.crypto import verify
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import Overlay
+
+MAX_CANDIDATES = 8
+MAX_BLOCK_TRANSACTIONS = 12_000
+TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of block time.
+FINALITY_SAMPLES = 512
+
+
+class Damaged(Exception):  # noqa: N818 - names what is wrong: our own data or determinism
+    """Our state contradicts what the validators decided. The node must stop and say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """A block whose time lies ahead of our clock; ask again at `until_ms`."""
+
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A block that is now on disk."""
+
+    execution: Execution
+    parent: Parent
+    receipts: tuple[Receipt, ...]
+    dropped: tuple[tuple[bytes, Rejected], ...]
+    finality_ms: int
+    seconds: float
+
+
+class Executor:
+    """One chain's executor. `now_ms` is the node's wall clock in Unix ms."""
+
+    def __init__(self, spec: ChainSpec, store: ChainStore, now_ms: Callable[[], int]) -> None:
+        """Open the chain at its newest block, or install its genesis.
+
+        Errors: Damaged when the stored state does not hash to the newest header's state root.
+        """
+        self.spec = spec
+        self.store = store
+        self._now_ms = now_ms
+        self._checker = CertificateChecker(spec.chain_id, verify)
+        self._reader = StateReader(store)
+        self._tree = StateTree(store.buckets())
+        self._tree_lock = threading.Lock()
+        self._candidates: dict[bytes, Execution] = {}
+        self.finality_ms: deque[int] = deque(maxlen=FINALITY_SAMPLES)
+        rate_limit = spec.genesis.block_time_ms * TRANSACTIONS_PER_SECOND // 1000
+        self._max_transactions = min(MAX_BLOCK_TRANSACTIONS, rate_limit)
+        if store.head() is None:
+            self._install_genesis()
+        self.parent = self._load_parent()
+        self.totals: Totals = load_totals(store)
+        self.mempool = Mempool(self._reader, self._apply_pending)
+
+    # -- Admission -----------------------------------------------------------------------------
+
+    def admit(
+        self, transactions: Sequence[Transaction], *, keep_gaps: bool
+    ) -> tuple[list[Rejected | None], list[Transaction]]:
+        """Admit transactions with verified signatures, in order.
+
+        Returns a verdict for each, and those that are new in the pool (to be gossiped).
+        """
+        verdicts: list[Rejected | None] = []
+        fresh: list[Transaction] = []
+        for transaction in transactions:
+            try:
+                if self.store.place_of(transaction.id) is not None:
+                    raise Rejected(ErrorCode.DUPLICATE, "this transaction is in a block already")
+                fresh += self.mempool.add(transaction, keep_gap=keep_gaps)
+            except Rejected as error:
+                verdicts.append(error)
+            else:
+                verdicts.append(None)
+        return verdicts, fresh
+
+    def pending_nonce(self, address: bytes) -> int:
+        """The nonce an account's next transaction needs, counting what waits. Any thread.
+
+        Never through the cached reader: a read that overtakes a commit must not fill its cache.
+        """
+        waiting = self.mempool.next_nonces.get(address)
+        return ledger.account(self.store, address).nonce if waiting is None else waiting
+
+    def _apply_pending(self, state: Overlay, transaction: Transaction) -> None:
+        """Apply as the next block would; the reward account does not matter to admission."""
+        apply_transaction(state, transaction, environment(self.spec, self.parent, 0, self._time()))
+
+    # -- Blocks --------------------------------------------------------------------------------
+
+    def build(self, view: int, proposer_index: int, last_commit: bytes) -> CompactBlock:
+        """Build, execute and keep the next block. Returns it as it is gossiped."""
+        execution, refused = propose_block(
+            self.spec,
+            self._reader,
+            self._tree,
+            self.parent,
+            view=view,
+            proposer_index=proposer_index,
+            time_ms=self._time(),
+            candidates=self.mempool.take(self._max_transactions, 5 * 1024 * 1024),
+            last_commit=last_commit,
+        )
+        self.mempool.note_rejections(refused)
+        self._keep(execution)
+        return self._compact(execution)
+
+    def check_fresh(self, block: Block, view: int, proposer_index: int) -> NotYet | None:
+        """Vote-time rules for a block proposed for the first time. Errors: INVALID_BLOCK."""
+        header = block.header
+        if header.view0 != view or header.proposer_index != proposer_index:
+            detail = (
+                f"view0 {header.view0} and proposer {header.proposer_index} are not its leader's"
+            )
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+        if header.time_ms > self._now_ms() + MAX_TIME_AHEAD_MS:
+            return NotYet(header.time_ms - MAX_TIME_AHEAD_MS)
+        return None
+
+    def check(self, block: Block, transactions: Sequence[Transaction]) -> None:
+        """Execute a candidate whose transactions' signatures are verified, and keep the result.
+
+        Errors: INVALID_BLOCK, INVALID_CERTIFICATE, or a transaction's own.
+        """
+        if block.header.hash in self._candidates:
+            return
+        self._check_last_commit(block)
+        self._keep(
+            execute_block(self.spec, self._reader, self._tree, self.parent, block, transactions)
+        )
+
+    def candidate(self, block_hash: bytes) -> Execution | None:
+        """An executed, undecided block."""
+        return self._candidates.get(block_hash)
+
+    def candidate_compact(self, block_hash: bytes) -> CompactBlock | None:
+        """A candidate as it is gossiped."""
+        execution = self._candidates.get(block_hash)
+        return None if execution is None else self._compact(execution)
+
+    def check_certificate(self, block: Block, certificate: QuorumCertificate) -> None:
+        """Whether the validators decided this block. Errors: INVALID_CERTIFICATE."""
+        header = block.header
+        names_it = (certificate.phase, certificate.height, certificate.block_hash) == (
+            Phase.COMMIT,
+            header.height,
+            header.hash,
+        )
+        if not names_it:
+            detail = f"the certificate is not a COMMIT for block {header.height}"
+            raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
+        self._checker.check(certificate, self.spec.validators)
+
+    def commit(self, block_hash: bytes, certificate: QuorumCertificate) -> Committed:
+        """Put a decided candidate on disk in one synced batch and move the head to it."""
+        started = time.perf_counter()
+        execution = self._candidates[block_hash]
+        header, block = execution.block.header, execution.block
+        receipts = list(execution.receipts)
+        rows, totals = index_rows(
+            header.height,
+            header.time_ms,
+            self.spec.market_time_ms(header.height, header.time_ms),
+            list(execution.transactions),
+            receipts,
+            self.totals,
+        )
+        write = BlockWrite(
+            height=header.height,
+            hash=header.hash,
+            block=block.encoded,
+            certificate=encode(certificate),
+            transaction_ids=tuple(transaction.id for transaction in execution.transactions),
+            state=list(execution.changes),
+            buckets=execution.tree.buckets,
+            index=rows,
+        )
+        with self._tree_lock:
+            self.store.commit(write)
+            self._tree.commit(execution.tree)
+            self.parent = Parent(header.height, header.hash, header.time_ms, header.state_root)
+        self._reader.absorb(execution.overlay.changed())
+        self.totals = totals
+        self._candidates.clear()
+        dropped = self.mempool.reset(self._reader, frozenset(write.transaction_ids))
+        finality_ms = max(0, self._now_ms() - header.time_ms)
+        self.finality_ms.append(finality_ms)
+        return Committed(
+            execution,
+            self.parent,
+            execution.receipts,
+            tuple(dropped),
+            finality_ms,
+            time.perf_counter() - started,
+        )
+
+    def apply_decided(
+        self, block: Block, transactions: Sequence[Transaction], certificate: QuorumCertificate
+    ) -> Committed:
+        """Take over the next decided block from a peer (signatures verified).
+
+        Errors: INVALID_CERTIFICATE, INVALID_BLOCK when the peer is wrong; Damaged when the
+        certificate is good but our execution disagrees with it.
+        """
+        if block.header.parent_hash != self.parent.hash:
+            detail = f"block {block.header.height} does not extend ours at {self.parent.height}"
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+        self.check_certificate(block, certificate)
+        try:
+            self.check(block, transactions)
+        except Rejected as error:
+            raise Damaged(
+                f"GTX-SYNC-001: {self.spec.name} block {block.header.height} was decided by the "
+                f"validators, but here {error.detail}. The state of this node is damaged or its "
+                "version is wrong; start with an empty data folder to fetch it again"
+            ) from error
+        return self.commit(block.header.hash, certificate)
+
+    # -- Reads for other threads -----------------------------------------------------------------
+
+    def prove(self, key: bytes) -> tuple[int, bytes | None, StateProof]:
+        """(height, encoded value or None, proof) of a state key at the head. Any thread."""
+        with self._tree_lock:
+            value = self.store.load(key, bytes)
+            return self.parent.height, value, self._tree.prove(key)
+
+    # -- Inside --------------------------------------------------------------------------------
+
+    def _time(self) -> int:
+        """The next block's time if it were built now."""
+        return max(self.spec.opens_ms(self.parent.time_ms), self._now_ms())
+
+    def _keep(self, execution: Execution) -> None:
+        while len(self._candidates) >= MAX_CANDIDATES:
+            del self._candidates[next(iter(self._candidates))]
+        self._candidates[execution.block.header.hash] = execution
+
+    def _compact(self, execution: Execution) -> CompactBlock:
+        return compact(execution.block, [transaction.id for transaction in execution.transactions])
+
+    def _check_last_commit(self, block: Block) -> None:
+        """The block's copy of its parent's certificate. Errors: INVALID_BLOCK, -_CERTIFICATE."""
+        if self.parent.height == 0:
+            if block.last_commit:
+                raise Rejected(ErrorCode.INVALID_BLOCK, "the first block has no parent certificate")
+            return
+        certificate = decode(QuorumCertificate, block.last_commit)
+        named = (certificate.phase, certificate.height, certificate.block_hash)
+        if named != (Phase.COMMIT, self.parent.height, self.parent.hash):
+            detail = "last_commit is not a certificate of the block's parent"
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+        self._checker.check(certificate, self.spec.validators)
+
+    def _install_genesis(self) -> None:
+        overlay = Overlay(self._reader)
+        self.spec.install(overlay)
+        changes = overlay.changes()
+        update = self._tree.update(changes)
+        self.store.commit(
+            BlockWrite(
+                height=0,
+                hash=self.spec.chain_id,
+                block=b"",
+                certificate=b"",
+                transaction_ids=(),
+                state=changes,
+                buckets=update.buckets,
+            )
+        )
+        self._tree.commit(update)
+
+    def _load_parent(self) -> Parent:
+        head = self.store.head()
+        assert head is not None  # _install_genesis wrote it
+        height, block_hash = head
+        if height == 0:
+            if block_hash != self.spec.chain_id:
+                raise Damaged(
+                    f"GTX-DB-003: the data folder belongs to another {self.spec.name} chain: "
+                    f"its genesis is {block_hash.hex()[:16]}, ours {self.spec.chain_id.hex()[:16]}"
+                )
+            genesis_time_ms = self.spec.genesis.genesis_time_ms
+            return Parent(0, block_hash, genesis_time_ms, self._tree.root)
+        raw = self.store.block(height)
+        header = decode_block(raw).header if raw else None
+        if header is None or header.hash != block_hash or header.chain_id != self.spec.chain_id:
+            raise Damaged(f"GTX-DB-003: block {height} of {self.spec.name} is not readable")
+        if header.state_root != self._tree.root:
+            raise Damaged(
+                f"GTX-DB-003: the state of {self.spec.name} hashes to {self._tree.root.hex()[:16]},"
+                f" block {height} says {header.state_root.hex()[:16]}; restore a backup or start "
+                "with an empty data folder"
+            )
+        return Parent(height, block_hash, header.time_ms, header.state_root)
