@@ -163,11 +163,20 @@ class Router:
                 self.counters["peer_refused"] += 1
                 return
             self._peers[peer] = state = PeerState(protocol)
+        else:
+            self._renew(peer, state)
         state.protocol = protocol
         hello = Rpc(subscriptions=[(True, topic) for topic in self.subscriptions])
         # A GRAFT may have been lost with the old stream; a second one changes nothing.
         hello.graft = [topic for topic, mesh in self._mesh.items() if peer in mesh]
         self._send_rpc(peer, hello)
+
+    def _renew(self, peer: Peer, state: PeerState) -> None:
+        """Treat a peer whose stream was lost as a newcomer: what was under way may be gone."""
+        state.topics = dict.fromkeys(state.topics, self._now)
+        for served in (*self._mesh.values(), *(fanout.peers for fanout in self._fanout.values())):
+            if peer in served:
+                served[peer] = self._now
 
     def _remove_peer(self, peer: Peer) -> None:
         """Forget the peer, except its back-offs: reconnecting must not shorten them."""

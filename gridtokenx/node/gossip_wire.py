@@ -294,6 +294,8 @@ def _skip_fixed(wire_type: int, position: int, end: int) -> int:
 
 def _varint(buffer: bytes, position: int, end: int) -> tuple[int, int]:
     """Read a minimal varint of at most 64 bits; return the value and the position behind it."""
+    if position < end and buffer[position] < 0x80:  # Nearly all of them have one byte.
+        return buffer[position], position + 1
     value = shift = 0
     for offset in range(position, min(end, position + _MAX_VARINT_BYTES)):
         byte = buffer[offset]

@@ -203,7 +203,10 @@ async def test_lost_outbound_stream_is_reopened_and_greeted() -> None:
         assert a.gossip.counters["outbound_reset"] >= 2
 
 
-async def test_peer_that_never_reads_slows_no_one() -> None:
+async def test_peer_that_never_reads_slows_no_one_and_is_given_a_new_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gridtokenx.node.gossip.WRITE_TIMEOUT_S", 0.5)
     async with (
         open_node(1, queue_bytes=1 << 20) as a,
         open_node(2) as b,
@@ -227,6 +230,7 @@ async def test_peer_that_never_reads_slows_no_one() -> None:
             a.gossip.publish(BLOCKS, bytes((number,)) + bytes(100_000))
             await until(lambda number=number: len(b.received[BLOCKS]) == number + 1, 2)
         assert a.gossip.counters["outbound_dropped"] > 20
+        await until(lambda: a.gossip.counters.get("outbound_stalled", 0) >= 2)
 
 
 @pytest.mark.parametrize(

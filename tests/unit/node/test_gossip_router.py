@@ -537,6 +537,18 @@ def test_peer_that_joins_the_mesh_is_offered_what_it_missed() -> None:
     assert [rpc for _, rpc in sent(node.beat(), PEERS[1]) if rpc.ihave] == []
 
 
+@pytest.mark.parametrize("direct", [False, True])
+def test_peer_whose_stream_was_lost_is_offered_what_was_under_way(direct: bool) -> None:
+    node = Node()
+    node.do(Subscribe(VOTES))
+    node.do(SetDirectPeers((PEERS[0].peer,) if direct else ()))
+    node.connect(PEERS[0])
+    node.beat(5)
+    message = decode(node.do(Publish(VOTES, b"vote"))[0]).messages[0]
+    node.do(PeerAdded(PEERS[0].peer, PROTOCOL_V12))
+    assert [rpc.ihave for _, rpc in sent(node.beat()) if rpc.ihave] == [[(VOTES, [message.id])]]
+
+
 def test_iwant_is_served_three_times_a_peer_and_for_five_heartbeats() -> None:
     node = Node()
     node.connect(*PEERS[:2])
