@@ -189,6 +189,7 @@ RegistryCommand = RegisterParticipant | RegisterMeter
 RegistryEvent = ParticipantRegistered | MeterRegistered
 
 ORGANISATIONS = Table(b"ro", Organisation)  # key: name
+PAYMENT = Table(b"ra", Organisation)  # key: b""; the one payment authority
 OPERATORS = Table(b"rk", Organisation)  # key: the operator's 32-byte address
 TERRITORIES = Table(b"rt", Territory)  # key: prefix
 PARTICIPANTS = Table(b"rp", Participant)  # key: 32-byte address

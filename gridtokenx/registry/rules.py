@@ -18,6 +18,7 @@ from gridtokenx.registry.model import (
     OPERATORS,
     ORGANISATIONS,
     PARTICIPANTS,
+    PAYMENT,
     TERRITORIES,
     Generation,
     LicenceClass,
@@ -42,11 +43,19 @@ EXEMPT_BELOW_W = 1_000_000
 
 
 def add_organisation(state: Overlay, organisation: Organisation) -> None:
-    """Enter an authority. Errors: ALREADY_REGISTERED for a name or operator key used before."""
+    """Enter an authority.
+
+    Errors: ALREADY_REGISTERED for a name or operator key used before, or a second payment
+    authority.
+    """
     name = organisation.name.encode()
     if ORGANISATIONS.get(state, name) or OPERATORS.get(state, organisation.operator):
         detail = f"organisation {organisation.name} or its operator key is there already"
         raise Rejected(ErrorCode.ALREADY_REGISTERED, detail)
+    if organisation.kind is OrganisationKind.PAYMENT:
+        if PAYMENT.get(state, b""):
+            raise Rejected(ErrorCode.ALREADY_REGISTERED, "there is a payment authority already")
+        PAYMENT.put(state, b"", organisation)
     ORGANISATIONS.put(state, name, organisation)
     OPERATORS.put(state, organisation.operator, organisation)
 
@@ -91,11 +100,9 @@ def organisation_of_operator(state: Reader, operator: bytes) -> Organisation | N
 
 
 def payment_authority(state: Reader) -> bytes | None:
-    """Operator key of the first payment organisation in name order."""
-    for found in organisations(state):
-        if found.kind is OrganisationKind.PAYMENT:
-            return found.operator
-    return None
+    """Operator key of the payment authority, if the chain has one."""
+    found = PAYMENT.get(state, b"")
+    return None if found is None else found.operator
 
 
 def distributor_of(state: Reader, prefix: str) -> Organisation:
@@ -108,12 +115,9 @@ def distributor_of(state: Reader, prefix: str) -> Organisation:
     return organisation(state, territory.distributor)
 
 
-def distributor_accounts(state: Reader) -> dict[str, bytes]:
-    """Account that receives the wheeling, by region prefix; its keys are the regions served."""
-    return {
-        territory.prefix: organisation(state, territory.distributor).account
-        for _, territory in TERRITORIES.items(state)
-    }
+def distributor_account(state: Reader, prefix: str) -> bytes:
+    """The account that is paid the wheeling of a region prefix. Errors: UNKNOWN_ZONE."""
+    return distributor_of(state, prefix).account
 
 
 def region_of(location: str) -> str:

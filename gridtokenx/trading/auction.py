@@ -93,6 +93,10 @@ class Run:
     headroom: Mapping[str, int]
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
+    _view: book.View = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._view = book.View(self.state)
 
     def expire(self, order_id: bytes) -> None:
         """Close an order at its own end, if it is still open."""
@@ -104,7 +108,7 @@ class Run:
         Regions are separate auctions unless national trade is open.
         """
         national = self.market.max_trade_tier >= NATIONAL_TIER
-        books = book.open_orders(self.state, slot, "" if national else region)
+        books = self._view.open_orders(slot, "" if national else region)
         if national:
             books = {NATIONAL_GROUP: [order for orders in books.values() for order in orders]}
         for name, orders in books.items():
@@ -112,7 +116,7 @@ class Run:
 
     def close_gate(self, slot: int) -> None:
         """Close the orders that had no later slot to trade in."""
-        for orders in book.open_orders(self.state, slot).values():
+        for orders in self._view.open_orders(slot).values():
             for order in orders:
                 if order.terms.last_slot == slot:
                     self.events.append(close(self.state, order, OrderStatus.EXPIRED))

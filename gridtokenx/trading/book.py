@@ -9,6 +9,7 @@ a slot's orders are found under the 7 blocks that contain the slot. Keys of BOOK
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from gridtokenx.primitives.quantities import SLOT_MS, local_day, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, u64
@@ -105,17 +106,33 @@ def _without(lines: tuple[OpenOrder, ...], order_id: bytes) -> tuple[OpenOrder, 
     return tuple([line for line in lines if line.order_id != order_id])
 
 
-def open_orders(state: Reader, slot: int, region: str = "") -> dict[str, list[Order]]:
-    """Open orders that may trade in a slot, by region prefix in name order (one, or all)."""
-    found: dict[str, list[Order]] = {}
-    for level in range(LEVELS):
-        prefix = bytes((level,)) + u64(slot >> level)
-        for key, _ in BOOK.items(state, prefix + region.encode()):
-            order = ORDERS.get(state, key[12:])
-            if order is None:
-                raise LookupError(f"the book names order {key[12:].hex()}, which is not there")
-            found.setdefault(key[9:12].decode(), []).append(order)
-    return {name: found[name] for name in sorted(found)}
+@dataclass
+class View:
+    """The open orders of slots. Each block of the index is read once; orders may only leave."""
+
+    state: Reader
+    _blocks: dict[bytes, dict[str, list[bytes]]] = field(default_factory=dict)
+
+    def open_orders(self, slot: int, region: str = "") -> dict[str, list[Order]]:
+        """Orders that may trade in a slot, by region prefix in name order (one region, or all)."""
+        found: dict[str, list[Order]] = {}
+        for level in range(LEVELS):
+            for name, order_ids in self._block(bytes((level,)) + u64(slot >> level)).items():
+                if region in ("", name):
+                    orders = found.setdefault(name, [])
+                    for order_id in order_ids:
+                        order = ORDERS.get(self.state, order_id)
+                        if order is not None:  # None: it left after the block was read.
+                            orders.append(order)
+        return {name: found[name] for name in sorted(found)}
+
+    def _block(self, prefix: bytes) -> dict[str, list[bytes]]:
+        found = self._blocks.get(prefix)
+        if found is None:
+            found = self._blocks[prefix] = {}
+            for key, _ in BOOK.items(self.state, prefix):
+                found.setdefault(key[9:12].decode(), []).append(key[12:])
+        return found
 
 
 def take_touched(state: Overlay, after_slot: int) -> list[tuple[int, str]]:

@@ -173,6 +173,13 @@ class MarketParameters:
     reading_deadline_slots: Annotated[int, Limit(1, 96)] = 4
     carbon_rates: Annotated[tuple[CarbonRate, ...], Limit(0, 16)] = CARBON_RATES
 
+    def carbon_mcr_per_kwh(self, source: str) -> int:
+        """Credits of a source in milli-credit/kWh (= micro-credit/Wh); 0 for the others."""
+        for rate in self.carbon_rates:
+            if rate.source == source:
+                return rate.mcr_per_kwh
+        return 0
+
 
 @dataclass(frozen=True, slots=True)
 class TraderFacts:

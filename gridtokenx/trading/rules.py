@@ -5,7 +5,7 @@ Source: protocols/market.md sections 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -21,7 +21,7 @@ from gridtokenx.primitives.quantities import (
     slot_start_ms,
 )
 from gridtokenx.primitives.state import Overlay, Reader
-from gridtokenx.trading import auction, book
+from gridtokenx.trading import auction, book, settlement
 from gridtokenx.trading.model import (
     CLOCK,
     ORDERS,
@@ -42,7 +42,6 @@ from gridtokenx.trading.model import (
     TraderFacts,
     TradingEvent,
 )
-from gridtokenx.trading.settlement import escrow_needed, settle_deadline
 
 _BANGKOK_SLOTS = 28  # UTC+7 in slots
 _DEFAULTS = MarketParameters()
@@ -107,7 +106,9 @@ def place_order(
     _check_price(command, market)
     _check_account(command, listed, trader, local_day(now_ms), market)
     if command.side is Side.BUY:
-        reserve_uthb = escrow_needed(command.energy_wh, command.limit_mthb, market.vat_bps)
+        reserve_uthb = settlement.escrow_needed(
+            command.energy_wh, command.limit_mthb, market.vat_bps
+        )
         ledger.reserve_escrow(state, owner, reserve_uthb)
     else:
         reserve_uthb = command.energy_wh * market.shortfall_penalty_mthb
@@ -131,7 +132,7 @@ def place_order(
     return [OrderPlaced(order_id, owner, command, reserve_uthb)]
 
 
-def cancel_order(state: Overlay, command: CancelOrder, *, sender: bytes) -> list[TradingEvent]:
+def cancel_order(state: Overlay, command: CancelOrder, *, owner: bytes) -> list[TradingEvent]:
     """Take an order's rest off the book and give its reserve back; what has matched stays.
 
     Errors: ORDER_NOT_FOUND for one that never was or is closed (after its last gate closure every
@@ -141,10 +142,36 @@ def cancel_order(state: Overlay, command: CancelOrder, *, sender: bytes) -> list
     if order is None:
         detail = f"order {command.order_id.hex()} is not open"
         raise Rejected(ErrorCode.ORDER_NOT_FOUND, detail)
-    if order.owner != sender:
+    if order.owner != owner:
         detail = f"order {command.order_id.hex()} belongs to another account"
         raise Rejected(ErrorCode.NOT_ORDER_OWNER, detail)
     return [auction.close(state, order, OrderStatus.CANCELLED)]
+
+
+def settle_reading(
+    state: Overlay,
+    *,
+    meter_id: bytes,
+    slot: int,
+    import_wh: int,
+    deliverable_wh: int,
+    distributor_of: Callable[[str], bytes],
+    authority_account: bytes,
+) -> list[TradingEvent]:
+    """Settle a meter's sales and purchases of a slot, in the transaction that brings its reading.
+
+    Units: Wh; `distributor_of` gives for a region prefix the account that is paid its wheeling;
+    authority_account is that of the block's proposer. Source: protocols/market.md section 4.
+    """
+    return settlement.settle_reading(
+        state,
+        meter_id=meter_id,
+        slot=slot,
+        import_wh=import_wh,
+        deliverable_wh=deliverable_wh,
+        market=parameters(state),
+        payees=settlement.Payees(distributor_of, authority_account),
+    )
 
 
 def _check_trader(command: PlaceOrder, trader: TraderFacts) -> None:
@@ -287,6 +314,6 @@ def begin_block(
     run.drop_immediate()
     settled_to = current - market.reading_deadline_slots - 1
     for slot in range(clock.settled_slot + 1, min(settled_to + 1, horizon)):
-        run.events += settle_deadline(state, slot)
+        run.events += settlement.settle_deadline(state, slot, market)
     CLOCK.put(state, b"", MarketClock(current, max(clock.settled_slot, settled_to)))
     return run.events

@@ -6,7 +6,7 @@ two of them can disagree. Source: protocols/market.md section 4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gridtokenx.ledger import rules as ledger
@@ -51,11 +51,11 @@ class Charges:
 
 @dataclass(frozen=True, slots=True)
 class Payees:
-    """Who receives what is not the traders': wheeling by region prefix, the authorities' fees."""
+    """Accounts of those who are paid beside the traders: the distributor of a region prefix, and
+    the organisation that proposed the block."""
 
-    distributors: Mapping[str, bytes]
-    proposer: bytes
-    authority_fee_share_bps: int
+    distributor_of: Callable[[str], bytes]
+    authority: bytes
 
 
 def charges(
@@ -108,14 +108,6 @@ def escrow_needed(energy_wh: int, limit_mthb: int, vat_bps: int) -> int:
     return gross_up(energy_wh * limit_mthb, vat_bps)
 
 
-def carbon_rate(parameters: MarketParameters, source: str) -> int:
-    """Credits of a source in milli-credit/kWh; 0 for those that earn none."""
-    for rate in parameters.carbon_rates:
-        if rate.source == source:
-            return rate.mcr_per_kwh
-    return 0
-
-
 def quote(
     parameters: MarketParameters,
     *,
@@ -138,7 +130,7 @@ def quote(
         vat_on_energy=vat_on_energy,
         fee_bps=parameters.fee_bps,
         penalty_mthb=parameters.shortfall_penalty_mthb,
-        carbon_mcr_per_kwh=carbon_rate(parameters, source),
+        carbon_mcr_per_kwh=parameters.carbon_mcr_per_kwh(source),
     )
 
 
@@ -163,7 +155,7 @@ def settle_reading(
     slot: int,
     import_wh: int,
     deliverable_wh: int,
-    carbon_mcr_per_kwh: int,
+    market: MarketParameters,
     payees: Payees,
 ) -> list[TradingEvent]:
     """Settle a meter's sales of a slot and burn what it consumed of its purchases.
@@ -182,22 +174,22 @@ def settle_reading(
     read = replace(position, read=True, import_wh=import_wh, burned_wh=burned_wh)
     POSITIONS.put(state, key, read)
     return events + _settle_sales(
-        state, slot, meter_id, position.sales, deliverable_wh, carbon_mcr_per_kwh, payees
+        state, slot, meter_id, position.sales, deliverable_wh, market, payees
     )
 
 
-def settle_deadline(state: Overlay, slot: int) -> list[TradingEvent]:
+def settle_deadline(state: Overlay, slot: int, market: MarketParameters) -> list[TradingEvent]:
     """Close a slot whose reading deadline has passed.
 
     A seller without a reading delivered nothing; a buyer without one consumed all it received, for
     otherwise not reporting would turn consumed energy into tokens to spend.
     """
     events: list[TradingEvent] = []
-    nobody = Payees({}, TREASURY, 0)  # Nothing delivered: no wheeling, no fee.
+    nobody = Payees(lambda _: TREASURY, TREASURY)  # Nothing delivered: no wheeling, no fee.
     for key, position in list(POSITIONS.items(state, u64(slot))):
         meter_id = key[8:]
         if not position.read:
-            events += _settle_sales(state, slot, meter_id, position.sales, 0, 0, nobody)
+            events += _settle_sales(state, slot, meter_id, position.sales, 0, market, nobody)
             unread_wh = position.received_wh - position.burned_wh
             events += _consume(state, meter_id, slot, position.owner, unread_wh)
         POSITIONS.delete(state, key)
@@ -224,7 +216,7 @@ def _settle_sales(
     meter_id: bytes,
     sales: int,
     deliverable_wh: int,
-    carbon_mcr_per_kwh: int,
+    market: MarketParameters,
     payees: Payees,
 ) -> list[TradingEvent]:
     trades = []
@@ -238,12 +230,12 @@ def _settle_sales(
     shares = delivered_by_trade([trade.energy_wh for trade in trades], deliverable_wh)
     events: list[TradingEvent] = []
     for trade, delivered_wh in zip(trades, shares, strict=True):
-        events += _settle_trade(state, trade, delivered_wh, carbon_mcr_per_kwh, payees)
+        events += _settle_trade(state, trade, delivered_wh, market, payees)
     return events
 
 
 def _settle_trade(
-    state: Overlay, trade: Trade, delivered_wh: int, carbon_mcr_per_kwh: int, payees: Payees
+    state: Overlay, trade: Trade, delivered_wh: int, market: MarketParameters, payees: Payees
 ) -> list[TradingEvent]:
     split = charges(
         energy_wh=trade.energy_wh,
@@ -256,9 +248,9 @@ def _settle_trade(
         vat_on_energy=trade.vat_on_energy,
         fee_bps=trade.fee_bps,
         penalty_mthb=trade.penalty_mthb,
-        carbon_mcr_per_kwh=carbon_mcr_per_kwh,
+        carbon_mcr_per_kwh=market.carbon_mcr_per_kwh(trade.source),
     )
-    _pay(state, trade, split, payees)
+    _pay(state, trade, split, market, payees)
     events: list[TradingEvent] = [_settled(trade, delivered_wh, split)]
     if delivered_wh:
         ledger.adjust(state, trade.seller, energy_wh=-delivered_wh, carbon_ucr=-split.carbon_ucr)
@@ -267,7 +259,9 @@ def _settle_trade(
     return events
 
 
-def _pay(state: Overlay, trade: Trade, split: Charges, payees: Payees) -> None:
+def _pay(
+    state: Overlay, trade: Trade, split: Charges, market: MarketParameters, payees: Payees
+) -> None:
     """Move the money; the parts are checked against escrow + bond before any moves."""
     to_buyer_uthb = split.refund_uthb + split.penalty_uthb
     to_seller_uthb = split.seller_uthb + split.bond_back_uthb
@@ -281,13 +275,13 @@ def _pay(state: Overlay, trade: Trade, split: Charges, payees: Payees) -> None:
     ledger.adjust(state, trade.buyer, escrow_uthb=-trade.escrow_uthb, thb_uthb=to_buyer_uthb)
     ledger.adjust(state, trade.seller, bond_uthb=-trade.bond_uthb, thb_uthb=to_seller_uthb)
     if split.wheeling_uthb:
-        distributor = payees.distributors[trade.region]
+        distributor = payees.distributor_of(trade.region)
         ledger.adjust(state, distributor, thb_uthb=split.wheeling_uthb)
     if split.vat_uthb:
         ledger.adjust(state, TAX, thb_uthb=split.vat_uthb)
     if split.fee_uthb:
-        authority_uthb = share_half_up(split.fee_uthb, payees.authority_fee_share_bps)
-        ledger.adjust(state, payees.proposer, thb_uthb=authority_uthb)
+        authority_uthb = share_half_up(split.fee_uthb, market.authority_fee_share_bps)
+        ledger.adjust(state, payees.authority, thb_uthb=authority_uthb)
         ledger.adjust(state, TREASURY, thb_uthb=split.fee_uthb - authority_uthb)
 
 
