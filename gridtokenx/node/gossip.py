@@ -98,7 +98,7 @@ class OutboundQueue:
         self.bytes += len(frame)
         self._filled.set()
         dropped = 0
-        for victims in (self._frames[p] for p in sorted(Priority, reverse=True)):
+        for victims in reversed(self._frames.values()):
             while victims and self.bytes > self._max_bytes:
                 self.bytes -= len(victims.popleft())
                 dropped += 1
@@ -217,7 +217,7 @@ class Gossip:
         self._apply(SetDirectPeers(tuple(peers)))
 
     async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled or until the network closes."""
         events = self._network.subscribe()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -229,6 +229,7 @@ class Gossip:
                     self._open_session(event.peer, nursery)
                 else:
                     self._close_session(event.peer)
+            nursery.cancel_scope.cancel()
 
     async def _beat(self) -> None:
         while True:
