@@ -10,7 +10,7 @@ from typing import Annotated
 
 from gridtokenx.chain.block import MAX_BLOCK_BYTES, MAX_COMMIT_BYTES
 from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES
-from gridtokenx.node.gossip_router import Priority
+from gridtokenx.node.gossip_events import Priority
 from gridtokenx.primitives.codec import Bytes32, Limit, wire
 
 MAX_BLOCKS_PER_REQUEST = 32

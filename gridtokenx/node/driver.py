@@ -1,0 +1,476 @@
+"""Runs one chain: the engine's inbox, its effects, gossip in and out. Source: architecture 5.
+
+One owner of the engine, one bounded inbox. Effects are performed in order: a Persist is synced
+before the Broadcast behind it leaves. Building and checking blocks run in a worker thread and come
+back as events, so timers stay true.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import TypeVar
+
+import structlog
+import trio
+
+from gridtokenx.chain.block import CompactBlock, decode_block
+from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.transaction import Transaction, TransactionBatch
+from gridtokenx.consensus.engine import Engine
+from gridtokenx.consensus.events import (
+    BlockBuilt,
+    BlockChecked,
+    Broadcast,
+    BuildBlock,
+    CheckBlock,
+    Decide,
+    Effect,
+    Event,
+    HeightStarted,
+    Observe,
+    Penalise,
+    Persist,
+    Received,
+    ReportEvidence,
+    RequestSync,
+    SafetyRecord,
+    SendDecided,
+    SetTimer,
+    StopSigning,
+    Tick,
+    Verdict,
+)
+from gridtokenx.consensus.messages import (
+    Message,
+    Proposal,
+    QuorumCertificate,
+    Timeout,
+    TimeoutCertificate,
+    Vote,
+    decode_message,
+    message_bytes,
+)
+from gridtokenx.consensus.state import Timing
+from gridtokenx.node.bodies import Batcher, Recent, decode_and_verify_all
+from gridtokenx.node.candidates import Ask, Candidates
+from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
+from gridtokenx.node.gossip import Gossip, TaskStatus
+from gridtokenx.node.gossip_events import Verdict as GossipVerdict
+from gridtokenx.node.network import PeerId
+from gridtokenx.node.protocol import BLOCK_LIMIT, MESSAGE_LIMIT, Topics
+from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
+from gridtokenx.primitives.errors import Rejected
+
+INBOX_EVENTS = 4_096
+ADMIT_CHUNK = 256
+OBSERVE_SECONDS = 60
+NEVER = 2**62
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+cached_verify = lru_cache(maxsize=8_192)(verify)
+
+
+class StopNode(Exception):  # noqa: N818 - an order to the whole process
+    """The node must end: our key is in use elsewhere, or our state contradicts the chain."""
+
+
+@dataclass
+class Wiring:
+    """What a driver needs of the node around it."""
+
+    gossip: Gossip
+    ask: Ask
+    peers: Callable[[], Sequence[PeerId]]  # connected peers that follow the chain
+    request_sync: Callable[[int, PeerId | None], None]
+    on_committed: Callable[[Committed], None]
+    propose: bool = True
+    vote: bool = True
+
+
+@dataclass
+class Counters:
+    """What metrics and the status page show of a driver."""
+
+    timeouts: int = 0
+    evidence: int = 0
+    inbox_full: int = 0
+    penalties: dict[str, int] = field(default_factory=dict)
+
+
+class Driver:
+    """One chain of this node. No `signer`: it observes. `never_signed`: a new key signs at once."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        signer: SigningKey | None,
+        wiring: Wiring,
+        *,
+        never_signed: bool,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.executor = executor
+        self.spec: ChainSpec = executor.spec
+        self.counters = Counters()
+        self._wiring = wiring
+        self._now_ms = now_ms
+        self._topics = Topics(self.spec.genesis.network_id, self.spec.name)
+        self._signer = signer if wiring.vote else None
+        record = executor.store.load_safety()
+        self._must_observe = signer is not None and record is None and not never_signed
+        block_time_ms = self.spec.genesis.block_time_ms
+        self.engine = Engine(
+            self.spec.chain_id,
+            self._signer,
+            Timing(
+                base_ms=self.spec.genesis.timeout_base_ms,
+                resend_ms=min(1_000, block_time_ms),
+                build_ahead_ms=min(1_000, block_time_ms // 5),
+            ),
+            verify=cached_verify,
+            record=None if record is None else decode(SafetyRecord, record),
+            observe_until_height=NEVER if self._must_observe else -1,
+        )
+        self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
+        self._timer_ms: int | None = None
+        self._worker = trio.CapacityLimiter(1)
+        self._recent = Recent()
+        self._batcher = Batcher(partial(wiring.gossip.publish, self._topics.orders))
+        self.candidates = Candidates(executor, self._recent, wiring.ask, wiring.peers)
+        self._checking: set[tuple[bytes, bool]] = set()
+
+    # -- Life ----------------------------------------------------------------------------------
+
+    async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Drive the chain until cancelled. Any exception ends the node: crash, restart, resume."""
+        gossip, topics = self._wiring.gossip, self._topics
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            gossip.subscribe(topics.votes, self._validate_vote)
+            gossip.subscribe(topics.blocks, self._validate_block)
+            gossip.subscribe(topics.orders, self._validate_orders)
+            nursery.start_soon(self._batcher.run)
+            if self._must_observe:
+                nursery.start_soon(self._observe)
+            self._start_height()
+            task_status.started()
+            while True:
+                await self._step()
+
+    async def _step(self) -> None:
+        event: Event = Tick()
+        timeout = NEVER if self._timer_ms is None else self._timer_ms - self._now_ms()
+        with trio.move_on_after(max(0, timeout) / 1_000):
+            event = await self._inbox.receive()
+        if isinstance(event, Tick):
+            self._timer_ms = None
+        view = self._view()
+        for effect in self.engine.handle(event, self._now_ms()):
+            await self._perform(effect)
+        if self._view() > view:
+            self.counters.timeouts += 1
+
+    def _view(self) -> int:
+        return 0 if self.engine.state is None else self.engine.state.view
+
+    @property
+    def view(self) -> int:
+        """The engine's view of the height being decided."""
+        return self._view()
+
+    def _post(self, event: Event) -> bool:
+        """Hand an event to the engine; False when the inbox is full (the sender will repeat)."""
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            self.counters.inbox_full += 1
+            return False
+        return True
+
+    async def _observe(self) -> None:
+        """A key without its safety record: watch, then sign only above all that was seen."""
+        log.warning(
+            "signing.observing",
+            code="GTX-KEY-001",
+            chain=self.spec.name,
+            hint=f"the safety record of this key is missing; it signs nothing for "
+            f"{OBSERVE_SECONDS} s and never at heights it may have signed before",
+        )
+        await trio.sleep(OBSERVE_SECONDS)
+        seen = max(self.engine.highest_height, self.executor.parent.height)
+        await self._send.send(Observe(seen + 1))
+
+    # -- Effects -------------------------------------------------------------------------------
+
+    async def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Persist(record):
+                await trio.to_thread.run_sync(self._persist, record)
+            case Broadcast(message):
+                self._broadcast(message)
+            case SetTimer(at_ms):
+                self._timer_ms = at_ms
+            case BuildBlock():
+                self._nursery.start_soon(self._build, effect)
+            case CheckBlock():
+                self._start_check(effect)
+            case Decide():
+                await self._decide(effect)
+            case RequestSync(height, peer):
+                self._wiring.request_sync(height, PeerId(peer))
+            case SendDecided():
+                self._send_decided(effect.height)
+            case Penalise() | ReportEvidence() | StopSigning():
+                self._report(effect)
+
+    def _send_decided(self, height: int) -> None:
+        certificate = self.executor.store.certificate(height)
+        if certificate:
+            self._wiring.gossip.publish(self._topics.votes, certificate)
+
+    def _report(self, effect: Penalise | ReportEvidence | StopSigning) -> None:
+        match effect:
+            case Penalise(_, reason):
+                self._count_penalty(reason)
+            case ReportEvidence(evidence):
+                self.counters.evidence += 1
+                log.error(
+                    "consensus.evidence",
+                    chain=self.spec.name,
+                    kind=type(evidence).__name__,
+                    hint="a validator signed two conflicting messages; tell its operator",
+                )
+            case StopSigning(reason):
+                raise StopNode(f"GTX-KEY-002: {self.spec.name}: {reason}. Not signing.")
+
+    def _persist(self, record: SafetyRecord) -> None:
+        candidates = [
+            (block_hash, execution.block.encoded)
+            for block_hash in record.candidates
+            if (execution := self.executor.candidate(block_hash)) is not None
+        ]
+        self.executor.store.save_safety(encode(record), candidates)
+
+    def _broadcast(self, message: Message) -> None:
+        self._wiring.gossip.publish(self._topics.votes, encode(message))
+        if isinstance(message, Proposal):
+            self.candidates.note_proposal(message.block_hash)
+            block = self.executor.candidate_compact(message.block_hash)
+            if message.fresh and block is not None:
+                self._wiring.gossip.publish(self._topics.blocks, encode(block))
+
+    async def _build(self, effect: BuildBlock) -> None:
+        engine_state = self.engine.state
+        if not self._wiring.propose or engine_state is None or engine_state.me is None:
+            return
+        proposer_index = engine_state.me
+
+        def build() -> CompactBlock | None:
+            if self.executor.parent.height + 1 != effect.height:
+                return None
+            last_commit = self.executor.store.certificate(effect.height - 1) or b""
+            return self.executor.build(effect.view, proposer_index, last_commit)
+
+        block = await self._in_worker(build)
+        if block is not None:
+            self.candidates.add_compact(block)
+            await self._send.send(BlockBuilt(effect.height, effect.view, block.header.hash))
+
+    def _start_check(self, check: CheckBlock) -> None:
+        key = (check.block_hash, check.fresh)
+        if key not in self._checking:
+            self._checking.add(key)
+            self._nursery.start_soon(self._check, check, key)
+
+    async def _check(self, check: CheckBlock, key: tuple[bytes, bool]) -> None:
+        try:
+            found = await self.candidates.find(check.block_hash)
+            if found is None or self.executor.parent.height + 1 != check.height:
+                return  # The engine asks again with its next resend.
+            block, transactions = found
+
+            def execute() -> NotYet | None:
+                if check.fresh:
+                    later = self.executor.check_fresh(block, check.view, check.proposer_index)
+                    if later is not None:
+                        return later
+                self.executor.check(block, transactions)
+                return None
+
+            try:
+                later = await self._in_worker(execute)
+            except Rejected as error:
+                if self.executor.parent.height + 1 != check.height:
+                    return
+                log.warning(
+                    "block.invalid", chain=self.spec.name, height=check.height, why=error.detail
+                )
+                await self._send.send(BlockChecked(check, Verdict.INVALID))
+                return
+            verdict = Verdict.VALID if later is None else Verdict.NOT_YET
+            until_ms = 0 if later is None else later.until_ms
+            await self._send.send(BlockChecked(check, verdict, until_ms))
+        finally:
+            self._checking.discard(key)
+
+    async def _decide(self, effect: Decide) -> None:
+        def commit() -> Committed | None:
+            if self.executor.parent.height >= effect.height:
+                return None  # Sync was faster.
+            return self.executor.commit(effect.block_hash, effect.certificate)
+
+        committed = await self._in_worker(commit)
+        if committed is not None:
+            self._committed(committed)
+
+    def _committed(self, committed: Committed) -> None:
+        self._wiring.on_committed(committed)
+        self._start_height()
+
+    def _start_height(self) -> None:
+        parent = self.executor.parent
+        event = HeightStarted(
+            parent.height + 1, self.spec.validators, self.spec.opens_ms(parent.time_ms)
+        )
+        self._nursery.start_soon(self._send.send, event)
+
+    async def _in_worker(self, function: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(function, limiter=self._worker)
+
+    # -- Sync ----------------------------------------------------------------------------------
+
+    async def apply_decided(self, block_bytes: bytes, certificate: QuorumCertificate) -> None:
+        """Commit the next block that a peer sent. Errors: Rejected; StopNode when we are wrong."""
+        from gridtokenx.chain.block import decode_block
+
+        block = decode_block(block_bytes)
+        transactions = []
+        for one in await decode_and_verify_all(block.transactions):
+            if isinstance(one, Rejected):
+                raise one
+            transactions.append(one)
+
+        def apply() -> Committed | None:
+            if self.executor.parent.height >= block.header.height:
+                return None
+            return self.executor.apply_decided(block, transactions, certificate)
+
+        try:
+            committed = await self._in_worker(apply)
+        except Damaged as error:
+            raise StopNode(str(error)) from error
+        if committed is not None:
+            self._committed(committed)
+
+    # -- Transactions --------------------------------------------------------------------------
+
+    async def submit(self, raws: Sequence[bytes]) -> list[Rejected | None]:
+        """Admit transactions from a client, in order; those admitted are gossiped."""
+        verdicts, fresh = await self._admit(raws, keep_gaps=False)
+        self._batcher.add(fresh)
+        return verdicts
+
+    async def submit_to(self, raws: Sequence[bytes], future: Future[list[Rejected | None]]) -> None:
+        """As `submit`, answering a future of another thread, whatever happens."""
+        try:
+            future.set_result(await self.submit(raws))
+        except BaseException as error:
+            future.set_exception(error if isinstance(error, Exception) else RuntimeError("stopped"))
+            raise
+
+    async def _admit(
+        self, raws: Sequence[bytes], *, keep_gaps: bool
+    ) -> tuple[list[Rejected | None], list[Transaction]]:
+        decoded = await decode_and_verify_all(raws)
+        verdicts: list[Rejected | None] = []
+        fresh: list[Transaction] = []
+        for at in range(0, len(decoded), ADMIT_CHUNK):
+            part = decoded[at : at + ADMIT_CHUNK]
+            good = [one for one in part if isinstance(one, Transaction)]
+            admitted, new = await self._in_worker(
+                partial(self.executor.admit, good, keep_gaps=keep_gaps)
+            )
+            for one in good:
+                self._recent.add(one)
+            results = iter(admitted)
+            verdicts += [one if isinstance(one, Rejected) else next(results) for one in part]
+            fresh += new
+        return verdicts, fresh
+
+    # -- Gossip validators: total, bounded; what they return decides forwarding ------------------
+
+    async def _validate_orders(self, _author: PeerId, data: bytes) -> GossipVerdict:
+        try:
+            batch = decode(TransactionBatch, data, MESSAGE_LIMIT)
+        except Rejected:
+            return GossipVerdict.REJECT
+        known = self._recent
+        news = [raw for raw in batch.transactions if tagged_hash("gtx.tx", raw) not in known]
+        if not news:
+            return GossipVerdict.IGNORE
+        verdicts, fresh = await self._admit(news, keep_gaps=True)
+        if fresh or any(verdict is None for verdict in verdicts):
+            return GossipVerdict.ACCEPT
+        return GossipVerdict.IGNORE
+
+    async def _validate_block(self, _author: PeerId, data: bytes) -> GossipVerdict:
+        try:
+            block = decode(CompactBlock, data, BLOCK_LIMIT)
+        except Rejected:
+            return GossipVerdict.REJECT
+        header = block.header
+        if header.chain_id != self.spec.chain_id:
+            return GossipVerdict.REJECT
+        if not 0 < header.height - self.executor.parent.height <= 2:
+            return GossipVerdict.IGNORE
+        accepted = await self.candidates.accept_gossip(block)
+        return GossipVerdict.ACCEPT if accepted else GossipVerdict.IGNORE
+
+    def _validate_vote(self, author: PeerId, data: bytes) -> GossipVerdict:
+        try:
+            message = decode_message(data)
+        except Rejected:
+            return GossipVerdict.REJECT
+        state = self.engine.state
+        if state is None:
+            return GossipVerdict.IGNORE
+        if message.height == state.height and not self._is_genuine(message):
+            self._count_penalty("bad signature")
+            return GossipVerdict.REJECT
+        if isinstance(message, Proposal) and message.height in (state.height, state.height + 1):
+            self.candidates.note_proposal(message.block_hash)
+        if not self._post(Received(message, author)):
+            return GossipVerdict.IGNORE
+        near = abs(message.height - state.height) <= 1
+        return GossipVerdict.ACCEPT if near else GossipVerdict.IGNORE
+
+    def _is_genuine(self, message: Message) -> bool:
+        """Whether the named member signed it; certificates are the engine's to check."""
+        state = self.engine.state
+        if state is None or isinstance(message, QuorumCertificate | TimeoutCertificate):
+            return True
+        if isinstance(message, Vote | Timeout):
+            index = message.index
+        else:
+            index = state.leader(message.height, message.view)
+        members = self.spec.validators.members
+        if index >= len(members):
+            return False
+        signed = message_bytes(self.spec.chain_id, message)
+        return cached_verify(members[index].public_key, signed, message.signature)
+
+    def _count_penalty(self, reason: str) -> None:
+        penalties = self.counters.penalties
+        if reason in penalties or len(penalties) < 64:
+            penalties[reason] = penalties.get(reason, 0) + 1
+
+
+def wall_clock_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
