@@ -1,0 +1,164 @@
+"""Accounts never go below zero, and what they hold is what was created and not destroyed."""
+
+import pytest
+
+from gridtokenx.ledger import rules
+from gridtokenx.ledger.model import (
+    ACCOUNTS,
+    Account,
+    Asset,
+    Deposit,
+    Deposited,
+    RetireCredits,
+    Supply,
+    Transfer,
+    Transferred,
+    Withdraw,
+)
+from gridtokenx.primitives.codec import MAX_INT, decode, encode
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import MemoryReader, Overlay
+
+ANNA, BOON, BANK = (bytes([number]) * 32 for number in (1, 2, 3))
+
+
+@pytest.fixture
+def state() -> Overlay:
+    return Overlay(MemoryReader())
+
+
+def refused(code: ErrorCode, rule, *arguments, **named) -> str:
+    with pytest.raises(Rejected) as caught:
+        rule(*arguments, **named)
+    assert caught.value.code is code
+    return caught.value.detail
+
+
+def deposit(state: Overlay, to: bytes, amount_uthb: int) -> None:
+    command = Deposit(to, amount_uthb)
+    events = rules.deposit(state, command, sender=BANK, payment_authority=BANK)
+    assert events == [Deposited(to, amount_uthb)]
+
+
+def test_deposit_and_withdraw_create_and_destroy_baht(state: Overlay) -> None:
+    deposit(state, ANNA, 1_000)
+    rules.transfer(state, Transfer(BANK, Asset.THB, 400), sender=ANNA)
+    rules.withdraw(state, Withdraw(300), sender=BANK, payment_authority=BANK)
+    assert rules.account(state, ANNA).thb_uthb == 600
+    assert rules.account(state, BANK).thb_uthb == 100
+    assert rules.supply(state) == Supply(thb_uthb=700)
+
+
+def test_only_the_payment_authority_touches_the_baht_supply(state: Overlay) -> None:
+    deposit(state, ANNA, 1_000)
+    for rule, command in ((rules.deposit, Deposit(ANNA, 5)), (rules.withdraw, Withdraw(5))):
+        refused(ErrorCode.NOT_PERMITTED, rule, state, command, sender=ANNA, payment_authority=BANK)
+    detail = refused(
+        ErrorCode.INSUFFICIENT_BALANCE,
+        rules.withdraw,
+        state,
+        Withdraw(5),
+        sender=BANK,
+        payment_authority=BANK,
+    )
+    assert "THB" in detail
+    assert rules.supply(state).thb_uthb == 1_000
+
+
+@pytest.mark.parametrize("asset", list(Asset))
+def test_each_asset_moves_alone_and_never_overdraws(state: Overlay, asset: Asset) -> None:
+    deposit(state, ANNA, 50)
+    rules.mint_energy(state, ANNA, 50, 50)
+    rules.issue_gtx(state, ANNA, 50)
+    rules.transfer(state, Transfer(BOON, asset, 30), sender=ANNA)
+    field = {
+        Asset.ENERGY: "energy_wh",
+        Asset.THB: "thb_uthb",
+        Asset.GTX: "gtx_ugtx",
+        Asset.CARBON: "carbon_ucr",
+    }[asset]
+    assert rules.account(state, BOON) == Account(**{field: 30})
+    before = rules.account(state, ANNA)
+    assert getattr(before, field) == 20
+    refused(
+        ErrorCode.INSUFFICIENT_BALANCE,
+        rules.transfer,
+        state,
+        Transfer(BOON, asset, 21),
+        sender=ANNA,
+    )
+    assert rules.account(state, ANNA) == before
+
+
+def test_a_transfer_to_oneself_changes_nothing(state: Overlay) -> None:
+    deposit(state, ANNA, 50)
+    events = rules.transfer(state, Transfer(ANNA, Asset.THB, 50), sender=ANNA)
+    assert events == [Transferred(ANNA, ANNA, Asset.THB, 50)]
+    assert rules.account(state, ANNA).thb_uthb == 50
+
+
+def test_escrow_and_bond_are_set_aside_and_come_back(state: Overlay) -> None:
+    deposit(state, ANNA, 100)
+    rules.reserve_escrow(state, ANNA, 60)
+    rules.reserve_bond(state, ANNA, 40)
+    assert rules.account(state, ANNA) == Account(escrow_uthb=60, bond_uthb=40)
+    refused(ErrorCode.INSUFFICIENT_BALANCE, rules.reserve_bond, state, ANNA, 1)
+    refused(ErrorCode.INSUFFICIENT_BALANCE, rules.release_escrow, state, ANNA, 61)
+    refused(ErrorCode.INSUFFICIENT_BALANCE, rules.release_bond, state, ANNA, 41)
+    rules.release_escrow(state, ANNA, 60)
+    rules.release_bond(state, ANNA, 40)
+    assert rules.account(state, ANNA) == Account(thb_uthb=100)
+
+
+def test_held_energy_cannot_be_spent_and_burns_once(state: Overlay) -> None:
+    rules.mint_energy(state, ANNA, 100, 50_000)
+    rules.adjust(state, ANNA, energy_wh=-80, energy_held_wh=80)
+    command = Transfer(BOON, Asset.ENERGY, 21)
+    refused(ErrorCode.INSUFFICIENT_BALANCE, rules.transfer, state, command, sender=ANNA)
+    rules.burn_held_energy(state, ANNA, 80)
+    refused(ErrorCode.INSUFFICIENT_BALANCE, rules.burn_held_energy, state, ANNA, 1)
+    expected = Supply(energy_minted_wh=100, energy_burned_wh=80, carbon_issued_ucr=50_000)
+    assert rules.supply(state) == expected
+
+
+def test_retired_credits_are_gone(state: Overlay) -> None:
+    rules.mint_energy(state, ANNA, 1, 500)
+    rules.retire_credits(state, RetireCredits(200), sender=ANNA)
+    assert rules.account(state, ANNA).carbon_ucr == 300
+    assert rules.supply(state).carbon_retired_ucr == 200
+    command = RetireCredits(301)
+    refused(ErrorCode.INSUFFICIENT_BALANCE, rules.retire_credits, state, command, sender=ANNA)
+
+
+def test_no_total_reaches_2_to_the_63(state: Overlay) -> None:
+    deposit(state, ANNA, MAX_INT)
+    refused(
+        ErrorCode.OUT_OF_RANGE,
+        rules.deposit,
+        state,
+        Deposit(BOON, 1),
+        sender=BANK,
+        payment_authority=BANK,
+    )
+    refused(ErrorCode.OUT_OF_RANGE, rules.mint_energy, state, ANNA, 1, MAX_INT + 1)
+    stored = ACCOUNTS.get(state, ANNA)
+    assert decode(Account, encode(stored)) == stored
+
+
+def test_nonces_count_up_from_zero(state: Overlay) -> None:
+    assert "expected 0" in refused(ErrorCode.NONCE_GAP, rules.use_nonce, state, ANNA, 1)
+    rules.use_nonce(state, ANNA, 0)
+    rules.use_nonce(state, ANNA, 1)
+    assert "expected 2" in refused(ErrorCode.NONCE_TOO_LOW, rules.use_nonce, state, ANNA, 1)
+    assert rules.account(state, ANNA).nonce == 2
+    rules.mint_energy(state, ANNA, 5, 0)
+    assert rules.account(state, ANNA).nonce == 2
+
+
+def test_a_network_fee_goes_to_the_proposer(state: Overlay) -> None:
+    rules.issue_gtx(state, ANNA, 10)
+    rules.pay_fee(state, ANNA, BANK, 4)
+    rules.pay_fee(state, BOON, BANK, 0)
+    assert rules.account(state, BANK).gtx_ugtx == 4
+    assert ACCOUNTS.get(state, BOON) is None
+    refused(ErrorCode.INSUFFICIENT_BALANCE, rules.pay_fee, state, ANNA, BANK, 7)
