@@ -48,6 +48,8 @@ from gridtokenx.node.network import (
 )
 from gridtokenx.primitives import crypto
 
+__all__ = ["Gossip", "Priority", "Validator", "Verdict", "topic_max_bytes", "topic_priority"]
+
 QUEUE_BYTES = 16 * 1024 * 1024
 MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_BLOCK_BYTES = 8 * 1024 * 1024

@@ -111,9 +111,9 @@ class Router:
             "backoff": len(self._backoff),
             "seen": len(self._seen),
             "asked": len(self._asked),
-            "history_bytes": self._history.bytes,
+            "history_bytes": self._history.size_bytes,
             "in_flight": len(self._flights),
-            "in_flight_bytes": self._flights.bytes,
+            "in_flight_bytes": self._flights.size_bytes,
         }
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:

@@ -53,17 +53,17 @@ class History:
     """Messages of the last heartbeats, newest window first, bounded by bytes."""
 
     def __init__(self, windows: int, max_bytes: int) -> None:
-        self.bytes = 0
+        self.size_bytes = 0
         self._max_bytes = max_bytes
         self._windows: list[dict[bytes, Cached]] = [{} for _ in range(windows)]
 
     def remember(self, message_id: bytes, cached: Cached) -> None:
         """Keep a message; over the byte limit the oldest go first."""
         self._windows[0][message_id] = cached
-        self.bytes += len(cached.frame)
+        self.size_bytes += len(cached.frame)
         for window in reversed(self._windows):
-            while window and self.bytes > self._max_bytes:
-                self.bytes -= len(window.pop(next(iter(window))).frame)
+            while window and self.size_bytes > self._max_bytes:
+                self.size_bytes -= len(window.pop(next(iter(window))).frame)
 
     def find(self, message_id: bytes) -> Cached | None:
         return next((w[message_id] for w in self._windows if message_id in w), None)
@@ -76,7 +76,7 @@ class History:
     def shift(self) -> None:
         """Open a new window and drop the oldest."""
         self._windows.insert(0, {})
-        self.bytes -= sum(len(cached.frame) for cached in self._windows.pop().values())
+        self.size_bytes -= sum(len(cached.frame) for cached in self._windows.pop().values())
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class Flights:
         return len(self._unverified) + len(self.validating)
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         return sum(self._bytes.values())
 
     def is_unverified(self, message_id: bytes) -> bool:
