@@ -48,7 +48,15 @@ from gridtokenx.node.network import (
 )
 from gridtokenx.primitives import crypto
 
-__all__ = ["Gossip", "Priority", "Validator", "Verdict", "topic_max_bytes", "topic_priority"]
+__all__ = [
+    "Gossip",
+    "Priority",
+    "TaskStatus",
+    "Validator",
+    "Verdict",
+    "topic_max_bytes",
+    "topic_priority",
+]
 
 QUEUE_BYTES = 16 * 1024 * 1024
 MAX_MESSAGE_BYTES = 1024 * 1024
