@@ -84,7 +84,7 @@ class Discovery:
     ) -> None:
         self._network = network
         self._target_peers = target_peers
-        self._dht = NodeDHT(network.host)
+        self._dht = NodeDHT(network.host, self._wants_more)
         self.faults: Counter[str] = Counter()  # errors of ours by task; none are expected
         self._candidates: dict[PeerId, _Candidate] = {}
         self._persistent: set[PeerId] = set()
@@ -131,6 +131,9 @@ class Discovery:
             nursery.start_soon(self._keep_connections, nursery)
             task_status.started()
 
+    def _wants_more(self) -> bool:
+        return len(self._network.connected()) < self._target_peers
+
     # Learning who there is ----------------------------------------------------------------
 
     def _on_identified(self, peer_id: ID) -> None:
@@ -142,7 +145,7 @@ class Discovery:
     async def _follow_identified(self) -> None:
         async for peer in self._identified:
             await self._learn(peer)
-            if len(self._network.connected()) < self._target_peers:
+            if self._wants_more():
                 self._news.set()  # it may know others: ask at once
 
     async def _follow_events(self) -> None:

@@ -70,10 +70,13 @@ class NodePeerRouting(PeerRouting):
     """Iterative FIND_NODE whose single query is bounded in time, bytes and peers."""
 
     host: NodeHost
+    may_connect: Callable[[], bool]
 
     async def _query_peer_for_closest(self, peer: ID, target_key: bytes) -> list[ID]:
         """Ask one peer for those nearest to a key. Failing to answer costs it its place."""
         network = self.host.get_network()
+        if peer not in network.connections and not self.may_connect():
+            return []  # a lookup must not fill the node with connections it does not want
         try:
             with trio.fail_after(QUERY_TIMEOUT_S):
                 stream = await self.host.new_stream(peer, [PROTOCOL_ID])
@@ -106,9 +109,10 @@ class NodeDHT(KadDHT):
 
     host: NodeHost
 
-    def __init__(self, host: NodeHost) -> None:
+    def __init__(self, host: NodeHost, may_connect: Callable[[], bool] = lambda: True) -> None:
         super().__init__(host, DHTMode.SERVER, max_peers_per_subnet=0)
         self.peer_routing = NodePeerRouting(host, self.routing_table)
+        self.peer_routing.may_connect = may_connect
         self.refused: Counter[str] = Counter()
         self._streams_of: Counter[ID] = Counter()
 
