@@ -1,0 +1,338 @@
+"""Play the demonstration day against a cluster's nodes, over their HTTP API only.
+
+Market time is the block clock of genesis: one 15-minute slot a block. Orders go in several slots
+before their gate closes and readings two slots after their slot, so that a slow machine, a view
+change or a lost message does not change the day. Source: protocols/market.md section 8.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from gridtokenx.chain.genesis import BlockClock, ChainSpec, Genesis
+from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
+from gridtokenx.client import Client, RpcError
+from gridtokenx.cluster.network import Member, dev_key, local_genesis, operator_key
+from gridtokenx.cluster.profile import MeterState, Profile, Trader, sign_reading
+from gridtokenx.ledger.model import Deposit
+from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
+from gridtokenx.trading.model import MarketParameters, MatchingMode
+
+LEAD_SLOTS = 6  # How long before its gate an order is sent.
+READING_DELAY_SLOTS = 2  # A node that is a block behind accepts it too.
+DEADLINE_SLOTS = 16  # The rule is 4 slots of 15 minutes; here 4 slots are 4 seconds.
+SETUP_BLOCKS = 24  # From genesis to the first slot's gate: start, registration, deposits.
+POLL_S = 0.2
+SETUP_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 60.0
+STALL_TIMEOUT_S = 60.0
+
+Nonces = dict[tuple[str, bytes], int]
+
+
+class DayError(Exception):
+    """The day could not be played as written; the sentence says what went wrong and where."""
+
+
+@dataclass(slots=True)
+class Region:
+    """What is known of one region chain while the day runs; `totals` as `energy_getStats` says."""
+
+    name: str
+    height: int = 0
+    market_ms: int = 0
+    totals: dict[str, int] = field(default_factory=dict)
+    slot_totals: dict[str, int] = field(default_factory=dict)
+    price_mthb: int = 0
+    finality_ms: int = 0
+    next_order: int = 0
+    next_reading: int = 0
+
+    @property
+    def slot(self) -> int:
+        """The market slot of the newest block; its gate is closed."""
+        return slot_at(self.market_ms)
+
+
+def day_genesis(slots: range, *, authorities: int, block_time_ms: int, now_ms: int) -> Genesis:
+    """A genesis in which the first of `slots` closes SETUP_BLOCKS blocks after the start.
+
+    One call auction a slot ("gate"), so the result does not depend on which block an order reached.
+    """
+    start_ms = slot_start_ms(slots.start - SETUP_BLOCKS)
+    return local_genesis(
+        authorities=authorities,
+        block_time_ms=block_time_ms,
+        clock=BlockClock(start_ms, SLOT_MS),
+        parameters=MarketParameters(
+            matching_mode=MatchingMode.GATE, reading_deadline_slots=DEADLINE_SLOTS
+        ),
+        genesis_time_ms=now_ms,
+    )
+
+
+class Day:
+    """One run of the day. `show` is called with the regions whenever something has changed."""
+
+    def __init__(
+        self,
+        genesis: Genesis,
+        members: Sequence[Member],
+        profile: Profile,
+        slots: range,
+        show: Callable[[Sequence[Region]], None],
+        check_alive: Callable[[], None],
+    ) -> None:
+        self.profile = profile
+        self.slots = slots
+        self.refusals: dict[str, str] = {}
+        self._genesis = genesis
+        self._show = show
+        self._check_alive = check_alive
+        self._members = members
+        self._nonces: Nonces = {}
+        self._watchers = [Client(member.api_url, genesis=genesis) for member in members]
+        self._ticks = 0
+        self.regions = [
+            Region(name, next_order=slots.start, next_reading=slots.start)
+            for name in genesis.chain_names
+        ]
+        self._players = [
+            _RegionPlayer(self, genesis.chain(name), _senders(members, position, genesis))
+            for position, name in enumerate(genesis.chain_names)
+        ]
+
+    def close(self) -> None:
+        """Close all connections."""
+        for client in self._watchers:
+            client.close()
+        for player in self._players:
+            player.close()
+
+    def play(self) -> None:
+        """Set up, trade every slot, wait until everything is settled. Errors: DayError."""
+        with ThreadPoolExecutor(len(self._players)) as pool:
+            list(pool.map(lambda player: player.set_up(), self._players))
+            self._look()
+            while not self._is_over():
+                list(pool.map(_play_tick, zip(self._players, self.regions, strict=True)))
+                self._wait_for_block()
+            self._wait_settled()
+
+    def _is_over(self) -> bool:
+        return all(region.next_reading >= self.slots.stop for region in self.regions)
+
+    def _wait_for_block(self) -> None:
+        """Until some chain has a new block. Errors: DayError when none comes."""
+        before = [region.height for region in self.regions]
+        end = time.monotonic() + STALL_TIMEOUT_S
+        while before == [region.height for region in self.regions]:
+            if time.monotonic() > end:
+                raise DayError(f"no chain has finalized a block for {STALL_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_S)
+            self._look()
+
+    def _wait_settled(self) -> None:
+        end = time.monotonic() + END_TIMEOUT_S
+        wanted = len(self.slots)
+        while True:
+            self._look()
+            open_regions = [
+                region.name
+                for region, player in zip(self.regions, self._players, strict=True)
+                if region.totals["readings"] < wanted * len(player.traders)
+                or region.totals["trades_settled"] < region.totals["trades"]
+            ]
+            if not open_regions:
+                return
+            if time.monotonic() > end:
+                names = ", ".join(open_regions)
+                raise DayError(f"not all readings and trades of {names} are settled")
+            time.sleep(POLL_S)
+
+    def _look(self) -> None:
+        """Ask the next node in turn for heads and totals."""
+        self._check_alive()
+        client = self._watchers[self._ticks % len(self._watchers)]
+        self._ticks += 1
+        status, stats = client.call_many([("chain_getStatus", {}), ("energy_getStats", {})])
+        for answer in (status, stats):
+            if isinstance(answer, RpcError):
+                raise DayError(f"{client.url} answers: {answer}")
+        changed = False
+        for region in self.regions:
+            row = next(one for one in status["chains"] if one["chain"] == region.name)
+            if int(row["head"]["height"]) > region.height:
+                totals = chain_totals(stats, region.name)
+                _advance(region, row, totals)
+                changed = True
+        if changed:
+            self._show(self.regions)
+
+
+class _RegionPlayer:
+    """Sends everything of one region chain; each trader always through the same node."""
+
+    def __init__(self, day: Day, spec: ChainSpec, clients: Sequence[Client]) -> None:
+        prefixes = {territory.prefix: territory.distributor for territory in spec.region.territories}
+        self.traders = [
+            trader for trader in day.profile.traders if trader.location[:3] in prefixes
+        ]
+        self._distributor = {
+            trader.name: prefixes[trader.location[:3]] for trader in self.traders
+        }
+        self._day = day
+        self._spec = spec
+        self._clients = clients
+        self._nonces: dict[bytes, int] = {}
+        self._meters = {trader.name: MeterState() for trader in self.traders}
+        self._refusals_due = True
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+    def set_up(self) -> None:
+        """Register participants and meters, deposit money; wait until that is final.
+
+        Errors: DayError when it takes until the first slot's orders are due.
+        """
+        day = self._day
+        transactions = []
+        for trader in self.traders:
+            operator = operator_key(self._distributor[trader.name])
+            transactions.append(self._sign(operator, trader.registration()))
+            transactions.append(self._sign(operator, trader.meter()))
+            amount_uthb = day.profile.deposit_uthb(trader, day.slots)
+            deposit = Deposit(trader.key.public_key, amount_uthb)
+            transactions.append(self._sign(operator_key("payment"), deposit))
+        client = self._clients[0]
+        self._submit(client, transactions)
+        client.wait_for([one.id.hex() for one in transactions], timeout_s=SETUP_TIMEOUT_S)
+
+    def play(self, region: Region) -> None:
+        """Send what is due at the region's newest block. Errors: DayError when it is too late."""
+        day = self._day
+        due: list[tuple[Trader, Payload]] = []
+        last_order = min(day.slots.stop, region.slot + LEAD_SLOTS + 1)
+        if region.next_order < last_order and region.next_order <= region.slot + 1:
+            detail = (
+                f"{region.name} closed the gate of slot {region.next_order} at block "
+                f"{region.height} before its orders were sent: this machine is too slow for "
+                f"{self._spec.genesis.block_time_ms} ms a block (see --block-time)"
+            )
+            raise DayError(detail)
+        for slot in range(region.next_order, last_order):
+            due += self._orders(slot)
+        last_reading = min(day.slots.stop, region.slot - READING_DELAY_SLOTS + 1)
+        for slot in range(region.next_reading, last_reading):
+            due += self._readings(slot)
+        if self._refusals_due and region.next_reading > day.slots.start:
+            self._try_refused(region)
+            self._refusals_due = False
+        for part, client in enumerate(self._clients):
+            mine = [
+                self._sign(trader.key, payload)
+                for trader, payload in due
+                if trader.k % len(self._clients) == part
+            ]
+            self._submit(client, mine)
+        region.next_order = max(region.next_order, last_order)
+        region.next_reading = max(region.next_reading, last_reading)
+
+    def _orders(self, slot: int) -> Iterable[tuple[Trader, Payload]]:
+        index = self._day.profile.index(slot)
+        for trader in self.traders:
+            order = trader.order(index, slot)
+            if order is not None:
+                yield trader, order
+
+    def _readings(self, slot: int) -> Iterable[tuple[Trader, Payload]]:
+        index = self._day.profile.index(slot)
+        for trader in self.traders:
+            yield trader, self._meters[trader.name].read(trader, index, slot, self._spec.chain_id)
+
+    def _try_refused(self, region: Region) -> None:
+        """A forged reading and an order of somebody unregistered: both must be refused."""
+        trader = self.traders[0]
+        state = self._meters[trader.name]
+        forger = dev_key("forger")
+        forged = sign_reading(
+            trader,
+            forger,
+            region.slot - 1,
+            state.import_wh_cum,
+            state.export_wh_cum + 1000,
+            state.seq + 1,
+            self._spec.chain_id,
+        )
+        nonce = self._nonces.get(trader.key.public_key, 0)
+        index = next(i for i in range(96) if trader.order(i, region.slot + 3) is not None)
+        order = trader.order(index, region.slot + 3)
+        assert order is not None
+        attempts = [
+            ("forged reading", trader.key, nonce, forged, ErrorCode.BAD_SIGNATURE),
+            ("unregistered seller", forger, 0, order, ErrorCode.NOT_REGISTERED),
+        ]
+        for what, key, number, payload, expected in attempts:
+            transaction = sign_transaction(key, self._spec.chain_id, number, payload)
+            outcome = self._clients[0].send_many([transaction])[0]
+            if outcome is None or outcome.code != expected:
+                told = outcome or "it was admitted"
+                raise DayError(f"{what} in {region.name} was to be refused: {told}")
+            self._day.refusals[f"{region.name} {what}"] = outcome.message
+
+    def _sign(self, key: SigningKey, payload: Payload) -> Transaction:
+        nonce = self._nonces.get(key.public_key, 0)
+        self._nonces[key.public_key] = nonce + 1
+        return sign_transaction(key, self._spec.chain_id, nonce, payload)
+
+    def _submit(self, client: Client, transactions: Sequence[Transaction]) -> None:
+        """Every transaction of the day is good, so a refusal ends it. Errors: DayError."""
+        if not transactions:
+            return
+        outcomes = client.send_many(transactions)
+        for transaction, refused in zip(transactions, outcomes, strict=True):
+            if refused is not None:
+                what = type(transaction.payload).__name__
+                raise DayError(f"{client.url} refused {what} on {self._spec.name}: {refused}")
+
+
+def chain_totals(stats: dict[str, Any], chain: str) -> dict[str, int]:
+    """The whole numbers of one chain in an `energy_getStats` answer."""
+    row = next(one for one in stats["chains"] if one["chain"] == chain)
+    totals = row.get("totals", row)
+    return {name: int(value) for name, value in totals.items() if _is_number(value)}
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, str):
+        return value.isascii() and value.isdigit()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _advance(region: Region, row: dict[str, Any], totals: dict[str, int]) -> None:
+    traded_wh = totals["traded_wh"] - region.totals.get("traded_wh", 0)
+    traded_uthb = totals["traded_uthb"] - region.totals.get("traded_uthb", 0)
+    if traded_wh:
+        region.price_mthb = traded_uthb // traded_wh
+    region.height = int(row["head"]["height"])
+    region.market_ms = int(row["head"]["market_ms"])
+    region.totals = totals
+
+
+def _senders(members: Sequence[Member], position: int, genesis: Genesis) -> list[Client]:
+    """Two nodes for each chain, so that the chains together use them all."""
+    chosen = {members[(2 * position + step) % len(members)].api_url for step in range(2)}
+    return [Client(url, genesis=genesis) for url in sorted(chosen)]
+
+
+def _play_tick(pair: tuple[_RegionPlayer, Region]) -> None:
+    player, region = pair
+    player.play(region)

@@ -1,0 +1,256 @@
+"""Who trades on the demonstration day, what they forecast, offer and really measure.
+
+Everything is a function of `day_profile.json` and SHA-256, so every machine plays the same day.
+Source: protocols/market.md section 8.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+
+from gridtokenx.cluster.network import dev_key
+from gridtokenx.grid.model import SubmitReading, signed_bytes
+from gridtokenx.primitives.crypto import SigningKey, kyc_reference, sha256
+from gridtokenx.primitives.quantities import (
+    BANGKOK_OFFSET_MS,
+    SLOTS_PER_DAY,
+    gross_up,
+    local_day,
+    slot_end_ms,
+    slot_start_ms,
+)
+from gridtokenx.registry.model import (
+    Generation,
+    LicenceClass,
+    ProsumerClass,
+    RegisterMeter,
+    RegisterParticipant,
+    Role,
+)
+from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
+
+# mTHB/kWh. TOU below 12 kV and Ft, MEA, May to August 2026; a customer asks 0.10 THB less.
+TOU_ON_PEAK_MTHB = (43_297 + 1_623) // 10 - 100
+TOU_OFF_PEAK_MTHB = (26_369 + 1_623) // 10 - 100
+FLAT_MTHB = 3_900
+OFFER_MTHB = 2_300
+TOU_PEAK_HOURS = range(9, 22)  # Monday to Friday, Bangkok time
+TOU_CUSTOMERS = frozenset(
+    {
+        "T77 mall",
+        "T77 school",
+        "T77 apartments",
+        "T77 dental hosp",
+        "Condo Rama9",
+        "EV hub Rama2",
+        "CNX guesthouses",
+        "CNX university",
+        "KKC ice factory",
+    }
+)
+CLOUDY_BPS, CLOUDY_PERCENT = 1_200, 55
+TRIP_BPS, TRIP_PERCENT = 200, 60
+SMALLEST_ORDER_WH = 100
+LICENCE_EXPIRY_MS = 1_893_456_000_000  # 2030-01-01
+DAILY_CAP_WH = 100_000_000
+SPARE_UTHB = 1_000_000_000  # 1,000 THB above what the orders can cost
+PENALTY_MTHB = 1_000
+VAT_BPS = 700
+_SALT = sha256(b"gridtokenx local kyc salt")  # A real salt never leaves the distributor.
+_CLASSES = {"prosumer": ProsumerClass.COMMERCIAL, "consumer": ProsumerClass.NONE}
+
+
+@dataclass(frozen=True)
+class Trader:
+    """One participant of the day. Energy per slot of the day in Wh; `k` tells offers apart."""
+
+    k: int
+    name: str
+    location: str
+    role: Role
+    source: Generation
+    nameplate_w: int
+    gen_wh: tuple[int, ...]
+    load_wh: tuple[int, ...]
+
+    @cached_property
+    def key(self) -> SigningKey:
+        """Signs its transactions."""
+        return dev_key(f"participant {self.name}")
+
+    @cached_property
+    def meter_key(self) -> SigningKey:
+        """Signs its readings."""
+        return dev_key(f"meter {self.name}")
+
+    @property
+    def import_nameplate_w(self) -> int:
+        """What its connection can take, with a quarter to spare."""
+        return max(1_000, max(self.load_wh) * 4 * 5 // 4)
+
+    def actual_gen_wh(self, index: int, slot: int) -> int:
+        """What the plant really makes in a slot of the day; `slot` is the market's number."""
+        draw = int.from_bytes(sha256(f"{self.name}:{slot}".encode())[:8]) % 10_000
+        forecast_wh = self.gen_wh[index]
+        if self.source is Generation.SOLAR:
+            return forecast_wh * CLOUDY_PERCENT // 100 if draw < CLOUDY_BPS else forecast_wh
+        return forecast_wh * TRIP_PERCENT // 100 if draw < TRIP_BPS else forecast_wh
+
+    def limit_mthb(self, side: Side, slot: int) -> int:
+        """The price it asks or bids for a slot; a bid is all-in before VAT."""
+        if side is Side.SELL:
+            return OFFER_MTHB + self.k
+        if self.name not in TOU_CUSTOMERS:
+            return FLAT_MTHB
+        return TOU_ON_PEAK_MTHB if is_tou_peak(slot) else TOU_OFF_PEAK_MTHB
+
+    def order(self, index: int, slot: int) -> PlaceOrder | None:
+        """Its order for a slot: the forecast surplus or deficit; None if that is too little."""
+        net_wh = self.gen_wh[index] - self.load_wh[index]
+        side, energy_wh = (Side.SELL, net_wh) if net_wh > 0 else (Side.BUY, -net_wh)
+        if energy_wh < SMALLEST_ORDER_WH:
+            return None
+        return PlaceOrder(
+            side=side,
+            energy_wh=energy_wh,
+            limit_mthb=self.limit_mthb(side, slot),
+            location=self.location,
+            meter_id=self.meter_key.public_key,
+            source=Source(self.source.value) if side is Side.SELL else Source.ANY,
+            require=False,
+            first_slot=slot,
+            last_slot=slot,
+            max_wh_per_slot=energy_wh,
+            time_in_force=TimeInForce.GOOD_TILL_CANCELLED,
+            expires_ms=slot_end_ms(slot),
+        )
+
+    def reserve_uthb(self, index: int, slot: int) -> int:
+        """What its order of a slot sets aside: escrow of a purchase, bond of a sale."""
+        order = self.order(index, slot)
+        if order is None:
+            return 0
+        if order.side is Side.SELL:
+            return order.energy_wh * PENALTY_MTHB
+        return gross_up(order.energy_wh * order.limit_mthb, VAT_BPS)
+
+    def registration(self) -> RegisterParticipant:
+        """What its distributor registers."""
+        return RegisterParticipant(
+            account=self.key.public_key,
+            role=self.role,
+            kyc_ref=kyc_reference(_SALT, self.name.encode()),
+            licence_class=LicenceClass.EXEMPT_LT_1000KVA,
+            licence_expiry_ms=LICENCE_EXPIRY_MS,
+            vat_registered=False,
+            territory=self.location[:3],
+            consent_version=1,
+            daily_cap_wh=DAILY_CAP_WH,
+        )
+
+    def meter(self) -> RegisterMeter:
+        """Its meter, with both registers at zero."""
+        return RegisterMeter(
+            meter_id=self.meter_key.public_key,
+            owner=self.key.public_key,
+            location=self.location,
+            nameplate_import_w=self.import_nameplate_w,
+            nameplate_export_w=self.nameplate_w,
+            source=self.source,
+            prosumer_class=_CLASSES.get(self.role.value, ProsumerClass.NONE),
+        )
+
+
+@dataclass(slots=True)
+class MeterState:
+    """A meter's registers as the day goes on."""
+
+    import_wh_cum: int = 0
+    export_wh_cum: int = 0
+    seq: int = 0
+
+    def read(self, trader: Trader, index: int, slot: int, chain_id: bytes) -> SubmitReading:
+        """Count one slot and sign what the registers show after it."""
+        net_wh = trader.actual_gen_wh(index, slot) - trader.load_wh[index]
+        self.import_wh_cum += max(0, -net_wh)
+        self.export_wh_cum += max(0, net_wh)
+        self.seq += 1
+        return sign_reading(
+            trader,
+            trader.meter_key,
+            slot,
+            self.import_wh_cum,
+            self.export_wh_cum,
+            self.seq,
+            chain_id,
+        )
+
+
+def sign_reading(
+    trader: Trader,
+    key: SigningKey,
+    slot: int,
+    import_wh_cum: int,
+    export_wh_cum: int,
+    seq: int,
+    chain_id: bytes,
+) -> SubmitReading:
+    """A reading of the trader's meter, signed by `key` (by another than its meter's: a forgery)."""
+    bare = SubmitReading(
+        trader.meter_key.public_key, slot, import_wh_cum, export_wh_cum, seq, bytes(64)
+    )
+    signature = key.sign(signed_bytes(chain_id, bare))
+    return SubmitReading(bare.meter_id, slot, import_wh_cum, export_wh_cum, seq, signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The day: its first slot (Unix time / 900 s) and who takes part."""
+
+    slot0: int
+    traders: tuple[Trader, ...]
+
+    def slots(self, first: int = 0, count: int = SLOTS_PER_DAY) -> range:
+        """Market slots of a part of the day, from its `first` quarter of an hour."""
+        end = min(first + count, SLOTS_PER_DAY)
+        return range(self.slot0 + first, self.slot0 + end)
+
+    def index(self, slot: int) -> int:
+        """Position of a market slot in the day, 0..95."""
+        return slot - self.slot0
+
+    def deposit_uthb(self, trader: Trader, slots: range) -> int:
+        """Enough for all its orders at once."""
+        needed = sum(trader.reserve_uthb(self.index(slot), slot) for slot in slots)
+        return needed + SPARE_UTHB
+
+
+def load_profile() -> Profile:
+    """The day that comes with the package."""
+    text = resources.files("gridtokenx.cluster").joinpath("data/day_profile.json").read_text()
+    document = json.loads(text)
+    traders = tuple(
+        Trader(
+            k=k,
+            name=row["name"],
+            location=row["location"],
+            role=Role(row["kind"]),
+            source=Generation(row["source"] or "none"),
+            nameplate_w=row["nameplate_w"],
+            gen_wh=tuple(row["gen_wh"]),
+            load_wh=tuple(row["load_wh"]),
+        )
+        for k, row in enumerate(document["participants"], 1)
+    )
+    return Profile(document["slot0"], traders)
+
+
+def is_tou_peak(slot: int) -> bool:
+    """Whether a slot starts on-peak: Monday to Friday 09 to 22 h in Bangkok."""
+    start_ms = slot_start_ms(slot)
+    weekday = (local_day(start_ms) + 3) % 7  # Monday is 0; 1970-01-01 was a Thursday.
+    hour = (start_ms + BANGKOK_OFFSET_MS) // 3_600_000 % 24
+    return weekday < 5 and hour in TOU_PEAK_HOURS
