@@ -107,9 +107,9 @@ class Engine(Receiver):
             event.epoch_start,
             open_ms,
             me,
-            resend_at_ms=open_ms + self._resend_interval_ms(me or 0, len(validators.members)),
             deadline_ms=open_ms + self.timing.timeout_ms(0),
         )
+        state.resend_at_ms = open_ms + self._resend_interval_ms(state)
         record = self._record
         if record is not None and record.height == event.height:
             state.restore(record, now + self.timing.timeout_ms(record.view))
@@ -126,9 +126,10 @@ class Engine(Receiver):
         for message in own if state.last_commit is None else (state.last_commit, *own):
             self._take(state, message)
 
-    def _resend_interval_ms(self, index: int, members: int) -> int:
+    def _resend_interval_ms(self, state: HeightState) -> int:
         """A second and up to an eighth more, by index, so that members do not resend at once."""
-        return self.timing.resend_ms + self.timing.resend_ms * index // (8 * members)
+        resend_ms, members = self.timing.resend_ms, len(state.validators.members)
+        return resend_ms + resend_ms * (state.me or 0) // (8 * members)
 
     # -- Blocks --------------------------------------------------------------------------------
 
@@ -251,8 +252,7 @@ class Engine(Receiver):
     def _resend(self, state: HeightState) -> bool:  # RESEND
         if self._now_ms < state.resend_at_ms:
             return False
-        interval = self._resend_interval_ms(state.me or 0, len(state.validators.members))
-        state.resend_at_ms = self._now_ms + interval
+        state.resend_at_ms = self._now_ms + self._resend_interval_ms(state)
         if self._may_sign(state):
             again = (state.entry, state.high_certificate, state.last_commit, *state.own)
             self._out.extend(Broadcast(message) for message in again if message is not None)
@@ -303,6 +303,8 @@ class Engine(Receiver):
     def _send(self, state: HeightState, message: SignedMessage) -> bool:
         """Persist, then publish, then count it for ourselves (2.8)."""
         state.note_own(message)
+        # What leaves now need not be repeated at once.
+        state.resend_at_ms = max(state.resend_at_ms, self._now_ms + self._resend_interval_ms(state))
         self._persist(state)
         self._out.append(Broadcast(message))
         self._take(state, message)

@@ -62,8 +62,8 @@ class HeightState:
     epoch_start: int
     open_ms: int
     me: int | None  # Own index in the set; None: no key, or not a member.
-    resend_at_ms: int
     deadline_ms: int
+    resend_at_ms: int = 0
     ballots: Ballots = field(init=False)
     checks: dict[tuple[bytes, int], Check] = field(default_factory=dict)
     convicted: dict[tuple[int, bytes], None] = field(default_factory=dict)
