@@ -59,11 +59,24 @@ class _Candidate:
         return min(FIRST_BACKOFF_S * float(1 << doublings), LAST_BACKOFF_S)
 
 
+OUTCOME_WORDS = {
+    "timeout": "timed out",
+    "refused": "refused",
+    "security": "with another identity than expected",
+    "protocol": "without a common protocol",
+    "unreachable": "unreachable",
+    "self": "to ourselves",
+    "full": "above our own limit",
+    "banned": "to banned peers",
+    "closed": "closed by the peer",
+}
+
+
 def describe_outcomes(outcomes: Mapping[str, int]) -> str:
-    """`12 dials — 9 timeout, 3 refused`: failed dials by reason, the most frequent first."""
+    """`12 dials — 9 timed out, 3 refused`: failed dials by reason, the most frequent first."""
     failed = {reason: count for reason, count in outcomes.items() if reason != "connected"}
     ranked = sorted(failed.items(), key=lambda item: (-item[1], item[0]))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in ranked)
+    reasons = ", ".join(f"{count} {OUTCOME_WORDS[reason]}" for reason, count in ranked)
     return f"{sum(outcomes.values())} dials — {reasons or 'none failed'}"
 
 
@@ -114,11 +127,16 @@ class Discovery:
 
     def hint(self) -> str:
         """What to tell an operator whose node is alone (GTX-NET-001)."""
-        announced = ", ".join(self._network.announced_addresses) or "nothing"
-        return (
-            f"no peers for {ALONE_HINT_AFTER_S:.0f} s: {describe_outcomes(self.dial_outcomes)}. "
-            f"This node announces {announced}: can others reach it? Run: gridtokenx net doctor"
-        )
+        ports = [where.split("/tcp/")[1].split("/")[0] for where in self._network.listen_addresses]
+        parts = [
+            f"no peers for {ALONE_HINT_AFTER_S:.0f} s: {describe_outcomes(self.dial_outcomes)}.",
+            *(f"Is TCP {port} open?" for port in dict.fromkeys(ports)),
+        ]
+        if self._network.nat_ip is not None and not self._network.announces:
+            parts.append(
+                f"announce is empty and you are behind NAT (peers saw {self._network.nat_ip})."
+            )
+        return " ".join([*parts, "Run: gridtokenx net doctor"])
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the DHT and keep connections until cancelled."""
@@ -197,9 +215,21 @@ class Discovery:
     def _add_candidates(self, found: Sequence[ID]) -> None:
         for peer_id in found:
             peer = PeerId(peer_id.to_bytes())
-            if peer != self._network.peer_id and len(self._candidates) < MAX_CANDIDATES:
-                self._candidates.setdefault(peer, _Candidate())
+            if peer != self._network.peer_id and peer not in self._candidates:
+                if len(self._candidates) >= MAX_CANDIDATES:
+                    self._drop_worst_candidate()
+                self._candidates[peer] = _Candidate()
         self._wake.set()
+
+    def _drop_worst_candidate(self) -> None:
+        """Make room: the found peer that failed most often is the least likely to exist."""
+        droppable = [
+            (candidate.failures, peer)
+            for peer, candidate in self._candidates.items()
+            if candidate.address is None and not candidate.dialling
+        ]
+        if droppable:
+            del self._candidates[max(droppable)[1]]
 
     # Keeping connections ------------------------------------------------------------------
 
@@ -265,4 +295,4 @@ class Discovery:
             alone_since_s = trio.current_time() if alone_since_s is None else alone_since_s
             if not warned and trio.current_time() - alone_since_s >= ALONE_HINT_AFTER_S:
                 warned = True
-                log.warning("alone", code="GTX-NET-001", hint=self.hint())
+                log.warning("no peers", code="GTX-NET-001", hint=self.hint())

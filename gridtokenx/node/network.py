@@ -289,6 +289,18 @@ class Network:
         """What others are told: `announce`, else the bound addresses without wildcards."""
         return tuple(str(address) for address in self.host.get_addrs())
 
+    @property
+    def nat_ip(self) -> str | None:
+        """The address peers see us come from, when it is none of this machine's own."""
+        seen = self.host.observed_ip
+        own = [*_interface_addresses("ip4"), *_interface_addresses("ip6"), "127.0.0.1", "::1"]
+        return None if seen is None or seen in own else seen
+
+    @property
+    def announces(self) -> bool:
+        """Whether the operator has set what others are told."""
+        return bool(self._settings.announce)
+
     # Streams ------------------------------------------------------------------------------
 
     def handle(self, protocols: Sequence[str], handler: StreamHandler) -> None:

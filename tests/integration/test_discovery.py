@@ -1,12 +1,23 @@
 """Real hosts on 127.0.0.1 which know the bootnode's address and nothing else."""
 
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
+import structlog
 import trio
+from libp2p.peer.id import ID
 
-from gridtokenx.node.discovery import Discovery, describe_outcomes
-from gridtokenx.node.network import Network, NetworkSettings, open_network
+from gridtokenx.node import discovery
+from gridtokenx.node.discovery import OUTCOME_WORDS, Discovery, describe_outcomes
+from gridtokenx.node.network import (
+    REASONS,
+    Network,
+    NetworkSettings,
+    PeerId,
+    format_peer_id,
+    open_network,
+)
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 
@@ -119,8 +130,44 @@ async def test_the_target_bounds_what_is_dialled() -> None:
 
 def test_outcomes_are_told_by_frequency() -> None:
     outcomes = {"connected": 1, "refused": 3, "timeout": 9}
-    assert describe_outcomes(outcomes) == "13 dials — 9 timeout, 3 refused"
+    assert describe_outcomes(outcomes) == "13 dials — 9 timed out, 3 refused"
     assert describe_outcomes({}) == "0 dials — none failed"
+    assert OUTCOME_WORDS.keys() == REASONS
+
+
+async def test_a_lonely_node_says_why_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "ALONE_HINT_AFTER_S", 1)
+    with trio.fail_after(15), structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            gone = await start(nursery, 1)
+            bootstrap = gone.network.listen_addresses
+            gone.scope.cancel()
+            node = await start(nursery, 2, bootstrap)
+            node.network.host.observed_ip = "203.0.113.7"
+            port = node.network.listen_addresses[0].split("/tcp/")[1].split("/")[0]
+            await until(lambda: any(entry.get("code") == "GTX-NET-001" for entry in logs))
+            await trio.sleep(1.2)
+            nursery.cancel_scope.cancel()
+    hints = [entry["hint"] for entry in logs if entry.get("code") == "GTX-NET-001"]
+    assert len(hints) == 1
+    dials = r"[1-4] dials — [1-4] refused"
+    nat = r"announce is empty and you are behind NAT \(peers saw 203\.0\.113\.7\)\."
+    expected = rf"no peers for 1 s: {dials}\. Is TCP {port} open\? {nat} Run: gridtokenx net doctor"
+    assert re.fullmatch(expected, hints[0])
+
+
+async def test_a_flood_of_invented_peers_is_bounded_and_fades() -> None:
+    async with open_network(NetworkSettings(seed=bytes(32), listen=LOOPBACK)) as network:
+        real = "/ip4/127.0.0.1/tcp/1/p2p/" + format_peer_id(network.peer_id)[:-1] + "x"
+        finder = Discovery(network, [real])
+        invented = [ID(b"\x12\x20" + number.to_bytes(32, "big")) for number in range(2_000)]
+        finder._add_candidates(invented)
+        assert len(finder._candidates) <= discovery.MAX_CANDIDATES
+        assert any(candidate.address == real for candidate in finder._candidates.values())
+        peer = PeerId(invented[-1].to_bytes())
+        for _ in range(discovery.GIVE_UP_AFTER_FAILURES):
+            finder._postpone(peer)
+        assert peer not in finder._candidates
 
 
 @pytest.mark.parametrize("address", ["", "/ip4/127.0.0.1/tcp/1", "/p2p/12D3KooW", "nonsense"])

@@ -21,7 +21,9 @@ from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.kad_dht.common import PROTOCOL_ID as DHT_ID
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
+from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.peer.peerstore import PeerStoreError
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
@@ -67,8 +69,11 @@ def bare_host(muxer: type[Yamux]) -> IHost:
 Scenario = Callable[[IHost, IHost], Awaitable[None]]
 
 
-def _run_scenario(scenario: Scenario, muxer: type[Yamux]) -> None:
-    """Run two bare hosts in an event loop of their own, which they may break as they like."""
+def _run_scenario(scenario: Scenario, muxer: type[Yamux], alone: bool = True) -> None:
+    """Run two bare hosts in an event loop of their own, which they may break as they like.
+
+    `alone`: no other loop has sockets, so whatever is open afterwards was left by the library.
+    """
     failures: list[BaseException] = [AssertionError("the scenario did not end")]
 
     async def run(host: IHost, task_status=trio.TASK_STATUS_IGNORED) -> None:
@@ -90,7 +95,7 @@ def _run_scenario(scenario: Scenario, muxer: type[Yamux]) -> None:
 
     with suppress(Exception):
         trio.run(main)
-    for each in gc.get_objects():  # what the library left open, now that its loop has ended
+    for each in gc.get_objects() if alone else ():
         if isinstance(each, trio.SocketStream | trio.SocketListener):
             each.socket._sock.close()
     if failures:
@@ -341,6 +346,34 @@ async def test_idle_half_open_connections_keep_nobody_out(monkeypatch) -> None:
         await until(lambda: not b.host.get_network()._half_open, timeout_s=10)
         for stream in idle:
             nursery.start_soon(stream.aclose)
+
+
+async def test_a_bare_library_peer_is_understood() -> None:
+    """The overrides change nothing on the wire."""
+    size = 1_000_000
+
+    async def echo(stream: Stream) -> None:
+        while data := await stream.read_some(1 << 20):
+            await stream.write(data)
+
+    async with open_network(NetworkSettings(seed=b"1" * 32, listen=(LOOPBACK,))) as a:
+        a.handle([TEST], echo)
+
+        async def exchange(_bare: IHost, peer: IHost) -> None:
+            info = info_from_p2p_addr(Multiaddr(a.listen_addresses[0]))
+            await peer.connect(info)
+            raw = await peer.new_stream(info.peer_id, [TEST])
+            received = bytearray()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(raw.write, bytes(size))
+                while len(received) < size:
+                    received += await raw.read(65_536)
+            await raw.close()
+            await peer.disconnect(info.peer_id)
+
+        with trio.fail_after(10):
+            await trio.to_thread.run_sync(_run_scenario, exchange, Yamux, False)
+        await until(lambda: not a.connected())
 
 
 # Yamux ------------------------------------------------------------------------------------
@@ -606,6 +639,31 @@ async def test_random_frames_end_at_most_the_connection() -> None:
         assert b.connected() == (a.peer_id,) or await until(lambda: bool(b.connected())) is None
 
 
+# Peer store ---------------------------------------------------------------------------------
+
+
+async def test_a_flood_of_peers_does_not_evict_our_identity_or_our_peers() -> None:
+    address = [Multiaddr("/ip4/192.0.2.1/tcp/1")]
+    invented = [ID(b"\x12\x20" + number.to_bytes(32, "big")) for number in range(1_500)]
+
+    async def fault(bare: IHost, peer: IHost) -> None:
+        for each in invented:
+            bare.get_peerstore().add_addrs(each, address, 60)
+        with pytest.raises(PeerStoreError):
+            bare.get_private_key()
+
+    await on_bare(fault)
+    async with two_nodes() as (a, b):
+        await until(lambda: bool(a.addresses_of(b.peer_id)))
+        store = a.host.get_peerstore()
+        for each in invented:
+            store.add_addrs(each, address, 60)
+        assert len(store.peer_ids()) <= 1_000
+        assert len(a.sign(b"still ourselves")) == 64
+        assert a.addresses_of(b.peer_id) == b.listen_addresses
+        assert invented[-1] in store.peer_ids()
+
+
 # DHT --------------------------------------------------------------------------------------
 
 
@@ -702,6 +760,7 @@ from gridtokenx.node.network import NetworkError, NetworkSettings, open_network
 from libp2p.crypto.ecc import create_new_key_pair
 from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.crypto.keys import KeyType
+from libp2p.peer.peerstore import PeerStoreError
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 
 try:

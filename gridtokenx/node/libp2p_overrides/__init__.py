@@ -10,7 +10,6 @@ from collections.abc import Callable
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.peer.id import ID
-from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
@@ -18,7 +17,13 @@ from multiaddr import Multiaddr
 
 from gridtokenx.node.libp2p_overrides.dht import NodeDHT
 from gridtokenx.node.libp2p_overrides.host import NodeHost
-from gridtokenx.node.libp2p_overrides.swarm import DialError, NodeSwarm, NodeUpgrader, shielded
+from gridtokenx.node.libp2p_overrides.swarm import (
+    DialError,
+    NodePeerStore,
+    NodeSwarm,
+    NodeUpgrader,
+    shielded,
+)
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
 
 __all__ = ["DialError", "NodeDHT", "NodeHost", "NodeSwarm", "assemble_host", "shielded"]
@@ -36,7 +41,7 @@ def assemble_host(
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
     key_pair = create_new_key_pair(seed)
     peer_id = ID.from_pubkey(key_pair.public_key)
-    peerstore = PeerStore()
+    peerstore = NodePeerStore()
     peerstore.add_key_pair(peer_id, key_pair)
     noise = Noise(key_pair, noise_privkey=create_noise_key_pair().private_key)
     upgrader = NodeUpgrader({NOISE_ID: noise}, {YAMUX_ID: NodeYamux})

@@ -30,6 +30,7 @@ from libp2p.identity.update import update_peerstore_from_identify
 from libp2p.io.utils import read_exactly
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
@@ -73,6 +74,7 @@ class NodeHost(BasicHost):
             addrs_factory=advertise,
             disable_identify_address_discovery=True,
         )
+        self.observed_ip: str | None = None  # the address a peer last saw us come from
         self.on_identified: Callable[[ID], None] = lambda _peer: None
         swarm.on_connection = self._identify_soon
 
@@ -102,6 +104,8 @@ class NodeHost(BasicHost):
         del message.listen_addrs[MAX_PEER_ADDRESSES:]
         del message.protocols[MAX_PEER_PROTOCOLS:]
         message.ClearField("signedPeerRecord")  # says the same again, at a signature's cost
+        if message.observed_addr:
+            self.observed_ip = extract_ip_from_multiaddr(Multiaddr(message.observed_addr))
         await update_peerstore_from_identify(self.peerstore, peer_id, message)
         self.on_identified(peer_id)
 

@@ -8,6 +8,7 @@
   service: connections live in one plain nursery and each task is total;
 - every dial waits 250 ms even on success, and a failed peer is not dialled for 60 s: `dial_peer`;
 - the auto-connector and the pruner dial and close connections on their own: not started;
+- a full peer store evicts entries without addresses first, that is the node's own private key;
 - SO_REUSEPORT lets a second node bind the same port silently: `listen` refuses a taken port.
 """
 
@@ -28,7 +29,7 @@ from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
-from libp2p.peer.peerstore import PeerStoreError
+from libp2p.peer.peerstore import PeerStore, PeerStoreError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 from libp2p.transport.exceptions import MuxerUpgradeFailure
@@ -141,6 +142,20 @@ class NodeConnection(SwarmConn):
             self.remove_stream(stream)
 
 
+class NodePeerStore(PeerStore):
+    """What is known of peers, bounded, without ever forgetting ourselves or a connected peer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.must_keep: Callable[[ID], bool] = lambda _peer: True
+
+    def _enforce_peer_limit(self) -> None:
+        excess = len(self.peer_data_map) - self.max_peers
+        forgettable = [each for each in self.peer_data_map if not self.must_keep(each)]
+        for peer_id in forgettable[: max(0, excess)]:  # the longest known first
+            self.clear_peerdata(peer_id)
+
+
 class _Listening:
     """Bound sockets, and what the host asks of a listener: the addresses."""
 
@@ -161,7 +176,7 @@ class NodeSwarm(Swarm):
     def __init__(
         self,
         peer_id: ID,
-        peerstore: Any,
+        peerstore: NodePeerStore,
         upgrader: NodeUpgrader,
         *,
         max_peers: int,
@@ -174,6 +189,7 @@ class NodeSwarm(Swarm):
             high_watermark=0,
         )
         super().__init__(peer_id, peerstore, upgrader, [NodeTCP()], connection_config=config)
+        peerstore.must_keep = lambda each: each == self.self_id or each in self.connections
         self.max_peers = max_peers
         self.may_dial = may_dial
         self.protected: set[ID] = set()
