@@ -1,0 +1,409 @@
+"""The composition root: one nursery that holds everything a node runs. Source: architecture 1.5, 5.
+
+Any service that fails ends the nursery and with it the process, whose exit code says why; a restart
+continues from the last synced batch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import structlog
+import trio
+
+from gridtokenx import __version__
+from gridtokenx.api.server import serve
+from gridtokenx.chain.block import decode_block
+from gridtokenx.chain.genesis import Genesis
+from gridtokenx.chain.state_tree import StateProof
+from gridtokenx.node.candidates import decode_body_request
+from gridtokenx.node.config import Config
+from gridtokenx.node.database import Database
+from gridtokenx.node.discovery import Discovery
+from gridtokenx.node.driver import Driver, StopNode, Wiring, wall_clock_ms
+from gridtokenx.node.executor import Committed, Executor
+from gridtokenx.node.gossip import Gossip, TaskStatus
+from gridtokenx.node.network import (
+    Network,
+    NetworkSettings,
+    PeerId,
+    format_peer_id,
+    open_network,
+    parse_address,
+)
+from gridtokenx.node.peers import Contact, Peers
+from gridtokenx.node.protocol import ChainHead, Status, topic_limit, topic_prefix, topic_priority
+from gridtokenx.node.requests import RequestRefused, Requests
+from gridtokenx.node.syncing import Syncing
+from gridtokenx.node.telemetry import Metrics
+from gridtokenx.node.view import ChainStatus, Check, Head, Health, PeerStatus
+from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.primitives.errors import Rejected
+
+MEBIBYTE = 1024 * 1024
+HOUSEKEEPING_SECONDS = 1.0
+DISK_SECONDS = 30.0
+LIVE_BLOCKS_BEHIND = 2
+
+log = structlog.get_logger(__name__)
+
+
+class DiskFull(Exception):  # noqa: N818 - an order to stop cleanly
+    """Less free disk than `node.min_free_disk_mib`; stopping now keeps the data intact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Unlocked keys. `network_seed` is the libp2p identity; `never_signed` marks a new key."""
+
+    network_seed: bytes
+    validator: SigningKey | None
+    local_signer: SigningKey | None
+    never_signed: bool
+
+
+class Node:
+    """A running node; also the `NodeHandle` that the API reads from its own thread."""
+
+    def __init__(self, config: Config, genesis: Genesis, keys: Keys) -> None:
+        self.config = config
+        self.genesis = genesis
+        self.node_id = config.node.node_id
+        self.role = config.node.node_type
+        self.version = __version__
+        self.peer_id = ""
+        self.local_signer = keys.local_signer
+        self._keys = keys
+        self._statuses: dict[str, ChainStatus] = {}
+        self._peer_statuses: tuple[PeerStatus, ...] = ()
+        self._drivers: dict[str, Driver] = {}
+        self._syncing: dict[str, Syncing] = {}
+        self._lag_ms = 0
+        self._free_disk_mib = _free_disk_mib(config)
+        self._metrics = Metrics(self.version)
+        self.metrics = self._metrics.registry
+
+    # -- Life ----------------------------------------------------------------------------------
+
+    async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled. Errors: DatabaseError, Damaged, StopNode, DiskFull, NetworkError."""
+        self._check_disk()
+        self._token = trio.lowlevel.current_trio_token()
+        database = await trio.to_thread.run_sync(Database, self.config.data_path)
+        try:
+            async with open_network(self._network_settings()) as network:
+                self._network = network
+                self.peer_id = format_peer_id(network.peer_id)
+                await self._serve(network, database, task_status)
+        finally:
+            database.close()
+
+    async def _serve(self, network: Network, database: Database, task_status: TaskStatus) -> None:
+        network_id = self.genesis.network_id
+        self._requests = requests = Requests(network, network_id)
+        gossip = Gossip(
+            network,
+            topic_prefix=topic_prefix(network_id),
+            max_bytes=topic_limit,
+            priority=topic_priority,
+            seed=int.from_bytes(os.urandom(8), "big"),
+            first_seqno=time.time_ns(),
+        )
+        self._peers = Peers(network, requests, self.genesis, self.own_status, self._on_height)
+        discovery = Discovery(
+            network,
+            self._dialable(self.config.network.bootstrap),
+            persistent=self._dialable(self.config.network.persistent),
+            target_peers=min(20, self.config.network.max_peers),
+        )
+        for name in self.followed():
+            await self._add_chain(name, database, gossip)
+        requests.serve("blocks", self._answer_blocks)
+        requests.serve("bodies", self._answer_bodies)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(gossip.run)
+            await nursery.start(self._peers.run)
+            for name, driver in self._drivers.items():
+                await nursery.start(driver.run)
+                nursery.start_soon(self._syncing[name].run)
+            await nursery.start(discovery.run)
+            nursery.start_soon(self._keep_house)
+            await nursery.start(partial(serve, self, self.config.api))
+            log.info(
+                "node.started",
+                node_id=self.node_id,
+                role=self.role,
+                network=self.genesis.network_name,
+                genesis=self.genesis.hash.hex()[:16],
+                chains=",".join(self.followed()),
+                peer_id=self.peer_id,
+                listen=list(network.listen_addresses),
+            )
+            task_status.started()
+
+    def followed(self) -> tuple[str, ...]:
+        """Names of the chains this node follows, in genesis order."""
+        wanted = self.config.network.regions
+        return tuple(name for name in self.genesis.chain_names if not wanted or name in wanted)
+
+    async def _add_chain(self, name: str, database: Database, gossip: Gossip) -> None:
+        spec = self.genesis.chain(name)
+        executor = await trio.to_thread.run_sync(
+            Executor, spec, database.chain(name), wall_clock_ms
+        )
+        member = self._keys.validator
+        if member is not None and spec.validators.index_of(member.public_key) is None:
+            log.warning(
+                "signing.not_a_member",
+                chain=name,
+                hint=f"this node's validator key is not one of {name}'s authorities; it observes",
+            )
+            member = None
+        wiring = Wiring(
+            gossip=gossip,
+            ask=self._ask,
+            peers=partial(self._peers.followers, name),
+            request_sync=partial(self._request_sync, name),
+            on_committed=partial(self._on_committed, name),
+            propose=self.config.consensus.propose,
+            vote=self.config.consensus.vote,
+        )
+        driver = Driver(
+            executor,
+            member,
+            wiring,
+            never_signed=self._keys.never_signed,
+            now_ms=wall_clock_ms,
+        )
+        self._drivers[name] = driver
+        self._syncing[name] = Syncing(driver, self._ask, self._peers, self._network)
+        self._refresh_status(name)
+
+    def _network_settings(self) -> NetworkSettings:
+        network = self.config.network
+        return NetworkSettings(
+            seed=self._keys.network_seed,
+            listen=tuple(network.listen),
+            announce=tuple(network.announce),
+            max_peers=network.max_peers,
+        )
+
+    def _dialable(self, addresses: Sequence[str]) -> tuple[str, ...]:
+        """Configured addresses without this node's own."""
+        own = self._network.peer_id
+        return tuple(address for address in addresses if parse_address(address)[0] != own)
+
+    # -- Peers ---------------------------------------------------------------------------------
+
+    def own_status(self) -> Status:
+        """What this node tells peers of itself."""
+        heads = tuple(
+            ChainHead(name, driver.spec.chain_id, parent.height, parent.hash)
+            for name, driver in self._drivers.items()
+            if (parent := driver.executor.parent)
+        )
+        return Status(
+            self.genesis.network_name,
+            self.genesis.hash,
+            self.node_id,
+            f"gridtokenx/{self.version}",
+            wall_clock_ms(),
+            heads,
+        )
+
+    async def _ask(self, peer: PeerId, kind: str, payload: bytes) -> bytes:
+        return await self._requests.request(peer, kind, payload)
+
+    def _on_height(self, peer: PeerId, head: ChainHead) -> None:
+        syncing = self._syncing.get(head.name)
+        if syncing is not None:
+            syncing.note_height(peer, head.height)
+
+    def _request_sync(self, name: str, height: int, peer: PeerId | None) -> None:
+        syncing = self._syncing.get(name)
+        if syncing is not None and peer is not None:
+            syncing.note_height(peer, height)
+
+    async def _answer_blocks(self, _peer: PeerId, payload: bytes) -> bytes:
+        return await trio.to_thread.run_sync(self._read_blocks, payload)
+
+    def _read_blocks(self, payload: bytes) -> bytes:
+        try:
+            return Syncing.answer(payload, {n: d.executor.store for n, d in self._drivers.items()})
+        except Rejected as error:
+            raise RequestRefused(error.detail) from None
+
+    async def _answer_bodies(self, _peer: PeerId, payload: bytes) -> bytes:
+        try:
+            request = decode_body_request(payload)
+        except Rejected as error:
+            raise RequestRefused(error.detail) from None
+        driver = self._drivers.get(request.chain)
+        if driver is None:
+            raise RequestRefused(f"this node does not follow {request.chain}")
+        return driver.candidates.answer(request)
+
+    # -- What the API sees ---------------------------------------------------------------------
+
+    def chains(self) -> Mapping[str, ChainStatus]:
+        """Followed chains by name; replaced whole after each block."""
+        return self._statuses
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        """Connected peers of this network."""
+        return self._peer_statuses
+
+    def health(self) -> Health:
+        """Loop delay and the checks that only the node can make."""
+        limit = self.config.node.min_free_disk_mib
+        free = Check(
+            "disk",
+            self._free_disk_mib >= limit,
+            f"{self._free_disk_mib} MiB",
+            f"{limit} MiB",
+            f"free disk space on {self.config.data_path}",
+        )
+        return Health({"trio": self._lag_ms}, (free,))
+
+    def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
+        """Cross into trio and admit, in order. From any thread; the future always resolves."""
+        future: Future[list[Rejected | None]] = Future()
+        driver = self._drivers[chain]
+
+        def start() -> None:
+            self._nursery.start_soon(driver.submit_to, transactions, future)
+
+        try:
+            self._token.run_sync_soon(start)
+        except trio.RunFinishedError:
+            future.set_exception(RuntimeError("the node is stopping"))
+        return future
+
+    def pending_status(
+        self, chain: str, transaction_id: bytes
+    ) -> Literal["pending", "queued"] | Rejected | None:
+        """What the mempool knows of a transaction. From any thread."""
+        mempool = self._drivers[chain].executor.mempool
+        if mempool.get(transaction_id) is not None:
+            return "pending"
+        if mempool.holds(transaction_id):
+            return "queued"
+        return mempool.rejection(transaction_id)
+
+    def pending_nonce(self, chain: str, address: bytes) -> int:
+        """The next nonce of an account, counting what waits. From any thread."""
+        return self._drivers[chain].executor.pending_nonce(address)
+
+    def _on_committed(self, name: str, committed: Committed) -> None:
+        self._refresh_status(name)
+        self._syncing[name].note_committed(committed.parent.height)
+        header = committed.execution.block.header
+        self._metrics.note_block(name, committed.execution.receipts, committed.finality_ms)
+        log.info(
+            "block.finalized",
+            chain=name,
+            height=header.height,
+            hash=header.hash.hex()[:16],
+            transactions=len(committed.execution.transactions),
+            view=header.view0,
+            finality_ms=committed.finality_ms,
+            commit_ms=round(committed.seconds * 1000),
+        )
+
+    def _refresh_status(self, name: str) -> None:
+        """Swap in what the API reads; a new dict, so a reader never sees half of it."""
+        driver = self._drivers[name]
+        executor = driver.executor
+        parent, view = executor.parent, executor.store.view()
+        raw = view.block(parent.height)
+        head = Head(
+            parent.height,
+            parent.hash,
+            parent.time_ms,
+            executor.spec.market_time_ms(parent.height, parent.time_ms),
+            parent.state_root,
+            decode_block(raw).header.proposer_index if raw else 0,
+        )
+        status = ChainStatus(
+            spec=executor.spec,
+            head=head,
+            view=view,
+            validators=executor.spec.validators,
+            prove=partial(_prove, executor),
+            finality_ms=tuple(executor.finality_ms),
+        )
+        self._statuses = {**self._statuses, name: self._with_live(name, status)}
+
+    def _with_live(self, name: str, status: ChainStatus) -> ChainStatus:
+        """The parts of a status that change between blocks."""
+        driver, syncing = self._drivers[name], self._syncing.get(name)
+        target = status.head.height if syncing is None else syncing.target
+        behind = target - status.head.height
+        return replace(
+            status,
+            consensus_view=driver.view,
+            timeouts=driver.counters.timeouts,
+            mempool_transactions=len(driver.executor.mempool),
+            sync_state="waiting_peers" if syncing is None else syncing.state(behind),
+            sync_target=max(target, status.head.height),
+        )
+
+    # -- Housekeeping --------------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        """Once a second: loop delay, peers, live figures; every 30 s the disk."""
+        next_disk = trio.current_time() + DISK_SECONDS
+        while True:
+            due = trio.current_time() + HOUSEKEEPING_SECONDS
+            await trio.sleep_until(due)
+            self._lag_ms = round((trio.current_time() - due) * 1_000)
+            self._statuses = {
+                name: self._with_live(name, status) for name, status in self._statuses.items()
+            }
+            self._peer_statuses = tuple(map(self._peer_status, self._peers.contacts()))
+            if trio.current_time() >= next_disk:
+                next_disk += DISK_SECONDS
+                self._check_disk()
+
+    def _check_disk(self) -> None:
+        """Stop before the disk is full: a full disk is what corrupts databases (surface C 13)."""
+        self._free_disk_mib = _free_disk_mib(self.config)
+        limit = self.config.node.min_free_disk_mib
+        if self._free_disk_mib < limit:
+            raise DiskFull(
+                f"GTX-DSK-001: {self._free_disk_mib} MiB free on {self.config.data_path} "
+                f"(limit {limit}): stopping cleanly. Free some space or lower "
+                "node.min_free_disk_mib"
+            )
+
+    def _peer_status(self, contact: Contact) -> PeerStatus:
+        status = contact.status
+        return PeerStatus(
+            peer_id=format_peer_id(contact.peer),
+            addresses=self._network.addresses_of(contact.peer),
+            agent=f"{status.agent} {status.node_id}",
+            heights={head.name: head.height for head in status.heads},
+        )
+
+
+def _prove(executor: Executor, key: bytes) -> tuple[bytes | None, StateProof]:
+    _, value, proof = executor.prove(key)
+    return value, proof
+
+
+def _free_disk_mib(config: Config) -> int:
+    path = config.data_path
+    while not path.exists():
+        path = path.parent
+    usage = os.statvfs(path)
+    return usage.f_bavail * usage.f_frsize // MEBIBYTE
+
+
+__all__ = ["DiskFull", "Keys", "Node", "StopNode"]

@@ -1,0 +1,146 @@
+"""First contact and what peers say of themselves: genesis, chains, heights. Source: surface C 6, 7.
+
+A peer of another network is told why and disconnected; the log says theirs and ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from gridtokenx.chain.genesis import Genesis
+from gridtokenx.node.gossip import TaskStatus
+from gridtokenx.node.network import (
+    Network,
+    NetworkError,
+    PeerConnected,
+    PeerId,
+    format_peer_id,
+)
+from gridtokenx.node.protocol import ChainHead, Status
+from gridtokenx.node.requests import RequestRefused, Requests
+from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+
+STATUS_SECONDS = 2.0
+MAX_STATUS_BYTES = 4_096
+FOREIGN_BAN_SECONDS = 300.0
+MAX_FAILURES = 5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A connected peer that has told its status; `offset_ms` is its clock less ours."""
+
+    peer: PeerId
+    status: Status
+    offset_ms: int
+
+    def height(self, chain: str) -> int | None:
+        """Its height of a chain, None if it does not follow it."""
+        for head in self.status.heads:
+            if head.name == chain:
+                return head.height
+        return None
+
+
+class Peers:
+    """Knows every connected peer's status, and refuses strangers."""
+
+    def __init__(
+        self,
+        network: Network,
+        requests: Requests,
+        genesis: Genesis,
+        own_status: Callable[[], Status],
+        on_height: Callable[[PeerId, ChainHead], None],
+    ) -> None:
+        self._network = network
+        self._requests = requests
+        self._genesis = genesis
+        self._own_status = own_status
+        self._on_height = on_height
+        self._contacts: dict[PeerId, Contact] = {}
+        self._watched: dict[PeerId, trio.CancelScope] = {}
+        self.foreign = 0
+
+    def contacts(self) -> tuple[Contact, ...]:
+        """Peers of this network, in id order."""
+        return tuple(self._contacts[peer] for peer in sorted(self._contacts))
+
+    def followers(self, chain: str) -> tuple[PeerId, ...]:
+        """Peers that follow a chain, the highest first."""
+        ranked = [(contact.height(chain), contact.peer) for contact in self.contacts()]
+        known = [(height, peer) for height, peer in ranked if height is not None]
+        return tuple(peer for _, peer in sorted(known, reverse=True))
+
+    async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Exchange statuses until cancelled."""
+        self._requests.serve("status", self._answer)
+        async with trio.open_nursery() as nursery:
+            events = self._network.subscribe()
+            task_status.started()
+            async for event in events:
+                if isinstance(event, PeerConnected):
+                    if event.peer not in self._watched:
+                        scope = self._watched[event.peer] = trio.CancelScope()
+                        nursery.start_soon(self._watch, event.peer, scope)
+                else:
+                    self._contacts.pop(event.peer, None)
+                    gone = self._watched.pop(event.peer, None)
+                    if gone is not None:
+                        gone.cancel()
+
+    async def _watch(self, peer: PeerId, scope: trio.CancelScope) -> None:
+        failures = 0
+        with scope:
+            while failures < MAX_FAILURES:
+                try:
+                    payload = encode(self._own_status())
+                    self._note(peer, await self._requests.request(peer, "status", payload))
+                    failures = 0
+                except (NetworkError, RequestRefused, Rejected) as error:
+                    failures += 1
+                    log.debug("peer.status_failed", peer=format_peer_id(peer), why=str(error))
+                    if isinstance(error, Rejected):
+                        await self._refuse(peer, error)
+                        return
+                await trio.sleep(STATUS_SECONDS)
+            log.debug("peer.mute", peer=format_peer_id(peer))
+            await self._network.disconnect(peer)
+
+    async def _answer(self, peer: PeerId, payload: bytes) -> bytes:
+        """Also a stranger gets our status, so that its operator can see both genesis hashes."""
+        try:
+            self._note(peer, payload)
+        except Rejected as error:
+            if error.code is not ErrorCode.GENESIS_MISMATCH:
+                raise RequestRefused(error.detail) from None
+            log.debug("peer.foreign_asked", peer=format_peer_id(peer), why=error.detail)
+        return encode(self._own_status())
+
+    def _note(self, peer: PeerId, raw: bytes) -> None:
+        """Remember a status. Errors: Rejected for nonsense, GENESIS_MISMATCH for a stranger."""
+        status = decode(Status, raw, MAX_STATUS_BYTES)
+        if status.genesis_hash != self._genesis.hash:
+            raise Rejected(
+                ErrorCode.GENESIS_MISMATCH,
+                f"this peer is on another chain: theirs {status.genesis_hash.hex()[:16]} "
+                f"({status.network_name}), ours {self._genesis.hash.hex()[:16]} "
+                f"({self._genesis.network_name}). Wrong genesis.json?",
+            )
+        own = self._own_status()
+        self._contacts[peer] = Contact(peer, status, status.time_ms - own.time_ms)
+        for head in status.heads:
+            self._on_height(peer, head)
+
+    async def _refuse(self, peer: PeerId, error: Rejected) -> None:
+        self.foreign += 1
+        text = format_peer_id(peer)
+        log.warning("peer.foreign", code="GTX-NET-002", peer=text, hint=error.detail)
+        await self._network.ban(peer, FOREIGN_BAN_SECONDS)
