@@ -1,0 +1,150 @@
+"""A small market over the real rules: blocks follow each other, orders and readings go in."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from gridtokenx.ledger import rules as ledger
+from gridtokenx.primitives.crypto import sha256
+from gridtokenx.primitives.quantities import SLOT_MS
+from gridtokenx.primitives.state import MemoryReader, Overlay
+from gridtokenx.trading import rules
+from gridtokenx.trading.model import (
+    CancelOrder,
+    MarketParameters,
+    MeterFacts,
+    OrderPlaced,
+    PlaceOrder,
+    Side,
+    Source,
+    TimeInForce,
+    TraderFacts,
+)
+
+NOW_SLOT = 1_970_660  # Monday 2026-03-16 00:00 in Bangkok
+WEALTH_UTHB = 10**12
+FIT = TraderFacts(True, 2**62, False, 2**62)
+
+
+@dataclass
+class Market:
+    """`now_ms` is the open block's time; `next_block` begins another one."""
+
+    state: Overlay = field(default_factory=lambda: Overlay(MemoryReader()))
+    now_ms: int = NOW_SLOT * SLOT_MS
+    height: int = 0
+    orders: int = 0
+
+    def configure(self, parameters: MarketParameters) -> None:
+        rules.set_parameters(self.state, parameters)
+
+    def next_block(self, *, ms: int = 0, slots: int = 0, headroom: dict | None = None) -> list:
+        self.now_ms += ms + slots * SLOT_MS
+        self.height += 1
+        return rules.begin_block(
+            self.state,
+            now_ms=self.now_ms,
+            previous_block_hash=sha256(b"block %d" % self.height),
+            headroom=headroom,
+        )
+
+    def fund(self, name: str, amount_uthb: int = WEALTH_UTHB) -> bytes:
+        """Give an account money once; its address."""
+        owner = sha256(name.encode())
+        if ledger.account(self.state, owner).thb_uthb == 0:
+            ledger.adjust(self.state, owner, thb_uthb=amount_uthb)
+        return owner
+
+    def terms(self, side: Side, energy_wh: int, limit_mthb: int, **changes) -> PlaceOrder:
+        first = changes.pop("first_slot", self.now_ms // SLOT_MS + 1)
+        last = changes.pop("last_slot", first)
+        named = {
+            "location": "BKK-01-SUB001",
+            "source": Source.SOLAR if side is Side.SELL else Source.ANY,
+            "require": False,
+            "first_slot": first,
+            "last_slot": last,
+            "max_wh_per_slot": max(energy_wh, 100),
+            "time_in_force": TimeInForce.GOOD_TILL_CANCELLED,
+            "expires_ms": (last + 1) * SLOT_MS,
+            **changes,
+        }
+        return PlaceOrder(
+            side=side, energy_wh=energy_wh, limit_mthb=limit_mthb, meter_id=bytes(32), **named
+        )
+
+    def place(
+        self,
+        name: str,
+        terms: PlaceOrder,
+        *,
+        trader: TraderFacts = FIT,
+        meter: dict | None = None,
+    ) -> bytes:
+        """Place an order of a funded account at its own meter; the order's id."""
+        owner = self.fund(name)
+        facts = {
+            "owner": owner,
+            "location": terms.location,
+            "source": "solar" if terms.side is Side.BUY else str(terms.source),
+            "nameplate_import_w": 10**9,
+            "nameplate_export_w": 10**9,
+            **(meter or {}),
+        }
+        self.orders += 1
+        order_id = sha256(b"order %d" % self.orders)
+        named = {field: getattr(terms, field) for field in terms.__dataclass_fields__}
+        command = PlaceOrder(**{**named, "meter_id": meter_of(name)})
+        attempt = Overlay(self.state)
+        events = rules.place_order(
+            attempt,
+            command,
+            owner=owner,
+            order_id=order_id,
+            now_ms=self.now_ms,
+            height=self.height,
+            trader=trader,
+            meter=MeterFacts(**facts),
+        )
+        attempt.merge()
+        assert [type(event) for event in events] == [OrderPlaced]
+        return order_id
+
+    def buy(self, name: str, energy_wh: int, limit_mthb: int, **changes) -> bytes:
+        return self.place(name, self.terms(Side.BUY, energy_wh, limit_mthb, **changes))
+
+    def sell(self, name: str, energy_wh: int, limit_mthb: int, **changes) -> bytes:
+        return self.place(name, self.terms(Side.SELL, energy_wh, limit_mthb, **changes))
+
+    def cancel(self, name: str, order_id: bytes) -> list:
+        owner = sha256(name.encode())
+        return rules.cancel_order(self.state, CancelOrder(order_id), owner=owner)
+
+    def read(self, name: str, slot: int, *, imported: int = 0, exported: int = 0) -> list:
+        """What an accepted reading does: mint the export, then settle."""
+        owner = sha256(name.encode())
+        ledger.mint_energy(self.state, owner, exported, exported * 500)
+        return rules.settle_reading(
+            self.state,
+            meter_id=meter_of(name),
+            slot=slot,
+            import_wh=imported,
+            deliverable_wh=exported,
+            distributor_of=lambda prefix: sha256(b"distributor " + prefix.encode()),
+            authority_account=sha256(b"authority"),
+        )
+
+    def account(self, name: str):
+        return ledger.account(self.state, sha256(name.encode()))
+
+
+def meter_of(name: str) -> bytes:
+    return sha256(b"meter " + name.encode())
+
+
+@pytest.fixture
+def market() -> Market:
+    """A market one block after genesis."""
+    fresh = Market()
+    fresh.next_block()
+    return fresh

@@ -1,0 +1,233 @@
+"""When slots are cleared, what fills do to orders, and how trades keep their reserves."""
+
+from dataclasses import replace
+
+import pytest
+
+from gridtokenx.primitives.crypto import sha256
+from gridtokenx.primitives.quantities import SLOT_MS
+from gridtokenx.trading.book import View, span_keys
+from gridtokenx.trading.model import (
+    ORDERS,
+    POSITIONS,
+    MarketParameters,
+    MatchingMode,
+    OrderClosed,
+    OrderStatus,
+    Side,
+    SlotCleared,
+    Source,
+    TimeInForce,
+    TradeMatched,
+)
+
+WEALTH_UTHB = 10**12
+
+
+def trades(events: list) -> list:
+    return [event.trade for event in events if isinstance(event, TradeMatched)]
+
+
+def closed(events: list) -> dict:
+    return {event.order_id: event for event in events if isinstance(event, OrderClosed)}
+
+
+def test_orders_match_in_the_next_block_and_the_rest_stays(market) -> None:
+    sell = market.sell("s", 100_000, 5_000, last_slot=market.now_ms // SLOT_MS + 2)
+    buy = market.buy("b", 60_000, 5_600)
+    events = market.next_block(ms=1_000)
+    (trade,) = trades(events)
+    assert (trade.energy_wh, trade.price_mthb, trade.wheeling_mthb) == (60_000, 5_000, 300)
+    assert (trade.escrow_uthb, trade.bond_uthb) == (359_520_000, 60_000_000)
+    assert (trade.buy_id, trade.sell_id, trade.tier, trade.region) == (buy, sell, 0, "BKK")
+    (cleared,) = [event for event in events if isinstance(event, SlotCleared)]
+    assert (cleared.region, cleared.traded_wh) == ("BKK", 60_000)
+    assert [(price.tier, price.group, price.price_mthb) for price in cleared.prices] == [
+        (0, "BKK-01-SUB001", 5_000)
+    ]
+    filled = OrderClosed(buy, sha256(b"b"), OrderStatus.FILLED, 0, 0)
+    assert closed(events) == {buy: filled}
+    rest = ORDERS.get(market.state, sell)
+    assert (rest.rest_wh, rest.reserve_uthb) == (40_000, 40_000_000)
+    assert market.account("s").bond_uthb == 100_000_000
+    assert market.next_block(ms=1_000) == []
+
+
+def test_an_untouched_slot_is_not_cleared_before_its_gate(market) -> None:
+    market.sell("s", 1_000, 3_000)
+    market.next_block(ms=1_000)
+    market.configure(MarketParameters(wheeling_mthb=(9_000, 9_000, 9_000, 9_000)))
+    market.buy("b", 1_000, 4_000)
+    assert market.next_block(ms=1_000) == []  # Now the two do not meet.
+    market.configure(MarketParameters())
+    assert market.next_block(ms=1_000) == []  # They would, but nothing new came in.
+    events = market.next_block(slots=1)
+    assert len(trades(events)) == 1
+
+
+def test_gate_mode_clears_once_at_gate_closure(market) -> None:
+    market.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+    base = market.now_ms // SLOT_MS
+    market.sell("s", 1_000, 3_000, last_slot=base + 2)
+    market.buy("b", 1_000, 4_000, expires_ms=(base + 1) * SLOT_MS)
+    assert market.next_block(ms=SLOT_MS - 1) == []
+    events = market.next_block(ms=1_000)
+    assert len(trades(events)) == 1
+
+
+def test_an_order_that_expired_before_the_gate_has_no_part_in_it(market) -> None:
+    market.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+    gate_ms = (market.now_ms // SLOT_MS + 1) * SLOT_MS
+    market.sell("s", 1_000, 3_000)
+    early = market.buy("b", 1_000, 4_000, expires_ms=gate_ms - 1)
+    events = market.next_block(slots=1)
+    assert trades(events) == []
+    assert closed(events)[early].status is OrderStatus.EXPIRED
+
+
+def test_slots_are_cleared_in_order_and_share_an_orders_rest(market) -> None:
+    base = market.now_ms // SLOT_MS
+    market.sell("s", 2_500, 3_000, last_slot=base + 4, max_wh_per_slot=1_000)
+    for slot in (3, 2, 1):
+        market.buy(f"b{slot}", 2_000, 4_000, first_slot=base + slot)
+    events = market.next_block(ms=1_000)
+    assert [(trade.slot - base, trade.energy_wh) for trade in trades(events)] == [
+        (1, 1_000),
+        (2, 1_000),
+        (3, 500),
+    ]
+
+
+def test_the_slot_cap_holds_over_several_clearings(market) -> None:
+    base = market.now_ms // SLOT_MS
+    sell = market.sell("s", 2_500, 3_000, last_slot=base + 1, max_wh_per_slot=1_000)
+    market.buy("b1", 700, 4_000)
+    market.next_block(ms=1_000)
+    market.buy("b2", 700, 4_000)
+    (trade,) = trades(market.next_block(ms=1_000))
+    assert trade.energy_wh == 300
+    assert ORDERS.get(market.state, sell).filled_in(base + 1) == 1_000
+    assert (
+        POSITIONS.get(market.state, (base + 1).to_bytes(8, "big") + trade.seller_meter).sold_wh
+        == 1_000
+    )
+
+
+def test_dust_closes_an_order_and_is_refunded(market) -> None:
+    sell = market.sell("s", 1_099, 3_000)
+    buy = market.buy("b", 1_000, 4_000)
+    events = market.next_block(ms=1_000)
+    assert closed(events)[sell] == OrderClosed(sell, sha256(b"s"), OrderStatus.FILLED, 99, 99_000)
+    assert closed(events)[buy].rest_wh == 0
+    assert market.account("s").thb_uthb == WEALTH_UTHB - 1_000_000
+
+
+def test_an_immediate_order_leaves_after_its_first_clearing(market) -> None:
+    ioc = {"time_in_force": TimeInForce.IMMEDIATE_OR_CANCEL}
+    lonely = market.buy("lonely", 1_000, 4_000, location="NTB-01-SUB001", **ioc)
+    buy = market.buy("b", 1_000, 4_000, **ioc)
+    market.sell("s", 300, 3_000)
+    events = market.next_block(ms=1_000)
+    assert [trade.energy_wh for trade in trades(events)] == [300]
+    assert closed(events)[buy].status is OrderStatus.CANCELLED
+    assert closed(events)[buy].rest_wh == 700
+    assert closed(events)[lonely].rest_wh == 1_000
+    assert market.account("lonely").thb_uthb == WEALTH_UTHB
+
+
+def test_regions_do_not_trade_with_each_other_until_national_trade_opens(market) -> None:
+    far = {"location": "NTB-01-SUB001"}
+    market.sell("s", 1_000, 3_000, **far)
+    market.buy("b", 1_000, 5_000)
+    assert trades(market.next_block(ms=1_000)) == []
+    market.configure(MarketParameters(max_trade_tier=3))
+    market.buy("c", 100, 1_500)  # Touches the slot.
+    (trade,) = trades(market.next_block(ms=1_000))
+    assert (trade.tier, trade.wheeling_mthb, trade.region) == (3, 1_151, "BKK")
+
+
+def test_headroom_limits_and_flags(market) -> None:
+    market.sell("s2", 1_000, 3_000, location="BKK-01-SUB002")
+    market.sell("s3", 1_000, 3_400, location="BKK-01-SUB003")
+    market.buy("b", 2_000, 4_500)
+    events = market.next_block(ms=1_000, headroom={"x:BKK-01-SUB002": 600})
+    assert [(trade.energy_wh, trade.price_mthb) for trade in trades(events)] == [
+        (600, 3_900),
+        (1_000, 3_900),
+    ]
+    orders = View(market.state).open_orders(market.now_ms // SLOT_MS + 1)["BKK"]
+    assert [
+        (order.rest_wh, order.congested) for order in orders if order.terms.side is Side.SELL
+    ] == [(400, True)]
+    market.buy("c", 100, 1_500)
+    market.next_block(ms=1_000)
+    assert all(
+        not order.congested
+        for order in View(market.state).open_orders(market.now_ms // SLOT_MS + 1)["BKK"]
+    )
+
+
+def test_shares_of_an_escrow_add_up_to_it(market) -> None:
+    """An awkward limit: 107/100 of 333 Wh x 3,333 has a fraction in every part."""
+    total = 3 * 333
+    market.buy("b", total, 3_333)
+    escrow = market.account("b").escrow_uthb
+    shares = []
+    for number in range(3):
+        market.sell(f"s{number}", 333, 3_033)
+        shares += [trade.escrow_uthb for trade in trades(market.next_block(ms=1_000))]
+    assert len(shares) == 3
+    assert sum(shares) == escrow == market.account("b").escrow_uthb
+
+
+def test_a_trade_id_is_unique_even_between_the_same_two_orders(market) -> None:
+    base = market.now_ms // SLOT_MS
+    market.sell("s", 1_000, 3_000, last_slot=base + 4, max_wh_per_slot=200)
+    market.buy("b", 1_000, 4_000, last_slot=base + 4, max_wh_per_slot=200)
+    found = trades(market.next_block(ms=1_000))
+    assert len({trade.id for trade in found}) == len(found) == 4
+
+
+def test_transaction_order_inside_a_block_changes_nothing(market) -> None:
+    orders = [
+        ("s1", Side.SELL, 1_000, 3_000),
+        ("s2", Side.SELL, 700, 3_000),
+        ("b1", Side.BUY, 900, 4_000),
+        ("b2", Side.BUY, 900, 4_000),
+    ]
+
+    def outcome(sequence: list) -> list:
+        fresh = type(market)()
+        fresh.next_block()
+        for name, side, energy_wh, limit in sequence:
+            fresh.orders = int.from_bytes(name.encode(), "big")  # The id follows the name.
+            fresh.place(name, fresh.terms(side, energy_wh, limit))
+        return sorted(
+            (trade.buyer, trade.seller, trade.energy_wh, trade.price_mthb)
+            for trade in trades(fresh.next_block(ms=1_000))
+        )
+
+    assert outcome(orders) == outcome(orders[::-1])
+    assert sum(row[2] for row in outcome(orders)) == 1_700
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 0), (7, 7), (0, 95), (1, 96), (63, 66), (5, 100)])
+def test_a_span_is_cut_into_disjoint_aligned_blocks(first, last) -> None:
+    covered = []
+    keys = span_keys(first, last, "BKK")
+    for key in keys:
+        level, block = key[0], int.from_bytes(key[1:9], "big")
+        covered += range(block << level, (block + 1) << level)
+    assert sorted(covered) == list(range(first, last + 1))
+    assert len(keys) <= 12
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_hard_filter_takes_only_its_source(market) -> None:
+    market.sell("gas", 1_000, 3_000, source=Source.NATURAL_GAS)
+    market.sell("sun", 1_000, 3_400)
+    a = market.terms(Side.BUY, 1_000, 4_500, source=Source.RENEWABLE)
+    market.place("a", replace(a, require=True))
+    market.buy("b", 1_000, 4_200)
+    by_buyer = {trade.buyer: trade.source for trade in trades(market.next_block(ms=1_000))}
+    assert by_buyer == {sha256(b"a"): Source.SOLAR, sha256(b"b"): Source.NATURAL_GAS}
