@@ -39,6 +39,9 @@ from gridtokenx.trading.settlement import escrow_needed, trade_key
 
 NATIONAL_TIER = 3
 NATIONAL_GROUP = "TH"
+# A block must not be stalled by orders that span many slots of a deep book: beyond so many orders
+# put before the auction, the later slots wait for the next block. Closing gates never wait.
+MAX_ORDERS_CLEARED = 100_000
 
 
 def close(state: Overlay, order: Order, status: OrderStatus) -> OrderClosed:
@@ -94,6 +97,7 @@ class Run:
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
     _view: book.View = field(init=False)
+    _cleared: int = 0
 
     def __post_init__(self) -> None:
         self._view = book.View(self.state)
@@ -121,6 +125,14 @@ class Run:
                 if order.terms.last_slot == slot:
                     self.events.append(close(self.state, order, OrderStatus.EXPIRED))
 
+    def clear_touched(self, after_slot: int) -> None:
+        """Clear open slots with new orders, nearest first, as far as one block's work allows."""
+        for slot, region in book.take_touched(self.state, after_slot):
+            if self._cleared < MAX_ORDERS_CLEARED:
+                self.clear_slot(slot, region)
+            else:
+                book.touch(self.state, slot, region)
+
     def drop_immediate(self) -> None:
         """Cancel the rests of immediate-or-cancel orders that met a clearing in this block."""
         for order_id in sorted(self._immediate):
@@ -136,6 +148,7 @@ class Run:
         for order in orders:
             if order.terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL:
                 self._immediate[order.id] = None
+        self._cleared += len(orders)
         takers = _takers(orders, slot)
         if len({taker.side for taker in takers}) < 2:
             return

@@ -147,6 +147,12 @@ def take_touched(state: Overlay, after_slot: int) -> list[tuple[int, str]]:
     return sorted(found)
 
 
+def touch(state: Overlay, slot: int, region: str) -> None:
+    """Ask for a clearing of one slot in the next block."""
+    for key in span_keys(slot, slot, region):
+        TOUCHED.put(state, key, _MARK)
+
+
 def ended(state: Reader, buckets: Iterable[int], now_ms: int) -> list[tuple[int, bytes]]:
     """(expires_ms, order id) of orders that ended by themselves by now_ms, in time order.
 

@@ -309,8 +309,7 @@ def begin_block(
         run.close_gate(slot)
     for _, order_id in ended[position:]:
         run.expire(order_id)
-    for slot, region in book.take_touched(state, current):
-        run.clear_slot(slot, region)
+    run.clear_touched(current)
     run.drop_immediate()
     settled_to = current - market.reading_deadline_slots - 1
     for slot in range(clock.settled_slot + 1, min(settled_to + 1, horizon)):

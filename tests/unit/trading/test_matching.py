@@ -6,6 +6,7 @@ import pytest
 
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS
+from gridtokenx.trading import auction
 from gridtokenx.trading.book import View, span_keys
 from gridtokenx.trading.model import (
     ORDERS,
@@ -96,6 +97,16 @@ def test_slots_are_cleared_in_order_and_share_an_orders_rest(market) -> None:
         (2, 1_000),
         (3, 500),
     ]
+
+
+def test_far_slots_wait_when_a_block_has_cleared_enough(market, monkeypatch) -> None:
+    monkeypatch.setattr(auction, "MAX_ORDERS_CLEARED", 3)
+    base = market.now_ms // SLOT_MS
+    for slot in (1, 2, 3, 4, 5):
+        market.sell(f"s{slot}", 1_000, 3_000, first_slot=base + slot)
+        market.buy(f"b{slot}", 1_000, 4_000, first_slot=base + slot)
+    rounds = [trades(market.next_block(ms=1_000)) for _ in range(4)]
+    assert [[trade.slot - base for trade in found] for found in rounds] == [[1, 2], [3, 4], [5], []]
 
 
 def test_the_slot_cap_holds_over_several_clearings(market) -> None:
