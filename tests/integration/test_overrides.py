@@ -596,6 +596,76 @@ async def test_a_cancelled_write_leaves_the_connection_whole() -> None:
         assert a.connected() == (b.peer_id,)
 
 
+@pytest.mark.parametrize("ending", ["close", "reset"])
+async def test_ending_a_stream_wakes_its_reader(ending: str) -> None:
+    async def wait(_stream: object) -> None:
+        await trio.sleep_forever()
+
+    async def fault(bare: IHost, peer: IHost) -> None:
+        bare.set_stream_handler(TEST, wait)
+        await bare_connect(peer, bare)
+        raw = await peer.new_stream(bare.get_id(), [TEST])
+        with trio.move_on_after(0.3) as hung:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(raw.read, 1)
+                await trio.sleep(0.1)
+                await getattr(raw, ending)()
+        assert hung.cancelled_caught
+
+    await on_bare(fault)
+    async with two_nodes() as (a, b):
+        b.handle([TEST], wait)
+        stream = await a.open_stream(b.peer_id, [TEST])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(getattr(stream, ending))
+            with trio.fail_after(2), pytest.raises(NetworkError, match="closed"):
+                await stream.read_some(1)
+
+
+async def test_a_stream_that_the_peer_never_closes_is_forgotten() -> None:
+    async def wait(_stream: Stream) -> None:
+        await trio.sleep_forever()
+
+    async with two_nodes() as (a, b):
+        b.handle([TEST], wait)
+        connection = muxed(a)
+        open_before = len(connection.streams)
+        for _ in range(10):
+            await (await a.open_stream(b.peer_id, [TEST])).close()
+        assert len(connection.streams) >= open_before + 10
+        late_s = trio.current_time() + node_yamux.PEER_CLOSE_TIMEOUT_S + 1
+        assert connection._sweep_stale_streams(late_s) == 10
+        await until(lambda: len(muxed(b).streams) <= open_before)
+
+
+async def test_a_burst_of_tiny_writes_does_not_end_the_connection() -> None:
+    writes = node_yamux.SEND_QUEUE_FRAMES * 2
+
+    async with two_nodes_over_a_relay() as (a, b, relay):
+        received = 0
+
+        async def count(stream: Stream) -> None:
+            nonlocal received
+            while data := await stream.read_some(65_536):
+                received += len(data)
+
+        b.handle([TEST], count)
+        streams = [await a.open_stream(b.peer_id, [TEST]) for _ in range(16)]
+
+        async def write_all(stream: Stream) -> None:
+            for _ in range(writes // 16):
+                await stream.write(b"x")
+
+        relay.freeze()
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(write_all, stream)
+            await trio.sleep(0.2)
+            relay.thaw()
+        await until(lambda: received == writes)
+        assert a.connected()
+
+
 async def test_streams_of_a_peer_are_limited() -> None:
     async def wait(_stream: Stream) -> None:
         await trio.sleep_forever()

@@ -57,6 +57,7 @@ KEEPALIVE_TIMEOUT_S = 10.0
 KEEPALIVE_GRACE_S = 1.0
 WRITE_STALL_TIMEOUT_S = 30.0
 CLOSE_FLUSH_S = 0.2
+PEER_CLOSE_TIMEOUT_S = 60.0
 
 
 class ProtocolError(Exception):
@@ -79,6 +80,7 @@ class NodeYamuxStream(YamuxStream):
         self.fin_received = False
         self._write_lock = trio.Lock()
         self._credit_arrived = trio.Event()
+        self._data_arrived = trio.Event()
         self._consumed_bytes = 0
         self._window_bytes = DEFAULT_WINDOW_SIZE
 
@@ -89,6 +91,12 @@ class NodeYamuxStream(YamuxStream):
     def wake_writer(self) -> None:
         self._credit_arrived.set()
         self._credit_arrived = trio.Event()
+
+    def wake(self) -> None:
+        """Let reader and writer look again: something arrived, or the stream is at its end."""
+        self.wake_writer()
+        self._data_arrived.set()
+        self._data_arrived = trio.Event()
 
     async def write(self, data: bytes) -> None:
         """Send all of `data`; MuxedStreamError when closed, reset, or stalled too long."""
@@ -123,10 +131,9 @@ class NodeYamuxStream(YamuxStream):
         while not self.buffer:
             if self.fin_received:  # before reset: the whole answer may outlive the connection
                 raise MuxedStreamEOF("stream is closed for receiving")
-            if self.reset_received or self.recv_closed:
+            if self.reset_received or self.recv_closed or self.discarding:
                 raise MuxedStreamReset("stream was reset")
-            arrived = self.conn.stream_events[self.stream_id] = trio.Event()
-            await arrived.wait()
+            await self._data_arrived.wait()
         wanted = len(self.buffer) if n is None or n < 0 else min(n, len(self.buffer))
         data = bytes(self.buffer[:wanted])
         del self.buffer[:wanted]
@@ -153,13 +160,14 @@ class NodeYamuxStream(YamuxStream):
         """Close both directions: what the peer still sends is dropped, not kept."""
         await super().close()
         self.discarding = True
+        self._closed_at = trio.current_time()
         self.buffer.clear()
-        self.wake_writer()
+        self.wake()
 
     async def reset(self) -> None:
         await super().reset()
         self.buffer.clear()
-        self.wake_writer()
+        self.wake()
 
 
 class NodeYamux(Yamux):
@@ -201,8 +209,12 @@ class NodeYamux(Yamux):
         self._frame_queued.set()
 
     async def wait_until_drained(self) -> None:
+        """Hold a writer back while the queue is long in bytes, or in frames: the rest of the
+        frames' room is for replies, which wait for nobody."""
         await trio.lowlevel.checkpoint()
-        while self._queued_bytes > SEND_QUEUE_BYTES and not self.event_shutting_down.is_set():
+        while (
+            self._queued_bytes > SEND_QUEUE_BYTES or len(self._send_queue) > SEND_QUEUE_FRAMES // 4
+        ) and not self.event_shutting_down.is_set():
             await self._queue_drained.wait()
 
     async def _write_frame(self, data: bytes) -> None:
@@ -260,7 +272,7 @@ class NodeYamux(Yamux):
         streams = list(self.streams.values())
         await super()._cleanup_on_error()
         for stream in streams:
-            stream.wake_writer()
+            stream.wake()
         self._queue_drained.set()
 
     async def close(self, error_code: int = GO_AWAY_NORMAL) -> None:
@@ -309,6 +321,16 @@ class NodeYamux(Yamux):
         self.stream_buffers[stream_id] = stream.buffer
         self.stream_events[stream_id] = trio.Event()
         return stream
+
+    def _sweep_stale_streams(self, now: float | None = None) -> int:
+        """Also abandon streams which we closed and the peer, after a minute, has not."""
+        now = trio.current_time() if now is None else now
+        for stream in self.streams.values():
+            waiting_s = now - stream._closed_at
+            if stream.discarding and not stream.closed and waiting_s > PEER_CLOSE_TIMEOUT_S:
+                stream.closed = stream.recv_closed = stream.reset_received = True
+                self.queue_frame(_header(TYPE_WINDOW_UPDATE, FLAG_RST, stream.stream_id, 0))
+        return int(super()._sweep_stale_streams(now))
 
     # Receiving ----------------------------------------------------------------------------
 
@@ -385,7 +407,7 @@ class NodeYamux(Yamux):
             await stream.reset()
             return
         stream.buffer += data
-        self.stream_events[stream.stream_id].set()
+        stream.wake()
         self._check_buffered(length)
 
     def _check_buffered(self, length: int) -> None:
@@ -407,9 +429,6 @@ class NodeYamux(Yamux):
             stream.fin_received = False
             stream.buffer.clear()
         if flags & (FLAG_FIN | FLAG_RST):
-            event = self.stream_events.get(stream.stream_id)
-            if event is not None:
-                event.set()
-            stream.wake_writer()
+            stream.wake()
             if stream.closed:
                 self._finalize_stream_locked(stream, fully_closed=True)
