@@ -104,7 +104,7 @@ class Counters:
 
 
 class Driver:
-    """One chain of this node. No `signer`: it observes. `never_signed`: a new key signs at once."""
+    """One chain of this node. Without `signer`, or without its safety record, it observes."""
 
     def __init__(
         self,
@@ -112,7 +112,6 @@ class Driver:
         signer: SigningKey | None,
         wiring: Wiring,
         *,
-        never_signed: bool,
         now_ms: Callable[[], int],
     ) -> None:
         self.executor = executor
@@ -123,7 +122,7 @@ class Driver:
         self._topics = Topics(self.spec.genesis.network_id, self.spec.name)
         self._signer = signer if wiring.vote else None
         record = executor.store.load_safety()
-        self._must_observe = signer is not None and record is None and not never_signed
+        self._must_observe = self._signer is not None and record is None
         block_time_ms = self.spec.genesis.block_time_ms
         self.engine = Engine(
             self.spec.chain_id,
@@ -347,7 +346,6 @@ class Driver:
 
     async def apply_decided(self, block_bytes: bytes, certificate: QuorumCertificate) -> None:
         """Commit the next block that a peer sent. Errors: Rejected; StopNode when we are wrong."""
-        from gridtokenx.chain.block import decode_block
 
         block = decode_block(block_bytes)
         transactions = []

@@ -140,6 +140,9 @@ def create(
     }
     if force and path.exists():
         _move_aside(path)
+    if kind is KeyKind.VALIDATOR:
+        # Before the key: a crash between the two leaves a marker of no key, never a used key's.
+        _unused_marker(path).write_text(document["address"])
     _write_new(path, (json.dumps(document, indent=2) + "\n").encode())
     return KeyInfo(name, kind, signing_key.public_key, path, iterations)
 
@@ -160,6 +163,21 @@ def unlock(path: Path, password: str) -> SigningKey:
     if signing_key.public_key != sealed.info.address:
         raise _damaged(path, "its address is not that of the sealed key")
     return signing_key
+
+
+def has_never_signed(path: Path, address: bytes) -> bool:
+    """Whether the validator key was made here and no node has started with it yet.
+
+    Only such a key may sign without a safety record; a copied or restored one must observe first.
+    """
+    marker = _unused_marker(path)
+    return marker.is_file() and marker.read_text() == format_address(address)
+
+
+def mark_signing(path: Path) -> None:
+    """From now on the key may have signed: durable before its first signature."""
+    _unused_marker(path).unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def read_info(path: Path) -> KeyInfo:
@@ -263,6 +281,8 @@ def _parse(path: Path, document: dict[str, Any]) -> _Sealed:
     salt, nonce = bytes.fromhex(kdf["salt"]), bytes.fromhex(cipher["nonce"])
     if len(salt) != SALT_BYTES or len(nonce) != SecretBox.NONCE_SIZE:
         raise ValueError(f"salt has {SALT_BYTES} bytes and nonce {SecretBox.NONCE_SIZE}")
+    if not isinstance(document["address"], str):
+        raise ValueError("address must be text")
     info = KeyInfo(
         name=path.stem,
         kind=KeyKind(document["kind"]),
@@ -299,11 +319,19 @@ def _write_new(path: Path, data: bytes) -> None:
             os.link(temporary, path)  # fails, unlike rename, if somebody was faster
         except FileExistsError:
             raise _exists(path) from None
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def _unused_marker(path: Path) -> Path:
+    return path.with_suffix(".unused")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from gridtokenx.api.server import serve
 from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.state_tree import StateProof
+from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.node.candidates import decode_body_request
 from gridtokenx.node.config import Config
 from gridtokenx.node.database import Database
@@ -43,6 +44,7 @@ from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.telemetry import Metrics
 from gridtokenx.node.view import ChainStatus, Check, Head, Health, PeerStatus
+from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
 
@@ -50,6 +52,19 @@ MEBIBYTE = 1024 * 1024
 HOUSEKEEPING_SECONDS = 1.0
 DISK_SECONDS = 30.0
 LIVE_BLOCKS_BEHIND = 2
+
+FIRST_RECORD = SafetyRecord(
+    height=0,
+    view=0,
+    prepared=None,
+    committed=None,
+    timed_out=False,
+    high_certificate=None,
+    entry=None,
+    own=(),
+    last_commit=None,
+    candidates=(),
+)
 
 log = structlog.get_logger(__name__)
 
@@ -60,12 +75,17 @@ class DiskFull(Exception):  # noqa: N818 - an order to stop cleanly
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Unlocked keys. `network_seed` is the libp2p identity; `never_signed` marks a new key."""
+    """Unlocked keys. `network_seed` is the libp2p identity.
+
+    `never_signed` tells that the validator key is new, so it may sign without a safety record;
+    `mark_signing` makes durable that this is over.
+    """
 
     network_seed: bytes
-    validator: SigningKey | None
-    local_signer: SigningKey | None
-    never_signed: bool
+    validator: SigningKey | None = None
+    local_signer: SigningKey | None = None
+    never_signed: bool = False
+    mark_signing: Callable[[], None] = lambda: None
 
 
 class Node:
@@ -122,6 +142,8 @@ class Node:
             persistent=self._dialable(self.config.network.persistent),
             target_peers=min(20, self.config.network.max_peers),
         )
+        if self._keys.validator is not None and self._keys.never_signed:
+            self._start_signing(database)
         for name in self.followed():
             await self._add_chain(name, database, gossip)
         requests.serve("blocks", self._answer_blocks)
@@ -147,6 +169,14 @@ class Node:
                 listen=list(network.listen_addresses),
             )
             task_status.started()
+
+    def _start_signing(self, database: Database) -> None:
+        """Give a new key its first safety records, then let its mark go: in this order."""
+        for name in self.followed():
+            store = database.chain(name)
+            if store.load_safety() is None:
+                store.save_safety(encode(FIRST_RECORD), ())
+        self._keys.mark_signing()
 
     def followed(self) -> tuple[str, ...]:
         """Names of the chains this node follows, in genesis order."""
@@ -179,7 +209,6 @@ class Node:
             executor,
             member,
             wiring,
-            never_signed=self._keys.never_signed,
             now_ms=wall_clock_ms,
         )
         self._drivers[name] = driver

@@ -1,0 +1,173 @@
+"""`gridtokenx start`: run the node of this home until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from gridtokenx.cli import keys, output
+from gridtokenx.cli.output import ExitCode
+
+if TYPE_CHECKING:
+    import trio
+
+    from gridtokenx.chain.genesis import Genesis
+    from gridtokenx.node.config import Config
+    from gridtokenx.node.node import Keys
+
+
+def start(
+    bootstrap: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MULTIADDR", help="Bootnode to begin with; may be repeated."),
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Password of the keys (mode 0600).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check configuration, genesis and keys, then stop.")
+    ] = False,
+) -> None:
+    """Run the node: p2p, consensus, API. SIGTERM or Ctrl-C stops it cleanly, twice at once."""
+    flags = {"network.bootstrap": bootstrap or None}
+    config = output.load_config(flags)
+    genesis = read_genesis(config)
+    unlocked = unlock_keys(config, password_file)
+    if dry_run:
+        document = {"node_id": config.node.node_id, "genesis_hash": genesis.hash.hex(), "ok": True}
+        output.emit(document, lambda console: console.print("configuration, genesis and keys: ok"))
+        return
+    _run(config, genesis, unlocked)
+
+
+def read_genesis(config: Config) -> Genesis:
+    """The network's genesis, checked against the configured hash."""
+    from gridtokenx.chain.genesis import load_genesis
+
+    path = config.genesis_path
+    if not path.is_file():
+        output.fail(
+            f"there is no genesis file {path}",
+            code="GTX-CFG-004",
+            reason="no_genesis",
+            hint="gridtokenx init --genesis FILE --genesis-hash HASH",
+            exit_code=ExitCode.CONFIG,
+        )
+    genesis = load_genesis(path.read_text(encoding="utf-8"))
+    wanted = config.genesis.hash
+    if wanted and wanted.lower() != genesis.hash.hex():
+        output.fail(
+            f"{path} has the hash {genesis.hash.hex()}, config.toml wants {wanted}",
+            code="GTX-NET-002",
+            reason="genesis_mismatch",
+            hint="ask the network's operator for the genesis file and its hash",
+            exit_code=ExitCode.CONFIG,
+        )
+    for name in config.network.regions:
+        genesis.chain(name)
+    return genesis
+
+
+def unlock_keys(config: Config, password_file: Path | None) -> Keys:
+    """The node's identity, and for a validating role its consensus key."""
+    from gridtokenx.node import keystore
+    from gridtokenx.node.node import Keys
+
+    names = ["node", *([config.node.key] if config.validates else [])]
+    if config.api.local_signer:
+        names.append(config.api.local_signer)
+    paths = {name: keystore.key_path(config.keys_path, name) for name in names}
+    for name, path in paths.items():
+        if not path.is_file():
+            output.fail(
+                f"there is no key {name!r} in {config.keys_path}",
+                code="GTX-KEY-003",
+                reason="no_key",
+                hint="gridtokenx generate-keys, or gridtokenx keys new NAME --kind KIND",
+                exit_code=ExitCode.CONFIG,
+            )
+    password = keys.read_password(password_file or config.password_path, what="the node's keys")
+    opened = {name: keystore.unlock(path, password) for name, path in paths.items()}
+    validator = opened.get(config.node.key) if config.validates else None
+    path = paths.get(config.node.key)
+    fresh = (
+        validator is not None
+        and path is not None
+        and keystore.has_never_signed(path, validator.public_key)
+    )
+    return Keys(
+        network_seed=opened["node"].seed,
+        validator=validator,
+        local_signer=opened.get(config.api.local_signer),
+        never_signed=fresh,
+        mark_signing=lambda: keystore.mark_signing(path) if path is not None else None,
+    )
+
+
+def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
+    import trio
+
+    from gridtokenx.node.node import Node
+    from gridtokenx.node.telemetry import configure_logging
+
+    configure_logging(config)
+    node = Node(config, genesis, unlocked)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            await node.run()
+
+    try:
+        trio.run(main)
+    except BaseException as error:
+        _explain(error)
+        raise
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    """Stop cleanly on the first signal; afterwards the defaults are back, so a second one kills."""
+    import structlog
+    import trio
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            name = signal.Signals(number).name
+            structlog.get_logger("gridtokenx").info("node.stopping", signal=name)
+            scope.cancel()
+            return
+
+
+def _explain(error: BaseException) -> None:
+    """Turn the one error that ended the node into its exit code; leave faults of ours alone."""
+    from gridtokenx.node.database import DatabaseError
+    from gridtokenx.node.executor import Damaged
+    from gridtokenx.node.network import NetworkError
+    from gridtokenx.node.node import DiskFull, StopNode
+
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    exits: dict[type[BaseException], ExitCode] = {
+        DatabaseError: ExitCode.DISK,
+        Damaged: ExitCode.INTERNAL,
+        StopNode: ExitCode.INTERNAL,
+        DiskFull: ExitCode.DISK,
+        NetworkError: ExitCode.CONFIG,
+    }
+    for kind, exit_code in exits.items():
+        if isinstance(error, kind):
+            _fail(str(error), exit_code)
+
+
+def _fail(text: str, exit_code: ExitCode) -> NoReturn:
+    code, _, detail = text.partition(": ")
+    known = code.startswith("GTX-")
+    output.fail(
+        detail if known else text,
+        code=code if known else "node",
+        reason="node_stopped",
+        exit_code=exit_code,
+    )
