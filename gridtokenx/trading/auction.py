@@ -150,7 +150,8 @@ class Run:
                 self._immediate[order.id] = None
         self._cleared += len(orders)
         takers = _takers(orders, slot)
-        if len({taker.side for taker in takers}) < 2:
+        buys = sum(taker.side is Side.BUY for taker in takers)
+        if buys in (0, len(takers)):
             return
         wheeling = self.market.wheeling_mthb
         result = clear(

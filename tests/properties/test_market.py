@@ -21,6 +21,7 @@ from gridtokenx.ledger.model import (
     Transfer,
     Withdraw,
 )
+from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at
@@ -294,10 +295,21 @@ class Walk:
             ),
         ]
 
+    def save_and_load(self) -> None:
+        """Go on from the state's bytes, as a node does after each block."""
+        values = dict(self.state.base.values)
+        for key, value in self.state.changes():
+            if value is None:
+                values.pop(key, None)
+            else:
+                values[key] = value
+        self.state = Overlay(MemoryReader(values))
+
     # Laws
 
     def record(self, events: list) -> None:
         for event in events:
+            assert decode(type(event), encode(event)) == event
             self.seen.add(type(event).__name__)
             match event:
                 case OrderPlaced():
@@ -367,9 +379,11 @@ def test_a_thousand_steps_conserve_everything(seed: int, mode: MatchingMode) -> 
     walk = Walk(seed, mode)
     for _ in range(6):
         walk.register()
-    for _ in range(1_000):
+    for number in range(1_000):
         walk.step()
         walk.check()
+        if number % 100 == 0:
+            walk.save_and_load()
     for _ in range(20):  # Let everything run out.
         walk.record(walk.begin_block())
         walk.now_ms += 20 * SLOT_MS
@@ -386,3 +400,15 @@ def test_a_thousand_steps_conserve_everything(seed: int, mode: MatchingMode) -> 
         "cancelled",
         "expired",
     }
+
+
+def test_the_same_steps_leave_the_same_bytes() -> None:
+    walks = [Walk(3, MatchingMode.BLOCK) for _ in range(2)]
+    for walk in walks:
+        for number in range(300):
+            walk.step()
+            if walk is walks[0] and number % 50 == 0:
+                walk.save_and_load()
+        walk.save_and_load()
+    assert walks[0].state.base.values == walks[1].state.base.values
+    assert len(walks[0].state.base.values) > 50
