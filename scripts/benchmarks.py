@@ -1,0 +1,191 @@
+"""What the node can do on this machine, as JSON lines, each beside its physical limit.
+
+Every line has `bench`, its figures, `limit` (Ed25519 verifications per second on one core, measured
+in the same run) and `ratio`, the figure that matters divided by that limit. Nothing here asserts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gridtokenx.chain.transaction import Transaction, decode_transaction
+from gridtokenx.chain.transition import propose_block
+from gridtokenx.primitives.crypto import SigningKey, sha256, verify
+from gridtokenx.registry.model import Generation
+from gridtokenx.trading.clearing import clear
+from gridtokenx.trading.model import ClearingOrder, Side, Source
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+Orders = Annotated[int, typer.Option(help="How many orders.")]
+
+
+def report(bench: str, limit: float, ratio: float, **figures: object) -> None:
+    """One line on stdout."""
+    line = {"bench": bench, **figures, "limit_verifies_per_s": round(limit), "ratio": ratio}
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def verifies_per_second(seconds: float = 1.0) -> float:
+    """The limit: a 200-byte message and one core."""
+    key = SigningKey(sha256(b"bench"))
+    message = bytes(200)
+    signature = key.sign(message)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        for _ in range(100):
+            verify(key.public_key, message, signature)
+        count += 100
+    return count / (time.perf_counter() - started)
+
+
+def cpu_seconds(work: Callable[[], object], repeat: int = 5) -> float:
+    """The best of several runs, in CPU seconds."""
+    best = float("inf")
+    for _ in range(repeat):
+        started = time.process_time()
+        work()
+        best = min(best, time.process_time() - started)
+    return best
+
+
+@app.command()
+def crypto() -> None:
+    """Ed25519 verifications and SHA-256 per second on one core."""
+    limit = verifies_per_second(2.0)
+    key = SigningKey(sha256(b"bench"))
+    signs = 1 / cpu_seconds(lambda: key.sign(bytes(200)))
+    hashes = 10_000 / cpu_seconds(lambda: [sha256(bytes(64)) for _ in range(10_000)])
+    report("crypto", limit, 1.0, signs_per_s=round(signs), hashes_per_s=round(hashes))
+
+
+@app.command("clear")
+def clear_(orders: Orders = 10_000) -> None:
+    """One slot of one region, all tiers: 50 substations in 5 zones."""
+    limit = verifies_per_second()
+    book = [_resting(number) for number in range(orders)]
+    salt, wheeling = sha256(b"salt"), (300, 600, 900, 1151)
+    seconds = cpu_seconds(lambda: clear(book, tie_salt=salt, wheeling_mthb=wheeling))
+    fills = len(clear(book, tie_salt=salt, wheeling_mthb=wheeling).fills)
+    figures = {"orders": orders, "fills": fills, "cpu_ms": round(seconds * 1000, 1)}
+    report("clear", limit, round(orders / seconds / limit, 2), **figures)
+
+
+def _resting(number: int) -> ClearingOrder:
+    digest = sha256(number.to_bytes(4, "big"))
+    spread = int.from_bytes(digest[:4], "big")
+    side = Side.BUY if number % 2 else Side.SELL
+    base = 3300 if side is Side.BUY else 2300
+    return ClearingOrder(
+        id=digest,
+        owner=digest,
+        side=side,
+        energy_wh=500 + spread % 5000,
+        limit_mthb=base + spread % 1500,
+        location=f"BKK-{spread % 5 + 1:02d}-SUB{spread // 5 % 10 + 1:03d}",
+        source=Source.ANY if side is Side.BUY else Source.SOLAR,
+        require=False,
+        height=1 + spread % 20,
+    )
+
+
+@app.command()
+def execute(orders: Orders = 10_000) -> None:
+    """A block of orders: decode, verify, apply with all roots, write to RocksDB."""
+    from gridtokenx.node.database import BlockWrite, Database
+    from tests.market_world import MarketWorld
+
+    limit = verifies_per_second()
+    world = MarketWorld()
+    raws = _order_bytes(world, orders)
+    transactions: list[Transaction] = []
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], object]) -> object:
+        started = time.perf_counter()
+        result = work()
+        seconds[name] = time.perf_counter() - started
+        return result
+
+    timed("decode", lambda: transactions.extend(map(decode_transaction, raws)))
+    timed("verify", lambda: [transaction.is_signed() for transaction in transactions])
+    execution, refused = timed(  # type: ignore[misc]
+        "apply",
+        lambda: propose_block(
+            world.spec,
+            world.values,
+            world.tree,
+            world.parent,
+            view=0,
+            proposer_index=0,
+            time_ms=world.spec.opens_ms(world.parent.time_ms),
+            candidates=transactions,
+            last_commit=b"",
+        ),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(Path(folder))
+        header = execution.block.header
+        write = BlockWrite(
+            header.height,
+            header.hash,
+            execution.block.encoded,
+            b"",
+            tuple(transaction.id for transaction in transactions),
+            list(execution.changes),
+            execution.tree.buckets,
+        )
+        timed("write", lambda: database.chain("MET").commit(write))
+        database.close()
+    total = sum(seconds.values())
+    per_order = {f"{name}_us": round(value / orders * 1e6, 1) for name, value in seconds.items()}
+    report(
+        "execute",
+        limit,
+        round(orders / total / limit, 3),
+        orders=orders,
+        refused=len(refused),
+        seconds=round(total, 3),
+        orders_per_s=round(orders / total),
+        **per_order,
+    )
+
+
+def _order_bytes(world: object, orders: int) -> list[bytes]:
+    """Canonical signed orders of `orders / 10` households, which are registered here."""
+    from tests.market_world import MarketWorld
+
+    assert isinstance(world, MarketWorld)
+    houses = [
+        world.household(
+            f"house {number}",
+            location=f"BKK-{number % 5 + 1:02d}-SUB{number // 5 % 10 + 1:03d}",
+            source=Generation.SOLAR if number % 2 else Generation.NONE,
+            baht=100_000,
+        )
+        for number in range(max(1, orders // 10))
+    ]
+    world.block()
+    slot = world.slot + 5
+    for number in range(orders):
+        house = houses[number % len(houses)]
+        selling = house.source is not Generation.NONE
+        side, limit = (Side.SELL, 2300) if selling else (Side.BUY, 3600)
+        world.send(house.key, world.order(house, side, 1000, limit + number % 900, slot))
+    raws = [transaction.encoded for transaction in world.waiting]
+    world.waiting = []
+    return raws
+
+
+if __name__ == "__main__":
+    app()
