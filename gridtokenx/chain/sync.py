@@ -1,0 +1,327 @@
+"""Fetching decided blocks from peers: which to ask, what to apply next. Sans-IO.
+
+Blocks and certificates are opaque here: the shell applies them with the one function that also
+serves consensus and tells the verdict. Requests go to different peers at once, answers may arrive
+in any order, blocks are applied strictly in order, one at a time. Source: consensus 2.8 (Sync).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gridtokenx.consensus.messages import QuorumCertificate
+
+MAX_IN_FLIGHT = 8
+BLOCKS_PER_REQUEST = 32
+LOOKAHEAD_BLOCKS = MAX_IN_FLIGHT * BLOCKS_PER_REQUEST
+MAX_BUFFER_BYTES = 32 * 1024 * 1024
+MAX_PEERS = 256
+MAX_BANNED = 1024
+REQUEST_TIMEOUT_MS = 10_000
+FIRST_PAUSE_MS = 1000
+MAX_PAUSE_MS = 60_000
+
+PeerKey = bytes
+
+
+# -- Events ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """A peer says its last committed height is `height`."""
+
+    peer: PeerKey
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGone:
+    """A peer disconnected."""
+
+    peer: PeerKey
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksReceived:
+    """Answer to a `RequestBlocks`: consecutive blocks from `from_height`, maybe fewer."""
+
+    peer: PeerKey
+    from_height: int
+    blocks: tuple[tuple[bytes, QuorumCertificate], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """A `RequestBlocks` was refused, reset, timed out or answered with nonsense."""
+
+    peer: PeerKey
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The chain's tip is `height`, whether the block came from here or from consensus."""
+
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """The `ApplyBlock` of this height was refused: its block or certificate is bad."""
+
+    height: int
+    peer: PeerKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; send one every second."""
+
+
+Event = PeerStatus | PeerGone | BlocksReceived | RequestFailed | Committed | Invalid | Tick
+
+
+# -- Effects -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBlocks:
+    """Ask `peer` for up to `count` blocks with certificates (the server also bounds bytes)."""
+
+    peer: PeerKey
+    from_height: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyBlock:
+    """Verify, execute and commit; answer `Committed` or `Invalid`. Never two at a time."""
+
+    height: int
+    block: bytes
+    certificate: QuorumCertificate
+    peer: PeerKey
+
+
+@dataclass(frozen=True, slots=True)
+class PenalisePeer:
+    """`peer` sent a bad block and is not asked again in this session."""
+
+    peer: PeerKey
+    reason: str
+
+
+Effect = RequestBlocks | ApplyBlock | PenalisePeer
+
+
+@dataclass(slots=True)
+class _Peer:
+    height: int
+    failures: int = 0
+    rests_until_ms: int = 0
+    asked_at_ms: int = -1
+    request: RequestBlocks | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffered:
+    block: bytes
+    certificate: QuorumCertificate
+    peer: PeerKey
+
+
+class Syncer:
+    """One chain's block fetcher. `tip`: last committed height at start.
+
+    `grace_ms`: how long to be a single block behind before asking; consensus usually delivers it.
+    """
+
+    def __init__(self, tip: int, grace_ms: int = 1000) -> None:
+        self.tip = tip
+        self._grace_ms = grace_ms
+        self._peers: dict[PeerKey, _Peer] = {}
+        self._banned: dict[PeerKey, None] = {}  # Ordered: the oldest ban is forgotten first.
+        self._buffer: dict[int, _Buffered] = {}
+        self._buffer_bytes = 0
+        self._full = False  # A block found no room; ask for no more before some is freed.
+        self._applying: int | None = None
+        self._level_at_ms = 0  # When the chain was last at the target, or moved.
+        self._now_ms = 0
+        self._out: list[Effect] = []
+
+    @property
+    def target(self) -> int:
+        """Highest height a usable peer says it has; the tip if nobody is ahead."""
+        return max([self.tip, *(peer.height for peer in self._peers.values())])
+
+    @property
+    def peers(self) -> int:
+        """How many usable peers are known."""
+        return len(self._peers)
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        """Apply one event at `now_ms` (any clock that never goes back); return what to do."""
+        self._now_ms = max(self._now_ms, now_ms)
+        if self.target <= self.tip:
+            self._level_at_ms = self._now_ms
+        match event:
+            case PeerStatus(peer, height):
+                self._note_peer(peer, height)
+            case PeerGone(peer):
+                self._peers.pop(peer, None)
+            case BlocksReceived():
+                self._receive(event)
+            case RequestFailed(peer):
+                self._fail(peer)
+            case Committed(height):
+                self._advance(height)
+            case Invalid(height, peer, reason):
+                self._refuse(height, peer, reason)
+            case Tick():
+                self._expire()
+        self._apply_next()
+        self._ask()
+        effects, self._out = self._out, []
+        return effects
+
+    # -- Events ----------------------------------------------------------------------------------
+
+    def _note_peer(self, key: PeerKey, height: int) -> None:
+        if key in self._banned:
+            return
+        peer = self._peers.get(key)
+        if peer is not None:
+            peer.height = max(peer.height, height)
+        elif len(self._peers) < MAX_PEERS:
+            self._peers[key] = _Peer(height)
+
+    def _receive(self, event: BlocksReceived) -> None:
+        """Keep what was asked for. An answer without blocks is a failure: the peer lacks them."""
+        peer = self._peers.get(event.peer)
+        request = None if peer is None else peer.request
+        if peer is None or request is None or request.from_height != event.from_height:
+            return
+        if not event.blocks:
+            peer.height = min(peer.height, event.from_height - 1)
+            self._fail(event.peer)
+            return
+        peer.request, peer.failures = None, 0
+        for offset, (block, certificate) in enumerate(event.blocks[: request.count]):
+            height = event.from_height + offset
+            self._keep(height, _Buffered(block, certificate, event.peer))
+
+    def _keep(self, height: int, arrived: _Buffered) -> None:
+        """Buffer a block that is still wanted and fits; the next one always fits."""
+        if not self.tip < height <= self.tip + LOOKAHEAD_BLOCKS or height in self._buffer:
+            return
+        size = len(arrived.block)
+        if self._buffer_bytes + size <= MAX_BUFFER_BYTES or height == self.tip + 1:
+            self._buffer[height] = arrived
+            self._buffer_bytes += size
+        else:
+            self._full = True
+
+    def _fail(self, key: PeerKey) -> None:
+        """Let the peer rest, twice as long after every failure in a row."""
+        peer = self._peers.get(key)
+        if peer is None or peer.request is None:
+            return
+        pause_ms = min(FIRST_PAUSE_MS << min(peer.failures, 6), MAX_PAUSE_MS)
+        peer.request, peer.rests_until_ms = None, self._now_ms + pause_ms
+        peer.failures += 1
+
+    def _advance(self, height: int) -> None:
+        if height <= self.tip:
+            return
+        for done in range(self.tip + 1, min(height, self.tip + LOOKAHEAD_BLOCKS) + 1):
+            self._drop(done)
+        self.tip, self._level_at_ms = height, self._now_ms
+        if self._applying is not None and self._applying <= height:
+            self._applying = None
+
+    def _refuse(self, height: int, key: PeerKey, reason: str) -> None:
+        """Ban the author and forget all it sent; others are asked again."""
+        if self._applying == height:
+            self._applying = None
+        self._peers.pop(key, None)
+        if key not in self._banned:
+            if len(self._banned) >= MAX_BANNED:
+                del self._banned[next(iter(self._banned))]
+            self._banned[key] = None
+            self._out.append(PenalisePeer(key, reason))
+        for tainted in [at for at, held in self._buffer.items() if held.peer == key]:
+            self._drop(tainted)
+
+    def _drop(self, height: int) -> None:
+        held = self._buffer.pop(height, None)
+        if held is not None:
+            self._buffer_bytes -= len(held.block)
+            self._full = False
+
+    def _expire(self) -> None:
+        for key, peer in self._peers.items():
+            if peer.request is not None and self._now_ms - peer.asked_at_ms >= REQUEST_TIMEOUT_MS:
+                self._fail(key)
+
+    # -- What follows ----------------------------------------------------------------------------
+
+    def _apply_next(self) -> None:
+        """Hand over the next block, if it is here and none is being applied."""
+        height = self.tip + 1
+        held = self._buffer.get(height)
+        if held is not None and self._applying is None:
+            self._applying = height
+            self._out.append(ApplyBlock(height, held.block, held.certificate, held.peer))
+
+    def _ask(self) -> None:
+        """Spread the missing ranges over rested peers, the least recently asked first."""
+        behind = self.target - self.tip
+        if behind < 1 or (behind == 1 and self._now_ms - self._level_at_ms < self._grace_ms):
+            return
+        in_flight = sum(peer.request is not None for peer in self._peers.values())
+        free = sorted(
+            (peer.failures, peer.asked_at_ms, key)
+            for key, peer in self._peers.items()
+            if peer.request is None and peer.rests_until_ms <= self._now_ms
+        )
+        idle = [key for _, _, key in free]
+        for start, count in self._missing():
+            if in_flight >= MAX_IN_FLIGHT:
+                return
+            key = next((one for one in idle if self._peers[one].height >= start), None)
+            if key is not None:
+                idle.remove(key)
+                in_flight += 1
+                self._request(key, start, count)
+
+    def _request(self, key: PeerKey, start: int, count: int) -> None:
+        peer = self._peers[key]
+        request = RequestBlocks(key, start, min(count, peer.height - start + 1))
+        peer.request, peer.asked_at_ms = request, self._now_ms
+        self._out.append(request)
+
+    def _missing(self) -> Iterator[tuple[int, int]]:
+        """Ranges within the look-ahead that are neither here nor asked for, lowest first."""
+        first = self.tip + 1
+        last = first if self._full else min(self.target, self.tip + LOOKAHEAD_BLOCKS)
+        asked = sorted(
+            (peer.request.from_height, peer.request.count)
+            for peer in self._peers.values()
+            if peer.request is not None
+        )
+        covered = [False] * (last - first + 1)
+        for start, count in asked:
+            for height in range(max(start, first), min(start + count - 1, last) + 1):
+                covered[height - first] = True
+        start = first
+        while start <= last:
+            count = 0
+            while count < BLOCKS_PER_REQUEST and start + count <= last:
+                if covered[start + count - first] or start + count in self._buffer:
+                    break
+                count += 1
+            if count:
+                yield start, count
+            start += max(count, 1)
