@@ -86,6 +86,18 @@ def test_an_order_that_expired_before_the_gate_has_no_part_in_it(market) -> None
     assert closed(events)[early].status is OrderStatus.EXPIRED
 
 
+@pytest.mark.parametrize(("early_ms", "matched"), [(0, 1), (1, 0)])
+def test_an_order_that_expires_with_a_gate_takes_part_in_it(market, early_ms, matched) -> None:
+    market.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+    first = market.now_ms // SLOT_MS + 1
+    gate_ms = first * SLOT_MS
+    market.sell("s", 1_000, 3_000, last_slot=first + 1)
+    market.buy("b", 2_000, 4_000, last_slot=first + 1, expires_ms=gate_ms - early_ms)
+    events = market.next_block(slots=1)
+    assert len(trades(events)) == matched
+    assert [event.status for event in closed(events).values()].count(OrderStatus.EXPIRED) == 1
+
+
 def test_slots_are_cleared_in_order_and_share_an_orders_rest(market) -> None:
     base = market.now_ms // SLOT_MS
     market.sell("s", 2_500, 3_000, last_slot=base + 4, max_wh_per_slot=1_000)

@@ -264,3 +264,17 @@ def test_parameters_in_state_are_the_ones_that_count(market) -> None:
     assert market.account("boon").bond_uthb == 1_000
     later = market.terms(Side.SELL, 1_000, 4_000, first_slot=market.now_ms // SLOT_MS + 2)
     refused(ErrorCode.INTERVAL_CLOSED, market, "boon", later)
+
+
+def test_an_order_of_yesterday_frees_nothing_once_today_has_begun(market) -> None:
+    facts = TraderFacts(**TRADER, daily_cap_wh=1_000)
+    base = market.now_ms // SLOT_MS
+    market.next_block(slots=90)
+    old_id = market.place(
+        "anna", market.terms(Side.SELL, 1_000, 4_000, first_slot=base + 120), trader=facts
+    )
+    market.next_block(slots=10)
+    market.place("anna", market.terms(Side.SELL, 1_000, 4_000, first_slot=base + 121), trader=facts)
+    market.cancel("anna", old_id)
+    other = market.terms(Side.SELL, 100, 4_000, first_slot=base + 122)
+    refused(ErrorCode.DAILY_CAP, market, "anna", other, trader=facts)
