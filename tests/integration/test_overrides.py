@@ -686,7 +686,7 @@ async def test_random_frames_end_at_most_the_connection() -> None:
             if not a.connected():
                 await a.dial(b.listen_addresses[0])
             with suppress(NetworkError):
-                await a.open_stream(b.peer_id, ["/ipfs/ping/1.0.0"])
+                await a.open_stream(b.peer_id, ["/ipfs/ping/1.0.0"], timeout_s=0.2)
             if not a.connected():
                 continue
             for _ in range(5):
