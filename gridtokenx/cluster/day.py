@@ -33,8 +33,6 @@ SETUP_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
 STALL_TIMEOUT_S = 60.0
 
-Nonces = dict[tuple[str, bytes], int]
-
 
 class DayError(Exception):
     """The day could not be played as written; the sentence says what went wrong and where."""
@@ -48,7 +46,6 @@ class Region:
     height: int = 0
     market_ms: int = 0
     totals: dict[str, int] = field(default_factory=dict)
-    slot_totals: dict[str, int] = field(default_factory=dict)
     price_mthb: int = 0
     finality_ms: int = 0
     next_order: int = 0
@@ -95,8 +92,6 @@ class Day:
         self._genesis = genesis
         self._show = show
         self._check_alive = check_alive
-        self._members = members
-        self._nonces: Nonces = {}
         self._watchers = [Client(member.api_url, genesis=genesis) for member in members]
         self._ticks = 0
         self.regions = [
@@ -161,10 +156,7 @@ class Day:
         self._check_alive()
         client = self._watchers[self._ticks % len(self._watchers)]
         self._ticks += 1
-        status, stats = client.call_many([("chain_getStatus", {}), ("energy_getStats", {})])
-        for answer in (status, stats):
-            if isinstance(answer, RpcError):
-                raise DayError(f"{client.url} answers: {answer}")
+        status, stats = _answers(client, "chain_getStatus", "energy_getStats")
         changed = False
         for region in self.regions:
             row = next(one for one in status["chains"] if one["chain"] == region.name)
@@ -180,13 +172,11 @@ class _RegionPlayer:
     """Sends everything of one region chain; each trader always through the same node."""
 
     def __init__(self, day: Day, spec: ChainSpec, clients: Sequence[Client]) -> None:
-        prefixes = {territory.prefix: territory.distributor for territory in spec.region.territories}
-        self.traders = [
-            trader for trader in day.profile.traders if trader.location[:3] in prefixes
-        ]
-        self._distributor = {
-            trader.name: prefixes[trader.location[:3]] for trader in self.traders
+        prefixes = {
+            territory.prefix: territory.distributor for territory in spec.region.territories
         }
+        self.traders = [trader for trader in day.profile.traders if trader.location[:3] in prefixes]
+        self._distributor = {trader.name: prefixes[trader.location[:3]] for trader in self.traders}
         self._day = day
         self._spec = spec
         self._clients = clients
@@ -276,7 +266,7 @@ class _RegionPlayer:
         index = next(i for i in range(96) if trader.order(i, region.slot + 3) is not None)
         order = trader.order(index, region.slot + 3)
         assert order is not None
-        attempts = [
+        attempts: list[tuple[str, SigningKey, int, Payload, ErrorCode]] = [
             ("forged reading", trader.key, nonce, forged, ErrorCode.BAD_SIGNATURE),
             ("unregistered seller", forger, 0, order, ErrorCode.NOT_REGISTERED),
         ]
@@ -311,6 +301,16 @@ def chain_totals(stats: dict[str, Any], chain: str) -> dict[str, int]:
     return {name: int(value) for name, value in totals.items() if _is_number(value)}
 
 
+def _answers(client: Client, *methods: str) -> list[dict[str, Any]]:
+    """Answers to several questions in one request. Errors: RpcError of the first refused."""
+    answers = []
+    for answer in client.call_many([(method, {}) for method in methods]):
+        if isinstance(answer, RpcError):
+            raise answer
+        answers.append(answer)
+    return answers
+
+
 def _is_number(value: object) -> bool:
     if isinstance(value, str):
         return value.isascii() and value.isdigit()
@@ -325,6 +325,7 @@ def _advance(region: Region, row: dict[str, Any], totals: dict[str, int]) -> Non
     region.height = int(row["head"]["height"])
     region.market_ms = int(row["head"]["market_ms"])
     region.totals = totals
+    region.finality_ms = row["finality_ms"]["p50"] or 0
 
 
 def _senders(members: Sequence[Member], position: int, genesis: Genesis) -> list[Client]:

@@ -211,6 +211,12 @@ class Cluster:
         return left
 
 
+def clusters_folder(home: Path | None = None) -> Path:
+    """Where clusters live: under `home`, else GRIDTOKENX_HOME, else ~/.gridtokenx."""
+    chosen = home or Path(os.environ.get("GRIDTOKENX_HOME") or "~/.gridtokenx")
+    return chosen.expanduser().absolute() / "clusters"
+
+
 def create(
     folder: Path,
     genesis: Genesis,

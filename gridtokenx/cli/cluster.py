@@ -1,0 +1,285 @@
+"""`gridtokenx cluster`: a whole network of plain processes on this machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gridtokenx.cli import output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from gridtokenx.cluster.processes import Cluster
+
+app = typer.Typer(help="Local clusters: up, down, status, logs, faults.", no_args_is_help=True)
+
+DEFAULT_NAME = "demo"
+SEED_ORDER = (
+    '{"order_type": "sell", "energy_amount": 100.0, "price_per_kwh": 5000, '
+    '"energy_source": "solar", "grid_location": "BKK-01-SUB001", "expiration_hours": 24}'
+)
+_DURATION = re.compile(r"([0-9]+)(ms|s)")
+
+Name = Annotated[str, typer.Argument(metavar="[NAME]", help="The cluster.", show_default=True)]
+NodeName = Annotated[str, typer.Argument(metavar="NODE", help="Such as n2.")]
+ClusterOption = Annotated[str, typer.Option("--name", metavar="NAME", help="The cluster.")]
+
+
+@app.command()
+def up(
+    authorities: Annotated[
+        int, typer.Option("-n", "--authorities", min=1, max=16, help="Authority nodes.")
+    ] = 4,
+    observers: Annotated[int, typer.Option(min=0, max=16, help="Observer nodes.")] = 1,
+    block_time: Annotated[str, typer.Option(help="Time of a block, such as 500ms or 10s.")] = "1s",
+    clock: Annotated[
+        str, typer.Option(help="Market time: wall, or blocks (a 15-minute slot a block).")
+    ] = "wall",
+    name: ClusterOption = DEFAULT_NAME,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds until it must be ready.")] = 90,
+) -> None:
+    """Start a network and wait until every node has finalized a block on each chain."""
+    from gridtokenx.chain.genesis import BlockClock
+    from gridtokenx.client import Client
+    from gridtokenx.cluster import dev, network, processes, watch
+    from gridtokenx.primitives.quantities import SLOT_MS
+
+    now_ms = time.time_ns() // 1_000_000
+    if clock not in ("wall", "blocks"):
+        raise typer.BadParameter(f"--clock is wall or blocks, not {clock!r}")
+    by_blocks = BlockClock(now_ms // SLOT_MS * SLOT_MS, SLOT_MS)
+    genesis = network.local_genesis(
+        authorities=authorities,
+        block_time_ms=_milliseconds(block_time),
+        clock=by_blocks if clock == "blocks" else None,
+        genesis_time_ms=now_ms,
+    )
+    with _reported(), _locked(name) as folder:
+        if cleaned := processes.clean_stale(folder):
+            output.note(cleaned)
+        output.note(f"starting {authorities + observers} nodes in {folder}")
+        cluster = processes.create(folder, genesis, observers=observers)
+        try:
+            seconds = watch.wait_ready(cluster, timeout)
+            with Client(cluster.members[0].api_url, genesis=genesis) as client:
+                dev.fund_dev_account(client)
+        except BaseException:
+            cluster.stop()
+            raise
+    document = {**watch.describe(cluster), "ready_s": round(seconds, 1)}
+    output.emit(document, lambda console: _draw_up(console, cluster, document))
+
+
+@app.command()
+def down(
+    name: Name = DEFAULT_NAME,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the folder with data and logs.")
+    ] = False,
+) -> None:
+    """Stop all nodes of a cluster and remove its folder."""
+    with _reported(), _locked(name) as folder:
+        cluster = _load(folder)
+        cluster.stop()
+        if not keep:
+            cluster.remove()
+    document = {"name": name, "stopped": [member.name for member in cluster.members]}
+    output.emit(document, lambda console: console.print(f"cluster {name} is down"))
+
+
+@app.command("ls")
+def list_clusters() -> None:
+    """The clusters of this home."""
+    from gridtokenx.cluster import processes
+
+    with _reported():
+        found = processes.find(processes.clusters_folder(output.options().home))
+        rows = [
+            {
+                "name": cluster.name,
+                "nodes": len(cluster.nodes),
+                "running": sum(cluster.is_running(member.name) for member in cluster.members),
+                "folder": str(cluster.folder),
+            }
+            for cluster in found
+        ]
+
+    def draw(console: Console) -> None:
+        for row in rows:
+            console.print(
+                f"{row['name']}  {row['running']} of {row['nodes']} nodes run", highlight=False
+            )
+        if not rows:
+            console.print("no clusters; gridtokenx cluster up starts one")
+
+    output.emit({"clusters": rows}, draw)
+
+
+@app.command()
+def status(name: Name = DEFAULT_NAME) -> None:
+    """Every node of a cluster: process, heights, peers."""
+    from gridtokenx.cluster import processes, watch
+
+    with _reported():
+        cluster = processes.load(_folder(name))
+        document = watch.describe(cluster)
+    output.emit(document, lambda console: console.print(_table(document)))
+
+
+@app.command()
+def logs(
+    node: NodeName,
+    name: ClusterOption = DEFAULT_NAME,
+    lines: Annotated[int, typer.Option("-l", "--lines", min=1, max=10_000)] = 50,
+) -> None:
+    """The last lines a node printed."""
+    from gridtokenx.cluster import processes
+
+    with _reported():
+        cluster = processes.load(_folder(name))
+        text = cluster.tail(node, lines)
+        path = cluster.log_path(node)
+    document = {"node": node, "log": str(path), "lines": text.splitlines()}
+    output.emit(
+        document,
+        lambda console: console.print(text, markup=False, highlight=False, soft_wrap=True),
+    )
+
+
+@app.command()
+def kill(node: NodeName, name: ClusterOption = DEFAULT_NAME) -> None:
+    """End a node as a power cut would: kill -9."""
+    with _reported(), _locked(name) as folder:
+        _load(folder).kill(node)
+    output.emit({"node": node, "state": "killed"}, lambda console: console.print(f"killed {node}"))
+
+
+@app.command()
+def start(
+    node: NodeName,
+    name: ClusterOption = DEFAULT_NAME,
+    wait: Annotated[bool, typer.Option(help="Wait until it answers and has caught up.")] = True,
+) -> None:
+    """Start a node that was killed or has ended."""
+    from gridtokenx.cluster import watch
+
+    with _reported(), _locked(name) as folder:
+        cluster = _load(folder)
+        cluster.start(node)
+        seconds = watch.wait_caught_up(cluster, node) if wait else 0.0
+    document = {"node": node, "state": "started", "caught_up_s": round(seconds, 1)}
+    text = f"{node} runs and has caught up after {seconds:.1f} s" if wait else f"started {node}"
+    output.emit(document, lambda console: console.print(text, highlight=False))
+
+
+def _milliseconds(text: str) -> int:
+    match = _DURATION.fullmatch(text)
+    value = int(match[1]) * (1000 if match[2] == "s" else 1) if match else 0
+    if not 200 <= value <= 60_000:
+        raise typer.BadParameter(f"--block-time is 200ms to 60s, not {text!r}")
+    return value
+
+
+def _folder(name: str) -> Path:
+    from gridtokenx.cluster import processes
+
+    return processes.clusters_folder(output.options().home) / processes.check_name(name)
+
+
+def _load(folder: Path) -> Cluster:
+    from gridtokenx.cluster import processes
+
+    return processes.load(folder)
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[Path]:
+    """The cluster's folder, with nobody else working on it."""
+    from gridtokenx.cluster import processes
+
+    folder = _folder(name)
+    with processes.locked(folder.with_name(f"{name}.lock"), wait=False):
+        yield folder
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Cluster errors in the words of the command line; the end of a node's log goes to stderr."""
+    from gridtokenx.cluster.processes import ClusterError
+
+    try:
+        yield
+    except ClusterError as error:
+        if error.log:
+            output.note(error.log)
+        output.fail(
+            error.detail,
+            code="cluster",
+            reason="cluster",
+            hint=error.hint,
+        )
+
+
+def _draw_up(console: Console, cluster: Cluster, document: dict[str, Any]) -> None:
+    from gridtokenx.cluster.network import DEV_ACCOUNT, PASSWORD, dev_key
+    from gridtokenx.primitives.types import format_address
+
+    def line(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    first = document["nodes"][0]
+    validators = sum(node["role"] == "authority" for node in document["nodes"])
+    genesis = document["genesis_hash"]
+    line(
+        f'GridTokenX cluster "{cluster.name}"   chain gridtokenx-local-{genesis[:4]}   '
+        f"genesis {genesis[:4]}…{genesis[-2:]}   "
+        f"{validators} validators, f = {(validators - 1) // 3}"
+    )
+    console.print(_table(document))
+    address = format_address(dev_key(DEV_ACCOUNT).public_key)
+    line("Funded dev account (NOT FOR REAL USE)")
+    line(f"  {address}  10,000 THB  meter at BKK-01-SUB001")
+    line(f'  key {cluster.home("n0") / "keys" / DEV_ACCOUNT}.json (password "{PASSWORD}")')
+    line(f"Try:  curl -s {first['api']}/api/v1/status")
+    line(
+        f"      curl -X POST {first['api']}/api/v1/energy/orders "
+        f"-H 'Content-Type: application/json' -d '{SEED_ORDER}'"
+    )
+    line(f"      gridtokenx --rpc {first['api']} orders book BKK-01")
+    line(f"Logs: gridtokenx cluster logs n0 --name {cluster.name}   ({first['log']})")
+    line(f"Stop: gridtokenx cluster down {cluster.name}")
+    line(
+        f"ready in {document['ready_s']} s ({len(document['nodes'])}/{len(document['nodes'])} "
+        "nodes finalized block 1 on each chain)"
+    )
+
+
+def _table(document: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    chains = sorted({chain for node in document["nodes"] for chain in node["chains"]})
+    for column in ("node", "role", "authority", "api", "p2p", "pid", *chains, "peers", "state"):
+        table.add_column(column, justify="right" if column in (*chains, "p2p", "pid") else "left")
+    for node in document["nodes"]:
+        heights = [str(node["chains"].get(chain, {}).get("height", "-")) for chain in chains]
+        table.add_row(
+            node["name"],
+            node["role"],
+            node["authority"].upper() or "-",
+            node["api"],
+            str(node["p2p_port"]),
+            str(node["pid"] or "-"),
+            *heights,
+            "-" if node["peers"] is None else str(node["peers"]),
+            node["state"],
+        )
+    return table

@@ -1,0 +1,145 @@
+"""What people see of a demonstration day: a live table, and the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from gridtokenx.cluster.day import Region
+from gridtokenx.cluster.network import Member
+from gridtokenx.cluster.summary import Summary
+from gridtokenx.primitives.quantities import format_kwh, format_price, format_thb, slot_start_ms
+
+PLAIN_EVERY_SLOTS = 4
+
+
+class DayView:
+    """A table that is redrawn in place on a terminal; elsewhere a line for each hour played."""
+
+    def __init__(self, console: Console, slots: range) -> None:
+        self._console = console
+        self._slots = slots
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._printed = -1
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, regions: Sequence[Region]) -> None:
+        """Draw the regions as they are."""
+        if self._live:
+            self._live.update(self._table(regions), refresh=True)
+            return
+        slot = min(region.slot for region in regions)
+        number = slot - self._slots.start
+        if number >= 0 and number // PLAIN_EVERY_SLOTS > self._printed:
+            self._printed = number // PLAIN_EVERY_SLOTS
+            self._console.print(self._line(slot, regions), highlight=False, soft_wrap=True)
+
+    def _line(self, slot: int, regions: Sequence[Region]) -> str:
+        parts = [
+            f"{region.name} #{region.height} {region.totals.get('trades', 0)} trades "
+            f"{format_kwh(region.totals.get('traded_wh', 0))} kWh"
+            for region in regions
+        ]
+        return f"{clock_text(slot)}  " + "  |  ".join(parts)
+
+    def _table(self, regions: Sequence[Region]) -> Table:
+        slot = min(region.slot for region in regions)
+        number = slot - self._slots.start + 1
+        place = f"slot {number} of {len(self._slots)}" if number > 0 else "registering"
+        if number > len(self._slots):
+            place = "settling"
+        table = Table(title=f"{clock_text(slot)}   {place}", title_justify="left")
+        table.add_column("region")
+        for name in ("head", "orders", "trades", "kWh", "THB/kWh", "settled", "finality"):
+            table.add_column(name, justify="right")
+        for region in regions:
+            totals = region.totals
+            table.add_row(
+                region.name,
+                f"#{region.height}",
+                str(totals.get("orders", 0)),
+                str(totals.get("trades", 0)),
+                format_kwh(totals.get("traded_wh", 0)),
+                format_price(region.price_mthb) if region.price_mthb else "-",
+                str(totals.get("trades_settled", 0)),
+                f"{region.finality_ms} ms",
+            )
+        return table
+
+
+def clock_text(slot: int) -> str:
+    """`Mon 2026-03-16 10:15`, Bangkok time, when a slot begins."""
+    moment = datetime.fromtimestamp(slot_start_ms(slot) // 1000, UTC) + timedelta(hours=7)
+    return moment.strftime("%a %Y-%m-%d %H:%M")
+
+
+def print_summary(console: Console, summary: Summary, refusals: dict[str, str]) -> None:
+    """The day's result by region, and what was checked."""
+    table = Table(title="the day by region", title_justify="left")
+    table.add_column("")
+    regions = summary.document["regions"]
+    for name in regions:
+        table.add_column(name, justify="right")
+    rows: dict[str, Callable[[dict[str, Any]], str]] = {
+        "orders": lambda row: str(row["orders"]),
+        "trades": lambda row: str(row["trades"]),
+        "traded kWh": lambda row: format_kwh(row["traded_wh"]),
+        "delivered kWh": lambda row: format_kwh(row["delivered_wh"]),
+        "short kWh": lambda row: format_kwh(row["shortfall_wh"]),
+        "average THB/kWh": lambda row: format_price(row["average_price_mthb"]),
+        "energy THB": lambda row: format_thb(row["energy_uthb"]),
+        "wheeling THB": lambda row: format_thb(row["wheeling_uthb"]),
+        "minted kWh": lambda row: format_kwh(row["minted_wh"]),
+        "finality p50 / p99 ms": lambda row: f"{row['finality_ms_p50']} / {row['finality_ms_p99']}",
+        "height": lambda row: str(row["height"]),
+        "state root": lambda row: _roots(row["state_roots"]),
+    }
+    for title, text in rows.items():
+        table.add_row(title, *(text(row) for row in regions.values()))
+    console.print(table)
+    for what, why in refusals.items():
+        console.print(f"refused, as it should be: {what}: {why}", highlight=False, markup=False)
+    for failure in summary.failures:
+        console.print(f"DOES NOT HOLD: {failure}", highlight=False, markup=False, style="bold red")
+    passed, seconds = len(summary.checks), summary.document["wall_s"]
+    failed = len(summary.failures)
+    console.print(
+        f"{passed} checks of money, energy and state roots hold, {failed} do not; {seconds} s",
+        highlight=False,
+    )
+
+
+def print_nodes(console: Console, members: Sequence[Member]) -> None:
+    """Where to look at the nodes."""
+    for member in members:
+        who = member.authority.upper() or member.role
+        console.print(
+            f"  {member.name} {who:<8} {member.api_url}/api/v1/status",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _roots(roots: Sequence[str]) -> str:
+    if len(set(roots)) == 1:
+        return f"{roots[0][:12]} x{len(roots)}"
+    return "DIFFERENT"

@@ -1,0 +1,112 @@
+"""See how a cluster is doing, over its nodes' HTTP API."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gridtokenx.client import Client, NodeUnreachable
+from gridtokenx.cluster.processes import Cluster, ClusterError
+
+READY_TIMEOUT_S = 90.0
+POLL_S = 0.2
+
+
+def wait_ready(cluster: Cluster, timeout_s: float = READY_TIMEOUT_S) -> float:
+    """Until every node has finalized a block on each chain; returns the seconds it took.
+
+    Errors: ClusterError naming the node that ended or lags, with the end of its log.
+    """
+    started = time.monotonic()
+    for member in cluster.members:
+        with Client(member.api_url) as client:
+            while not (now := heights(client)) or min(now.values()) < 1:
+                for other in cluster.members:
+                    cluster.check_alive(other.name)
+                if time.monotonic() - started > timeout_s:
+                    what = "has not finalized a block" if now else "does not answer"
+                    raise ClusterError(
+                        f"node {member.name} {what} after {timeout_s:.0f} s",
+                        f"its log: {cluster.log_path(member.name)}",
+                        cluster.tail(member.name),
+                    )
+                time.sleep(POLL_S)
+    return time.monotonic() - started
+
+
+def wait_caught_up(cluster: Cluster, name: str, timeout_s: float = READY_TIMEOUT_S) -> float:
+    """Until a node has, on each chain, the height another had when this began; seconds it took.
+
+    Errors: ClusterError.
+    """
+    started = time.monotonic()
+    others = [member for member in cluster.members if member.name != name]
+    running = [member for member in others if cluster.is_running(member.name)]
+    goal: dict[str, int] = {}
+    for member in running[:1]:
+        with Client(member.api_url) as client:
+            goal = heights(client)
+    with Client(cluster.node(name).member.api_url) as client:
+        while True:
+            cluster.check_alive(name)
+            now = heights(client)
+            if now and all(now.get(chain, 0) >= height for chain, height in goal.items()):
+                return time.monotonic() - started
+            if time.monotonic() - started > timeout_s:
+                detail = f"node {name} has not caught up after {timeout_s:.0f} s: {now} of {goal}"
+                raise ClusterError(detail, f"its log: {cluster.log_path(name)}", cluster.tail(name))
+            time.sleep(POLL_S)
+
+
+def heights(client: Client) -> dict[str, int]:
+    """The node's height by chain; nothing while it does not answer."""
+    try:
+        return {chain: int(head["height"]) for chain, head in client.heads().items()}
+    except NodeUnreachable:
+        return {}
+
+
+def describe(cluster: Cluster) -> dict[str, Any]:
+    """What `cluster status --json` says: every node with its process and, if it answers, chains."""
+    return {
+        "name": cluster.name,
+        "folder": str(cluster.folder),
+        "genesis_hash": cluster.genesis_hash,
+        "nodes": [_describe_node(cluster, node.member.name) for node in cluster.nodes],
+    }
+
+
+def _describe_node(cluster: Cluster, name: str) -> dict[str, Any]:
+    node = cluster.node(name)
+    member = node.member
+    running = cluster.is_running(name)
+    document: dict[str, Any] = {
+        "name": name,
+        "role": member.role,
+        "authority": member.authority,
+        "api": member.api_url,
+        "p2p_port": member.p2p_port,
+        "pid": node.pid if running else None,
+        "state": "stopped",
+        "peers": None,
+        "chains": {},
+        "log": str(cluster.log_path(name)),
+    }
+    if not running:
+        return document
+    try:
+        with Client(member.api_url, timeout_s=3.0) as client:
+            status = client.status()
+    except NodeUnreachable:
+        return {**document, "state": "not answering"}
+    chains = {
+        row["chain"]: {
+            "height": int(row["head"]["height"]),
+            "state_root": row["head"]["state_root"],
+            "finality_ms": row["finality_ms"],
+            "sync": row["sync"]["state"],
+        }
+        for row in status["chains"]
+    }
+    state = status["sync"]["state"]
+    return {**document, "state": state, "peers": status["peers"], "chains": chains}

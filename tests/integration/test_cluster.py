@@ -1,0 +1,120 @@
+"""A real cluster of four authorities and an observer: plain processes, TCP, disk, HTTP."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+import pytest
+
+from gridtokenx.client import Client
+from gridtokenx.cluster import dev, network, processes, watch
+from gridtokenx.cluster.processes import ClusterError
+
+BLOCK_TIME_MS = 1000
+SEED_ORDER = {
+    "order_type": "sell",
+    "energy_amount": 100.0,
+    "price_per_kwh": 5000,
+    "energy_source": "solar",
+    "grid_location": "BKK-01-SUB001",
+    "expiration_hours": 24,
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home") / "clusters" / "test"
+    genesis = network.local_genesis(
+        block_time_ms=BLOCK_TIME_MS, genesis_time_ms=time.time_ns() // 1_000_000
+    )
+    made = processes.create(
+        folder,
+        genesis,
+        observers=1,
+        owner=processes.this_process(),
+        first_ports=(21_000, 22_000),
+    )
+    try:
+        watch.wait_ready(made)
+        yield made
+    finally:
+        made.stop()
+
+
+def wait_until(what, condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.2)
+
+
+def client_of(cluster, name):
+    return Client(cluster.node(name).member.api_url)
+
+
+def heights_of(cluster, name):
+    with client_of(cluster, name) as client:
+        return watch.heights(client)
+
+
+def test_every_node_finalizes_each_chain_and_finds_all_others_from_the_bootnode(cluster):
+    for member in cluster.members:
+        heights = heights_of(cluster, member.name)
+        assert set(heights) == {"MET", "NOR", "NEA"}
+        assert min(heights.values()) >= 1
+        with client_of(cluster, member.name) as client:
+            wait_until(
+                f"{member.name} knows four peers",
+                lambda client=client: len(client.peers()) == 4,
+                15,
+            )
+
+
+def test_the_seed_order_is_taken_by_the_node_that_signs_and_refused_by_others(cluster):
+    with client_of(cluster, "n0") as client:
+        dev.fund_dev_account(client)
+    first, second = (cluster.node(name).member.api_url for name in ("n0", "n1"))
+    taken = httpx.post(f"{first}/api/v1/energy/orders", json=SEED_ORDER, trust_env=False)
+    assert taken.is_success, taken.text
+    refused = httpx.post(f"{second}/api/v1/energy/orders", json=SEED_ORDER, trust_env=False)
+    assert refused.status_code == 401
+    assert refused.json()["error"]["reason"] == "signature_required"
+    with client_of(cluster, "n4") as observer:
+        wait_until("the observer has the order", lambda: len(observer.orders()["items"]) == 1, 15)
+
+
+def test_a_killed_authority_does_not_stop_the_others_and_comes_back(cluster):
+    cluster.kill("n2")
+    with pytest.raises(ClusterError, match="n2"):
+        cluster.check_alive("n2")
+    before = heights_of(cluster, "n0")
+    wait_until(
+        "the other nodes go on",
+        lambda: all(now >= before[name] + 2 for name, now in heights_of(cluster, "n0").items()),
+        30,
+    )
+    cluster.start("n2")
+    watch.wait_caught_up(cluster, "n2", 30)
+    roots = set()
+    height = heights_of(cluster, "n2")["MET"]
+    for member in cluster.members:
+        with client_of(cluster, member.name) as client:
+            wait_until(
+                f"{member.name} has block {height}",
+                lambda client=client: int(client.head("MET")["height"]) >= height,
+                15,
+            )
+            roots.add(client.block(height, "MET")["header"]["state_root"])
+    assert len(roots) == 1
+    wait_until("n2 votes again", lambda: _votes(cluster, "n2"), 20)
+
+
+def _votes(cluster, name):
+    """Whether the node's signature is in the newest certificate of MET."""
+    key = network.dev_key(cluster.node(name).member.validator).public_key
+    with client_of(cluster, "n0") as client:
+        members = client.spec("MET").validators.members
+        index = next(at for at, one in enumerate(members) if one.public_key == key)
+        answer = client.call("chain_getFinality", block=client.head("MET")["height"], chain="MET")
+    return index in answer["signers"]

@@ -1,0 +1,40 @@
+"""The demonstration day from its command line: exit code, one JSON document, nothing left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import psutil
+
+
+def test_a_few_slots_are_traded_settled_and_add_up_on_every_node(tmp_path):
+    command = [sys.executable, "-m", "gridtokenx.cluster", "--slots", "4", "--exit", "--json"]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "GRIDTOKENX_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["nodes"] == 5
+    assert set(document["regions"]) == {"MET", "NOR", "NEA"}
+    for region in document["regions"].values():
+        assert len(region["state_roots"]) == 5
+        assert len(set(region["state_roots"])) == 1
+        assert region["trades"] > 0
+        assert region["traded_wh"] == region["delivered_wh"] + region["shortfall_wh"]
+        assert region["minted_wh"] >= region["delivered_wh"]
+    assert document["checks"]["failed"] == []
+    assert not (tmp_path / "clusters" / "day").exists()
+    left = [
+        one.info["pid"]
+        for one in psutil.process_iter(["pid", "cmdline"])
+        if any(str(tmp_path) in part for part in one.info["cmdline"] or ())
+    ]
+    assert left == []
