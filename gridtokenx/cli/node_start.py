@@ -92,18 +92,14 @@ def unlock_keys(config: Config, password_file: Path | None) -> Keys:
     password = keys.read_password(password_file or config.password_path, what="the node's keys")
     opened = {name: keystore.unlock(path, password) for name, path in paths.items()}
     validator = opened.get(config.node.key) if config.validates else None
-    path = paths.get(config.node.key)
-    fresh = (
-        validator is not None
-        and path is not None
-        and keystore.has_never_signed(path, validator.public_key)
-    )
+    signing = keystore.key_path(config.keys_path, config.node.key)
+    fresh = validator is not None and keystore.has_never_signed(signing, validator.public_key)
     return Keys(
         network_seed=opened["node"].seed,
         validator=validator,
         local_signer=opened.get(config.api.local_signer),
         never_signed=fresh,
-        mark_signing=lambda: keystore.mark_signing(path) if path is not None else None,
+        mark_signing=lambda: keystore.mark_signing(signing),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 import trio
@@ -58,7 +58,7 @@ from gridtokenx.consensus.state import Timing
 from gridtokenx.node.bodies import Batcher, Recent, decode_and_verify_all
 from gridtokenx.node.candidates import Ask, Candidates
 from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
-from gridtokenx.node.gossip import Gossip, TaskStatus
+from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BLOCK_LIMIT, MESSAGE_LIMIT, Topics
@@ -146,7 +146,7 @@ class Driver:
 
     # -- Life ----------------------------------------------------------------------------------
 
-    async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Drive the chain until cancelled. Any exception ends the node: crash, restart, resume."""
         gossip, topics = self._wiring.gossip, self._topics
         async with trio.open_nursery() as nursery:

@@ -9,7 +9,6 @@ Source: protocols/networking.md "Gossip".
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 import trio
@@ -51,7 +50,6 @@ from gridtokenx.primitives import crypto
 __all__ = [
     "Gossip",
     "Priority",
-    "TaskStatus",
     "Validator",
     "Verdict",
     "topic_max_bytes",
@@ -85,12 +83,6 @@ def topic_max_bytes(topic: str) -> int:
 def topic_priority(topic: str) -> Priority:
     """Votes and proposals leave before blocks and orders."""
     return Priority.URGENT if topic.endswith("/votes") else Priority.BULK
-
-
-class TaskStatus(Protocol):
-    """What `nursery.start` passes in."""
-
-    def started(self) -> None: ...
 
 
 class OutboundQueue:
@@ -226,7 +218,7 @@ class Gossip:
         """Always forward to these, whatever the mesh; both sides must list each other."""
         self._apply(SetDirectPeers(tuple(peers)))
 
-    async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled or until the network closes."""
         events = self._network.subscribe()
         async with trio.open_nursery() as nursery:

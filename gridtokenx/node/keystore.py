@@ -142,7 +142,7 @@ def create(
         _move_aside(path)
     if kind is KeyKind.VALIDATOR:
         # Before the key: a crash between the two leaves a marker of no key, never a used key's.
-        _unused_marker(path).write_text(document["address"])
+        _unused_marker(path).write_text(format_address(signing_key.public_key))
     _write_new(path, (json.dumps(document, indent=2) + "\n").encode())
     return KeyInfo(name, kind, signing_key.public_key, path, iterations)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 import trio
@@ -29,7 +29,7 @@ from gridtokenx.node.database import Database
 from gridtokenx.node.discovery import Discovery
 from gridtokenx.node.driver import Driver, StopNode, Wiring, wall_clock_ms
 from gridtokenx.node.executor import Committed, Executor
-from gridtokenx.node.gossip import Gossip, TaskStatus
+from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.network import (
     Network,
     NetworkSettings,
@@ -41,7 +41,7 @@ from gridtokenx.node.network import (
 from gridtokenx.node.peers import Contact, Peers
 from gridtokenx.node.protocol import ChainHead, Status, topic_limit, topic_prefix, topic_priority
 from gridtokenx.node.requests import RequestRefused, Requests
-from gridtokenx.node.syncing import Syncing
+from gridtokenx.node.syncing import Syncing, answer_blocks
 from gridtokenx.node.telemetry import Metrics
 from gridtokenx.node.view import ChainStatus, Check, Head, Health, PeerStatus
 from gridtokenx.primitives.codec import encode
@@ -111,7 +111,7 @@ class Node:
 
     # -- Life ----------------------------------------------------------------------------------
 
-    async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Errors: DatabaseError, Damaged, StopNode, DiskFull, NetworkError."""
         self._check_disk()
         self._token = trio.lowlevel.current_trio_token()
@@ -124,7 +124,7 @@ class Node:
         finally:
             database.close()
 
-    async def _serve(self, network: Network, database: Database, task_status: TaskStatus) -> None:
+    async def _serve(self, network: Network, database: Database, task_status: Any) -> None:
         network_id = self.genesis.network_id
         self._requests = requests = Requests(network, network_id)
         gossip = Gossip(
@@ -135,7 +135,9 @@ class Node:
             seed=int.from_bytes(os.urandom(8), "big"),
             first_seqno=time.time_ns(),
         )
-        self._peers = Peers(network, requests, self.genesis, self.own_status, self._on_height)
+        self._peers = Peers(
+            network, requests, self.genesis, self.own_status, self._on_height, self._on_gone
+        )
         discovery = Discovery(
             network,
             self._dialable(self.config.network.bootstrap),
@@ -212,7 +214,7 @@ class Node:
             now_ms=wall_clock_ms,
         )
         self._drivers[name] = driver
-        self._syncing[name] = Syncing(driver, self._ask, self._peers, self._network)
+        self._syncing[name] = Syncing(driver, self._ask)
         self._refresh_status(name)
 
     def _network_settings(self) -> NetworkSettings:
@@ -255,6 +257,10 @@ class Node:
         if syncing is not None:
             syncing.note_height(peer, head.height)
 
+    def _on_gone(self, peer: PeerId) -> None:
+        for syncing in self._syncing.values():
+            syncing.note_gone(peer)
+
     def _request_sync(self, name: str, height: int, peer: PeerId | None) -> None:
         syncing = self._syncing.get(name)
         if syncing is not None and peer is not None:
@@ -264,8 +270,9 @@ class Node:
         return await trio.to_thread.run_sync(self._read_blocks, payload)
 
     def _read_blocks(self, payload: bytes) -> bytes:
+        stores = {name: driver.executor.store for name, driver in self._drivers.items()}
         try:
-            return Syncing.answer(payload, {n: d.executor.store for n, d in self._drivers.items()})
+            return answer_blocks(payload, stores)
         except Rejected as error:
             raise RequestRefused(error.detail) from None
 
@@ -374,13 +381,12 @@ class Node:
         """The parts of a status that change between blocks."""
         driver, syncing = self._drivers[name], self._syncing.get(name)
         target = status.head.height if syncing is None else syncing.target
-        behind = target - status.head.height
         return replace(
             status,
             consensus_view=driver.view,
             timeouts=driver.counters.timeouts,
             mempool_transactions=len(driver.executor.mempool),
-            sync_state="waiting_peers" if syncing is None else syncing.state(behind),
+            sync_state="waiting_peers" if syncing is None else syncing.state(),
             sync_target=max(target, status.head.height),
         )
 

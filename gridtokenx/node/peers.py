@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 import trio
 
 from gridtokenx.chain.genesis import Genesis
-from gridtokenx.node.gossip import TaskStatus
 from gridtokenx.node.network import (
     Network,
     NetworkError,
@@ -59,12 +59,14 @@ class Peers:
         genesis: Genesis,
         own_status: Callable[[], Status],
         on_height: Callable[[PeerId, ChainHead], None],
+        on_gone: Callable[[PeerId], None],
     ) -> None:
         self._network = network
         self._requests = requests
         self._genesis = genesis
         self._own_status = own_status
         self._on_height = on_height
+        self._on_gone = on_gone
         self._contacts: dict[PeerId, Contact] = {}
         self._watched: dict[PeerId, trio.CancelScope] = {}
         self.foreign = 0
@@ -79,7 +81,7 @@ class Peers:
         known = [(height, peer) for height, peer in ranked if height is not None]
         return tuple(peer for _, peer in sorted(known, reverse=True))
 
-    async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange statuses until cancelled."""
         self._requests.serve("status", self._answer)
         async with trio.open_nursery() as nursery:
@@ -92,6 +94,7 @@ class Peers:
                         nursery.start_soon(self._watch, event.peer, scope)
                 else:
                     self._contacts.pop(event.peer, None)
+                    self._on_gone(event.peer)
                     gone = self._watched.pop(event.peer, None)
                     if gone is not None:
                         gone.cancel()

@@ -1,0 +1,178 @@
+"""Runs one chain's syncer: asks peers for decided blocks, applies them in order, serves others.
+
+Source: consensus 2.8. A block from a peer goes through the same certificate check, execution and
+commit as one from consensus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import structlog
+import trio
+
+from gridtokenx.chain.sync import (
+    ApplyBlock,
+    BlocksReceived,
+    Committed,
+    Effect,
+    Event,
+    Invalid,
+    PeerGone,
+    PeerStatus,
+    PenalisePeer,
+    RequestBlocks,
+    RequestFailed,
+    Syncer,
+    Tick,
+)
+from gridtokenx.consensus.messages import QuorumCertificate
+from gridtokenx.node.candidates import Ask
+from gridtokenx.node.database import ChainStore
+from gridtokenx.node.driver import Driver
+from gridtokenx.node.network import NetworkError, PeerId, format_peer_id
+from gridtokenx.node.protocol import (
+    MAX_RESPONSE_BYTES,
+    BlocksRequest,
+    BlocksResponse,
+    DecidedBlock,
+)
+from gridtokenx.node.requests import RequestRefused
+from gridtokenx.node.view import SyncState
+from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+
+INBOX_EVENTS = 1_024
+STALLED_BLOCK_TIMES = 6
+PROGRESS_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Syncing:
+    """The service around one `Syncer`. Owned by the trio loop."""
+
+    def __init__(self, driver: Driver, ask: Ask) -> None:
+        self._driver = driver
+        self._ask = ask
+        name, block_time_ms = driver.spec.name, driver.spec.genesis.block_time_ms
+        self._name = name
+        self._stalled_seconds = STALLED_BLOCK_TIMES * block_time_ms / 1_000 + 4.0
+        self._syncer = Syncer(driver.executor.parent.height, grace_ms=max(1_000, block_time_ms))
+        self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
+        self._moved_at = trio.current_time()
+        self._told_at = trio.current_time()
+
+    async def run(self) -> None:
+        """Fetch what is missing, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._beat)
+            async for event in self._inbox:
+                now_ms = int(trio.current_time() * 1_000)
+                for effect in self._syncer.handle(event, now_ms):
+                    self._perform(effect)
+
+    # -- What the rest of the node tells ---------------------------------------------------------
+
+    def note_height(self, peer: PeerId, height: int) -> None:
+        """A peer says, or shows by voting, that it has decided `height`."""
+        self._post(PeerStatus(peer, height))
+
+    def note_gone(self, peer: PeerId) -> None:
+        """A peer disconnected."""
+        self._post(PeerGone(peer))
+
+    def note_committed(self, height: int) -> None:
+        """The head moved, by consensus or by sync."""
+        self._moved_at = trio.current_time()
+        self._post(Committed(height))
+
+    @property
+    def target(self) -> int:
+        """The highest height a peer says it has."""
+        return self._syncer.target
+
+    def state(self) -> SyncState:
+        """Where the chain stands, for `status`."""
+        if self._syncer.peers == 0:
+            return "waiting_peers"
+        if trio.current_time() - self._moved_at > self._stalled_seconds:
+            return "stalled"
+        return "blocks" if self.target - self._driver.executor.parent.height > 1 else "live"
+
+    # -- Effects -------------------------------------------------------------------------------
+
+    def _post(self, event: Event) -> None:
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            log.debug("sync.inbox_full", chain=self._name)  # Statuses and ticks repeat.
+
+    async def _beat(self) -> None:
+        while True:
+            await trio.sleep(1.0)
+            self._post(Tick())
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        behind = self.target - self._driver.executor.parent.height
+        if behind > 1 and trio.current_time() - self._told_at >= PROGRESS_SECONDS:
+            self._told_at = trio.current_time()
+            height = self._driver.executor.parent.height
+            log.info("sync.progress", chain=self._name, height=height, target=self.target)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case RequestBlocks():
+                self._nursery.start_soon(self._request, effect)
+            case ApplyBlock():
+                self._nursery.start_soon(self._apply, effect)
+            case PenalisePeer(peer, reason):
+                text = format_peer_id(PeerId(peer))
+                log.warning("sync.bad_peer", chain=self._name, peer=text, why=reason)
+
+    async def _request(self, effect: RequestBlocks) -> None:
+        request = encode(BlocksRequest(self._name, effect.from_height, effect.count))
+        try:
+            raw = await self._ask(PeerId(effect.peer), "blocks", request)
+            blocks = await trio.to_thread.run_sync(partial(_read_blocks, raw))
+        except (NetworkError, RequestRefused, Rejected) as error:
+            log.debug("sync.request_failed", chain=self._name, why=str(error))
+            await self._send.send(RequestFailed(effect.peer))
+        else:
+            await self._send.send(BlocksReceived(effect.peer, effect.from_height, blocks))
+
+    async def _apply(self, effect: ApplyBlock) -> None:
+        try:
+            await self._driver.apply_decided(effect.block, effect.certificate)
+        except Rejected as error:
+            await self._send.send(Invalid(effect.height, effect.peer, error.detail))
+        else:
+            await self._send.send(Committed(self._driver.executor.parent.height))
+
+
+def answer_blocks(payload: bytes, stores: Mapping[str, ChainStore]) -> bytes:
+    """Serve consecutive decided blocks with certificates, as many as fit. Errors: Rejected."""
+    request = decode(BlocksRequest, payload)
+    store = stores.get(request.chain)
+    if store is None:
+        raise Rejected(ErrorCode.UNKNOWN_SHARD, f"this node does not follow {request.chain}")
+    blocks: list[DecidedBlock] = []
+    size = 0
+    for height in range(max(1, request.from_height), request.from_height + request.count):
+        block, certificate = store.block(height), store.certificate(height)
+        if not block or not certificate:
+            break
+        size += len(block) + len(certificate) + 16
+        if blocks and size > MAX_RESPONSE_BYTES:
+            break
+        blocks.append(DecidedBlock(block, certificate))
+    return encode(BlocksResponse(tuple(blocks)))
+
+
+def _read_blocks(raw: bytes) -> tuple[tuple[bytes, QuorumCertificate], ...]:
+    """Errors: Rejected."""
+    response = decode(BlocksResponse, raw)
+    return tuple((one.block, decode(QuorumCertificate, one.certificate)) for one in response.blocks)
