@@ -353,12 +353,18 @@ def _preset(authority: str, home: Path, environ: Mapping[str, str]) -> list[_Sou
             f"the preset authorities/{authority}.toml is in none of {places}",
             f"gridtokenx init --authority {authority} --preset FILE keeps a copy in the home",
         )
-    settings = list(_read(path).settings())
-    for setting, value, origin in settings:
+    return read_preset(authority, path)
+
+
+def read_preset(authority: str, path: Path) -> list[_Sourced]:
+    """The settings a preset file makes. Errors: ConfigError, also if it is another authority's."""
+    preset = []
+    for setting, value, origin in _read(path).settings():
         if setting.key == "node.authority" and value != authority:
             detail = f"preset {origin} is of {value}, not of {authority}"
             raise ConfigError("GTX-CFG-006", "no_preset", detail)
-    return [(setting, value, f"preset {origin}") for setting, value, origin in settings]
+        preset.append((setting, _checked(setting, value, f"preset {origin}"), f"preset {origin}"))
+    return preset
 
 
 def _environment(environ: Mapping[str, str]) -> tuple[list[_Sourced], list[str]]:

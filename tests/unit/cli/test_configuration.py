@@ -1,0 +1,65 @@
+"""`config show|validate|path|template`."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gridtokenx.cli.output import ExitCode
+
+
+@pytest.fixture
+def configured(home: Path) -> Path:
+    home.mkdir()
+    path = home / "config.toml"
+    path.write_text('[node]\nauthority = "pea"\n[energy]\nmin_trade_amount = 0.25\n')
+    return path
+
+
+def test_show_tells_values_and_origins(run, configured: Path) -> None:
+    ran = run("config", "show", "--origin", "--json", GRIDTOKENX_API__PORT="18080")
+    shown = ran.document["settings"]
+    assert shown["api.port"] == {"value": 18080, "origin": "environment GRIDTOKENX_API__PORT"}
+    assert shown["node.authority"] == {"value": "pea", "origin": "config.toml:2"}
+    assert shown["energy.min_trade_amount"] == {"value": "0.25", "origin": "config.toml:4"}
+    assert shown["network.max_peers"]["origin"].startswith("preset pea.toml:")
+    assert shown["logging.level"] == {"value": "info", "origin": "default"}
+    assert ran.document["file"] == str(configured)
+
+
+def test_what_show_prints_is_a_config_file(run, configured: Path) -> None:
+    shown = tomllib.loads(run("config", "show").stdout)
+    assert shown["node"]["authority"] == "pea"
+    assert shown["network"]["max_peers"] == 100
+    assert "# config.toml:2" in run("config", "show", "--origin").stdout
+    assert tomllib.loads(run("config", "show", "--origin").stdout) == shown
+
+
+def test_validate_counts_what_is_given(run, configured: Path) -> None:
+    assert f"valid: {configured}" in run("config", "validate").stdout
+    configured.write_text("[api]\nport = 99999\n")
+    ran = run("config", "validate", "--json")
+    assert ran.code == ExitCode.CONFIG
+    assert ran.document["error"]["code"] == "GTX-CFG-002"
+    assert ran.document["error"]["message"].startswith("config.toml:2 api.port must be")
+
+
+def test_an_unsafe_bind_ends_with_78(run, configured: Path) -> None:
+    ran = run("config", "validate", GRIDTOKENX_API__HOST="0.0.0.0")
+    assert ran.code == ExitCode.CONFIG
+    assert "error [GTX-API-001/unsafe_bind]: refusing to serve RPC on 0.0.0.0" in ran.stderr
+
+
+def test_path_follows_config_and_home(run, home: Path, tmp_path: Path) -> None:
+    assert run("config", "path").stdout == f"{home / 'config.toml'}\n"
+    other = tmp_path / "other.toml"
+    assert run("config", "path", "--config", other, "--json").document == {
+        "path": str(other),
+        "exists": False,
+    }
+
+
+def test_the_template_is_toml(run) -> None:
+    text = run("config", "template").stdout
+    assert tomllib.loads(text)["version"] == 1
+    assert run("config", "template", "--json").document["template"] == text
