@@ -109,7 +109,7 @@ def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
     from gridtokenx.node.node import Node
     from gridtokenx.node.telemetry import configure_logging
 
-    configure_logging(config)
+    configure_logging(config.logging, config.log_path)
     node = Node(config, genesis, unlocked)
 
     async def main() -> None:

@@ -9,6 +9,7 @@ Source: protocols/networking.md "Gossip".
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 import trio

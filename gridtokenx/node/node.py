@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import structlog
 import trio
+from prometheus_client import CollectorRegistry
 
 from gridtokenx import __version__
 from gridtokenx.api.server import serve
@@ -42,7 +43,7 @@ from gridtokenx.node.peers import Contact, Peers
 from gridtokenx.node.protocol import ChainHead, Status, topic_limit, topic_prefix, topic_priority
 from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.syncing import Syncing, answer_blocks
-from gridtokenx.node.telemetry import Metrics
+from gridtokenx.node.telemetry import NodeCollector
 from gridtokenx.node.view import ChainStatus, Check, Head, Health, PeerStatus
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
@@ -106,8 +107,8 @@ class Node:
         self._syncing: dict[str, Syncing] = {}
         self._lag_ms = 0
         self._free_disk_mib = _free_disk_mib(config)
-        self._metrics = Metrics(self.version)
-        self.metrics = self._metrics.registry
+        self.metrics = CollectorRegistry()
+        self.metrics.register(NodeCollector(self))
 
     # -- Life ----------------------------------------------------------------------------------
 
@@ -341,7 +342,6 @@ class Node:
         self._refresh_status(name)
         self._syncing[name].note_committed(committed.parent.height)
         header = committed.execution.block.header
-        self._metrics.note_block(name, committed.execution.receipts, committed.finality_ms)
         log.info(
             "block.finalized",
             chain=name,
