@@ -452,6 +452,14 @@ def test_jump_on_a_prepare_certificate_of_a_later_view(four: Committee) -> None:
     assert messages(bench.answer(effects), Vote) == [four.commit(0, 5)]
 
 
+def test_a_lower_certificate_changes_nothing(four: Committee) -> None:
+    bench = Bench(four)
+    bench.hear(four.certificate(view=5))
+    assert bench.hear(four.certificate(view=5, signers=(1, 2, 3)), four.certificate()) == []
+    bench.hear(four.timeout(1, 5, four.certificate(view=2, block=OTHER)))
+    assert bench.state.high_certificate == four.certificate(view=5)
+
+
 def test_jump_does_not_let_the_leader_propose_without_an_entry(four: Committee) -> None:
     bench = Bench(four, me=0)  # Leader of view 3.
     effects = bench.hear(four.certificate(view=3, signers=(1, 2, 3)))
