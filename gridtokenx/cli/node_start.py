@@ -140,9 +140,10 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
 def _explain(error: BaseException) -> None:
     """Turn the one error that ended the node into its exit code; leave faults of ours alone."""
     from gridtokenx.node.database import DatabaseError
+    from gridtokenx.node.driver import StopNode
     from gridtokenx.node.executor import Damaged
     from gridtokenx.node.network import NetworkError
-    from gridtokenx.node.node import DiskFull, StopNode
+    from gridtokenx.node.node import DiskFull
 
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -28,7 +28,7 @@ from gridtokenx.node.candidates import decode_body_request
 from gridtokenx.node.config import Config
 from gridtokenx.node.database import Database
 from gridtokenx.node.discovery import Discovery
-from gridtokenx.node.driver import Driver, StopNode, Wiring, wall_clock_ms
+from gridtokenx.node.driver import Driver, Wiring, wall_clock_ms
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.network import (
@@ -439,6 +439,3 @@ def _free_disk_mib(config: Config) -> int:
         path = path.parent
     usage = os.statvfs(path)
     return usage.f_bavail * usage.f_frsize // MEBIBYTE
-
-
-__all__ = ["DiskFull", "Keys", "Node", "StopNode"]
