@@ -88,8 +88,6 @@ class Day:
     ) -> None:
         self.profile = profile
         self.slots = slots
-        self.refusals: dict[str, str] = {}
-        self._genesis = genesis
         self._show = show
         self._check_alive = check_alive
         self._watchers = [Client(member.api_url, genesis=genesis) for member in members]
@@ -99,7 +97,7 @@ class Day:
             for name in genesis.chain_names
         ]
         self._players = [
-            _RegionPlayer(self, genesis.chain(name), _senders(members, position, genesis))
+            RegionPlayer(profile, slots, genesis.chain(name), _senders(members, position, genesis))
             for position, name in enumerate(genesis.chain_names)
         ]
 
@@ -109,6 +107,11 @@ class Day:
             client.close()
         for player in self._players:
             player.close()
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """What was sent to be refused, and the sentence it was refused with."""
+        return {what: why for player in self._players for what, why in player.refusals.items()}
 
     def play(self) -> None:
         """Set up, trade every slot, wait until everything is settled. Errors: DayError."""
@@ -168,16 +171,20 @@ class Day:
             self._show(self.regions)
 
 
-class _RegionPlayer:
+class RegionPlayer:
     """Sends everything of one region chain; each trader always through the same node."""
 
-    def __init__(self, day: Day, spec: ChainSpec, clients: Sequence[Client]) -> None:
+    def __init__(
+        self, profile: Profile, slots: range, spec: ChainSpec, clients: Sequence[Client]
+    ) -> None:
         prefixes = {
             territory.prefix: territory.distributor for territory in spec.region.territories
         }
-        self.traders = [trader for trader in day.profile.traders if trader.location[:3] in prefixes]
+        self.traders = [trader for trader in profile.traders if trader.location[:3] in prefixes]
         self._distributor = {trader.name: prefixes[trader.location[:3]] for trader in self.traders}
-        self._day = day
+        self.refusals: dict[str, str] = {}
+        self._profile = profile
+        self._slots = slots
         self._spec = spec
         self._clients = clients
         self._nonces: dict[bytes, int] = {}
@@ -193,13 +200,12 @@ class _RegionPlayer:
 
         Errors: DayError when it takes until the first slot's orders are due.
         """
-        day = self._day
         transactions = []
         for trader in self.traders:
             operator = operator_key(self._distributor[trader.name])
             transactions.append(self._sign(operator, trader.registration()))
             transactions.append(self._sign(operator, trader.meter()))
-            amount_uthb = day.profile.deposit_uthb(trader, day.slots)
+            amount_uthb = self._profile.deposit_uthb(trader, self._slots)
             deposit = Deposit(trader.key.public_key, amount_uthb)
             transactions.append(self._sign(operator_key("payment"), deposit))
         client = self._clients[0]
@@ -208,9 +214,8 @@ class _RegionPlayer:
 
     def play(self, region: Region) -> None:
         """Send what is due at the region's newest block. Errors: DayError when it is too late."""
-        day = self._day
         due: list[tuple[Trader, Payload]] = []
-        last_order = min(day.slots.stop, region.slot + LEAD_SLOTS + 1)
+        last_order = min(self._slots.stop, region.slot + LEAD_SLOTS + 1)
         if region.next_order < last_order and region.next_order <= region.slot + 1:
             detail = (
                 f"{region.name} closed the gate of slot {region.next_order} at block "
@@ -220,10 +225,10 @@ class _RegionPlayer:
             raise DayError(detail)
         for slot in range(region.next_order, last_order):
             due += self._orders(slot)
-        last_reading = min(day.slots.stop, region.slot - READING_DELAY_SLOTS + 1)
+        last_reading = min(self._slots.stop, region.slot - READING_DELAY_SLOTS + 1)
         for slot in range(region.next_reading, last_reading):
             due += self._readings(slot)
-        if self._refusals_due and region.next_reading > day.slots.start:
+        if self._refusals_due and region.next_reading > self._slots.start:
             self._try_refused(region)
             self._refusals_due = False
         for part, client in enumerate(self._clients):
@@ -237,14 +242,14 @@ class _RegionPlayer:
         region.next_reading = max(region.next_reading, last_reading)
 
     def _orders(self, slot: int) -> Iterable[tuple[Trader, Payload]]:
-        index = self._day.profile.index(slot)
+        index = self._profile.index(slot)
         for trader in self.traders:
             order = trader.order(index, slot)
             if order is not None:
                 yield trader, order
 
     def _readings(self, slot: int) -> Iterable[tuple[Trader, Payload]]:
-        index = self._day.profile.index(slot)
+        index = self._profile.index(slot)
         for trader in self.traders:
             yield trader, self._meters[trader.name].read(trader, index, slot, self._spec.chain_id)
 
@@ -276,7 +281,7 @@ class _RegionPlayer:
             if outcome is None or outcome.code != expected:
                 told = outcome or "it was admitted"
                 raise DayError(f"{what} in {region.name} was to be refused: {told}")
-            self._day.refusals[f"{region.name} {what}"] = outcome.message
+            self.refusals[f"{region.name} {what}"] = outcome.message
 
     def _sign(self, key: SigningKey, payload: Payload) -> Transaction:
         nonce = self._nonces.get(key.public_key, 0)
@@ -334,6 +339,6 @@ def _senders(members: Sequence[Member], position: int, genesis: Genesis) -> list
     return [Client(url, genesis=genesis) for url in sorted(chosen)]
 
 
-def _play_tick(pair: tuple[_RegionPlayer, Region]) -> None:
+def _play_tick(pair: tuple[RegionPlayer, Region]) -> None:
     player, region = pair
     player.play(region)

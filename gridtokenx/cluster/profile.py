@@ -100,12 +100,16 @@ class Trader:
         return forecast_wh * TRIP_PERCENT // 100 if draw < TRIP_BPS else forecast_wh
 
     def limit_mthb(self, side: Side, slot: int) -> int:
-        """The price it asks or bids for a slot; a bid is all-in before VAT."""
+        """The price it asks or bids for a slot; a bid is all-in before VAT.
+
+        Bids are told apart by k as offers are: among equals the auction draws by block hash, and
+        two runs of the day would differ by a few Wh.
+        """
         if side is Side.SELL:
             return OFFER_MTHB + self.k
         if self.name not in TOU_CUSTOMERS:
-            return FLAT_MTHB
-        return TOU_ON_PEAK_MTHB if is_tou_peak(slot) else TOU_OFF_PEAK_MTHB
+            return FLAT_MTHB - self.k
+        return (TOU_ON_PEAK_MTHB if is_tou_peak(slot) else TOU_OFF_PEAK_MTHB) - self.k
 
     def order(self, index: int, slot: int) -> PlaceOrder | None:
         """Its order for a slot: the forecast surplus or deficit; None if that is too little."""

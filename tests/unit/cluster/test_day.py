@@ -1,0 +1,141 @@
+"""The day's player against the real rules, mempool and store of each chain, without consensus:
+every transaction it sends is good, all of it settles, and two runs are equal to the unit."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+
+from gridtokenx.client import RpcError
+from gridtokenx.cluster.day import (
+    READING_DELAY_SLOTS,
+    SETUP_BLOCKS,
+    DayError,
+    Region,
+    RegionPlayer,
+    chain_totals,
+    day_genesis,
+)
+from gridtokenx.cluster.profile import load_profile
+from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate
+from gridtokenx.ledger.model import ACCOUNTS, SUPPLY
+from gridtokenx.node.database import Database
+from gridtokenx.node.executor import Executor
+from gridtokenx.primitives.errors import Rejected
+
+PROFILE = load_profile()
+SLOTS = PROFILE.slots(44, 6)
+
+
+class OneNode:
+    """A chain with its mempool and store; `certify` makes a block of what waits."""
+
+    url = "memory"
+
+    def __init__(self, executor):
+        self.executor = executor
+
+    def send_many(self, transactions):
+        verdicts, _ = self.executor.admit(transactions, keep_gaps=False)
+        return [self._error(verdict) for verdict in verdicts]
+
+    def wait_for(self, transaction_ids, timeout_s):
+        self.certify()
+
+    def close(self):
+        pass
+
+    def certify(self):
+        header = self.executor.build(0, 0, self._last_commit()).header
+        signature = IndexedSignature(0, bytes(64))
+        certificate = QuorumCertificate(Phase.COMMIT, header.height, 0, header.hash, (signature,))
+        self.executor.commit(header.hash, certificate)
+
+    def _last_commit(self):
+        parent = self.executor.parent
+        return self.executor.store.certificate(parent.height) or b"" if parent.height else b""
+
+    @staticmethod
+    def _error(verdict):
+        if verdict is None:
+            return None
+        assert isinstance(verdict, Rejected)
+        return RpcError(verdict.code, verdict.code.reason, verdict.detail)
+
+
+@contextmanager
+def one_node(path, chain, started_ms):
+    genesis = day_genesis(SLOTS, authorities=4, block_time_ms=1000, now_ms=started_ms)
+    database = Database(path)
+    try:
+        times = iter(range(started_ms, started_ms + 10**9, 1000))
+        yield OneNode(Executor(genesis.chain(chain), database.chain(chain), lambda: next(times)))
+    finally:
+        database.close()
+
+
+BLOCKS = SETUP_BLOCKS + len(SLOTS) + 6
+
+
+def play(node):
+    spec = node.executor.spec
+    region = Region(spec.name, next_order=SLOTS.start, next_reading=SLOTS.start)
+    player = RegionPlayer(PROFILE, SLOTS, spec, [node, node])
+    player.set_up()
+    while region.height < BLOCKS:
+        node.certify()
+        parent = node.executor.parent
+        region.height = parent.height
+        region.market_ms = spec.market_time_ms(parent.height, parent.time_ms)
+        player.play(region)
+    return player, region, node.executor.totals
+
+
+@pytest.mark.parametrize("chain", ["MET", "NOR", "NEA"])
+def test_every_slot_is_traded_and_settled_and_nothing_is_lost(tmp_path, chain):
+    with one_node(tmp_path, chain, 1_700_000_000_000) as node:
+        player, region, totals = play(node)
+        accounts = [account for _, account in ACCOUNTS.items(node.executor.store)]
+        supply = SUPPLY.get(node.executor.store, b"")
+    assert region.next_order == region.next_reading == SLOTS.stop
+    assert totals.readings == len(SLOTS) * len(player.traders)
+    assert totals.trades == totals.trades_settled > 0
+    assert totals.traded_wh == totals.delivered_wh + totals.shortfall_wh
+    assert sum(one.escrow_uthb + one.bond_uthb for one in accounts) == 0
+    assert sum(one.thb_uthb for one in accounts) == supply.thb_uthb == totals.deposited_uthb
+    held_wh = sum(one.energy_wh + one.energy_held_wh for one in accounts)
+    assert held_wh == totals.minted_wh - totals.consumed_wh
+    assert set(player.refusals) == {f"{chain} forged reading", f"{chain} unregistered seller"}
+
+
+def test_two_runs_at_different_times_are_equal_to_the_unit(tmp_path):
+    results = []
+    for number, started_ms in enumerate((1_700_000_000_000, 1_800_000_012_345)):
+        with one_node(tmp_path / str(number), "MET", started_ms) as node:
+            results.append(play(node)[2])
+    assert results[0] == results[1]
+
+
+def test_orders_that_come_after_their_gate_end_the_day_with_the_reason(tmp_path):
+    with one_node(tmp_path, "NOR", 1_700_000_000_000) as node:
+        spec = node.executor.spec
+        player = RegionPlayer(PROFILE, SLOTS, spec, [node, node])
+        player.set_up()
+        late = Region("NOR", next_order=SLOTS.start, next_reading=SLOTS.start)
+        late.height = SETUP_BLOCKS
+        late.market_ms = spec.market_time_ms(SETUP_BLOCKS, 0)
+        with pytest.raises(DayError, match=f"gate of slot {SLOTS.start} at block {SETUP_BLOCKS}"):
+            player.play(late)
+
+
+def test_the_first_gate_closes_after_the_set_up():
+    genesis = day_genesis(SLOTS, authorities=4, block_time_ms=1000, now_ms=0)
+    spec = genesis.chain("MET")
+    assert spec.market_time_ms(SETUP_BLOCKS, 0) == SLOTS.start * 900_000
+    assert genesis.parameters.reading_deadline_slots > READING_DELAY_SLOTS + 4
+
+
+def test_totals_are_read_from_text_and_what_is_no_number_is_left_out():
+    answer = {"chains": [{"chain": "MET", "trades": "12", "average_price_mthb": None}]}
+    assert chain_totals(answer, "MET") == {"trades": 12}
