@@ -49,14 +49,17 @@ class Engine(Receiver):
     _timer_ms: int | None = None
 
     def _rules(self) -> tuple[Callable[[HeightState], bool], ...]:
-        """In the order of 2.6; each returns whether it changed the state."""
+        """In the order of 2.6; each returns whether it changed the state.
+
+        JUMP comes first: a TIMEOUT must not name a certificate of a later view.
+        """
         return (
+            self._jump,
             self._propose,
             self._prepare,
             self._commit,
             self._decide,
             self._time_out,
-            self._jump,
             self._resend,
         )
 

@@ -452,6 +452,18 @@ def test_jump_on_a_prepare_certificate_of_a_later_view(four: Committee) -> None:
     assert messages(bench.answer(effects), Vote) == [four.commit(0, 5)]
 
 
+def test_jump_comes_before_the_timeout_of_the_view_it_leaves(four: Committee) -> None:
+    """At the very moment of the deadline, too: no TIMEOUT may name a later view."""
+    bench = Bench(four)
+    bench.now_ms = bench.state.deadline_ms
+    assert not messages(bench.hear(four.certificate(view=2)), Timeout)
+    assert bench.state.view == 2
+    refused = Bench(four)
+    check = only(refused.hear(four.proposal()), CheckBlock)[0]
+    refused.hear(four.certificate(view=1))
+    assert not messages(refused.feed(BlockChecked(check, Verdict.INVALID)), Timeout)
+
+
 def test_a_lower_certificate_changes_nothing(four: Committee) -> None:
     bench = Bench(four)
     bench.hear(four.certificate(view=5))
