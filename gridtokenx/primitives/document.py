@@ -92,6 +92,8 @@ def _in(raw: Any, hint: Any, where: str) -> Any:
         return int(raw)
     if type(raw) is not bare:
         raise Rejected(ErrorCode.MALFORMED, f"{where} must be {bare.__name__}, not {raw!r:.40}")
+    if bare is str and not raw.isascii() and any("\ud800" <= one <= "\udfff" for one in raw):
+        raise Rejected(ErrorCode.MALFORMED, f"{where} holds half a surrogate pair")
     return raw
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.errors import Rejected
 
 V = TypeVar("V")
 Decode = Callable[[bytes], Any]
@@ -31,7 +32,7 @@ class MemoryReader:
     """A reader over plain encoded values: genesis, tests, and proofs' checkers."""
 
     def __init__(self, values: dict[bytes, bytes] | None = None) -> None:
-        self.values = values or {}
+        self.values = {} if values is None else values
 
     def load(self, key: bytes, decode: Decode) -> Any | None:
         raw = self.values.get(key)
@@ -108,8 +109,12 @@ class Table(Generic[V]):
     kind: type[V]
 
     def decode(self, raw: bytes) -> V:
-        """Read a stored value (trusted: we wrote it; damage raises)."""
-        return decode(self.kind, raw)
+        """Read a stored value. We wrote it, so damage is our fault: ValueError, not Rejected."""
+        try:
+            return decode(self.kind, raw)
+        except Rejected as error:
+            detail = f"the stored {self.kind.__name__} is damaged: {error.detail}"
+            raise ValueError(detail) from error
 
     def get(self, state: Reader, key: bytes) -> V | None:
         """The value under `key`, or None."""
