@@ -26,6 +26,7 @@ COMMANDS = {
     "generate-keys": "gridtokenx.cli.keys:generate_keys",
     "keys": "gridtokenx.cli.keys:app",
     "config": "gridtokenx.cli.configuration:app",
+    "cluster": "gridtokenx.cli.cluster:app",
     "version": "gridtokenx.cli.version:version",
 }
 

@@ -34,6 +34,28 @@ class _Source(Protocol):
     def items(self, *, from_key: bytes, read_opt: ReadOptions) -> Iterator[tuple[bytes, bytes]]: ...
 
 
+class _Snapshot:
+    """A frozen view whose absent keys raise KeyError, as those of the database do."""
+
+    def __init__(self, snapshot: Any) -> None:
+        self._snapshot = snapshot
+
+    def __getitem__(self, key: bytes) -> bytes:
+        try:
+            value: bytes = self._snapshot[key]
+        except Exception as error:  # The library raises no subclass for an absent key.
+            if str(error) != "key not found":
+                raise
+            raise KeyError(key) from None
+        return value
+
+    def items(self, *, from_key: bytes, read_opt: ReadOptions) -> Iterator[tuple[bytes, bytes]]:
+        rows: Iterator[tuple[bytes, bytes]] = self._snapshot.items(
+            from_key=from_key, read_opt=read_opt
+        )
+        return rows
+
+
 @dataclass(frozen=True, slots=True)
 class BlockWrite:
     """Everything one decided block puts on disk. `index` rows are (key, value) of `history`."""
@@ -86,8 +108,7 @@ class Database:
 
     def snapshot(self) -> _Source:
         """A frozen view, safe in another thread beside the writer."""
-        source: _Source = self._db.snapshot()
-        return source
+        return _Snapshot(self._db.snapshot())
 
     def close(self) -> None:
         """Flush and release the folder."""

@@ -160,7 +160,8 @@ class Node:
                 nursery.start_soon(self._syncing[name].run)
             await nursery.start(discovery.run)
             nursery.start_soon(self._keep_house)
-            await nursery.start(partial(serve, self, self.config.api))
+            api = partial(serve, self, self.config.api)
+            url = await nursery.start(partial(api, metrics_enabled=self.config.metrics.enabled))
             log.info(
                 "node.started",
                 node_id=self.node_id,
@@ -168,6 +169,7 @@ class Node:
                 network=self.genesis.network_name,
                 genesis=self.genesis.hash.hex()[:16],
                 chains=",".join(self.followed()),
+                api=url,
                 peer_id=self.peer_id,
                 listen=list(network.listen_addresses),
             )
