@@ -97,7 +97,10 @@ class RequestBlocks:
 
 @dataclass(frozen=True, slots=True)
 class ApplyBlock:
-    """Verify, execute and commit; answer `Committed` or `Invalid`. Never two at a time."""
+    """Verify, execute and commit; answer `Committed` (also if consensus was faster) or `Invalid`.
+
+    Never two at a time.
+    """
 
     height: int
     block: bytes
