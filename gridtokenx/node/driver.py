@@ -7,7 +7,6 @@ back as events, so timers stay true.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -242,7 +241,8 @@ class Driver:
                 log.error(
                     "consensus.evidence",
                     chain=self.spec.name,
-                    kind=type(evidence).__name__,
+                    kind=evidence.kind.name,
+                    validator=evidence.public_key.hex(),
                     hint="a validator signed two conflicting messages; tell its operator",
                 )
             case StopSigning(reason):
@@ -467,8 +467,3 @@ class Driver:
         penalties = self.counters.penalties
         if reason in penalties or len(penalties) < 64:
             penalties[reason] = penalties.get(reason, 0) + 1
-
-
-def wall_clock_ms() -> int:
-    """Unix milliseconds."""
-    return time.time_ns() // 1_000_000

@@ -24,11 +24,12 @@ from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.consensus.events import SafetyRecord
+from gridtokenx.node.clock import Clock
 from gridtokenx.node.candidates import decode_body_request
 from gridtokenx.node.config import Config
 from gridtokenx.node.database import Database
 from gridtokenx.node.discovery import Discovery
-from gridtokenx.node.driver import Driver, Wiring, wall_clock_ms
+from gridtokenx.node.driver import Driver, Wiring, self._now_ms
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.network import (
@@ -101,6 +102,7 @@ class Node:
         self.peer_id = ""
         self.local_signer = keys.local_signer
         self._keys = keys
+        self._now_ms = Clock()
         self._statuses: dict[str, ChainStatus] = {}
         self._peer_statuses: tuple[PeerStatus, ...] = ()
         self._drivers: dict[str, Driver] = {}
@@ -160,8 +162,7 @@ class Node:
                 nursery.start_soon(self._syncing[name].run)
             await nursery.start(discovery.run)
             nursery.start_soon(self._keep_house)
-            api = partial(serve, self, self.config.api)
-            url = await nursery.start(partial(api, metrics_enabled=self.config.metrics.enabled))
+            url = await nursery.start(serve, self, self.config.api)
             log.info(
                 "node.started",
                 node_id=self.node_id,
@@ -191,7 +192,7 @@ class Node:
     async def _add_chain(self, name: str, database: Database, gossip: Gossip) -> None:
         spec = self.genesis.chain(name)
         executor = await trio.to_thread.run_sync(
-            Executor, spec, database.chain(name), wall_clock_ms
+            Executor, spec, database.chain(name), self._now_ms
         )
         member = self._keys.validator
         if member is not None and spec.validators.index_of(member.public_key) is None:
@@ -214,7 +215,7 @@ class Node:
             executor,
             member,
             wiring,
-            now_ms=wall_clock_ms,
+            now_ms=self._now_ms,
         )
         self._drivers[name] = driver
         self._syncing[name] = Syncing(driver, self._ask)
@@ -248,7 +249,7 @@ class Node:
             self.genesis.hash,
             self.node_id,
             f"gridtokenx/{self.version}",
-            wall_clock_ms(),
+            self._now_ms(),
             heads,
         )
 
