@@ -1,0 +1,1 @@
+"""The node's API: one handler table (`methods`) behind JSON-RPC, REST and their descriptions."""

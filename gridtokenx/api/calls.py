@@ -1,0 +1,119 @@
+"""One call of one method, the same for JSON-RPC and REST: pay, read, run, time, tell."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import structlog
+
+from gridtokenx.api.context import Context
+from gridtokenx.api.errors import ApiError, TransportCode
+from gridtokenx.api.limiter import Limiter
+from gridtokenx.api.table import Method
+from gridtokenx.node.settings import ApiSettings
+from gridtokenx.node.telemetry import CallMetrics
+from gridtokenx.primitives.errors import Rejected
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back over HTTP."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Calls:
+    """Runs methods of the table for clients."""
+
+    def __init__(
+        self, context: Context, settings: ApiSettings, limiter: Limiter, metrics: CallMetrics
+    ) -> None:
+        self.context = context
+        self.max_batch = settings.max_batch
+        self.max_response_bytes = settings.max_response_kib * 1024
+        self.limiter = limiter
+        self._timeout_s = settings.call_timeout_ms / 1000
+        self._metrics = metrics
+
+    async def run(self, method: Method, raw: Mapping[str, Any] | list[Any], client: str) -> Any:
+        """The method's result. Errors: ApiError, nothing else."""
+        started = time.perf_counter()
+        code = 0
+        try:
+            return await self._run(method, raw, client)
+        except ApiError as error:
+            code = int(error.code)
+            raise
+        finally:
+            self._metrics.observe(method.name, code, time.perf_counter() - started)
+
+    async def _run(self, method: Method, raw: Mapping[str, Any] | list[Any], client: str) -> Any:
+        self.limiter.pay(client, method.price(raw))
+        try:
+            result = method.handler(self.context, method.arguments(raw))
+            if inspect.isawaitable(result):
+                result = await asyncio.wait_for(result, self._timeout_s)
+        except ApiError:
+            raise
+        except Rejected as error:
+            raise ApiError.of(error) from None
+        except TimeoutError:
+            detail = f"{method.name} took longer than {self._timeout_s:g} s"
+            hint = "a submitted transaction may still be admitted: ask tx_getStatus"
+            raise ApiError(TransportCode.TIMEOUT, detail, hint=hint) from None
+        except Exception:
+            log.error("api.fault", method=method.name, exc_info=True)
+            detail = f"{method.name} failed here; the node's log has the cause"
+            raise ApiError(TransportCode.INTERNAL_ERROR, detail) from None
+        return result
+
+
+def parse_json(body: bytes) -> Any:
+    """A JSON document without floats: numbers with a fraction become Decimal.
+
+    Errors: ApiError PARSE_ERROR for anything else, NaN, and nesting beyond reason.
+    """
+    try:
+        return json.loads(body.decode(), parse_float=_decimal, parse_constant=_refuse, strict=True)
+    except RecursionError:
+        raise ApiError(TransportCode.PARSE_ERROR, "the JSON is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ApiError(TransportCode.PARSE_ERROR, "the body is not UTF-8") from None
+    except ValueError as error:
+        detail = f"the body is not JSON: {str(error)[:120]}"
+        raise ApiError(TransportCode.PARSE_ERROR, detail) from None
+
+
+def dump_json(value: Any) -> bytes:
+    """Compact ASCII JSON."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def response_too_large(size: int, limit: int) -> ApiError:
+    """The answer would be larger than this node sends."""
+    detail = f"the answer has {size} bytes, at most {limit} are sent"
+    hint = "ask for less: a smaller limit or batch, or the next page"
+    return ApiError(TransportCode.RESPONSE_TOO_LARGE, detail, hint=hint)
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"number {text[:40]} is out of any range") from None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")

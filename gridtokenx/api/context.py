@@ -1,0 +1,177 @@
+"""What handlers work with: the node's frozen views, decoded state tables, and the way to submit.
+
+Lives in the API thread alone. Source: surface B.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from gridtokenx.api.errors import ApiError, TransportCode
+from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES, decode_transaction
+from gridtokenx.node.view import ChainStatus, NodeHandle
+from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import Table
+
+V = TypeVar("V")
+MAX_IN_FLIGHT = 20_000
+_TRANSACTION_HEAD = bytes.fromhex("87181e5820")  # [30, 32 bytes of chain id, ...
+
+
+class Context:
+    """Everything a handler may use."""
+
+    def __init__(self, handle: NodeHandle, max_in_flight: int = MAX_IN_FLIGHT) -> None:
+        self.handle = handle
+        self.submissions = Submissions(handle, max_in_flight)
+        self.signing = asyncio.Lock()  # One nonce at a time for the local signer.
+        self._tables: dict[tuple[str, bytes], _DecodedTable] = {}
+        self._name_by_id = {
+            handle.genesis.chain(name).chain_id: name for name in handle.genesis.chain_names
+        }
+
+    def chains(self) -> Mapping[str, ChainStatus]:
+        """Followed chains. Errors: NOT_SYNCED while the node has none."""
+        chains = self.handle.chains()
+        if not chains:
+            detail = "this node has not opened a chain yet"
+            raise ApiError(TransportCode.NOT_SYNCED, detail, hint="/ready tells when")
+        return chains
+
+    def chain(self, name: str | None) -> ChainStatus:
+        """A followed chain, the first one for None. Errors: UNKNOWN_SHARD."""
+        chains = self.chains()
+        if name is None:
+            return next(iter(chains.values()))
+        found = chains.get(name)
+        if found is None:
+            followed = ", ".join(chains)
+            raise ApiError(ErrorCode.UNKNOWN_SHARD, f"this node follows {followed}, not {name}")
+        return found
+
+    def chain_at(self, location: str) -> ChainStatus:
+        """The chain that serves a location or zone. Errors: UNKNOWN_ZONE, UNKNOWN_SHARD."""
+        return self.chain(self.handle.genesis.chain_of_location(location).name)
+
+    def selected(self, name: str | None) -> list[ChainStatus]:
+        """One chain if named, else all that are followed."""
+        return list(self.chains().values()) if name is None else [self.chain(name)]
+
+    def table(self, status: ChainStatus, table: Table[V]) -> Sequence[tuple[bytes, V]]:
+        """All rows of a state table, (key, value) in key order, as of the status's block."""
+        cached = self._tables.setdefault((status.spec.name, table.prefix), _DecodedTable())
+        return cached.refresh(status, table)
+
+    def chain_of_transaction(self, raw: bytes) -> str:
+        """The followed chain that a transaction names. Errors: WRONG_CHAIN, as decoding it.
+
+        Only the head is read: the executor decodes the rest, once.
+        """
+        if len(raw) > MAX_TRANSACTION_BYTES or not raw.startswith(_TRANSACTION_HEAD):
+            chain_id = decode_transaction(raw).chain_id
+        else:
+            chain_id = raw[len(_TRANSACTION_HEAD) :][:32]
+        name = self._name_by_id.get(chain_id)
+        if name is None or name not in self.chains():
+            what = f"chain {name}" if name else f"no chain of this network ({chain_id.hex()})"
+            followed = ", ".join(self.chains())
+            detail = f"the transaction is for {what}; this node follows {followed}"
+            raise Rejected(ErrorCode.WRONG_CHAIN, detail)
+        return name
+
+    @property
+    def local_signer(self) -> SigningKey | None:
+        """The key for bare orders, if this node has one."""
+        return self.handle.local_signer
+
+
+@dataclass(slots=True)
+class _DecodedTable:
+    """A state table's decoded rows; what did not change since the last block is not decoded again.
+
+    Open orders and meters are asked for all the time and change little from block to block.
+    """
+
+    block_hash: bytes = b""
+    by_raw: dict[bytes, Any] = field(default_factory=dict)
+    rows: list[tuple[bytes, Any]] = field(default_factory=list)
+
+    def refresh(self, status: ChainStatus, table: Table[Any]) -> list[tuple[bytes, Any]]:
+        if status.head.hash == self.block_hash:
+            return self.rows
+        known, fresh = self.by_raw, {}
+
+        def decode(raw: bytes) -> Any:
+            found = known.get(raw)
+            value = fresh[raw] = table.decode(raw) if found is None else found
+            return value
+
+        cut = len(table.prefix)
+        scanned = status.view.scan(table.prefix, decode)
+        self.rows = [(key[cut:], value) for key, value in scanned]
+        self.by_raw, self.block_hash = fresh, status.head.hash
+        return self.rows
+
+
+_Waiter = asyncio.Future["Rejected | None"]
+
+
+class Submissions:
+    """Hands transactions to executors: those that arrive together cross together, in their order.
+
+    A JSON-RPC batch of tx_send runs as tasks of one loop turn, so it is one crossing. What is
+    handed over runs to its end even when the caller gives up.
+    """
+
+    def __init__(self, handle: NodeHandle, max_in_flight: int) -> None:
+        self._handle = handle
+        self._max_in_flight = max_in_flight
+        self._waiting: dict[str, list[tuple[bytes, _Waiter]]] = {}
+        self.in_flight = 0
+
+    async def send(self, chain: str, raws: Sequence[bytes]) -> list[Rejected | None]:
+        """Per transaction None (admitted) or why not. Errors: ApiError BUSY."""
+        if self.in_flight + len(raws) > self._max_in_flight:
+            detail = f"{self.in_flight} transactions are being admitted; try again in a second"
+            raise ApiError(TransportCode.BUSY, detail, status=503)
+        self.in_flight += len(raws)
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._flush, loop)
+        waiters: list[_Waiter] = [loop.create_future() for _ in raws]
+        self._waiting.setdefault(chain, []).extend(zip(raws, waiters, strict=True))
+        return list(await asyncio.gather(*waiters))
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        batches, self._waiting = self._waiting, {}
+        for chain, batch in batches.items():
+            waiters = [waiter for _, waiter in batch]
+
+            def hand_back(
+                done: Future[list[Rejected | None]], waiters: list[_Waiter] = waiters
+            ) -> None:
+                try:
+                    loop.call_soon_threadsafe(self._resolve, waiters, done)
+                except RuntimeError:
+                    return  # The loop is closed: the server has stopped and nobody waits.
+
+            self._handle.submit(chain, [raw for raw, _ in batch]).add_done_callback(hand_back)
+
+    def _resolve(self, waiters: list[_Waiter], done: Future[list[Rejected | None]]) -> None:
+        self.in_flight -= len(waiters)
+        failed = done.cancelled() or done.exception() is not None
+        if failed:
+            detail = "the node could not take the transactions; it may be stopping"
+            error = ApiError(TransportCode.BUSY, detail, status=503)
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
+            return
+        for waiter, outcome in zip(waiters, done.result(), strict=True):
+            if not waiter.done():  # Else its caller's deadline has passed.
+                waiter.set_result(outcome)

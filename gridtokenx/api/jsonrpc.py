@@ -1,0 +1,127 @@
+"""JSON-RPC 2.0: one request or a batch, parameters by name or position. Source: surface A.3."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from gridtokenx.api.calls import Calls, Reply, dump_json, parse_json, response_too_large
+from gridtokenx.api.errors import ApiError, TransportCode
+from gridtokenx.api.methods import METHOD_BY_NAME, suggest
+from gridtokenx.api.table import Method
+
+MAX_ID_LENGTH = 128
+_Encoded = bytes | None
+
+
+async def handle(calls: Calls, body: bytes, client: str) -> Reply:
+    """Answer a request body. 200 unless the whole request failed; 204 for notifications only."""
+    try:
+        document = parse_json(body)
+        if isinstance(document, list):
+            return await _batch(calls, document, client)
+    except ApiError as error:
+        return error_reply(error)
+    answer, failure = await _answer(calls, document, client)
+    if answer is None:
+        return Reply(204)
+    if failure is not None and failure.code is TransportCode.BUSY:
+        # A lone request shows being limited in HTTP too, so that any client's back-off works.
+        return Reply(failure.status, answer, headers=_retry_header(failure))
+    return Reply(200, answer)
+
+
+def error_reply(error: ApiError) -> Reply:
+    """The JSON-RPC form of a failure of the whole request."""
+    return Reply(error.status, _error(None, error), headers=_retry_header(error))
+
+
+async def _batch(calls: Calls, items: list[Any], client: str) -> Reply:
+    """Calls of a batch start in order and share one crossing to the executor."""
+    if not items:
+        raise ApiError(TransportCode.INVALID_REQUEST, "a batch has at least one request")
+    if len(items) > calls.max_batch:
+        detail = f"{len(items)} requests in a batch, at most {calls.max_batch} allowed"
+        raise ApiError(TransportCode.BATCH_TOO_LARGE, detail, details={"max": calls.max_batch})
+    answers = await asyncio.gather(*(_answer(calls, item, client) for item in items))
+    parts: list[bytes] = []
+    size = 2
+    for item, (answer, _) in zip(items, answers, strict=True):
+        if answer is None:
+            continue
+        size += len(answer) + 1
+        if size > calls.max_response_bytes:
+            size -= len(answer)
+            answer = _error(_id_of(item), response_too_large(size, calls.max_response_bytes))
+            size += len(answer)
+        parts.append(answer)
+    return Reply(200, b"[" + b",".join(parts) + b"]") if parts else Reply(204)
+
+
+async def _answer(calls: Calls, request: Any, client: str) -> tuple[_Encoded, ApiError | None]:
+    """The encoded answer (None to a notification) and the error in it, if any."""
+    try:
+        method, raw, notification = _read(calls, request, client)
+    except ApiError as error:
+        return _error(_id_of(request), error), error
+    try:
+        result = await calls.run(method, raw, client)
+        encoded = dump_json({"jsonrpc": "2.0", "id": _id_of(request), "result": result})
+        if len(encoded) > calls.max_response_bytes:
+            raise response_too_large(len(encoded), calls.max_response_bytes)
+    except ApiError as error:
+        return (None if notification else _error(_id_of(request), error)), error
+    return (None if notification else encoded), None
+
+
+def _read(
+    calls: Calls, request: Any, client: str
+) -> tuple[Method, Mapping[str, Any] | list[Any], bool]:
+    """Method, raw parameters, whether no answer is wanted. Errors: ApiError."""
+    problem = _problem(request)
+    if problem:
+        calls.limiter.pay(client, 1)
+        raise ApiError(TransportCode.INVALID_REQUEST, problem)
+    method = METHOD_BY_NAME.get(request["method"])
+    if method is None:
+        calls.limiter.pay(client, 1)
+        name = request["method"][:64]
+        detail = f"there is no method {name!a}"
+        raise ApiError(TransportCode.METHOD_NOT_FOUND, detail, hint=suggest(name))
+    raw = request.get("params")
+    return method, {} if raw is None else raw, "id" not in request
+
+
+def _problem(request: Any) -> str:
+    """What is wrong with the envelope, or an empty text."""
+    if not isinstance(request, dict):
+        return "a request is a JSON object"
+    if request.get("jsonrpc") != "2.0":
+        return 'a request has "jsonrpc": "2.0"'
+    if not isinstance(request.get("method"), str):
+        return "method must be text"
+    if not isinstance(request.get("params"), dict | list | None):
+        return "params must be an object or a list"
+    if "id" in request and not _is_id(request["id"]):
+        return f"id must be text of at most {MAX_ID_LENGTH} characters, an integer or null"
+    return ""
+
+
+def _is_id(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= MAX_ID_LENGTH
+    return value is None or (type(value) is int and abs(value) < 2**63)
+
+
+def _id_of(request: Any) -> Any:
+    value = request.get("id") if isinstance(request, dict) else None
+    return value if _is_id(value) else None
+
+
+def _error(request_id: Any, error: ApiError) -> bytes:
+    return dump_json({"jsonrpc": "2.0", "id": request_id, "error": error.to_rpc()})
+
+
+def _retry_header(error: ApiError) -> dict[str, str]:
+    return {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}

@@ -1,0 +1,188 @@
+"""Kinds of parameters: how each is read, what it allows, and its JSON schema.
+
+JSON-RPC gives JSON values and a REST query gives text, so integers and booleans are read from both;
+numbers with a fraction arrive as Decimal, never as float (surface C 21).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from gridtokenx.primitives.types import parse_address
+
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
+_HEX = re.compile(r"(?:0x)?((?:[0-9a-fA-F]{2})*)")
+_PLACE = re.compile(r"[A-Z]{3}(?:-[0-9]{2}(?:-SUB[0-9]{3})?)?")
+_ADDRESS = {"type": "string", "pattern": "^gtx1[02-9ac-hj-np-z]{58}$"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`read` turns a raw value into the handler's, or raises ValueError saying what it must be."""
+
+    read: Callable[[Any], Any]
+    schema: dict[str, Any]
+
+
+def integer(low: int, high: int) -> Kind:
+    """An integer as a JSON number or as decimal text."""
+
+    def read(raw: Any) -> int:
+        if isinstance(raw, str) and _INTEGER.fullmatch(raw):
+            raw = int(raw)
+        if type(raw) is not int or not low <= raw <= high:
+            raise ValueError(f"must be a whole number {low}..{high}, not {shown(raw)}")
+        return raw
+
+    number = {"type": "integer", "minimum": low, "maximum": high}
+    return Kind(read, {"oneOf": [number, {"type": "string", "pattern": "^[0-9]{1,20}$"}]})
+
+
+def boolean() -> Kind:
+    """true or false."""
+
+    def read(raw: Any) -> bool:
+        named = {"true": True, "false": False}.get(raw) if isinstance(raw, str) else raw
+        if type(named) is not bool:
+            raise ValueError(f"must be true or false, not {shown(raw)}")
+        return named
+
+    return Kind(read, {"type": "boolean"})
+
+
+def choice(*values: str) -> Kind:
+    """One of a few words."""
+
+    def read(raw: Any) -> str:
+        if not isinstance(raw, str) or raw not in values:
+            raise ValueError(f"must be one of {', '.join(values)}, not {shown(raw)}")
+        return raw
+
+    return Kind(read, {"type": "string", "enum": list(values)})
+
+
+def text(max_length: int, pattern: str = r"[\x20-\x7e]+", example: str = "") -> Kind:
+    """Printable ASCII text that matches."""
+    compiled = re.compile(pattern)
+
+    def read(raw: Any) -> str:
+        if not isinstance(raw, str) or len(raw) > max_length or not compiled.fullmatch(raw):
+            like = f" that looks like {example}" if example else f" of 1..{max_length} characters"
+            raise ValueError(f"must be text{like}, not {shown(raw)}")
+        return raw
+
+    return Kind(read, {"type": "string", "maxLength": max_length, "pattern": f"^{pattern}$"})
+
+
+def hex_bytes(max_bytes: int, exactly: bool = False) -> Kind:
+    """Bytes as hex text, with or without 0x."""
+    most = max_bytes * 2 + 2
+
+    def read(raw: Any) -> bytes:
+        match = _HEX.fullmatch(raw) if isinstance(raw, str) and len(raw) <= most else None
+        if match is None or not match[1] or (exactly and len(match[1]) != 2 * max_bytes):
+            size = f"exactly {max_bytes}" if exactly else f"1..{max_bytes}"
+            raise ValueError(f"must be {size} bytes as hex text, not {shown(raw)}")
+        return bytes.fromhex(match[1])
+
+    count = f"{{{max_bytes}}}" if exactly else f"{{1,{max_bytes}}}"
+    return Kind(read, {"type": "string", "pattern": f"^(0x)?([0-9a-fA-F]{{2}}){count}$"})
+
+
+def block_reference() -> Kind:
+    """A block's height (int) or hash (32 bytes)."""
+    height, block_hash = integer(0, 2**63 - 1), hex_bytes(32, exactly=True)
+
+    def read(raw: Any) -> int | bytes:
+        wants_hash = isinstance(raw, str) and len(raw) >= 64
+        try:
+            value: int | bytes = (block_hash if wants_hash else height).read(raw)
+        except ValueError:
+            raise ValueError(
+                f"must be a height or a block hash (64 hex digits), not {shown(raw)}"
+            ) from None
+        return value
+
+    return Kind(read, {"anyOf": [*height.schema["oneOf"], block_hash.schema]})
+
+
+def address() -> Kind:
+    """An account; 32 bytes. Errors: Rejected BAD_ADDRESS."""
+
+    def read(raw: Any) -> bytes:
+        if not isinstance(raw, str) or not raw.isascii() or len(raw) > 128:
+            raise ValueError(f"must be an address such as gtx1..., not {shown(raw)}")
+        return parse_address(raw)
+
+    return Kind(read, _ADDRESS)
+
+
+def amount() -> Kind:
+    """A decimal number as text or JSON number; kept exact."""
+
+    def read(raw: Any) -> Decimal:
+        if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?", raw):
+            raw = Decimal(raw)
+        if type(raw) not in (int, Decimal):
+            raise ValueError(f"must be a number, not {shown(raw)}")
+        number = Decimal(raw)
+        if number < 0 or number.adjusted() > 18 or len(number.as_tuple().digits) > 40:
+            raise ValueError(f"must be a number from 0 to 10**18, not {shown(raw)}")
+        return number
+
+    number = {"type": "number", "minimum": 0}
+    words = {"type": "string", "pattern": r"^[0-9]{1,20}(\.[0-9]{1,20})?$"}
+    return Kind(read, {"oneOf": [number, words]})
+
+
+def list_of(kind: Kind, max_items: int) -> Kind:
+    """1..max_items values of one kind."""
+
+    def read(raw: Any) -> list[Any]:
+        if not isinstance(raw, list) or not 1 <= len(raw) <= max_items:
+            got = f"{len(raw)} items" if isinstance(raw, list) else shown(raw)
+            raise ValueError(f"must be a list of 1..{max_items} items, not {got}")
+        return [kind.read(one) for one in raw]
+
+    limits = {"minItems": 1, "maxItems": max_items}
+    return Kind(read, {"type": "array", "items": kind.schema, **limits})
+
+
+def place() -> Kind:
+    """A substation `BKK-01-SUB001`, zone `BKK-01` or region `BKK`."""
+    return text(16, _PLACE.pattern, "BKK, BKK-01 or BKK-01-SUB001")
+
+
+def cursor() -> Kind:
+    """An opaque place in a list, as `next_cursor` gave it."""
+
+    def read(raw: Any) -> bytes:
+        try:
+            if not isinstance(raw, str) or len(raw) > 128:
+                raise ValueError
+            return base64.b64decode(raw, altchars=b"-_", validate=True)
+        except (ValueError, binascii.Error):
+            raise ValueError("must be a next_cursor of this list, unchanged") from None
+
+    return Kind(read, {"type": "string", "maxLength": 128})
+
+
+def format_cursor(place_bytes: bytes | None) -> str | None:
+    """The text of a place in a list."""
+    return None if place_bytes is None else base64.urlsafe_b64encode(place_bytes).decode()
+
+
+def shown(raw: Any) -> str:
+    """A bad value in a message: short, and printable whatever it was."""
+    if isinstance(raw, int) and abs(raw) >= 10**24:
+        return "a number of more than 24 digits"
+    if isinstance(raw, list | dict):
+        return "a list" if isinstance(raw, list) else "an object"
+    words = ascii(raw) if isinstance(raw, str) else str(raw)
+    return words if len(words) <= 60 else words[:57] + "..."

@@ -1,0 +1,209 @@
+"""OpenRPC and OpenAPI documents, and the table of errors, all made from the code.
+
+`protocols/rpc/openrpc.json`, `protocols/rest/openapi.json` and `protocols/errors.md` are what
+`python -m gridtokenx.api.schema` writes; a test holds them against it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gridtokenx import __version__
+from gridtokenx.api.errors import TransportCode
+from gridtokenx.api.sentences import ERROR_SENTENCES, TRANSPORT_SENTENCES
+from gridtokenx.api.table import Method, Param, Route
+from gridtokenx.primitives.errors import RETRYABLE, ErrorCode
+
+TITLE = "GridTokenX node API"
+LICENCE = {"name": "MIT", "url": "https://opensource.org/license/mit"}
+_GROUPS = {
+    1: "Chain",
+    2: "Transactions and encoding",
+    3: "Orders and trades",
+    4: "Grid, meters, participants",
+    5: "Accounts",
+    6: "Governance",
+    7: "Network",
+    8: "Region chains",
+}
+_RPC_ERROR = {
+    "type": "object",
+    "required": ["code", "message", "data"],
+    "properties": {
+        "code": {"type": "integer"},
+        "message": {"type": "string"},
+        "data": {
+            "type": "object",
+            "required": ["reason", "hint", "retryable", "details", "docs"],
+            "properties": {
+                "reason": {"type": "string"},
+                "hint": {"type": "string"},
+                "retryable": {"type": "boolean"},
+                "details": {"type": "object"},
+                "docs": {"type": "string"},
+            },
+        },
+    },
+}
+_REST_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "reason", "message", "hint", "retryable", "details"],
+            "properties": {
+                "code": {"type": "integer"},
+                "reason": {"type": "string"},
+                "message": {"type": "string"},
+                "hint": {"type": "string"},
+                "retryable": {"type": "boolean"},
+                "details": {"type": "object"},
+            },
+        }
+    },
+}
+
+
+def build_openrpc(methods: Iterable[Method]) -> dict[str, Any]:
+    """The OpenRPC 1.3 document of the methods."""
+    return {
+        "openrpc": "1.3.2",
+        "info": {"title": TITLE, "version": __version__, "license": LICENCE},
+        "methods": [_rpc_method(method) for method in methods],
+        "components": {"schemas": {"Error": _RPC_ERROR}},
+    }
+
+
+def _rpc_method(method: Method) -> dict[str, Any]:
+    return {
+        "name": method.name,
+        "summary": method.doc,
+        "paramStructure": "either",
+        "params": [
+            {
+                "name": param.name,
+                "description": param.doc,
+                "required": param.required,
+                "schema": param.kind.schema,
+            }
+            for param in method.params
+        ],
+        "result": {"name": "result", "schema": method.result},
+    }
+
+
+def build_openapi(methods: Iterable[Method]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the routes."""
+    paths: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        for route in method.routes:
+            item = paths.setdefault(f"/api/v1{route.path}", {})
+            item[route.verb.lower()] = _operation(method, route)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": TITLE, "version": __version__, "license": LICENCE},
+        "servers": [{"url": "http://localhost:8080"}],
+        "paths": paths,
+        "components": {"schemas": {"Error": _REST_ERROR}},
+    }
+
+
+def _operation(method: Method, route: Route) -> dict[str, Any]:
+    suffix = "" if route is method.routes[0] else f"_{method.routes.index(route) + 1}"
+    in_path = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
+    shown_as = {renamed: own for own, renamed in route.renames.items()}
+    placed = [(shown_as.get(param.name, param.name), param) for param in method.params]
+    operation: dict[str, Any] = {
+        "operationId": method.name.replace(".", "_") + suffix,
+        "summary": method.doc,
+        "responses": {
+            str(route.status): _json("The answer", method.result),
+            "default": _json("A failure", {"$ref": "#/components/schemas/Error"}),
+        },
+    }
+    if route.verb == "POST":
+        operation["requestBody"] = _body(placed)
+        return operation
+    parameters = [_parameter(name, param, name in in_path) for name, param in placed]
+    if parameters:
+        operation["parameters"] = parameters
+    return operation
+
+
+def _parameter(name: str, param: Param, in_path: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "path" if in_path else "query",
+        "required": in_path or param.required,
+        "description": param.doc,
+        "schema": param.kind.schema,
+    }
+
+
+def _body(placed: list[tuple[str, Param]]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {
+            name: {**param.kind.schema, "description": param.doc} for name, param in placed
+        },
+        "required": [name for name, param in placed if param.required],
+    }
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _json(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+
+def build_errors_page() -> str:
+    """`protocols/errors.md`: every code with its reason and one sentence."""
+    lines = [
+        "# Errors",
+        "",
+        "Generated by `python -m gridtokenx.api.schema`; do not edit. A refusal has a stable number"
+        ",",
+        "a stable `reason`, a sentence with the values, and a hint. *Retry* says whether the same",
+        "request can succeed later.",
+    ]
+    group = 0
+    for code in sorted(ErrorCode):
+        if code // 1000 != group:
+            group = code // 1000
+            lines += ["", f"## {_GROUPS[group]}", "", "| code | reason | retry | meaning |"]
+            lines.append("|---|---|---|---|")
+        retry = "yes" if code in RETRYABLE else "no"
+        anchor = f'<a id="{int(code)}"></a>{int(code)}'
+        lines.append(f"| {anchor} | {code.reason} | {retry} | {ERROR_SENTENCES[code]} |")
+    lines += ["", "## Transport (JSON-RPC)", "", "| code | reason | meaning |", "|---|---|---|"]
+    for transport in sorted(TransportCode, reverse=True):
+        anchor = f'<a id="transport-{-transport}"></a>{int(transport)}'
+        sentence = TRANSPORT_SENTENCES[transport]
+        lines.append(f"| {anchor} | {transport.name.lower()} | {sentence} |")
+    return "\n".join(lines) + "\n"
+
+
+def build_files() -> dict[str, str]:
+    """Path below `protocols/` -> the text it must have."""
+    from gridtokenx.api.methods import METHODS  # The table itself needs this module.
+
+    return {
+        "rpc/openrpc.json": json.dumps(build_openrpc(METHODS), indent=2) + "\n",
+        "rest/openapi.json": json.dumps(build_openapi(METHODS), indent=2) + "\n",
+        "errors.md": build_errors_page(),
+    }
+
+
+def write_files(protocols: Path) -> None:
+    """Write the generated pages below a `protocols` folder."""
+    for name, text in build_files().items():
+        path = protocols / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_files(Path(__file__).parents[2] / "protocols")

@@ -1,0 +1,227 @@
+"""Metrics and logs of a node.
+
+The seed's four metric names are exact. `consensus_rounds` is a gauge because prometheus_client
+appends `_total` to every counter's name. Chain values are read when Prometheus asks, from the same
+frozen views as the API's, so no two places can disagree. Source: surface A.8.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gridtokenx.node.history import load_totals
+from gridtokenx.node.settings import LoggingSettings
+from gridtokenx.node.view import ChainStatus, NodeHandle
+
+SYNC_STATES = ("waiting_peers", "blocks", "live", "stalled")
+MIB = 1024 * 1024
+_NOISY_LIBRARIES = ("libp2p", "asyncio", "aiohttp", "multiaddr")
+
+
+class NodeCollector(Collector):
+    """Chain, market and network values of a node at the moment of a scrape."""
+
+    def __init__(self, handle: NodeHandle) -> None:
+        self._handle = handle
+
+    def describe(self) -> list[Metric]:
+        """Nothing: registering must not need a chain to be open."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        handle = self._handle
+        peers = GaugeMetricFamily("gridtokenx_network_peers", "Connected peers")
+        peers.add_metric([], len(handle.peers()))
+        yield peers
+        build = GaugeMetricFamily(
+            "gridtokenx_build_info", "Always 1", labels=["version", "python", "role"]
+        )
+        build.add_metric([handle.version, platform.python_version(), handle.role], 1)
+        yield build
+        chains = list(handle.chains().values())
+        yield from _chain_gauges(chains)
+        yield from _chain_counters(chains)
+        yield _sync_states(chains)
+
+
+def _chain_gauges(chains: list[ChainStatus]) -> Iterator[Metric]:
+    now_ms = time.time_ns() // 1_000_000
+    rows = {
+        "gridtokenx_blockchain_height": ("Current blockchain height", _height),
+        "gridtokenx_finalized_height": ("Height of the newest final block", _height),
+        "gridtokenx_consensus_rounds": (
+            "Consensus rounds completed: heights decided and views that timed out",
+            lambda status: status.head.height + status.timeouts,
+        ),
+        "gridtokenx_consensus_view": (
+            "View of the height in progress",
+            lambda status: status.consensus_view,
+        ),
+        "gridtokenx_mempool_transactions": (
+            "Transactions that wait for a block",
+            lambda status: status.mempool_transactions,
+        ),
+        "gridtokenx_sync_target_height": (
+            "Highest height heard of",
+            lambda status: status.sync_target,
+        ),
+        "gridtokenx_block_age_seconds": (
+            "Age of the newest block by this node's clock",
+            lambda status: max(0, now_ms - status.head.time_ms) / 1000,
+        ),
+        "gridtokenx_finality_seconds": (
+            "Median of recent times from a block's time to its decision",
+            _median_finality_s,
+        ),
+    }
+    for name, (text, read) in rows.items():
+        family = GaugeMetricFamily(name, text, labels=["chain"])
+        for status in chains:
+            family.add_metric([status.spec.name], read(status))
+        yield family
+
+
+def _height(status: ChainStatus) -> int:
+    return status.head.height
+
+
+def _median_finality_s(status: ChainStatus) -> float:
+    times = sorted(status.finality_ms)
+    return times[len(times) // 2] / 1000 if times else 0.0
+
+
+def _chain_counters(chains: list[ChainStatus]) -> Iterator[Metric]:
+    rows = {
+        "gridtokenx_energy_trades": ("Total energy trades", "trades"),
+        "gridtokenx_energy_traded_wh": ("Energy matched, Wh", "traded_wh"),
+        "gridtokenx_energy_delivered_wh": ("Traded energy delivered, Wh", "delivered_wh"),
+        "gridtokenx_energy_shortfall_wh": ("Traded energy not delivered, Wh", "shortfall_wh"),
+        "gridtokenx_energy_minted_wh": ("Energy minted by meter readings, Wh", "minted_wh"),
+        "gridtokenx_energy_orders": ("Orders placed", "orders"),
+        "gridtokenx_transactions": ("Transactions included", "transactions"),
+    }
+    totals = [(status.spec.name, load_totals(status.view)) for status in chains]
+    for name, (text, attribute) in rows.items():
+        family = CounterMetricFamily(name, text, labels=["chain"])
+        for chain, sums in totals:
+            family.add_metric([chain], getattr(sums, attribute))
+        yield family
+
+
+def _sync_states(chains: list[ChainStatus]) -> Metric:
+    family = GaugeMetricFamily(
+        "gridtokenx_sync_state", "1 for the state a chain is in", labels=["chain", "state"]
+    )
+    for status in chains:
+        for state in SYNC_STATES:
+            family.add_metric([status.spec.name, state], int(state == status.sync_state))
+    return family
+
+
+class CallMetrics:
+    """Counts and times API calls. `method` is a name of the handler table, never free text."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._calls = Counter(
+            "gridtokenx_rpc_requests_total",
+            "API calls by method and result (0: answered, else the error code)",
+            ["method", "code"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "gridtokenx_rpc_seconds", "Time of API calls", ["method"], registry=registry
+        )
+
+    def observe(self, method: str, code: int, seconds: float) -> None:
+        """One call."""
+        self._calls.labels(method, str(code)).inc()
+        self._seconds.labels(method).observe(seconds)
+
+    def close(self) -> None:
+        """Take the metrics out of the registry."""
+        self._registry.unregister(self._calls)
+        self._registry.unregister(self._seconds)
+
+
+def configure_logging(settings: LoggingSettings, file_path: Path | None = None) -> None:
+    """Send structlog and standard logging (libp2p's) to stderr, and to a rotating file.
+
+    `file_path` None: no file, whatever the settings say. Undone by `close_logging`.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(_level(settings.level)),
+        cache_logger_on_first_use=False,
+    )
+    close_logging()
+    root = logging.getLogger()
+    root.setLevel(_level(settings.level))
+    for library in _NOISY_LIBRARIES:  # What they report at INFO is DEBUG to an operator.
+        logging.getLogger(library).setLevel(max(logging.WARNING, _level(settings.level)))
+    console = logging.StreamHandler(sys.stderr)
+    pretty = settings.format == "pretty"
+    console.setFormatter(_formatter(shared, pretty, colors=pretty and sys.stderr.isatty()))
+    root.addHandler(console)
+    if settings.file_logging.enabled and file_path is not None:
+        file_path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.handlers.RotatingFileHandler(
+            file_path,
+            maxBytes=settings.file_logging.max_mib * MIB,
+            backupCount=settings.file_logging.keep,
+            encoding="utf-8",
+        )
+        file.setFormatter(_formatter(shared, pretty=False, colors=False))
+        root.addHandler(file)
+
+
+def close_logging() -> None:
+    """Remove and close the root logger's handlers."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _formatter(shared: list[Any], pretty: bool, colors: bool) -> logging.Formatter:
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(
+            colors=colors, exception_formatter=structlog.dev.plain_traceback
+        )
+        if pretty
+        else structlog.processors.JSONRenderer()
+    )
+    closing: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if not pretty:
+        closing.append(structlog.processors.format_exc_info)
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[*closing, renderer]
+    )
+
+
+def _level(name: str) -> int:
+    return {
+        "debug": logging.DEBUG,
+        "info": logging.INFO,
+        "warning": logging.WARNING,
+        "error": logging.ERROR,
+    }[name]

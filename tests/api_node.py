@@ -1,0 +1,278 @@
+"""A node without network for API tests: real database, real rules, blocks made on demand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from gridtokenx import __version__
+from gridtokenx.chain.block import decode_block
+from gridtokenx.chain.genesis import BlockClock
+from gridtokenx.chain.state_tree import StateProof
+from gridtokenx.chain.transaction import (
+    Payload,
+    Transaction,
+    check_signature,
+    decode_transaction,
+    sign_transaction,
+)
+from gridtokenx.cluster.network import dev_key, local_genesis, operator_key, validator_name
+from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
+from gridtokenx.grid.model import SubmitReading, signed_bytes
+from gridtokenx.ledger.model import Deposit
+from gridtokenx.node.config import Config
+from gridtokenx.node.database import Database
+from gridtokenx.node.executor import Executor
+from gridtokenx.node.settings import ApiSettings
+from gridtokenx.node.telemetry import NodeCollector
+from gridtokenx.node.view import ChainStatus, Check, Head, Health, PeerStatus
+from gridtokenx.primitives.codec import encode
+from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.primitives.errors import Rejected
+from gridtokenx.primitives.quantities import slot_at
+from gridtokenx.registry.model import (
+    Generation,
+    LicenceClass,
+    ProsumerClass,
+    RegisterMeter,
+    RegisterParticipant,
+    Role,
+)
+from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
+
+START_MS = 1_767_225_600_000  # 2026-01-01 00:00 UTC, a slot boundary
+FAR_MS = START_MS + 10 * 365 * 86_400_000
+LOCATION = "BKK-01-SUB001"
+SELLER, BUYER, STRANGER = dev_key("api seller"), dev_key("api buyer"), dev_key("api stranger")
+SELLER_METER, BUYER_METER = dev_key("api seller meter"), dev_key("api buyer meter")
+OPEN_API = ApiSettings(port=0, rate_per_second=1_000_000)
+
+
+@dataclass
+class MemoryNode:
+    """Implements NodeHandle. `MET` and `NOR` run; a block comes when `make_block` is called."""
+
+    folder: Path
+    local_signer: SigningKey | None = None
+    node_id: str = "test-node"
+    peer_id: str = "12D3KooWTest"
+    role: str = "observer"
+    version: str = __version__
+    config: Config = field(default_factory=Config)
+    stuck: bool = False
+    peer_list: tuple[PeerStatus, ...] = (PeerStatus("12D3KooWPeer", ("/ip4/127.0.0.1/tcp/1",)),)
+    crossings: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.genesis = local_genesis(clock=BlockClock(START_MS, 900_000))
+        self.database = Database(self.folder)
+        self.now_ms = START_MS
+        self.executors = {
+            name: Executor(self.genesis.chain(name), self.database.chain(name), lambda: self.now_ms)
+            for name in ("MET", "NOR")
+        }
+        self.metrics = CollectorRegistry()
+        self.metrics.register(NodeCollector(self))
+        self.lock = threading.Lock()
+        self.statuses: dict[str, ChainStatus] = {}
+        self.unanswered: list[Future[list[Rejected | None]]] = []
+        for name in self.executors:
+            self._refresh(name)
+
+    def close(self) -> None:
+        self.statuses = {}
+        self.database.close()
+
+    # NodeHandle
+
+    def chains(self) -> Mapping[str, ChainStatus]:
+        return self.statuses
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        return self.peer_list
+
+    def health(self) -> Health:
+        return Health({"disk": 0}, (Check("disk", True, "9 GiB", "1 GiB"),))
+
+    def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
+        future: Future[list[Rejected | None]] = Future()
+        self.crossings.append(len(transactions))
+        if self.stuck:
+            self.unanswered.append(future)
+            return future
+        with self.lock:
+            future.set_result([self.admit(chain, raw) for raw in transactions])
+        return future
+
+    def pending_status(self, chain: str, transaction_id: bytes) -> str | Rejected | None:
+        mempool = self.executors[chain].mempool
+        if mempool.get(transaction_id) is not None:
+            return "pending"
+        return mempool.rejection(transaction_id)
+
+    def pending_nonce(self, chain: str, address: bytes) -> int:
+        return self.executors[chain].pending_nonce(address)
+
+    # The test's hands
+
+    def admit(self, chain: str, raw: bytes) -> Rejected | None:
+        try:
+            transaction = decode_transaction(raw)
+            check_signature(transaction)
+        except Rejected as error:
+            return error
+        (verdict,), _ = self.executors[chain].admit([transaction], keep_gaps=False)
+        return verdict
+
+    def sign(self, key: SigningKey, payload: Payload, chain: str = "MET") -> Transaction:
+        """Signed with the next nonce that counts what waits."""
+        nonce = self.pending_nonce(chain, key.public_key)
+        return sign_transaction(key, self.genesis.chain(chain).chain_id, nonce, payload)
+
+    def put(self, key: SigningKey, payload: Payload, chain: str = "MET") -> Transaction:
+        """Signed and waiting; a refusal fails the test."""
+        transaction = self.sign(key, payload, chain)
+        refused = self.admit(chain, transaction.encoded)
+        if refused is not None:
+            raise refused
+        return transaction
+
+    def make_block(self, chain: str = "MET") -> int:
+        """Build, certify with all validators, commit; the new height."""
+        executor = self.executors[chain]
+        height = executor.parent.height + 1
+        last_commit = executor.store.certificate(height - 1) or b""
+        block_hash = executor.build(0, 0, last_commit).header.hash
+        keys = [dev_key(validator_name(index)[1]) for index in range(4)]
+        index_of = executor.spec.validators.index_of
+        vote = vote_bytes(Phase.COMMIT, executor.spec.chain_id, height, 0, block_hash)
+        signatures = sorted(
+            (IndexedSignature(index_of(key.public_key), key.sign(vote)) for key in keys),
+            key=lambda one: one.index,
+        )
+        certificate = QuorumCertificate(Phase.COMMIT, height, 0, block_hash, tuple(signatures))
+        executor.commit(block_hash, certificate)
+        self._refresh(chain)
+        return height
+
+    def current_slot(self, chain: str = "MET") -> int:
+        """The market slot of the next block."""
+        executor = self.executors[chain]
+        height = executor.parent.height + 1
+        return slot_at(executor.spec.market_time_ms(height, 0))
+
+    def populate(self) -> None:
+        """Two participants with meters and money, in block 1."""
+        for owner, meter, source in (
+            (SELLER, SELLER_METER, Generation.SOLAR),
+            (BUYER, BUYER_METER, Generation.NONE),
+        ):
+            self.put(operator_key("mea"), participant(owner))
+            self.put(operator_key("mea"), registration(owner, meter, source))
+            self.put(operator_key("payment"), Deposit(owner.public_key, 5_000_000_000))
+        self.make_block()
+
+    def trade(self) -> tuple[Transaction, Transaction]:
+        """A sale and a purchase that meet in the block after the one that holds them."""
+        first = self.current_slot() + 2
+        sell = self.put(SELLER, order(Side.SELL, 2000, 4000, SELLER_METER, Source.SOLAR, first))
+        buy = self.put(BUYER, order(Side.BUY, 2000, 6000, BUYER_METER, Source.ANY, first))
+        self.make_block()
+        self.make_block()
+        return sell, buy
+
+    def read_meters(self, slot: int, export_wh: int, import_wh: int) -> None:
+        """Readings of both meters at the end of a slot, included in the next block."""
+        chain_id = self.genesis.chain("MET").chain_id
+        for owner, meter, out_wh, in_wh in (
+            (SELLER, SELLER_METER, export_wh, 0),
+            (BUYER, BUYER_METER, 0, import_wh),
+        ):
+            unsigned = SubmitReading(meter.public_key, slot, in_wh, out_wh, 1, bytes(64))
+            signature = meter.sign(signed_bytes(chain_id, unsigned))
+            self.put(owner, replace(unsigned, signature=signature))
+
+    def _refresh(self, name: str) -> None:
+        executor = self.executors[name]
+        parent, view = executor.parent, executor.store.view()
+        raw = view.block(parent.height)
+        market_ms = executor.spec.market_time_ms(parent.height, parent.time_ms)
+        proposer = decode_block(raw).header.proposer_index if raw else 0
+        head = Head(
+            parent.height, parent.hash, parent.time_ms, market_ms, parent.state_root, proposer
+        )
+        status = ChainStatus(
+            spec=executor.spec,
+            head=head,
+            view=view,
+            validators=executor.spec.validators,
+            prove=lambda key: _prove(executor, key),
+            mempool_transactions=len(executor.mempool),
+            sync_state="live",
+            sync_target=parent.height,
+            finality_ms=tuple(executor.finality_ms),
+        )
+        self.statuses = {**self.statuses, name: status}
+
+
+def _prove(executor: Executor, key: bytes) -> tuple[bytes | None, StateProof]:
+    _, value, proof = executor.prove(key)
+    return value, proof
+
+
+def participant(owner: SigningKey) -> RegisterParticipant:
+    return RegisterParticipant(
+        account=owner.public_key,
+        role=Role.PROSUMER,
+        kyc_ref=bytes(32),
+        licence_class=LicenceClass.EXEMPT_LT_1000KVA,
+        licence_expiry_ms=FAR_MS,
+        vat_registered=False,
+        territory="BKK",
+        consent_version=1,
+        daily_cap_wh=10**9,
+    )
+
+
+def registration(owner: SigningKey, meter: SigningKey, source: Generation) -> RegisterMeter:
+    return RegisterMeter(
+        meter_id=meter.public_key,
+        owner=owner.public_key,
+        location=LOCATION,
+        nameplate_import_w=40_000,
+        nameplate_export_w=0 if source is Generation.NONE else 40_000,
+        source=source,
+        prosumer_class=ProsumerClass.RESIDENTIAL,
+    )
+
+
+def order(
+    side: Side, energy_wh: int, limit_mthb: int, meter: SigningKey, source: Source, slot: int
+) -> PlaceOrder:
+    return PlaceOrder(
+        side=side,
+        energy_wh=energy_wh,
+        limit_mthb=limit_mthb,
+        location=LOCATION,
+        meter_id=meter.public_key,
+        source=source,
+        require=False,
+        first_slot=slot,
+        last_slot=slot,
+        max_wh_per_slot=energy_wh,
+        time_in_force=TimeInForce.GOOD_TILL_CANCELLED,
+        expires_ms=(slot + 1) * 900_000,
+    )
+
+
+def account_value(node: MemoryNode, key: SigningKey) -> bytes:
+    """The encoded account in the state, for comparison with proofs."""
+    from gridtokenx.ledger.model import ACCOUNTS
+
+    account = ACCOUNTS.get(node.executors["MET"].store, key.public_key)
+    return encode(account)
