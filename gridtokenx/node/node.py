@@ -24,12 +24,12 @@ from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.consensus.events import SafetyRecord
-from gridtokenx.node.clock import Clock
 from gridtokenx.node.candidates import decode_body_request
+from gridtokenx.node.clock import Clock
 from gridtokenx.node.config import Config
 from gridtokenx.node.database import Database
 from gridtokenx.node.discovery import Discovery
-from gridtokenx.node.driver import Driver, Wiring, self._now_ms
+from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.network import (
@@ -191,9 +191,7 @@ class Node:
 
     async def _add_chain(self, name: str, database: Database, gossip: Gossip) -> None:
         spec = self.genesis.chain(name)
-        executor = await trio.to_thread.run_sync(
-            Executor, spec, database.chain(name), self._now_ms
-        )
+        executor = await trio.to_thread.run_sync(Executor, spec, database.chain(name), self._now_ms)
         member = self._keys.validator
         if member is not None and spec.validators.index_of(member.public_key) is None:
             log.warning(
