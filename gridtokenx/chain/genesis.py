@@ -7,6 +7,7 @@ organisations, parameters, clock), and everything signed contains it. Source: co
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -24,6 +25,7 @@ from gridtokenx.registry.model import Organisation, Territory
 from gridtokenx.trading.model import PARAMETERS, MarketParameters
 
 MAX_GENESIS_BYTES = 1024 * 1024
+_CHAIN_NAME = re.compile(r"[A-Z0-9]{2,8}")  # Part of topics and of database keys.
 Name = Annotated[str, Limit(1, 32)]
 Milliseconds = Annotated[int, Limit(100, 86_400_000)]
 
@@ -216,6 +218,10 @@ def _check(genesis: Genesis) -> None:
     _check_distinct("operator", [entry.operator.hex() for entry in genesis.organisations])
     _check_distinct("allocation", [entry.account.hex() for entry in genesis.allocations])
     _check_distinct("chain", [region.name for region in genesis.chains])
+    for region in genesis.chains:
+        if _CHAIN_NAME.fullmatch(region.name) is None:
+            detail = f"a chain is named by 2 to 8 of A-Z and 0-9, not {region.name!r}"
+            raise Rejected(ErrorCode.MALFORMED, detail)
     prefixes = [entry.prefix for region in genesis.chains for entry in region.territories]
     _check_distinct("region prefix", prefixes)
     for region in genesis.chains:

@@ -37,7 +37,8 @@ class Mempool:
     def __init__(self, state: Reader, apply: Apply, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.rejected: dict[bytes, Rejected] = {}
-        self.next_nonces: dict[bytes, int] = {}
+        self.next_nonces: dict[bytes, int] = {}  # Read by other threads: swapped whole on reset.
+        self._nonces = self.next_nonces
         self._apply = apply
         self._pending = Overlay(state)
         self._waiting: dict[bytes, Transaction] = {}
@@ -90,7 +91,7 @@ class Mempool:
         """Move to a new head: drop what was included, re-apply the rest, return what fell out."""
         left = [tx for key, tx in self._waiting.items() if key not in included]
         self._pending = Overlay(state)
-        self._waiting, self._bytes, self.next_nonces = {}, 0, {}
+        self._waiting, self._bytes, self._nonces = {}, 0, {}
         dropped = []
         for transaction in left:
             try:
@@ -101,6 +102,7 @@ class Mempool:
         for sender in list(self._gaps):
             self._release(sender)
         self._forget_stale_gaps()
+        self.next_nonces = self._nonces
         return dropped
 
     def holds(self, transaction_id: bytes) -> bool:
@@ -131,7 +133,7 @@ class Mempool:
         attempt.merge()
         self._waiting[transaction.id] = transaction
         self._bytes += len(transaction.encoded)
-        self.next_nonces[transaction.sender] = transaction.nonce + 1
+        self._nonces[transaction.sender] = transaction.nonce + 1
         self.rejected.pop(transaction.id, None)
 
     def _hold(self, transaction: Transaction) -> None:

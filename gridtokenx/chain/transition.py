@@ -149,6 +149,10 @@ def execute_block(
     Errors: INVALID_BLOCK naming the first field that differs, or the transaction's own error.
     """
     header = block.header
+    # The body may have been put together from single transactions, so nobody has measured it yet.
+    if len(block.encoded) > MAX_BLOCK_BYTES:
+        detail = f"the block has {len(block.encoded)} bytes, at most {MAX_BLOCK_BYTES} allowed"
+        raise Rejected(ErrorCode.INVALID_BLOCK, detail)
     if header.proposer_index >= len(spec.validators.members):
         raise Rejected(ErrorCode.INVALID_BLOCK, f"there is no validator {header.proposer_index}")
     if header.time_ms < spec.opens_ms(parent.time_ms):

@@ -53,11 +53,16 @@ class Candidates:
         self._peers = peers
         self._compact: OrderedDict[bytes, CompactBlock] = OrderedDict()
         self._arrivals: OrderedDict[bytes, trio.Event] = OrderedDict()
-        self._proposed: OrderedDict[bytes, trio.Event] = OrderedDict()
+        self._proposed: OrderedDict[bytes, None] = OrderedDict()
+        self._news = trio.Event()
 
     def note_proposal(self, block_hash: bytes) -> None:
         """A leader signed a proposal for this hash: its compact block is wanted."""
-        _event(self._proposed, block_hash).set()
+        self._proposed[block_hash] = None
+        if len(self._proposed) > MAX_PROPOSALS:
+            self._proposed.popitem(last=False)
+        self._news.set()
+        self._news = trio.Event()
 
     def add_compact(self, block: CompactBlock) -> None:
         """Keep a compact block that `is_consistent`."""
@@ -69,15 +74,17 @@ class Candidates:
     async def accept_gossip(self, block: CompactBlock) -> bool:
         """Keep a gossiped compact block once a signed proposal names it; whether one did.
 
-        Waiting for the proposal bounds what strangers can make us hold and forward.
+        Waiting for the proposal bounds what strangers can make us hash, hold and forward; the
+        blocks of strangers take nothing from the leader's.
         """
-        if not is_consistent(block):
-            return False
+        block_hash = block.header.hash
         with trio.move_on_after(PROPOSAL_WAIT_S):
-            await _event(self._proposed, block.header.hash).wait()
-            self.add_compact(block)
-            return True
-        return False
+            while block_hash not in self._proposed:
+                await self._news.wait()
+        if block_hash not in self._proposed or not is_consistent(block):
+            return False
+        self.add_compact(block)
+        return True
 
     async def find(self, block_hash: bytes) -> tuple[Block, list[Transaction]] | None:
         """The block and its verified transactions, or None where nobody has them now."""

@@ -12,7 +12,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gridtokenx.chain.block import Block, CompactBlock, Receipt, compact, decode_block
+from gridtokenx.chain.block import (
+    Block,
+    CompactBlock,
+    Receipt,
+    commit_hash,
+    compact,
+    decode_block,
+    transactions_root,
+)
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.mempool import Mempool
 from gridtokenx.chain.state_tree import StateProof, StateTree
@@ -244,6 +252,7 @@ class Executor:
             detail = f"block {block.header.height} does not extend ours at {self.parent.height}"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
         self.check_certificate(block, certificate)
+        self._check_body(block, transactions)
         try:
             self.check(block, transactions)
         except Rejected as error:
@@ -275,6 +284,21 @@ class Executor:
 
     def _compact(self, execution: Execution) -> CompactBlock:
         return compact(execution.block, [transaction.id for transaction in execution.transactions])
+
+    def _check_body(self, block: Block, transactions: Sequence[Transaction]) -> None:
+        """Whether a peer sent the body that the decided header names. Errors: INVALID_BLOCK.
+
+        Else anybody could pair a good header with another body and make us think we are damaged.
+        """
+        header = block.header
+        genuine = (
+            transactions_root([transaction.id for transaction in transactions])
+            == header.transactions_root
+            and commit_hash(block.last_commit) == header.last_commit_hash
+        )
+        if not genuine:
+            detail = f"the body is not the one that decided block {header.height} names"
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
 
     def _check_last_commit(self, block: Block) -> None:
         """The block's copy of its parent's certificate. Errors: INVALID_BLOCK, -_CERTIFICATE."""

@@ -64,7 +64,7 @@ def test_what_would_be_rounded_or_is_no_amount_is_refused(text: str) -> None:
 
 
 def test_a_price_error_has_its_own_code() -> None:
-    with pytest.raises(Rejected, match="PRICE_OUT_OF_BAND.*at most 3 decimals, got 1.2345"):
+    with pytest.raises(Rejected, match=r"PRICE_OUT_OF_BAND.*at most 3 decimals, got 1\.2345"):
         parse_price("1.2345")
 
 

@@ -82,7 +82,7 @@ def test_only_an_overlay_on_an_overlay_merges() -> None:
 
 def test_damaged_storage_is_a_fault_of_ours_and_no_verdict_on_a_transaction() -> None:
     reader = MemoryReader({b"la" + ALICE: b"\xff"})
-    with pytest.raises(ValueError, match="stored Account.*damaged"):
+    with pytest.raises(ValueError, match=r"stored Account.*damaged"):
         ACCOUNTS.get(reader, ALICE)
 
 

@@ -1,0 +1,163 @@
+"""Genesis files: what nodes share, what they refuse, what identifies a chain."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gridtokenx.chain.genesis import BlockClock, dump_genesis, load_genesis
+from gridtokenx.cluster.network import local_genesis
+from gridtokenx.ledger import rules as ledger
+from gridtokenx.primitives.errors import Rejected
+from gridtokenx.primitives.state import MemoryReader, Overlay
+from gridtokenx.registry import rules as registry
+
+GENESIS = local_genesis()
+FILE = Path(__file__).parents[3] / "bootstrap" / "local" / "genesis.json"
+
+
+def document() -> dict:
+    return json.loads(dump_genesis(GENESIS))
+
+
+def refused(edited: dict, match: str) -> None:
+    with pytest.raises(Rejected, match=match):
+        load_genesis(json.dumps(edited))
+
+
+def test_a_file_is_read_back() -> None:
+    assert load_genesis(dump_genesis(GENESIS)) == GENESIS
+    assert load_genesis(dump_genesis(GENESIS)).hash == GENESIS.hash
+
+
+def test_the_committed_file_is_current() -> None:
+    assert FILE.read_text() == dump_genesis(GENESIS)
+
+
+def test_unknown_and_missing_keys_are_refused() -> None:
+    refused(document() | {"surprise": 1}, "genesis does not know 'surprise'")
+    lacking = document()
+    del lacking["chains"]
+    refused(lacking, "genesis lacks 'chains'")
+    nested = document()
+    nested["chains"][1]["validators"][0]["colour"] = "red"
+    refused(nested, r"genesis.chains\[1\].validators\[0\] does not know 'colour'")
+
+
+def test_what_must_be_one_may_not_be_two() -> None:
+    for key, match in (
+        ("organisations", "organisation egat appears twice"),
+        ("allocations", "allocation [0-9a-f]{64} appears twice"),
+        ("chains", "chain MET appears twice"),
+    ):
+        twice = document()
+        twice[key].append(twice[key][0])
+        refused(twice, match)
+    twice = document()
+    twice["chains"][0]["validators"].append(twice["chains"][0]["validators"][0])
+    refused(twice, "validator key [0-9a-f]{64} appears twice")
+    twice = document()
+    twice["chains"][1]["territories"].append(twice["chains"][0]["territories"][0])
+    refused(twice, "region prefix BKK appears twice")
+    twice = document()
+    twice["organisations"][1]["operator"] = twice["organisations"][0]["operator"]
+    refused(twice, "operator [0-9a-f]{64} appears twice")
+
+
+def test_names_must_lead_somewhere() -> None:
+    for entry, field in (("validators", "organisation"), ("territories", "distributor")):
+        edited = document()
+        edited["chains"][0][entry][0][field] = "nobody"
+        refused(edited, "MALFORMED: chain MET names organisation 'nobody', which is not defined")
+
+
+@pytest.mark.parametrize("name", ["A/", "met", "M T", "\u0e01\u0e02", "A\n"])
+def test_a_chains_name_can_be_part_of_topics_and_keys(name: str) -> None:
+    edited = document()
+    edited["chains"][0]["name"] = name
+    refused(edited, "MALFORMED: a chain is named by 2 to 8 of A-Z and 0-9")
+
+
+def test_limits_are_checked() -> None:
+    for key, value in (
+        ("block_time_ms", 99),
+        ("network_id", -1),
+        ("chains", []),
+        ("network_name", ""),
+    ):
+        refused(document() | {key: value}, f"OUT_OF_RANGE.*{key}")
+    with pytest.raises(Rejected, match="TOO_LARGE"):
+        load_genesis(" " * (1024 * 1024 + 1))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
+def test_what_is_no_genesis_is_refused(text: str) -> None:
+    with pytest.raises(Rejected, match="MALFORMED"):
+        load_genesis(text)
+
+
+def test_a_chains_identity_is_its_rules() -> None:
+    """Another incarnation, clock, validator or parameter is another chain; so is another name."""
+    first = GENESIS.chain("MET")
+    region = first.region
+    others = [
+        GENESIS.chain("NOR").chain_id,
+        replace(GENESIS, network_id=7).chain("MET").chain_id,
+        replace(GENESIS, network_name="other").chain("MET").chain_id,
+        replace(GENESIS, genesis_time_ms=7).chain("MET").chain_id,
+        replace(GENESIS, market_clock=BlockClock(1, 900_000)).chain("MET").chain_id,
+        replace(GENESIS, parameters=replace(GENESIS.parameters, fee_bps=1)).chain("MET").chain_id,
+        local_genesis(authorities=3).chain("MET").chain_id,
+    ]
+    reborn = replace(region, incarnation=2)
+    others.append(replace(GENESIS, chains=(reborn, *GENESIS.chains[1:])).chain("MET").chain_id)
+    assert len({first.chain_id, *others}) == len(others) + 1
+
+
+def test_a_new_chain_leaves_the_others_as_they_are() -> None:
+    alone = replace(GENESIS, chains=GENESIS.chains[:1])
+    assert alone.chain("MET").chain_id == GENESIS.chain("MET").chain_id
+    assert alone.hash != GENESIS.hash
+
+
+def test_chains_are_found_by_name_and_by_location() -> None:
+    assert GENESIS.chain_names == ("MET", "NOR", "NEA")
+    assert GENESIS.chain_of_location("CNX-01-SUB001").name == "NOR"
+    with pytest.raises(Rejected, match="UNKNOWN_SHARD.*MET, NOR, NEA"):
+        GENESIS.chain("XXX")
+    with pytest.raises(Rejected, match="UNKNOWN_ZONE.*BKK"):
+        GENESIS.chain_of_location("HKT-01-SUB001")
+
+
+def test_blocks_open_at_slots_of_their_own_chain() -> None:
+    spec = GENESIS.chain("NOR")
+    origin = GENESIS.genesis_time_ms + spec.region.offset_ms
+    assert spec.opens_ms(origin) == origin + 1000
+    assert spec.opens_ms(origin + 799) == origin + 1000
+    assert spec.opens_ms(origin + 900) == origin + 1100  # a fifth of a slot at least
+    assert spec.opens_ms(GENESIS.genesis_time_ms) > GENESIS.genesis_time_ms
+
+
+def test_market_time_is_wall_clock_time_or_counts_blocks() -> None:
+    assert GENESIS.chain("MET").market_time_ms(5, 777) == 777
+    played = local_genesis(clock=BlockClock(1_000, 900_000)).chain("MET")
+    assert played.market_time_ms(5, 777) == 1_000 + 5 * 900_000
+
+
+def test_a_validators_fees_go_to_its_organisation() -> None:
+    spec = GENESIS.chain("MET")
+    accounts = {entry.name: entry.account for entry in GENESIS.organisations}
+    for index, member in enumerate(spec.validators.members):
+        named = next(one for one in spec.region.validators if one.public_key == member.public_key)
+        assert spec.reward_accounts[index] == accounts[named.organisation]
+
+
+def test_installing_writes_authorities_territories_and_supply() -> None:
+    state = Overlay(MemoryReader())
+    GENESIS.chain("MET").install(state)
+    assert registry.distributor_of(state, "BKK").name == "mea"
+    with pytest.raises(Rejected, match="UNKNOWN_ZONE"):
+        registry.distributor_of(state, "CNX")
+    total = sum(entry.gtx_ugtx for entry in GENESIS.allocations)
+    assert ledger.supply(state).gtx_ugtx == total
