@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,8 +15,6 @@ import typer
 from gridtokenx.cli import output
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
     from gridtokenx.cluster.processes import Cluster
@@ -66,9 +66,11 @@ def up(
         if cleaned := processes.clean_stale(folder):
             output.note(cleaned)
         output.note(f"starting {authorities + observers} nodes in {folder}")
+        started = time.monotonic()
         cluster = processes.create(folder, genesis, observers=observers)
         try:
-            seconds = watch.wait_ready(cluster, timeout)
+            watch.wait_ready(cluster, timeout)
+            seconds = time.monotonic() - started
             with Client(cluster.members[0].api_url, genesis=genesis) as client:
                 dev.fund_dev_account(client)
         except BaseException:
@@ -131,7 +133,7 @@ def status(name: Name = DEFAULT_NAME) -> None:
     with _reported():
         cluster = processes.load(_folder(name))
         document = watch.describe(cluster)
-    output.emit(document, lambda console: console.print(_table(document)))
+    output.emit(document, lambda console: _print(console, _table(document)))
 
 
 @app.command()
@@ -148,10 +150,7 @@ def logs(
         text = cluster.tail(node, lines)
         path = cluster.log_path(node)
     document = {"node": node, "log": str(path), "lines": text.splitlines()}
-    output.emit(
-        document,
-        lambda console: console.print(text, markup=False, highlight=False, soft_wrap=True),
-    )
+    output.emit(document, lambda console: _print(console, text))
 
 
 @app.command()
@@ -178,6 +177,39 @@ def start(
     document = {"node": node, "state": "started", "caught_up_s": round(seconds, 1)}
     text = f"{node} runs and has caught up after {seconds:.1f} s" if wait else f"started {node}"
     output.emit(document, lambda console: console.print(text, highlight=False))
+
+
+@app.command()
+def homes(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write them to.")],
+) -> None:
+    """Write homes for the local network elsewhere, as in containers; homes that exist stay."""
+    from gridtokenx.chain.genesis import load_genesis
+    from gridtokenx.cluster import network
+    from gridtokenx.node.settings import ApiSettings
+
+    genesis = load_genesis(network.bootstrap_files()["genesis.json"])
+    nodes = len(network.AUTHORITIES) + 1
+    members = network.plan(nodes - 1, 1, [ApiSettings().port, network.DEFAULT_P2P_PORT] * nodes)
+    rows = []
+    for member in members:
+        home = out.absolute() / (member.authority or member.role)
+        is_new = not home.exists()
+        if is_new:
+            half_made = home.with_name(f".{home.name}.new")
+            shutil.rmtree(half_made, ignore_errors=True)
+            network.write_home(half_made, member, genesis, members[0])
+            half_made.rename(home)
+        rows.append({"home": str(home), "node": member.name, "written": is_new})
+    document = {"homes": rows, "genesis_hash": genesis.hash.hex()}
+
+    def draw(console: Console) -> None:
+        for row in rows:
+            text = "written" if row["written"] else "exists already"
+            console.print(f"{row['home']}  {text}", highlight=False, soft_wrap=True)
+        console.print("their keys are public: NOT FOR REAL USE")
+
+    output.emit(document, draw)
 
 
 def _milliseconds(text: str) -> int:
@@ -228,12 +260,16 @@ def _reported() -> Iterator[None]:
         )
 
 
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def _draw_up(console: Console, cluster: Cluster, document: dict[str, Any]) -> None:
     from gridtokenx.cluster.network import DEV_ACCOUNT, PASSWORD, dev_key
     from gridtokenx.primitives.types import format_address
 
     def line(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        _print(console, text)
 
     first = document["nodes"][0]
     validators = sum(node["role"] == "authority" for node in document["nodes"])
@@ -243,7 +279,7 @@ def _draw_up(console: Console, cluster: Cluster, document: dict[str, Any]) -> No
         f"genesis {genesis[:4]}…{genesis[-2:]}   "
         f"{validators} validators, f = {(validators - 1) // 3}"
     )
-    console.print(_table(document))
+    line(_table(document))
     address = format_address(dev_key(DEV_ACCOUNT).public_key)
     line("Funded dev account (NOT FOR REAL USE)")
     line(f"  {address}  10,000 THB  meter at BKK-01-SUB001")
@@ -262,24 +298,19 @@ def _draw_up(console: Console, cluster: Cluster, document: dict[str, Any]) -> No
     )
 
 
-def _table(document: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
+def _table(document: dict[str, Any]) -> str:
+    """Aligned columns of plain text: they may be wider than a terminal, and are never cut."""
     chains = sorted({chain for node in document["nodes"] for chain in node["chains"]})
-    for column in ("node", "role", "authority", "api", "p2p", "pid", *chains, "peers", "state"):
-        table.add_column(column, justify="right" if column in (*chains, "p2p", "pid") else "left")
+    rows = [["node", "role", "authority", "api", "p2p", "pid", *chains, "peers", "state"]]
     for node in document["nodes"]:
         heights = [str(node["chains"].get(chain, {}).get("height", "-")) for chain in chains]
-        table.add_row(
-            node["name"],
-            node["role"],
-            node["authority"].upper() or "-",
-            node["api"],
-            str(node["p2p_port"]),
-            str(node["pid"] or "-"),
-            *heights,
-            "-" if node["peers"] is None else str(node["peers"]),
-            node["state"],
+        peers = "-" if node["peers"] is None else str(node["peers"])
+        rows.append(
+            [
+                *(node["name"], node["role"], node["authority"].upper() or "-", node["api"]),
+                *(str(node["p2p_port"]), str(node["pid"] or "-"), *heights, peers, node["state"]),
+            ]
         )
-    return table
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join(lines)

@@ -73,12 +73,10 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         cluster = processes.create(folder, genesis, observers=options.observers, owner=owner)
     keep = True
     try:
-        seconds = wait_ready(cluster)
-        console.print(
-            f"ready in {seconds:.1f} s: each node has finalized a block on each of "
-            f"{', '.join(genesis.chain_names)}",
-            highlight=False,
-        )
+        wait_ready(cluster)
+        chains = ", ".join(genesis.chain_names)
+        told = f"ready in {time.monotonic() - started:.1f} s: blocks of {chains} on every node"
+        console.print(told, highlight=False, soft_wrap=True)
         refusals = _play(cluster, genesis, profile, slots, console)
         summary = summarize(genesis, cluster.members, profile, time.monotonic() - started)
         print_summary(console, summary, refusals)

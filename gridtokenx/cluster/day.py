@@ -27,7 +27,7 @@ from gridtokenx.trading.model import MarketParameters, MatchingMode
 LEAD_SLOTS = 6  # How long before its gate an order is sent.
 READING_DELAY_SLOTS = 2  # A node that is a block behind accepts it too.
 DEADLINE_SLOTS = 16  # The rule is 4 slots of 15 minutes; here 4 slots are 4 seconds.
-SETUP_BLOCKS = 24  # From genesis to the first slot's gate: start, registration, deposits.
+SETUP_BLOCKS = 20  # From genesis to the first slot's gate: start, registration, deposits.
 POLL_S = 0.2
 SETUP_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
@@ -115,13 +115,17 @@ class Day:
 
     def play(self) -> None:
         """Set up, trade every slot, wait until everything is settled. Errors: DayError."""
-        with ThreadPoolExecutor(len(self._players)) as pool:
-            list(pool.map(lambda player: player.set_up(), self._players))
+        pool = ThreadPoolExecutor(len(self._players))
+        try:
+            list(pool.map(RegionPlayer.set_up, self._players))
             self._look()
             while not self._is_over():
-                list(pool.map(_play_tick, zip(self._players, self.regions, strict=True)))
+                list(pool.map(RegionPlayer.play, self._players, self.regions))
                 self._wait_for_block()
             self._wait_settled()
+        finally:
+            # Without waiting: after Ctrl-C the nodes go next, which ends what still asks them.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _is_over(self) -> bool:
         return all(region.next_reading >= self.slots.stop for region in self.regions)
@@ -337,8 +341,3 @@ def _senders(members: Sequence[Member], position: int, genesis: Genesis) -> list
     """Two nodes for each chain, so that the chains together use them all."""
     chosen = {members[(2 * position + step) % len(members)].api_url for step in range(2)}
     return [Client(url, genesis=genesis) for url in sorted(chosen)]
-
-
-def _play_tick(pair: tuple[RegionPlayer, Region]) -> None:
-    player, region = pair
-    player.play(region)

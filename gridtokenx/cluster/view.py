@@ -113,13 +113,15 @@ def print_summary(console: Console, summary: Summary, refusals: dict[str, str]) 
         "height": lambda row: str(row["height"]),
         "state root": lambda row: _roots(row["state_roots"]),
     }
-    for title, text in rows.items():
-        table.add_row(title, *(text(row) for row in regions.values()))
+    for title, figure in rows.items():
+        table.add_row(title, *(figure(row) for row in regions.values()))
     console.print(table)
     for what, why in refusals.items():
-        console.print(f"refused, as it should be: {what}: {why}", highlight=False, markup=False)
+        text = f"refused, as it should be: {what}: {why}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     for failure in summary.failures:
-        console.print(f"DOES NOT HOLD: {failure}", highlight=False, markup=False, style="bold red")
+        text = f"DOES NOT HOLD: {failure}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True, style="bold red")
     passed, seconds = len(summary.checks), summary.document["wall_s"]
     failed = len(summary.failures)
     console.print(

@@ -12,8 +12,8 @@ READY_TIMEOUT_S = 90.0
 POLL_S = 0.2
 
 
-def wait_ready(cluster: Cluster, timeout_s: float = READY_TIMEOUT_S) -> float:
-    """Until every node has finalized a block on each chain; returns the seconds it took.
+def wait_ready(cluster: Cluster, timeout_s: float = READY_TIMEOUT_S) -> None:
+    """Until every node has finalized a block on each chain.
 
     Errors: ClusterError naming the node that ended or lags, with the end of its log.
     """
@@ -31,7 +31,6 @@ def wait_ready(cluster: Cluster, timeout_s: float = READY_TIMEOUT_S) -> float:
                         cluster.tail(member.name),
                     )
                 time.sleep(POLL_S)
-    return time.monotonic() - started
 
 
 def wait_caught_up(cluster: Cluster, name: str, timeout_s: float = READY_TIMEOUT_S) -> float:
