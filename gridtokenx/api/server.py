@@ -30,6 +30,7 @@ from gridtokenx.node.view import NodeHandle
 
 MAX_CONNECTIONS = 1024
 MAX_REQUESTS = 256
+BACKLOG = 256
 BODY_TIMEOUT_S = 10.0
 IDLE_TIMEOUT_S = 30
 SEND_TIMEOUT_MS = 30_000
@@ -82,7 +83,7 @@ async def _bind(settings: ApiSettings) -> socket.socket:
             # Inherited by connections: one whose peer reads nothing does not stay for ever.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)
             listener.bind(address)
-            listener.listen(256)
+            listener.listen(BACKLOG)
         except BaseException:
             listener.close()
             raise
@@ -170,7 +171,7 @@ class _Server:
             return
         site = Site(self._handle, self._settings, self.pulse)
         runner = web.ServerRunner(
-            web.Server(
+            _BoundedServer(
                 _handler(site, self._settings, self._load),
                 access_log=None,
                 keepalive_timeout=IDLE_TIMEOUT_S,
@@ -183,27 +184,14 @@ class _Server:
         )
         try:
             await runner.setup()
-            acceptor = await self._listen(runner)
+            await web.SockSite(runner, self._listener, backlog=BACKLOG).start()
             ticking = asyncio.create_task(self._tick())
             self._tell_trio(self.started)
             await self._stop.wait()
             ticking.cancel()
-            acceptor.close()
         finally:
             await runner.cleanup()
             site.close()
-
-    async def _listen(self, runner: web.ServerRunner) -> asyncio.Server:
-        """Accept connections up to a bound; a socket beyond it is closed at once."""
-        http = runner.server
-        if http is None:
-            raise ApiServerError("the HTTP runner has no server after its set-up")
-
-        def accept() -> asyncio.Protocol:
-            return http() if len(http.connections) < MAX_CONNECTIONS else _Refusal()
-
-        loop = asyncio.get_running_loop()
-        return await loop.create_server(accept, sock=self._listener)
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -213,11 +201,14 @@ class _Server:
             self.pulse.tick("api", loop.time() - due)
 
 
-class _Refusal(asyncio.Protocol):
+class _BoundedServer(web.Server):
     """Closes a connection there is no room for."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Counted here: many connections may be accepted before the first one is made."""
+        super().connection_made(handler, transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.close()
 
 
 def _handler(
