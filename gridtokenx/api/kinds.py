@@ -86,7 +86,9 @@ def hex_bytes(max_bytes: int, exactly: bool = False) -> Kind:
 
     def read(raw: Any) -> bytes:
         match = _HEX.fullmatch(raw) if isinstance(raw, str) and len(raw) <= most else None
-        if match is None or not match[1] or (exactly and len(match[1]) != 2 * max_bytes):
+        digits = len(match[1]) if match is not None else 0
+        low = 2 * max_bytes if exactly else 2
+        if match is None or not low <= digits <= 2 * max_bytes:
             size = f"exactly {max_bytes}" if exactly else f"1..{max_bytes}"
             raise ValueError(f"must be {size} bytes as hex text, not {shown(raw)}")
         return bytes.fromhex(match[1])

@@ -157,16 +157,16 @@ _ORDER_PARAMS = (
     Param("energy_amount", amount(), "kWh, at most 3 decimals", required=True),
     Param("price_per_kwh", amount(), "mTHB/kWh: 5000 is 5 THB", required=True),
     Param(
-        "energy_source",
-        choice(*(source.value for source in Source)),
-        "a seller's plant, a buyer's wish",
-        default="any",
-    ),
-    Param(
         "grid_location",
         text(32, r"[A-Z]{3}-[0-9]{2}-SUB[0-9]{3}", "BKK-01-SUB001"),
         "substation of the trader's meter",
         required=True,
+    ),
+    Param(
+        "energy_source",
+        choice(*(source.value for source in Source)),
+        "a seller's plant, a buyer's wish",
+        default="any",
     ),
     Param(
         "expiration_hours",

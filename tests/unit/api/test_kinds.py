@@ -1,0 +1,135 @@
+"""Parameter kinds: what they take, what they refuse, and that a refusal is always a sentence."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridtokenx.api.errors import ApiError
+from gridtokenx.api.kinds import (
+    amount,
+    block_reference,
+    boolean,
+    choice,
+    cursor,
+    format_cursor,
+    hex_bytes,
+    integer,
+    list_of,
+    place,
+    shown,
+)
+from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
+
+HASH = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "value"),
+    [
+        (integer(0, 9), 7, 7),
+        (integer(0, 9), "7", 7),
+        (boolean(), True, True),
+        (boolean(), "false", False),
+        (choice("buy", "sell"), "buy", "buy"),
+        (hex_bytes(4), "0x00ff", b"\0\xff"),
+        (hex_bytes(2, exactly=True), "00FF", b"\0\xff"),
+        (block_reference(), "12", 12),
+        (block_reference(), HASH, bytes.fromhex(HASH)),
+        (amount(), Decimal("100.0"), Decimal("100.0")),
+        (amount(), "0.1", Decimal("0.1")),
+        (amount(), 3, Decimal(3)),
+        (list_of(integer(0, 9), 2), [1, "2"], [1, 2]),
+        (place(), "BKK-01", "BKK-01"),
+        (cursor(), format_cursor(b"\x01\xff"), b"\x01\xff"),
+    ],
+)
+def test_good_values(kind, raw, value) -> None:
+    assert kind.read(raw) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [
+        (integer(0, 9), 10),
+        (integer(0, 9), True),
+        (integer(0, 9), "1e1"),
+        (integer(0, 9), "\u0663"),
+        (integer(0, 9), Decimal(1)),
+        (integer(0, 9), 10**4000),
+        (boolean(), 1),
+        (boolean(), []),
+        (choice("buy"), ["buy"]),
+        (hex_bytes(4), ""),
+        (hex_bytes(4), "0x"),
+        (hex_bytes(4), "00" * 5),
+        (hex_bytes(2, exactly=True), "00"),
+        (block_reference(), "x"),
+        (block_reference(), HASH + "00"),
+        (amount(), "NaN"),
+        (amount(), "Infinity"),
+        (amount(), True),
+        (amount(), Decimal("1e999999")),
+        (amount(), Decimal("-1")),
+        (list_of(integer(0, 9), 2), []),
+        (list_of(integer(0, 9), 2), [1, 2, 3]),
+        (list_of(integer(0, 9), 2), {"0": 1}),
+        (place(), "bkk"),
+        (place(), "BKK-01-SUB001\n"),
+        (cursor(), "%%%"),
+        (cursor(), "\udcff"),
+    ],
+)
+def test_bad_values(kind, raw) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        kind.read(raw)
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.decimals(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=80)
+    | st.sampled_from(["gtx1" + "q" * 58, HASH, "BKK-01", "sell"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+
+
+@given(
+    method=st.sampled_from(METHODS),
+    values=st.lists(JSON_VALUES, max_size=10),
+    extra=st.dictionaries(st.text(max_size=70), JSON_VALUES, max_size=2),
+    named=st.booleans(),
+)
+def test_any_parameters_are_read_or_refused(method, values, extra, named) -> None:
+    """Whatever JSON comes: typed arguments, or an error that says which parameter."""
+    from gridtokenx.primitives.errors import Rejected
+
+    names = [param.name for param in method.params]
+    raw = {**dict(zip(names, values, strict=False)), **extra} if named else values
+    assert method.price(raw) >= 0
+    try:
+        arguments = method.arguments(raw)
+    except (ApiError, Rejected) as error:
+        told = str(error)
+    else:
+        told = "read"
+        assert set(arguments) == set(names)
+    assert told.isprintable()
+
+
+def test_a_mistyped_name_gets_a_suggestion() -> None:
+    with pytest.raises(ApiError) as error:
+        METHOD_BY_NAME["energy_getOrders"].arguments({"tradr": 1})
+    assert error.value.hint == "did you mean trader?"
+
+
+def test_bad_values_are_shown_short() -> None:
+    assert len(shown("x" * 10_000)) <= 60
+    assert shown(10**5000) == "a number of more than 24 digits"
+    assert shown({"a": 1}) == "an object"

@@ -1,0 +1,44 @@
+"""The token bucket, with a clock in the test's hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from gridtokenx.api import limiter as limiter_module
+from gridtokenx.api.errors import ApiError, TransportCode
+from gridtokenx.api.limiter import Limiter
+from gridtokenx.primitives.errors import ErrorCode
+
+
+def test_tokens_come_back_with_time_up_to_two_seconds_worth() -> None:
+    now = [0.0]
+    limiter = Limiter(10, lambda: now[0])
+    limiter.pay("a", 20)
+    with pytest.raises(ApiError) as error:
+        limiter.pay("a", 15)
+    assert error.value.code is TransportCode.BUSY
+    assert error.value.retry_after_s == 2
+    limiter.pay("b", 20)  # Another client has its own bucket.
+    now[0] = 1.5
+    limiter.pay("a", 15)
+    now[0] = 1000.0
+    limiter.pay("a", 20)
+    with pytest.raises(ApiError):
+        limiter.pay("a", 1)
+
+
+def test_what_can_never_be_paid_is_refused_for_good() -> None:
+    limiter = Limiter(10, lambda: 0.0)
+    with pytest.raises(ApiError) as error:
+        limiter.pay("a", 21)
+    assert error.value.code is ErrorCode.TOO_LARGE
+    assert not error.value.retryable
+    limiter.pay("a", 20)
+
+
+def test_the_table_of_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limiter_module, "MAX_CLIENTS", 100)
+    limiter = Limiter(1, lambda: 0.0)
+    for number in range(1000):
+        limiter.pay(f"client {number}", 1)
+    assert len(limiter._buckets) == 100

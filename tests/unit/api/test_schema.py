@@ -1,0 +1,65 @@
+"""The generated documents are valid, current and complete."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from gridtokenx.api.errors import TransportCode
+from gridtokenx.api.methods import METHODS
+from gridtokenx.api.schema import build_files, build_openapi, build_openrpc
+from gridtokenx.api.sentences import ERROR_SENTENCES, TRANSPORT_SENTENCES
+from gridtokenx.primitives.errors import ErrorCode
+
+PROTOCOLS = Path(__file__).parents[3] / "protocols"
+SEED_ROUTES = (
+    ("get", "/status"),
+    ("get", "/blocks/{height}"),
+    ("get", "/blocks/hash/{hash}"),
+    ("post", "/transactions"),
+    ("get", "/transactions/{id}"),
+    ("post", "/energy/orders"),
+    ("get", "/energy/orders"),
+    ("get", "/energy/stats"),
+    ("get", "/grid/status"),
+    ("get", "/accounts/{address}"),
+    ("get", "/accounts/{address}/balance"),
+)
+
+
+@pytest.mark.parametrize("name", sorted(build_files()))
+def test_committed_files_are_current(name: str) -> None:
+    """After a change of the table or the codes: `python -m gridtokenx.api.schema`."""
+    assert (PROTOCOLS / name).read_text(encoding="utf-8") == build_files()[name]
+
+
+def test_openapi_is_valid_and_has_the_seed_routes() -> None:
+    document = build_openapi(METHODS)
+    validate(document)
+    for verb, path in SEED_ROUTES:
+        assert verb in document["paths"][f"/api/v1{path}"]
+    operations = [one for item in document["paths"].values() for one in item.values()]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(ids) == len(set(ids))
+
+
+def test_openrpc_describes_every_method_with_valid_schemas() -> None:
+    document = json.loads(json.dumps(build_openrpc(METHODS)))
+    assert [one["name"] for one in document["methods"]] == [one.name for one in METHODS]
+    for method in document["methods"]:
+        Draft202012Validator.check_schema(method["result"]["schema"])
+        required = [param["required"] for param in method["params"]]
+        assert required == sorted(required, reverse=True), "optional parameters come last"
+        for param in method["params"]:
+            Draft202012Validator.check_schema(param["schema"])
+
+
+def test_every_code_has_a_sentence() -> None:
+    assert set(ERROR_SENTENCES) == set(ErrorCode)
+    assert set(TRANSPORT_SENTENCES) == set(TransportCode)
+    for sentence in (*ERROR_SENTENCES.values(), *TRANSPORT_SENTENCES.values()):
+        assert sentence.endswith(".")
