@@ -67,7 +67,7 @@ def test_the_hash_covers_every_field() -> None:
 )
 def test_fields_of_later_versions_are_fixed(name: str, value: object) -> None:
     check_fixed_fields(HEADER)
-    with pytest.raises(Rejected, match="INVALID_BLOCK.*not part of this protocol version"):
+    with pytest.raises(Rejected, match=r"INVALID_BLOCK.*not part of this protocol version"):
         check_fixed_fields(replace(HEADER, **{name: value}))
 
 

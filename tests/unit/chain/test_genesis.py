@@ -124,9 +124,9 @@ def test_a_new_chain_leaves_the_others_as_they_are() -> None:
 def test_chains_are_found_by_name_and_by_location() -> None:
     assert GENESIS.chain_names == ("MET", "NOR", "NEA")
     assert GENESIS.chain_of_location("CNX-01-SUB001").name == "NOR"
-    with pytest.raises(Rejected, match="UNKNOWN_SHARD.*MET, NOR, NEA"):
+    with pytest.raises(Rejected, match=r"UNKNOWN_SHARD.*MET, NOR, NEA"):
         GENESIS.chain("XXX")
-    with pytest.raises(Rejected, match="UNKNOWN_ZONE.*BKK"):
+    with pytest.raises(Rejected, match=r"UNKNOWN_ZONE.*BKK"):
         GENESIS.chain_of_location("HKT-01-SUB001")
 
 
