@@ -50,9 +50,8 @@ class _Snapshot:
         return value
 
     def items(self, *, from_key: bytes, read_opt: ReadOptions) -> Iterator[tuple[bytes, bytes]]:
-        rows: Iterator[tuple[bytes, bytes]] = self._snapshot.items(
-            from_key=from_key, read_opt=read_opt
-        )
+        del read_opt  # It would replace the options that hold the snapshot.
+        rows: Iterator[tuple[bytes, bytes]] = self._snapshot.items(from_key=from_key)
         return rows
 
 
@@ -147,6 +146,8 @@ class ChainView:
         cut = len(self._prefix)
         from_key = self._prefix + start if start else full
         for key, value in self._source.items(from_key=from_key, read_opt=options):
+            if not key.startswith(full):
+                return  # A snapshot knows no bound.
             yield key[cut:], value
 
     def head(self) -> tuple[int, bytes] | None:
