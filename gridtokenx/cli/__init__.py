@@ -23,6 +23,12 @@ from gridtokenx.cli import output
 COMMANDS = {
     "init": "gridtokenx.cli.node_init:init",
     "start": "gridtokenx.cli.node_start:start",
+    "status": "gridtokenx.cli.status:status",
+    "chain": "gridtokenx.cli.chain:app",
+    "orders": "gridtokenx.cli.orders:app",
+    "trade": "gridtokenx.cli.trade:app",
+    "account": "gridtokenx.cli.account:app",
+    "tx": "gridtokenx.cli.tx:app",
     "generate-keys": "gridtokenx.cli.keys:generate_keys",
     "keys": "gridtokenx.cli.keys:app",
     "config": "gridtokenx.cli.configuration:app",

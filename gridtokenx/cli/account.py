@@ -1,0 +1,247 @@
+"""`gridtokenx account ...`: what an account holds, its history, and a proof checked here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gridtokenx.cli import output, remote, show
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gridtokenx.client import Client
+
+app = typer.Typer(help="Accounts: show, balance, proof, nonce, history.", no_args_is_help=True)
+
+# Column, field, and whether its unit is Wh (else millionths of a unit).
+_HOLDINGS = (
+    ("energy kWh", "energy_wh", True),
+    ("held kWh", "energy_held_wh", True),
+    ("THB", "thb_uthb", False),
+    ("escrow THB", "escrow_uthb", False),
+    ("bond THB", "bond_uthb", False),
+    ("GTX", "gtx_ugtx", False),
+    ("carbon", "carbon_ucr", False),
+)
+
+
+def _amounts(row: dict[str, Any]) -> list[str]:
+    return [
+        show.kwh(row[name]) if in_wh else show.millionths(row[name])
+        for _, name, in_wh in _HOLDINGS
+        if name in row
+    ]
+
+
+def _draw_holdings(console: Console, rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
+    headings = ["chain", "block", *(label for label, name, _ in _HOLDINGS if name in totals)]
+    lines = [[row["chain"], row["height"], *_amounts(row)] for row in rows]
+    if len(rows) > 1:
+        lines.append(["all", "", *_amounts(totals)])
+    show.table(console, headings, lines, right=range(1, len(headings)))
+
+
+@app.command()
+def balance(address: remote.Address, chain: remote.Chain = None) -> None:
+    """The assets of an account on each chain."""
+    who = remote.address_of(address)
+    with remote.connect() as client:
+        document = client.balance(who, chain)
+
+    def draw(console: Console) -> None:
+        show.line(console, show.printable(document["address"]))
+        _draw_holdings(console, document["chains"], document["totals"])
+
+    output.emit(document, draw)
+
+
+@app.command("show")
+def show_account(address: remote.Address, chain: remote.Chain = None) -> None:
+    """Assets, registration, meters and open orders of an account on each chain."""
+    who = remote.address_of(address)
+    with remote.connect() as client:
+        document = client.account(who, chain)
+    output.emit(document, lambda console: _draw_account(console, document))
+
+
+def _draw_account(console: Console, document: dict[str, Any]) -> None:
+    show.line(console, show.printable(document["address"]))
+    _draw_holdings(console, document["chains"], document["totals"])
+    for row in document["chains"]:
+        if row["participant"] is not None:
+            _draw_registration(console, row)
+
+
+def _draw_registration(console: Console, row: dict[str, Any]) -> None:
+    participant = row["participant"]
+    state = "active" if participant["active"] else "suspended"
+    show.fields(
+        console,
+        [
+            (row["chain"], f"{participant['role']} in {participant['territory']}, {state}"),
+            ("licence", f"until {show.moment(participant['licence_expiry_ms'])}"),
+            ("daily cap", f"{show.kwh(participant['daily_cap_wh'])} kWh"),
+            ("nonce", row["nonce"]),
+        ],
+    )
+    meters = [
+        (
+            meter["location"],
+            meter["source"],
+            f"{int(meter['nameplate_import_w']):,}",
+            f"{int(meter['nameplate_export_w']):,}",
+            meter["meter_id"],
+        )
+        for meter in row["meters"]
+    ]
+    if meters:
+        headings = ("meter at", "source", "import W", "export W", "id")
+        show.table(console, headings, meters, right=(2, 3))
+    orders = [
+        (
+            order["order_type"],
+            show.kwh(order["rest_wh"]),
+            show.price(order["limit_mthb"]),
+            order["grid_location"],
+            order["order_id"],
+        )
+        for order in row["open_orders"]
+    ]
+    if orders:
+        show.table(console, ("open", "kWh", "THB/kWh", "at", "order"), orders, right=(1, 2))
+
+
+@app.command()
+def nonce(
+    address: remote.Address,
+    chain: remote.Chain = None,
+    decided: Annotated[
+        bool, typer.Option("--decided", help="Leave out what waits in the mempool.")
+    ] = False,
+) -> None:
+    """The nonce of an account's next transaction on a chain."""
+    from gridtokenx.primitives.types import format_address
+
+    who = format_address(remote.address_of(address))
+    with remote.connect() as client:
+        document = client.call("account_getNonce", address=who, chain=chain, pending=not decided)
+    text = f"{document['nonce']} on {document['chain']}"
+    output.emit(document, lambda console: show.line(console, show.printable(text)))
+
+
+@app.command()
+def history(
+    address: remote.Address,
+    chain: remote.Chain = None,
+    limit: remote.Limit = 20,
+    cursor: remote.Cursor = None,
+) -> None:
+    """Transactions an account sent or that name it, newest first."""
+    from gridtokenx.primitives.types import format_address
+
+    who = format_address(remote.address_of(address))
+    with remote.connect() as client:
+        document = client.call(
+            "account_getHistory", address=who, chain=chain, limit=limit, cursor=cursor
+        )
+
+    def draw(console: Console) -> None:
+        rows = [
+            (
+                row["height"],
+                show.moment(row["time_ms"]),
+                row["transaction"]["payload"]["kind"],
+                "sent" if row["transaction"]["sender"] == who else "named",
+                ", ".join(event["kind"] for event in row["events"]),
+                row["transaction"]["tx_id"],
+            )
+            for row in document["items"]
+        ]
+        if not rows:
+            show.line(console, f"no transactions on {show.printable(document['chain'])}")
+            return
+        headings = ("block", "time", "transaction", "", "events", "id")
+        show.table(console, headings, rows, right=(0,))
+        show.next_page(console, document["next_cursor"])
+
+    output.emit(document, draw)
+
+
+@app.command()
+def proof(address: remote.Address, chain: remote.Chain = None) -> None:
+    """An account's state, proven: signatures, header and state path are checked here."""
+    who = remote.address_of(address)
+    with remote.connect(pinned=True) as client:
+        name = remote.default_chain(client, chain)
+        document = _prove(client, who, name)
+    output.emit(document, lambda console: _draw_proof(console, document))
+
+
+def _prove(client: Client, who: bytes, chain: str) -> dict[str, Any]:
+    """Errors: Failure `not_verified` when what the node sent does not hold."""
+    from gridtokenx.client import check_account_proof
+    from gridtokenx.consensus.messages import QuorumCertificate
+    from gridtokenx.primitives.codec import decode
+    from gridtokenx.primitives.document import to_document
+    from gridtokenx.primitives.errors import Rejected
+    from gridtokenx.primitives.types import format_address
+
+    spec = client.spec(chain)
+    sent = client.call("account_getProof", address=format_address(who), chain=chain)
+    try:
+        proven = check_account_proof(sent, spec, who)
+        certificate = decode(QuorumCertificate, bytes.fromhex(sent["certificate"]))
+    except Rejected as error:
+        output.fail(
+            f"verified: no. {error.detail}",
+            code=int(error.code),
+            reason="not_verified",
+            hint=f"do not trust the node at {client.url}; ask another with --rpc URL",
+        )
+    account = proven.account
+    organisation_of = {one.public_key: one.organisation for one in spec.region.validators}
+    members = spec.validators.members
+    signers = [one.index for one in certificate.signatures]
+    return {
+        "address": format_address(who),
+        "chain": chain,
+        "height": str(proven.header.height),
+        "block_hash": proven.header.hash.hex(),
+        "state_root": proven.header.state_root.hex(),
+        "verified": True,
+        "signers": [organisation_of[members[index].public_key] for index in signers],
+        "validators": len(members),
+        "genesis_hash": client.genesis().hash.hex(),
+        "genesis_from": "home" if remote.home_genesis() is not None else "node",
+        "account": None if account is None else to_document(account, text_integers=True),
+    }
+
+
+def _draw_proof(console: Console, document: dict[str, Any]) -> None:
+    signers = document["signers"]
+    show.line(
+        console,
+        f"verified: yes, signed by {len(signers)} of {document['validators']} authorities "
+        f"({', '.join(signers)})",
+    )
+    show.fields(
+        console,
+        [
+            ("block", f"{document['chain']} #{document['height']} {document['block_hash']}"),
+            ("state root", document["state_root"]),
+            ("address", document["address"]),
+        ],
+    )
+    if document["account"] is None:
+        show.line(console, "proven: this address holds nothing on this chain")
+    else:
+        row = {"chain": document["chain"], "height": document["height"], **document["account"]}
+        _draw_holdings(console, [row], row)
+    if document["genesis_from"] == "node":
+        show.line(
+            console,
+            f"trusted: the node's own genesis {document['genesis_hash']}; compare it with the "
+            "network's, or pin it with: gridtokenx init --genesis FILE --genesis-hash HASH",
+        )

@@ -1,0 +1,200 @@
+"""What the commands that ask a node share: the connection, addresses, keys, waiting.
+
+A node's refusal, its absence and a lie that a check here uncovers all become the command's failure.
+Keys stay here: what goes to the node is signed already. Source: surface A.0, A.9.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gridtokenx.cli import keys, output
+from gridtokenx.cli.output import ExitCode, Failure
+
+if TYPE_CHECKING:
+    from gridtokenx.chain.genesis import Genesis
+    from gridtokenx.chain.transaction import Transaction
+    from gridtokenx.client import Client, RpcError
+    from gridtokenx.primitives.crypto import SigningKey
+
+WAIT_S = 60.0
+_INVALID_PARAMS = -32602
+_BAD_DATA = frozenset({2010, 2016, 5002})  # malformed_tx, malformed, bad_address
+_HASH = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
+
+Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="gtx1..., or a key's name.")]
+Chain = Annotated[str | None, typer.Option(metavar="NAME", help="Such as MET.")]
+Key = Annotated[str, typer.Option(metavar="NAME", help="Account key of this home that signs.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is in a final block.")]
+Limit = Annotated[int, typer.Option(min=1, max=100, help="Rows.")]
+Cursor = Annotated[str | None, typer.Option(help="Where the last page said the next begins.")]
+
+
+@contextmanager
+def connect(*, pinned: bool = False) -> Iterator[Client]:
+    """The node of --rpc or of this home's configuration.
+
+    `pinned`: signatures made and proofs checked inside rely on this home's genesis, if it has one,
+    and a node of another network is refused. Errors: Failure.
+    """
+    import httpx
+
+    from gridtokenx.client import Client, NodeUnreachable, RpcError
+
+    url = output.rpc_url()
+    genesis = home_genesis() if pinned else None
+    try:
+        with Client(url, genesis=genesis) as client:
+            if genesis is not None:
+                _check_network(client, genesis)
+            yield client
+    except NodeUnreachable as error:
+        raise unreachable(error) from None
+    except httpx.InvalidURL as error:
+        raise typer.BadParameter(f"--rpc {url!r} is not a URL: {error}") from None
+    except RpcError as error:
+        raise refused(error) from None
+
+
+def unreachable(error: Exception) -> Failure:
+    """No node answers: where it was looked for and how to start one."""
+    detail, _, hint = str(error).partition(". Start ")
+    if clusters := _cluster_urls():
+        hint = f"a cluster of this home answers at --rpc {clusters[0]}"
+    else:
+        hint = f"start {hint}" if hint else "gridtokenx start"
+    return Failure(
+        detail,
+        code="cli",
+        reason="node_unreachable",
+        hint=hint,
+        exit_code=ExitCode.UNREACHABLE,
+        retryable=True,
+    )
+
+
+def refused(error: RpcError) -> Failure:
+    """A node's refusal in the words of the command line."""
+    exit_code = ExitCode.REFUSED
+    if error.retryable:
+        exit_code = ExitCode.RETRY_LATER
+    elif error.code == _INVALID_PARAMS:
+        exit_code = ExitCode.USAGE
+    elif error.code in _BAD_DATA:
+        exit_code = ExitCode.BAD_DATA
+    return Failure(
+        error.message,
+        code=error.code,
+        reason=error.reason or "refused",
+        hint=error.hint,
+        exit_code=exit_code,
+        retryable=error.retryable,
+    )
+
+
+def home_genesis() -> Genesis | None:
+    """The genesis of this home, checked against its configuration; None if it has none."""
+    from gridtokenx.cli.node_start import read_genesis
+
+    config = output.load_config()
+    return read_genesis(config) if config.genesis_path.is_file() else None
+
+
+def _check_network(client: Client, ours: Genesis) -> None:
+    theirs = client.status()["network"]
+    if theirs["genesis_hash"] != ours.hash.hex():
+        output.fail(
+            f"the node at {client.url} is on another network: theirs {theirs['genesis_hash']} "
+            f"({theirs['name']}), ours {ours.hash.hex()} ({ours.network_name})",
+            code="GTX-NET-002",
+            reason="genesis_mismatch",
+            hint="name a node of this home's network with --rpc URL, or another home with --home",
+            exit_code=ExitCode.CONFIG,
+        )
+
+
+def _cluster_urls() -> list[str]:
+    """First nodes of this home's running clusters: what a newcomer most likely meant."""
+    from gridtokenx.cluster import processes
+
+    try:
+        found = processes.find(processes.clusters_folder(output.options().home))
+        running = [
+            next((one for one in cluster.members if cluster.is_running(one.name)), None)
+            for cluster in found
+        ]
+    except (processes.ClusterError, OSError):
+        return []  # Only a hint is lost; the failure is told all the same.
+    return [member.api_url for member in running if member is not None]
+
+
+def address_of(text: str) -> bytes:
+    """The account `gtx1...`, or that of a key of this home. Needs no password."""
+    from gridtokenx.node import keystore
+    from gridtokenx.primitives.types import parse_address
+
+    if text.startswith("gtx1"):
+        return parse_address(text)
+    return keystore.read_info(keystore.key_path(output.options().keys_path, text)).address
+
+
+def account_key_path(name: str) -> Path:
+    """The file of an account key; keys of another kind sign nothing for a person."""
+    from gridtokenx.node import keystore
+
+    path = keystore.key_path(output.options().keys_path, name)
+    kind = keystore.read_info(path).kind
+    if kind is not keystore.KeyKind.ACCOUNT:
+        output.fail(
+            f"{name} is a {kind.value} key; only an account key signs transactions",
+            code="keystore",
+            reason="wrong_kind",
+            hint="gridtokenx keys list; gridtokenx keys new NAME --kind account",
+            exit_code=ExitCode.USAGE,
+        )
+    return path
+
+
+def unlock(name: str, password_file: Path | None) -> SigningKey:
+    """The account key, with the password from the file or the terminal. Errors: KeystoreError."""
+    from gridtokenx.node import keystore
+
+    path = account_key_path(name)
+    return keystore.unlock(path, keys.read_password(password_file, what=f"the key {name}"))
+
+
+def default_chain(client: Client, chain: str | None, location: str | None = None) -> str:
+    """The chain named, else the one that serves the location, else the node's first."""
+    if chain is not None:
+        return chain
+    if location is not None:
+        return client.genesis().chain_of_location(location).name
+    return str(client.head()["chain"])
+
+
+def submit(client: Client, transaction: Transaction, *, wait: bool) -> dict[str, Any]:
+    """Send, and wait until it is final; the transaction as the node then tells it (`tx_get`)."""
+    tx_id = client.send(transaction)
+    if wait:
+        output.note(f"sent {tx_id}, waiting for its block")
+        client.wait_for([tx_id], timeout_s=WAIT_S)
+    return client.transaction(tx_id)
+
+
+def event_of(found: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The event of that kind in a `tx_get` answer; empty if there is none yet."""
+    return next((event for event in found["events"] if event["kind"] == kind), {})
+
+
+def hash_text(text: str, what: str) -> str:
+    """64 hex digits, lower case, without 0x."""
+    match = _HASH.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{what} is 64 hex digits, not {text[:80]!r}")
+    return match[1].lower()

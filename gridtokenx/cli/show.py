@@ -1,0 +1,120 @@
+"""How values look to people: units, Bangkok time, tables that can be copied from.
+
+What a node answers is outside text: control characters never reach the terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from gridtokenx.primitives.quantities import (
+    BANGKOK_OFFSET_MS,
+    UTHB_PER_THB,
+    format_kwh,
+    format_price,
+    slot_end_ms,
+    slot_start_ms,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MIN_DECIMALS = 2
+
+
+def printable(value: object) -> str:
+    """Text without control characters, so that a node cannot drive the terminal."""
+    text = "" if value is None else str(value)
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def fields(console: Console, pairs: Iterable[tuple[str, object]]) -> None:
+    """Lines of name and value; values of None are left out, long ones are never cut."""
+    known = [(name, printable(value)) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in known), default=0)
+    for name, value in known:
+        line(console, f"{name:<{width}}  {value}")
+
+
+def line(console: Console, text: str, style: str | None = None) -> None:
+    """One line, whatever its length."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def table(
+    console: Console,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    title: str | None = None,
+    right: Sequence[int] = (),
+) -> None:
+    """A table as wide as its values: an id must survive copying from a narrow terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for index, heading in enumerate(headings):
+        drawn.add_column(heading, no_wrap=True, justify="right" if index in right else "left")
+    for row in rows:
+        drawn.add_row(*(Text(printable(value)) for value in row))
+    console.width = max(console.width, 400)
+    console.print(drawn, markup=False, highlight=False)
+
+
+def next_page(console: Console, cursor: str | None) -> None:
+    """How to see the rest of a list."""
+    if cursor is not None:
+        line(console, f"more: --cursor {printable(cursor)}")
+
+
+def moment(unix_ms: Any) -> str:
+    """`2026-11-22 18:15:04`, Bangkok time, of Unix ms."""
+    return _bangkok(unix_ms).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def slots(first: Any, last: Any) -> str:
+    """When the first slot begins and the last one ends, Bangkok time."""
+    begin, end = _bangkok(slot_start_ms(int(first))), _bangkok(slot_end_ms(int(last)))
+    same_day = begin.date() == end.date()
+    return f"{begin:%Y-%m-%d %H:%M} to {end:{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}}"
+
+
+def _bangkok(unix_ms: Any) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(unix_ms) + BANGKOK_OFFSET_MS)
+
+
+def age(unix_ms: Any) -> str:
+    """How long ago that was, by this machine's clock."""
+    seconds = max(0, time.time_ns() // 1_000_000 - int(unix_ms)) // 1000
+    if seconds < 120:
+        return f"{seconds} s ago"
+    minutes = seconds // 60
+    return f"{minutes} min ago" if minutes < 120 else f"{minutes // 60} h ago"
+
+
+def kwh(wh: Any) -> str:
+    """Wh as kWh."""
+    return format_kwh(int(wh))
+
+
+def price(mthb: Any) -> str:
+    """mTHB/kWh as THB/kWh."""
+    return format_price(int(mthb))
+
+
+def millionths(amount: Any) -> str:
+    """uTHB as THB, ugtx as gtx, micro-credits as credits: exact, at least two decimals."""
+    units = int(amount)
+    whole, rest = divmod(abs(units), UTHB_PER_THB)
+    decimals = f"{rest:06d}".rstrip("0").ljust(_MIN_DECIMALS, "0")
+    return f"{'-' if units < 0 else ''}{whole}.{decimals}"
+
+
+def short(text: str) -> str:
+    """The two ends of an id or address that need not be copied."""
+    return text if len(text) <= 16 else f"{text[:9]}…{text[-4:]}"

@@ -1,0 +1,221 @@
+"""`gridtokenx status`: one screen that says what the node does, whether that is well, what next."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gridtokenx.cli import output, remote, show
+from gridtokenx.cli.output import ExitCode, Failure
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gridtokenx.client import Client
+
+_SHOWN_PEERS = 20
+_READY_TIMEOUT_S = 5.0
+
+
+def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again every second, until Ctrl-C.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only whether the node is ready: exit code 0 or 1.")
+    ] = False,
+) -> None:
+    """Show role, chains, finality, peers and health of a node, and what to do about it."""
+    if check and watch:
+        raise typer.BadParameter("--check asks once, --watch for ever")
+    if watch and output.options().json:
+        raise typer.BadParameter("--json is one document; ask again instead of --watch")
+    if check:
+        _check()
+    elif watch:
+        _watch()
+    else:
+        document = _fetch()
+        output.emit(document, lambda console: _draw(console, document))
+
+
+def _check() -> None:
+    with remote.connect() as client:
+        ready = _ready(client)
+    output.emit(ready, lambda console: _draw_check(console, ready))
+    if not ready["ready"]:
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def _draw_check(console: Console, ready: dict[str, Any]) -> None:
+    show.line(console, "ready" if ready["ready"] else "not ready")
+    for row in _failing(ready):
+        show.line(console, f"{row['name']}: {row['value']}, want {row['want']}. {row['hint']}")
+
+
+def _fetch() -> dict[str, Any]:
+    with remote.connect() as client:
+        found = client.status()
+        peers = client.peers()
+        ready = _ready(client)
+    return {
+        "url": output.rpc_url(),
+        **found,
+        "peers": peers,
+        **ready,
+        "next_action": _next_action(ready),
+    }
+
+
+def _ready(client: Client) -> dict[str, Any]:
+    """The node's /ready. Errors: Failure when what answers there is no GridTokenX node."""
+    import httpx
+
+    from gridtokenx.client import NodeUnreachable
+
+    try:
+        response = httpx.get(f"{client.url}/ready", timeout=_READY_TIMEOUT_S, trust_env=False)
+        document = response.json()
+    except httpx.HTTPError as error:
+        raise NodeUnreachable(client.url, str(error) or type(error).__name__) from None
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or "ready" not in document:
+        detail = f"HTTP {response.status_code} from /ready; is this a GridTokenX node?"
+        raise NodeUnreachable(client.url, detail)
+    return {"ready": document["ready"], "checks": document["checks"]}
+
+
+def _failing(ready: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in ready["checks"] if not row["ok"]]
+
+
+def _next_action(ready: dict[str, Any]) -> str:
+    """The way out of the first failing check; checks come in the order of cause."""
+    hints = [row["hint"] for row in _failing(ready) if row["hint"]]
+    return hints[0] if hints else "nothing: the node is ready"
+
+
+def _watch() -> None:
+    """A frame a second; on a terminal in place, else one below the other."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, no_color=True if not output.options().color else None)
+    try:
+        while True:
+            frame = _frame(console)
+            if console.is_terminal:
+                console.clear()
+            console.print(Text.from_ansi(frame), soft_wrap=True)
+            time.sleep(1.0)
+    except KeyboardInterrupt:
+        return
+
+
+def _frame(console: Console) -> str:
+    """The screen as text. A node that is away for a while is told and asked again."""
+    from rich.console import Console as Recorder
+
+    try:
+        document = _fetch()
+    except Failure as failure:
+        if failure.exit_code is not ExitCode.UNREACHABLE:
+            raise
+        return f"{failure.detail}\nhint: {failure.hint}"
+    recorder = Recorder(
+        force_terminal=console.is_terminal,
+        no_color=console.no_color,
+        width=console.width,
+    )
+    with recorder.capture() as captured:
+        _draw(recorder, document)
+    return captured.get()
+
+
+def _draw(console: Console, document: dict[str, Any]) -> None:
+    node, network = document["node"], document["network"]
+    show.fields(
+        console,
+        [
+            ("node", f"{node['id']} ({node['role']}), gridtokenx {node['version']}"),
+            ("network", f"{network['name']} ({network['id']})"),
+            ("genesis", network["genesis_hash"]),
+            ("peer id", node["peer_id"]),
+            ("api", document["url"]),
+            ("signs for", node["local_signer"]),
+        ],
+    )
+    _draw_chains(console, document["chains"])
+    _draw_peers(console, document["peers"])
+    failing = _failing(document)
+    if failing:
+        rows = [(row["name"], row["value"], row["want"], row["hint"]) for row in failing]
+        show.table(console, ("failing", "is", "should be", "hint"), rows)
+    else:
+        show.line(console, f"checks   all {len(document['checks'])} hold (disk, peers, tip, sync)")
+    show.line(console, f"next     {show.printable(document['next_action'])}")
+
+
+def _draw_chains(console: Console, chains: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            row["chain"],
+            _sync(row),
+            row["head"]["height"],
+            row["head"]["height"],  # A decided block is final: the two never differ.
+            show.age(row["head"]["time_ms"]),
+            show.moment(row["head"]["market_ms"]),
+            _milliseconds(row["finality_ms"]["p50"]),
+            row["mempool_transactions"],
+        )
+        for row in chains
+    ]
+    headings = (
+        "chain",
+        "sync",
+        "tip",
+        "final",
+        "tip age",
+        "market time",
+        "finality p50",
+        "waiting",
+    )
+    show.table(console, headings, rows, right=(2, 3, 4, 6, 7))
+
+
+def _sync(row: dict[str, Any]) -> str:
+    state, height, target = row["sync"]["state"], row["head"]["height"], row["sync"]["target"]
+    reasons = {
+        "waiting_peers": "waiting for peers",
+        "blocks": f"fetching blocks, {height} of {target}",
+        "stalled": f"stalled at {height} of {target}",
+    }
+    return reasons.get(state, str(state))
+
+
+def _milliseconds(value: int | None) -> str:
+    return "-" if value is None else f"{value} ms"
+
+
+def _draw_peers(console: Console, peers: list[dict[str, Any]]) -> None:
+    if not peers:
+        show.line(console, "peers    none")
+        return
+    rows = [
+        (
+            peer["organisation"] or "-",
+            peer["peer_id"],
+            peer["direction"],
+            "  ".join(f"{chain} {height}" for chain, height in sorted(peer["heights"].items())),
+            (peer["addresses"] or ["-"])[0],
+        )
+        for peer in peers[:_SHOWN_PEERS]
+    ]
+    headings = (f"{len(peers)} peers", "peer id", "dir", "heights", "address")
+    show.table(console, headings, rows)
+    if len(peers) > _SHOWN_PEERS:
+        show.line(console, f"and {len(peers) - _SHOWN_PEERS} more; --json shows all")

@@ -1,0 +1,148 @@
+"""`gridtokenx trade ...`: what was matched, and how it was settled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gridtokenx.cli import output, remote, show
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gridtokenx.client import Client
+
+app = typer.Typer(help="Trades: list, get.", no_args_is_help=True)
+
+_TIERS = ("substation", "zone", "region", "national")
+_MAX_PAGES = 20  # of a list that is kept by region here, before its cursor is handed on
+
+
+@app.command("list")
+def list_trades(
+    trader: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Buyer or seller: gtx1..., or a key.")
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(metavar="REGION", help="Of buyers in this region, such as BKK.")
+    ] = None,
+    chain: remote.Chain = None,
+    limit: remote.Limit = 20,
+    cursor: remote.Cursor = None,
+) -> None:
+    """Trades of a chain, newest first."""
+    region = None if zone is None else zone.strip().upper()
+    if region is not None and len(region) != 3:
+        detail = f"trades are listed by region, such as BKK, not by {zone!r}"
+        raise typer.BadParameter(detail, param_hint="--zone")
+    who = None if trader is None else remote.address_of(trader)
+    with remote.connect() as client:
+        name = remote.default_chain(client, chain, region)
+        document = _collect(client, name, who, region, limit, cursor)
+    output.emit(document, lambda console: _draw_list(console, document))
+
+
+def _collect(
+    client: Client,
+    chain: str,
+    who: bytes | None,
+    region: str | None,
+    limit: int,
+    cursor: str | None,
+) -> dict[str, Any]:
+    """A page; with a region, pages are read on until the trades of that region fill one."""
+    from gridtokenx.primitives.types import format_address
+
+    address = None if who is None else format_address(who)
+    items: list[dict[str, Any]] = []
+    for _ in range(_MAX_PAGES):
+        wanted = limit - len(items)
+        page = client.trades(trader=address, chain=chain, limit=wanted, cursor=cursor)
+        items += [row for row in page["items"] if region in (None, row["region"])]
+        cursor = page["next_cursor"]
+        if cursor is None or len(items) >= limit:
+            break
+    return {**page, "items": items}
+
+
+def _draw_list(console: Console, document: dict[str, Any]) -> None:
+    rows = [
+        (
+            show.slots(row["slot"], row["slot"]),
+            row["region"],
+            show.kwh(row["energy_wh"]),
+            show.price(row["price_mthb"]),
+            show.price(row["wheeling_mthb"]),
+            _TIERS[row["tier"]],
+            row["energy_source"],
+            row["status"],
+            row["trade_id"],
+        )
+        for row in document["items"]
+    ]
+    if not rows:
+        show.line(console, f"no trades on {show.printable(document['chain'])}")
+        return
+    headings = ("slot", "region", "kWh", "THB/kWh", "wheeling", "tier", "source", "status", "trade")
+    show.table(console, headings, rows, right=(2, 3, 4))
+    show.next_page(console, document["next_cursor"])
+
+
+@app.command()
+def get(
+    trade_id: Annotated[str, typer.Argument(metavar="ID", help="Trade id, 64 hex digits.")],
+    chain: remote.Chain = None,
+) -> None:
+    """A trade and its settlement."""
+    wanted = remote.hash_text(trade_id, "a trade id")
+    with remote.connect() as client:
+        document = client.trade(wanted, chain)
+    output.emit(document, lambda console: _draw_trade(console, document))
+
+
+def _draw_trade(console: Console, row: dict[str, Any]) -> None:
+    settlement = row["settlement"]
+    show.fields(
+        console,
+        [
+            ("trade", row["trade_id"]),
+            ("status", row["status"]),
+            ("block", f"{row['chain']} #{row['height']}"),
+            ("slot", f"{row['slot']} ({show.slots(row['slot'], row['slot'])}, Bangkok)"),
+            ("energy", f"{show.kwh(row['energy_wh'])} kWh, {row['energy_source']}"),
+            (
+                "price",
+                f"{show.price(row['price_mthb'])} THB/kWh to the seller, "
+                f"wheeling {show.price(row['wheeling_mthb'])} THB/kWh",
+            ),
+            ("tier", f"{_TIERS[row['tier']]}, region {row['region']}"),
+            ("buyer", row["buyer"]),
+            ("seller", row["seller"]),
+            ("buy order", row["buy_order_id"]),
+            ("sell order", row["sell_order_id"]),
+        ],
+    )
+    if settlement is None:
+        show.line(console, "settlement waits for the seller's meter reading")
+        return
+    show.fields(
+        console,
+        [
+            ("delivered", f"{show.kwh(settlement['delivered_wh'])} kWh"),
+            *(
+                (label, f"{show.millionths(settlement[name])} THB")
+                for label, name in (
+                    ("energy", "energy_uthb"),
+                    ("to seller", "seller_uthb"),
+                    ("wheeling", "wheeling_uthb"),
+                    ("VAT", "vat_uthb"),
+                    ("fee", "fee_uthb"),
+                    ("penalty", "penalty_uthb"),
+                    ("to buyer", "refund_uthb"),
+                    ("bond back", "bond_back_uthb"),
+                )
+            ),
+            ("carbon", f"{show.millionths(settlement['carbon_ucr'])} credits"),
+        ],
+    )
