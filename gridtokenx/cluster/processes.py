@@ -102,6 +102,9 @@ class Cluster:
     def is_running(self, name: str) -> bool:
         """Whether the recorded process is alive (a zombie is not)."""
         node = self.node(name)
+        child = self._children.get(name)
+        if child and child.pid == node.pid:
+            return child.poll() is None  # A zombie whose threads still end is not gone yet.
         return _is_alive(node.pid, node.started)
 
     def is_any_running(self) -> bool:
@@ -203,8 +206,6 @@ class Cluster:
         end = time.monotonic() + seconds
         left = names
         while left and time.monotonic() < end:
-            for name in left:
-                self.exit_code(name)  # Reaps a child of ours.
             left = [name for name in left if self.is_running(name)]
             if left:
                 time.sleep(POLL_SECONDS)
