@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -159,6 +161,40 @@ def execute(orders: Orders = 10_000) -> None:
         orders_per_s=round(orders / total),
         **per_order,
     )
+
+
+@app.command()
+def cluster(
+    rate: Annotated[int, typer.Option(help="Orders submitted per second.")] = 300,
+    seconds: Annotated[int, typer.Option(help="For how long.")] = 30,
+    block_time_ms: Annotated[int, typer.Option(help="Block time.")] = 1_000,
+) -> None:
+    """Four validators as processes, orders by JSON-RPC batches to all of them."""
+    from scripts.cluster_bench import run
+
+    limit = verifies_per_second()
+    result = run(orders_per_s=rate, seconds=seconds, block_time_ms=block_time_ms)
+    figures = asdict(result)
+    ratio = round(result.finalized_per_s / limit, 4)
+    report("cluster", limit, ratio, block_time_ms=block_time_ms, rate=rate, **figures)
+
+
+@app.command()
+def gossip(
+    message_bytes: Annotated[int, typer.Option(help="Size of a message.")] = 200,
+    messages: Annotated[int, typer.Option(help="How many.")] = 200,
+    nodes: Annotated[int, typer.Option(help="Nodes in one process.")] = 4,
+    per_second: Annotated[float, typer.Option(help="Messages a second.")] = 100.0,
+) -> None:
+    """Propagation over real libp2p on loopback; CPU per message and node."""
+    import trio
+
+    from scripts.gossip_bench import measure
+
+    limit = verifies_per_second()
+    work = partial(measure, message_bytes, messages, nodes=nodes, pause_s=1 / per_second)
+    figures = asdict(trio.run(work))
+    report("gossip", limit, round(1_000 / figures["cpu_ms"] / limit, 4), **figures)
 
 
 def _order_bytes(world: object, orders: int) -> list[bytes]:

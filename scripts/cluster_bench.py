@@ -1,0 +1,234 @@
+"""Load a local cluster over JSON-RPC and count what it finalizes.
+
+Orders are signed beforehand, so what is measured is the nodes and one submitting process on this
+machine: admission, gossip, agreement, execution and writing on four validators.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
+from gridtokenx.client import Client
+from gridtokenx.cluster.network import local_genesis, operator_key
+from gridtokenx.cluster.processes import Cluster, create, this_process
+from gridtokenx.ledger.model import Deposit
+from gridtokenx.primitives.crypto import SigningKey, sha256
+from gridtokenx.primitives.quantities import slot_at
+from gridtokenx.registry.model import (
+    Generation,
+    LicenceClass,
+    ProsumerClass,
+    RegisterMeter,
+    RegisterParticipant,
+    Role,
+)
+from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
+
+CHAIN = "MET"
+ORDERS_PER_ACCOUNT = 90  # An account may have a hundred open orders.
+BATCH = 250
+FAR_MS = 4_000_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the cluster did. Times in ms; CPU seconds are the sum over the nodes."""
+
+    orders: int
+    accepted: int
+    finalized: int
+    seconds: float
+    finalized_per_s: float
+    finality_p50_ms: float
+    finality_p99_ms: float
+    cpu_us_per_order_and_node: float
+    rss_mib_start: int
+    rss_mib_end: int
+
+
+def run(*, orders_per_s: int, seconds: int, block_time_ms: int, validators: int = 4) -> Result:
+    """Start a cluster, submit at a rate for a time, wait until all is final or nothing moves."""
+    genesis = local_genesis(
+        authorities=validators,
+        block_time_ms=block_time_ms,
+        genesis_time_ms=time.time_ns() // 1_000_000,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = create(Path(folder) / "bench", genesis, observers=0, owner=this_process())
+        try:
+            return _load(cluster, genesis.chain(CHAIN), orders_per_s, seconds)
+        finally:
+            cluster.stop()
+
+
+def _load(cluster: Cluster, spec: ChainSpec, orders_per_s: int, seconds: int) -> Result:
+    clients = [Client(member.api_url, timeout_s=60) for member in cluster.members]
+    _wait_height(clients, 1)
+    total = orders_per_s * seconds
+    accounts = -(-total // ORDERS_PER_ACCOUNT)
+    _register(clients[0], spec, accounts)
+    streams = _streams(_sign_orders(spec, accounts, total), accounts, len(clients))
+    nodes = [psutil.Process(node.pid) for node in cluster.nodes]
+    rss = sum(node.memory_info().rss for node in nodes) >> 20
+    cpu = sum(sum(node.cpu_times()[:2]) for node in nodes)
+    before = _orders(clients[0])
+    started = time.monotonic()
+    accepted = _submit(clients, streams, total / seconds)
+    finalized = _wait_orders(clients, before + accepted) - before
+    elapsed = time.monotonic() - started
+    cpu = sum(sum(node.cpu_times()[:2]) for node in nodes) - cpu
+    finality = [_finality(client) for client in clients]
+    return Result(
+        orders=total,
+        accepted=accepted,
+        finalized=finalized,
+        seconds=round(elapsed, 1),
+        finalized_per_s=round(finalized / elapsed, 1),
+        finality_p50_ms=max(one["p50"] for one in finality),
+        finality_p99_ms=max(one["p99"] for one in finality),
+        cpu_us_per_order_and_node=round(cpu / max(finalized, 1) / len(nodes) * 1e6, 1),
+        rss_mib_start=rss,
+        rss_mib_end=sum(node.memory_info().rss for node in nodes) >> 20,
+    )
+
+
+def _finality(client: Client) -> dict[str, float]:
+    """The node's own percentiles, block time to decision, over its last blocks."""
+    row = next(one for one in client.status()["chains"] if one["chain"] == CHAIN)
+    return {name: float(value) for name, value in row["finality_ms"].items()}
+
+
+def _orders(client: Client) -> int:
+    return int(client.stats(CHAIN)["total"]["orders"])
+
+
+def _keys(number: int) -> tuple[SigningKey, SigningKey]:
+    name = f"bench {number}".encode()
+    return SigningKey(sha256(name)), SigningKey(sha256(name + b" meter"))
+
+
+def _register(client: Client, spec: ChainSpec, accounts: int) -> None:
+    """Participants with a meter and baht, each batch final before the next."""
+    distributor, payment = operator_key("mea"), operator_key("payment")
+    nonces = {key.public_key: client.nonce(key.public_key, CHAIN) for key in (distributor, payment)}
+
+    def sign(key: SigningKey, payload: Payload) -> Transaction:
+        nonce = nonces[key.public_key]
+        nonces[key.public_key] += 1
+        return sign_transaction(key, spec.chain_id, nonce, payload)
+
+    for first in range(0, accounts, 300):
+        transactions = []
+        for number in range(first, min(first + 300, accounts)):
+            owner, meter = _keys(number)
+            location = _location(number)
+            source = Generation.SOLAR if number % 2 else Generation.NONE
+            transactions += [
+                sign(
+                    distributor,
+                    RegisterParticipant(
+                        owner.public_key, Role.PROSUMER, sha256(b"bench"),
+                        LicenceClass.EXEMPT_LT_1000KVA, FAR_MS, False, "BKK", 1, 10**9,
+                    ),
+                ),
+                sign(
+                    distributor,
+                    RegisterMeter(
+                        meter.public_key, owner.public_key, location, 400_000,
+                        400_000 if number % 2 else 0, source, ProsumerClass.COMMERCIAL,
+                    ),
+                ),
+                sign(payment, Deposit(owner.public_key, 10**12)),
+            ]  # fmt: skip
+        refused = [error for error in client.send_many(transactions) if error is not None]
+        if refused:
+            raise RuntimeError(f"set-up was refused: {refused[0]}")
+        client.wait_for([transactions[-1].id.hex(), transactions[-2].id.hex()], timeout_s=60)
+
+
+def _location(number: int) -> str:
+    return f"BKK-{number % 5 + 1:02d}-SUB{number // 5 % 10 + 1:03d}"
+
+
+def _sign_orders(spec: ChainSpec, accounts: int, total: int) -> Iterator[Transaction]:
+    """Account after account in turn, so that every batch holds many senders."""
+    slot = slot_at(time.time_ns() // 1_000_000) + 2
+    keys = [_keys(number) for number in range(accounts)]
+    for number in range(total):
+        nonce, index = divmod(number, accounts)
+        owner, meter = keys[index]
+        selling = index % 2 == 1
+        order = PlaceOrder(
+            Side.SELL if selling else Side.BUY,
+            1_000,
+            2_300 + number % 900 if selling else 3_300 + number % 900,
+            _location(index),
+            meter.public_key,
+            Source.SOLAR if selling else Source.ANY,
+            False,
+            slot,
+            slot + 8,
+            1_000,
+            TimeInForce.GOOD_TILL_CANCELLED,
+            FAR_MS,
+        )
+        yield sign_transaction(owner, spec.chain_id, nonce, order)
+
+
+def _streams(
+    transactions: Iterator[Transaction], accounts: int, clients: int
+) -> list[list[Transaction]]:
+    """One stream a node: all orders of an account go to the same node, in nonce order."""
+    streams: list[list[Transaction]] = [[] for _ in range(clients)]
+    for number, transaction in enumerate(transactions):
+        streams[number % accounts % clients].append(transaction)
+    return streams
+
+
+def _submit(clients: list[Client], streams: list[list[Transaction]], per_s: float) -> int:
+    """Send every node its stream in batches, together at a steady rate; how many were accepted."""
+    accepted = [0] * len(clients)
+    started = time.monotonic()
+
+    def send(index: int) -> None:
+        stream = streams[index]
+        for first in range(0, len(stream), BATCH):
+            due = started + first * len(clients) / per_s
+            time.sleep(max(0.0, due - time.monotonic()))
+            verdicts = clients[index].send_many(stream[first : first + BATCH])
+            accepted[index] += sum(verdict is None for verdict in verdicts)
+
+    threads = [threading.Thread(target=send, args=(index,)) for index in range(len(clients))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(accepted)
+
+
+def _wait_orders(clients: list[Client], wanted: int, patience_s: float = 60.0) -> int:
+    """Until every node has finalized `wanted` orders, or none has come for a while."""
+    best, moved = -1, time.monotonic()
+    while best < wanted and time.monotonic() - moved < patience_s:
+        least = min(_orders(client) for client in clients)
+        if least > best:
+            best, moved = least, time.monotonic()
+        time.sleep(0.1)
+    return best
+
+
+def _wait_height(clients: list[Client], height: int) -> None:
+    deadline = time.monotonic() + 60
+    while any(int(client.head(CHAIN)["height"]) < height for client in clients):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the cluster does not finalize")
+        time.sleep(0.2)
