@@ -50,9 +50,17 @@ class _Snapshot:
         return value
 
     def items(self, *, from_key: bytes, read_opt: ReadOptions) -> Iterator[tuple[bytes, bytes]]:
-        del read_opt  # It would replace the options that hold the snapshot.
-        rows: Iterator[tuple[bytes, bytes]] = self._snapshot.items(from_key=from_key)
-        return rows
+        """Rows as they were; those deleted since may be missing, newer ones never appear.
+
+        rocksdict 0.3.29 iterates over the newest data also from a snapshot; only its gets are
+        frozen, so each key is looked up again.
+        """
+        for key, _ in self._snapshot.items(from_key=from_key, read_opt=read_opt):
+            try:
+                value = self[key]
+            except KeyError:
+                continue
+            yield key, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +154,6 @@ class ChainView:
         cut = len(self._prefix)
         from_key = self._prefix + start if start else full
         for key, value in self._source.items(from_key=from_key, read_opt=options):
-            if not key.startswith(full):
-                return  # A snapshot knows no bound.
             yield key[cut:], value
 
     def head(self) -> tuple[int, bytes] | None:

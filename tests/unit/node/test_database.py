@@ -133,6 +133,17 @@ def test_a_view_stays_as_it_was(database: Database) -> None:
     assert chain.head() == (2, sha256(b"block 2"))
 
 
+def test_a_views_scans_show_no_newer_value(database: Database) -> None:
+    chain = database.chain("MET")
+    chain.commit(block(1))
+    view = chain.view()
+    newer = [(b"la" + b"a" * 32, encode(Account(nonce=2))), (b"lab", encode(Account()))]
+    chain.commit(block(2, state=newer, index=[(b"row 0", b"later"), (b"row 1", b"changed")]))
+    assert list(ACCOUNTS.items(view)) == [(b"a" * 32, Account(nonce=1))]
+    assert list(view.index_rows(b"")) == [(b"row 1", b"value")]
+    assert list(view.index_rows(b"row 1", b"row 1")) == [(b"row 1", b"value")]
+
+
 def test_the_writers_reader_follows_its_blocks(database: Database) -> None:
     chain = database.chain("MET")
     reader = StateReader(chain, max_entries=2)
