@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -139,6 +140,7 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
 
 def _explain(error: BaseException) -> None:
     """Turn the one error that ended the node into its exit code; leave faults of ours alone."""
+    from gridtokenx.api.server import ApiServerError
     from gridtokenx.node.database import DatabaseError
     from gridtokenx.node.driver import StopNode
     from gridtokenx.node.executor import Damaged
@@ -153,10 +155,14 @@ def _explain(error: BaseException) -> None:
         StopNode: ExitCode.INTERNAL,
         DiskFull: ExitCode.DISK,
         NetworkError: ExitCode.CONFIG,
+        ApiServerError: ExitCode.CONFIG,
     }
     for kind, exit_code in exits.items():
         if isinstance(error, kind):
             _fail(str(error), exit_code)
+    if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+        detail = f"{error.strerror}. Another node may run there; choose another in network.listen"
+        _fail(detail, ExitCode.CONFIG)
 
 
 def _fail(text: str, exit_code: ExitCode) -> NoReturn:
