@@ -76,7 +76,7 @@ def test_the_seed_order_is_taken_by_the_node_that_signs_and_refused_by_others(cl
         dev.fund_dev_account(client)
     first, second = (cluster.node(name).member.api_url for name in ("n0", "n1"))
     taken = httpx.post(f"{first}/api/v1/energy/orders", json=SEED_ORDER, trust_env=False)
-    assert taken.is_success, taken.text
+    assert taken.is_success, taken.text + cluster.tail("n0", 80)
     refused = httpx.post(f"{second}/api/v1/energy/orders", json=SEED_ORDER, trust_env=False)
     assert refused.status_code == 401
     assert refused.json()["error"]["reason"] == "signature_required"
