@@ -64,7 +64,8 @@ class Calls:
         try:
             result = method.handler(self.context, method.arguments(raw))
             if inspect.isawaitable(result):
-                result = await asyncio.wait_for(result, self._timeout_s)
+                async with asyncio.timeout(self._timeout_s):
+                    result = await result
         except ApiError:
             raise
         except Rejected as error:

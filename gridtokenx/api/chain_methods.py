@@ -11,7 +11,7 @@ from gridtokenx.api.kinds import block_reference, boolean, hex_bytes, integer, l
 from gridtokenx.api.table import CHAIN, Arguments, Method, Param, Route, shape
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.genesis import dump_genesis
-from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES, Transaction, decode_transaction
+from gridtokenx.chain.transaction import Transaction, decode_transaction
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.node import history
 from gridtokenx.node.view import ChainStatus, Head
@@ -23,6 +23,7 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.trading import rules as trading
 
 MAX_SEND = 1000
+MAX_RAW_BYTES = 65_536  # Read, so that an over-long transaction of a batch is refused alone.
 MAX_FULL_TRANSACTIONS = 500
 _SYNC_ORDER = ("stalled", "waiting_peers", "blocks", "live")  # Worst first.
 
@@ -309,7 +310,7 @@ def _status(context: Context, transaction_id: bytes) -> dict[str, Any]:
 
 
 _HASH = hex_bytes(32, exactly=True)
-_RAW = hex_bytes(MAX_TRANSACTION_BYTES)
+_RAW = hex_bytes(MAX_RAW_BYTES)
 _BLOCK = Param("block", block_reference(), "height or block hash", required=True)
 _HEAD_SHAPE = {
     "chain": "text",

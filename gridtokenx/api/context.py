@@ -72,10 +72,11 @@ class Context:
 
         Only the head is read: the executor decodes the rest, once.
         """
-        if len(raw) > MAX_TRANSACTION_BYTES or not raw.startswith(_TRANSACTION_HEAD):
-            chain_id = decode_transaction(raw).chain_id
+        start = len(_TRANSACTION_HEAD)
+        if raw.startswith(_TRANSACTION_HEAD) and start + 32 <= len(raw) <= MAX_TRANSACTION_BYTES:
+            chain_id = raw[start : start + 32]
         else:
-            chain_id = raw[len(_TRANSACTION_HEAD) :][:32]
+            chain_id = decode_transaction(raw).chain_id
         name = self._name_by_id.get(chain_id)
         if name is None or name not in self.chains():
             what = f"chain {name}" if name else f"no chain of this network ({chain_id.hex()})"
@@ -118,7 +119,8 @@ class _DecodedTable:
         return self.rows
 
 
-_Waiter = asyncio.Future["Rejected | None"]
+_Outcomes = list[Rejected | None]
+_Part = tuple[Sequence[bytes], "asyncio.Future[_Outcomes]"]
 
 
 class Submissions:
@@ -131,10 +133,10 @@ class Submissions:
     def __init__(self, handle: NodeHandle, max_in_flight: int) -> None:
         self._handle = handle
         self._max_in_flight = max_in_flight
-        self._waiting: dict[str, list[tuple[bytes, _Waiter]]] = {}
+        self._waiting: dict[str, list[_Part]] = {}
         self.in_flight = 0
 
-    async def send(self, chain: str, raws: Sequence[bytes]) -> list[Rejected | None]:
+    async def send(self, chain: str, raws: Sequence[bytes]) -> _Outcomes:
         """Per transaction None (admitted) or why not. Errors: ApiError BUSY."""
         if self.in_flight + len(raws) > self._max_in_flight:
             detail = f"{self.in_flight} transactions are being admitted; try again in a second"
@@ -143,35 +145,35 @@ class Submissions:
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._flush, loop)
-        waiters: list[_Waiter] = [loop.create_future() for _ in raws]
-        self._waiting.setdefault(chain, []).extend(zip(raws, waiters, strict=True))
-        return list(await asyncio.gather(*waiters))
+        waiter: asyncio.Future[_Outcomes] = loop.create_future()
+        self._waiting.setdefault(chain, []).append((raws, waiter))
+        return await waiter
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         batches, self._waiting = self._waiting, {}
-        for chain, batch in batches.items():
-            waiters = [waiter for _, waiter in batch]
+        for chain, parts in batches.items():
 
-            def hand_back(
-                done: Future[list[Rejected | None]], waiters: list[_Waiter] = waiters
-            ) -> None:
+            def hand_back(done: Future[_Outcomes], parts: list[_Part] = parts) -> None:
                 try:
-                    loop.call_soon_threadsafe(self._resolve, waiters, done)
+                    loop.call_soon_threadsafe(self._resolve, parts, done)
                 except RuntimeError:
                     return  # The loop is closed: the server has stopped and nobody waits.
 
-            self._handle.submit(chain, [raw for raw, _ in batch]).add_done_callback(hand_back)
+            together = [raw for raws, _ in parts for raw in raws]
+            self._handle.submit(chain, together).add_done_callback(hand_back)
 
-    def _resolve(self, waiters: list[_Waiter], done: Future[list[Rejected | None]]) -> None:
-        self.in_flight -= len(waiters)
+    def _resolve(self, parts: list[_Part], done: Future[_Outcomes]) -> None:
         failed = done.cancelled() or done.exception() is not None
-        if failed:
-            detail = "the node could not take the transactions; it may be stopping"
-            error = ApiError(TransportCode.BUSY, detail, status=503)
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(error)
-            return
-        for waiter, outcome in zip(waiters, done.result(), strict=True):
-            if not waiter.done():  # Else its caller's deadline has passed.
-                waiter.set_result(outcome)
+        outcomes = [] if failed else done.result()
+        start = 0
+        for raws, waiter in parts:
+            self.in_flight -= len(raws)
+            own = outcomes[start : start + len(raws)]
+            start += len(raws)
+            if waiter.done():
+                continue  # Its caller's deadline has passed.
+            if failed:
+                detail = "the node could not take the transactions; it may be stopping"
+                waiter.set_exception(ApiError(TransportCode.BUSY, detail, status=503))
+            else:
+                waiter.set_result(own)
