@@ -16,12 +16,15 @@ from gridtokenx.chain.transaction import (
     Transaction,
     decode_transaction,
 )
+from gridtokenx.consensus.evidence import Evidence, EvidenceKind
+from gridtokenx.consensus.messages import View
 from gridtokenx.grid.model import GridEvent
 from gridtokenx.ledger.model import LedgerEvent
 from gridtokenx.primitives.codec import Bytes32, Limit, decode, encode, wire
 from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.merkle import EMPTY_ROOT, merkle_root
+from gridtokenx.primitives.types import Address
 from gridtokenx.registry.model import RegistryEvent
 from gridtokenx.trading.model import TradingEvent
 
@@ -29,7 +32,22 @@ MAX_BLOCK_TRANSACTIONS = 20_000
 MAX_BLOCK_BYTES = 6 * 1024 * 1024
 MAX_COMMIT_BYTES = 16 * 1024
 
-Event = LedgerEvent | RegistryEvent | GridEvent | TradingEvent
+MAX_BLOCK_EVIDENCE = 16
+
+
+@wire(44)
+@dataclass(frozen=True, slots=True)
+class ValidatorConvicted:
+    """Event: evidence against a validator's key is in the chain, once for each offence."""
+
+    public_key: Address
+    offence: EvidenceKind
+    offence_height: int
+    offence_view: View
+
+
+Event = LedgerEvent | RegistryEvent | GridEvent | TradingEvent | ValidatorConvicted
+Evidences = Annotated[tuple[Evidence, ...], Limit(0, MAX_BLOCK_EVIDENCE)]
 Commit = Annotated[bytes, Limit(0, MAX_COMMIT_BYTES)]
 
 
@@ -67,7 +85,7 @@ class Header:
 @wire(33)
 @dataclass(frozen=True)
 class Block:
-    """A header, its transactions (canonical bytes), and the certificate of its parent."""
+    """A header, its transactions (canonical bytes), its parent's certificate, and evidence."""
 
     header: Header
     transactions: Annotated[
@@ -75,6 +93,7 @@ class Block:
         Limit(0, MAX_BLOCK_TRANSACTIONS),
     ]
     last_commit: Commit
+    evidence: Evidences
 
     @cached_property
     def encoded(self) -> bytes:
@@ -94,6 +113,7 @@ class CompactBlock:
     header: Header
     transaction_ids: Annotated[tuple[Bytes32, ...], Limit(0, MAX_BLOCK_TRANSACTIONS)]
     last_commit: Commit
+    evidence: Evidences
 
 
 @wire(35)
@@ -120,9 +140,14 @@ def commit_hash(last_commit: bytes) -> bytes:
     return tagged_hash("gtx.commit", last_commit)
 
 
+def evidence_root(evidence: tuple[Evidence, ...]) -> bytes:
+    """Merkle root over encoded evidence."""
+    return merkle_root([encode(one) for one in evidence])
+
+
 def compact(block: Block, ids: list[bytes]) -> CompactBlock:
     """The form that is gossiped."""
-    return CompactBlock(block.header, tuple(ids), block.last_commit)
+    return CompactBlock(block.header, tuple(ids), block.last_commit, block.evidence)
 
 
 def decode_block(data: bytes) -> Block:
@@ -136,10 +161,9 @@ def check_fixed_fields(header: Header) -> None:
     """Fields that single-chain operation fixes. Errors: INVALID_BLOCK."""
     fixed = (
         header.outbox_root == EMPTY_ROOT
-        and header.evidence_root == EMPTY_ROOT
         and header.outbox_count == header.inbox_next == header.root_height == 0
         and header.root_hash == ZERO_HASH
     )
     if not fixed:
-        detail = "messages between chains and evidence are not part of this protocol version"
+        detail = "messages between chains are not part of this protocol version"
         raise Rejected(ErrorCode.INVALID_BLOCK, detail)

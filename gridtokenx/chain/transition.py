@@ -13,18 +13,22 @@ from dataclasses import dataclass, replace
 
 from gridtokenx.chain.block import (
     MAX_BLOCK_BYTES,
+    MAX_BLOCK_EVIDENCE,
     Block,
     Event,
     Header,
     Receipt,
+    ValidatorConvicted,
     check_fixed_fields,
     commit_hash,
+    evidence_root,
     results_root,
     transactions_root,
 )
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import StateTree, TreeUpdate
 from gridtokenx.chain.transaction import Transaction
+from gridtokenx.consensus.evidence import Evidence, verify_evidence
 from gridtokenx.grid import rules as grid
 from gridtokenx.grid.model import MeteringPoint, ReadingAccepted, SubmitReading
 from gridtokenx.ledger import rules as ledger
@@ -33,13 +37,14 @@ from gridtokenx.primitives.codec import Bytes32, wire
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.merkle import EMPTY_ROOT, append_peak, peaks_root
-from gridtokenx.primitives.state import Overlay, Reader, Table
+from gridtokenx.primitives.state import Overlay, Reader, Table, u64
 from gridtokenx.registry import rules as registry
 from gridtokenx.registry.model import Meter, Participant, RegisterMeter, RegisterParticipant
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import CancelOrder, MeterFacts, PlaceOrder, TraderFacts
 
 BLOCK_OVERHEAD_BYTES = 32 * 1024
+EVIDENCE_WINDOW_BLOCKS = 86_400  # Ten days of 10 s blocks.
 MAX_TIME_AHEAD_MS = 500
 
 
@@ -52,7 +57,16 @@ class History:
     peaks: tuple[Bytes32, ...]
 
 
+@wire(45)
+@dataclass(frozen=True, slots=True)
+class Conviction:
+    """An offence that is in the chain; its key is that of CONVICTIONS."""
+
+    height: int  # of the block that carried the evidence
+
+
 HISTORY = Table(b"ch", History)
+CONVICTIONS = Table(b"ce", Conviction)  # key: validator, height u64, view u64, kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,7 @@ def propose_block(
     time_ms: int,
     candidates: Iterable[Transaction],
     last_commit: bytes,
+    evidence: Iterable[Evidence] = (),
 ) -> tuple[Execution, list[tuple[bytes, Rejected]]]:
     """Build and execute the next block out of candidates (signatures verified).
 
@@ -118,7 +133,8 @@ def propose_block(
     """
     env = environment(spec, parent, proposer_index, time_ms)
     overlay = Overlay(state)
-    receipts = [_begin(overlay, env)]
+    convicting = _admissible(state, evidence, env)
+    receipts = [_begin(overlay, env, convicting)]
     included, refused, size = [], [], BLOCK_OVERHEAD_BYTES + len(last_commit)
     for transaction in candidates:
         size += len(transaction.encoded) + 8
@@ -133,7 +149,8 @@ def propose_block(
     header = _header(
         spec, parent, view=view, proposer_index=proposer_index, time_ms=time_ms, commit=last_commit
     )
-    return _seal(header, included, last_commit, overlay, receipts, tree), refused
+    execution = _seal(header, included, last_commit, convicting, overlay, receipts, tree)
+    return execution, refused
 
 
 def execute_block(
@@ -161,7 +178,7 @@ def execute_block(
     check_fixed_fields(header)
     env = environment(spec, parent, header.proposer_index, header.time_ms)
     overlay = Overlay(state)
-    receipts = [_begin(overlay, env)]
+    receipts = [_begin(overlay, env, block.evidence)]
     receipts += [_apply_atomically(overlay, transaction, env) for transaction in transactions]
     expected = _header(
         spec,
@@ -171,7 +188,9 @@ def execute_block(
         time_ms=header.time_ms,
         commit=block.last_commit,
     )
-    execution = _seal(expected, transactions, block.last_commit, overlay, receipts, tree)
+    execution = _seal(
+        expected, transactions, block.last_commit, block.evidence, overlay, receipts, tree
+    )
     _compare(header, execution.block.header)
     return replace(execution, block=block)
 
@@ -220,12 +239,53 @@ def _run(state: Overlay, transaction: Transaction, sender: bytes, env: Environme
             return [*registry.register_meter(state, command, sender=sender, now_ms=env.now_ms)]
 
 
-def _begin(overlay: Overlay, env: Environment) -> Receipt:
-    """The block's own work: remember the parent, then the market's expiry, clearing, deadlines."""
+def conviction_key(evidence: Evidence) -> bytes:
+    """What makes an offence the same one: validator, height, view, kind."""
+    place = u64(evidence.height) + u64(evidence.view)
+    return evidence.public_key + place + bytes([evidence.kind])
+
+
+def check_evidence(state: Reader, evidence: Evidence, env: Environment) -> None:
+    """Errors: MALFORMED, NOT_PERMITTED, BAD_SIGNATURE; EXPIRED outside the window; DUPLICATE."""
+    if not env.height - EVIDENCE_WINDOW_BLOCKS <= evidence.height <= env.height:
+        detail = f"evidence of height {evidence.height} is outside the window at {env.height}"
+        raise Rejected(ErrorCode.EXPIRED, detail)
+    if CONVICTIONS.get(state, conviction_key(evidence)) is not None:
+        raise Rejected(ErrorCode.DUPLICATE, "this offence is in the chain already")
+    verify_evidence(evidence, env.spec.chain_id, env.spec.validators)
+
+
+def _admissible(
+    state: Reader, evidence: Iterable[Evidence], env: Environment
+) -> tuple[Evidence, ...]:
+    """The pieces of evidence that a block may carry, at most 16, each offence once."""
+    chosen: dict[bytes, Evidence] = {}
+    for one in evidence:
+        try:
+            check_evidence(state, one, env)
+        except Rejected:
+            continue  # Carried already, or too old: nobody waits for an answer.
+        chosen.setdefault(conviction_key(one), one)
+    return tuple(chosen.values())[:MAX_BLOCK_EVIDENCE]
+
+
+def _convict(overlay: Overlay, evidence: Iterable[Evidence], env: Environment) -> list[Event]:
+    """Record offences. An authority is not removed by it: of four, f would become 0."""
+    events: list[Event] = []
+    for one in evidence:
+        check_evidence(overlay, one, env)
+        CONVICTIONS.put(overlay, conviction_key(one), Conviction(env.height))
+        events.append(ValidatorConvicted(one.public_key, one.kind, one.height, one.view))
+    return events
+
+
+def _begin(overlay: Overlay, env: Environment, evidence: Iterable[Evidence]) -> Receipt:
+    """The block's own work: parent, evidence, then the market's expiry, clearing, deadlines."""
     history = HISTORY.get(overlay, b"") or History(0, ())
     peaks = append_peak(history.peaks, history.count, env.parent_hash)
     HISTORY.put(overlay, b"", History(history.count + 1, peaks))
-    events = trading.begin_block(
+    events = _convict(overlay, evidence, env)
+    events += trading.begin_block(
         overlay,
         now_ms=env.now_ms,
         previous_block_hash=env.parent_hash,
@@ -358,6 +418,7 @@ def _seal(
     header: Header,
     transactions: Sequence[Transaction],
     last_commit: bytes,
+    evidence: tuple[Evidence, ...],
     overlay: Overlay,
     receipts: list[Receipt],
     tree: StateTree,
@@ -373,8 +434,14 @@ def _seal(
         state_root=update.root,
         results_root=results_root(receipts),
         history_root=peaks_root(history.peaks, history.count),
+        evidence_root=evidence_root(evidence),
     )
-    block = Block(sealed, tuple(transaction.encoded for transaction in transactions), last_commit)
+    block = Block(
+        sealed,
+        tuple(transaction.encoded for transaction in transactions),
+        last_commit,
+        evidence,
+    )
     return Execution(block, tuple(transactions), overlay, tuple(receipts), tuple(changes), update)
 
 

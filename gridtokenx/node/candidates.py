@@ -13,7 +13,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 import trio
 
-from gridtokenx.chain.block import Block, CompactBlock, commit_hash, decode_block, transactions_root
+from gridtokenx.chain.block import (
+    Block,
+    CompactBlock,
+    commit_hash,
+    decode_block,
+    evidence_root,
+    transactions_root,
+)
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.node.bodies import Recent, decode_and_verify_all
 from gridtokenx.node.executor import Executor
@@ -98,7 +105,7 @@ class Candidates:
         if transactions is None:
             return None
         raws = tuple(transaction.encoded for transaction in transactions)
-        return Block(block.header, raws, block.last_commit), transactions
+        return Block(block.header, raws, block.last_commit, block.evidence), transactions
 
     def answer(self, request: BodyRequest) -> bytes:
         """Serve a peer. Errors: RequestRefused."""
@@ -165,11 +172,12 @@ class Candidates:
 
 
 def is_consistent(block: CompactBlock) -> bool:
-    """Whether ids and certificate are those that the header commits to."""
+    """Whether ids, certificate and evidence are those that the header commits to."""
     header = block.header
     return (
         transactions_root(block.transaction_ids) == header.transactions_root
         and commit_hash(block.last_commit) == header.last_commit_hash
+        and evidence_root(block.evidence) == header.evidence_root
     )
 
 

@@ -238,6 +238,7 @@ class Driver:
                 self._count_penalty(reason)
             case ReportEvidence(evidence):
                 self.counters.evidence += 1
+                self.executor.note_evidence(evidence)
                 log.error(
                     "consensus.evidence",
                     chain=self.spec.name,

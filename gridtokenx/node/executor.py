@@ -30,11 +30,13 @@ from gridtokenx.chain.transition import (
     Execution,
     Parent,
     apply_transaction,
+    conviction_key,
     environment,
     execute_block,
     propose_block,
 )
 from gridtokenx.consensus.certificates import CertificateChecker
+from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
@@ -45,6 +47,7 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
 
 MAX_CANDIDATES = 8
+MAX_EVIDENCE = 64
 MAX_BLOCK_TRANSACTIONS = 12_000
 TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of block time.
 FINALITY_SAMPLES = 512
@@ -89,6 +92,7 @@ class Executor:
         self._tree = StateTree(store.buckets())
         self._tree_lock = threading.Lock()
         self._candidates: dict[bytes, Execution] = {}
+        self._evidence: dict[bytes, Evidence] = {}
         self.finality_ms: deque[int] = deque(maxlen=FINALITY_SAMPLES)
         rate_limit = spec.genesis.block_time_ms * TRANSACTIONS_PER_SECOND // 1000
         self._max_transactions = min(MAX_BLOCK_TRANSACTIONS, rate_limit)
@@ -132,6 +136,11 @@ class Executor:
         """Apply as the next block would; the reward account does not matter to admission."""
         apply_transaction(state, transaction, environment(self.spec, self.parent, 0, self._time()))
 
+    def note_evidence(self, evidence: Evidence) -> None:
+        """Keep what convicts a validator until it is in a block; this node adds it as leader."""
+        if len(self._evidence) < MAX_EVIDENCE:
+            self._evidence[conviction_key(evidence)] = evidence
+
     # -- Blocks --------------------------------------------------------------------------------
 
     def build(self, view: int, proposer_index: int, last_commit: bytes) -> CompactBlock:
@@ -146,6 +155,7 @@ class Executor:
             time_ms=self._time(),
             candidates=self.mempool.take(self._max_transactions, 5 * 1024 * 1024),
             last_commit=last_commit,
+            evidence=tuple(self._evidence.values()),
         )
         self.mempool.note_rejections(refused)
         self._keep(execution)
@@ -228,6 +238,8 @@ class Executor:
         self._reader.absorb(execution.overlay.changed())
         self.totals = totals
         self._candidates.clear()
+        for one in block.evidence:
+            self._evidence.pop(conviction_key(one), None)
         dropped = self.mempool.reset(self._reader, frozenset(write.transaction_ids))
         finality_ms = max(0, self._now_ms() - header.time_ms)
         self.finality_ms.append(finality_ms)

@@ -62,7 +62,6 @@ def test_the_hash_covers_every_field() -> None:
         ("inbox_next", 1),
         ("root_height", 1),
         ("root_hash", sha256(b"root")),
-        ("evidence_root", ZERO_HASH),
     ],
 )
 def test_fields_of_later_versions_are_fixed(name: str, value: object) -> None:
@@ -72,7 +71,7 @@ def test_fields_of_later_versions_are_fixed(name: str, value: object) -> None:
 
 
 def test_a_block_and_its_compact_form() -> None:
-    block = Block(HEADER, (b"first", b"second"), b"commit")
+    block = Block(HEADER, (b"first", b"second"), b"commit", ())
     assert decode_block(block.encoded) == block
     assert decode_block(block.encoded).encoded == block.encoded
     ids = [sha256(b"first"), sha256(b"second")]
@@ -97,10 +96,10 @@ def test_limits_of_a_block() -> None:
     with pytest.raises(Rejected, match="TOO_LARGE"):
         decode_block(bytes(MAX_BLOCK_BYTES + 1))
     for wrong in (
-        Block(HEADER, (b"",), b""),
-        Block(HEADER, (bytes(4097),), b""),
-        Block(HEADER, (), bytes(16 * 1024 + 1)),
-        Block(replace(HEADER, chain_id=b"short"), (), b""),
+        Block(HEADER, (b"",), b"", ()),
+        Block(HEADER, (bytes(4097),), b"", ()),
+        Block(HEADER, (), bytes(16 * 1024 + 1), ()),
+        Block(replace(HEADER, chain_id=b"short"), (), b"", ()),
     ):
         with pytest.raises(Rejected, match="OUT_OF_RANGE"):
             decode_block(wrong.encoded)
