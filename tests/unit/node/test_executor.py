@@ -1,0 +1,440 @@
+"""One chain's executor on a real database: build, check, commit, restart, and whom it believes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gridtokenx.chain.block import Block
+from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.state_tree import verify_state_proof
+from gridtokenx.chain.transaction import Transaction, sign_transaction
+from gridtokenx.chain.transition import MAX_TIME_AHEAD_MS
+from gridtokenx.cluster.network import (
+    AUTHORITIES,
+    DEV_ACCOUNT,
+    dev_key,
+    local_genesis,
+    validator_name,
+)
+from gridtokenx.consensus.messages import (
+    IndexedSignature,
+    Phase,
+    QuorumCertificate,
+    vote_bytes,
+)
+from gridtokenx.ledger import rules as ledger
+from gridtokenx.ledger.model import Asset, Transfer
+from gridtokenx.node.database import Database
+from gridtokenx.node.executor import MAX_CANDIDATES, Damaged, Executor, NotYet
+from gridtokenx.primitives.codec import encode
+from gridtokenx.primitives.crypto import sha256
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+
+GENESIS = local_genesis()
+MET = GENESIS.chain("MET")
+KEYS = {
+    key.public_key: key
+    for key in (dev_key(validator_name(index)[1]) for index in range(len(AUTHORITIES)))
+}
+DEV = dev_key(DEV_ACCOUNT)
+SHOP = sha256(b"shop")
+
+
+class Clock:
+    """A wall clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.ms = GENESIS.genesis_time_ms + 10_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+class Site:
+    """A node's folder and its executor, opened again at will."""
+
+    def __init__(self, path: Path, spec: ChainSpec = MET) -> None:
+        self.path, self.spec, self.clock = path, spec, Clock()
+        self.open()
+
+    def open(self) -> Executor:
+        self.database = Database(self.path)
+        self.executor = Executor(self.spec, self.database.chain(self.spec.name), self.clock)
+        return self.executor
+
+    def close(self) -> None:
+        self.database.close()
+
+    def reopen(self) -> Executor:
+        self.close()
+        return self.open()
+
+    def build(self, *, view: int = 0) -> Block:
+        """The next block as this node proposes it."""
+        parent = self.executor.parent
+        last_commit = self.executor.store.certificate(parent.height) or b""
+        compact = self.executor.build(view, 0, last_commit)
+        execution = self.executor.candidate(compact.header.hash)
+        assert execution is not None
+        return execution.block
+
+    def grow(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.clock.ms += 1_000
+            block = self.build()
+            self.executor.commit(block.header.hash, decided(block))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "one")
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Site]:
+    other = Site(tmp_path / "two")
+    yield other
+    other.close()
+
+
+def certificate(
+    height: int,
+    block_hash: bytes,
+    *,
+    phase: Phase = Phase.COMMIT,
+    signers: tuple[int, ...] = (0, 1, 2),
+    chain_id: bytes = MET.chain_id,
+) -> QuorumCertificate:
+    members = MET.validators.members
+    signed = vote_bytes(phase, chain_id, height, 0, block_hash)
+    signatures = tuple(
+        IndexedSignature(index, KEYS[members[index].public_key].sign(signed)) for index in signers
+    )
+    return QuorumCertificate(phase, height, 0, block_hash, signatures)
+
+
+def decided(block: Block, **changes) -> QuorumCertificate:
+    return certificate(block.header.height, block.header.hash, **changes)
+
+
+def pay(nonce: int, amount: int = 1) -> Transaction:
+    return sign_transaction(DEV, MET.chain_id, nonce, Transfer(SHOP, Asset.GTX, amount))
+
+
+def refused(code: ErrorCode, match: str = ""):
+    return pytest.raises(Rejected, match=f"^{code.name}: .*{match}")
+
+
+# -- Genesis and restart -------------------------------------------------------------------------
+
+
+def test_a_new_folder_holds_the_genesis(site: Site) -> None:
+    executor = site.executor
+    assert executor.parent.height == 0
+    assert executor.parent.hash == MET.chain_id
+    assert executor.parent.time_ms == GENESIS.genesis_time_ms
+    assert ledger.account(executor.store, DEV.public_key).gtx_ugtx > 0
+
+
+def test_two_nodes_start_from_one_state(site: Site, other: Site) -> None:
+    assert site.executor.parent == other.executor.parent
+    assert site.reopen().parent == other.executor.parent
+
+
+def test_a_restart_continues_where_the_last_batch_ended(site: Site) -> None:
+    site.executor.admit([pay(0), pay(1)], keep_gaps=False)
+    site.grow(3)
+    parent, totals = site.executor.parent, site.executor.totals
+    executor = site.reopen()
+    assert executor.parent == parent
+    assert executor.totals == totals
+    assert executor.pending_nonce(DEV.public_key) == 2
+    site.grow(2)
+    assert executor.parent.height == 5
+
+
+def test_another_networks_folder_is_refused(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.close()
+    site.spec = replace(GENESIS, network_id=7).chain("MET")
+    with pytest.raises(Damaged, match="GTX-DB-003: the data folder belongs to another MET chain"):
+        site.open()
+    site.database.close()
+
+
+def test_another_networks_grown_folder_is_refused(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.grow()
+    site.close()
+    site.spec = replace(GENESIS, network_id=7).chain("MET")
+    with pytest.raises(Damaged, match="GTX-DB-003"):
+        site.open()
+    site.database.close()
+
+
+def test_a_tampered_state_is_noticed_at_start(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.grow()
+    number, entries = next(iter(site.executor.store.buckets()))
+    key = b"MET/k" + number.to_bytes(2, "big")
+    site.database.write([(key, entries[:-1] + bytes([entries[-1] ^ 1]))])
+    site.close()
+    with pytest.raises(Damaged, match=r"GTX-DB-003: the state of MET hashes to .* block 1 says"):
+        site.open()
+    site.database.close()
+
+
+def test_a_lost_body_is_noticed_at_start(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.grow()
+    site.database.write([], [b"MET/b" + (1).to_bytes(8, "big")])
+    site.close()
+    with pytest.raises(Damaged, match="GTX-DB-003: block 1 of MET is not readable"):
+        site.open()
+    site.database.close()
+
+
+# -- Admission -----------------------------------------------------------------------------------
+
+
+def test_admission_gives_each_transaction_its_verdict(site: Site) -> None:
+    poor = sign_transaction(dev_key("poor"), MET.chain_id, 0, Transfer(SHOP, Asset.GTX, 1))
+    verdicts, fresh = site.executor.admit([pay(0), poor, pay(0), pay(5)], keep_gaps=False)
+    codes = [None if verdict is None else verdict.code for verdict in verdicts]
+    assert codes == [
+        None,
+        ErrorCode.INSUFFICIENT_BALANCE,
+        ErrorCode.DUPLICATE,
+        ErrorCode.NONCE_GAP,
+    ]
+    assert fresh == [pay(0)]
+    assert site.executor.pending_nonce(DEV.public_key) == 1
+
+
+def test_gossip_may_bring_a_gap_and_then_fill_it(site: Site) -> None:
+    assert site.executor.admit([pay(1)], keep_gaps=True) == ([None], [])
+    assert site.executor.admit([pay(0)], keep_gaps=True) == ([None], [pay(0), pay(1)])
+
+
+def test_an_included_transaction_is_a_duplicate_for_ever(site: Site) -> None:
+    site.executor.admit([pay(0)], keep_gaps=False)
+    site.grow()
+    for _ in range(2):
+        verdicts, fresh = site.executor.admit([pay(0)], keep_gaps=True)
+        assert [verdict.code for verdict in verdicts if verdict] == [ErrorCode.DUPLICATE]
+        assert fresh == []
+        site.reopen()
+
+
+# -- Blocks --------------------------------------------------------------------------------------
+
+
+def test_one_builds_another_checks_both_commit(site: Site, other: Site) -> None:
+    site.executor.admit([pay(0), pay(1)], keep_gaps=False)
+    block = site.build()
+    other.executor.check(block, block.decode_transactions())
+    for one in (site, other):
+        committed = one.executor.commit(block.header.hash, decided(block))
+        assert committed.execution.transactions == (pay(0), pay(1))
+        assert one.executor.parent.state_root == block.header.state_root
+        assert one.executor.store.block(1) == block.encoded
+        assert one.executor.store.place_of(pay(1).id) == (1, 1)
+        assert ledger.account(one.executor.store, SHOP).gtx_ugtx == 2
+        assert len(one.executor.mempool) == 0
+        assert one.executor.candidate(block.header.hash) is None
+    assert site.executor.parent == other.executor.parent
+
+
+def test_transactions_of_another_proposer_leave_the_pool(site: Site, other: Site) -> None:
+    for one in (site, other):
+        one.executor.admit([pay(0)], keep_gaps=False)
+    other.executor.admit([pay(1, 7)], keep_gaps=False)
+    site.executor.admit([pay(1, 8)], keep_gaps=False)
+    block = site.build()
+    other.executor.check(block, block.decode_transactions())
+    committed = other.executor.commit(block.header.hash, decided(block))
+    assert [(key, error.code) for key, error in committed.dropped] == [
+        (pay(1, 7).id, ErrorCode.NONCE_TOO_LOW)
+    ]
+
+
+def test_checking_a_block_changes_nothing(site: Site, other: Site) -> None:
+    site.executor.admit([pay(0)], keep_gaps=False)
+    block = site.build()
+    parent = other.executor.parent
+    for _ in range(2):
+        other.executor.check(block, block.decode_transactions())
+    assert other.executor.parent == parent
+    assert ledger.account(other.executor.store, SHOP).gtx_ugtx == 0
+    assert other.reopen().parent == parent
+
+
+def test_a_value_is_proved_at_the_head(site: Site) -> None:
+    site.executor.admit([pay(0, 9)], keep_gaps=False)
+    site.grow()
+    height, value, proof = site.executor.prove(b"la" + SHOP)
+    assert height == 1
+    assert value == encode(ledger.account(site.executor.store, SHOP))
+    root = site.executor.parent.state_root
+    assert verify_state_proof(root, b"la" + SHOP, value, proof)
+    _, missing, absence = site.executor.prove(b"la" + sha256(b"nobody"))
+    assert missing is None
+    assert verify_state_proof(root, b"la" + sha256(b"nobody"), None, absence)
+
+
+def test_a_block_ahead_of_our_clock_has_to_wait(site: Site, other: Site) -> None:
+    site.clock.ms += 60_000
+    block = site.build()
+    time_ms = block.header.time_ms
+    later = other.executor.check_fresh(block, 0, 0)
+    assert later == NotYet(time_ms - MAX_TIME_AHEAD_MS)
+    other.clock.ms = time_ms - MAX_TIME_AHEAD_MS
+    assert other.executor.check_fresh(block, 0, 0) is None
+
+
+def test_a_fresh_block_is_its_leaders(site: Site, other: Site) -> None:
+    block = site.build()
+    for view, proposer in ((1, 0), (0, 1)):
+        with refused(ErrorCode.INVALID_BLOCK, "not its leader's"):
+            other.executor.check_fresh(block, view, proposer)
+
+
+def test_a_late_block_opens_its_slot_again(site: Site) -> None:
+    site.clock.ms = GENESIS.genesis_time_ms
+    assert site.build().header.time_ms == MET.opens_ms(GENESIS.genesis_time_ms)
+    site.clock.ms += 12_345
+    assert site.build().header.time_ms == site.clock.ms
+
+
+def test_undecided_blocks_are_bounded(site: Site) -> None:
+    hashes = []
+    for _ in range(MAX_CANDIDATES + 2):
+        site.clock.ms += 1_000
+        hashes.append(site.build().header.hash)
+    assert len(set(hashes)) == MAX_CANDIDATES + 2
+    held = [one for one in hashes if site.executor.candidate(one) is not None]
+    assert held == hashes[2:]
+    assert site.executor.candidate_compact(hashes[0]) is None
+
+
+def test_a_commit_forgets_the_losers(site: Site) -> None:
+    loser = site.build()
+    site.clock.ms += 1_000
+    winner = site.build()
+    site.executor.commit(winner.header.hash, decided(winner))
+    assert site.executor.candidate(loser.header.hash) is None
+
+
+# -- Certificates --------------------------------------------------------------------------------
+
+
+def test_the_first_block_has_no_parent_certificate(site: Site, other: Site) -> None:
+    block = replace_commit(site, encode(certificate(0, MET.chain_id)))
+    with refused(ErrorCode.INVALID_BLOCK, "first block has no parent certificate"):
+        other.executor.check(block, [])
+
+
+def replace_commit(site: Site, last_commit: bytes) -> Block:
+    """A block that its proposer built around another certificate of the parent."""
+    compact = site.executor.build(0, 0, last_commit)
+    execution = site.executor.candidate(compact.header.hash)
+    assert execution is not None
+    return execution.block
+
+
+def test_later_blocks_carry_a_certificate_of_their_parent(site: Site, other: Site) -> None:
+    first = site.build()
+    other.executor.check(first, [])
+    for one in (site, other):
+        one.executor.commit(first.header.hash, decided(first))
+    site.clock.ms += 2_000
+    good = decided(first, signers=(1, 2, 3))
+    wrong = {
+        "not a certificate of the block's parent": [
+            decided(first, phase=Phase.PREPARE),
+            certificate(2, first.header.hash),
+            certificate(1, sha256(b"another")),
+        ],
+        "weight 2 of 4": [decided(first, signers=(0, 1))],
+        "must strictly increase": [
+            replace(good, signatures=(good.signatures[0], *good.signatures[:2]))
+        ],
+        "forged signature": [
+            decided(first, chain_id=GENESIS.chain("NOR").chain_id),
+            replace(good, view=1),
+        ],
+    }
+    for match, certificates in wrong.items():
+        for bad in certificates:
+            with pytest.raises(Rejected, match=f"INVALID_(BLOCK|CERTIFICATE).*{match}"):
+                other.executor.check(replace_commit(site, encode(bad)), [])
+    for nonsense in (b"", b"\xff"):
+        with refused(ErrorCode.MALFORMED):
+            other.executor.check(replace_commit(site, nonsense), [])
+    other.executor.check(replace_commit(site, encode(good)), [])
+
+
+# -- Blocks decided elsewhere ----------------------------------------------------------------------
+
+
+def test_decided_blocks_of_a_peer_are_taken_over(site: Site, other: Site) -> None:
+    site.executor.admit([pay(nonce) for nonce in range(4)], keep_gaps=False)
+    site.grow(4)
+    for height in range(1, 5):
+        take(other, site, height)
+    assert other.executor.parent == site.executor.parent
+    assert other.executor.totals == site.executor.totals
+
+
+def take(to: Site, source: Site, height: int, **changes) -> None:
+    from gridtokenx.chain.block import decode_block
+
+    raw = source.executor.store.block(height)
+    assert raw is not None
+    block = decode_block(raw)
+    to.executor.apply_decided(block, block.decode_transactions(), decided(block, **changes))
+
+
+def test_a_block_without_its_certificate_is_refused(site: Site, other: Site) -> None:
+    site.grow(2)
+    with refused(ErrorCode.INVALID_CERTIFICATE, "weight 2 of 4"):
+        take(other, site, 1, signers=(0, 1))
+    with refused(ErrorCode.INVALID_CERTIFICATE, "not a COMMIT"):
+        take(other, site, 1, phase=Phase.PREPARE)
+    with refused(ErrorCode.INVALID_CERTIFICATE, "forged"):
+        take(other, site, 1, chain_id=sha256(b"elsewhere"))
+    with refused(ErrorCode.INVALID_BLOCK, "does not extend ours at 0"):
+        take(other, site, 2)
+    assert other.executor.parent.height == 0
+    take(other, site, 1)
+
+
+def test_a_peer_cannot_make_us_think_we_are_damaged(site: Site, other: Site) -> None:
+    """A decided header and its certificate with another body: the peer's fault, not ours."""
+    site.executor.admit([pay(0)], keep_gaps=False)
+    block = site.build()
+    bodies = [
+        replace(block, transactions=()),
+        replace(block, transactions=(pay(0, 2).encoded,)),
+        replace(block, transactions=(pay(0).encoded, pay(1).encoded)),
+        replace(block, last_commit=b"another"),
+    ]
+    for body in bodies:
+        with refused(ErrorCode.INVALID_BLOCK, "the body is not the one"):
+            other.executor.apply_decided(body, body.decode_transactions(), decided(body))
+    other.executor.apply_decided(block, block.decode_transactions(), decided(block))
+
+
+def test_disagreeing_with_the_validators_means_we_are_damaged(site: Site, other: Site) -> None:
+    """Three of four signed another state root than ours: stop, do not go on alone."""
+    block = site.build()
+    false = replace(block, header=replace(block.header, state_root=sha256(b"another state")))
+    with pytest.raises(Damaged, match=r"GTX-SYNC-001: MET block 1 was decided .* state_root is"):
+        other.executor.apply_decided(false, [], decided(false))
+    assert other.executor.parent.height == 0
