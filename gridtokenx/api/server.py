@@ -19,6 +19,7 @@ from typing import Any
 
 import trio
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from gridtokenx.api.calls import Reply
 from gridtokenx.api.errors import ApiError, TransportCode
@@ -177,7 +178,7 @@ class _Server:
                 keepalive_timeout=IDLE_TIMEOUT_S,
                 lingering_time=1.0,
                 handler_cancellation=True,
-                logger=logging.getLogger("gridtokenx.api.http"),
+                logger=_http_logger(),
             ),
             handle_signals=False,
             shutdown_timeout=STOP_TIMEOUT_S,
@@ -209,6 +210,18 @@ class _BoundedServer(web.Server):
         super().connection_made(handler, transport)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.close()
+
+
+def _http_logger() -> logging.Logger:
+    """aiohttp's logger without what any stranger can cause: bad HTTP is answered, not logged."""
+    logger = logging.getLogger("gridtokenx.api.http")
+    logger.filters = [_is_ours]
+    return logger
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | ConnectionError)
 
 
 def _handler(

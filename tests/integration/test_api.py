@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -542,3 +543,58 @@ def test_no_node_says_how_to_start_one() -> None:
         ):
             client.status()
         assert error.value.url == url
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),  # A TLS hello.
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /status HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+        b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: -5\r\n\r\n",
+        b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /api/v1/blocks/%ff%fe HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET /api/v1/blocks/%00 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET /api/v1/status HTTP/1.0\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET http://evil.example/api/v1/status HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: close\r\n\r\n",
+    ],
+)
+async def test_garbage_on_the_port_is_refused_without_a_traceback(
+    tmp_path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = MemoryNode(tmp_path)
+    async with running(node) as http:
+        stream = await trio.open_tcp_stream("127.0.0.1", http.base_url.port or 0)
+        answer = b""
+        async with stream:
+            await stream.send_all(garbage)
+            with trio.move_on_after(3):
+                async for part in stream:
+                    answer += part
+        assert b" 500 " not in answer.partition(b"\r\n")[0]
+        assert b"Traceback" not in answer
+        assert (await http.get("/api/v1/status")).status_code == 200
+    assert [row.getMessage() for row in caplog.records if row.levelno > logging.DEBUG] == []
+
+
+async def test_metrics_can_be_turned_off(tmp_path: Path) -> None:
+    node = MemoryNode(tmp_path)
+    node.config = replace(node.config, metrics=replace(node.config.metrics, enabled=False))
+    async with running(node) as http:
+        assert (await http.get("/metrics")).status_code == 404
+
+
+async def test_requests_in_flight_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = MemoryNode(tmp_path)
+    async with running(node) as http:
+        monkeypatch.setattr(server_module, "MAX_REQUESTS", 0)
+        busy = await http.get("/api/v1/status")
+        assert (busy.status_code, busy.headers["Retry-After"]) == (503, "1")
+        monkeypatch.setattr(server_module, "MAX_REQUESTS", 1)
+        assert (await http.get("/api/v1/status")).status_code == 200

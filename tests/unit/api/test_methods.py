@@ -20,7 +20,7 @@ from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import slot_at
 from gridtokenx.primitives.types import format_address
-from gridtokenx.trading.model import CancelOrder, Side, Source
+from gridtokenx.trading.model import ORDERS, CancelOrder, Side, Source
 
 SELLER_TEXT = format_address(SELLER.public_key)
 BUYER_TEXT = format_address(BUYER.public_key)
@@ -260,3 +260,20 @@ def test_too_many_submissions_are_busy_not_queued(node: MemoryNode) -> None:
     assert (error.value.status, error.value.retryable) == (503, True)
     assert [one and one.code for one in asyncio.run(send(2))] == [None, ErrorCode.DUPLICATE]
     assert context.submissions.in_flight == 0
+
+
+def test_unchanged_rows_are_decoded_once(node: MemoryNode) -> None:
+    """Order books are asked for all the time; a block changes few orders."""
+    context = Context(node)
+    slot = node.current_slot() + 20
+    node.put(SELLER, order(Side.SELL, 1000, 4000, SELLER_METER, Source.SOLAR, slot))
+    node.make_block()
+    before = context.table(node.chains()["MET"], ORDERS)
+    assert context.table(node.chains()["MET"], ORDERS) is before
+    node.put(SELLER, order(Side.SELL, 1000, 4100, SELLER_METER, Source.SOLAR, slot + 1))
+    node.make_block()
+    after = dict(context.table(node.chains()["MET"], ORDERS))
+    assert len(after) == 2
+    ((key, value),) = before
+    assert after[key] is value
+    assert context.table(node.chains()["NOR"], ORDERS) == []
