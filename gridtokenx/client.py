@@ -385,10 +385,13 @@ class Client:
                 break
             time.sleep(wait_s)
         try:
-            return response.json()
+            answer = response.json()
         except ValueError:
-            detail = f"HTTP {response.status_code} without JSON; is this a GridTokenX node?"
-            raise NodeUnreachable(self.url, detail) from None
+            answer = None
+        if not isinstance(answer, list) and not _is_rpc_answer(answer):
+            detail = f"HTTP {response.status_code} without an answer; is this a GridTokenX node?"
+            raise NodeUnreachable(self.url, detail)
+        return answer
 
 
 def check_account_proof(document: dict[str, Any], spec: ChainSpec, address: bytes) -> ProvenAccount:
@@ -418,6 +421,10 @@ def _hex(document: dict[str, Any], name: str) -> bytes:
         return bytes.fromhex(value) if isinstance(value, str) else bytes.fromhex("?")
     except ValueError:
         raise Rejected(ErrorCode.MALFORMED, f"{name} must be hex") from None
+
+
+def _is_rpc_answer(document: Any) -> bool:
+    return isinstance(document, dict) and ("result" in document or "error" in document)
 
 
 def _plain(value: Any) -> Any:

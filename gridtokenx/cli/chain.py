@@ -100,23 +100,13 @@ def validators(chain: remote.Chain = None) -> None:
 
 @app.command()
 def params(chain: remote.Chain = None) -> None:
-    """The market parameters in force on a chain, in their smallest units."""
+    """The market parameters in force on a chain."""
     with remote.connect() as client:
         document = client.call("chain_getParams", chain=chain)
 
     def draw(console: Console) -> None:
         show.line(console, f"{document['chain']} at block {document['height']}")
         values = document["parameters"]
-        show.fields(
-            console, [(name, _words(value)) for name, value in values.items() if name != "kind"]
-        )
+        show.fields(console, [show.field(*pair) for pair in values.items() if pair[0] != "kind"])
 
     output.emit(document, draw)
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(_words(one) for one in value) or "none"
-    if isinstance(value, dict):
-        return " ".join(str(one) for name, one in value.items() if name != "kind")
-    return str(value)

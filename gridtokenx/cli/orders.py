@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,10 +17,7 @@ if TYPE_CHECKING:
     from gridtokenx.client import Client
     from gridtokenx.trading.model import PlaceOrder, Side, Source
 
-app = typer.Typer(help="Orders: place, cancel, list, get, book.", no_args_is_help=True)
-
-_SUBSTATION = re.compile(r"[A-Z]{3}-[0-9]{2}-SUB[0-9]{3}")
-_PLACE = re.compile(r"[A-Z]{3}(?:-[0-9]{2}(?:-SUB[0-9]{3})?)?")
+app = typer.Typer(help="Orders: place, cancel, list, get, book, market.", no_args_is_help=True)
 
 OrderId = Annotated[str, typer.Argument(metavar="ID", help="Order id, 64 hex digits.")]
 
@@ -70,7 +66,7 @@ def place(
         energy_wh=parse_kwh(kwh),
         limit_mthb=parse_price(price),
         source=_source(source),
-        location=_place_name(location, _SUBSTATION, "a substation such as BKK-01-SUB001"),
+        location=remote.substation_name(location),
         window=Window(slot, begin, end, expires),
         meter_id=None if meter is None else bytes.fromhex(remote.hash_text(meter, "a meter id")),
         max_wh_per_slot=None if max_kwh_per_slot is None else parse_kwh(max_kwh_per_slot),
@@ -217,7 +213,7 @@ def list_orders(
         document = client.orders(
             trader=who,
             status=status,
-            zone=None if zone is None else _zone_name(zone),
+            zone=None if zone is None else remote.place_name(zone),
             side=None if side is None else _side(side).name.lower(),
             chain=chain,
             limit=limit,
@@ -306,7 +302,7 @@ def book(
     chosen = zone or place_name
     if chosen is None or (zone and place_name and zone != place_name):
         raise typer.BadParameter("one zone, such as: gridtokenx orders book --zone BKK-01")
-    name = _zone_name(chosen)
+    name = remote.place_name(chosen)
     with remote.connect() as client:
         document = client.call("energy_getOrderBook", zone=name, slot=slot, depth=depth)
     output.emit(document, lambda console: _draw_book(console, document))
@@ -336,6 +332,35 @@ def _draw_book(console: Console, document: dict[str, Any]) -> None:
     show.table(console, headings, rows, title=show.printable(title), right=(1, 2, 3))
 
 
+@app.command()
+def market(
+    zone: Annotated[
+        str | None, typer.Argument(metavar="[ZONE]", help="Substation, zone or region.")
+    ] = None,
+    chain: remote.Chain = None,
+) -> None:
+    """The slots open for orders and the price band now."""
+    place_name = None if zone is None else remote.place_name(zone)
+    with remote.connect() as client:
+        document = client.call("energy_getMarket", zone=place_name, chain=chain)
+
+    def draw(console: Console) -> None:
+        first, last = document["first_open_slot"], document["last_open_slot"]
+        low, high = show.price(document["min_price_mthb"]), show.price(document["max_price_mthb"])
+        show.fields(
+            console,
+            [
+                ("chain", f"{document['chain']} at block {document['height']}"),
+                ("market time", f"{show.moment(document['market_ms'])} Bangkok"),
+                ("open slots", f"{first} to {last} ({show.slots(first, last)} Bangkok)"),
+                ("price band", f"{low} to {high} THB/kWh{', peak' if document['peak'] else ''}"),
+                ("peak hours", document["peak_hours"]),
+            ],
+        )
+
+    output.emit(document, draw)
+
+
 def _side(text: str) -> Side:
     from gridtokenx.trading.model import Side
 
@@ -353,14 +378,3 @@ def _source(text: str) -> Source:
     except ValueError:
         known = ", ".join(source.value for source in Source)
         raise typer.BadParameter(f"one of {known}, not {text!r}", param_hint="--source") from None
-
-
-def _zone_name(text: str) -> str:
-    return _place_name(text, _PLACE, "a region, zone or substation: BKK, BKK-01, BKK-01-SUB001")
-
-
-def _place_name(text: str, pattern: re.Pattern[str], what: str) -> str:
-    name = text.strip().upper()
-    if pattern.fullmatch(name) is None:
-        raise typer.BadParameter(f"{what}, not {text!r}")
-    return name

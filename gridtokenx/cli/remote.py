@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 WAIT_S = 60.0
 _INVALID_PARAMS = -32602
 _BAD_DATA = frozenset({2010, 2016, 5002})  # malformed_tx, malformed, bad_address
+_PLACE = re.compile(r"[A-Z]{3}(?:-[0-9]{2}(?:-SUB[0-9]{3})?)?")
+_SUBSTATION = re.compile(r"[A-Z]{3}-[0-9]{2}-SUB[0-9]{3}")
 _HASH = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
+# A node speaks of its methods; a person at the command line has these instead.
+COMMAND_OF_METHOD = {
+    "chain_getStatus": "gridtokenx status",
+    "chain_getHead": "gridtokenx chain head",
+    "account_getNonce": "gridtokenx account nonce",
+    "account_getBalance": "gridtokenx account balance",
+    "tx_getStatus": "gridtokenx tx status",
+    "energy_getMarket": "gridtokenx orders market",
+}
+_METHOD = re.compile("|".join(COMMAND_OF_METHOD))
 
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="gtx1..., or a key's name.")]
 Chain = Annotated[str | None, typer.Option(metavar="NAME", help="Such as MET.")]
@@ -92,7 +104,7 @@ def refused(error: RpcError) -> Failure:
         error.message,
         code=error.code,
         reason=error.reason or "refused",
-        hint=error.hint,
+        hint=_METHOD.sub(lambda match: COMMAND_OF_METHOD[match[0]], error.hint),
         exit_code=exit_code,
         retryable=error.retryable,
     )
@@ -198,3 +210,20 @@ def hash_text(text: str, what: str) -> str:
     if match is None:
         raise typer.BadParameter(f"{what} is 64 hex digits, not {text[:80]!r}")
     return match[1].lower()
+
+
+def place_name(text: str) -> str:
+    """A region, zone or substation in capitals."""
+    return _place(text, _PLACE, "a region, zone or substation: BKK, BKK-01, BKK-01-SUB001")
+
+
+def substation_name(text: str) -> str:
+    """A substation in capitals."""
+    return _place(text, _SUBSTATION, "a substation such as BKK-01-SUB001")
+
+
+def _place(text: str, pattern: re.Pattern[str], what: str) -> str:
+    name = text.strip().upper()
+    if pattern.fullmatch(name) is None:
+        raise typer.BadParameter(f"{what}, not {text[:80]!r}")
+    return name

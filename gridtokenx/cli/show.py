@@ -6,7 +6,7 @@ What a node answers is outside text: control characters never reach the terminal
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _MIN_DECIMALS = 2
+_MAX_WIDTH = 400
 
 
 def printable(value: object) -> str:
@@ -57,12 +58,14 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for index, heading in enumerate(headings):
         drawn.add_column(heading, no_wrap=True, justify="right" if index in right else "left")
     for row in rows:
         drawn.add_row(*(Text(printable(value)) for value in row))
-    console.width = max(console.width, 400)
+    if title is not None:
+        line(console, title)
+    console.width = max(console.width, _MAX_WIDTH)
     console.print(drawn, markup=False, highlight=False)
 
 
@@ -115,6 +118,25 @@ def millionths(amount: Any) -> str:
     return f"{'-' if units < 0 else ''}{whole}.{decimals}"
 
 
-def short(text: str) -> str:
-    """The two ends of an id or address that need not be copied."""
-    return text if len(text) <= 16 else f"{text[:9]}…{text[-4:]}"
+def field(name: str, value: Any) -> tuple[str, str]:
+    """A wire field as a line of `fields`: its unit, last in its name, moves to its value."""
+    if isinstance(value, dict):
+        inner = (field(*pair) for pair in value.items() if pair[0] != "kind")
+        return name, ", ".join(f"{key} {text}" for key, text in inner)
+    if isinstance(value, list):
+        return name, ", ".join(field("", one)[1] for one in value) or "none"
+    stem, _, unit = name.rpartition("_")
+    if unit not in _UNITS or not str(value).lstrip("-").isdigit():
+        return name, "none" if value is None else str(value)
+    read, suffix = _UNITS[unit]
+    return stem or name, f"{read(value)}{suffix}"
+
+
+_UNITS: dict[str, tuple[Callable[[Any], str], str]] = {
+    "wh": (kwh, " kWh"),
+    "mthb": (price, " THB/kWh"),
+    "uthb": (millionths, " THB"),
+    "ugtx": (millionths, " GTX"),
+    "ucr": (millionths, " credits"),
+    "ms": (moment, " Bangkok"),
+}

@@ -156,7 +156,8 @@ def _draw(console: Console, document: dict[str, Any]) -> None:
         rows = [(row["name"], row["value"], row["want"], row["hint"]) for row in failing]
         show.table(console, ("failing", "is", "should be", "hint"), rows)
     else:
-        show.line(console, f"checks   all {len(document['checks'])} hold (disk, peers, tip, sync)")
+        names = ", ".join(row["name"] for row in document["checks"])
+        show.line(console, f"checks   all hold: {show.printable(names)}")
     show.line(console, f"next     {show.printable(document['next_action'])}")
 
 
@@ -207,15 +208,14 @@ def _draw_peers(console: Console, peers: list[dict[str, Any]]) -> None:
         return
     rows = [
         (
-            peer["organisation"] or "-",
+            peer["organisation"] or peer["agent"] or "-",
             peer["peer_id"],
-            peer["direction"],
             "  ".join(f"{chain} {height}" for chain, height in sorted(peer["heights"].items())),
-            (peer["addresses"] or ["-"])[0],
+            (peer["addresses"] or ["-"])[0].partition("/p2p/")[0],
         )
         for peer in peers[:_SHOWN_PEERS]
     ]
-    headings = (f"{len(peers)} peers", "peer id", "dir", "heights", "address")
+    headings = (f"{len(peers)} peers", "peer id", "heights", "address")
     show.table(console, headings, rows)
     if len(peers) > _SHOWN_PEERS:
         show.line(console, f"and {len(peers) - _SHOWN_PEERS} more; --json shows all")

@@ -25,21 +25,18 @@ def list_trades(
         str | None, typer.Option(metavar="ADDRESS", help="Buyer or seller: gtx1..., or a key.")
     ] = None,
     zone: Annotated[
-        str | None, typer.Option(metavar="REGION", help="Of buyers in this region, such as BKK.")
+        str | None, typer.Option(metavar="PLACE", help="Only of buyers in this region or zone.")
     ] = None,
     chain: remote.Chain = None,
     limit: remote.Limit = 20,
     cursor: remote.Cursor = None,
 ) -> None:
     """Trades of a chain, newest first."""
-    region = None if zone is None else zone.strip().upper()
-    if region is not None and len(region) != 3:
-        detail = f"trades are listed by region, such as BKK, not by {zone!r}"
-        raise typer.BadParameter(detail, param_hint="--zone")
+    place = None if zone is None else remote.place_name(zone)
     who = None if trader is None else remote.address_of(trader)
     with remote.connect() as client:
-        name = remote.default_chain(client, chain, region)
-        document = _collect(client, name, who, region, limit, cursor)
+        name = remote.default_chain(client, chain, place)
+        document = _collect(client, name, who, place, limit, cursor)
     output.emit(document, lambda console: _draw_list(console, document))
 
 
@@ -47,11 +44,11 @@ def _collect(
     client: Client,
     chain: str,
     who: bytes | None,
-    region: str | None,
+    place: str | None,
     limit: int,
     cursor: str | None,
 ) -> dict[str, Any]:
-    """A page; with a region, pages are read on until the trades of that region fill one."""
+    """A page; with a place, pages are read on until the trades of that place fill one."""
     from gridtokenx.primitives.types import format_address
 
     address = None if who is None else format_address(who)
@@ -59,11 +56,28 @@ def _collect(
     for _ in range(_MAX_PAGES):
         wanted = limit - len(items)
         page = client.trades(trader=address, chain=chain, limit=wanted, cursor=cursor)
-        items += [row for row in page["items"] if region in (None, row["region"])]
+        items += page["items"] if place is None else _bought_in(client, place, page["items"])
         cursor = page["next_cursor"]
         if cursor is None or len(items) >= limit:
             break
     return {**page, "items": items}
+
+
+def _bought_in(client: Client, place: str, trades: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Trades whose buyer's meter lies in the place; a trade itself names only the region."""
+    near = [row for row in trades if row["region"] == place[:3]]
+    if len(place) == 3:
+        return near
+    calls = [
+        ("energy_getOrder", {"id": row["buy_order_id"], "chain": row["chain"]}) for row in near
+    ]
+    kept = []
+    for row, order in zip(near, client.call_many(calls), strict=True):
+        if isinstance(order, Exception):
+            raise order
+        if f"{order['grid_location']}-".startswith(f"{place}-"):
+            kept.append(row)
+    return kept
 
 
 def _draw_list(console: Console, document: dict[str, Any]) -> None:

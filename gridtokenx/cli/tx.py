@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Transactions: send, status, get, decode, transfer.", no_args_is_help=True)
 
+_FIELD_UNIT = {"energy": "wh", "thb": "uthb", "gtx": "ugtx", "carbon": "ucr"}
 _UNITS = {"energy": "kWh", "thb": "THB", "gtx": "GTX", "carbon": "credits"}
 
 TransactionId = Annotated[str, typer.Argument(metavar="ID", help="Transaction id, 64 hex digits.")]
@@ -148,24 +149,22 @@ def _draw(console: Console, document: dict[str, Any]) -> None:
         _draw_payload(console, transaction["payload"])
     for event in document["events"]:
         show.line(console, f"event {show.printable(event['kind'])}")
-        show.fields(console, [(f"  {name}", _value(value)) for name, value in _rest(event)])
+        _draw_fields(console, event)
 
 
 def _draw_payload(console: Console, payload: dict[str, Any]) -> None:
     show.line(console, f"says {show.printable(payload['kind'])}")
-    show.fields(console, [(f"  {name}", _value(value)) for name, value in _rest(payload)])
+    _draw_fields(console, payload)
 
 
-def _rest(document: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in document.items() if name != "kind"]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_value(one)}" for name, one in _rest(value))
-    if isinstance(value, list):
-        return ", ".join(_value(one) for one in value)
-    return "none" if value is None else str(value)
+def _draw_fields(console: Console, document: dict[str, Any]) -> None:
+    """A command's or event's fields; a transfer's amount is in units of its asset."""
+    unit = _FIELD_UNIT.get(document.get("asset", ""))
+    named = {
+        f"amount_{unit}" if unit and name == "amount" else name: document[name] for name in document
+    }
+    pairs = [show.field(name, value) for name, value in named.items() if name != "kind"]
+    show.fields(console, [(f"  {name}", text) for name, text in pairs])
 
 
 def _read(hex_or_file: str) -> Transaction:
