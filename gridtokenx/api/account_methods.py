@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from gridtokenx.api.chain_methods import document, transaction_document
 from gridtokenx.api.context import Context
-from gridtokenx.api.energy_methods import order_document
+from gridtokenx.api.documents import document, order_document, transaction_document
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import address, boolean, format_cursor
 from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape

@@ -7,18 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from gridtokenx.api.chain_methods import document
 from gridtokenx.api.context import Context
+from gridtokenx.api.documents import closed_document, document, order_document, trade_document
 from gridtokenx.api.errors import ApiError, invalid_params
 from gridtokenx.api.kinds import address, choice, format_cursor, hex_bytes, integer, place
 from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
 from gridtokenx.node import history
-from gridtokenx.node.history import ClosedOrder, Totals, TradeRecord, TransactionRecord
+from gridtokenx.node.history import Totals
 from gridtokenx.node.view import ChainStatus
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 from gridtokenx.primitives.state import u64
-from gridtokenx.primitives.types import format_address
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import ORDERS, TRADERS, Order, PlaceOrder, Side, Source
 
@@ -31,64 +30,6 @@ def is_within(location: str, group: str) -> bool:
     return location == group or location.startswith(group + "-")
 
 
-def terms_document(terms: PlaceOrder) -> dict[str, Any]:
-    """What an order asks, in the API's names."""
-    return {
-        "order_type": terms.side.name.lower(),
-        "energy_wh": str(terms.energy_wh),
-        "limit_mthb": str(terms.limit_mthb),
-        "energy_source": terms.source.value,
-        "require": terms.require,
-        "grid_location": terms.location,
-        "meter_id": terms.meter_id.hex(),
-        "first_slot": str(terms.first_slot),
-        "last_slot": str(terms.last_slot),
-        "max_wh_per_slot": str(terms.max_wh_per_slot),
-        "time_in_force": terms.time_in_force.value,
-        "expires_ms": str(terms.expires_ms),
-    }
-
-
-def order_document(chain: str, order: Order) -> dict[str, Any]:
-    """An open order."""
-    filled_wh = order.terms.energy_wh - order.rest_wh
-    return {
-        "order_id": order.id.hex(),
-        "chain": chain,
-        "trader": format_address(order.owner),
-        "status": "partially_filled" if filled_wh else "open",
-        **terms_document(order.terms),
-        "rest_wh": str(order.rest_wh),
-        "filled_wh": str(filled_wh),
-        "reserve_uthb": str(order.reserve_uthb),
-        "congested": order.congested,
-        "height": str(order.height),
-        "placed_ms": str(order.placed_ms),
-        "closed_ms": None,
-        "refund_uthb": None,
-    }
-
-
-def _closed_document(
-    chain: str, placed: TransactionRecord, terms: PlaceOrder, closed: ClosedOrder
-) -> dict[str, Any]:
-    return {
-        "order_id": placed.transaction.id.hex(),
-        "chain": chain,
-        "trader": format_address(placed.transaction.sender),
-        "status": closed.status.value,
-        **terms_document(terms),
-        "rest_wh": str(closed.rest_wh),
-        "filled_wh": str(terms.energy_wh - closed.rest_wh),
-        "reserve_uthb": "0",
-        "congested": False,
-        "height": str(placed.when.height),
-        "placed_ms": str(placed.when.market_ms),
-        "closed_ms": str(closed.when.market_ms),
-        "refund_uthb": str(closed.refund_uthb),
-    }
-
-
 def _find_order(status: ChainStatus, order_id: bytes) -> dict[str, Any] | None:
     open_order = ORDERS.get(status.view, order_id)
     if open_order is not None:
@@ -97,7 +38,7 @@ def _find_order(status: ChainStatus, order_id: bytes) -> dict[str, Any] | None:
     placed = history.find_transaction(status.view, order_id)
     if closed is None or placed is None or not isinstance(placed.transaction.payload, PlaceOrder):
         return None
-    return _closed_document(status.spec.name, placed, placed.transaction.payload, closed)
+    return closed_document(status.spec.name, placed, placed.transaction.payload, closed)
 
 
 def get_order(context: Context, arguments: Arguments) -> dict[str, Any]:
@@ -215,31 +156,6 @@ def _offered_wh(order: Order, slot: int | None) -> int:
 
 def _level(limit_mthb: int, sums: list[int]) -> dict[str, Any]:
     return {"price_mthb": str(limit_mthb), "energy_wh": str(sums[0]), "orders": sums[1]}
-
-
-def trade_document(chain: str, record: TradeRecord) -> dict[str, Any]:
-    """A trade; its settlement once the seller's reading, or the deadline, came."""
-    trade, settlement = record.trade, record.settlement
-    return {
-        "trade_id": trade.id.hex(),
-        "chain": chain,
-        "height": str(record.when.height),
-        "time_ms": str(record.when.time_ms),
-        "market_ms": str(record.when.market_ms),
-        "slot": str(trade.slot),
-        "buyer": format_address(trade.buyer),
-        "seller": format_address(trade.seller),
-        "buy_order_id": trade.buy_id.hex(),
-        "sell_order_id": trade.sell_id.hex(),
-        "energy_wh": str(trade.energy_wh),
-        "price_mthb": str(trade.price_mthb),
-        "wheeling_mthb": str(trade.wheeling_mthb),
-        "tier": trade.tier,
-        "region": trade.region,
-        "energy_source": trade.source.value,
-        "status": "matched" if settlement is None else "settled",
-        "settlement": None if settlement is None else document(settlement),
-    }
 
 
 def get_trade(context: Context, arguments: Arguments) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from gridtokenx.api import (
     energy_methods,
     network_methods,
     order_methods,
+    transaction_methods,
 )
 from gridtokenx.api.context import Context
 from gridtokenx.api.schema import build_openrpc
@@ -23,6 +24,7 @@ def discover(_context: Context, _arguments: Arguments) -> dict[str, Any]:
 
 METHODS: tuple[Method, ...] = (
     *chain_methods.METHODS,
+    *transaction_methods.METHODS,
     *energy_methods.METHODS,
     *order_methods.METHODS,
     *network_methods.METHODS,

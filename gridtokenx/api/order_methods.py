@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from gridtokenx.api.context import Context
-from gridtokenx.api.energy_methods import terms_document
+from gridtokenx.api.documents import terms_document
 from gridtokenx.api.errors import ApiError, invalid_params
 from gridtokenx.api.kinds import address, amount, boolean, choice, integer, text
 from gridtokenx.api.table import Arguments, Method, Param, Route, shape
