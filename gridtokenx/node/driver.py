@@ -323,6 +323,8 @@ class Driver:
         def commit() -> Committed | None:
             if self.executor.parent.height >= effect.height:
                 return None  # Sync was faster.
+            if self.executor.candidate(effect.block_hash) is None:
+                return None  # Evicted by a flood of proposals; sync brings it with its certificate.
             return self.executor.commit(effect.block_hash, effect.certificate)
 
         committed = await self._in_worker(commit)
@@ -375,13 +377,18 @@ class Driver:
         self._batcher.add(fresh)
         return verdicts
 
-    async def submit_to(self, raws: Sequence[bytes], future: Future[list[Rejected | None]]) -> None:
+    async def submit_to(
+        self, raws: Sequence[bytes], future: Future[list[Rejected | None]]
+    ) -> None:
         """As `submit`, answering a future of another thread, whatever happens."""
         try:
             future.set_result(await self.submit(raws))
-        except BaseException as error:
-            future.set_exception(error if isinstance(error, Exception) else RuntimeError("stopped"))
-            raise
+        except Exception as error:  # A door to the outside is total: told, logged, survived.
+            log.exception("submit.failed", chain=self.spec.name)
+            future.set_exception(error)
+        finally:
+            if not future.done():
+                future.set_exception(RuntimeError("the node is stopping"))
 
     async def _admit(
         self, raws: Sequence[bytes], *, keep_gaps: bool

@@ -316,7 +316,10 @@ class Node:
         driver = self._drivers[chain]
 
         def start() -> None:
-            self._nursery.start_soon(driver.submit_to, transactions, future)
+            try:
+                self._nursery.start_soon(driver.submit_to, transactions, future)
+            except RuntimeError as error:  # The nursery closed while this call was under way.
+                future.set_exception(error)
 
         try:
             self._token.run_sync_soon(start)
