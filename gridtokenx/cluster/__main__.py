@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -21,6 +22,7 @@ from gridtokenx.cluster.day import Day, DayError, day_genesis
 from gridtokenx.cluster.network import BLOCK_TIME_MS
 from gridtokenx.cluster.processes import Cluster, ClusterError
 from gridtokenx.cluster.profile import Profile, load_profile
+from gridtokenx.cluster.sending import Refused
 from gridtokenx.cluster.summary import summarize
 from gridtokenx.cluster.view import DayView, print_nodes, print_summary
 from gridtokenx.cluster.watch import wait_ready
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("stopped")
         return EXIT_INTERRUPTED
-    except (ClusterError, DayError, NodeUnreachable, RpcError) as error:
+    except (ClusterError, DayError, NodeUnreachable, Refused, RpcError) as error:
         console.print(f"error: {error}", highlight=False, markup=False, style="red")
         if isinstance(error, ClusterError):
             for text in (error.hint, error.log):
@@ -99,12 +101,10 @@ def _play(
 ) -> dict[str, str]:
     """Play the slots; returns what was refused and why. Errors: DayError, ClusterError."""
 
-    def check_alive() -> None:
-        for member in cluster.members:
-            cluster.check_alive(member.name)
-
     with DayView(console, slots) as view:
-        day = Day(genesis, cluster.members, profile, slots, view.show, check_alive)
+        day = Day(
+            genesis, cluster.members, profile, slots, view.show, partial(_check_nodes, cluster)
+        )
         try:
             day.play()
         finally:
@@ -118,11 +118,21 @@ def _stay(cluster: Cluster, console: Console) -> None:
     print_nodes(console, cluster.members)
     try:
         while True:
-            for member in cluster.members:
-                cluster.check_alive(member.name)
+            _check_nodes(cluster)
             time.sleep(0.5)
     except KeyboardInterrupt:
         console.print("stopping")
+
+
+def _check_nodes(cluster: Cluster) -> None:
+    """A node somebody killed may come back; one that ended by itself ends the run.
+
+    Errors: ClusterError.
+    """
+    cluster.refresh()
+    for member in cluster.members:
+        if cluster.exit_code(member.name) not in (None, -signal.SIGKILL):
+            cluster.check_alive(member.name)
 
 
 def _clean_up(cluster: Cluster, console: Console, *, keep: bool) -> None:

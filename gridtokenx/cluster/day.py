@@ -15,9 +15,10 @@ from typing import Any
 
 from gridtokenx.chain.genesis import BlockClock, ChainSpec, Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
-from gridtokenx.client import Client, RpcError
+from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.network import Member, dev_key, local_genesis, operator_key
 from gridtokenx.cluster.profile import MeterState, Profile, Trader, sign_reading
+from gridtokenx.cluster.sending import Sender
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode
@@ -159,27 +160,40 @@ class Day:
             time.sleep(POLL_S)
 
     def _look(self) -> None:
-        """Ask the next node in turn for heads and totals."""
+        """Ask the next node that answers for heads and totals. Errors: NodeUnreachable."""
         self._check_alive()
-        client = self._watchers[self._ticks % len(self._watchers)]
-        self._ticks += 1
-        status, stats = _answers(client, "chain_getStatus", "energy_getStats")
+        status, stats = self._ask()
         changed = False
         for region in self.regions:
-            row = next(one for one in status["chains"] if one["chain"] == region.name)
-            if int(row["head"]["height"]) > region.height:
-                totals = chain_totals(stats, region.name)
-                _advance(region, row, totals)
+            row = next((one for one in status["chains"] if one["chain"] == region.name), None)
+            if row is not None and int(row["head"]["height"]) > region.height:
+                _advance(region, row, chain_totals(stats, region.name))
                 changed = True
         if changed:
             self._show(self.regions)
 
+    def _ask(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        for _ in self._watchers:
+            client = self._watchers[self._ticks % len(self._watchers)]
+            self._ticks += 1
+            try:
+                status, stats = client.call_many([("chain_getStatus", {}), ("energy_getStats", {})])
+            except NodeUnreachable:
+                continue
+            # A node that has just been started again may not have opened its chains.
+            if not isinstance(status, RpcError) and not isinstance(stats, RpcError):
+                return status, stats
+        raise NodeUnreachable(client.url, "nor does any other node")
+
 
 class RegionPlayer:
-    """Sends everything of one region chain; each trader always through the same node."""
+    """Sends everything of one region chain; each trader always by the same way.
+
+    `senders` share the traders. Every transaction of the day is good, so a refusal ends it.
+    """
 
     def __init__(
-        self, profile: Profile, slots: range, spec: ChainSpec, clients: Sequence[Client]
+        self, profile: Profile, slots: range, spec: ChainSpec, senders: Sequence[Sender]
     ) -> None:
         prefixes = {
             territory.prefix: territory.distributor for territory in spec.region.territories
@@ -190,14 +204,14 @@ class RegionPlayer:
         self._profile = profile
         self._slots = slots
         self._spec = spec
-        self._clients = clients
+        self._senders = senders
         self._nonces: dict[bytes, int] = {}
         self._meters = {trader.name: MeterState() for trader in self.traders}
         self._refusals_due = True
 
     def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        for sender in self._senders:
+            sender.close()
 
     def set_up(self) -> None:
         """Register participants and meters, deposit money; wait until that is final.
@@ -212,9 +226,9 @@ class RegionPlayer:
             amount_uthb = self._profile.deposit_uthb(trader, self._slots)
             deposit = Deposit(trader.key.public_key, amount_uthb)
             transactions.append(self._sign(operator_key("payment"), deposit))
-        client = self._clients[0]
-        self._submit(client, transactions)
-        client.wait_for([one.id.hex() for one in transactions], timeout_s=SETUP_TIMEOUT_S)
+        sender = self._senders[0]
+        sender.send(transactions)
+        sender.client.wait_for([one.id.hex() for one in transactions], timeout_s=SETUP_TIMEOUT_S)
 
     def play(self, region: Region) -> None:
         """Send what is due at the region's newest block. Errors: DayError when it is too late."""
@@ -235,13 +249,13 @@ class RegionPlayer:
         if self._refusals_due and region.next_reading > self._slots.start:
             self._try_refused(region)
             self._refusals_due = False
-        for part, client in enumerate(self._clients):
+        for part, sender in enumerate(self._senders):
             mine = [
                 self._sign(trader.key, payload)
                 for trader, payload in due
-                if trader.k % len(self._clients) == part
+                if trader.k % len(self._senders) == part
             ]
-            self._submit(client, mine)
+            sender.send(mine)
         region.next_order = max(region.next_order, last_order)
         region.next_reading = max(region.next_reading, last_reading)
 
@@ -281,7 +295,7 @@ class RegionPlayer:
         ]
         for what, key, number, payload, expected in attempts:
             transaction = sign_transaction(key, self._spec.chain_id, number, payload)
-            outcome = self._clients[0].send_many([transaction])[0]
+            outcome = self._senders[0].client.send_many([transaction])[0]
             if outcome is None or outcome.code != expected:
                 told = outcome or "it was admitted"
                 raise DayError(f"{what} in {region.name} was to be refused: {told}")
@@ -292,32 +306,12 @@ class RegionPlayer:
         self._nonces[key.public_key] = nonce + 1
         return sign_transaction(key, self._spec.chain_id, nonce, payload)
 
-    def _submit(self, client: Client, transactions: Sequence[Transaction]) -> None:
-        """Every transaction of the day is good, so a refusal ends it. Errors: DayError."""
-        if not transactions:
-            return
-        outcomes = client.send_many(transactions)
-        for transaction, refused in zip(transactions, outcomes, strict=True):
-            if refused is not None:
-                what = type(transaction.payload).__name__
-                raise DayError(f"{client.url} refused {what} on {self._spec.name}: {refused}")
-
 
 def chain_totals(stats: dict[str, Any], chain: str) -> dict[str, int]:
     """The whole numbers of one chain in an `energy_getStats` answer."""
     row = next(one for one in stats["chains"] if one["chain"] == chain)
     totals = row.get("totals", row)
     return {name: int(value) for name, value in totals.items() if _is_number(value)}
-
-
-def _answers(client: Client, *methods: str) -> list[dict[str, Any]]:
-    """Answers to several questions in one request. Errors: RpcError of the first refused."""
-    answers = []
-    for answer in client.call_many([(method, {}) for method in methods]):
-        if isinstance(answer, RpcError):
-            raise answer
-        answers.append(answer)
-    return answers
 
 
 def _is_number(value: object) -> bool:
@@ -337,7 +331,11 @@ def _advance(region: Region, row: dict[str, Any], totals: dict[str, int]) -> Non
     region.finality_ms = row["finality_ms"]["p50"] or 0
 
 
-def _senders(members: Sequence[Member], position: int, genesis: Genesis) -> list[Client]:
-    """Two nodes for each chain, so that the chains together use them all."""
-    chosen = {members[(2 * position + step) % len(members)].api_url for step in range(2)}
-    return [Client(url, genesis=genesis) for url in sorted(chosen)]
+def _senders(members: Sequence[Member], position: int, genesis: Genesis) -> list[Sender]:
+    """Two ways into each chain, so that the chains together use all nodes of a cluster of five."""
+    senders = []
+    for step in range(2):
+        first = (2 * position + step) % len(members)
+        order = [*members[first:], *members[:first]]
+        senders.append(Sender([Client(member.api_url, genesis=genesis) for member in order]))
+    return senders

@@ -118,7 +118,12 @@ class Cluster:
     def exit_code(self, name: str) -> int | None:
         """Exit code of a process this program started itself, once it has ended."""
         child = self._children.get(name)
-        return child.poll() if child else None
+        return child.poll() if child and child.pid == self.node(name).pid else None
+
+    def refresh(self) -> None:
+        """Take over what other commands did to the cluster, such as starting a node again."""
+        with contextlib.suppress(ClusterError):  # The folder is gone: nothing was done.
+            self.nodes = load(self.folder).nodes
 
     def start(self, name: str) -> None:
         """Start a node's process. Errors: ClusterError if it is running."""
@@ -152,6 +157,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Stop all nodes: SIGTERM to all, SIGKILL to those that still run after 10 s."""
+        self.refresh()
         names = [member.name for member in self.members if self.is_running(member.name)]
         for name in names:
             self._signal(name, signal.SIGTERM)

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gridtokenx.chain.genesis import Genesis
-from gridtokenx.client import Client, RpcError
+from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.day import chain_totals
 from gridtokenx.cluster.network import Member
 from gridtokenx.cluster.profile import Profile
+from gridtokenx.cluster.watch import heights as heights_of
 from gridtokenx.ledger.model import TAX, TREASURY
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
@@ -59,43 +60,88 @@ class Summary:
 def summarize(
     genesis: Genesis, members: Sequence[Member], profile: Profile, wall_s: float
 ) -> Summary:
-    """Read every node and check state roots, money and energy. Errors: NodeUnreachable."""
+    """Read every node and check state roots, money and energy. A node that does not answer fails.
+
+    Errors: NodeUnreachable when none answers.
+    """
+    summary = Summary({"nodes": len(members), "wall_s": round(wall_s, 1), "regions": {}})
     clients = [Client(member.api_url, genesis=genesis) for member in members]
     try:
-        heights = _common_heights(clients, genesis.chain_names)
-        status = [client.status() for client in clients]
-        stats = [client.stats() for client in clients]
-        balances = [_balances(client, _addresses(genesis, profile)) for client in clients]
-        roots = {
-            name: [_state_root(client, name, heights[name]) for client in clients]
-            for name in genesis.chain_names
+        answering = _wait_answering(clients)
+        for member, client in zip(members, clients, strict=True):
+            if client not in answering:
+                summary.failures.append(f"{member.name} does not answer at {member.api_url}")
+        if not answering:
+            raise NodeUnreachable(members[0].api_url, "nor does any other node")
+        heights = _common_heights(answering, genesis.chain_names)
+        addresses = _addresses(genesis, profile)
+        reports = {
+            member.name: _read_node(client, addresses, heights) if client in answering else None
+            for member, client in zip(members, clients, strict=True)
         }
     finally:
         for client in clients:
             client.close()
-    summary = Summary({"nodes": len(members), "wall_s": round(wall_s, 1), "regions": {}})
     for name in genesis.chain_names:
-        totals = [chain_totals(answer, name) for answer in stats]
-        finality = [_chain_row(answer, name)["finality_ms"] for answer in status]
-        summary.document["regions"][name] = {
-            "height": heights[name],
-            "state_roots": roots[name],
-            **{figure: totals[0][figure] for figure in _FIGURES},
-            "average_price_mthb": _ratio(totals[0]["traded_uthb"], totals[0]["traded_wh"]),
-            "finality_ms_p50": max(one["p50"] or 0 for one in finality),
-            "finality_ms_p99": max(one["p99"] or 0 for one in finality),
-        }
-        equal = len(set(roots[name])) == 1
-        summary.check(
-            equal, f"{name}: all {len(clients)} nodes have one state root at #{heights[name]}"
-        )
-        for member, sums, held in zip(members, totals, balances, strict=True):
-            _check_node(summary, f"{name} on {member.name}", genesis, sums, held[name])
-    summary.document["checks"] = {
-        "passed": len(summary.checks),
-        "failed": summary.failures,
-    }
+        _add_region(summary, name, heights[name], genesis, reports)
+    summary.document["checks"] = {"passed": len(summary.checks), "failed": summary.failures}
     return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What one node says, by chain."""
+
+    totals: dict[str, dict[str, int]]
+    held: dict[str, dict[str, int]]
+    finality_ms: dict[str, dict[str, Any]]
+    state_roots: dict[str, str]
+
+
+def _read_node(client: Client, addresses: Sequence[bytes], heights: dict[str, int]) -> _Report:
+    status, stats = client.status(), client.stats()
+    return _Report(
+        totals={name: chain_totals(stats, name) for name in heights},
+        held=_balances(client, addresses),
+        finality_ms={row["chain"]: row["finality_ms"] for row in status["chains"]},
+        state_roots={name: _state_root(client, name, height) for name, height in heights.items()},
+    )
+
+
+def _add_region(
+    summary: Summary,
+    name: str,
+    height: int,
+    genesis: Genesis,
+    reports: dict[str, _Report | None],
+) -> None:
+    read = {node: report for node, report in reports.items() if report is not None}
+    roots = ["" if report is None else report.state_roots[name] for report in reports.values()]
+    totals = next(iter(read.values())).totals[name]
+    finality = [report.finality_ms[name] for report in read.values()]
+    summary.document["regions"][name] = {
+        "height": height,
+        "state_roots": roots,
+        **{figure: totals[figure] for figure in _FIGURES},
+        "average_price_mthb": _ratio(totals["traded_uthb"], totals["traded_wh"]),
+        "finality_ms_p50": max(one["p50"] or 0 for one in finality),
+        "finality_ms_p99": max(one["p99"] or 0 for one in finality),
+    }
+    equal = len(set(roots)) == 1
+    summary.check(equal, f"{name}: all {len(roots)} nodes have one state root at #{height}")
+    for node, report in read.items():
+        where = f"{name} on {node}"
+        _check_node(summary, where, genesis, report.totals[name], report.held[name])
+
+
+def _wait_answering(clients: Sequence[Client]) -> list[Client]:
+    """Those that answer; one that has just been started again gets time to."""
+    end = time.monotonic() + CATCH_UP_TIMEOUT_S
+    while True:
+        answering = [client for client in clients if heights_of(client)]
+        if len(answering) == len(clients) or time.monotonic() > end:
+            return answering
+        time.sleep(POLL_S)
 
 
 def _check_node(
@@ -131,14 +177,15 @@ def _check_node(
 
 
 def _common_heights(clients: Sequence[Client], chains: Sequence[str]) -> dict[str, int]:
-    """Per chain the newest height now; waits until every node has it. Errors: RpcError."""
-    heads = [client.heads() for client in clients]
-    wanted = {name: max(int(head[name]["height"]) for head in heads) for name in chains}
+    """Per chain the newest height now; waits until every node has it."""
+    heads = [heights_of(client) for client in clients]
+    wanted = {name: max(head.get(name, 0) for head in heads) for name in chains}
     end = time.monotonic() + CATCH_UP_TIMEOUT_S
     for client in clients:
-        while any(int(client.heads()[name]["height"]) < wanted[name] for name in chains):
-            if time.monotonic() > end:
-                break  # Its state root will be missing, and the summary says so.
+        while time.monotonic() < end:  # After that its state root is missing, which is told.
+            now = heights_of(client)
+            if all(now.get(name, 0) >= height for name, height in wanted.items()):
+                break
             time.sleep(POLL_S)
     return wanted
 
@@ -178,11 +225,6 @@ def _balances(client: Client, addresses: Sequence[bytes]) -> dict[str, dict[str,
             for name in _HOLDINGS:
                 held[name] += int(row[name])
     return sums
-
-
-def _chain_row(status: dict[str, Any], chain: str) -> dict[str, Any]:
-    row: dict[str, Any] = next(one for one in status["chains"] if one["chain"] == chain)
-    return row
 
 
 def _ratio(amount: int, quantity: int) -> int:

@@ -4,10 +4,12 @@ every transaction it sends is good, all of it settles, and two runs are equal to
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
-from gridtokenx.client import RpcError
+from gridtokenx.chain.transaction import sign_transaction
+from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.day import (
     READING_DELAY_SLOTS,
     SETUP_BLOCKS,
@@ -17,7 +19,9 @@ from gridtokenx.cluster.day import (
     chain_totals,
     day_genesis,
 )
+from gridtokenx.cluster.network import operator_key
 from gridtokenx.cluster.profile import load_profile
+from gridtokenx.cluster.sending import Refused, Sender
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate
 from gridtokenx.ledger.model import ACCOUNTS, SUPPLY
 from gridtokenx.node.database import Database
@@ -81,7 +85,7 @@ BLOCKS = SETUP_BLOCKS + len(SLOTS) + 6
 def play(node):
     spec = node.executor.spec
     region = Region(spec.name, next_order=SLOTS.start, next_reading=SLOTS.start)
-    player = RegionPlayer(PROFILE, SLOTS, spec, [node, node])
+    player = RegionPlayer(PROFILE, SLOTS, spec, [Sender([node]), Sender([node])])
     player.set_up()
     while region.height < BLOCKS:
         node.certify()
@@ -120,13 +124,58 @@ def test_two_runs_at_different_times_are_equal_to_the_unit(tmp_path):
 def test_orders_that_come_after_their_gate_end_the_day_with_the_reason(tmp_path):
     with one_node(tmp_path, "NOR", 1_700_000_000_000) as node:
         spec = node.executor.spec
-        player = RegionPlayer(PROFILE, SLOTS, spec, [node, node])
+        player = RegionPlayer(PROFILE, SLOTS, spec, [Sender([node]), Sender([node])])
         player.set_up()
         late = Region("NOR", next_order=SLOTS.start, next_reading=SLOTS.start)
         late.height = SETUP_BLOCKS
         late.market_ms = spec.market_time_ms(SETUP_BLOCKS, 0)
         with pytest.raises(DayError, match=f"gate of slot {SLOTS.start} at block {SETUP_BLOCKS}"):
             player.play(late)
+
+
+class Dying(OneNode):
+    """A node that admits one batch, tells nobody, and is gone."""
+
+    def __init__(self):
+        self.batches = 0
+
+    def send_many(self, transactions):
+        self.batches += 1
+        if self.batches == 1:
+            return [None] * len(transactions)
+        raise NodeUnreachable(self.url, "gone")
+
+
+def registrations(spec):
+    key = operator_key("pea")
+    traders = [each for each in PROFILE.traders if each.location.startswith("CNX")]
+    return [
+        sign_transaction(key, spec.chain_id, nonce, trader.registration())
+        for nonce, trader in enumerate(traders)
+    ]
+
+
+def test_what_only_a_dead_node_knew_reaches_the_next_one(tmp_path):
+    with one_node(tmp_path, "NOR", 1_700_000_000_000) as node:
+        first, *rest = registrations(node.executor.spec)
+        sender = Sender([Dying(), node])
+        sender.send([first])
+        sender.send(rest)
+        assert sender.client is node
+        assert len(node.executor.mempool) == 1 + len(rest)
+        sender.send([first])  # A duplicate is no refusal.
+        with pytest.raises(Refused, match="nonce_gap"):
+            sender.send([replace(rest[-1], nonce=99)])
+
+
+def test_a_network_without_a_living_node_is_told(tmp_path):
+    with one_node(tmp_path, "NOR", 1_700_000_000_000) as node:
+        batch = registrations(node.executor.spec)
+    with (
+        Client("http://127.0.0.1:1") as closed,
+        pytest.raises(NodeUnreachable, match=r"127\.0\.0\.1:1"),
+    ):
+        Sender([closed]).send(batch)
 
 
 def test_the_first_gate_closes_after_the_set_up():

@@ -73,9 +73,16 @@ def test_a_pid_that_is_used_again_is_not_our_node(cluster, sleeper):
     run_as(cluster, "n0", sleeper)
     assert cluster.is_running("n0")
     cluster.node("n0").started -= 100
+    cluster.save()
     assert not cluster.is_running("n0")
     cluster.stop()
     assert sleeper.poll() is None
+
+
+def test_a_node_that_another_command_started_is_stopped_too(cluster, sleeper):
+    run_as(processes.load(cluster.folder), "n1", sleeper)
+    cluster.stop()
+    assert sleeper.wait() == -signal.SIGTERM
 
 
 def test_stop_ends_what_runs(cluster, sleeper):
