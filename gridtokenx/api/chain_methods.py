@@ -8,7 +8,7 @@ from typing import Any
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import document, head_document, transaction_document
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import block_reference, boolean, hex_bytes, integer
+from gridtokenx.api.kinds import block_reference, boolean, integer
 from gridtokenx.api.table import CHAIN, Arguments, Method, Param, Route, shape
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.genesis import dump_genesis
@@ -21,7 +21,6 @@ from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading import rules as trading
 
-MAX_RAW_BYTES = 65_536  # Read, so that an over-long transaction of a batch is refused alone.
 MAX_FULL_TRANSACTIONS = 500
 _SYNC_ORDER = ("stalled", "waiting_peers", "blocks", "live")  # Worst first.
 
@@ -181,7 +180,6 @@ def get_params(context: Context, arguments: Arguments) -> dict[str, Any]:
     }
 
 
-_RAW = hex_bytes(MAX_RAW_BYTES)
 _BLOCK = Param("block", block_reference(), "height or block hash", required=True)
 _HEAD_SHAPE = {
     "chain": "text",

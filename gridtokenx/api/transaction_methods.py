@@ -9,12 +9,13 @@ from gridtokenx.api.documents import document, transaction_document
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import hex_bytes, list_of
 from gridtokenx.api.table import Arguments, Method, Param, Route, shape
-from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES, decode_transaction
+from gridtokenx.chain.transaction import decode_transaction
 from gridtokenx.node import history
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 MAX_SEND = 1000
+MAX_RAW_BYTES = 65_536  # Read, so that an over-long transaction of a batch is refused alone.
 
 
 async def send(context: Context, arguments: Arguments) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _status(context: Context, transaction_id: bytes) -> dict[str, Any]:
 
 
 _HASH = hex_bytes(32, exactly=True)
-_RAW = hex_bytes(MAX_TRANSACTION_BYTES)
+_RAW = hex_bytes(MAX_RAW_BYTES)
 _STATUS_SHAPE = {
     "tx_id": "hex",
     "chain": "text?",
