@@ -1,0 +1,261 @@
+"""What the linters cannot say: determinism in the core, plain names, nothing left behind."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "gridtokenx"
+CORE = ("primitives", "ledger", "registry", "grid", "trading", "consensus", "chain")
+MAX_LINES = 620
+VAGUE = {"utils", "util", "common", "base", "helpers", "manager", "services", "ports", "interfaces"}
+FORBIDDEN_IMPORTS = {
+    *("aiohttp", "asyncio", "trio", "libp2p", "rocksdict", "typer", "os", "time", "datetime"),
+    *("random", "secrets", "logging", "socket", "threading", "structlog", "subprocess", "math"),
+}
+# Paths of a developer's machine. Brackets keep the pattern from matching itself.
+MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:[w]ork|[r]oot|[h]ome/\w+|[U]sers/\w+)/(?!\.\.)")
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+CORE_FILES = [path for path in FILES if path.relative_to(PACKAGE).parts[0] in CORE]
+TREES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in FILES}
+
+
+def at(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+
+
+def nodes(paths: list[Path], *kinds: type[ast.AST]) -> Iterator[tuple[Path, ast.AST]]:
+    for path in paths:
+        for node in ast.walk(TREES[path]):
+            if isinstance(node, kinds):
+                yield path, node
+
+
+def called(node: ast.AST) -> str:
+    """The bare name a call calls, or the attribute's."""
+    function = node.func if isinstance(node, ast.Call) else None
+    if isinstance(function, ast.Name):
+        return function.id
+    return f".{function.attr}" if isinstance(function, ast.Attribute) else ""
+
+
+# -- The core is deterministic ---------------------------------------------------------------------
+
+
+def test_the_core_has_no_floats_and_no_true_division() -> None:
+    floats = [
+        at(path, node)
+        for path, node in nodes(CORE_FILES, ast.Constant)
+        if isinstance(node, ast.Constant) and isinstance(node.value, float | complex)
+    ]
+    divisions = [
+        at(path, node)
+        for path, node in nodes(CORE_FILES, ast.BinOp, ast.AugAssign)
+        if isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.Div)
+    ]
+    calls = [
+        at(path, node)
+        for path, node in nodes(CORE_FILES, ast.Call)
+        if called(node) in ("float", "round", "pow")
+    ]
+    assert floats + divisions + calls == []
+
+
+def test_the_core_is_synchronous() -> None:
+    kinds = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
+    assert [at(path, node) for path, node in nodes(CORE_FILES, *kinds)] == []
+
+
+def test_the_core_asks_nothing_of_the_process() -> None:
+    """Hashes and ids of objects differ between processes; print and open leave the core."""
+    forbidden = {"hash", "id", "print", "open", "input", "exec", "eval", "globals", "vars"}
+    found = [
+        at(path, node) for path, node in nodes(CORE_FILES, ast.Call) if called(node) in forbidden
+    ]
+    assert found == []
+
+
+def test_the_core_imports_nothing_that_moves() -> None:
+    found = []
+    for path, node in nodes(CORE_FILES, ast.Import, ast.ImportFrom):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            names = [getattr(node, "module", None) or ""]
+        if {name.partition(".")[0] for name in names} & FORBIDDEN_IMPORTS:
+            found.append(at(path, node))
+    assert found == []
+
+
+def makes_a_set(node: ast.AST) -> bool:
+    """Whether an expression is plainly a set: a display, a call, or operators on keys."""
+    if isinstance(node, ast.Set | ast.SetComp):
+        return True
+    if isinstance(node, ast.Call):
+        return called(node) in {
+            *("set", "frozenset", ".union", ".intersection", ".difference"),
+            ".symmetric_difference",
+        }
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr | ast.BitAnd | ast.Sub):
+        return any(
+            makes_a_set(side) or called(side) in (".keys", ".items")
+            for side in (node.left, node.right)
+        )
+    return False
+
+
+def iterated(node: ast.AST) -> Iterator[ast.AST]:
+    """What a node walks through in order."""
+    if isinstance(node, ast.For | ast.comprehension):
+        yield node.iter
+    if isinstance(node, ast.Starred):
+        yield node.value
+    ordering = (
+        "list",
+        "tuple",
+        "enumerate",
+        "zip",
+        "iter",
+        "next",
+        ".join",
+        ".extend",
+        ".fromkeys",
+    )
+    if called(node) in ordering and isinstance(node, ast.Call):
+        yield from node.args
+
+
+def test_the_core_never_walks_through_a_set() -> None:
+    """The order of a set of bytes depends on the hash seed (leanSpec issue 892)."""
+    kinds = (ast.For, ast.comprehension, ast.Starred, ast.Call)
+    found = [
+        at(path, walked)
+        for path, node in nodes(CORE_FILES, *kinds)
+        for walked in iterated(node)
+        if makes_a_set(walked)
+    ]
+    found += [
+        at(path, node) for path, node in nodes(CORE_FILES, ast.Call) if called(node) == ".popitem"
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("source", "caught"),
+    [
+        ("for a in {1, 2}: pass", True),
+        ("for a in x.keys() | y.keys(): pass", True),
+        ("[a for a in set(x)]", True),
+        ("tuple(frozenset(x))", True),
+        ("print(*{1})", True),
+        ("b''.join(x - set(y))", True),
+        ("for a in sorted({1, 2}): pass", False),
+        ("for a in x | y: pass", False),
+        ("a in {1, 2}", False),
+        ("len(set(x))", False),
+    ],
+)
+def test_the_check_for_sets_sees(source: str, caught: bool) -> None:
+    found = [
+        walked
+        for node in ast.walk(ast.parse(source))
+        for walked in iterated(node)
+        if makes_a_set(walked)
+    ]
+    assert bool(found) is caught
+
+
+def test_wire_classes_are_frozen_dataclasses() -> None:
+    found = []
+    for path, node in nodes(CORE_FILES, ast.ClassDef):
+        assert isinstance(node, ast.ClassDef)
+        decorators = [ast.unparse(one) for one in node.decorator_list]
+        if any(one.startswith("wire(") for one in decorators):
+            frozen = any("dataclass(" in one and "frozen=True" in one for one in decorators)
+            if not frozen:
+                found.append(at(path, node))
+    assert found == []
+
+
+# -- Everywhere ------------------------------------------------------------------------------------
+
+
+def test_no_module_has_a_vague_name() -> None:
+    found = [path for path in FILES if path.stem in VAGUE or path.parent.name in VAGUE]
+    assert found == []
+
+
+def test_files_fit_a_readers_head() -> None:
+    lines = {path: path.read_text(encoding="utf-8").count("\n") for path in FILES}
+    assert {str(path.relative_to(ROOT)): n for path, n in lines.items() if n > MAX_LINES} == {}
+
+
+def test_errors_are_named_or_explained() -> None:
+    """No bare except; `except Exception` says on its line why it may catch everything."""
+    found = []
+    for path, node in nodes(FILES, ast.ExceptHandler):
+        assert isinstance(node, ast.ExceptHandler)
+        line = path.read_text(encoding="utf-8").splitlines()[node.lineno - 1]
+        names = ast.unparse(node.type) if node.type is not None else ""
+        broad = re.search(r"\b(Base)?Exception\b", names)
+        reraises = isinstance(node.body[-1], ast.Raise)
+        if node.type is None or (broad and "#" not in line and not reraises):
+            found.append(at(path, node))
+        if all(isinstance(one, ast.Pass) for one in node.body):
+            found.append(f"{at(path, node)} swallows")
+    assert found == []
+
+
+def test_the_package_does_not_print() -> None:
+    found = [at(path, node) for path, node in nodes(FILES, ast.Call) if called(node) == "print"]
+    assert found == []
+
+
+def committed() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    names = [name for name in listed.stdout.split("\0") if name]
+    return [ROOT / name for name in names] or [
+        path for path in ROOT.rglob("*") if not any(part.startswith(".") for part in path.parts)
+    ]
+
+
+def test_nothing_of_a_developers_machine_is_left_behind() -> None:
+    found = []
+    for path in committed():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (UnicodeDecodeError, FileNotFoundError, IsADirectoryError):
+            continue
+        for match in MACHINE_PATH.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(f"{path.relative_to(ROOT)}:{line}: {match[0]}")
+    assert found == []
+
+
+def test_nothing_is_unfinished() -> None:
+    marks = re.compile(r"\b(?:TO[D]O|FIX[M]E|X[X]X\b(?!-)|HA[C]K)\b")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in FILES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if marks.search(line)
+    ]
+    assert found == []
+
+
+def test_who_may_import_whom() -> None:
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [str(program), "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
