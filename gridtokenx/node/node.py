@@ -138,13 +138,15 @@ class Node:
             seed=int.from_bytes(os.urandom(8), "big"),
             first_seqno=time.time_ns(),
         )
+        persistent = self._dialable(self.config.network.persistent)
+        gossip.set_direct_peers([parse_address(address)[0] for address in persistent])
         self._peers = Peers(
             network, requests, self.genesis, self.own_status, self._on_height, self._on_gone
         )
         discovery = Discovery(
             network,
             self._dialable(self.config.network.bootstrap),
-            persistent=self._dialable(self.config.network.persistent),
+            persistent=persistent,
             target_peers=min(20, self.config.network.max_peers),
         )
         if self._keys.validator is not None and self._keys.never_signed:
