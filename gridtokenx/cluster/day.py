@@ -295,7 +295,7 @@ class RegionPlayer:
         ]
         for what, key, number, payload, expected in attempts:
             transaction = sign_transaction(key, self._spec.chain_id, number, payload)
-            outcome = self._senders[0].client.send_many([transaction])[0]
+            outcome = self._senders[0].attempt(transaction)
             if outcome is None or outcome.code != expected:
                 told = outcome or "it was admitted"
                 raise DayError(f"{what} in {region.name} was to be refused: {told}")

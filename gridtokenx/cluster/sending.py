@@ -58,6 +58,15 @@ class Sender:
             return
         raise NodeUnreachable(self.client.url, "nor does any other node")
 
+    def attempt(self, transaction: Transaction) -> RpcError | None:
+        """Send one that may well be refused; why it was. Errors: NodeUnreachable as `send`."""
+        for _ in range(len(self._clients)):
+            try:
+                return self.client.send_many([transaction])[0]
+            except NodeUnreachable:
+                self._clients.rotate(-1)
+        raise NodeUnreachable(self.client.url, "nor does any other node")
+
     def _everything(self) -> list[Transaction]:
         return [transaction for batch in self._recent for transaction in batch]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import Any
 
 from gridtokenx.chain.genesis import Genesis
@@ -124,8 +125,9 @@ def _add_region(
         "state_roots": roots,
         **{figure: totals[figure] for figure in _FIGURES},
         "average_price_mthb": _ratio(totals["traded_uthb"], totals["traded_wh"]),
-        "finality_ms_p50": max(one["p50"] or 0 for one in finality),
-        "finality_ms_p99": max(one["p99"] or 0 for one in finality),
+        # The middle node's: one that was away counts blocks as late that it only heard of late.
+        "finality_ms_p50": median_low(one["p50"] or 0 for one in finality),
+        "finality_ms_p99": median_low(one["p99"] or 0 for one in finality),
     }
     equal = len(set(roots)) == 1
     summary.check(equal, f"{name}: all {len(roots)} nodes have one state root at #{height}")
