@@ -27,6 +27,7 @@ from libp2p.identity.identify.identify import identify_handler_for
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.identity.identify_push.identify_push import ID_PUSH as IDENTIFY_PUSH_ID
 from libp2p.identity.update import update_peerstore_from_identify
+from libp2p.io.exceptions import IOException
 from libp2p.io.utils import read_exactly
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
@@ -93,8 +94,13 @@ class NodeHost(BasicHost):
             return
 
     async def _receive_identify_push(self, stream: INetStream) -> None:
-        with trio.move_on_after(IDENTIFY_TIMEOUT_S):
-            await self._learn_from(stream, stream.muxed_conn.peer_id)
+        """Learn what a peer tells unasked. Errors: IOException, which is the peer's fault."""
+        try:
+            with trio.move_on_after(IDENTIFY_TIMEOUT_S):
+                await self._learn_from(stream, stream.muxed_conn.peer_id)
+        except Exception as error:
+            # Bytes from a peer enter here: as an error of ours each would fill the log.
+            raise IOException("the peer did not push an identify message") from error
 
     async def _learn_from(self, stream: INetStream, peer_id: ID) -> None:
         data = await read_varint_prefixed_bytes_limited(stream, MAX_IDENTIFY_BYTES)
