@@ -1,0 +1,172 @@
+"""A cluster of real node processes for tests: make one, wait on it, ask all of its nodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gridtokenx.chain.genesis import Genesis, load_genesis
+from gridtokenx.client import Client, NodeUnreachable
+from gridtokenx.cluster import network, processes, watch
+from gridtokenx.cluster.network import Member
+from gridtokenx.cluster.processes import Cluster, NodeRecord
+
+BLOCK_TIME_MS = 500
+TIMEOUT_BASE_MS = 1500
+POLL_S = 0.05
+PATIENCE_S = 30.0
+
+
+def fresh_genesis(**changes: Any) -> Genesis:
+    """A local genesis of this moment, with short blocks so that tests wait little."""
+    now_ms = time.time_ns() // 1_000_000
+    genesis = network.local_genesis(block_time_ms=BLOCK_TIME_MS, genesis_time_ms=now_ms)
+    return replace(genesis, timeout_base_ms=TIMEOUT_BASE_MS, **changes)
+
+
+@contextmanager
+def running(folder: Path, first_ports: tuple[int, int]) -> Iterator[Cluster]:
+    """Four authorities and an observer; each has finalized a block on each chain."""
+    made = processes.create(
+        folder,
+        fresh_genesis(),
+        observers=1,
+        owner=processes.this_process(),
+        first_ports=first_ports,
+    )
+    try:
+        watch.wait_ready(made)
+        yield made
+    finally:
+        made.stop()
+
+
+def genesis_of(cluster: Cluster) -> Genesis:
+    """The cluster's genesis."""
+    return load_genesis((cluster.home("n0") / "genesis.json").read_text())
+
+
+def client_of(cluster: Cluster, name: str) -> Client:
+    """A client of one node."""
+    return Client(cluster.node(name).member.api_url)
+
+
+def wait_until(
+    what: str, condition: Callable[[], Any], seconds: float = PATIENCE_S, *, pause_s: float = POLL_S
+) -> Any:
+    """The condition's first true value; a node that does not answer yet is not true."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            found = condition()
+        except NodeUnreachable as error:
+            found, what = None, f"{what} ({error})"
+        if found:
+            return found
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(pause_s)
+
+
+def heights_of(cluster: Cluster, name: str) -> dict[str, int]:
+    """A node's height by chain; empty while it does not answer."""
+    with client_of(cluster, name) as client:
+        return watch.heights(client)
+
+
+def names_of(cluster: Cluster) -> list[str]:
+    """The nodes whose process runs."""
+    return [one.name for one in cluster.members if cluster.is_running(one.name)]
+
+
+def wait_progress(
+    cluster: Cluster, *names: str, blocks: int = 2, seconds: float = PATIENCE_S
+) -> dict[str, int]:
+    """Until each node finalized so many more blocks on each chain than any had; their goal."""
+    chosen = names or tuple(names_of(cluster))
+    known = [heights_of(cluster, name) for name in chosen]
+    goal = {chain: max(one.get(chain, 0) for one in known) + blocks for chain in known[0]}
+    wait_heights(cluster, goal, *chosen, seconds=seconds)
+    return goal
+
+
+def wait_heights(
+    cluster: Cluster, goal: Mapping[str, int], *names: str, seconds: float = PATIENCE_S
+) -> None:
+    """Until each node has each chain's height."""
+    for name in names:
+        with client_of(cluster, name) as client:
+
+            def there(client: Client = client) -> bool:
+                now = watch.heights(client)
+                return all(now.get(chain, 0) >= height for chain, height in goal.items())
+
+            wait_until(f"{name} has {dict(goal)}", there, seconds)
+
+
+def roots_at(cluster: Cluster, heights: Mapping[str, int], *names: str) -> dict[str, set[str]]:
+    """By chain the state roots that nodes have at a height; one element when they agree."""
+    roots: dict[str, set[str]] = {chain: set() for chain in heights}
+    for name in names or tuple(names_of(cluster)):
+        with client_of(cluster, name) as client:
+            for chain, height in heights.items():
+                roots[chain].add(client.block(height, chain)["header"]["state_root"])
+    return roots
+
+
+def assert_same_state(cluster: Cluster, *names: str) -> None:
+    """Every node has the same state root of each chain at a height that all have."""
+    chosen = names or tuple(names_of(cluster))
+    known = [heights_of(cluster, name) for name in chosen]
+    goal = {chain: max(one[chain] for one in known) for chain in known[0]}
+    wait_heights(cluster, goal, *chosen)
+    for chain, roots in roots_at(cluster, goal, *chosen).items():
+        assert len(roots) == 1, f"{chain} at {goal[chain]}: {roots}"
+
+
+def signs(cluster: Cluster, name: str, asked: str, chain: str, height: int) -> bool:
+    """Whether a node's signature is in the certificate that `asked` keeps of a block."""
+    key = network.dev_key(cluster.node(name).member.validator).public_key
+    with client_of(cluster, asked) as client:
+        members = genesis_of(cluster).chain(chain).validators.members
+        index = next(at for at, one in enumerate(members) if one.public_key == key)
+        answer = client.call("chain_getFinality", block=str(height), chain=chain)
+    return index in answer["signers"]
+
+
+def signs_after(cluster: Cluster, name: str, asked: str, floor: Mapping[str, int]) -> bool:
+    """Whether on each chain some certificate above `floor` has a node's signature."""
+    now = heights_of(cluster, asked)
+    return all(
+        any(signs(cluster, name, asked, chain, at) for at in range(height, now[chain] + 1)[-5:])
+        for chain, height in floor.items()
+    )
+
+
+def log_of(cluster: Cluster, name: str) -> str:
+    """Everything a node has printed, across its restarts."""
+    return cluster.log_path(name).read_text(errors="replace")
+
+
+def pids_of(cluster: Cluster) -> dict[str, int]:
+    """The processes that run, by node."""
+    return {name: cluster.node(name).pid for name in names_of(cluster)}
+
+
+def add_member(cluster: Cluster, name: str, first_ports: tuple[int, int], **fields: str) -> Member:
+    """Plan and write one more node, which knows the bootnode's address alone."""
+    api_port, p2p_port = processes.free_ports(1, first_ports)
+    member = Member(
+        name=name,
+        role=fields.get("role", "observer"),
+        authority=fields.get("authority", ""),
+        validator=fields.get("validator", ""),
+        api_port=api_port,
+        p2p_port=p2p_port,
+    )
+    network.write_home(cluster.folder / name, member, genesis_of(cluster), cluster.members[0])
+    cluster.nodes.append(NodeRecord(member))
+    return member
