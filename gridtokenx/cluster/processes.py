@@ -250,8 +250,10 @@ def create(
             for member in members:
                 cluster.start(member.name)
             _wait_listening(cluster)
-        except BaseException:
+        except BaseException as error:
             cluster.stop()
+            if isinstance(error, KeyboardInterrupt):
+                cluster.remove()
             raise
     return cluster
 
