@@ -95,11 +95,11 @@ def _draw_list(console: Console, document: dict[str, Any]) -> None:
         )
         for row in document["items"]
     ]
-    if not rows:
-        show.line(console, f"no trades on {show.printable(document['chain'])}")
-        return
     headings = ("slot", "region", "kWh", "THB/kWh", "wheeling", "tier", "source", "status", "trade")
-    show.table(console, headings, rows, right=(2, 3, 4))
+    if rows:
+        show.table(console, headings, rows, right=(2, 3, 4))
+    else:
+        show.line(console, f"no such trades on {show.printable(document['chain'])}")
     show.next_page(console, document["next_cursor"])
 
 
