@@ -33,7 +33,7 @@ from gridtokenx.grid import rules as grid
 from gridtokenx.grid.model import MeteringPoint, ReadingAccepted, SubmitReading
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw
-from gridtokenx.primitives.codec import Bytes32, wire
+from gridtokenx.primitives.codec import Bytes32, encode, wire
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.merkle import EMPTY_ROOT, append_peak, peaks_root
@@ -135,7 +135,8 @@ def propose_block(
     overlay = Overlay(state)
     convicting = _admissible(state, evidence, env)
     receipts = [_begin(overlay, env, convicting)]
-    included, refused, size = [], [], BLOCK_OVERHEAD_BYTES + len(last_commit)
+    included, refused = [], []
+    size = BLOCK_OVERHEAD_BYTES + len(last_commit) + sum(len(encode(one)) for one in convicting)
     for transaction in candidates:
         size += len(transaction.encoded) + 8
         if size > MAX_BLOCK_BYTES:

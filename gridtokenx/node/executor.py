@@ -19,6 +19,7 @@ from gridtokenx.chain.block import (
     commit_hash,
     compact,
     decode_block,
+    evidence_root,
     transactions_root,
 )
 from gridtokenx.chain.genesis import ChainSpec
@@ -39,6 +40,7 @@ from gridtokenx.consensus.certificates import CertificateChecker
 from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
 from gridtokenx.ledger import rules as ledger
+from gridtokenx.node import crash_points
 from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
 from gridtokenx.node.history import Totals, index_rows, load_totals
 from gridtokenx.primitives.codec import decode, encode
@@ -232,7 +234,9 @@ class Executor:
             index=rows,
         )
         with self._tree_lock:
+            crash_points.reach("before-commit")
             self.store.commit(write)
+            crash_points.reach("after-commit")
             self._tree.commit(execution.tree)
             self.parent = Parent(header.height, header.hash, header.time_ms, header.state_root)
         self._reader.absorb(execution.overlay.changed())
@@ -307,6 +311,7 @@ class Executor:
             transactions_root([transaction.id for transaction in transactions])
             == header.transactions_root
             and commit_hash(block.last_commit) == header.last_commit_hash
+            and evidence_root(block.evidence) == header.evidence_root
         )
         if not genuine:
             detail = f"the body is not the one that decided block {header.height} names"

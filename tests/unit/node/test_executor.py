@@ -20,10 +20,12 @@ from gridtokenx.cluster.network import (
     local_genesis,
     validator_name,
 )
+from gridtokenx.consensus.evidence import Evidence, double_vote
 from gridtokenx.consensus.messages import (
     IndexedSignature,
     Phase,
     QuorumCertificate,
+    Vote,
     vote_bytes,
 )
 from gridtokenx.ledger import rules as ledger
@@ -125,6 +127,16 @@ def decided(block: Block, **changes) -> QuorumCertificate:
 
 def pay(nonce: int, amount: int = 1) -> Transaction:
     return sign_transaction(DEV, MET.chain_id, nonce, Transfer(SHOP, Asset.GTX, amount))
+
+
+def offence() -> Evidence:
+    """Two votes of one validator in one view."""
+    key = KEYS[MET.validators.members[0].public_key]
+    votes = []
+    for word in (b"one", b"two"):
+        signed = vote_bytes(Phase.PREPARE, MET.chain_id, 1, 0, sha256(word))
+        votes.append(Vote(Phase.PREPARE, 1, 0, sha256(word), 0, key.sign(signed)))
+    return double_vote(MET.validators, *votes)
 
 
 def refused(code: ErrorCode, match: str = ""):
@@ -424,6 +436,7 @@ def test_a_peer_cannot_make_us_think_we_are_damaged(site: Site, other: Site) -> 
         replace(block, transactions=(pay(0, 2).encoded,)),
         replace(block, transactions=(pay(0).encoded, pay(1).encoded)),
         replace(block, last_commit=b"another"),
+        replace(block, evidence=(offence(),)),
     ]
     for body in bodies:
         with refused(ErrorCode.INVALID_BLOCK, "the body is not the one"):

@@ -1,0 +1,33 @@
+"""Rewrites `protocols/vectors` and `protocols/wire`: run it after a change of the wire or a rule.
+
+    python tests/vectors/generate.py
+
+A changed vector is a changed protocol: nodes of both versions will not agree with each other.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parents[1])]
+
+from core_vectors import vector_files
+from wire_cddl import cddl_files
+
+PROTOCOLS = Path(__file__).parents[2] / "protocols"
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and its text."""
+    out = {
+        PROTOCOLS / "vectors" / name: json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        for name, document in vector_files().items()
+    }
+    return out | {PROTOCOLS / "wire" / name: text for name, text in cddl_files().items()}
+
+
+if __name__ == "__main__":
+    for path, text in files().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
