@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,13 +125,18 @@ class Cluster:
         with contextlib.suppress(ClusterError):  # The folder is gone: nothing was done.
             self.nodes = load(self.folder).nodes
 
-    def start(self, name: str) -> None:
-        """Start a node's process. Errors: ClusterError if it is running."""
+    def start(
+        self, name: str, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a node's process, with more arguments and environment of its own if need be.
+
+        Errors: ClusterError if it is running.
+        """
         if self.is_running(name):
             raise ClusterError(f"{name} of cluster {self.name} is running already")
         node = self.node(name)
         home = self.home(name)
-        command = [sys.executable, "-m", "gridtokenx", "--home", str(home), "start"]
+        command = [sys.executable, "-m", "gridtokenx", "--home", str(home), "start", *arguments]
         with self.log_path(name).open("ab") as log:
             child = subprocess.Popen(
                 command,
@@ -140,7 +145,7 @@ class Cluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us; the nodes are stopped in order.
-                env=_environment(),
+                env={**_environment(), **(environment or {})},
             )
         self._children[name] = child
         node.pid = child.pid
@@ -155,12 +160,36 @@ class Cluster:
         self._signal(name, signal.SIGKILL)
         self._wait_gone([name], STOP_SECONDS)
 
+    def pause(self, name: str) -> None:
+        """Freeze a node (SIGSTOP): it keeps its connections and answers nothing.
+
+        Errors: ClusterError if it is not running.
+        """
+        if not self.is_running(name):
+            raise ClusterError(f"{name} of cluster {self.name} is not running")
+        self._signal(name, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let a frozen node go on (SIGCONT). Errors: ClusterError if it is not running."""
+        if not self.is_running(name):
+            raise ClusterError(f"{name} of cluster {self.name} is not running")
+        self._signal(name, signal.SIGCONT)
+
+    def is_paused(self, name: str) -> bool:
+        """Whether the node's process is frozen."""
+        try:
+            status: str = psutil.Process(self.node(name).pid).status()
+        except psutil.NoSuchProcess:
+            return False
+        return self.is_running(name) and status == psutil.STATUS_STOPPED
+
     def stop(self) -> None:
         """Stop all nodes: SIGTERM to all, SIGKILL to those that still run after 10 s."""
         self.refresh()
         names = [member.name for member in self.members if self.is_running(member.name)]
         for name in names:
             self._signal(name, signal.SIGTERM)
+            self._signal(name, signal.SIGCONT)  # A frozen node could not obey.
         for name in self._wait_gone(names, STOP_SECONDS):
             self._signal(name, signal.SIGKILL)
         self._wait_gone(names, STOP_SECONDS)

@@ -93,6 +93,8 @@ def _describe_node(cluster: Cluster, name: str) -> dict[str, Any]:
     }
     if not running:
         return document
+    if cluster.is_paused(name):
+        return {**document, "state": "paused"}
     try:
         with Client(member.api_url, timeout_s=3.0) as client:
             status = client.status()

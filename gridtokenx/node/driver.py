@@ -54,6 +54,7 @@ from gridtokenx.consensus.messages import (
     message_bytes,
 )
 from gridtokenx.consensus.state import Timing
+from gridtokenx.node import crash_points
 from gridtokenx.node.bodies import Batcher, Recent, decode_and_verify_all
 from gridtokenx.node.candidates import Ask, Candidates
 from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
@@ -169,7 +170,9 @@ class Driver:
         if isinstance(event, Tick):
             self._timer_ms = None
         view = self._view()
-        for effect in self.engine.handle(event, self._now_ms()):
+        for number, effect in enumerate(self.engine.handle(event, self._now_ms())):
+            if number > 0:
+                crash_points.reach("mid-effects")
             await self._perform(effect)
         if self._view() > view:
             self.counters.timeouts += 1
@@ -209,9 +212,13 @@ class Driver:
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case Persist(record):
+                crash_points.reach("before-persist", *record.own[-1:])
                 await trio.to_thread.run_sync(self._persist, record)
+                crash_points.reach("after-persist", *record.own[-1:])
             case Broadcast(message):
+                crash_points.reach("before-broadcast", message)
                 self._broadcast(message)
+                await crash_points.reach_sent("after-broadcast", message)
             case SetTimer(at_ms):
                 self._timer_ms = at_ms
             case BuildBlock():
@@ -377,9 +384,7 @@ class Driver:
         self._batcher.add(fresh)
         return verdicts
 
-    async def submit_to(
-        self, raws: Sequence[bytes], future: Future[list[Rejected | None]]
-    ) -> None:
+    async def submit_to(self, raws: Sequence[bytes], future: Future[list[Rejected | None]]) -> None:
         """As `submit`, answering a future of another thread, whatever happens."""
         try:
             future.set_result(await self.submit(raws))
