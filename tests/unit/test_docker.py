@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from fnmatch import fnmatch
+from ipaddress import ip_address, ip_network
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -230,6 +231,9 @@ def test_every_node_has_a_home_with_which_it_starts(
 
 def test_egat_is_the_bootnode_of_the_others(compose: dict[str, Any], homes: Path) -> None:
     address = compose["services"]["egat"]["networks"]["default"]["ipv4_address"]
+    (pool,) = compose["networks"]["default"]["ipam"]["config"]
+    assert ip_address(address) in ip_network(pool["subnet"])
+    assert ip_address(address) not in ip_network(pool["ip_range"])  # given out to the others
     identity = peer_id(dev_key("n0 node").public_key)
     assert config_of(compose, "egat", homes).network.bootstrap == ()
     for name in NODES[1:]:
