@@ -582,9 +582,7 @@ async def test_garbage_as_gossip_on_every_topic(shared_cluster: Cluster) -> None
         *map(encode, forged),
         encode(TransactionBatch(())),
         encode(TransactionBatch((b"\0",) * 4_000)),
-        encode(
-            Status("x", bytes(32), "x", "x", 0, (ChainHead(CHAIN, spec.chain_id, 1, bytes(32)),))
-        ),
+        encode(Status("x", bytes(32), "x", "x", 0, (head,))),
     ]
     async with our_peer(shared_cluster, 10) as peer:
         for topic in topics_of(shared_cluster):
