@@ -74,7 +74,7 @@ def _ready(client: Client) -> dict[str, Any]:
     """The node's /ready. Errors: Failure when what answers there is no GridTokenX node."""
     import httpx
 
-    from gridtokenx.client import NodeUnreachable
+    from gridtokenx.client import NodeUnreachable, RpcError
 
     try:
         response = httpx.get(f"{client.url}/ready", timeout=_READY_TIMEOUT_S, trust_env=False)
@@ -83,6 +83,8 @@ def _ready(client: Client) -> dict[str, Any]:
         raise NodeUnreachable(client.url, str(error) or type(error).__name__) from None
     except ValueError:
         document = None
+    if isinstance(document, dict) and isinstance(document.get("error"), dict):
+        raise RpcError.of({**document["error"], "data": document["error"]})
     if not isinstance(document, dict) or "ready" not in document:
         detail = f"HTTP {response.status_code} from /ready; is this a GridTokenX node?"
         raise NodeUnreachable(client.url, detail)
@@ -123,7 +125,7 @@ def _frame(console: Console) -> str:
     try:
         document = _fetch()
     except Failure as failure:
-        if failure.exit_code is not ExitCode.UNREACHABLE:
+        if not failure.retryable:
             raise
         return f"{failure.detail}\nhint: {failure.hint}"
     recorder = Recorder(

@@ -100,6 +100,14 @@ def test_what_is_no_node_is_told_so(run, canned_node, status: int, body: bytes) 
         assert "is this a GridTokenX node?" in ran.stderr
 
 
+def test_a_node_that_refuses_to_say_is_quoted(run, canned_node) -> None:
+    told = {"code": -32001, "reason": "unauthorized", "message": "bad host", "hint": "use an IP"}
+    canned_node.pages["/ready"] = (401, json.dumps({"error": told}).encode())
+    ran = run("--rpc", canned_node.url, "status", "--check")
+    assert ran.code == ExitCode.REFUSED
+    assert ran.stderr == "error [-32001/unauthorized]: bad host\nhint: use an IP\n"
+
+
 @pytest.mark.parametrize("words", [["--watch", "--json"], ["--watch", "--check"]])
 def test_watching_is_for_people(run, words: list[str]) -> None:
     assert run("status", *words).code == ExitCode.USAGE
