@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def test_the_lock_pins_every_package_with_hashes_and_names_no_registry():
     assert text.count("--hash=sha256:") >= len(locked())
     assert "://" not in text
     assert "fastecdsa" not in locked()
+
+
+def test_the_lock_has_everything_the_project_asks_for():
+    project = tomllib.loads((LOCK.parent / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    names = {re.match(r"[A-Za-z0-9._-]+", line)[0].lower().replace("_", "-") for line in asked}
+    assert names - set(locked()) == set(), "run scripts/lock"
 
 
 @pytest.mark.parametrize("name", sorted(locked()))
