@@ -110,10 +110,11 @@ class Batcher:
         while True:
             await self._filled.wait()
             await trio.sleep(BATCH_SECONDS)
+            # Only here: `run` waits on this very event, which a flush elsewhere must not replace.
+            self._filled = trio.Event()
             self._flush()
 
     def _flush(self) -> None:
-        self._filled = trio.Event()
         if self._waiting:
             batch, self._waiting, self._bytes = self._waiting, [], 0
             self._publish(encode(TransactionBatch(tuple(batch))))

@@ -1,0 +1,276 @@
+"""Finding a proposal's body: believed when it hashes to what was signed, whoever sends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from gridtokenx.chain.block import CompactBlock
+from gridtokenx.chain.transaction import (
+    MAX_TRANSACTION_BYTES,
+    Transaction,
+    TransactionBatch,
+    sign_transaction,
+)
+from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key, local_genesis
+from gridtokenx.ledger.model import Asset, Transfer
+from gridtokenx.node.bodies import Batcher, Recent, decode_and_verify
+from gridtokenx.node.candidates import (
+    MAX_PROPOSALS,
+    Candidates,
+    decode_body_request,
+    is_consistent,
+)
+from gridtokenx.node.database import Database
+from gridtokenx.node.executor import Executor
+from gridtokenx.node.network import NetworkError, PeerId
+from gridtokenx.node.protocol import BATCH_BYTES, BodiesRequest, BodiesResponse, ProposalRequest
+from gridtokenx.node.requests import RequestRefused
+from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.crypto import sha256
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+
+GENESIS = local_genesis()
+MET = GENESIS.chain("MET")
+DEV = dev_key(DEV_ACCOUNT)
+HONEST, LIAR = PeerId(b"honest"), PeerId(b"liar")
+
+
+def pay(nonce: int) -> Transaction:
+    return sign_transaction(DEV, MET.chain_id, nonce, Transfer(sha256(b"shop"), Asset.GTX, 1))
+
+
+class Node:
+    """A chain's candidates over a real executor; `answers` is what its peers would say."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = Database(path)
+        self.executor = Executor(
+            MET, self.database.chain("MET"), lambda: GENESIS.genesis_time_ms + 60_000
+        )
+        self.answers: dict[PeerId, Candidates] = {}
+        self.asked: list[PeerId] = []
+        self.candidates = Candidates(
+            self.executor, Recent(), self.ask, lambda: tuple(sorted(self.answers))
+        )
+
+    async def ask(self, peer: PeerId, kind: str, payload: bytes) -> bytes:
+        assert kind == "bodies"
+        self.asked.append(peer)
+        await trio.lowlevel.checkpoint()
+        return self.answers[peer].answer(decode_body_request(payload))
+
+
+@pytest.fixture
+def leader(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path / "leader")
+    node.executor.admit([pay(nonce) for nonce in range(3)], keep_gaps=False)
+    yield node
+    node.database.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path / "node")
+    yield node
+    node.database.close()
+
+
+@pytest.fixture
+def proposal(leader: Node) -> CompactBlock:
+    return leader.executor.build(0, 0, b"")
+
+
+def strangers_block(proposal: CompactBlock, number: int) -> CompactBlock:
+    return replace(proposal, header=replace(proposal.header, view0=number + 1))
+
+
+async def test_a_gossiped_block_is_kept_once_its_proposal_is_known(
+    node: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    node.candidates.note_proposal(proposal.header.hash)
+    assert await node.candidates.accept_gossip(proposal)
+
+
+async def test_a_block_may_overtake_its_proposal(
+    node: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    verdicts = []
+
+    async def accept() -> None:
+        verdicts.append(await node.candidates.accept_gossip(proposal))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        await trio.sleep(1)
+        node.candidates.note_proposal(sha256(b"another"))
+        await trio.sleep(0.5)
+        assert verdicts == []
+        node.candidates.note_proposal(proposal.header.hash)
+    assert verdicts == [True]
+
+
+async def test_a_block_that_nobody_proposed_is_not_forwarded(
+    node: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    assert not await node.candidates.accept_gossip(proposal)
+
+
+async def test_a_flood_of_strangers_blocks_does_not_hide_the_leaders(
+    node: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    verdicts = []
+
+    async def accept(block: CompactBlock) -> None:
+        verdicts.append((block is proposal, await node.candidates.accept_gossip(block)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept, proposal)
+        for number in range(3 * MAX_PROPOSALS):
+            nursery.start_soon(accept, strangers_block(proposal, number))
+        await trio.sleep(1)
+        node.candidates.note_proposal(proposal.header.hash)
+    assert [one for one in verdicts if one[0] or one[1]] == [(True, True)]
+
+
+async def test_a_proposed_header_with_another_body_is_not_kept(
+    node: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    node.candidates.note_proposal(proposal.header.hash)
+    for lie in (
+        replace(proposal, transaction_ids=proposal.transaction_ids[1:]),
+        replace(proposal, last_commit=b"another"),
+    ):
+        assert not is_consistent(lie)
+        assert not await node.candidates.accept_gossip(lie)
+
+
+async def test_a_body_is_put_together_from_our_pool_and_a_peer(
+    node: Node, leader: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    node.executor.admit([pay(0)], keep_gaps=False)
+    node.answers = {HONEST: leader.candidates}
+    found = await node.candidates.find(proposal.header.hash)
+    assert found is not None
+    block, transactions = found
+    assert transactions == [pay(0), pay(1), pay(2)]
+    node.executor.check(block, transactions)
+    assert node.executor.candidate(proposal.header.hash) is not None
+
+
+async def test_nothing_is_found_where_nobody_has_it(
+    node: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    assert await node.candidates.find(proposal.header.hash) is None
+
+
+class Forger:
+    """Answers every request with something else."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def answer(self, _request: object) -> bytes:
+        return self._answer
+
+
+class Mute:
+    def answer(self, _request: object) -> bytes:
+        raise NetworkError("closed", "gone")
+
+
+async def test_a_liar_costs_a_request_and_plants_nothing(
+    node: Node, leader: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    unsigned = replace(pay(0), signature=bytes(64))
+    lies = [
+        b"",
+        b"\xff",
+        encode(strangers_block(proposal, 0)),
+        encode(BodiesResponse((unsigned.encoded, pay(9).encoded, b"\xff"))),
+    ]
+    for lie in lies:
+        node.answers = {HONEST: leader.candidates, LIAR: Forger(lie)}  # type: ignore[dict-item]
+        node.answers[PeerId(b"mute")] = Mute()  # type: ignore[assignment]
+        found = await node.candidates.find(proposal.header.hash)
+        assert found is not None
+        assert found[1] == [pay(0), pay(1), pay(2)]
+    node.answers = {LIAR: Forger(lies[-1])}  # type: ignore[dict-item]
+    fresh = strangers_block(proposal, 7)
+    node.candidates.add_compact(fresh)
+    assert await node.candidates.find(fresh.header.hash) is not None  # from what it remembers
+
+
+async def test_what_we_voted_on_is_found_on_our_own_disk(
+    node: Node, leader: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    execution = leader.executor.candidate(proposal.header.hash)
+    assert execution is not None
+    body = (proposal.header.hash, execution.block.encoded)
+    node.executor.store.save_safety(b"record", [body])
+    found = await node.candidates.find(proposal.header.hash)
+    assert found is not None
+    assert found[0] == execution.block
+
+
+def test_requests_are_answered_with_what_is_here(leader: Node, proposal: CompactBlock) -> None:
+    answer = leader.candidates.answer(ProposalRequest("MET", proposal.header.hash))
+    assert decode(CompactBlock, answer) == proposal
+    with pytest.raises(RequestRefused):
+        leader.candidates.answer(ProposalRequest("MET", sha256(b"unknown")))
+    ids = (pay(2).id, sha256(b"unknown"), pay(0).id)
+    bodies = decode(BodiesResponse, leader.candidates.answer(BodiesRequest("MET", ids)))
+    assert bodies.transactions == (pay(2).encoded, pay(0).encoded)
+    with pytest.raises(Rejected):
+        decode_body_request(b"\xff")
+
+
+def test_transactions_from_outside_get_a_verdict_each() -> None:
+    raws = [
+        pay(0).encoded,
+        replace(pay(0), nonce=1).encoded,
+        b"\xff",
+        bytes(MAX_TRANSACTION_BYTES + 1),
+    ]
+    good, *bad = decode_and_verify(raws)
+    assert good == pay(0)
+    assert [one.code for one in bad if isinstance(one, Rejected)] == [
+        ErrorCode.BAD_SIGNATURE,
+        ErrorCode.MALFORMED_TX,
+        ErrorCode.TOO_LARGE,
+    ]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    recent = Recent(max_count=2)
+    for nonce in range(3):
+        recent.add(pay(nonce))
+    assert [pay(nonce).id in recent for nonce in range(3)] == [False, True, True]
+    assert recent.get(pay(2).id) == pay(2)
+
+
+async def test_batches_leave_after_a_pause_or_when_full(autojump_clock: MockClock) -> None:
+    sent: list[bytes] = []
+    batcher = Batcher(sent.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(batcher.run)
+        batcher.add([pay(0), pay(1)])
+        await trio.sleep(0.04)
+        assert sent == []
+        await trio.sleep(0.02)
+        assert decode(TransactionBatch, sent[0]).transactions == (
+            pay(0).encoded,
+            pay(1).encoded,
+        )
+        many = [pay(0)] * (BATCH_BYTES // len(pay(0).encoded) + 1)
+        batcher.add(many)
+        assert len(sent) == 2
+        assert len(sent[1]) < BATCH_BYTES + 16 * len(many)
+        await trio.sleep(1)
+        assert sum(len(decode(TransactionBatch, one).transactions) for one in sent[1:]) == len(many)
+        nursery.cancel_scope.cancel()
