@@ -98,7 +98,7 @@ def terms_of(wish: Wish, market: Market, meters: list[dict[str, Any]]) -> PlaceO
     from gridtokenx.trading.model import PlaceOrder, TimeInForce
 
     first, last, expires_ms = wish.window.resolve(market)
-    meter_id, nameplate_w = _meter(wish, meters)
+    meter_id, nameplate_w, source = _meter(wish, meters)
     most_wh = wish.max_wh_per_slot
     if most_wh is None:
         most_wh = min(wish.energy_wh, nameplate_w * SLOT_MS // HOUR_MS)
@@ -109,7 +109,7 @@ def terms_of(wish: Wish, market: Market, meters: list[dict[str, Any]]) -> PlaceO
         limit_mthb=wish.limit_mthb,
         location=wish.location,
         meter_id=meter_id,
-        source=wish.source,
+        source=source,
         require=wish.require,
         first_slot=first,
         last_slot=last,
@@ -119,16 +119,23 @@ def terms_of(wish: Wish, market: Market, meters: list[dict[str, Any]]) -> PlaceO
     )
 
 
-def _meter(wish: Wish, meters: list[dict[str, Any]]) -> tuple[bytes, int]:
-    """The meter asked for, or the account's at the location (a seller's of the source first)."""
-    from gridtokenx.trading.model import Side
+def _meter(wish: Wish, meters: list[dict[str, Any]]) -> tuple[bytes, int, Source]:
+    """(id, nameplate in W, source) of the meter asked for, or of the account's at the location.
+
+    A seller's plant of the source asked for comes first; without a source, what the plant makes.
+    """
+    from gridtokenx.trading.model import Side, Source
 
     selling = wish.side is Side.SELL
     here = [meter for meter in meters if meter["location"] == wish.location]
     if wish.meter_id is not None:
         chosen = [meter for meter in meters if meter["meter_id"] == wish.meter_id.hex()]
         if not chosen and wish.max_wh_per_slot is not None:
-            return wish.meter_id, 0  # The node lists 100 meters; the chain knows all of them.
+            return (
+                wish.meter_id,
+                0,
+                wish.source,
+            )  # The node lists 100 meters; the chain knows all of them.
     else:
         chosen = [one for one in here if not selling or one["source"] == wish.source.value] or here
     if not chosen:
@@ -137,7 +144,10 @@ def _meter(wish: Wish, meters: list[dict[str, Any]]) -> tuple[bytes, int]:
         detail = f"the account has no {what}; its meters are at: {known}"
         raise Rejected(ErrorCode.UNKNOWN_METER, detail)
     way = "export" if selling else "import"
-    return bytes.fromhex(chosen[0]["meter_id"]), int(chosen[0][f"nameplate_{way}_w"])
+    plant, source = chosen[0]["source"], wish.source
+    if selling and source is Source.ANY and plant in set(Source):
+        source = Source(plant)
+    return bytes.fromhex(chosen[0]["meter_id"]), int(chosen[0][f"nameplate_{way}_w"]), source
 
 
 def parse_duration_ms(text: str) -> int:

@@ -32,7 +32,8 @@ def place(
     location: Annotated[str, typer.Option(metavar="SUBSTATION", help="Such as BKK-01-SUB001.")],
     key: remote.Key,
     source: Annotated[
-        str, typer.Option(metavar="SOURCE", help="A seller's plant, a buyer's wish.")
+        str,
+        typer.Option(metavar="SOURCE", help="A buyer's wish; a seller's plant (any: the meter's)."),
     ] = "any",
     meter: Annotated[
         str | None, typer.Option(metavar="HEX", help="Meter id; else the account's there.")

@@ -66,7 +66,7 @@ def _fetch() -> dict[str, Any]:
         **found,
         "peers": peers,
         **ready,
-        "next_action": _next_action(ready),
+        "next_action": _next_action(ready, found["chains"]),
     }
 
 
@@ -95,10 +95,25 @@ def _failing(ready: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in ready["checks"] if not row["ok"]]
 
 
-def _next_action(ready: dict[str, Any]) -> str:
-    """The way out of the first failing check; checks come in the order of cause."""
-    hints = [row["hint"] for row in _failing(ready) if row["hint"]]
+def _next_action(ready: dict[str, Any], chains: list[dict[str, Any]]) -> str:
+    """The way out of the failing check that is most likely the cause of the others.
+
+    A node that fetches blocks has an old tip too, which then is no sign of trouble; one that is
+    stalled at the newest block anybody has waits for the validators, which its tip's check tells.
+    """
+    failing = _failing(ready)
+    own = [row for row in failing if not row["name"].startswith(("sync_", "tip_"))]
+    if not own:
+        fetching = [f"{row['chain']} is {_sync(row)}" for row in chains if _is_fetching(row)]
+        if fetching:
+            return f"wait: {', '.join(fetching)}"
+    tips = [row for row in failing if row["name"].startswith("tip_")]
+    hints = [row["hint"] for row in (*own, *tips, *failing) if row["hint"]]
     return hints[0] if hints else "nothing: the node is ready"
+
+
+def _is_fetching(row: dict[str, Any]) -> bool:
+    return bool(row["sync"]["state"] == "blocks")
 
 
 def _watch() -> None:

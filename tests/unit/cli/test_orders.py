@@ -107,6 +107,15 @@ def test_the_meter_and_its_limit_are_looked_up() -> None:
     assert terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL
 
 
+def test_a_seller_who_names_no_source_sells_what_the_plant_makes() -> None:
+    assert terms_of(wish(source=Source.ANY), MARKET, [HOME, MILL]).source is Source.WIND
+    assert terms_of(wish(source=Source.COAL), MARKET, [HOME, MILL]).source is Source.COAL
+    consumer = wish(source=Source.ANY, location="BKK-01-SUB002")
+    assert terms_of(consumer, MARKET, [HOME]).source is Source.ANY  # for the chain to refuse
+    buyer = wish(side=Side.BUY, source=Source.ANY)
+    assert terms_of(buyer, MARKET, [ROOF]).source is Source.ANY
+
+
 def test_a_meter_that_is_not_the_accounts_is_refused_unless_it_may_just_not_be_listed() -> None:
     for asked in (wish(location="BKK-01-SUB009"), wish(meter_id=bytes(32))):
         with pytest.raises(Rejected) as refused:

@@ -63,6 +63,26 @@ def test_a_node_that_is_not_ready_says_why_and_what_to_do_first(run, ill) -> Non
     assert document["checks"] == ILL["checks"]
 
 
+@pytest.mark.parametrize(
+    ("state", "failing", "told"),
+    [
+        ("blocks", ["sync_MET", "tip_MET"], "wait: MET is fetching blocks, 7 of 12"),
+        ("stalled", ["sync_MET", "tip_MET"], "hint of tip_MET"),
+        ("stalled", ["sync_MET"], "hint of sync_MET"),
+        ("blocks", ["sync_MET", "tip_MET", "disk"], "hint of disk"),
+        ("live", [], "nothing: the node is ready"),
+    ],
+)
+def test_what_to_do_next(run, ill, state: str, failing: list[str], told: str) -> None:
+    rows = [
+        {"name": name, "ok": False, "value": "", "want": "", "hint": f"hint of {name}"}
+        for name in failing
+    ]
+    ill.results["chain_getStatus"] = status_of(state, "12")
+    ill.pages["/ready"] = (503, json.dumps({"ready": not rows, "checks": rows}).encode())
+    assert run("--rpc", ill.url, "status", "--json").document["next_action"] == told
+
+
 def test_check_is_an_exit_code_for_health_checks(run, ill) -> None:
     ran = run("--rpc", ill.url, "status", "--check")
     assert ran.code == ExitCode.REFUSED
