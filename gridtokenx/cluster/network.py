@@ -214,6 +214,7 @@ def write_home(home: Path, member: Member, genesis: Genesis, bootnode: Member) -
         "node.authority": member.authority,
         "node.password_file": "./password",
         "node.min_free_disk_mib": 256,
+        "node.admin_faults": True,
         "network.network_name": genesis.network_name,
         "network.network_id": genesis.network_id,
         "network.listen": (f"/ip4/127.0.0.1/tcp/{member.p2p_port}",),

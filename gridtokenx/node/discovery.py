@@ -252,7 +252,7 @@ class Discovery:
         for peer, candidate in ordered:
             if candidate.dialling or candidate.not_before_s > now_s:
                 continue
-            if self._network.is_connected(peer):
+            if self._network.is_connected(peer) or self._network.refuses(peer):
                 continue
             if peer in self._persistent or wanted > len(due):
                 due.append(peer)

@@ -26,6 +26,7 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr
 
+from gridtokenx.node.faults import LinkFaults
 from gridtokenx.node.libp2p_overrides import DialError, NodeHost, assemble_host, shielded
 
 PeerId = NewType("PeerId", bytes)
@@ -125,8 +126,9 @@ class Stream:
     A cancelled `write` may have sent a part: reset the stream then. The connection survives.
     """
 
-    def __init__(self, raw: INetStream) -> None:
+    def __init__(self, raw: INetStream, faults: LinkFaults) -> None:
         self._raw = raw
+        self._faults = faults
         self._buffer = bytearray()
         self.peer = PeerId(raw.muxed_conn.peer_id.to_bytes())
         self.protocol = str(raw.get_protocol())
@@ -164,6 +166,8 @@ class Stream:
 
     async def write(self, data: bytes) -> None:
         """Send all of `data`, waiting for the peer to read. Errors: NetworkError."""
+        if self._faults.delay_ms:
+            await trio.sleep(self._faults.delay_ms / 1_000)
         try:
             await self._raw.write(data)
         except TRANSPORT_FAILURES as error:
@@ -272,6 +276,7 @@ class Network:
         self._swarm.on_peer_change = self._on_peer_change
         self._swarm.on_handler_error = self._on_handler_error
         self.peer_id = PeerId(host.get_id().to_bytes())
+        self.faults: LinkFaults = self._swarm.faults
         self.handler_errors = self._swarm.handler_errors
         self.dial_outcomes: Counter[str] = (
             self._swarm.dial_outcomes
@@ -308,7 +313,7 @@ class Network:
         raises; an exception that is no NetworkError is logged as a fault of ours and counted."""
 
         async def serve(raw: INetStream) -> None:
-            stream = Stream(raw)
+            stream = Stream(raw, self.faults)
             await handler(stream)
             await stream.close()
 
@@ -342,7 +347,7 @@ class Network:
             raise NetworkError(reason, str(error)) from error
         except TRANSPORT_FAILURES as error:
             raise NetworkError("closed", str(error)) from error
-        return Stream(raw)
+        return Stream(raw, self.faults)
 
     # Connections --------------------------------------------------------------------------
 
@@ -396,6 +401,16 @@ class Network:
             del bans[next(iter(bans))]
         bans[ID(peer)] = trio.current_time() + duration_s
         await self.disconnect(peer)
+
+    def refuses(self, peer: PeerId) -> bool:
+        """Whether connections with a peer are refused now."""
+        return bool(self._swarm.refuses(ID(peer)))
+
+    async def block(self, peers: frozenset[PeerId]) -> None:
+        """Test only: cut these peers off, both ways, and let all others through again."""
+        self.faults.blocked = frozenset(bytes(peer) for peer in peers)
+        for peer in peers:
+            await self.disconnect(peer)
 
     def subscribe(self) -> trio.MemoryReceiveChannel[PeerEvent]:
         """Events of peers, beginning with those connected now, in a channel of one's own.

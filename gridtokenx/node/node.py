@@ -24,6 +24,7 @@ from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.consensus.events import SafetyRecord
+from gridtokenx.node.admin import Admin
 from gridtokenx.node.candidates import decode_body_request
 from gridtokenx.node.clock import Clock
 from gridtokenx.node.config import Config
@@ -44,7 +45,7 @@ from gridtokenx.node.peers import Contact, Peers
 from gridtokenx.node.protocol import ChainHead, Status, topic_limit, topic_prefix, topic_priority
 from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.syncing import Syncing, answer_blocks
-from gridtokenx.node.telemetry import NodeCollector
+from gridtokenx.node.telemetry import NodeCollector, configure_logging
 from gridtokenx.node.view import ChainStatus, Check, Head, Health, PeerStatus
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
@@ -164,6 +165,7 @@ class Node:
                 nursery.start_soon(self._syncing[name].run)
             await nursery.start(discovery.run)
             nursery.start_soon(self._keep_house)
+            await nursery.start(self._admin(network).run)
             url = await nursery.start(serve, self, self.config.api)
             log.info(
                 "node.started",
@@ -177,6 +179,13 @@ class Node:
                 listen=list(network.listen_addresses),
             )
             task_status.started()
+
+    def _admin(self, network: Network) -> Admin:
+        def set_level(level: str) -> None:
+            configure_logging(replace(self.config.logging, level=level), self.config.log_path)
+
+        allow_faults = self.config.node.admin_faults
+        return Admin(self.config.data_path, network, set_level, allow_faults=allow_faults)
 
     def _start_signing(self, database: Database) -> None:
         """Give a new key its first safety records, then let its mark go: in this order."""

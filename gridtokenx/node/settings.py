@@ -71,6 +71,9 @@ class NodeSettings:
     min_free_disk_mib: Annotated[
         int, Rule("MiB of free disk below which the node stops cleanly", low=0, high=2**20)
     ] = 1024
+    admin_faults: Annotated[
+        bool, Rule("let the admin socket cut and delay links of this node (test networks only)")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)

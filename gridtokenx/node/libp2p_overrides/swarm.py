@@ -38,6 +38,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr, multiaddr_from_socket
 from multiaddr import Multiaddr
 
+from gridtokenx.node.faults import LinkFaults
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
 
 CONNECT_TIMEOUT_S = 5.0
@@ -194,6 +195,7 @@ class NodeSwarm(Swarm):
         self.may_dial = may_dial
         self.protected: set[ID] = set()
         self.banned_until: dict[ID, float] = {}
+        self.faults = LinkFaults()
         self.dial_outcomes: Counter[str] = Counter()
         self.inbound_refused: Counter[str] = Counter()
         self.handler_errors: Counter[str] = Counter()
@@ -273,10 +275,16 @@ class NodeSwarm(Swarm):
         muxed = await self.upgrader.upgrade_connection(secured, peer_id)
         return await self.add_conn(muxed, "inbound")
 
+    def refuses(self, peer_id: ID) -> bool:
+        """Whether a peer is banned now, or cut off by a test."""
+        if self.banned_until.get(peer_id, 0.0) > trio.current_time():
+            return True
+        return peer_id.to_bytes() in self.faults.blocked
+
     def _check_room(self, peer_id: ID) -> None:
         if peer_id == self.self_id:
             raise DialError("self", "that is this node")
-        if self.banned_until.get(peer_id, 0.0) > trio.current_time():
+        if self.refuses(peer_id):
             raise DialError("banned", f"{peer_id} is banned")
         known = peer_id in self.connections or peer_id in self.protected
         if not known and len(self.connections) >= self.max_peers:
