@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Annotated
 
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.primitives.codec import Limit, encode, wire
+from gridtokenx.primitives.codec import MAX_INT, Limit, encode, wire
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -25,6 +25,7 @@ from gridtokenx.registry.model import Organisation, Territory
 from gridtokenx.trading.model import PARAMETERS, MarketParameters
 
 MAX_GENESIS_BYTES = 1024 * 1024
+_EARLIEST_START_MS = 86_400_000  # The market looks back less than a day, never before slot 0.
 _CHAIN_NAME = re.compile(r"[A-Z0-9]{2,8}")  # Part of topics and of database keys.
 Name = Annotated[str, Limit(1, 32)]
 Milliseconds = Annotated[int, Limit(100, 86_400_000)]
@@ -232,6 +233,12 @@ def _check(genesis: Genesis) -> None:
             if name not in organisations:
                 detail = f"chain {region.name} names organisation {name!r}, which is not defined"
                 raise Rejected(ErrorCode.MALFORMED, detail)
+    clock = genesis.market_clock
+    if clock.ms_per_block and clock.start_ms < _EARLIEST_START_MS:
+        detail = f"the market clock starts at {clock.start_ms}, before 1970-01-02 (Unix ms)"
+        raise Rejected(ErrorCode.MALFORMED, detail)
+    if sum(entry.gtx_ugtx for entry in genesis.allocations) > MAX_INT:
+        raise Rejected(ErrorCode.MALFORMED, "the allocations add up to more than 2**63 - 1 ugtx")
 
 
 def _check_distinct(what: str, values: list[str]) -> None:

@@ -42,6 +42,7 @@ class Mempool:
         self._apply = apply
         self._pending = Overlay(state)
         self._waiting: dict[bytes, Transaction] = {}
+        self._leaving: dict[bytes, Transaction] = {}  # What waited, while a reset goes through it.
         self._bytes = 0
         self._gaps: dict[bytes, dict[int, Transaction]] = {}
         self._gap_order: deque[tuple[bytes, int]] = deque()
@@ -51,8 +52,8 @@ class Mempool:
         return len(self._waiting)
 
     def get(self, transaction_id: bytes) -> Transaction | None:
-        """A waiting transaction."""
-        return self._waiting.get(transaction_id)
+        """A waiting transaction. Any thread, also in the middle of a reset."""
+        return self._waiting.get(transaction_id) or self._leaving.get(transaction_id)
 
     def add(self, transaction: Transaction, *, keep_gap: bool = False) -> list[Transaction]:
         """Admit a transaction whose signature is verified; return all that became ready.
@@ -90,6 +91,7 @@ class Mempool:
     def reset(self, state: Reader, included: Collection[bytes]) -> list[tuple[bytes, Rejected]]:
         """Move to a new head: drop what was included, re-apply the rest, return what fell out."""
         left = [tx for key, tx in self._waiting.items() if key not in included]
+        self._leaving = self._waiting
         self._pending = Overlay(state)
         self._waiting, self._bytes, self._nonces = {}, 0, {}
         dropped = []
@@ -102,7 +104,7 @@ class Mempool:
         for sender in list(self._gaps):
             self._release(sender)
         self._forget_stale_gaps()
-        self.next_nonces = self._nonces
+        self.next_nonces, self._leaving = self._nonces, {}
         return dropped
 
     def holds(self, transaction_id: bytes) -> bool:

@@ -79,6 +79,16 @@ def test_a_chains_name_can_be_part_of_topics_and_keys(name: str) -> None:
     refused(edited, "MALFORMED: a chain is named by 2 to 8 of A-Z and 0-9")
 
 
+def test_a_market_day_lies_in_time_and_a_supply_in_range() -> None:
+    edited = document()
+    edited["market_clock"] |= {"start_ms": 0, "ms_per_block": 900_000}
+    refused(edited, "MALFORMED: the market clock starts at 0, before 1970-01-02")
+    edited = document()
+    for entry in edited["allocations"]:
+        entry["gtx_ugtx"] = 2**62
+    refused(edited, "MALFORMED: the allocations add up to more")
+
+
 def test_limits_are_checked() -> None:
     for key, value in (
         ("block_time_ms", 99),

@@ -166,19 +166,21 @@ def test_what_was_included_is_gone_without_a_word(chain: Chain) -> None:
     assert chain.pool.rejection(pay(0).id) is None
 
 
-def test_the_nonces_that_others_read_never_show_a_half_built_pool(chain: Chain) -> None:
+def test_what_others_read_never_shows_a_half_built_pool(chain: Chain) -> None:
     for nonce in range(3):
         chain.pool.add(pay(nonce))
     seen = []
 
     def watching(state: Overlay, transaction: Transaction) -> None:
         seen.append(chain.pool.next_nonces.get(ALICE.public_key))
+        assert chain.pool.get(pay(2).id) == pay(2)
         apply(state, transaction)
 
     chain.pool._apply = watching
     chain.include(pay(0))
     assert seen == [3, 3]
     assert chain.pool.next_nonces == {ALICE.public_key: 3}
+    assert chain.pool.get(pay(0).id) is None
 
 
 def test_the_pool_is_bounded_by_count_and_bytes() -> None:

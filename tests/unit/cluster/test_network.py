@@ -73,7 +73,7 @@ def test_peer_ids_are_those_of_libp2p():
 
 
 def test_a_home_is_a_configuration_that_loads_with_keys_that_open(tmp_path):
-    genesis = network.local_genesis(clock=BlockClock(900_000, 900_000))
+    genesis = network.local_genesis(clock=BlockClock(86_400_000, 900_000))
     members = network.plan(4, 1, list(range(20_000, 20_010)))
     for member in members:
         network.write_home(tmp_path / member.name, member, genesis, members[0])
