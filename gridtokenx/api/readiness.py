@@ -71,7 +71,7 @@ def checks(
             peers >= needed,
             str(peers),
             f"{needed} or more",
-            "gridtokenx net doctor; check network.bootstrap and the P2P port",
+            "check network.bootstrap, the firewall and the P2P port; the log counts failed dials",
         ),
         *(_sync_check(chain, max_blocks_behind) for chain in chains),
         *(_tip_check(chain) for chain in chains),

@@ -244,7 +244,7 @@ def _has_keys(validates: bool) -> bool:
 
 
 def _next_steps(home: Path, network: _Network | None, *, has_keys: bool) -> list[str]:
-    chosen = "" if home == Path.home() / ".gridtokenx" else f" --home {home}"
+    chosen = "" if home == output.Options().home else f" --home {home}"
     steps = []
     if network is None:
         steps.append(f"put the network's genesis file at {home / GENESIS_NAME}")

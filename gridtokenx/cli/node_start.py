@@ -52,7 +52,7 @@ def read_genesis(config: Config) -> Genesis:
     if not path.is_file():
         output.fail(
             f"there is no genesis file {path}",
-            code="GTX-CFG-004",
+            code="GTX-CFG-008",
             reason="no_genesis",
             hint="gridtokenx init --genesis FILE --genesis-hash HASH",
             exit_code=ExitCode.CONFIG,

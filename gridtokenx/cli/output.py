@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -74,7 +75,7 @@ class Failure(Exception):  # noqa: N818 - the end of a command, not a fault of o
 class Options:
     """The global options of this run."""
 
-    home: Path = field(default_factory=lambda: Path.home() / ".gridtokenx")
+    home: Path = field(default_factory=lambda: Path(os.path.expanduser("~/.gridtokenx")))
     config_file: Path | None = None
     rpc: str | None = None
     json: bool = False

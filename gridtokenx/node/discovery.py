@@ -136,7 +136,7 @@ class Discovery:
             parts.append(
                 f"announce is empty and you are behind NAT (peers saw {self._network.nat_ip})."
             )
-        return " ".join([*parts, "Run: gridtokenx net doctor"])
+        return " ".join([*parts, "Check network.bootstrap and the firewall."])
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the DHT and keep connections until cancelled."""

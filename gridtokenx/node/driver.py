@@ -89,7 +89,7 @@ class Wiring:
     peers: Callable[[], Sequence[PeerId]]  # connected peers that follow the chain
     request_sync: Callable[[int, PeerId | None], None]
     on_committed: Callable[[Committed], None]
-    propose: bool = True
+    may_propose: Callable[[], bool] = lambda: True
     vote: bool = True
 
 
@@ -274,7 +274,7 @@ class Driver:
 
     async def _build(self, effect: BuildBlock) -> None:
         engine_state = self.engine.state
-        if not self._wiring.propose or engine_state is None or engine_state.me is None:
+        if not self._wiring.may_propose() or engine_state is None or engine_state.me is None:
             return
         proposer_index = engine_state.me
 

@@ -109,6 +109,7 @@ class Node:
         self._drivers: dict[str, Driver] = {}
         self._syncing: dict[str, Syncing] = {}
         self._lag_ms = 0
+        self._offset_ms = 0
         self._free_disk_mib = _free_disk_mib(config)
         self.metrics = CollectorRegistry()
         self.metrics.register(NodeCollector(self))
@@ -217,7 +218,7 @@ class Node:
             peers=partial(self._peers.followers, name),
             request_sync=partial(self._request_sync, name),
             on_committed=partial(self._on_committed, name),
-            propose=self.config.consensus.propose,
+            may_propose=self._may_propose,
             vote=self.config.consensus.vote,
         )
         driver = Driver(
@@ -319,7 +320,15 @@ class Node:
             f"{limit} MiB",
             f"free disk space on {self.config.data_path}",
         )
-        return Health({"trio": self._lag_ms}, (free,))
+        most = self.config.consensus.max_clock_offset_ms
+        clock = Check(
+            "clock",
+            self._clock_is_right(),
+            f"{self._offset_ms} ms",
+            f"within {most} ms",
+            "enable chrony or systemd-timesyncd",
+        )
+        return Health({"trio": self._lag_ms}, (free, clock))
 
     def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
         """Cross into trio and admit, in order. From any thread; the future always resolves."""
@@ -418,6 +427,7 @@ class Node:
                 name: self._with_live(name, status) for name, status in self._statuses.items()
             }
             self._peer_statuses = tuple(map(self._peer_status, self._peers.contacts()))
+            self._check_clock()
             if trio.current_time() >= next_disk:
                 next_disk += DISK_SECONDS
                 self._check_disk()
@@ -431,6 +441,28 @@ class Node:
                 f"GTX-DSK-001: {self._free_disk_mib} MiB free on {self.config.data_path} "
                 f"(limit {limit}): stopping cleanly. Free some space or lower "
                 "node.min_free_disk_mib"
+            )
+
+    def _may_propose(self) -> bool:
+        """Not with a clock that others would refuse: the leader's time is the block's."""
+        return self.config.consensus.propose and self._clock_is_right()
+
+    def _clock_is_right(self) -> bool:
+        return abs(self._offset_ms) <= self.config.consensus.max_clock_offset_ms
+
+    def _check_clock(self) -> None:
+        """Compare with the median of the peers' clocks, as they told it in their statuses."""
+        offsets = sorted(contact.offset_ms for contact in self._peers.contacts())
+        was_right = self._clock_is_right()
+        self._offset_ms = offsets[len(offsets) // 2] if offsets else 0
+        if was_right and not self._clock_is_right():
+            direction = "behind" if self._offset_ms > 0 else "ahead of"
+            log.warning(
+                "clock.offset",
+                code="GTX-CLK-001",
+                hint=f"this clock is {abs(self._offset_ms)} ms {direction} the median of "
+                f"{len(offsets)} peers; this node stops proposing. "
+                "Enable chrony or systemd-timesyncd",
             )
 
     def _peer_status(self, contact: Contact) -> PeerStatus:

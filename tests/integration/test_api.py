@@ -141,7 +141,7 @@ async def test_health_is_alive_and_ready_is_usable(tmp_path: Path) -> None:
         lonely = await http.get("/ready?minPeers=7")
         named = {check["name"]: check for check in lonely.json()["checks"]}
         assert named["peers"]["want"] == "7 or more"
-        assert "net doctor" in named["peers"]["hint"]
+        assert "network.bootstrap" in named["peers"]["hint"]
         assert (await http.get("/ready?minPeers=-1")).status_code == 400
 
 
