@@ -21,6 +21,7 @@ MAX_BANNED = 1024
 REQUEST_TIMEOUT_MS = 10_000
 FIRST_PAUSE_MS = 1000
 MAX_PAUSE_MS = 60_000
+DOUBTED_FAILURES = 3
 
 PeerKey = bytes
 
@@ -158,6 +159,15 @@ class Syncer:
     def target(self) -> int:
         """Highest height a usable peer says it has; the tip if nobody is ahead."""
         return max([self.tip, *(peer.height for peer in self._peers.values())])
+
+    @property
+    def credible_target(self) -> int:
+        """`target` without those that failed to deliver again and again.
+
+        They are still asked, but one that lies must not make us look far behind while it stays.
+        """
+        credible = [one.height for one in self._peers.values() if one.failures < DOUBTED_FAILURES]
+        return max([self.tip, *credible])
 
     @property
     def peers(self) -> int:

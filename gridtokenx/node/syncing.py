@@ -91,8 +91,8 @@ class Syncing:
 
     @property
     def target(self) -> int:
-        """The highest height a peer says it has."""
-        return self._syncer.target
+        """The highest height a peer says it has, and has not failed to deliver."""
+        return self._syncer.credible_target
 
     def state(self) -> SyncState:
         """Where the chain stands, for `status`."""

@@ -135,6 +135,22 @@ def test_an_empty_answer_lowers_what_a_peer_is_believed_to_have() -> None:
     assert syncer.target == 0
 
 
+def test_a_peer_that_never_delivers_is_asked_on_but_not_believed() -> None:
+    syncer = Syncer(tip=7)
+    now_ms = 0
+    requests(syncer.handle(PeerStatus(b"liar", 2**60), now_ms))
+    syncer.handle(PeerStatus(b"honest", 9), now_ms)
+    for _ in range(3):
+        assert syncer.credible_target == 2**60
+        syncer.handle(RequestFailed(b"liar"), now_ms)
+        now_ms += 10_000
+        syncer.handle(Tick(), now_ms)
+    assert (syncer.credible_target, syncer.target) == (9, 2**60)
+    syncer.handle(PeerStatus(b"liar", 2**60 + 1), now_ms)
+    assert syncer.credible_target == 9
+    assert any(requests(syncer.handle(Tick(), now_ms + at * 1000)) for at in range(60))
+
+
 def test_failed_peers_rest_longer_each_time() -> None:
     syncer = Syncer(tip=0)
     assert requests(syncer.handle(PeerStatus(b"a", 5), 1000))
