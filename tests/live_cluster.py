@@ -16,7 +16,7 @@ from gridtokenx.cluster.network import Member
 from gridtokenx.cluster.processes import Cluster, NodeRecord
 
 BLOCK_TIME_MS = 500
-TIMEOUT_BASE_MS = 1500
+TIMEOUT_BASE_MS = 1000
 POLL_S = 0.05
 PATIENCE_S = 30.0
 

@@ -416,10 +416,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def our_peer(cluster: Cluster, seed: int) -> AsyncIterator[Peer]:
+async def our_peer(
+    cluster: Cluster, seed: int, status: Status | None = None
+) -> AsyncIterator[Peer]:
     """A genuine libp2p peer that follows no chain; each node is connected and in its mesh."""
     genesis = genesis_of(cluster)
-    own = Status(genesis.network_name, genesis.hash, "stranger", "test/1", 0, ())
+    own = status or Status(genesis.network_name, genesis.hash, "stranger", "test/1", 0, ())
 
     async def tell_status(_peer: PeerId, _payload: bytes) -> bytes:
         return encode(own)
@@ -514,10 +516,20 @@ async def test_a_peer_that_lies_about_its_height_does_not_hold_a_node_up(
         for name in genesis.chain_names
     )
     lie = Status(genesis.network_name, genesis.hash, "liar", "test/1", 2**62, heads)
-    async with our_peer(shared_cluster, 8) as peer:
+    async with our_peer(shared_cluster, 8, lie) as peer:
         for node in peer.nodes.values():
             await peer.requests.request(node, "status", encode(lie))
         await trio.to_thread.run_sync(partial(wait_progress, shared_cluster, blocks=4))
+        for name in peer.nodes:  # While the liar stays, which cannot deliver what it tells of.
+            await trio.to_thread.run_sync(
+                wait_until, f"{name} is ready", partial(is_ready, shared_cluster, name)
+            )
+
+
+def is_ready(cluster: Cluster, name: str) -> bool:
+    """Whether a node says that it can be used."""
+    url = f"{cluster.node(name).member.api_url}/ready"
+    return httpx.get(url, trust_env=False).status_code == 200
 
 
 # Garbage ----------------------------------------------------------------------------------------

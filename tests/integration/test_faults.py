@@ -110,10 +110,15 @@ def load(cluster: Cluster, *doors: str) -> Iterator[Load]:
         thread.end()
 
 
-def wait_voting(cluster: Cluster, name: str, asked: str) -> None:
-    """Until a node's signature is in new certificates of every chain."""
+def wait_voting(cluster: Cluster, asked: str, *names: str) -> None:
+    """Until each node's signature is in new certificates of every chain."""
     floor = {chain: height + 1 for chain, height in heights_of(cluster, asked).items()}
-    wait_until(f"{name} votes", lambda: signs_after(cluster, name, asked, floor), pause_s=0.2)
+    for name in names:
+        wait_until(
+            f"{name} votes",
+            lambda name=name: signs_after(cluster, name, asked, floor),
+            pause_s=0.2,
+        )
 
 
 # Power cuts -------------------------------------------------------------------------------------
@@ -127,7 +132,7 @@ def test_the_others_go_on_without_one_and_it_comes_back(cluster: Cluster, name: 
         wait_progress(cluster, *others, OBSERVER, blocks=2)
         cluster.start(name)
         wait_heights(cluster, heights_of(cluster, others[0]), name)
-        wait_voting(cluster, name, others[0])
+        wait_voting(cluster, others[0], name)
 
 
 def test_ten_power_cuts_at_any_instant(cluster: Cluster) -> None:
@@ -142,7 +147,7 @@ def test_ten_power_cuts_at_any_instant(cluster: Cluster) -> None:
             cluster.kill("n2")
             cluster.start("n2")
         wait_heights(cluster, heights_of(cluster, "n0"), "n2")
-        wait_voting(cluster, "n2", "n0")
+        wait_voting(cluster, "n0", "n2")
         taken = deposits.accepted
     assert taken > KILLS
 
@@ -158,8 +163,7 @@ def test_the_chain_goes_on_after_all_authorities_lost_power(cluster: Cluster) ->
         cluster.start(name)
     wait_heights(cluster, {chain: at + 2 for chain, at in last.items()}, *AUTHORITIES, OBSERVER)
     assert roots_at(cluster, before) == roots
-    for name in AUTHORITIES:
-        wait_voting(cluster, name, OBSERVER)
+    wait_voting(cluster, OBSERVER, *AUTHORITIES)
 
 
 # Newcomers and strangers ------------------------------------------------------------------------
@@ -248,7 +252,7 @@ def test_a_validator_key_without_its_record_observes_first(cluster: Cluster) -> 
             for height in range(low + 1, goal[chain] + 1):
                 assert not signs(cluster, "n7", "n0", chain, height)
     cluster.start("n3")
-    wait_voting(cluster, "n3", "n0")
+    wait_voting(cluster, "n0", "n3")
 
 
 # How a process ends -----------------------------------------------------------------------------
