@@ -32,7 +32,7 @@ COMMANDS = {
     "generate-keys": "gridtokenx.cli.keys:generate_keys",
     "keys": "gridtokenx.cli.keys:app",
     "config": "gridtokenx.cli.configuration:app",
-    "cluster": "gridtokenx.cli.cluster:app",
+    "cluster": "gridtokenx.cli.cluster_faults:app",  # adds to the app of cli.cluster
     "version": "gridtokenx.cli.version:version",
 }
 

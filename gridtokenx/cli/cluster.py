@@ -62,7 +62,7 @@ def up(
         clock=by_blocks if clock == "blocks" else None,
         genesis_time_ms=now_ms,
     )
-    with _reported(), _locked(name) as folder:
+    with reported(), locked(name) as folder:
         if cleaned := processes.clean_stale(folder):
             output.note(cleaned)
         output.note(f"starting {authorities + observers} nodes in {folder}")
@@ -88,8 +88,8 @@ def down(
     ] = False,
 ) -> None:
     """Stop all nodes of a cluster and remove its folder."""
-    with _reported(), _locked(name) as folder:
-        cluster = _load(folder)
+    with reported(), locked(name) as folder:
+        cluster = load(folder)
         cluster.stop()
         if not keep:
             cluster.remove()
@@ -102,7 +102,7 @@ def list_clusters() -> None:
     """The clusters of this home."""
     from gridtokenx.cluster import processes
 
-    with _reported():
+    with reported():
         found = processes.find(processes.clusters_folder(output.options().home))
         rows = [
             {
@@ -130,8 +130,8 @@ def status(name: Name = DEFAULT_NAME) -> None:
     """Every node of a cluster: process, heights, peers."""
     from gridtokenx.cluster import processes, watch
 
-    with _reported():
-        cluster = processes.load(_folder(name))
+    with reported():
+        cluster = processes.load(folder_of(name))
         document = watch.describe(cluster)
     output.emit(document, lambda console: _print(console, _table(document)))
 
@@ -145,8 +145,8 @@ def logs(
     """The last lines a node printed."""
     from gridtokenx.cluster import processes
 
-    with _reported():
-        cluster = processes.load(_folder(name))
+    with reported():
+        cluster = processes.load(folder_of(name))
         text = cluster.tail(node, lines)
         path = cluster.log_path(node)
     document = {"node": node, "log": str(path), "lines": text.splitlines()}
@@ -156,8 +156,8 @@ def logs(
 @app.command()
 def kill(node: NodeName, name: ClusterOption = DEFAULT_NAME) -> None:
     """End a node as a power cut would: kill -9."""
-    with _reported(), _locked(name) as folder:
-        _load(folder).kill(node)
+    with reported(), locked(name) as folder:
+        load(folder).kill(node)
     output.emit({"node": node, "state": "killed"}, lambda console: console.print(f"killed {node}"))
 
 
@@ -170,8 +170,8 @@ def start(
     """Start a node that was killed or has ended."""
     from gridtokenx.cluster import watch
 
-    with _reported(), _locked(name) as folder:
-        cluster = _load(folder)
+    with reported(), locked(name) as folder:
+        cluster = load(folder)
         cluster.start(node)
         seconds = watch.wait_caught_up(cluster, node) if wait else 0.0
     document = {"node": node, "state": "started", "caught_up_s": round(seconds, 1)}
@@ -220,30 +220,30 @@ def _milliseconds(text: str) -> int:
     return value
 
 
-def _folder(name: str) -> Path:
+def folder_of(name: str) -> Path:
     from gridtokenx.cluster import processes
 
     return processes.clusters_folder(output.options().home) / processes.check_name(name)
 
 
-def _load(folder: Path) -> Cluster:
+def load(folder: Path) -> Cluster:
     from gridtokenx.cluster import processes
 
     return processes.load(folder)
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[Path]:
+def locked(name: str) -> Iterator[Path]:
     """The cluster's folder, with nobody else working on it."""
     from gridtokenx.cluster import processes
 
-    folder = _folder(name)
+    folder = folder_of(name)
     with processes.locked(folder.with_name(f"{name}.lock"), wait=False):
         yield folder
 
 
 @contextmanager
-def _reported() -> Iterator[None]:
+def reported() -> Iterator[None]:
     """Cluster errors in the words of the command line; the end of a node's log goes to stderr."""
     from gridtokenx.cluster.processes import ClusterError
 
