@@ -15,31 +15,27 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Accounts: show, balance, proof, nonce, history.", no_args_is_help=True)
 
-# Column, field, and whether its unit is Wh (else millionths of a unit).
-_HOLDINGS = (
-    ("energy kWh", "energy_wh", True),
-    ("held kWh", "energy_held_wh", True),
-    ("THB", "thb_uthb", False),
-    ("escrow THB", "escrow_uthb", False),
-    ("bond THB", "bond_uthb", False),
-    ("GTX", "gtx_ugtx", False),
-    ("carbon", "carbon_ucr", False),
-)
-
-
-def _amounts(row: dict[str, Any]) -> list[str]:
-    return [
-        show.kwh(row[name]) if in_wh else show.millionths(row[name])
-        for _, name, in_wh in _HOLDINGS
-        if name in row
-    ]
+_HEADINGS = {
+    "energy_wh": "energy kWh",
+    "energy_held_wh": "held kWh",
+    "thb_uthb": "THB",
+    "escrow_uthb": "escrow THB",
+    "bond_uthb": "bond THB",
+    "gtx_ugtx": "GTX",
+    "carbon_ucr": "carbon",
+}
 
 
 def _draw_holdings(console: Console, rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
-    headings = ["chain", "block", *(label for label, name, _ in _HOLDINGS if name in totals)]
-    lines = [[row["chain"], row["height"], *_amounts(row)] for row in rows]
+    """A column for each amount the node tells, in its whole units."""
+    names = [name for name in totals if name.rpartition("_")[2] in show.AMOUNTS]
+    headings = ["chain", "block", *(_HEADINGS.get(name, name) for name in names)]
+    lines = [
+        [row["chain"], row["height"], *(show.amount(name, row[name]) for name in names)]
+        for row in rows
+    ]
     if len(rows) > 1:
-        lines.append(["all", "", *_amounts(totals)])
+        lines.append(["all", "", *(show.amount(name, totals[name]) for name in names)])
     show.table(console, headings, lines, right=range(1, len(headings)))
 
 

@@ -118,6 +118,11 @@ def millionths(amount: Any) -> str:
     return f"{'-' if units < 0 else ''}{whole}.{decimals}"
 
 
+def amount(name: str, value: Any) -> str:
+    """The value of a field such as `thb_uthb` in whole units, without its unit."""
+    return _UNITS[name.rpartition("_")[2]][0](value)
+
+
 def field(name: str, value: Any) -> tuple[str, str]:
     """A wire field as a line of `fields`: its unit, last in its name, moves to its value."""
     if isinstance(value, dict):
@@ -140,3 +145,4 @@ _UNITS: dict[str, tuple[Callable[[Any], str], str]] = {
     "ucr": (millionths, " credits"),
     "ms": (moment, " Bangkok"),
 }
+AMOUNTS = frozenset({"wh", "uthb", "ugtx", "ucr"})

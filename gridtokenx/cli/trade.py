@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Trades: list, get.", no_args_is_help=True)
 
 _TIERS = ("substation", "zone", "region", "national")
+# What a settlement repeats of its trade.
+_TOLD = frozenset(
+    {
+        *("kind", "trade_id", "slot", "region", "tier", "source"),
+        *("buyer", "seller", "traded_wh", "price_mthb"),
+    }
+)
 _MAX_PAGES = 20  # of a list that is kept by region here, before its cursor is handed on
 
 
@@ -140,23 +147,10 @@ def _draw_trade(console: Console, row: dict[str, Any]) -> None:
     if settlement is None:
         show.line(console, "settlement waits for the seller's meter reading")
         return
-    show.fields(
-        console,
-        [
-            ("delivered", f"{show.kwh(settlement['delivered_wh'])} kWh"),
-            *(
-                (label, f"{show.millionths(settlement[name])} THB")
-                for label, name in (
-                    ("energy", "energy_uthb"),
-                    ("to seller", "seller_uthb"),
-                    ("wheeling", "wheeling_uthb"),
-                    ("VAT", "vat_uthb"),
-                    ("fee", "fee_uthb"),
-                    ("penalty", "penalty_uthb"),
-                    ("to buyer", "refund_uthb"),
-                    ("bond back", "bond_back_uthb"),
-                )
-            ),
-            ("carbon", f"{show.millionths(settlement['carbon_ucr'])} credits"),
-        ],
-    )
+    fields = [pair for pair in settlement.items() if pair[0] not in _TOLD]
+    show.fields(console, [_money(*pair) for pair in fields])
+
+
+def _money(name: str, value: Any) -> tuple[str, str]:
+    label, text = show.field(name, value)
+    return label.replace("_", " "), text
