@@ -26,6 +26,7 @@ from gridtokenx.node.bodies import Recent, decode_and_verify_all
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import (
+    BLOCK_LIMIT,
     MAX_BODIES_PER_REQUEST,
     BodiesRequest,
     BodiesResponse,
@@ -189,7 +190,7 @@ def decode_body_request(payload: bytes) -> BodyRequest:
 
 def _read_compact(raw: bytes) -> CompactBlock | None:
     try:
-        return decode(CompactBlock, raw)
+        return decode(CompactBlock, raw, BLOCK_LIMIT)
     except Rejected:
         return None
 

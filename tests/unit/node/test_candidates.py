@@ -10,7 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from gridtokenx.chain.block import CompactBlock
+from gridtokenx.chain.block import (
+    MAX_BLOCK_EVIDENCE,
+    MAX_BLOCK_TRANSACTIONS,
+    MAX_COMMIT_BYTES,
+    CompactBlock,
+)
 from gridtokenx.chain.transaction import (
     MAX_TRANSACTION_BYTES,
     Transaction,
@@ -18,6 +23,15 @@ from gridtokenx.chain.transaction import (
     sign_transaction,
 )
 from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key, local_genesis
+from gridtokenx.consensus.evidence import Evidence, EvidenceKind
+from gridtokenx.consensus.messages import (
+    MAX_VIEW,
+    IndexedSignature,
+    Phase,
+    QuorumCertificate,
+    Timeout,
+    Vote,
+)
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.node.bodies import Batcher, Recent, decode_and_verify
 from gridtokenx.node.candidates import (
@@ -29,11 +43,18 @@ from gridtokenx.node.candidates import (
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.network import NetworkError, PeerId
-from gridtokenx.node.protocol import BATCH_BYTES, BodiesRequest, BodiesResponse, ProposalRequest
+from gridtokenx.node.protocol import (
+    BATCH_BYTES,
+    BLOCK_LIMIT,
+    BodiesRequest,
+    BodiesResponse,
+    ProposalRequest,
+)
 from gridtokenx.node.requests import RequestRefused
-from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.codec import MAX_INT, decode, encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.validators import MAX_VALIDATORS
 
 GENESIS = local_genesis()
 MET = GENESIS.chain("MET")
@@ -216,6 +237,21 @@ async def test_what_we_voted_on_is_found_on_our_own_disk(
     found = await node.candidates.find(proposal.header.hash)
     assert found is not None
     assert found[0] == execution.block
+
+
+def test_the_largest_compact_block_fits_a_message(proposal: CompactBlock) -> None:
+    signatures = tuple(IndexedSignature(index, bytes(64)) for index in range(MAX_VALIDATORS))
+    certificate = QuorumCertificate(Phase.PREPARE, MAX_INT, MAX_VIEW, bytes(32), signatures)
+    vote = Vote(Phase.COMMIT, MAX_INT, MAX_VIEW, bytes(32), 127, bytes(64))
+    timeout = Timeout(MAX_INT, MAX_VIEW, MAX_VIEW, bytes(32), 127, bytes(64), certificate)
+    evidence = Evidence(EvidenceKind.AMNESIA, bytes(32), vote, timeout)
+    largest = CompactBlock(
+        proposal.header,
+        (bytes(32),) * MAX_BLOCK_TRANSACTIONS,
+        bytes(MAX_COMMIT_BYTES),
+        (evidence,) * MAX_BLOCK_EVIDENCE,
+    )
+    assert decode(CompactBlock, encode(largest), BLOCK_LIMIT) == largest
 
 
 def test_requests_are_answered_with_what_is_here(leader: Node, proposal: CompactBlock) -> None:
