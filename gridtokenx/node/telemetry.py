@@ -177,7 +177,9 @@ def configure_logging(settings: LoggingSettings, file_path: Path | None = None) 
     root = logging.getLogger()
     root.setLevel(_level(settings.level))
     for library in _NOISY_LIBRARIES:  # What they report at INFO is DEBUG to an operator.
-        logging.getLogger(library).setLevel(max(logging.WARNING, _level(settings.level)))
+        logger = logging.getLogger(library)
+        logger.setLevel(max(logging.WARNING, _level(settings.level)))
+        logger.propagate = True  # libp2p turns this off when it is imported.
     console = logging.StreamHandler(sys.stderr)
     pretty = settings.format == "pretty"
     console.setFormatter(_formatter(shared, pretty, colors=pretty and sys.stderr.isatty()))
