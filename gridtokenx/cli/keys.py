@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridtokenx.cli import output
+from gridtokenx.cli import output, protection
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gridtokenx.node.keystore import KeyInfo, KeyKind
 
-app = typer.Typer(help="Encrypted keys: new, list, show.", no_args_is_help=True)
+app = typer.Typer(help="Encrypted keys: new, list, show, protection.", no_args_is_help=True)
+app.add_typer(protection.app, name="protection")
 
 PasswordFile = Annotated[
     Path | None,

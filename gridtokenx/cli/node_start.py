@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -28,6 +29,13 @@ def start(
     password_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Password of the keys (mode 0600).")
     ] = None,
+    resume_signing_above: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHAIN=HEIGHT",
+            help="Sign without the lost safety record, above a height the key never reached.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check configuration, genesis and keys, then stop.")
     ] = False,
@@ -36,12 +44,27 @@ def start(
     flags = {"network.bootstrap": bootstrap or None}
     config = output.load_config(flags)
     genesis = read_genesis(config)
-    unlocked = unlock_keys(config, password_file)
+    unlocked = replace(
+        unlock_keys(config, password_file),
+        resume_above=_resume_above(resume_signing_above or [], genesis),
+    )
     if dry_run:
         document = {"node_id": config.node.node_id, "genesis_hash": genesis.hash.hex(), "ok": True}
         output.emit(document, lambda console: console.print("configuration, genesis and keys: ok"))
         return
     _run(config, genesis, unlocked)
+
+
+def _resume_above(texts: list[str], genesis: Genesis) -> dict[str, int]:
+    chosen: dict[str, int] = {}
+    for text in texts:
+        name, _, height = text.partition("=")
+        if name not in genesis.chain_names or not height.isdecimal():
+            known = ", ".join(genesis.chain_names)
+            detail = f"--resume-signing-above is CHAIN=HEIGHT of {known}, not {text!r}"
+            raise typer.BadParameter(detail)
+        chosen[name] = int(height)
+    return chosen
 
 
 def read_genesis(config: Config) -> Genesis:
@@ -142,7 +165,7 @@ def _explain(error: BaseException) -> None:
     """Turn the one error that ended the node into its exit code; leave faults of ours alone."""
     from gridtokenx.api.server import ApiServerError
     from gridtokenx.node.database import DatabaseError
-    from gridtokenx.node.driver import StopNode
+    from gridtokenx.node.driver import NotMissing, StopNode
     from gridtokenx.node.executor import Damaged
     from gridtokenx.node.network import NetworkError
     from gridtokenx.node.node import DiskFull
@@ -157,6 +180,12 @@ def _explain(error: BaseException) -> None:
         NetworkError: ExitCode.CONFIG,
         ApiServerError: ExitCode.CONFIG,
     }
+    if isinstance(error, NotMissing):
+        _fail(
+            f"GTX-KEY-004: the safety record of {error} is here: start without "
+            "--resume-signing-above, which is for a lost one and never for a service file",
+            ExitCode.CONFIG,
+        )
     for kind, exit_code in exits.items():
         if isinstance(error, kind):
             _fail(str(error), exit_code)

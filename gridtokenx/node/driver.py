@@ -70,6 +70,15 @@ INBOX_EVENTS = 4_096
 ADMIT_CHUNK = 256
 OBSERVE_SECONDS = 60
 NEVER = 2**62
+LOST_RECORD = (
+    "the safety record of this key is missing, so the key may have signed what is not remembered: "
+    f"it signs nothing for {OBSERVE_SECONDS} s, then only above all heights seen. "
+    "Is the record in another home? There: gridtokenx keys protection export FILE; "
+    "here: gridtokenx keys protection import FILE. "
+    "Only if this key never signed: gridtokenx keys protection init --i-am-sure. "
+    "If a validator's absurd height keeps it silent: "
+    "gridtokenx start --resume-signing-above {chain}=HEIGHT"
+)
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
@@ -78,6 +87,10 @@ cached_verify = lru_cache(maxsize=8_192)(verify)
 
 class StopNode(Exception):  # noqa: N818 - an order to the whole process
     """The node must end: our key is in use elsewhere, or our state contradicts the chain."""
+
+
+class NotMissing(Exception):  # noqa: N818 - an operator's mistake, told in the words of start
+    """`resume_above` was given for a chain whose safety record is here."""
 
 
 @dataclass
@@ -113,7 +126,10 @@ class Driver:
         wiring: Wiring,
         *,
         now_ms: Callable[[], int],
+        resume_above: int | None = None,
     ) -> None:
+        """`resume_above`: the operator's word that the key, whose record is missing, has signed
+        at no height above this one. Errors: NotMissing where there is a record."""
         self.executor = executor
         self.spec: ChainSpec = executor.spec
         self.counters = Counters()
@@ -123,6 +139,10 @@ class Driver:
         self._signer = signer if wiring.vote else None
         record = executor.store.load_safety()
         self._must_observe = self._signer is not None and record is None
+        if self._signer is not None and resume_above is not None:
+            if record is not None:
+                raise NotMissing(self.spec.name)
+            self._must_observe = False
         block_time_ms = self.spec.genesis.block_time_ms
         self.engine = Engine(
             self.spec.chain_id,
@@ -134,7 +154,7 @@ class Driver:
             ),
             verify=cached_verify,
             record=None if record is None else decode(SafetyRecord, record),
-            observe_until_height=NEVER if self._must_observe else -1,
+            observe_until_height=_observe_until(self._must_observe, resume_above),
         )
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._timer_ms: int | None = None
@@ -200,11 +220,11 @@ class Driver:
             "signing.observing",
             code="GTX-KEY-001",
             chain=self.spec.name,
-            hint=f"the safety record of this key is missing; it signs nothing for "
-            f"{OBSERVE_SECONDS} s and never at heights it may have signed before",
+            hint=LOST_RECORD.format(chain=self.spec.name),
         )
         await trio.sleep(OBSERVE_SECONDS)
         seen = max(self.engine.highest_height, self.executor.parent.height)
+        log.warning("signing.above", code="GTX-KEY-001", chain=self.spec.name, height=seen + 1)
         await self._send.send(Observe(seen + 1))
 
     # -- Effects -------------------------------------------------------------------------------
@@ -480,3 +500,10 @@ class Driver:
         penalties = self.counters.penalties
         if reason in penalties or len(penalties) < 64:
             penalties[reason] = penalties.get(reason, 0) + 1
+
+
+def _observe_until(must_observe: bool, resume_above: int | None) -> int:
+    """The height up to which a key signs nothing, by what is known at start."""
+    if must_observe:
+        return NEVER
+    return -1 if resume_above is None else resume_above

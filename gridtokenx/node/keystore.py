@@ -174,6 +174,12 @@ def has_never_signed(path: Path, address: bytes) -> bool:
     return marker.is_file() and marker.read_text() == format_address(address)
 
 
+def mark_unused(path: Path, address: bytes) -> None:
+    """Say that the validator key has never signed: the operator's word where its marker is gone."""
+    _unused_marker(path).write_text(format_address(address))
+    _sync_folder(path.parent)
+
+
 def mark_signing(path: Path) -> None:
     """From now on the key may have signed: durable before its first signature."""
     _unused_marker(path).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -81,7 +81,8 @@ class Keys:
     """Unlocked keys. `network_seed` is the libp2p identity.
 
     `never_signed` tells that the validator key is new, so it may sign without a safety record;
-    `mark_signing` makes durable that this is over.
+    `mark_signing` makes durable that this is over. `resume_above` is the operator's word, by chain,
+    above which height a key without its safety record has not signed.
     """
 
     network_seed: bytes
@@ -89,6 +90,7 @@ class Keys:
     local_signer: SigningKey | None = None
     never_signed: bool = False
     mark_signing: Callable[[], None] = lambda: None
+    resume_above: Mapping[str, int] = field(default_factory=dict)
 
 
 class Node:
@@ -226,6 +228,7 @@ class Node:
             member,
             wiring,
             now_ms=self._now_ms,
+            resume_above=self._keys.resume_above.get(name),
         )
         self._drivers[name] = driver
         self._syncing[name] = Syncing(driver, self._ask)

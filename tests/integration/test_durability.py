@@ -5,10 +5,12 @@ What is signed is what our own libp2p node hears on the gossip, never what a nod
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
 from live_cluster import (
+    add_member,
     assert_same_state,
     client_of,
     fresh_genesis,
@@ -21,6 +23,7 @@ from live_cluster import (
 )
 from recorder import Recorder
 
+from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster import network, processes, watch
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.consensus.messages import Phase
@@ -158,3 +161,70 @@ def test_killed_around_its_timeout_it_sends_the_same_one_again(
     wait_signing(cluster, recorder, name)
     assert_same_state(cluster)
     assert not recorder.doubles()
+
+
+# A key in the wrong place ------------------------------------------------------------------------
+
+
+def test_a_lost_record_keeps_the_key_silent_until_the_operator_says_from_where(
+    cluster: Cluster, recorder: Recorder
+) -> None:
+    """The data folder is gone, the key is not: it may have signed what nobody here remembers."""
+    name, index = "n3", index_of(cluster, "n3")
+    cluster.kill(name)
+    wait_progress(cluster, "n0", "n1", "n2", blocks=2)
+    shutil.rmtree(cluster.home(name) / "data")
+    signed = recorder.statements(index)
+    cluster.start(name)
+    wait_until("it says so", lambda: "GTX-KEY-001" in log_of(cluster, name))
+    wait_heights(cluster, heights_of(cluster, "n0"), name)
+    wait_progress(cluster, "n0", "n1", "n2", name)
+    assert recorder.statements(index) == signed
+    assert "gridtokenx keys protection import FILE" in log_of(cluster, name)
+    assert "gridtokenx start --resume-signing-above MET=HEIGHT" in log_of(cluster, name)
+
+    cluster.kill(name)
+    above = {chain: height + 4 for chain, height in heights_of(cluster, "n0").items()}
+    words = [f"--resume-signing-above={chain}={height}" for chain, height in above.items()]
+    cluster.start(name, words)
+    wait_signing(cluster, recorder, name)
+    assert recorder.statements(index) > signed
+    new = [at for at in list(recorder.signed)[-200:] if at[1] == index]
+    assert new
+    assert not recorder.doubles()
+
+    cluster.kill(name)  # With its record back, the operator's word is refused, not ignored.
+    cluster.start(name, words)
+    wait_until("it refuses", lambda: not cluster.is_running(name))
+    assert cluster.exit_code(name) == ExitCode.CONFIG
+    assert "GTX-KEY-004" in cluster.tail(name)
+    cluster.start(name)
+    wait_signing(cluster, recorder, name)
+
+
+def test_of_two_processes_with_one_key_and_its_record_one_at_least_stops(
+    cluster: Cluster, recorder: Recorder
+) -> None:
+    """A whole home was copied, only its network identity and ports are its own."""
+    name, index = "n3", index_of(cluster, "n3")
+    cluster.kill(name)
+    validator = cluster.node(name).member.validator
+    twin = add_member(
+        cluster, "n5", (27_100, 28_100), role="authority", authority="erc", validator=validator
+    )
+    shutil.copytree(cluster.home(name) / "data", cluster.home("n5") / "data")
+    (cluster.home("n5") / "keys" / "validator.unused").unlink()
+    cluster.start(name)
+    cluster.start("n5")
+    stopped = wait_until(
+        "one stops", lambda: [one for one in (name, "n5") if not cluster.is_running(one)], 60
+    )
+    for one in stopped:
+        wait_until(f"the end of {one}", lambda one=one: cluster.exit_code(one) is not None)
+        assert cluster.exit_code(one) == ExitCode.INTERNAL, cluster.tail(one)
+        assert "GTX-KEY-002" in cluster.tail(one)
+    wait_progress(cluster, "n0", "n1", "n2", blocks=2)
+    assert_same_state(cluster, "n0", "n1", "n2")
+    # At worst it has signed two blocks as the leader; nobody else has, and both votes name it.
+    assert all(place[1] == index for place in recorder.doubles()), recorder.doubles()
+    assert twin.name in [member.name for member in cluster.members]
