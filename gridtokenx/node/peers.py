@@ -29,6 +29,7 @@ STATUS_SECONDS = 2.0
 MAX_STATUS_BYTES = 4_096
 FOREIGN_BAN_SECONDS = 300.0
 MAX_FAILURES = 5
+MAX_FOREIGN = 256
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +70,7 @@ class Peers:
         self._on_gone = on_gone
         self._contacts: dict[PeerId, Contact] = {}
         self._watched: dict[PeerId, trio.CancelScope] = {}
+        self._foreign: dict[PeerId, None] = {}  # Told of; the oldest is forgotten first.
         self.foreign = 0
 
     def contacts(self) -> tuple[Contact, ...]:
@@ -124,7 +126,7 @@ class Peers:
         except Rejected as error:
             if error.code is not ErrorCode.GENESIS_MISMATCH:
                 raise RequestRefused(error.detail) from None
-            log.debug("peer.foreign_asked", peer=format_peer_id(peer), why=error.detail)
+            self._tell_foreign(peer, error)
         return encode(self._own_status())
 
     def _note(self, peer: PeerId, raw: bytes) -> None:
@@ -137,13 +139,27 @@ class Peers:
                 f"({status.network_name}), ours {self._genesis.hash.hex()[:16]} "
                 f"({self._genesis.network_name}). Wrong genesis.json?",
             )
+        if peer not in self._watched:
+            return  # It has disconnected while its words were on the way.
         own = self._own_status()
         self._contacts[peer] = Contact(peer, status, status.time_ms - own.time_ms)
         for head in status.heads:
             self._on_height(peer, head)
 
-    async def _refuse(self, peer: PeerId, error: Rejected) -> None:
-        self.foreign += 1
+    def _tell_foreign(self, peer: PeerId, error: Rejected) -> None:
+        """Log it, once a peer, also when asked: who asks first bans, and we get no answer."""
+        if peer in self._foreign:
+            return
+        if len(self._foreign) >= MAX_FOREIGN:
+            del self._foreign[next(iter(self._foreign))]
+        self._foreign[peer] = None
         text = format_peer_id(peer)
         log.warning("peer.foreign", code="GTX-NET-002", peer=text, hint=error.detail)
+
+    async def _refuse(self, peer: PeerId, error: Rejected) -> None:
+        self.foreign += 1
+        if error.code is ErrorCode.GENESIS_MISMATCH:
+            self._tell_foreign(peer, error)
+        else:
+            log.warning("peer.nonsense", peer=format_peer_id(peer), why=error.detail)
         await self._network.ban(peer, FOREIGN_BAN_SECONDS)
