@@ -231,7 +231,7 @@ class Node:
             resume_above=self._keys.resume_above.get(name),
         )
         self._drivers[name] = driver
-        self._syncing[name] = Syncing(driver, self._ask)
+        self._syncing[name] = Syncing(driver, self._ask, self._network.ban)
         self._refresh_status(name)
 
     def _network_settings(self) -> NetworkSettings:

@@ -6,7 +6,7 @@ commit as one from consensus.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import structlog
@@ -46,6 +46,7 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 INBOX_EVENTS = 1_024
 STALLED_BLOCK_TIMES = 6
 PROGRESS_SECONDS = 5.0
+BAD_PEER_BAN_SECONDS = 3_600.0
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +54,13 @@ log = structlog.get_logger(__name__)
 class Syncing:
     """The service around one `Syncer`. Owned by the trio loop."""
 
-    def __init__(self, driver: Driver, ask: Ask) -> None:
+    def __init__(
+        self, driver: Driver, ask: Ask, ban: Callable[[PeerId, float], Awaitable[None]]
+    ) -> None:
+        """`ban(peer, seconds)` disconnects a peer and refuses it for a while."""
         self._driver = driver
         self._ask = ask
+        self._ban = ban
         name, block_time_ms = driver.spec.name, driver.spec.genesis.block_time_ms
         self._name = name
         self._stalled_seconds = STALLED_BLOCK_TIMES * block_time_ms / 1_000 + 4.0
@@ -132,6 +137,7 @@ class Syncing:
             case PenalisePeer(peer, reason):
                 text = format_peer_id(PeerId(peer))
                 log.warning("sync.bad_peer", chain=self._name, peer=text, why=reason)
+                self._nursery.start_soon(self._ban, PeerId(peer), BAD_PEER_BAN_SECONDS)
 
     async def _request(self, effect: RequestBlocks) -> None:
         request = encode(BlocksRequest(self._name, effect.from_height, effect.count))
