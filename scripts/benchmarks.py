@@ -145,7 +145,6 @@ def execute(orders: Orders = 10_000) -> None:
             b"",
             tuple(transaction.id for transaction in transactions),
             list(execution.changes),
-            execution.tree.buckets,
         )
         timed("write", lambda: database.chain("MET").commit(write))
         database.close()

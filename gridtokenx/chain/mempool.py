@@ -24,7 +24,7 @@ Apply = Callable[[Overlay, Transaction], object]
 class Limits:
     """How much may wait. A gap is a transaction whose predecessors have not come yet."""
 
-    transactions: int = 40_000
+    transactions: int = 20_000  # Each is applied again after every block it waits.
     bytes: int = 32 * 1024 * 1024
     gaps: int = 4_096
     gaps_per_sender: int = 64

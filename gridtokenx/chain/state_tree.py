@@ -55,13 +55,11 @@ def leaf_hash(entries: bytes) -> bytes:
 class StateTree:
     """The committed tree: 4 MiB of nodes, 64 bytes a key for the buckets. One writer."""
 
-    def __init__(self, buckets: Iterable[tuple[int, bytes]] = ()) -> None:
-        """Rebuild from stored buckets (number, entries), about a second for a million keys."""
+    def __init__(self, values: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Build from all (state key, encoded value) there are, some 5 s for a million keys."""
         self._buckets: list[bytes] = [b""] * BUCKETS
         self._nodes = _empty_nodes()
-        stored = dict(buckets)
-        if stored:
-            self.commit(self._rehash(stored))
+        self.commit(self.update(values))
 
     @property
     def root(self) -> bytes:

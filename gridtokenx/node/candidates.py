@@ -198,7 +198,7 @@ def _read_compact(raw: bytes) -> CompactBlock | None:
 async def _read_bodies(raw: bytes, asked: Sequence[bytes]) -> dict[bytes, Transaction]:
     """The transactions of an answer that were asked for and are well signed."""
     try:
-        response = decode(BodiesResponse, raw)
+        response = await trio.to_thread.run_sync(decode, BodiesResponse, raw)
     except Rejected:
         return {}
     decoded = await decode_and_verify_all(response.transactions)

@@ -1,6 +1,6 @@
 """The only door to RocksDB: one database a node, one key range a chain, one synced batch a block.
 
-Everything a decided block changes (block, certificate, state, tree, indexes) is in one
+Everything a decided block changes (block, certificate, state, indexes) is in one
 write with fsync, so kill -9 at any instant leaves the database at a block boundary. The safety
 record has its own synced write before anything signed leaves. Source: consensus 2.8, surface C 12.
 """
@@ -21,7 +21,7 @@ from gridtokenx.primitives.state import Decode, u64
 
 SCHEMA = 1
 _BLOCK, _CERTIFICATE, _HASH, _PLACE = b"b", b"c", b"h", b"t"
-_STATE, _BUCKET, _META, _CANDIDATE, _INDEX = b"s", b"k", b"m", b"x", b"i"
+_STATE, _META, _CANDIDATE, _INDEX = b"s", b"m", b"x", b"i"
 _HEAD, _SAFETY = _META + b"head", _META + b"safety"
 
 
@@ -73,7 +73,6 @@ class BlockWrite:
     certificate: bytes
     transaction_ids: tuple[bytes, ...]
     state: list[tuple[bytes, bytes | None]]
-    buckets: dict[int, bytes]
     index: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
@@ -216,10 +215,10 @@ class ChainStore(ChainView):
         """A frozen view for API threads; take a new one after each block."""
         return ChainView(self._database.snapshot(), self._name)
 
-    def buckets(self) -> Iterator[tuple[int, bytes]]:
-        """Stored buckets of the state tree, to rebuild it at start."""
-        for key, value in self.rows(_BUCKET):
-            yield int.from_bytes(key[1:], "big"), value
+    def state_values(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every (state key, encoded value), from which the state tree is built at start."""
+        for key, value in self.rows(_STATE):
+            yield key[1:], value
 
     def commit(self, write: BlockWrite) -> None:
         """Put a decided block on disk: one atomic synced batch. Drops its height's candidates."""
@@ -235,10 +234,6 @@ class ChainStore(ChainView):
             for position, transaction_id in enumerate(write.transaction_ids)
         ]
         puts += [(_STATE + key, value) for key, value in write.state if value is not None]
-        puts += [
-            (_BUCKET + number.to_bytes(2, "big"), entries)
-            for number, entries in write.buckets.items()
-        ]
         puts += [(_INDEX + key, value) for key, value in write.index]
         deletes = [_STATE + key for key, value in write.state if value is None]
         deletes += [key for key, _ in self.rows(_CANDIDATE)]

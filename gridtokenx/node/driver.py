@@ -7,6 +7,7 @@ back as events, so timers stay true.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.consensus.state import Timing
 from gridtokenx.node import crash_points
-from gridtokenx.node.bodies import Batcher, Recent, decode_and_verify_all
+from gridtokenx.node.bodies import Batcher, Decoded, Recent, decode_and_verify_all
 from gridtokenx.node.candidates import Ask, Candidates
 from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
 from gridtokenx.node.gossip import Gossip
@@ -64,7 +65,7 @@ from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BLOCK_LIMIT, MESSAGE_LIMIT, Topics
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
-from gridtokenx.primitives.errors import Rejected
+from gridtokenx.primitives.errors import RETRYABLE, Rejected
 
 INBOX_EVENTS = 4_096
 ADMIT_CHUNK = 256
@@ -351,12 +352,23 @@ class Driver:
             if self.executor.parent.height >= effect.height:
                 return None  # Sync was faster.
             if self.executor.candidate(effect.block_hash) is None:
-                return None  # Evicted by a flood of proposals; sync brings it with its certificate.
+                return None  # Nobody has the body now; sync brings it with its certificate.
             return self.executor.commit(effect.block_hash, effect.certificate)
+
+        if self.executor.candidate(effect.block_hash) is None:
+            await self._execute_again(effect.block_hash)
 
         committed = await self._in_worker(commit)
         if committed is not None:
             self._committed(committed)
+
+    async def _execute_again(self, block_hash: bytes) -> None:
+        """A block that a flood of proposals evicted after it was checked."""
+        found = await self.candidates.find(block_hash)
+        if found is not None:
+            block, transactions = found
+            with contextlib.suppress(Rejected):  # Sync moved on meanwhile.
+                await self._in_worker(partial(self.executor.check, block, transactions))
 
     def _committed(self, committed: Committed) -> None:
         self._wiring.on_committed(committed)
@@ -400,7 +412,7 @@ class Driver:
 
     async def submit(self, raws: Sequence[bytes]) -> list[Rejected | None]:
         """Admit transactions from a client, in order; those admitted are gossiped."""
-        verdicts, fresh = await self._admit(raws, keep_gaps=False)
+        verdicts, fresh = await self._admit(await decode_and_verify_all(raws), keep_gaps=False)
         self._batcher.add(fresh)
         return verdicts
 
@@ -416,9 +428,8 @@ class Driver:
                 future.set_exception(RuntimeError("the node is stopping"))
 
     async def _admit(
-        self, raws: Sequence[bytes], *, keep_gaps: bool
+        self, decoded: Sequence[Decoded], *, keep_gaps: bool
     ) -> tuple[list[Rejected | None], list[Transaction]]:
-        decoded = await decode_and_verify_all(raws)
         verdicts: list[Rejected | None] = []
         fresh: list[Transaction] = []
         for at in range(0, len(decoded), ADMIT_CHUNK):
@@ -427,8 +438,9 @@ class Driver:
             admitted, new = await self._in_worker(
                 partial(self.executor.admit, good, keep_gaps=keep_gaps)
             )
-            for one in good:
-                self._recent.add(one)
+            for one, refused in zip(good, admitted, strict=True):
+                if refused is None:
+                    self._recent.add(one)
             results = iter(admitted)
             verdicts += [one if isinstance(one, Rejected) else next(results) for one in part]
             fresh += new
@@ -441,14 +453,21 @@ class Driver:
             batch = decode(TransactionBatch, data, MESSAGE_LIMIT)
         except Rejected:
             return GossipVerdict.REJECT
-        known = self._recent
-        news = [raw for raw in batch.transactions if tagged_hash("gtx.tx", raw) not in known]
+        news = [raw for raw in batch.transactions if self._is_news(tagged_hash("gtx.tx", raw))]
         if not news:
             return GossipVerdict.IGNORE
-        verdicts, fresh = await self._admit(news, keep_gaps=True)
+        decoded = await decode_and_verify_all(news)
+        if any(isinstance(one, Rejected) for one in decoded):
+            return GossipVerdict.REJECT  # Whoever forwards has verified: this peer has not.
+        verdicts, fresh = await self._admit(decoded, keep_gaps=True)
         if fresh or any(verdict is None for verdict in verdicts):
             return GossipVerdict.ACCEPT
         return GossipVerdict.IGNORE
+
+    def _is_news(self, transaction_id: bytes) -> bool:
+        """Whether a transaction is worth verifying: not known, nor refused for good."""
+        refused = self.executor.mempool.rejection(transaction_id)
+        return transaction_id not in self._recent and (refused is None or refused.code in RETRYABLE)
 
     async def _validate_block(self, _author: PeerId, data: bytes) -> GossipVerdict:
         try:
@@ -471,10 +490,11 @@ class Driver:
         state = self.engine.state
         if state is None:
             return GossipVerdict.IGNORE
-        if message.height == state.height and not self._is_genuine(message):
+        ours = message.height in (state.height, state.height + 1)
+        if ours and not self._is_genuine(message):
             self._count_penalty("bad signature")
             return GossipVerdict.REJECT
-        if isinstance(message, Proposal) and message.height in (state.height, state.height + 1):
+        if isinstance(message, Proposal) and ours:
             self.candidates.note_proposal(message.block_hash)
         if not self._post(Received(message, author)):
             return GossipVerdict.IGNORE

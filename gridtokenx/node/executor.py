@@ -91,7 +91,7 @@ class Executor:
         self._now_ms = now_ms
         self._checker = CertificateChecker(spec.chain_id, verify)
         self._reader = StateReader(store)
-        self._tree = StateTree(store.buckets())
+        self._tree = StateTree(store.state_values())
         self._tree_lock = threading.Lock()
         self._candidates: dict[bytes, Execution] = {}
         self._evidence: dict[bytes, Evidence] = {}
@@ -230,7 +230,6 @@ class Executor:
             certificate=encode(certificate),
             transaction_ids=tuple(transaction.id for transaction in execution.transactions),
             state=list(execution.changes),
-            buckets=execution.tree.buckets,
             index=rows,
         )
         with self._tree_lock:
@@ -343,7 +342,6 @@ class Executor:
                 certificate=b"",
                 transaction_ids=(),
                 state=changes,
-                buckets=update.buckets,
             )
         )
         self._tree.commit(update)

@@ -232,7 +232,8 @@ class Node:
         )
         self._drivers[name] = driver
         self._syncing[name] = Syncing(driver, self._ask, self._network.ban)
-        self._refresh_status(name)
+        newest = executor.store.block(executor.parent.height)
+        self._refresh_status(name, decode_block(newest).header.proposer_index if newest else 0)
 
     def _network_settings(self) -> NetworkSettings:
         network = self.config.network
@@ -366,7 +367,7 @@ class Node:
         return self._drivers[chain].executor.pending_nonce(address)
 
     def _on_committed(self, name: str, committed: Committed) -> None:
-        self._refresh_status(name)
+        self._refresh_status(name, committed.execution.block.header.proposer_index)
         self._syncing[name].note_committed(committed.parent.height)
         header = committed.execution.block.header
         log.info(
@@ -380,19 +381,18 @@ class Node:
             commit_ms=round(committed.seconds * 1000),
         )
 
-    def _refresh_status(self, name: str) -> None:
+    def _refresh_status(self, name: str, proposer_index: int) -> None:
         """Swap in what the API reads; a new dict, so a reader never sees half of it."""
         driver = self._drivers[name]
         executor = driver.executor
         parent, view = executor.parent, executor.store.view()
-        raw = view.block(parent.height)
         head = Head(
             parent.height,
             parent.hash,
             parent.time_ms,
             executor.spec.market_time_ms(parent.height, parent.time_ms),
             parent.state_root,
-            decode_block(raw).header.proposer_index if raw else 0,
+            proposer_index,
         )
         status = ChainStatus(
             spec=executor.spec,

@@ -142,14 +142,15 @@ def test_any_history_of_one_state_has_one_root() -> None:
     assert tree.update([]).root == tree.root
 
 
-def test_stored_buckets_rebuild_the_tree() -> None:
-    tree, stored = StateTree(), {}
+def test_the_values_rebuild_the_tree() -> None:
+    tree, stored = StateTree(), dict[bytes, bytes | None]()
     for step in range(3):
         changes = [(key, None if step == 2 and key in CROWD else b"%d" % step) for key in CROWD]
-        update = tree.update([*changes, (KEYS[step], b"x")])
-        stored |= update.buckets
-        tree.commit(update)
-    assert StateTree(stored.items()).root == tree.root
+        changes.append((KEYS[step], b"x"))
+        stored |= dict(changes)
+        tree.commit(tree.update(changes))
+    values = [(key, value) for key, value in stored.items() if value is not None]
+    assert StateTree(values).root == tree.root
     assert StateTree([]).root == StateTree().root
 
 

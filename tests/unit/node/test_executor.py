@@ -193,9 +193,8 @@ def test_another_networks_grown_folder_is_refused(tmp_path: Path) -> None:
 def test_a_tampered_state_is_noticed_at_start(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.grow()
-    number, entries = next(iter(site.executor.store.buckets()))
-    key = b"MET/k" + number.to_bytes(2, "big")
-    site.database.write([(key, entries[:-1] + bytes([entries[-1] ^ 1]))])
+    key, value = next(iter(site.executor.store.state_values()))
+    site.database.write([(b"MET/s" + key, value[:-1] + bytes([value[-1] ^ 1]))])
     site.close()
     with pytest.raises(Damaged, match=r"GTX-DB-003: the state of MET hashes to .* block 1 says"):
         site.open()
