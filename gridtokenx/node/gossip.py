@@ -227,11 +227,17 @@ class Gossip:
             self._network.handle(PROTOCOLS, self._serve_inbound)
             nursery.start_soon(self._beat)
             task_status.started()
-            async for event in events:
-                if isinstance(event, PeerConnected):
-                    self._open_session(event.peer, nursery)
-                else:
-                    self._close_session(event.peer)
+            try:
+                async for event in events:
+                    if isinstance(event, PeerConnected):
+                        self._open_session(event.peer, nursery)
+                    else:
+                        self._close_session(event.peer)
+            finally:
+                # Inbound streams live in the network's nursery, which outlives this one.
+                for session in self._sessions.values():
+                    session.inbound = None
+                self._sessions.clear()
             nursery.cancel_scope.cancel()
 
     async def _beat(self) -> None:
