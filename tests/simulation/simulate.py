@@ -1,0 +1,149 @@
+"""Simulate consensus: campaigns of seeds, one seed replayed, broken engines hunted.
+
+Examples: `--campaign random --seeds 0:2000`; `--campaign twins --seed 7 --trace`; `--mutants`;
+`--exhaustive`. Ends with 1 if an invariant broke or a mutant got away. See docs/simulation.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from simulator import campaigns, exhaustive, mutants
+from simulator.judge import InvariantError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    if options.mutants:
+        return hunt_mutants(options)
+    if options.exhaustive:
+        return search_twins(options)
+    if options.seed is not None:
+        return replay(options)
+    return run_campaign(options)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    summary, examples = (__doc__ or "").split("\n\n", 1)
+    parser = argparse.ArgumentParser("scripts/simulate", description=summary, epilog=examples)
+    parser.add_argument(
+        "--campaign", choices=sorted(campaigns.CAMPAIGNS), default="random", help="default: random"
+    )
+    parser.add_argument("--seeds", type=seed_range, default=range(100), help="FIRST:END")
+    parser.add_argument("--seed", type=int, help="run this one world")
+    parser.add_argument("--trace", action="store_true", help="with --seed: print what happens")
+    parser.add_argument("--mutants", action="store_true", help="every broken engine must be caught")
+    parser.add_argument("--only", help="with --mutants: this one")
+    parser.add_argument("--exhaustive", action="store_true", help="every small Twins world")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser.parse_args(arguments)
+
+
+def seed_range(text: str) -> range:
+    first, _, end = text.partition(":")
+    if not (first.isdigit() and end.isdigit()):
+        raise argparse.ArgumentTypeError(f"seeds are FIRST:END, like 0:2000, not {text!r}")
+    return range(int(first), int(end))
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def run_campaign(options: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    tally = campaigns.Tally(options.campaign)
+    for one in campaigns.run(options.campaign, options.seeds, options.jobs):
+        tally.add(one)
+        for seed, _, told in one.failures:
+            if not options.json:
+                say(f"{told}\nreplay: scripts/simulate --campaign {tally.campaign} --seed {seed}")
+    result = {
+        "campaign": tally.campaign,
+        "seeds": tally.seeds,
+        "violations": len(tally.failures),
+        "events": tally.events,
+        "heights": tally.heights,
+        "crashes": tally.crashes,
+        "forks": tally.forks,
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(tally.cpu_seconds, 1),
+        "events_per_cpu_second": round(tally.events / max(tally.cpu_seconds, 1e-9)),
+    }
+    if options.json:
+        failed = [{"seed": seed, "invariant": name} for seed, name, _ in tally.failures]
+        say(json.dumps(result | {"failures": failed}))
+    else:
+        say(", ".join(f"{name} {value}" for name, value in result.items()))
+    return 1 if tally.failures else 0
+
+
+def replay(options: argparse.Namespace) -> int:
+    campaign = campaigns.CAMPAIGNS[options.campaign]
+    world = campaign.world(options.seed)
+    if options.trace:
+        world.trace.stream = say
+    try:
+        campaign.play(world)
+    except InvariantError as broken:
+        say(broken.summary if options.trace else str(broken))
+        return 1
+    say(
+        f"seed {options.seed}: no violation, {world.events} events, "
+        f"{len(world.judge.decided)} heights, hash {world.trace.digest()}"
+    )
+    return 0
+
+
+def hunt_mutants(options: argparse.Namespace) -> int:
+    chosen = [one for one in mutants.MUTANTS if options.only in (None, one.name)]
+    rows, escaped = [], 0
+    for mutant, caught in mutants.hunt_all(chosen, options.jobs):
+        escaped += caught is None
+        found = {"mutant": mutant.name, "caught": caught is not None}
+        if caught is not None:
+            found |= {"invariant": caught.invariant, "seed": caught.seed, "said": caught.summary}
+        rows.append(found)
+        if not options.json:
+            say(_mutant_line(mutant, caught))
+    if options.json:
+        say(json.dumps({"mutants": len(chosen), "escaped": escaped, "results": rows}))
+    else:
+        say(f"{len(chosen)} mutants, {len(chosen) - escaped} caught, {escaped} escaped")
+    return 1 if escaped or not chosen else 0
+
+
+def _mutant_line(mutant: mutants.Mutant, caught: mutants.Caught | None) -> str:
+    if caught is None:
+        return f"{mutant.name:<24} ESCAPED {mutant.seeds} seeds"
+    return f"{mutant.name:<24} {caught.invariant:<4} {caught.summary}"
+
+
+def search_twins(options: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    total = exhaustive.Coverage()
+    for part in exhaustive.run(options.jobs):
+        total.add(part)
+    result = {
+        "schedules": total.schedules,
+        "worlds": total.worlds,
+        "events": total.events,
+        "seconds": round(time.perf_counter() - started, 1),
+        "complete": total.schedules == exhaustive.TOTAL_SCHEDULES,
+    }
+    say(json.dumps(result))
+    return 0 if result["complete"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""What survives a crash, and how it can fail to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from gridtokenx.consensus.events import SafetyRecord
+from simulator.chain import Block, Committed
+
+
+@dataclass
+class Disk:
+    """The safety record, bodies of candidates and the chain. A `Persist` is atomic and synced.
+
+    `fsync_ms`: how long a write takes; the process does nothing else meanwhile.
+    `missing`: a validator key is here, but the record it signed under is not.
+    """
+
+    chain: list[Committed]
+    record: SafetyRecord | None = None
+    bodies: dict[bytes, Block] = field(default_factory=dict)
+    fsync_ms: int = 0
+    missing: bool = False
+
+    @property
+    def height(self) -> int:
+        return len(self.chain) - 1
+
+    @property
+    def tip(self) -> Committed:
+        return self.chain[-1]
+
+    def write(self, record: SafetyRecord, bodies: dict[bytes, Block]) -> None:
+        self.record, self.missing = record, False
+        for candidate in record.candidates:
+            self.bodies[candidate] = bodies[candidate]
+
+    def append(self, committed: Committed) -> None:
+        self.chain.append(committed)
+        self.bodies = {}
+
+    def lose_record(self) -> None:
+        """The record is gone, the chain is not."""
+        self.record, self.bodies, self.missing = None, {}, True
+
+    def backup(self) -> Disk:
+        """A copy of the chain as it is now. Backups never hold a safety record."""
+        return replace(self, chain=list(self.chain), record=None, bodies={}, missing=True)
