@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
 
-from gridtokenx.grid.model import SubmitReading
+from gridtokenx.grid.model import HaltRegion, PublishGridStatus, ResumeRegion, SubmitReading
 from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, decode, encode, encode_array, wire
 from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.types import Address
-from gridtokenx.registry.model import RegisterMeter, RegisterParticipant
-from gridtokenx.trading.model import CancelOrder, PlaceOrder
+from gridtokenx.registry.model import (
+    RegisterMeter,
+    RegisterParticipant,
+    ReinstateParticipant,
+    RenewLicence,
+    SuspendParticipant,
+)
+from gridtokenx.trading.model import CancelOrder, PlaceOrder, Redeem
 
 MAX_TRANSACTION_BYTES = 4096
 MAX_BATCH = 4096
@@ -34,6 +40,13 @@ Payload = (
     | SubmitReading
     | PlaceOrder
     | CancelOrder
+    | Redeem
+    | PublishGridStatus
+    | HaltRegion
+    | ResumeRegion
+    | SuspendParticipant
+    | ReinstateParticipant
+    | RenewLicence
 )
 
 

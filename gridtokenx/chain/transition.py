@@ -2,8 +2,7 @@
 
 A block begins with the market's own work (expiry, clearing of earlier orders, settlements that are
 due), then applies its transactions in order. One that breaks a rule is not in a block: its proposer
-leaves it out, and a block that contains one is invalid. Contexts do not know each other; this
-module carries plain values between them.
+leaves it out, and a block that contains one is invalid.
 """
 
 from __future__ import annotations
@@ -25,23 +24,17 @@ from gridtokenx.chain.block import (
     results_root,
     transactions_root,
 )
+from gridtokenx.chain.commands import Environment, begin_market, run_command
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import StateTree, TreeUpdate
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.consensus.evidence import Evidence, verify_evidence
-from gridtokenx.grid import rules as grid
-from gridtokenx.grid.model import MeteringPoint, ReadingAccepted, SubmitReading
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.codec import Bytes32, encode, wire
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.merkle import EMPTY_ROOT, append_peak, peaks_root
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
-from gridtokenx.registry import rules as registry
-from gridtokenx.registry.model import Meter, Participant, RegisterMeter, RegisterParticipant
-from gridtokenx.trading import rules as trading
-from gridtokenx.trading.model import CancelOrder, MeterFacts, PlaceOrder, TraderFacts
 
 BLOCK_OVERHEAD_BYTES = 32 * 1024
 EVIDENCE_WINDOW_BLOCKS = 86_400  # Ten days of 10 s blocks.
@@ -77,17 +70,6 @@ class Parent:
     hash: bytes
     time_ms: int
     state_root: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What rules may know of the block they run in."""
-
-    spec: ChainSpec
-    height: int
-    now_ms: int
-    parent_hash: bytes
-    reward_account: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,34 +192,7 @@ def apply_transaction(state: Overlay, transaction: Transaction, env: Environment
     sender = transaction.sender
     ledger.use_nonce(state, sender, transaction.nonce)
     ledger.pay_fee(state, sender, env.reward_account, transaction.fee_ugtx)
-    return _run(state, transaction, sender, env)
-
-
-def _run(state: Overlay, transaction: Transaction, sender: bytes, env: Environment) -> list[Event]:
-    """The one place where a command meets its rule."""
-    match transaction.payload:
-        case PlaceOrder() as command:
-            return _place_order(state, command, sender, transaction.id, env)
-        case CancelOrder() as command:
-            return [*trading.cancel_order(state, command, owner=sender)]
-        case SubmitReading() as command:
-            return _submit_reading(state, command, sender, env)
-        case Transfer() as command:
-            return [*ledger.transfer(state, command, sender=sender)]
-        case RetireCredits() as command:
-            return [*ledger.retire_credits(state, command, sender=sender)]
-        case Deposit() as command:
-            authority = _payment_authority(state)
-            return [*ledger.deposit(state, command, sender=sender, payment_authority=authority)]
-        case Withdraw() as command:
-            authority = _payment_authority(state)
-            return [*ledger.withdraw(state, command, sender=sender, payment_authority=authority)]
-        case RegisterParticipant() as command:
-            return [
-                *registry.register_participant(state, command, sender=sender, now_ms=env.now_ms)
-            ]
-        case RegisterMeter() as command:
-            return [*registry.register_meter(state, command, sender=sender, now_ms=env.now_ms)]
+    return run_command(state, transaction, env)
 
 
 def conviction_key(evidence: Evidence) -> bytes:
@@ -286,11 +241,7 @@ def _begin(overlay: Overlay, env: Environment, evidence: Iterable[Evidence]) -> 
     peaks = append_peak(history.peaks, history.count, env.parent_hash)
     HISTORY.put(overlay, b"", History(history.count + 1, peaks))
     events = _convict(overlay, evidence, env)
-    events += trading.begin_block(
-        overlay,
-        now_ms=env.now_ms,
-        previous_block_hash=env.parent_hash,
-    )
+    events += begin_market(overlay, env)
     return Receipt(ZERO_HASH, tuple(events))
 
 
@@ -299,92 +250,6 @@ def _apply_atomically(overlay: Overlay, transaction: Transaction, env: Environme
     events = apply_transaction(attempt, transaction, env)
     attempt.merge()
     return Receipt(transaction.id, tuple(events))
-
-
-def _place_order(
-    state: Overlay, command: PlaceOrder, sender: bytes, order_id: bytes, env: Environment
-) -> list[Event]:
-    participant = registry.participant(state, sender)
-    registry.check_location(state, command.location)
-    meter = registry.meter(state, command.meter_id)
-    return [
-        *trading.place_order(
-            state,
-            command,
-            owner=sender,
-            order_id=order_id,
-            now_ms=env.now_ms,
-            height=env.height,
-            trader=_trader_facts(participant),
-            meter=_meter_facts(meter),
-        )
-    ]
-
-
-def _submit_reading(
-    state: Overlay, command: SubmitReading, sender: bytes, env: Environment
-) -> list[Event]:
-    registry.check_known(state, sender)
-    meter = registry.meter(state, command.meter_id)
-    parameters = trading.parameters(state)
-    events: list[Event] = []
-    accepted: list[ReadingAccepted] = grid.submit_reading(
-        state,
-        command,
-        point=_metering_point(meter),
-        chain_id=env.spec.chain_id,
-        now_ms=env.now_ms,
-        deadline_slots=parameters.reading_deadline_slots,
-        carbon_mcr_per_kwh=parameters.carbon_mcr_per_kwh(meter.source.value),
-    )
-    events += accepted
-    for reading in accepted:
-        events += trading.settle_reading(
-            state,
-            meter_id=reading.meter_id,
-            slot=reading.slot,
-            deliverable_wh=reading.deliverable_wh,
-            import_wh=reading.import_wh,
-            distributor_of=lambda prefix: registry.distributor_account(state, prefix),
-            authority_account=env.reward_account,
-        )
-    return events
-
-
-def _trader_facts(participant: Participant) -> TraderFacts:
-    return TraderFacts(
-        participant.active,
-        participant.licence_expiry_ms,
-        participant.vat_registered,
-        participant.daily_cap_wh,
-    )
-
-
-def _meter_facts(meter: Meter) -> MeterFacts:
-    return MeterFacts(
-        meter.owner,
-        meter.location,
-        meter.source.value,
-        meter.nameplate_import_w,
-        meter.nameplate_export_w,
-    )
-
-
-def _metering_point(meter: Meter) -> MeteringPoint:
-    return MeteringPoint(
-        meter.owner,
-        meter.nameplate_export_w,
-        meter.first_slot,
-        meter.import_wh_cum,
-        meter.export_wh_cum,
-    )
-
-
-def _payment_authority(state: Reader) -> bytes:
-    authority = registry.payment_authority(state)
-    if authority is None:
-        raise Rejected(ErrorCode.NOT_PERMITTED, "this chain has no payment authority")
-    return authority
 
 
 def _header(

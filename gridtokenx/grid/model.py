@@ -1,14 +1,21 @@
-"""The nouns of the grid: signed meter readings and the registers they move."""
+"""The nouns of the grid: signed meter readings, and what operators publish of its nodes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
 
-from gridtokenx.primitives.codec import Bytes32, Bytes64, wire
+from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, wire
+from gridtokenx.primitives.quantities import BPS
 from gridtokenx.primitives.state import Table, u64
 from gridtokenx.primitives.types import Address
 
 READING_DOMAIN = b"GTXv1 meter reading"
+MAX_RATING_VA = 2**40
+GridNode = Annotated[str, Limit(3, 16)]
+RegionPrefix = Annotated[str, Limit(3, 3)]
+Reason = Annotated[str, Limit(1, 200)]  # Why an authority acts; no personal data.
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +72,143 @@ class ReadingAccepted:
     carbon_ucr: int
 
 
-GridCommand = SubmitReading
-GridEvent = ReadingAccepted
+class NodeState(StrEnum):
+    """How a grid node fares. Source: protocols/market.md section 3.4."""
+
+    NORMAL = "normal"
+    ALERT = "alert"  # Loaded beyond 80 % of its rating.
+    CONGESTED = "congested"  # Fully loaded: nothing more may cross it.
+    EMERGENCY = "emergency"  # Frequency out of bounds, or its region is halted.
+
+
+@dataclass(frozen=True, slots=True)
+class GridLimits:
+    """The market parameters that the grid's rules need; units in the names, frequency in mHz."""
+
+    alert_bps: int
+    congested_bps: int
+    stale_slots: int
+    stale_rating_bps: int
+    frequency_min_mhz: int
+    frequency_max_mhz: int
+
+
+@wire(103)
+@dataclass(frozen=True, slots=True)
+class PublishGridStatus:
+    """Command of a territory's distributor: what a node carries in `slot`.
+
+    `node` is a substation `BKK-01-SUB001`, a zone `BKK-01` or a region `BKK`; loading, limit and
+    voltage in basis points of the rating or the nominal voltage; frequency in millihertz. What is
+    up to `limit_bps` may be sold.
+    """
+
+    node: GridNode
+    slot: int
+    loading_bps: Annotated[int, Limit(0, 10 * BPS)]
+    rating_va: Annotated[int, Limit(1, MAX_RATING_VA)]
+    frequency_mhz: Annotated[int, Limit(0, 100_000)]
+    voltage_bps: Annotated[int, Limit(0, 2 * BPS)]
+    limit_bps: Annotated[int, Limit(0, 2 * BPS)] = BPS
+
+
+@wire(104)
+@dataclass(frozen=True, slots=True)
+class GridStatus:
+    """A node's newest published status; `by` is the name of the organisation that signed it."""
+
+    node: str
+    slot: int
+    loading_bps: int
+    rating_va: int
+    frequency_mhz: int
+    voltage_bps: int
+    limit_bps: int
+    by: str
+
+
+@wire(105)
+@dataclass(frozen=True, slots=True)
+class GridStatusPublished:
+    """Event: a node's status is known; `headroom_wh` is what may cross it in a slot."""
+
+    status: GridStatus
+    state: NodeState
+    headroom_wh: int
+
+
+@wire(106)
+@dataclass(frozen=True, slots=True)
+class HaltRegion:
+    """Command of the region's distributor or the regulator: no matching, no new orders.
+
+    It ends at `until_ms` (market time; 0: not by itself).
+    """
+
+    region: RegionPrefix
+    reason: Reason
+    until_ms: int = 0
+
+
+@wire(107)
+@dataclass(frozen=True, slots=True)
+class ResumeRegion:
+    """Command that ends a halt; the regulator's halt is ended by the regulator alone."""
+
+    region: RegionPrefix
+    reason: Reason
+
+
+@wire(108)
+@dataclass(frozen=True, slots=True)
+class RegionHalted:
+    """Event: matching and admission in the region are halted."""
+
+    region: str
+    by: str
+    reason: str
+    until_ms: int
+
+
+@wire(109)
+@dataclass(frozen=True, slots=True)
+class RegionResumed:
+    """Event: the region's halt has ended."""
+
+    region: str
+    by: str
+    reason: str
+
+
+@wire(110)
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """A halt in force; `by_regulator` tells who may end it."""
+
+    by: str
+    by_regulator: bool
+    reason: str
+    since_ms: int
+    until_ms: int
+
+
+@wire(111)
+@dataclass(frozen=True, slots=True)
+class RegionFrequency:
+    """The newest frequency that a region's operator has published for any of its nodes."""
+
+    frequency_mhz: int
+    slot: int
+    node: str
+
+
+GridCommand = SubmitReading | PublishGridStatus | HaltRegion | ResumeRegion
+GridEvent = ReadingAccepted | GridStatusPublished | RegionHalted | RegionResumed
 
 REGISTERS = Table(b"gr", Registers)  # key: 32-byte meter id
+STATUSES = Table(b"gs", GridStatus)  # key: node text
+HALTS = Table(b"gh", Halt)  # key: region prefix
+FREQUENCIES = Table(b"gf", RegionFrequency)  # key: region prefix
 
 
 def signed_bytes(chain_id: bytes, reading: SubmitReading) -> bytes:

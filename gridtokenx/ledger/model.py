@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated
 
-from gridtokenx.primitives.codec import MAX_INT, Limit, wire
-from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
+from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
 
@@ -63,6 +63,7 @@ class Supply:
     gtx_ugtx: int = 0
     carbon_issued_ucr: int = 0
     carbon_retired_ucr: int = 0
+    certificates: int = 0  # retirement certificates issued; the last one's number
 
 
 @wire(52)
@@ -95,9 +96,14 @@ class Withdraw:
 @wire(55)
 @dataclass(frozen=True, slots=True)
 class RetireCredits:
-    """Command: burn own carbon credits, once and for good."""
+    """Command: burn own carbon credits, once and for good, and get a certificate.
+
+    `beneficiary_hash` is SHA-256 of the text that says for whom or what (zero: the owner). The text
+    itself stays off chain: it may name a person.
+    """
 
     amount_ucr: Amount
+    beneficiary_hash: Bytes32 = ZERO_HASH
 
 
 @wire(56)
@@ -132,10 +138,24 @@ class Withdrawn:
 @wire(59)
 @dataclass(frozen=True, slots=True)
 class CreditsRetired:
-    """Event: carbon credits burned by their owner."""
+    """Event: carbon credits burned by their owner; `certificate` is its number on this chain."""
 
     owner: Address
     amount_ucr: int
+    certificate: int
+    beneficiary_hash: Bytes32
+
+
+@wire(60)
+@dataclass(frozen=True, slots=True)
+class RetirementCertificate:
+    """Proof that credits were retired, kept for good. Numbers count from 1 on each chain."""
+
+    number: int
+    owner: Address
+    amount_ucr: int
+    beneficiary_hash: Bytes32
+    retired_ms: int
 
 
 LedgerCommand = Transfer | Deposit | Withdraw | RetireCredits
@@ -143,3 +163,4 @@ LedgerEvent = Transferred | Deposited | Withdrawn | CreditsRetired
 
 ACCOUNTS = Table(b"la", Account)  # key: 32-byte address
 SUPPLY = Table(b"ls", Supply)  # key: b""
+CERTIFICATES = Table(b"lc", RetirementCertificate)  # key: number u64

@@ -6,8 +6,11 @@ Source: protocols/market.md sections 1 and 4.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gridtokenx.ledger.model import (
     ACCOUNTS,
+    CERTIFICATES,
     SUPPLY,
     Account,
     Asset,
@@ -16,6 +19,7 @@ from gridtokenx.ledger.model import (
     Deposited,
     LedgerEvent,
     RetireCredits,
+    RetirementCertificate,
     Supply,
     Transfer,
     Transferred,
@@ -25,7 +29,7 @@ from gridtokenx.ledger.model import (
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import format_kwh, format_thb
-from gridtokenx.primitives.state import Overlay, Reader
+from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.primitives.types import format_address
 
 _EMPTY = Account()
@@ -194,6 +198,12 @@ def burn_held_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:
     _change_supply(state, energy_burned_wh=energy_wh)
 
 
+def burn_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:
+    """Destroy an owner's own energy, which a utility took over. Errors: INSUFFICIENT_BALANCE."""
+    adjust(state, owner, energy_wh=-energy_wh)
+    _change_supply(state, energy_burned_wh=energy_wh)
+
+
 def issue_gtx(state: Overlay, to: bytes, amount_ugtx: int) -> None:
     """Create gtx; only genesis does."""
     _change_supply(state, gtx_ugtx=amount_ugtx)
@@ -222,7 +232,7 @@ def _change_supply(
     )
     if max(totals) > MAX_INT:
         raise Rejected(ErrorCode.OUT_OF_RANGE, f"a supply of {max(totals)} is beyond 2**63 - 1")
-    SUPPLY.put(state, b"", Supply(*totals))
+    SUPPLY.put(state, b"", Supply(*totals, old.certificates))
 
 
 # Commands
@@ -266,8 +276,17 @@ def _require_authority(sender: bytes, payment_authority: bytes, verb: str) -> No
         raise Rejected(ErrorCode.NOT_PERMITTED, detail)
 
 
-def retire_credits(state: Overlay, command: RetireCredits, *, sender: bytes) -> list[LedgerEvent]:
-    """Burn own carbon credits. Errors: INSUFFICIENT_BALANCE."""
+def retire_credits(
+    state: Overlay, command: RetireCredits, *, sender: bytes, now_ms: int
+) -> list[LedgerEvent]:
+    """Burn own carbon credits and issue the next certificate. Errors: INSUFFICIENT_BALANCE."""
     adjust(state, sender, carbon_ucr=-command.amount_ucr)
     _change_supply(state, carbon_retired_ucr=command.amount_ucr)
-    return [CreditsRetired(sender, command.amount_ucr)]
+    so_far = supply(state)
+    number = so_far.certificates + 1
+    SUPPLY.put(state, b"", replace(so_far, certificates=number))
+    certificate = RetirementCertificate(
+        number, sender, command.amount_ucr, command.beneficiary_hash, now_ms
+    )
+    CERTIFICATES.put(state, u64(number), certificate)
+    return [CreditsRetired(sender, command.amount_ucr, number, command.beneficiary_hash)]

@@ -42,6 +42,16 @@ def local_day(time_ms: int) -> int:
     return (time_ms + BANGKOK_OFFSET_MS) // 86_400_000
 
 
+def local_month(time_ms: int) -> int:
+    """Months since January 1970 in Bangkok time (proleptic Gregorian calendar)."""
+    shifted = local_day(time_ms) + 719_468  # Days since 0000-03-01: leap days end their years.
+    era, day_of_era = divmod(shifted, 146_097)
+    year = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
+    day_of_year = day_of_era - (365 * year + year // 4 - year // 100)
+    months_since_march = (5 * day_of_year + 2) // 153
+    return (era * 400 + year - 1970) * 12 + 2 + months_since_march
+
+
 def share_half_up(amount: int, rate_bps: int) -> int:
     """`amount` x rate, rounded half up to one unit (VAT, fees)."""
     return (amount * rate_bps * 2 + BPS) // (2 * BPS)

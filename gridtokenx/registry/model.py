@@ -13,6 +13,7 @@ from gridtokenx.primitives.types import Address
 RegionPrefix = Annotated[str, Limit(3, 3)]
 MAX_NAMEPLATE_W = 2**40
 Nameplate = Annotated[int, Limit(0, MAX_NAMEPLATE_W)]
+Reason = Annotated[str, Limit(1, 200)]  # Why an authority acts; no personal data.
 
 
 class OrganisationKind(StrEnum):
@@ -92,7 +93,8 @@ class Participant:
     """A person or company that may trade. No name, address or ID number is on the chain.
 
     `kyc_ref` is HMAC(salt, id) with the salt off chain; `daily_cap_wh` bounds what the account
-    may order in one Bangkok day; `export_nameplate_w` is the sum over its meters.
+    may order in one Bangkok day; `export_nameplate_w` is the sum over its meters; `suspended_by`
+    names the organisation that suspended it (empty while active).
     """
 
     account: Address
@@ -106,6 +108,7 @@ class Participant:
     daily_cap_wh: int
     active: bool
     export_nameplate_w: int
+    suspended_by: Annotated[str, Limit(0, 16)] = ""
 
 
 @wire(73)
@@ -185,8 +188,90 @@ class MeterRegistered:
     location: str
 
 
-RegistryCommand = RegisterParticipant | RegisterMeter
-RegistryEvent = ParticipantRegistered | MeterRegistered
+@wire(78)
+@dataclass(frozen=True, slots=True)
+class SuspendParticipant:
+    """Command of the participant's distributor or the regulator: no trade until reinstated."""
+
+    account: Address
+    reason: Reason
+
+
+@wire(79)
+@dataclass(frozen=True, slots=True)
+class ReinstateParticipant:
+    """Command that ends a suspension; one by the regulator is ended by the regulator alone."""
+
+    account: Address
+    reason: Reason
+
+
+@wire(80)
+@dataclass(frozen=True, slots=True)
+class RenewLicence:
+    """Command of the participant's distributor: a licence's new class and end."""
+
+    account: Address
+    licence_class: LicenceClass
+    licence_expiry_ms: int
+
+
+@wire(81)
+@dataclass(frozen=True, slots=True)
+class ParticipantSuspended:
+    """Event: the account may not trade; `by` is the organisation's name."""
+
+    account: Address
+    by: str
+    reason: str
+
+
+@wire(82)
+@dataclass(frozen=True, slots=True)
+class ParticipantReinstated:
+    """Event: the account may trade again."""
+
+    account: Address
+    by: str
+    reason: str
+
+
+@wire(83)
+@dataclass(frozen=True, slots=True)
+class LicenceRenewed:
+    """Event: the account's licence has a new class or end."""
+
+    account: Address
+    licence_class: LicenceClass
+    licence_expiry_ms: int
+
+
+@wire(84)
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Who was registered as the n-th participant, so that all can be visited in bounded steps."""
+
+    account: Address
+
+
+@wire(85)
+@dataclass(frozen=True, slots=True)
+class EnrolmentCount:
+    """How many participants were ever registered."""
+
+    count: int
+
+
+RegistryCommand = (
+    RegisterParticipant | RegisterMeter | SuspendParticipant | ReinstateParticipant | RenewLicence
+)
+RegistryEvent = (
+    ParticipantRegistered
+    | MeterRegistered
+    | ParticipantSuspended
+    | ParticipantReinstated
+    | LicenceRenewed
+)
 
 ORGANISATIONS = Table(b"ro", Organisation)  # key: name
 PAYMENT = Table(b"ra", Organisation)  # key: b""; the one payment authority
@@ -194,3 +279,5 @@ OPERATORS = Table(b"rk", Organisation)  # key: the operator's 32-byte address
 TERRITORIES = Table(b"rt", Territory)  # key: prefix
 PARTICIPANTS = Table(b"rp", Participant)  # key: 32-byte address
 METERS = Table(b"rm", Meter)  # key: 32-byte meter id
+ENROLMENTS = Table(b"rn", Enrolment)  # key: number u64, from 0
+ENROLMENT_COUNT = Table(b"rc", EnrolmentCount)  # key: b""

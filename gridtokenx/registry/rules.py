@@ -11,30 +11,41 @@ from dataclasses import replace
 
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import slot_at
-from gridtokenx.primitives.state import Overlay, Reader
+from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import (
+    ENROLMENT_COUNT,
+    ENROLMENTS,
     METERS,
     OPERATORS,
     ORGANISATIONS,
     PARTICIPANTS,
     PAYMENT,
     TERRITORIES,
+    Enrolment,
+    EnrolmentCount,
     Generation,
     LicenceClass,
+    LicenceRenewed,
     Meter,
     MeterRegistered,
     Organisation,
     OrganisationKind,
     Participant,
     ParticipantRegistered,
+    ParticipantReinstated,
+    ParticipantSuspended,
     RegisterMeter,
     RegisterParticipant,
     RegistryEvent,
+    ReinstateParticipant,
+    RenewLicence,
+    SuspendParticipant,
     Territory,
 )
 
 LOCATION = re.compile(r"([A-Z]{3})-[0-9]{2}-SUB[0-9]{3}")
+NODE = re.compile(r"([A-Z]{3})(-[0-9]{2}(-SUB[0-9]{3})?)?")
 # At unity power factor; Royal Decree 2552 asks no generation licence below 1,000 kVA.
 EXEMPT_BELOW_W = 1_000_000
 
@@ -137,6 +148,63 @@ def check_location(state: Reader, location: str) -> str:
     return prefix
 
 
+def territories(state: Reader) -> dict[str, str]:
+    """Names of the distributors by the region prefixes this chain serves, in prefix order."""
+    return {key.decode(): value.distributor for key, value in TERRITORIES.items(state)}
+
+
+def transmission_account(state: Reader) -> bytes | None:
+    """The account that is paid for national transmission, if the chain has an operator for it."""
+    for entry in organisations(state):
+        if entry.kind is OrganisationKind.TRANSMISSION:
+            return entry.account
+    return None
+
+
+def overseer(state: Reader, prefix: str, sender: bytes) -> Organisation:
+    """The organisation that acts on a region: its distributor, or the regulator.
+
+    Errors: UNKNOWN_ZONE; NOT_GRID_OPERATOR, WRONG_TERRITORY for anybody else.
+    """
+    found = OPERATORS.get(state, sender)
+    if found is not None and found.kind is OrganisationKind.REGULATOR:
+        distributor_of(state, prefix)
+        return found
+    return _check_distributor(state, prefix, sender)
+
+
+def status_publisher(state: Reader, node: str, sender: bytes) -> tuple[str, Organisation]:
+    """(region prefix, organisation) for a status of a grid node `PPP`, `PPP-NN` or `PPP-NN-SUBNNN`.
+
+    A region is the distributor's and the transmission operator's, what is inside it the
+    distributor's. Errors: UNKNOWN_ZONE; NOT_GRID_OPERATOR, WRONG_TERRITORY.
+    """
+    match = NODE.fullmatch(node)
+    if match is None:
+        detail = f"a grid node looks like BKK, BKK-01 or BKK-01-SUB001, not {node!r}"
+        raise Rejected(ErrorCode.UNKNOWN_ZONE, detail)
+    prefix = match[1]
+    found = OPERATORS.get(state, sender)
+    if node == prefix and found is not None and found.kind is OrganisationKind.TRANSMISSION:
+        distributor_of(state, prefix)
+        return prefix, found
+    return prefix, _check_distributor(state, prefix, sender)
+
+
+def enrolment_count(state: Reader) -> int:
+    """How many participants were ever registered."""
+    found = ENROLMENT_COUNT.get(state, b"")
+    return 0 if found is None else found.count
+
+
+def enrolled(state: Reader, number: int) -> Participant:
+    """The participant that was registered as number 0, 1, 2 .. `enrolment_count` - 1."""
+    found = ENROLMENTS.get(state, u64(number))
+    if found is None:
+        raise LookupError(f"participant {number} is missing")
+    return participant(state, found.account)
+
+
 def participant(state: Reader, account: bytes) -> Participant:
     """A registered participant. Errors: NOT_REGISTERED."""
     found = PARTICIPANTS.get(state, account)
@@ -176,9 +244,7 @@ def register_participant(
     if PARTICIPANTS.get(state, command.account):
         detail = f"{format_address(command.account)} is a participant already"
         raise Rejected(ErrorCode.ALREADY_REGISTERED, detail)
-    if command.licence_expiry_ms <= now_ms:
-        detail = f"the licence ended at {command.licence_expiry_ms}, it is {now_ms} (Unix ms)"
-        raise Rejected(ErrorCode.LICENCE_EXPIRED, detail)
+    _check_licence_end(command.licence_expiry_ms, now_ms)
     entry = Participant(
         account=command.account,
         role=command.role,
@@ -193,6 +259,9 @@ def register_participant(
         export_nameplate_w=0,
     )
     PARTICIPANTS.put(state, command.account, entry)
+    number = enrolment_count(state)
+    ENROLMENTS.put(state, u64(number), Enrolment(command.account))
+    ENROLMENT_COUNT.put(state, b"", EnrolmentCount(number + 1))
     return [ParticipantRegistered(command.account, command.role, command.territory)]
 
 
@@ -215,13 +284,73 @@ def register_meter(
         detail = f"source {command.source} with an export nameplate {command.nameplate_export_w} W"
         raise Rejected(ErrorCode.UNKNOWN_SOURCE, detail)
     total_w = owner.export_nameplate_w + command.nameplate_export_w
-    if owner.licence_class is LicenceClass.EXEMPT_LT_1000KVA and total_w >= EXEMPT_BELOW_W:
-        detail = f"{total_w} W of generation needs a licence; the owner is exempt below 1,000 kVA"
-        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+    _check_exemption(owner.licence_class, total_w)
     METERS.put(state, command.meter_id, _meter(command, now_ms))
     if exports:
         PARTICIPANTS.put(state, command.owner, replace(owner, export_nameplate_w=total_w))
     return [MeterRegistered(command.meter_id, command.owner, command.location)]
+
+
+def suspend_participant(
+    state: Overlay, command: SuspendParticipant, *, sender: bytes
+) -> list[RegistryEvent]:
+    """Take a participant off the market; the caller cancels its open orders.
+
+    Errors: NOT_REGISTERED; NOT_GRID_OPERATOR, WRONG_TERRITORY unless its distributor or the
+    regulator sends it; DUPLICATE for one that is suspended. The regulator may take over a
+    distributor's suspension, so that the distributor cannot end it.
+    """
+    entry = participant(state, command.account)
+    by = overseer(state, entry.territory, sender)
+    takes_over = by.kind is OrganisationKind.REGULATOR and entry.suspended_by != by.name
+    if not entry.active and not takes_over:
+        detail = f"{format_address(command.account)} is suspended by {entry.suspended_by} already"
+        raise Rejected(ErrorCode.DUPLICATE, detail)
+    suspended = replace(entry, active=False, suspended_by=by.name)
+    PARTICIPANTS.put(state, command.account, suspended)
+    return [ParticipantSuspended(command.account, by.name, command.reason)]
+
+
+def reinstate_participant(
+    state: Overlay, command: ReinstateParticipant, *, sender: bytes
+) -> list[RegistryEvent]:
+    """Let a suspended participant trade again.
+
+    Errors: as for the suspension; DUPLICATE for one that is active; NOT_PERMITTED when the
+    regulator suspended it and somebody else would reinstate it.
+    """
+    entry = participant(state, command.account)
+    by = overseer(state, entry.territory, sender)
+    if entry.active:
+        detail = f"{format_address(command.account)} is active already"
+        raise Rejected(ErrorCode.DUPLICATE, detail)
+    suspender = organisation(state, entry.suspended_by)
+    if suspender.kind is OrganisationKind.REGULATOR and by.name != suspender.name:
+        detail = f"{suspender.name} suspended {format_address(command.account)} and must end it"
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+    PARTICIPANTS.put(state, command.account, replace(entry, active=True, suspended_by=""))
+    return [ParticipantReinstated(command.account, by.name, command.reason)]
+
+
+def renew_licence(
+    state: Overlay, command: RenewLicence, *, sender: bytes, now_ms: int
+) -> list[RegistryEvent]:
+    """Enter a participant's new licence.
+
+    Errors: NOT_REGISTERED; NOT_GRID_OPERATOR, WRONG_TERRITORY; LICENCE_EXPIRED at or before
+    now_ms; NOT_PERMITTED when generation of 1,000 kVA or more would become exempt.
+    """
+    entry = participant(state, command.account)
+    _check_distributor(state, entry.territory, sender)
+    _check_licence_end(command.licence_expiry_ms, now_ms)
+    _check_exemption(command.licence_class, entry.export_nameplate_w)
+    renewed = replace(
+        entry,
+        licence_class=command.licence_class,
+        licence_expiry_ms=command.licence_expiry_ms,
+    )
+    PARTICIPANTS.put(state, command.account, renewed)
+    return [LicenceRenewed(command.account, command.licence_class, command.licence_expiry_ms)]
 
 
 def _meter(command: RegisterMeter, now_ms: int) -> Meter:
@@ -239,13 +368,29 @@ def _meter(command: RegisterMeter, now_ms: int) -> Meter:
     )
 
 
-def _check_distributor(state: Reader, prefix: str, sender: bytes) -> None:
+def _check_licence_end(licence_expiry_ms: int, now_ms: int) -> None:
+    if licence_expiry_ms <= now_ms:
+        detail = f"the licence ended at {licence_expiry_ms}, it is {now_ms} (Unix ms)"
+        raise Rejected(ErrorCode.LICENCE_EXPIRED, detail)
+
+
+def _check_exemption(licence_class: LicenceClass, export_nameplate_w: int) -> None:
+    exempt = licence_class is LicenceClass.EXEMPT_LT_1000KVA
+    if exempt and export_nameplate_w >= EXEMPT_BELOW_W:
+        detail = (
+            f"{export_nameplate_w} W of generation needs a licence; "
+            "the owner is exempt below 1,000 kVA"
+        )
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+
+
+def _check_distributor(state: Reader, prefix: str, sender: bytes) -> Organisation:
     distributor = distributor_of(state, prefix)
     if sender == distributor.operator:
-        return
+        return distributor
     found = OPERATORS.get(state, sender)
     if found is None or found.kind is not OrganisationKind.DISTRIBUTOR:
-        detail = f"only {distributor.name} registers in {prefix}, not {format_address(sender)}"
+        detail = f"only {distributor.name} acts in {prefix}, not {format_address(sender)}"
         raise Rejected(ErrorCode.NOT_GRID_OPERATOR, detail)
     detail = f"{found.name} is not the distributor of {prefix}, {distributor.name} is"
     raise Rejected(ErrorCode.WRONG_TERRITORY, detail)

@@ -6,15 +6,17 @@ Source: protocols/market.md sections 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.trading import book
-from gridtokenx.trading.clearing import clear
+from gridtokenx.trading.clearing import NATIONAL_GROUP, clear
 from gridtokenx.trading.model import (
+    FLOWS,
+    LAST_PRICES,
     ORDERS,
     POSITIONS,
     TRADES,
@@ -22,7 +24,9 @@ from gridtokenx.trading.model import (
     ClearingOrder,
     Fill,
     GroupPrice,
+    LastPrice,
     MarketParameters,
+    NodeFlow,
     Order,
     OrderClosed,
     OrderStatus,
@@ -30,7 +34,6 @@ from gridtokenx.trading.model import (
     Side,
     SlotCleared,
     SlotFill,
-    TimeInForce,
     Trade,
     TradeMatched,
     TradingEvent,
@@ -38,7 +41,7 @@ from gridtokenx.trading.model import (
 from gridtokenx.trading.settlement import escrow_needed, trade_key
 
 NATIONAL_TIER = 3
-NATIONAL_GROUP = "TH"
+_NO_FLOW = NodeFlow()
 # A block must not be stalled by orders that span many slots of a deep book: beyond so many orders
 # put before the auction, the later slots wait for the next block. Closing gates never wait.
 MAX_ORDERS_CLEARED = 100_000
@@ -86,6 +89,15 @@ class _Filling:
         return share_uthb
 
 
+@dataclass(frozen=True, slots=True)
+class GridView:
+    """What the auction asks of the grid, now: Wh that may cross a node in one slot (None: no
+    limit), and whether a region stands still."""
+
+    headroom_wh: Callable[[str], int | None] = lambda _: None
+    is_halted: Callable[[str], bool] = lambda _: False
+
+
 @dataclass
 class Run:
     """One block's clearings and the events they cause, in order."""
@@ -93,45 +105,44 @@ class Run:
     state: Overlay
     market: MarketParameters
     tie_salt: bytes
-    headroom: Mapping[str, int]
+    grid: GridView
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
+    _headroom: dict[str, int | None] = field(default_factory=dict)
     _view: book.View = field(init=False)
     _cleared: int = 0
 
     def __post_init__(self) -> None:
         self._view = book.View(self.state)
+        regions = self._view.regions()
+        self._halted = [region for region in regions if self.grid.is_halted(region)]
+        self._regions = [region for region in regions if region not in self._halted]
 
     def expire(self, order_id: bytes) -> None:
         """Close an order at its own end, if it is still open."""
         self._close_if_open(order_id, OrderStatus.EXPIRED)
 
-    def clear_slot(self, slot: int, region: str = "") -> None:
-        """Clear a slot's book, of one region or of all.
-
-        Regions are separate auctions unless national trade is open.
-        """
-        national = self.market.max_trade_tier >= NATIONAL_TIER
-        books = self._view.open_orders(slot, "" if national else region)
-        if national:
-            books = {NATIONAL_GROUP: [order for orders in books.values() for order in orders]}
-        for name, orders in books.items():
-            self._clear(slot, name, orders)
-
-    def close_gate(self, slot: int) -> None:
-        """Close the orders that had no later slot to trade in."""
-        for orders in self._view.open_orders(slot).values():
-            for order in orders:
-                if order.terms.last_slot == slot:
-                    self.events.append(close(self.state, order, OrderStatus.EXPIRED))
+    def clear_slot(self, slot: int) -> None:
+        """Clear a slot's books at its gate."""
+        for group in self._auctions():
+            self._clear(slot, group)
+        book.forget_flags(self.state, slot)
 
     def clear_touched(self, after_slot: int) -> None:
-        """Clear open slots with new orders, nearest first, as far as one block's work allows."""
-        for slot, region in book.take_touched(self.state, after_slot):
-            if self._cleared < MAX_ORDERS_CLEARED:
-                self.clear_slot(slot, region)
-            else:
+        """Clear open slots with new orders, nearest first, as far as one block's work allows.
+
+        A region that stands still is cleared once it goes on.
+        """
+        national = self.market.max_trade_tier >= NATIONAL_TIER
+        cleared_slot = after_slot
+        for slot, region in book.take_touched(self.state, after_slot, self._halted):
+            if self._cleared >= MAX_ORDERS_CLEARED:
                 book.touch(self.state, slot, region)
+            elif not national:
+                self._clear(slot, [region])
+            elif slot > cleared_slot:  # Once for all regions.
+                self._clear(slot, self._regions)
+                cleared_slot = slot
 
     def drop_immediate(self) -> None:
         """Cancel the rests of immediate-or-cancel orders that met a clearing in this block."""
@@ -139,33 +150,66 @@ class Run:
             self._close_if_open(order_id, OrderStatus.CANCELLED)
         self._immediate = {}
 
+    def _auctions(self) -> list[list[str]]:
+        """Regions are auctions of their own unless national trade is open."""
+        if self.market.max_trade_tier >= NATIONAL_TIER:
+            return [self._regions]
+        return [[region] for region in self._regions]
+
     def _close_if_open(self, order_id: bytes, status: OrderStatus) -> None:
         order = ORDERS.get(self.state, order_id)
         if order is not None:
             self.events.append(close(self.state, order, status))
 
-    def _clear(self, slot: int, region: str, orders: list[Order]) -> None:
-        for order in orders:
-            if order.terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL:
-                self._immediate[order.id] = None
-        self._cleared += len(orders)
-        takers = _takers(orders, slot)
-        buys = sum(taker.side is Side.BUY for taker in takers)
-        if buys in (0, len(takers)):
-            return
-        wheeling = self.market.wheeling_mthb
-        result = clear(
-            takers,
-            tie_salt=self.tie_salt,
-            wheeling_mthb=(wheeling[0], wheeling[1], wheeling[2], wheeling[3]),
-            max_tier=self.market.max_trade_tier,
-            headroom=self.headroom,
-        )
+    def _clear(self, slot: int, regions: list[str]) -> None:
+        self._note_immediate(slot, regions)
+        first, second, third, fourth = self.market.wheeling_mthb
+        max_tier = self.market.max_trade_tier
+        least_mthb = min(self.market.wheeling_mthb[: max_tier + 1])
+        orders = self._view.crossing(slot, regions, least_mthb)
+        self._cleared += len(orders) + 1
         by_id = {order.id: order for order in orders}
+        result = clear(
+            [_taker(order, slot) for order in orders],
+            tie_salt=self.tie_salt,
+            wheeling_mthb=(first, second, third, fourth),
+            max_tier=max_tier,
+            headroom=self._headroom_left(slot, orders),
+        )
         fillings = self._carry_out(slot, result.fills, by_id)
-        self._store_rests(slot, fillings, set(result.congested), orders)
+        self._store_rests(slot, fillings)
+        flagged = {
+            order_id: book.region_of(by_id[order_id].terms.location)
+            for order_id in result.congested
+        }
+        book.flag_congested(self.state, slot, regions, flagged)
         if result.fills or result.congested:
-            self.events.append(_cleared(slot, region, result))
+            name = NATIONAL_GROUP if max_tier >= NATIONAL_TIER else regions[0]
+            self.events.append(_cleared(slot, name, result))
+            for tier, group, price_mthb in result.prices:
+                last = LastPrice(slot, price_mthb)
+                LAST_PRICES.put(self.state, book.last_price_key(tier, group), last)
+
+    def _note_immediate(self, slot: int, regions: list[str]) -> None:
+        for order_id in book.immediates(self.state, slot):
+            order = ORDERS.get(self.state, order_id)
+            if order is not None and book.region_of(order.terms.location) in regions:
+                self._immediate[order_id] = None
+
+    def _headroom_left(self, slot: int, orders: Iterable[Order]) -> dict[str, int]:
+        """What earlier clearings of the slot have left of the nodes around some orders."""
+        left: dict[str, int] = {}
+        places = dict.fromkeys([order.terms.location for order in orders])
+        nodes = dict.fromkeys([node for place in places for node in book.groups_of(place)[:3]])
+        for node in nodes:
+            if node not in self._headroom:
+                self._headroom[node] = self.grid.headroom_wh(node)
+            headroom_wh = self._headroom[node]
+            if headroom_wh is not None:
+                flow = FLOWS.get(self.state, flow_key(slot, node)) or _NO_FLOW
+                left[f"x:{node}"] = max(0, headroom_wh - flow.export_wh)
+                left[f"m:{node}"] = max(0, headroom_wh - flow.import_wh)
+        return left
 
     def _carry_out(
         self, slot: int, fills: Iterable[Fill], by_id: Mapping[bytes, Order]
@@ -173,6 +217,7 @@ class Run:
         """Turn fills into trades, which take their shares of both reserves with them."""
         fillings: dict[bytes, _Filling] = {}
         positions: dict[bytes, Position] = {}
+        flows: dict[str, _Flow] = {}
         for fill in fills:
             buy = _filling(fillings, by_id[fill.buy_id])
             sell = _filling(fillings, by_id[fill.sell_id])
@@ -184,6 +229,8 @@ class Run:
                 sales, sales=sales.sales + 1, sold_wh=sales.sold_wh + fill.energy_wh
             )
             self.events.append(TradeMatched(trade))
+            _flow(flows, fill, buy.order, sell.order)
+        self._add_flows(slot, flows)
         for meter_id, position in positions.items():
             POSITIONS.put(self.state, u64(slot) + meter_id, position)
         return fillings
@@ -192,7 +239,9 @@ class Run:
         meter_id = order.terms.meter_id
         found = positions.get(meter_id)
         if found is None:
-            found = POSITIONS.get(self.state, u64(slot) + meter_id) or Position(order.owner)
+            found = POSITIONS.get(self.state, u64(slot) + meter_id) or Position(
+                order.owner, region=book.region_of(order.terms.location)
+            )
             positions[meter_id] = found
         return found
 
@@ -219,58 +268,79 @@ class Run:
             vat_on_energy=sell.order.vat_registered,
             fee_bps=self.market.fee_bps,
             penalty_mthb=sell.order.penalty_mthb,
+            transmission_mthb=self._transmission_mthb(fill),
         )
 
-    def _store_rests(
-        self,
-        slot: int,
-        fillings: Mapping[bytes, _Filling],
-        congested: set[bytes],
-        orders: list[Order],
-    ) -> None:
-        """Write filled orders back, close those whose rest is dust, keep flags true."""
-        for order in orders:
-            flagged = order.id in congested
-            filling = fillings.get(order.id)
-            if filling is None:
-                if flagged != order.congested:
-                    ORDERS.put(self.state, order.id, replace(order, congested=flagged))
-                continue
+    def _transmission_mthb(self, fill: Fill) -> int:
+        if fill.tier < NATIONAL_TIER:
+            return 0
+        return min(self.market.transmission_mthb, fill.wheeling_mthb)
+
+    def _add_flows(self, slot: int, flows: Mapping[str, _Flow]) -> None:
+        """Remember what was sold over each node, for later clearings of the slot and reports."""
+        for node, more in flows.items():
+            key = flow_key(slot, node)
+            flow = FLOWS.get(self.state, key) or _NO_FLOW
+            total = NodeFlow(
+                flow.export_wh + more.export_wh,
+                flow.import_wh + more.import_wh,
+                flow.local_wh + more.local_wh,
+            )
+            FLOWS.put(self.state, key, total)
+
+    def _store_rests(self, slot: int, fillings: Mapping[bytes, _Filling]) -> None:
+        """Write filled orders back, close those whose rest is dust."""
+        for order_id, filling in fillings.items():
             after = replace(
-                order,
+                filling.order,
                 rest_wh=filling.rest_wh,
                 reserve_uthb=filling.reserve_uthb,
-                fills=_add_fill(order.fills, slot, filling.filled_wh),
-                congested=flagged,
+                fills=_add_fill(filling.order.fills, slot, filling.filled_wh),
             )
             if after.rest_wh < self.market.dust_wh:
                 self.events.append(close(self.state, after, OrderStatus.FILLED))
             else:
-                ORDERS.put(self.state, order.id, after)
+                ORDERS.put(self.state, order_id, after)
 
 
-def _takers(orders: Iterable[Order], slot: int) -> list[ClearingOrder]:
-    """What each order may still trade in this slot, as the auction takes it."""
-    takers = []
-    for order in orders:
-        terms = order.terms
-        room_wh = terms.max_wh_per_slot - (order.filled_in(slot) if order.fills else 0)
-        energy_wh = min(order.rest_wh, room_wh)
-        if energy_wh > 0:
-            takers.append(
-                ClearingOrder(
-                    order.id,
-                    order.owner,
-                    terms.side,
-                    energy_wh,
-                    terms.limit_mthb,
-                    terms.location,
-                    terms.source,
-                    terms.require,
-                    order.height,
-                )
-            )
-    return takers
+@dataclass(slots=True)
+class _Flow:
+    export_wh: int = 0
+    import_wh: int = 0
+    local_wh: int = 0
+
+
+def flow_key(slot: int, node: str) -> bytes:
+    """Key of a node's flow in a slot in FLOWS."""
+    return u64(slot) + node.encode()
+
+
+def _flow(flows: dict[str, _Flow], fill: Fill, buy: Order, sell: Order) -> None:
+    """A fill of a tier crosses the nodes below it on both sides; wider ones hold it whole."""
+    sources = book.groups_of(sell.terms.location)[:3]
+    sinks = book.groups_of(buy.terms.location)[:3]
+    for tier, (source, sink) in enumerate(zip(sources, sinks, strict=True)):
+        if tier < fill.tier:
+            flows.setdefault(source, _Flow()).export_wh += fill.energy_wh
+            flows.setdefault(sink, _Flow()).import_wh += fill.energy_wh
+        else:
+            flows.setdefault(source, _Flow()).local_wh += fill.energy_wh
+
+
+def _taker(order: Order, slot: int) -> ClearingOrder:
+    """What an order may still trade in a slot, as the auction takes it."""
+    terms = order.terms
+    return ClearingOrder(
+        order.id,
+        order.owner,
+        terms.side,
+        book.open_wh(order, slot),
+        terms.limit_mthb,
+        terms.location,
+        terms.source,
+        terms.require,
+        order.height,
+    )
 
 
 def _filling(fillings: dict[bytes, _Filling], order: Order) -> _Filling:

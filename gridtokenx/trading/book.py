@@ -2,20 +2,29 @@
 
 An order may span up to 96 slots. Its span is cut into blocks of 1, 2, 4 .. 64 aligned slots, as a
 segment tree does, so that it needs one entry when it names one slot and at most 12 otherwise, and
-a slot's orders are found under the 7 blocks that contain the slot. Keys of BOOK and TOUCHED are
-`level u8 | block u64 | region prefix`, in BOOK followed by the order id.
+a slot's orders are found under the 7 blocks that contain the slot.
+
+Keys of BOOK and TOUCHED are `level u8 | block u64 | region prefix`, in BOOK followed by
+`side u8 | price rank u64 | order id`, so that each side of a block lies in state sorted, best price
+first. EXPIRIES: `slot of the end u64 | end in ms u64 | order id`, of every order. IMMEDIATES:
+`first slot u64 | order id`. CONGESTED: `slot u64 | region prefix | order id`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.quantities import SLOT_MS, local_day, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, u64
+from gridtokenx.trading.clearing import MIN_FILL_WH, NATIONAL_GROUP
 from gridtokenx.trading.model import (
     BOOK,
+    BOOK_REGIONS,
+    CONGESTED,
     EXPIRIES,
+    IMMEDIATES,
     ORDERS,
     TOUCHED,
     TRADERS,
@@ -23,6 +32,7 @@ from gridtokenx.trading.model import (
     OpenOrder,
     Order,
     Side,
+    TimeInForce,
     Trader,
 )
 
@@ -57,16 +67,41 @@ def span_keys(first_slot: int, last_slot: int, region: str) -> list[bytes]:
     return keys
 
 
+def groups_of(location: str) -> tuple[str, str, str, str]:
+    """The four nested groups of a substation: itself, zone, region, nation."""
+    return (
+        location,
+        location.rpartition("-")[0],
+        location.partition("-")[0],
+        NATIONAL_GROUP,
+    )
+
+
+def last_price_key(tier: int, group: str) -> bytes:
+    """Key of a group's newest price in LAST_PRICES."""
+    return bytes((tier,)) + group.encode()
+
+
+def end_ms(order: Order) -> int:
+    """When an order leaves by itself: its own end or its last gate closure, whichever is first."""
+    return min(order.terms.expires_ms, slot_start_ms(order.terms.last_slot))
+
+
 def add(state: Overlay, order: Order, touch: bool) -> None:
     """Rest an order; `touch` asks for a clearing of its slots in the next block."""
     terms = order.terms
+    region = region_of(terms.location)
     ORDERS.put(state, order.id, order)
-    for key in span_keys(terms.first_slot, terms.last_slot, region_of(terms.location)):
-        BOOK.put(state, key + order.id, _MARK)
+    line = _line(order)
+    for key in span_keys(terms.first_slot, terms.last_slot, region):
+        BOOK.put(state, key + line, _MARK)
         if touch:
             TOUCHED.put(state, key, _MARK)
-    if terms.expires_ms < slot_start_ms(terms.last_slot):
-        EXPIRIES.put(state, _expiry_key(order), _MARK)
+    EXPIRIES.put(state, _expiry_key(order), _MARK)
+    if terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL:
+        IMMEDIATES.put(state, _immediate_key(order), _MARK)
+    if BOOK_REGIONS.get(state, region.encode()) is None:
+        BOOK_REGIONS.put(state, region.encode(), _MARK)
 
 
 def enter_trader(state: Overlay, order: Order, before: Trader) -> None:
@@ -86,10 +121,12 @@ def remove(state: Overlay, order: Order, returned_wh: int) -> None:
     """Take an order off; returned_wh no longer counts against the day on which it was placed."""
     terms = order.terms
     ORDERS.delete(state, order.id)
+    line = _line(order)
     for key in span_keys(terms.first_slot, terms.last_slot, region_of(terms.location)):
-        BOOK.delete(state, key + order.id)
-    if terms.expires_ms < slot_start_ms(terms.last_slot):
-        EXPIRIES.delete(state, _expiry_key(order))
+        BOOK.delete(state, key + line)
+    EXPIRIES.delete(state, _expiry_key(order))
+    if terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL:
+        IMMEDIATES.delete(state, _immediate_key(order))
     before = trader(state, order.owner)
     ordered_wh = before.ordered_wh
     if before.day == local_day(order.placed_ms):
@@ -106,40 +143,130 @@ def _without(lines: tuple[OpenOrder, ...], order_id: bytes) -> tuple[OpenOrder, 
     return tuple([line for line in lines if line.order_id != order_id])
 
 
+def open_wh(order: Order, slot: int) -> int:
+    """What an order may still trade in a slot: its rest, within what the slot may take of it."""
+    used_wh = order.filled_in(slot) if order.fills else 0
+    return min(order.rest_wh, order.terms.max_wh_per_slot - used_wh)
+
+
+@dataclass(slots=True)
+class _Ladder:
+    """One side of one block of the index, best price first, read only as far as anybody asked."""
+
+    source: Iterator[tuple[bytes, Mark]]
+    cut: int
+    lines: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def line(self, position: int) -> tuple[int, bytes] | None:
+        """(price rank, order id); a smaller rank is a better price."""
+        while len(self.lines) <= position:
+            read = next(self.source, None)
+            if read is None:
+                return None
+            key = read[0]
+            self.lines.append((int.from_bytes(key[self.cut : self.cut + 8], "big"), key[-32:]))
+        return self.lines[position]
+
+
 @dataclass
 class View:
-    """The open orders of slots. Each block of the index is read once; orders may only leave."""
+    """The open orders of slots, for one block's work: while it is in use orders may only leave."""
 
     state: Reader
-    _blocks: dict[bytes, dict[str, list[bytes]]] = field(default_factory=dict)
+    _ladders: dict[tuple[int, int, str, Side], _Ladder] = field(default_factory=dict)
 
-    def open_orders(self, slot: int, region: str = "") -> dict[str, list[Order]]:
-        """Orders that may trade in a slot, by region prefix in name order (one region, or all)."""
-        found: dict[str, list[Order]] = {}
-        for level in range(LEVELS):
-            for name, order_ids in self._block(bytes((level,)) + u64(slot >> level)).items():
-                if region in ("", name):
-                    orders = found.setdefault(name, [])
-                    for order_id in order_ids:
-                        order = ORDERS.get(self.state, order_id)
-                        if order is not None:  # None: it left after the block was read.
-                            orders.append(order)
-        return {name: found[name] for name in sorted(found)}
+    def regions(self) -> list[str]:
+        """Prefixes of all regions that ever had an order, by name."""
+        return [key.decode() for key, _ in BOOK_REGIONS.items(self.state)]
 
-    def _block(self, prefix: bytes) -> dict[str, list[bytes]]:
-        found = self._blocks.get(prefix)
-        if found is None:
-            found = self._blocks[prefix] = {}
-            for key, _ in BOOK.items(self.state, prefix):
-                found.setdefault(key[9:12].decode(), []).append(key[12:])
+    def open_orders(self, slot: int, region: str) -> list[Order]:
+        """All open orders that may trade in a slot and region: buys, then sells, unsorted."""
+        return [
+            order
+            for side in (Side.BUY, Side.SELL)
+            for ladder in self._side(slot, [region], side)
+            for order in self._orders(ladder, slot, MAX_INT)
+        ]
+
+    def crossing(self, slot: int, regions: list[str], least_wheeling_mthb: int) -> list[Order]:
+        """The open orders of a slot that somebody on the other side could trade with.
+
+        Those are the buys of at least the best ask plus the cheapest wheeling, and the sells of at
+        most the best bid less it. The others cannot take part in any tier's auction, nor set its
+        price: whatever they bid lies beyond the last accepted order of their side. So the work is
+        in proportion to the orders that cross, not to the book.
+        """
+        bids, asks = self._side(slot, regions, Side.BUY), self._side(slot, regions, Side.SELL)
+        least = least_wheeling_mthb
+        best_bid, best_ask = _top(bids), _top(asks)  # Perhaps of orders that have left.
+        if best_bid is None or best_ask is None or MAX_INT - best_bid - least < best_ask:
+            return []
+        best_bid, best_ask = self._best(bids, slot), self._best(asks, slot)
+        if best_bid is None or best_ask is None:
+            return []
+        highest_mthb = MAX_INT - best_bid - least
+        lowest_rank = MAX_INT - best_ask - least
+        found = [order for ladder in bids for order in self._orders(ladder, slot, lowest_rank)]
+        found += [order for ladder in asks for order in self._orders(ladder, slot, highest_mthb)]
         return found
 
+    def _side(self, slot: int, regions: list[str], side: Side) -> list[_Ladder]:
+        return [
+            self._ladder(level, slot >> level, region, side)
+            for region in regions
+            for level in range(LEVELS)
+        ]
 
-def take_touched(state: Overlay, after_slot: int) -> list[tuple[int, str]]:
-    """(slot, region) pairs with new orders, later than after_slot, in order; forgets them."""
+    def _ladder(self, level: int, block: int, region: str, side: Side) -> _Ladder:
+        place = (level, block, region, side)
+        found = self._ladders.get(place)
+        if found is None:
+            prefix = bytes((level,)) + u64(block) + region.encode() + bytes((side,))
+            rows = BOOK.items(self.state, prefix)
+            found = self._ladders[place] = _Ladder(rows, len(prefix))
+        return found
+
+    def _best(self, ladders: list[_Ladder], slot: int) -> int | None:
+        ranks = []
+        for ladder in ladders:
+            position = 0
+            while (line := ladder.line(position)) is not None:
+                if self._live(line[1], slot) is not None:
+                    ranks.append(line[0])
+                    break
+                position += 1
+        return min(ranks) if ranks else None
+
+    def _orders(self, ladder: _Ladder, slot: int, last_rank: int) -> Iterator[Order]:
+        position = 0
+        while (line := ladder.line(position)) is not None and line[0] <= last_rank:
+            order = self._live(line[1], slot)
+            if order is not None:
+                yield order
+            position += 1
+
+    def _live(self, order_id: bytes, slot: int) -> Order | None:
+        order = ORDERS.get(self.state, order_id)
+        if order is None or open_wh(order, slot) < MIN_FILL_WH:
+            return None  # It left after the ladder was read, or has had its share of the slot.
+        return order
+
+
+def _top(ladders: list[_Ladder]) -> int | None:
+    ranks = [line[0] for ladder in ladders if (line := ladder.line(0)) is not None]
+    return min(ranks) if ranks else None
+
+
+def take_touched(state: Overlay, after_slot: int, waiting: list[str]) -> list[tuple[int, str]]:
+    """(slot, region) pairs with new orders, later than after_slot, in order; forgets them.
+
+    Those of the regions in `waiting` stay for a later block.
+    """
     found: dict[tuple[int, str], None] = {}
     for key in [key for key, _ in TOUCHED.items(state)]:
         level, block, region = key[0], int.from_bytes(key[1:9], "big"), key[9:12].decode()
+        if region in waiting:
+            continue
         for slot in range(block << level, (block + 1) << level):
             if slot > after_slot:
                 found[slot, region] = None
@@ -154,20 +281,63 @@ def touch(state: Overlay, slot: int, region: str) -> None:
 
 
 def ended(state: Reader, buckets: Iterable[int], now_ms: int) -> list[tuple[int, bytes]]:
-    """(expires_ms, order id) of orders that ended by themselves by now_ms, in time order.
+    """(end in ms, order id) of orders that ended by themselves by now_ms, in time order.
 
     `buckets` are the slots in which to look: those since the last look.
     """
     found = []
     for bucket in buckets:
         for key, _ in EXPIRIES.items(state, u64(bucket)):
-            expires_ms = int.from_bytes(key[8:16], "big")
-            if expires_ms > now_ms:
+            end = int.from_bytes(key[8:16], "big")
+            if end > now_ms:
                 break
-            found.append((expires_ms, key[16:]))
+            found.append((end, key[16:]))
     return found
 
 
+def immediates(state: Reader, slot: int) -> list[bytes]:
+    """Ids of the immediate-or-cancel orders whose first slot is `slot`."""
+    return [key[-32:] for key, _ in IMMEDIATES.items(state, u64(slot))]
+
+
+def flag_congested(
+    state: Overlay, slot: int, regions: list[str], congested: Mapping[bytes, str]
+) -> None:
+    """Keep the flags true after a clearing: `congested` maps ids of flagged orders to regions."""
+    for region in regions:
+        prefix = u64(slot) + region.encode()
+        for order_id in [key[-32:] for key, _ in CONGESTED.items(state, prefix)]:
+            if order_id not in congested:
+                CONGESTED.delete(state, prefix + order_id)
+                _set_flag(state, order_id, False)
+    for order_id, region in congested.items():
+        CONGESTED.put(state, u64(slot) + region.encode() + order_id, _MARK)
+        _set_flag(state, order_id, True)
+
+
+def forget_flags(state: Overlay, slot: int) -> None:
+    """Drop what is left of a closed slot's flags."""
+    for key in [key for key, _ in CONGESTED.items(state, u64(slot))]:
+        CONGESTED.delete(state, key)
+
+
+def _set_flag(state: Overlay, order_id: bytes, congested: bool) -> None:
+    order = ORDERS.get(state, order_id)
+    if order is not None and order.congested is not congested:
+        ORDERS.put(state, order_id, replace(order, congested=congested))
+
+
+def _line(order: Order) -> bytes:
+    """The end of an order's index keys, by which a block's side is sorted: best price first."""
+    limit = order.terms.limit_mthb
+    rank = MAX_INT - limit if order.terms.side is Side.BUY else limit
+    return bytes((order.terms.side,)) + u64(rank) + order.id
+
+
+def _immediate_key(order: Order) -> bytes:
+    return u64(order.terms.first_slot) + order.id
+
+
 def _expiry_key(order: Order) -> bytes:
-    expires_ms = order.terms.expires_ms
-    return u64(expires_ms // SLOT_MS) + u64(expires_ms) + order.id
+    end = end_ms(order)
+    return u64(end // SLOT_MS) + u64(end) + order.id

@@ -86,6 +86,7 @@ def clear(
     fills: list[Fill] = []
     prices: list[tuple[int, str, int]] = []
     congested: dict[bytes, None] = {}
+    bids, asks = _crossing(bids, asks, min(wheeling_mthb[: max_tier + 1]))
     for tier in range(max_tier + 1):
         bids = [bid for bid in bids if bid.open_wh >= MIN_FILL_WH]
         asks = [ask for ask in asks if ask.open_wh >= MIN_FILL_WH]
@@ -132,6 +133,25 @@ def _price_time_order(
     for position, entry in enumerate(entries):
         entry.turn = entry.rank << 32 | position
     return entries
+
+
+def _crossing(
+    bids: list[_Entry], asks: list[_Entry], wheeling_mthb: int
+) -> tuple[list[_Entry], list[_Entry]]:
+    """Leave out who could trade with nobody even over the cheapest tier; both sides best first.
+
+    No sweep reaches them, and as first rejected orders they lie beyond the last accepted one.
+    """
+    bids = [bid for bid in bids if bid.open_wh >= MIN_FILL_WH]
+    asks = [ask for ask in asks if ask.open_wh >= MIN_FILL_WH]
+    if not bids or not asks:
+        return [], []
+    lowest_mthb = asks[0].limit_mthb + wheeling_mthb
+    highest_mthb = bids[0].limit_mthb - wheeling_mthb
+    return (
+        [bid for bid in bids if bid.limit_mthb >= lowest_mthb],
+        [ask for ask in asks if ask.limit_mthb <= highest_mthb],
+    )
 
 
 def _place(

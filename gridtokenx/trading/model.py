@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Annotated
 
-from gridtokenx.primitives.codec import Bytes32, Limit, wire
-from gridtokenx.primitives.quantities import BPS
+from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
+from gridtokenx.primitives.quantities import BPS, slot_start_ms
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
 
@@ -148,7 +148,9 @@ class MarketParameters:
 
     Prices in mTHB/kWh, rates in basis points, energy in Wh; wheeling_mthb by tier (substation,
     zone, region, national); peak hours are Bangkok working days, start <= hour < end; holidays
-    are Bangkok days since 1970-01-01 without a peak.
+    are Bangkok days since 1970-01-01 without a peak; vat_bps holds before vat_end_ms (0: without
+    end) and vat_after_bps from then on; transmission_mthb is the transmission operator's part of
+    national wheeling; frequencies in millihertz.
     Source: protocols/market.md sections 1 to 4.
     """
 
@@ -172,6 +174,22 @@ class MarketParameters:
     max_open_orders: Annotated[int, Limit(1, 1000)] = 100
     reading_deadline_slots: Annotated[int, Limit(1, 96)] = 4
     carbon_rates: Annotated[tuple[CarbonRate, ...], Limit(0, 16)] = CARBON_RATES
+    vat_end_ms: int = 0
+    vat_after_bps: Annotated[int, Limit(0, BPS)] = 1000
+    transmission_mthb: int = 251
+    buyback_mthb: int = 2200
+    redemptions_per_block: Annotated[int, Limit(1, 10_000)] = 500
+    grid_alert_bps: Annotated[int, Limit(0, 10 * BPS)] = 8000
+    grid_congested_bps: Annotated[int, Limit(1, 10 * BPS)] = BPS
+    grid_stale_slots: Annotated[int, Limit(0, 96)] = 2
+    grid_stale_rating_bps: Annotated[int, Limit(0, BPS)] = 5000
+    frequency_min_mhz: int = 49_500
+    frequency_max_mhz: int = 50_500
+
+    def vat_bps_in(self, slot: int) -> int:
+        """The VAT rate of energy delivered in a slot: the reduced rate ends at `vat_end_ms`."""
+        over = 0 < self.vat_end_ms <= slot_start_ms(slot)
+        return self.vat_after_bps if over else self.vat_bps
 
     def carbon_mcr_per_kwh(self, source: str) -> int:
         """Credits of a source in milli-credit/kWh (= micro-credit/Wh); 0 for the others."""
@@ -326,6 +344,7 @@ class Trade:
     vat_on_energy: bool
     fee_bps: int
     penalty_mthb: int
+    transmission_mthb: int = 0  # The transmission operator's part of wheeling_mthb.
 
 
 @wire(130)
@@ -335,7 +354,8 @@ class Position:
 
     sales counts its trades as a seller (their keys end in 0..sales-1) and sold_wh sums them;
     received_wh has been delivered to it, burned_wh of that is consumed; `read` tells whether its
-    reading is in, with import_wh as the consumption it showed; then its sales are settled too.
+    reading is in, with import_wh as the consumption it showed; then its sales are settled too;
+    region is the prefix of its location.
     """
 
     owner: Address
@@ -345,6 +365,7 @@ class Position:
     burned_wh: int = 0
     read: bool = False
     import_wh: int = 0
+    region: str = ""
 
 
 @wire(131)
@@ -414,7 +435,8 @@ class SlotCleared:
 class TradeSettled:
     """Event: a trade's money and energy moved. Amounts in uTHB sum to its escrow plus its bond.
 
-    seller_uthb is energy_uthb less fee_uthb; penalty_uthb goes from the bond to the buyer.
+    seller_uthb is energy_uthb less fee_uthb; penalty_uthb goes from the bond to the buyer;
+    transmission_uthb is the part of wheeling_uthb that goes to the transmission operator.
     """
 
     trade_id: Bytes32
@@ -436,6 +458,7 @@ class TradeSettled:
     refund_uthb: int
     bond_back_uthb: int
     carbon_ucr: int
+    transmission_uthb: int = 0
 
 
 @wire(138)
@@ -449,9 +472,79 @@ class EnergyConsumed:
     energy_wh: int
 
 
-TradingCommand = PlaceOrder | CancelOrder
+@wire(139)
+@dataclass(frozen=True, slots=True)
+class Redeem:
+    """Command: sell own unused energy to the utility of one's territory at the buyback price."""
+
+    energy_wh: Annotated[int, Limit(1, MAX_INT)]
+
+
+@wire(140)
+@dataclass(frozen=True, slots=True)
+class EnergyRedeemed:
+    """Event: a utility took over unused energy; `at_month_end` when nobody asked for it."""
+
+    owner: Address
+    utility: Address
+    region: str
+    energy_wh: int
+    paid_uthb: int
+    at_month_end: bool
+
+
+@wire(141)
+@dataclass(frozen=True, slots=True)
+class MonthEnd:
+    """How far the month-end redemption has come: participants `next_number`..`stop_number` - 1.
+
+    `month` counts Bangkok months since January 1970.
+    """
+
+    month: int
+    next_number: int
+    stop_number: int
+
+
+@wire(142)
+@dataclass(frozen=True, slots=True)
+class NodeFlow:
+    """Energy sold over one grid node for one slot: out of it, into it, and inside it (Wh)."""
+
+    export_wh: int = 0
+    import_wh: int = 0
+    local_wh: int = 0
+
+
+@wire(147)
+@dataclass(frozen=True, slots=True)
+class ReportClosed:
+    """Event: a day's report is final; its hash is `reports.report_hash` of it."""
+
+    region: str
+    day: int
+    report_hash: Bytes32
+
+
+@wire(148)
+@dataclass(frozen=True, slots=True)
+class LastPrice:
+    """The newest price of a group in a tier (mTHB/kWh), and the slot it is for."""
+
+    slot: int
+    price_mthb: int
+
+
+TradingCommand = PlaceOrder | CancelOrder | Redeem
 TradingEvent = (
-    OrderPlaced | OrderClosed | TradeMatched | SlotCleared | TradeSettled | EnergyConsumed
+    OrderPlaced
+    | OrderClosed
+    | TradeMatched
+    | SlotCleared
+    | TradeSettled
+    | EnergyConsumed
+    | EnergyRedeemed
+    | ReportClosed
 )
 
 PARAMETERS = Table(b"tp", MarketParameters)  # key: b""
@@ -460,7 +553,13 @@ ORDERS = Table(b"to", Order)  # key: order id; open orders only
 TRADERS = Table(b"ta", Trader)  # key: 32-byte address
 TRADES = Table(b"td", Trade)  # key: slot u64, seller's meter, number u64; unsettled trades only
 POSITIONS = Table(b"ts", Position)  # key: slot u64, meter id
-# Indexes; how their keys are made is told in trading/rules.py.
+FLOWS = Table(b"tf", NodeFlow)  # key: slot u64, node text; kept for a day
+LAST_PRICES = Table(b"tl", LastPrice)  # key: tier u8, group text
+MONTH_END = Table(b"tm", MonthEnd)  # key: b""
+# Indexes; how their keys are made is told in trading/book.py.
 BOOK = Table(b"tb", Mark)
+BOOK_REGIONS = Table(b"tx", Mark)
 TOUCHED = Table(b"tt", Mark)
 EXPIRIES = Table(b"te", Mark)
+IMMEDIATES = Table(b"ti", Mark)
+CONGESTED = Table(b"tg", Mark)

@@ -21,7 +21,8 @@ from gridtokenx.primitives.quantities import (
     slot_start_ms,
 )
 from gridtokenx.primitives.state import Overlay, Reader
-from gridtokenx.trading import auction, book, settlement
+from gridtokenx.trading import auction, book, quotes, redemption, reports, settlement
+from gridtokenx.trading.auction import GridView
 from gridtokenx.trading.model import (
     CLOCK,
     ORDERS,
@@ -36,15 +37,20 @@ from gridtokenx.trading.model import (
     OrderPlaced,
     OrderStatus,
     PlaceOrder,
+    Redeem,
     Side,
     Source,
     Trader,
     TraderFacts,
     TradingEvent,
 )
+from gridtokenx.trading.quotes import Quote
+from gridtokenx.trading.redemption import Customer, Customers
+from gridtokenx.trading.settlement import Payees, ReadingFacts
 
 _BANGKOK_SLOTS = 28  # UTC+7 in slots
 _DEFAULTS = MarketParameters()
+NO_LIMITS = GridView()
 
 
 def parameters(state: Reader) -> MarketParameters:
@@ -105,10 +111,9 @@ def place_order(
     _check_quantity(command, meter, market)
     _check_price(command, market)
     _check_account(command, listed, trader, local_day(now_ms), market)
+    vat_bps = market.vat_bps_in(command.last_slot)
     if command.side is Side.BUY:
-        reserve_uthb = settlement.escrow_needed(
-            command.energy_wh, command.limit_mthb, market.vat_bps
-        )
+        reserve_uthb = settlement.escrow_needed(command.energy_wh, command.limit_mthb, vat_bps)
         ledger.reserve_escrow(state, owner, reserve_uthb)
     else:
         reserve_uthb = command.energy_wh * market.shortfall_penalty_mthb
@@ -119,7 +124,7 @@ def place_order(
         terms=command,
         height=height,
         placed_ms=now_ms,
-        vat_bps=market.vat_bps,
+        vat_bps=vat_bps,
         penalty_mthb=market.shortfall_penalty_mthb,
         vat_registered=trader.vat_registered,
         rest_wh=command.energy_wh,
@@ -148,29 +153,64 @@ def cancel_order(state: Overlay, command: CancelOrder, *, owner: bytes) -> list[
     return [auction.close(state, order, OrderStatus.CANCELLED)]
 
 
-def settle_reading(
-    state: Overlay,
-    *,
-    meter_id: bytes,
-    slot: int,
-    import_wh: int,
-    deliverable_wh: int,
-    distributor_of: Callable[[str], bytes],
-    authority_account: bytes,
-) -> list[TradingEvent]:
+def cancel_orders_of(state: Overlay, owner: bytes) -> list[TradingEvent]:
+    """Take all of an account's open orders off the book (its owner was suspended)."""
+    listed = book.trader(state, owner)
+    events: list[TradingEvent] = []
+    for line in listed.buys + listed.sells:
+        order = ORDERS.get(state, line.order_id)
+        if order is None:
+            raise LookupError(f"open order {line.order_id.hex()} is missing")
+        events.append(auction.close(state, order, OrderStatus.CANCELLED))
+    return events
+
+
+def settle_reading(state: Overlay, reading: ReadingFacts, *, payees: Payees) -> list[TradingEvent]:
     """Settle a meter's sales and purchases of a slot, in the transaction that brings its reading.
 
-    Units: Wh; `distributor_of` gives for a region prefix the account that is paid its wheeling;
-    authority_account is that of the block's proposer. Source: protocols/market.md section 4.
+    Source: protocols/market.md section 4.
     """
-    return settlement.settle_reading(
+    return settlement.settle_reading(state, reading, market=parameters(state), payees=payees)
+
+
+def redeem(
+    state: Overlay, command: Redeem, *, customer: Customer, now_ms: int
+) -> list[TradingEvent]:
+    """Sell unused energy to the utility. Errors: INSUFFICIENT_BALANCE of either."""
+    return redemption.redeem(
+        state, command, customer=customer, market=parameters(state), now_ms=now_ms
+    )
+
+
+def quote(
+    state: Reader,
+    *,
+    side: Side,
+    energy_wh: int,
+    limit_mthb: int,
+    location: str,
+    slot: int,
+    source: Source = Source.ANY,
+    vat_registered: bool = False,
+) -> Quote:
+    """What an order for one slot would set aside, cost and pay, before anybody signs it.
+
+    Units: Wh, mTHB/kWh; `vat_registered` of a seller. The caller knows that the location is served.
+    Errors: AMOUNT_OUT_OF_RANGE, PRICE_OUT_OF_BAND as for the order.
+    """
+    market = parameters(state)
+    _check_energy(energy_wh, market)
+    _check_band(limit_mthb, slot, market)
+    return quotes.quote(
         state,
-        meter_id=meter_id,
+        market,
+        side=side,
+        energy_wh=energy_wh,
+        limit_mthb=limit_mthb,
+        location=location,
         slot=slot,
-        import_wh=import_wh,
-        deliverable_wh=deliverable_wh,
-        market=parameters(state),
-        payees=settlement.Payees(distributor_of, authority_account),
+        source=source,
+        vat_registered=vat_registered,
     )
 
 
@@ -210,12 +250,7 @@ def _check_slots(command: PlaceOrder, now_ms: int, market: MarketParameters) -> 
 
 
 def _check_quantity(command: PlaceOrder, meter: MeterFacts, market: MarketParameters) -> None:
-    if not market.min_order_wh <= command.energy_wh <= market.max_order_wh:
-        detail = (
-            f"{format_kwh(command.energy_wh)} kWh, an order has {format_kwh(market.min_order_wh)}"
-            f" to {format_kwh(market.max_order_wh)} kWh"
-        )
-        raise Rejected(ErrorCode.AMOUNT_OUT_OF_RANGE, detail)
+    _check_energy(command.energy_wh, market)
     selling = command.side is Side.SELL
     nameplate_w = meter.nameplate_export_w if selling else meter.nameplate_import_w
     most_wh = nameplate_w * SLOT_MS // 3_600_000
@@ -227,19 +262,32 @@ def _check_quantity(command: PlaceOrder, meter: MeterFacts, market: MarketParame
         raise Rejected(ErrorCode.SLOT_CAP, detail)
 
 
+def _check_energy(energy_wh: int, market: MarketParameters) -> None:
+    if not market.min_order_wh <= energy_wh <= market.max_order_wh:
+        detail = (
+            f"{format_kwh(energy_wh)} kWh, an order has {format_kwh(market.min_order_wh)}"
+            f" to {format_kwh(market.max_order_wh)} kWh"
+        )
+        raise Rejected(ErrorCode.AMOUNT_OUT_OF_RANGE, detail)
+
+
 def _check_price(command: PlaceOrder, market: MarketParameters) -> None:
     """The limit must lie in the band of every slot the order names."""
     limit = command.limit_mthb
     if market.min_price_mthb <= limit <= market.max_price_mthb:
         return  # The peak only raises the ceiling.
     for slot in range(command.first_slot, command.last_slot + 1):
-        low, high = price_band(slot, market)
-        if not low <= limit <= high:
-            detail = (
-                f"{format_price(limit)} THB/kWh in slot {slot}, the band is "
-                f"{format_price(low)} to {format_price(high)}"
-            )
-            raise Rejected(ErrorCode.PRICE_OUT_OF_BAND, detail)
+        _check_band(limit, slot, market)
+
+
+def _check_band(limit_mthb: int, slot: int, market: MarketParameters) -> None:
+    low, high = price_band(slot, market)
+    if not low <= limit_mthb <= high:
+        detail = (
+            f"{format_price(limit_mthb)} THB/kWh in slot {slot}, the band is "
+            f"{format_price(low)} to {format_price(high)}"
+        )
+        raise Rejected(ErrorCode.PRICE_OUT_OF_BAND, detail)
 
 
 def _check_account(
@@ -276,7 +324,9 @@ def begin_block(
     *,
     now_ms: int,
     previous_block_hash: bytes,
-    headroom: Mapping[str, int] | None = None,
+    grid: GridView = NO_LIMITS,
+    territories: Callable[[], Mapping[str, str]] = dict,
+    customers: Callable[[], Customers] | None = None,
 ) -> list[TradingEvent]:
     """Do what time demands, over orders of earlier blocks only, before a block's transactions.
 
@@ -284,35 +334,57 @@ def begin_block(
     order that expired before the gate has left by then), its orders without a later slot leave;
     orders that expired by now leave; in mode "block" each open slot with new orders is cleared, in
     slot order; immediate-or-cancel orders that met a clearing leave; slots whose reading deadline
-    has passed are settled.
-    Units: now_ms is market time in Unix ms; headroom in Wh, keys "x:NODE" export, "m:NODE" import.
-    Source: protocols/market.md sections 2, 3 and 4.
+    has passed are settled and days that are settled to their end reported; the month-end
+    redemption goes on.
+    Units: now_ms is market time in Unix ms; `grid` is what the grid can carry now; `territories`
+    maps region prefixes to distributors' names; `customers` are those who redeem at month end.
+    Source: protocols/market.md sections 2 to 5.
     """
     market = parameters(state)
     current = slot_at(now_ms)
+    settled_to = current - market.reading_deadline_slots - 1
     clock = CLOCK.get(state, b"")
-    if clock is None:  # The chain's first block: nothing can be due.
-        CLOCK.put(state, b"", MarketClock(current, current - market.reading_deadline_slots - 1))
+    if clock is None:  # The chain's first block: nothing can be due, or was before.
+        CLOCK.put(state, b"", MarketClock(current, current - 1))
         return []
-    run = auction.Run(state, market, previous_block_hash, headroom or {})
+    run = auction.Run(state, market, previous_block_hash, grid)
     # No order reaches further than the open slots counted from the block before, so a chain that
     # stood still for a year has no more to do than one that stood still for a day.
     horizon = clock.gate_slot + SLOTS_PER_DAY + 1
-    buckets = range(clock.gate_slot, min(current + 1, horizon))
-    ended = book.ended(state, buckets, now_ms)
+    _close_gates(run, range(clock.gate_slot, min(current + 1, horizon)), now_ms)
+    run.clear_touched(current)
+    run.drop_immediate()
+    events = run.events
+    for slot in range(clock.settled_slot + 1, min(settled_to + 1, horizon)):
+        events += settlement.settle_deadline(state, slot, market)
+    if settled_to > clock.settled_slot:
+        if reports.day_of(settled_to + 1) > reports.day_of(clock.settled_slot + 1):
+            served = territories()
+            events += reports.close_days(state, clock.settled_slot, settled_to, served)
+        reports.forget(state, settled_to)
+    if customers is not None:
+        events += redemption.redeem_month_end(
+            state, customers=customers(), market=market, now_ms=now_ms
+        )
+    CLOCK.put(state, b"", MarketClock(current, max(clock.settled_slot, settled_to)))
+    return events
+
+
+def _close_gates(run: auction.Run, slots: range, now_ms: int) -> None:
+    """Close the gates of all `slots` but the first, which was closed before; then expire.
+
+    An order that ends at a gate still takes part in that gate's clearing.
+    """
+    ended = book.ended(run.state, slots, now_ms)
     position = 0
-    for slot in range(clock.gate_slot + 1, min(current + 1, horizon)):
-        while position < len(ended) and ended[position][0] < slot_start_ms(slot):
+    for slot in slots[1:]:
+        gate_ms = slot_start_ms(slot)
+        while position < len(ended) and ended[position][0] < gate_ms:
             run.expire(ended[position][1])
             position += 1
         run.clear_slot(slot)
-        run.close_gate(slot)
+        while position < len(ended) and ended[position][0] == gate_ms:
+            run.expire(ended[position][1])
+            position += 1
     for _, order_id in ended[position:]:
         run.expire(order_id)
-    run.clear_touched(current)
-    run.drop_immediate()
-    settled_to = current - market.reading_deadline_slots - 1
-    for slot in range(clock.settled_slot + 1, min(settled_to + 1, horizon)):
-        run.events += settlement.settle_deadline(state, slot, market)
-    CLOCK.put(state, b"", MarketClock(current, max(clock.settled_slot, settled_to)))
-    return run.events

@@ -13,13 +13,13 @@ from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import TAX, TREASURY
 from gridtokenx.primitives.quantities import gross_up, share_half_up
 from gridtokenx.primitives.state import Overlay, u64
+from gridtokenx.trading import reports
 from gridtokenx.trading.model import (
     POSITIONS,
     TRADES,
     EnergyConsumed,
     MarketParameters,
     Position,
-    Source,
     Trade,
     TradeSettled,
     TradingEvent,
@@ -31,17 +31,23 @@ class Charges:
     """A trade's money in uTHB and credits in micro-credits.
 
     energy + wheeling + vat + refund = escrow; penalty + bond_back = bond; the seller receives
-    energy - fee + bond_back, the buyer refund + penalty.
+    energy - fee + bond_back, the buyer refund + penalty; transmission is a part of wheeling.
     """
 
     energy_uthb: int
     wheeling_uthb: int
+    transmission_uthb: int
     vat_uthb: int
     fee_uthb: int
     refund_uthb: int
     penalty_uthb: int
     bond_back_uthb: int
     carbon_ucr: int
+
+    @property
+    def buyer_uthb(self) -> int:
+        """What the buyer pays in all: energy, wheeling, VAT."""
+        return self.energy_uthb + self.wheeling_uthb + self.vat_uthb
 
     @property
     def seller_uthb(self) -> int:
@@ -51,11 +57,30 @@ class Charges:
 
 @dataclass(frozen=True, slots=True)
 class Payees:
-    """Accounts of those who are paid beside the traders: the distributor of a region prefix, and
-    the organisation that proposed the block."""
+    """Accounts of those who are paid beside the traders: the distributor of a region prefix, the
+    organisation that proposed the block, and the transmission operator (None: the distributor)."""
 
     distributor_of: Callable[[str], bytes]
     authority: bytes
+    transmission: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingFacts:
+    """What trading must know of an accepted reading.
+
+    Wh since the reading before; deliverable_wh is the part of the export that serves what was sold
+    in this slot; region is the prefix of the meter's location, source its plant ("none" without).
+    """
+
+    meter_id: bytes
+    slot: int
+    region: str
+    source: str
+    import_wh: int
+    export_wh: int
+    deliverable_wh: int
+    carbon_ucr: int
 
 
 def charges(
@@ -71,6 +96,7 @@ def charges(
     fee_bps: int,
     penalty_mthb: int,
     carbon_mcr_per_kwh: int,
+    transmission_mthb: int = 0,
 ) -> Charges:
     """Split one trade's escrow and bond for `delivered_wh` <= `energy_wh`.
 
@@ -94,6 +120,7 @@ def charges(
     return Charges(
         energy_uthb=energy_uthb,
         wheeling_uthb=wheeling_uthb,
+        transmission_uthb=delivered_wh * min(transmission_mthb, wheeling_mthb),
         vat_uthb=vat_uthb,
         fee_uthb=share_half_up(energy_uthb, fee_bps),
         refund_uthb=left_uthb - vat_uthb,
@@ -106,32 +133,6 @@ def charges(
 def escrow_needed(energy_wh: int, limit_mthb: int, vat_bps: int) -> int:
     """uTHB that cover a buy order in full: ceil(energy x limit x (1 + VAT))."""
     return gross_up(energy_wh * limit_mthb, vat_bps)
-
-
-def quote(
-    parameters: MarketParameters,
-    *,
-    energy_wh: int,
-    price_mthb: int,
-    tier: int,
-    source: Source,
-    vat_on_energy: bool,
-) -> Charges:
-    """What a whole delivery would cost and pay at a price; the refund is 0 up to rounding."""
-    wheeling_mthb = parameters.wheeling_mthb[tier]
-    return charges(
-        energy_wh=energy_wh,
-        delivered_wh=energy_wh,
-        price_mthb=price_mthb,
-        wheeling_mthb=wheeling_mthb,
-        escrow_uthb=escrow_needed(energy_wh, price_mthb + wheeling_mthb, parameters.vat_bps),
-        bond_uthb=energy_wh * parameters.shortfall_penalty_mthb,
-        vat_bps=parameters.vat_bps,
-        vat_on_energy=vat_on_energy,
-        fee_bps=parameters.fee_bps,
-        penalty_mthb=parameters.shortfall_penalty_mthb,
-        carbon_mcr_per_kwh=parameters.carbon_mcr_per_kwh(source),
-    )
 
 
 def delivered_by_trade(sold_wh: Sequence[int], exported_wh: int) -> list[int]:
@@ -149,32 +150,36 @@ def delivered_by_trade(sold_wh: Sequence[int], exported_wh: int) -> list[int]:
 
 
 def settle_reading(
-    state: Overlay,
-    *,
-    meter_id: bytes,
-    slot: int,
-    import_wh: int,
-    deliverable_wh: int,
-    market: MarketParameters,
-    payees: Payees,
+    state: Overlay, reading: ReadingFacts, *, market: MarketParameters, payees: Payees
 ) -> list[TradingEvent]:
     """Settle a meter's sales of a slot and burn what it consumed of its purchases.
 
     Effects: the meter's trades of the slot leave TRADES and their money moves; purchases held until
-    this reading are burned up to import_wh and the rest is the owner's to spend.
+    this reading are burned up to its import and the rest is the owner's to spend; the territory's
+    report gains the reading.
     """
+    meter_id, slot = reading.meter_id, reading.slot
+    reports.add_reading(
+        state,
+        region=reading.region,
+        slot=slot,
+        import_wh=reading.import_wh,
+        export_wh=reading.export_wh,
+        source=reading.source,
+        carbon_ucr=reading.carbon_ucr,
+    )
     key = u64(slot) + meter_id
     position = POSITIONS.get(state, key)
     if position is None:
         return []
-    burned_wh = min(import_wh, position.received_wh)
+    burned_wh = min(reading.import_wh, position.received_wh)
     released_wh = position.received_wh - burned_wh
     ledger.adjust(state, position.owner, energy_held_wh=-released_wh, energy_wh=released_wh)
-    events = _consume(state, meter_id, slot, position.owner, burned_wh)
-    read = replace(position, read=True, import_wh=import_wh, burned_wh=burned_wh)
+    events = _consume(state, meter_id, slot, position, burned_wh)
+    read = replace(position, read=True, import_wh=reading.import_wh, burned_wh=burned_wh)
     POSITIONS.put(state, key, read)
     return events + _settle_sales(
-        state, slot, meter_id, position.sales, deliverable_wh, market, payees
+        state, slot, meter_id, position.sales, reading.deliverable_wh, market, payees
     )
 
 
@@ -191,12 +196,21 @@ def settle_deadline(state: Overlay, slot: int, market: MarketParameters) -> list
         if not position.read:
             events += _settle_sales(state, slot, meter_id, position.sales, 0, market, nobody)
             unread_wh = position.received_wh - position.burned_wh
-            events += _consume(state, meter_id, slot, position.owner, unread_wh)
+            reports.add_missing_reading(state, position.region, slot, unread_wh)
+            events += _burn(state, meter_id, slot, position.owner, unread_wh)
         POSITIONS.delete(state, key)
     return events
 
 
 def _consume(
+    state: Overlay, meter_id: bytes, slot: int, position: Position, energy_wh: int
+) -> list[TradingEvent]:
+    if energy_wh:
+        reports.add_consumption(state, position.region, slot, energy_wh)
+    return _burn(state, meter_id, slot, position.owner, energy_wh)
+
+
+def _burn(
     state: Overlay, meter_id: bytes, slot: int, owner: bytes, energy_wh: int
 ) -> list[TradingEvent]:
     if not energy_wh:
@@ -249,9 +263,12 @@ def _settle_trade(
         fee_bps=trade.fee_bps,
         penalty_mthb=trade.penalty_mthb,
         carbon_mcr_per_kwh=market.carbon_mcr_per_kwh(trade.source),
+        transmission_mthb=trade.transmission_mthb,
     )
     _pay(state, trade, split, market, payees)
-    events: list[TradingEvent] = [_settled(trade, delivered_wh, split)]
+    settled = _settled(trade, delivered_wh, split)
+    reports.add_trade(state, settled)
+    events: list[TradingEvent] = [settled]
     if delivered_wh:
         ledger.adjust(state, trade.seller, energy_wh=-delivered_wh, carbon_ucr=-split.carbon_ucr)
         ledger.adjust(state, trade.buyer, energy_held_wh=delivered_wh, carbon_ucr=split.carbon_ucr)
@@ -276,7 +293,10 @@ def _pay(
     ledger.adjust(state, trade.seller, bond_uthb=-trade.bond_uthb, thb_uthb=to_seller_uthb)
     if split.wheeling_uthb:
         distributor = payees.distributor_of(trade.region)
-        ledger.adjust(state, distributor, thb_uthb=split.wheeling_uthb)
+        transmission = payees.transmission or distributor
+        ledger.adjust(state, transmission, thb_uthb=split.transmission_uthb)
+        own_uthb = split.wheeling_uthb - split.transmission_uthb
+        ledger.adjust(state, distributor, thb_uthb=own_uthb)
     if split.vat_uthb:
         ledger.adjust(state, TAX, thb_uthb=split.vat_uthb)
     if split.fee_uthb:
@@ -288,14 +308,14 @@ def _pay(
 def _receive(state: Overlay, trade: Trade, delivered_wh: int) -> list[TradingEvent]:
     """Book a delivery at the buyer's meter; if its reading came first, burn and release now."""
     key = u64(trade.slot) + trade.buyer_meter
-    position = POSITIONS.get(state, key) or Position(trade.buyer)
+    position = POSITIONS.get(state, key) or Position(trade.buyer, region=trade.region)
     received_wh = position.received_wh + delivered_wh
     burned_wh = position.burned_wh
     events: list[TradingEvent] = []
     if position.read:
         due_wh = min(position.import_wh, received_wh) - burned_wh
         burned_wh += due_wh
-        events = _consume(state, trade.buyer_meter, trade.slot, trade.buyer, due_wh)
+        events = _consume(state, trade.buyer_meter, trade.slot, position, due_wh)
         released_wh = delivered_wh - due_wh
         ledger.adjust(state, trade.buyer, energy_held_wh=-released_wh, energy_wh=released_wh)
     POSITIONS.put(state, key, replace(position, received_wh=received_wh, burned_wh=burned_wh))
@@ -323,4 +343,5 @@ def _settled(trade: Trade, delivered_wh: int, split: Charges) -> TradeSettled:
         refund_uthb=split.refund_uthb,
         bond_back_uthb=split.bond_back_uthb,
         carbon_ucr=split.carbon_ucr,
+        transmission_uthb=split.transmission_uthb,
     )

@@ -57,6 +57,7 @@ from gridtokenx.trading.model import (
     TraderFacts,
     TradeSettled,
 )
+from gridtokenx.trading.settlement import Payees, ReadingFacts
 
 CHAIN = bytes([7]) * 32
 MEA, PAY, AUTHORITY = (sha256(name) for name in (b"mea", b"pay", b"authority"))
@@ -180,7 +181,7 @@ class Walk:
         sender = self.owners[self.someone()]
         if self.random.random() < 0.3:
             command = RetireCredits(self.random.randrange(1, 10**6))
-            return ledger.retire_credits(self.state, command, sender=sender)
+            return ledger.retire_credits(self.state, command, sender=sender, now_ms=self.now_ms)
         to = self.random.choice([PAY, self.owners[self.someone()]])
         asset = self.random.choice(list(Asset))
         command = Transfer(to, asset, self.random.randrange(1, 10**6))
@@ -286,12 +287,19 @@ class Walk:
             accepted,
             *trading.settle_reading(
                 self.state,
-                meter_id=key.public_key,
-                slot=slot,
-                import_wh=accepted.import_wh,
-                deliverable_wh=accepted.deliverable_wh,
-                distributor_of=lambda prefix: registry.distributor_account(self.state, prefix),
-                authority_account=AUTHORITY,
+                ReadingFacts(
+                    meter_id=key.public_key,
+                    slot=slot,
+                    region=meter.location[:3],
+                    source=meter.source.value,
+                    import_wh=accepted.import_wh,
+                    export_wh=accepted.export_wh,
+                    deliverable_wh=accepted.deliverable_wh,
+                    carbon_ucr=accepted.carbon_ucr,
+                ),
+                payees=Payees(
+                    lambda prefix: registry.distributor_account(self.state, prefix), AUTHORITY
+                ),
             ),
         ]
 

@@ -5,19 +5,23 @@ import pytest
 from gridtokenx.ledger import rules
 from gridtokenx.ledger.model import (
     ACCOUNTS,
+    CERTIFICATES,
     Account,
     Asset,
+    CreditsRetired,
     Deposit,
     Deposited,
     RetireCredits,
+    RetirementCertificate,
     Supply,
     Transfer,
     Transferred,
     Withdraw,
 )
 from gridtokenx.primitives.codec import MAX_INT, decode, encode
+from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.state import MemoryReader, Overlay
+from gridtokenx.primitives.state import MemoryReader, Overlay, u64
 
 ANNA, BOON, BANK = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -123,11 +127,26 @@ def test_held_energy_cannot_be_spent_and_burns_once(state: Overlay) -> None:
 
 def test_retired_credits_are_gone(state: Overlay) -> None:
     rules.mint_energy(state, ANNA, 1, 500)
-    rules.retire_credits(state, RetireCredits(200), sender=ANNA)
+    for_whom = sha256(b"the village school")
+    (event,) = rules.retire_credits(state, RetireCredits(200, for_whom), sender=ANNA, now_ms=1_000)
+    assert event == CreditsRetired(ANNA, 200, 1, for_whom)
     assert rules.account(state, ANNA).carbon_ucr == 300
     assert rules.supply(state).carbon_retired_ucr == 200
     command = RetireCredits(301)
-    refused(ErrorCode.INSUFFICIENT_BALANCE, rules.retire_credits, state, command, sender=ANNA)
+    refused(
+        ErrorCode.INSUFFICIENT_BALANCE, rules.retire_credits, state, command, sender=ANNA, now_ms=1
+    )
+
+
+def test_each_retirement_has_its_own_certificate(state: Overlay) -> None:
+    rules.mint_energy(state, ANNA, 1, 500)
+    for number in (1, 2):
+        rules.retire_credits(state, RetireCredits(number), sender=ANNA, now_ms=number)
+        certificate = CERTIFICATES.get(state, u64(number))
+        assert certificate == RetirementCertificate(number, ANNA, number, bytes(32), number)
+    rules.mint_energy(state, ANNA, 1, 500)  # Supply changes keep the count.
+    (event,) = rules.retire_credits(state, RetireCredits(1), sender=ANNA, now_ms=3)
+    assert event.certificate == 3
 
 
 def test_no_total_reaches_2_to_the_63(state: Overlay) -> None:

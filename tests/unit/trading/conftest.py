@@ -9,6 +9,7 @@ from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.trading import rules
+from gridtokenx.trading.auction import GridView
 from gridtokenx.trading.model import (
     CancelOrder,
     MarketParameters,
@@ -20,6 +21,7 @@ from gridtokenx.trading.model import (
     TimeInForce,
     TraderFacts,
 )
+from gridtokenx.trading.settlement import Payees, ReadingFacts
 
 NOW_SLOT = 1_970_660  # Monday 2026-03-16 00:00 in Bangkok
 WEALTH_UTHB = 10**12
@@ -38,14 +40,17 @@ class Market:
     def configure(self, parameters: MarketParameters) -> None:
         rules.set_parameters(self.state, parameters)
 
-    def next_block(self, *, ms: int = 0, slots: int = 0, headroom: dict | None = None) -> list:
+    def next_block(
+        self, *, ms: int = 0, slots: int = 0, headroom: dict | None = None, halted: tuple = ()
+    ) -> list:
         self.now_ms += ms + slots * SLOT_MS
         self.height += 1
         return rules.begin_block(
             self.state,
             now_ms=self.now_ms,
             previous_block_hash=sha256(b"block %d" % self.height),
-            headroom=headroom,
+            grid=GridView((headroom or {}).get, lambda region: region in halted),
+            territories=lambda: {"BKK": "MEA", "NTB": "MEA"},
         )
 
     def fund(self, name: str, amount_uthb: int = WEALTH_UTHB) -> bytes:
@@ -124,15 +129,15 @@ class Market:
         """What an accepted reading does: mint the export, then settle."""
         owner = sha256(name.encode())
         ledger.mint_energy(self.state, owner, exported, exported * 500)
-        return rules.settle_reading(
-            self.state,
-            meter_id=meter_of(name),
-            slot=slot,
-            import_wh=imported,
-            deliverable_wh=exported,
-            distributor_of=lambda prefix: sha256(b"distributor " + prefix.encode()),
-            authority_account=sha256(b"authority"),
+        facts = ReadingFacts(
+            meter_of(name), slot, "BKK", "solar", imported, exported, exported, exported * 500
         )
+        payees = Payees(
+            lambda prefix: sha256(b"distributor " + prefix.encode()),
+            sha256(b"authority"),
+            sha256(b"transmission"),
+        )
+        return rules.settle_reading(self.state, facts, payees=payees)
 
     def account(self, name: str):
         return ledger.account(self.state, sha256(name.encode()))

@@ -112,7 +112,7 @@ def test_slots_are_cleared_in_order_and_share_an_orders_rest(market) -> None:
 
 
 def test_far_slots_wait_when_a_block_has_cleared_enough(market, monkeypatch) -> None:
-    monkeypatch.setattr(auction, "MAX_ORDERS_CLEARED", 3)
+    monkeypatch.setattr(auction, "MAX_ORDERS_CLEARED", 4)
     base = market.now_ms // SLOT_MS
     for slot in (1, 2, 3, 4, 5):
         market.sell(f"s{slot}", 1_000, 3_000, first_slot=base + slot)
@@ -173,12 +173,12 @@ def test_headroom_limits_and_flags(market) -> None:
     market.sell("s2", 1_000, 3_000, location="BKK-01-SUB002")
     market.sell("s3", 1_000, 3_400, location="BKK-01-SUB003")
     market.buy("b", 2_000, 4_500)
-    events = market.next_block(ms=1_000, headroom={"x:BKK-01-SUB002": 600})
+    events = market.next_block(ms=1_000, headroom={"BKK-01-SUB002": 600})
     assert [(trade.energy_wh, trade.price_mthb) for trade in trades(events)] == [
         (600, 3_900),
         (1_000, 3_900),
     ]
-    orders = View(market.state).open_orders(market.now_ms // SLOT_MS + 1)["BKK"]
+    orders = View(market.state).open_orders(market.now_ms // SLOT_MS + 1, "BKK")
     assert [
         (order.rest_wh, order.congested) for order in orders if order.terms.side is Side.SELL
     ] == [(400, True)]
@@ -186,7 +186,7 @@ def test_headroom_limits_and_flags(market) -> None:
     market.next_block(ms=1_000)
     assert all(
         not order.congested
-        for order in View(market.state).open_orders(market.now_ms // SLOT_MS + 1)["BKK"]
+        for order in View(market.state).open_orders(market.now_ms // SLOT_MS + 1, "BKK")
     )
 
 

@@ -11,11 +11,13 @@ from gridtokenx.trading.model import (
     MarketParameters,
     OrderClosed,
     OrderStatus,
+    ReportClosed,
     Side,
     Source,
     TimeInForce,
     TraderFacts,
 )
+from gridtokenx.trading.reports import MAX_DAYS_CLOSED
 
 WEALTH_UTHB = 10**12
 TRADER = {"active": True, "licence_expiry_ms": 2**62, "vat_registered": False}
@@ -221,7 +223,8 @@ def test_a_closed_order_leaves_nothing_in_the_state(market) -> None:
         market.cancel("anna", order_id)
     market.next_block()
     left = {key for key, value in market.state.changed() if value is not None} - kept
-    assert {key[:2] for key in left} == {b"la", b"ta"}  # The account and its empty list.
+    # The account, its empty list, and that its region has a book.
+    assert {key[:2] for key in left} == {b"la", b"ta", b"tx"}
     assert trader(market.state, sha256(b"anna")).sells == ()
 
 
@@ -251,7 +254,9 @@ def test_a_long_stop_of_the_chain_loses_no_order(market) -> None:
         market.sell(f"seller {last}", 1_000, 4_000, last_slot=base + last)
     market.sell("early", 1_000, 4_000, last_slot=base + 96, expires_ms=(base + 95) * SLOT_MS + 7)
     events = market.next_block(slots=10_000)
-    assert [event.status for event in events] == [OrderStatus.EXPIRED] * 4
+    closed = [event.status for event in events if isinstance(event, OrderClosed)]
+    assert closed == [OrderStatus.EXPIRED] * 4
+    assert sum(isinstance(event, ReportClosed) for event in events) == 2 * MAX_DAYS_CLOSED
     market.sell("anna", 1_000, 4_000)
     market.next_block(slots=1)
 

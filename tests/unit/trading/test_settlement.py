@@ -16,7 +16,7 @@ from gridtokenx.trading.model import (
     TraderFacts,
     TradeSettled,
 )
-from gridtokenx.trading.settlement import charges, delivered_by_trade, quote
+from gridtokenx.trading.settlement import charges, delivered_by_trade
 
 WEALTH_UTHB = 10**12
 
@@ -220,17 +220,3 @@ def test_rounding_is_half_up() -> None:
 )
 def test_short_delivery_is_shared_pro_rata(sold, exported, expected) -> None:
     assert delivered_by_trade(sold, exported) == expected
-
-
-def test_a_quote_is_what_settlement_charges() -> None:
-    quoted = quote(
-        MarketParameters(),
-        energy_wh=60_000,
-        price_mthb=5_000,
-        tier=0,
-        source=Source.SOLAR,
-        vat_on_energy=False,
-    )
-    assert (quoted.energy_uthb, quoted.wheeling_uthb) == (300_000_000, 18_000_000)
-    assert (quoted.vat_uthb, quoted.fee_uthb) == (1_260_000, 750_000)
-    assert quoted.seller_uthb == 299_250_000

@@ -1,0 +1,291 @@
+"""Commands meet their rules here. Contexts do not know each other: this module carries plain
+values between them. Source: architecture 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gridtokenx.chain.block import Event
+from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.transaction import Transaction
+from gridtokenx.grid import operation
+from gridtokenx.grid import rules as grid
+from gridtokenx.grid.model import (
+    GridLimits,
+    HaltRegion,
+    MeteringPoint,
+    PublishGridStatus,
+    ReadingAccepted,
+    ResumeRegion,
+    SubmitReading,
+)
+from gridtokenx.ledger import rules as ledger
+from gridtokenx.ledger.model import Deposit, LedgerCommand, RetireCredits, Transfer, Withdraw
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import Overlay, Reader
+from gridtokenx.registry import rules as registry
+from gridtokenx.registry.model import (
+    Meter,
+    OrganisationKind,
+    Participant,
+    RegisterMeter,
+    RegisterParticipant,
+    RegistryCommand,
+    ReinstateParticipant,
+    RenewLicence,
+    SuspendParticipant,
+)
+from gridtokenx.trading import rules as trading
+from gridtokenx.trading.auction import GridView
+from gridtokenx.trading.model import (
+    CancelOrder,
+    MarketParameters,
+    MeterFacts,
+    PlaceOrder,
+    Redeem,
+    TraderFacts,
+)
+from gridtokenx.trading.redemption import Customer, Customers
+from gridtokenx.trading.settlement import Payees, ReadingFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What rules may know of the block they run in."""
+
+    spec: ChainSpec
+    height: int
+    now_ms: int
+    parent_hash: bytes
+    reward_account: bytes
+
+
+def begin_market(state: Overlay, env: Environment) -> list[Event]:
+    """What time demands of the market before a block's transactions."""
+    return [
+        *trading.begin_block(
+            state,
+            now_ms=env.now_ms,
+            previous_block_hash=env.parent_hash,
+            grid=_grid_view(state, env.now_ms),
+            territories=lambda: registry.territories(state),
+            customers=lambda: _customers(state),
+        )
+    ]
+
+
+def run_command(state: Overlay, transaction: Transaction, env: Environment) -> list[Event]:
+    """The effect of a transaction's command. Errors: the rule's own."""
+    sender = transaction.sender
+    match transaction.payload:
+        case PlaceOrder() as command:
+            return _place_order(state, command, sender, transaction.id, env)
+        case CancelOrder() as command:
+            return [*trading.cancel_order(state, command, owner=sender)]
+        case SubmitReading() as command:
+            return _submit_reading(state, command, sender, env)
+        case Redeem() as command:
+            customer = _customer(state, registry.participant(state, sender))
+            return [*trading.redeem(state, command, customer=customer, now_ms=env.now_ms)]
+        case PublishGridStatus() | HaltRegion() | ResumeRegion() as command:
+            return _operate_grid(state, command, sender, env)
+        case Transfer() | Deposit() | Withdraw() | RetireCredits() as command:
+            return _run_ledger(state, command, sender, env)
+        case command:
+            return _run_registry(state, command, sender, env)
+
+
+def _run_ledger(
+    state: Overlay, command: LedgerCommand, sender: bytes, env: Environment
+) -> list[Event]:
+    match command:
+        case Transfer():
+            return [*ledger.transfer(state, command, sender=sender)]
+        case RetireCredits():
+            return [*ledger.retire_credits(state, command, sender=sender, now_ms=env.now_ms)]
+        case Deposit():
+            authority = _payment_authority(state)
+            return [*ledger.deposit(state, command, sender=sender, payment_authority=authority)]
+        case Withdraw():
+            authority = _payment_authority(state)
+            return [*ledger.withdraw(state, command, sender=sender, payment_authority=authority)]
+
+
+def _run_registry(
+    state: Overlay, command: RegistryCommand, sender: bytes, env: Environment
+) -> list[Event]:
+    now_ms = env.now_ms
+    match command:
+        case RegisterParticipant():
+            return [*registry.register_participant(state, command, sender=sender, now_ms=now_ms)]
+        case RegisterMeter():
+            return [*registry.register_meter(state, command, sender=sender, now_ms=now_ms)]
+        case SuspendParticipant():
+            suspended = registry.suspend_participant(state, command, sender=sender)
+            return [*suspended, *trading.cancel_orders_of(state, command.account)]
+        case ReinstateParticipant():
+            return [*registry.reinstate_participant(state, command, sender=sender)]
+        case RenewLicence():
+            return [*registry.renew_licence(state, command, sender=sender, now_ms=now_ms)]
+
+
+def _place_order(
+    state: Overlay, command: PlaceOrder, sender: bytes, order_id: bytes, env: Environment
+) -> list[Event]:
+    participant = registry.participant(state, sender)
+    region = registry.check_location(state, command.location)
+    limits = grid_limits(trading.parameters(state))
+    operation.check_operating(state, region, env.now_ms, limits)
+    meter = registry.meter(state, command.meter_id)
+    return [
+        *trading.place_order(
+            state,
+            command,
+            owner=sender,
+            order_id=order_id,
+            now_ms=env.now_ms,
+            height=env.height,
+            trader=_trader_facts(participant),
+            meter=_meter_facts(meter),
+        )
+    ]
+
+
+def _submit_reading(
+    state: Overlay, command: SubmitReading, sender: bytes, env: Environment
+) -> list[Event]:
+    registry.check_known(state, sender)
+    meter = registry.meter(state, command.meter_id)
+    parameters = trading.parameters(state)
+    events: list[Event] = []
+    accepted: list[ReadingAccepted] = grid.submit_reading(
+        state,
+        command,
+        point=_metering_point(meter),
+        chain_id=env.spec.chain_id,
+        now_ms=env.now_ms,
+        deadline_slots=parameters.reading_deadline_slots,
+        carbon_mcr_per_kwh=parameters.carbon_mcr_per_kwh(meter.source.value),
+    )
+    events += accepted
+    payees = Payees(
+        distributor_of=lambda prefix: registry.distributor_account(state, prefix),
+        authority=env.reward_account,
+        transmission=registry.transmission_account(state),
+    )
+    for reading in accepted:
+        facts = ReadingFacts(
+            meter_id=reading.meter_id,
+            slot=reading.slot,
+            region=registry.region_of(meter.location),
+            source=meter.source.value,
+            import_wh=reading.import_wh,
+            export_wh=reading.export_wh,
+            deliverable_wh=reading.deliverable_wh,
+            carbon_ucr=reading.carbon_ucr,
+        )
+        events += trading.settle_reading(state, facts, payees=payees)
+    return events
+
+
+def _operate_grid(
+    state: Overlay,
+    command: PublishGridStatus | HaltRegion | ResumeRegion,
+    sender: bytes,
+    env: Environment,
+) -> list[Event]:
+    if isinstance(command, PublishGridStatus):
+        region, publisher = registry.status_publisher(state, command.node, sender)
+        return [
+            *operation.publish_status(
+                state,
+                command,
+                region=region,
+                publisher=publisher.name,
+                now_ms=env.now_ms,
+                limits=grid_limits(trading.parameters(state)),
+            )
+        ]
+    by = registry.overseer(state, command.region, sender)
+    by_regulator = by.kind is OrganisationKind.REGULATOR
+    if isinstance(command, HaltRegion):
+        return [
+            *operation.halt_region(
+                state, command, by=by.name, by_regulator=by_regulator, now_ms=env.now_ms
+            )
+        ]
+    return [
+        *operation.resume_region(
+            state, command, by=by.name, by_regulator=by_regulator, now_ms=env.now_ms
+        )
+    ]
+
+
+def _grid_view(state: Reader, now_ms: int) -> GridView:
+    limits = grid_limits(trading.parameters(state))
+    return GridView(
+        headroom_wh=lambda node: operation.headroom_of(state, node, now_ms, limits),
+        is_halted=lambda region: operation.emergency_of(state, region, now_ms, limits) is not None,
+    )
+
+
+def grid_limits(market: MarketParameters) -> GridLimits:
+    """The parameters that the grid's rules need."""
+    return GridLimits(
+        alert_bps=market.grid_alert_bps,
+        congested_bps=market.grid_congested_bps,
+        stale_slots=market.grid_stale_slots,
+        stale_rating_bps=market.grid_stale_rating_bps,
+        frequency_min_mhz=market.frequency_min_mhz,
+        frequency_max_mhz=market.frequency_max_mhz,
+    )
+
+
+def _customers(state: Reader) -> Customers:
+    return Customers(
+        registry.enrolment_count(state),
+        lambda number: _customer(state, registry.enrolled(state, number)),
+    )
+
+
+def _customer(state: Reader, participant: Participant) -> Customer:
+    region = participant.territory
+    utility = registry.distributor_account(state, region)
+    return Customer(participant.account, region, utility)
+
+
+def _trader_facts(participant: Participant) -> TraderFacts:
+    return TraderFacts(
+        participant.active,
+        participant.licence_expiry_ms,
+        participant.vat_registered,
+        participant.daily_cap_wh,
+    )
+
+
+def _meter_facts(meter: Meter) -> MeterFacts:
+    return MeterFacts(
+        meter.owner,
+        meter.location,
+        meter.source.value,
+        meter.nameplate_import_w,
+        meter.nameplate_export_w,
+    )
+
+
+def _metering_point(meter: Meter) -> MeteringPoint:
+    return MeteringPoint(
+        meter.owner,
+        meter.nameplate_export_w,
+        meter.first_slot,
+        meter.import_wh_cum,
+        meter.export_wh_cum,
+    )
+
+
+def _payment_authority(state: Reader) -> bytes:
+    authority = registry.payment_authority(state)
+    if authority is None:
+        raise Rejected(ErrorCode.NOT_PERMITTED, "this chain has no payment authority")
+    return authority

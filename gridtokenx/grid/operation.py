@@ -1,0 +1,179 @@
+"""The verbs of grid operation: what nodes can still carry, and regions that stand still.
+
+Source: protocols/market.md section 3.4.
+"""
+
+from __future__ import annotations
+
+from gridtokenx.grid.model import (
+    FREQUENCIES,
+    HALTS,
+    STATUSES,
+    GridEvent,
+    GridLimits,
+    GridStatus,
+    GridStatusPublished,
+    Halt,
+    HaltRegion,
+    NodeState,
+    PublishGridStatus,
+    RegionFrequency,
+    RegionHalted,
+    RegionResumed,
+    ResumeRegion,
+)
+from gridtokenx.grid.rules import headroom_wh
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import BPS, slot_at
+from gridtokenx.primitives.state import Overlay, Reader
+
+# Questions
+
+
+def is_stale(status: GridStatus, now_ms: int, limits: GridLimits) -> bool:
+    """Whether a status is too old to be trusted in full."""
+    return slot_at(now_ms) - status.slot > limits.stale_slots
+
+
+def node_headroom_wh(status: GridStatus, now_ms: int, limits: GridLimits) -> int:
+    """Wh that may cross a node in one slot; a stale status counts as part of the rating only."""
+    if status.loading_bps >= limits.congested_bps:
+        return 0
+    stale = is_stale(status, now_ms, limits)
+    share_bps = limits.stale_rating_bps if stale else BPS
+    return headroom_wh(
+        loading_bps=status.loading_bps,
+        rating_va=status.rating_va * share_bps // BPS,
+        limit_bps=status.limit_bps,
+    )
+
+
+def headroom_of(state: Reader, node: str, now_ms: int, limits: GridLimits) -> int | None:
+    """Wh that may cross a node in one slot; None (no limit) for a node without a status."""
+    status = STATUSES.get(state, node.encode())
+    return None if status is None else node_headroom_wh(status, now_ms, limits)
+
+
+def node_state(state: Reader, status: GridStatus, now_ms: int, limits: GridLimits) -> NodeState:
+    """How the node of a status fares, its region's emergencies included."""
+    if emergency_of(state, status.node[:3], now_ms, limits) is not None:
+        return NodeState.EMERGENCY
+    if status.loading_bps >= limits.congested_bps:
+        return NodeState.CONGESTED
+    return NodeState.ALERT if status.loading_bps >= limits.alert_bps else NodeState.NORMAL
+
+
+def halt_in_force(state: Reader, region: str, now_ms: int) -> Halt | None:
+    """The halt of a region, unless it has ended by itself."""
+    halt = HALTS.get(state, region.encode())
+    return halt if halt is not None and (not halt.until_ms or now_ms < halt.until_ms) else None
+
+
+def emergency_of(state: Reader, region: str, now_ms: int, limits: GridLimits) -> str | None:
+    """Why a region may neither match nor take orders, in one sentence; None when it may.
+
+    A frequency out of bounds holds until a status of the region shows one inside them.
+    """
+    halt = halt_in_force(state, region, now_ms)
+    if halt is not None:
+        until = f" until {halt.until_ms} (Unix ms)" if halt.until_ms else ""
+        return f"{halt.by} halted region {region}{until}: {halt.reason}"
+    last = FREQUENCIES.get(state, region.encode())
+    if last is None or limits.frequency_min_mhz <= last.frequency_mhz <= limits.frequency_max_mhz:
+        return None
+    return (
+        f"the frequency at {last.node} is {last.frequency_mhz} mHz, outside "
+        f"{limits.frequency_min_mhz}..{limits.frequency_max_mhz}"
+    )
+
+
+def check_operating(state: Reader, region: str, now_ms: int, limits: GridLimits) -> None:
+    """Errors: GRID_EMERGENCY with the reason while a region is halted or its frequency is off."""
+    reason = emergency_of(state, region, now_ms, limits)
+    if reason is not None:
+        raise Rejected(ErrorCode.GRID_EMERGENCY, reason)
+
+
+# Commands
+
+
+def publish_status(
+    state: Overlay,
+    command: PublishGridStatus,
+    *,
+    region: str,
+    publisher: str,
+    now_ms: int,
+    limits: GridLimits,
+) -> list[GridEvent]:
+    """Take over a node's status; `publisher` is the organisation whose right was checked.
+
+    A status for the slot to come may be sent before it begins; one may be corrected.
+    Errors: INTERVAL_CLOSED for a slot that is stale or later than the next one;
+    READING_OUT_OF_ORDER for one before the newest status of the node.
+    """
+    current, slot = slot_at(now_ms), command.slot
+    if not current - limits.stale_slots <= slot <= current + 1:
+        detail = f"a status is of slots {current - limits.stale_slots}..{current + 1}, not {slot}"
+        raise Rejected(ErrorCode.INTERVAL_CLOSED, detail)
+    key = command.node.encode()
+    last = STATUSES.get(state, key)
+    if last is not None and slot < last.slot:
+        detail = f"slot {slot} comes after the status of slot {last.slot} of {command.node}"
+        raise Rejected(ErrorCode.READING_OUT_OF_ORDER, detail)
+    status = GridStatus(
+        node=command.node,
+        slot=slot,
+        loading_bps=command.loading_bps,
+        rating_va=command.rating_va,
+        frequency_mhz=command.frequency_mhz,
+        voltage_bps=command.voltage_bps,
+        limit_bps=command.limit_bps,
+        by=publisher,
+    )
+    STATUSES.put(state, key, status)
+    frequency = FREQUENCIES.get(state, region.encode())
+    if frequency is None or slot >= frequency.slot:
+        newest = RegionFrequency(command.frequency_mhz, slot, command.node)
+        FREQUENCIES.put(state, region.encode(), newest)
+    now_is = node_state(state, status, now_ms, limits)
+    return [GridStatusPublished(status, now_is, node_headroom_wh(status, now_ms, limits))]
+
+
+def halt_region(
+    state: Overlay, command: HaltRegion, *, by: str, by_regulator: bool, now_ms: int
+) -> list[GridEvent]:
+    """Halt matching and admission in a region; a later halt replaces its reason and end.
+
+    Errors: EXPIRED for an end that is not in the future; NOT_PERMITTED for a distributor while the
+    regulator's halt is in force.
+    """
+    if command.until_ms and command.until_ms <= now_ms:
+        detail = f"the halt would end at {command.until_ms}, it is {now_ms} (Unix ms)"
+        raise Rejected(ErrorCode.EXPIRED, detail)
+    _check_may_change(state, command.region, by_regulator, now_ms)
+    halt = Halt(by, by_regulator, command.reason, now_ms, command.until_ms)
+    HALTS.put(state, command.region.encode(), halt)
+    return [RegionHalted(command.region, by, command.reason, command.until_ms)]
+
+
+def resume_region(
+    state: Overlay, command: ResumeRegion, *, by: str, by_regulator: bool, now_ms: int
+) -> list[GridEvent]:
+    """End a region's halt; an emergency by frequency goes on until the frequency is back.
+
+    Errors: DUPLICATE for a region that is not halted; NOT_PERMITTED for a distributor while the
+    regulator's halt is in force.
+    """
+    if halt_in_force(state, command.region, now_ms) is None:
+        raise Rejected(ErrorCode.DUPLICATE, f"region {command.region} is not halted")
+    _check_may_change(state, command.region, by_regulator, now_ms)
+    HALTS.delete(state, command.region.encode())
+    return [RegionResumed(command.region, by, command.reason)]
+
+
+def _check_may_change(state: Reader, region: str, by_regulator: bool, now_ms: int) -> None:
+    halt = halt_in_force(state, region, now_ms)
+    if halt is not None and halt.by_regulator and not by_regulator:
+        detail = f"{halt.by} halted region {region}, so {halt.by} must end or change it"
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)

@@ -1,0 +1,225 @@
+"""Settlement reports: what a territory's day adds up to, gathered as settlement happens.
+
+Trades belong to the buyer's territory, readings to the meter's, both to the Bangkok day of their
+slot; redemptions to the day on which they happen. A day closes once its last reading deadline has
+passed; its report then stays in REPORTS and its hash goes into an event.
+Source: protocols/market.md section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import TypeVar
+
+from gridtokenx.primitives.codec import encode
+from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.primitives.quantities import local_day, slot_start_ms
+from gridtokenx.primitives.state import Overlay, Reader, Table, u64
+from gridtokenx.trading.model import (
+    FLOWS,
+    Mark,
+    ReportClosed,
+    Source,
+    TradeSettled,
+    TradingEvent,
+)
+from gridtokenx.trading.report_model import (
+    REPORT_LINES,
+    REPORT_MEMBERS,
+    REPORT_PRODUCTION,
+    REPORT_TOTALS,
+    REPORTS,
+    ProductionLine,
+    ReportLine,
+    ReportTotals,
+    SettlementReport,
+)
+
+FLOWS_KEPT_SLOTS = 96
+# Rows of the past that one block may clean away, so that no block does unbounded work.
+MAX_FORGOTTEN = 1_000
+# A block's settlements reach at most 193 slots from the last one settled: at most 3 midnights.
+MAX_DAYS_CLOSED = 4
+
+V = TypeVar("V")
+_MARK = Mark()
+_NOTHING = ReportTotals()
+
+
+def day_of(slot: int) -> int:
+    """The Bangkok day (since 1970-01-01) in which a slot starts."""
+    return local_day(slot_start_ms(slot))
+
+
+def report_hash(report: SettlementReport) -> bytes:
+    """What a ReportClosed event commits to: SHA-256("gtx.report" || canonical bytes)."""
+    return tagged_hash("gtx.report", encode(report))
+
+
+def report_key(region: str, day: int) -> bytes:
+    """A closed report's key in REPORTS."""
+    return region.encode() + u64(day)
+
+
+# Gathering
+
+
+def add_trade(state: Overlay, trade: TradeSettled) -> None:
+    """Count a settled trade."""
+    prefix = _prefix(trade.region, day_of(trade.slot))
+    key = prefix + bytes((trade.tier,)) + trade.source.encode()
+    line = REPORT_LINES.get(state, key) or ReportLine(trade.tier, trade.source)
+    after = ReportLine(
+        tier=trade.tier,
+        source=trade.source,
+        trades=line.trades + 1,
+        traded_wh=line.traded_wh + trade.traded_wh,
+        delivered_wh=line.delivered_wh + trade.delivered_wh,
+        energy_uthb=line.energy_uthb + trade.energy_uthb,
+        wheeling_uthb=line.wheeling_uthb + trade.wheeling_uthb,
+        transmission_uthb=line.transmission_uthb + trade.transmission_uthb,
+        vat_uthb=line.vat_uthb + trade.vat_uthb,
+        fee_uthb=line.fee_uthb + trade.fee_uthb,
+        penalty_uthb=line.penalty_uthb + trade.penalty_uthb,
+        carbon_ucr=line.carbon_ucr + trade.carbon_ucr,
+    )
+    REPORT_LINES.put(state, key, after)
+    for account in (trade.buyer, trade.seller):
+        if REPORT_MEMBERS.get(state, prefix + account) is None:
+            REPORT_MEMBERS.put(state, prefix + account, _MARK)
+            totals = _totals(state, prefix)
+            REPORT_TOTALS.put(state, prefix, replace(totals, participants=totals.participants + 1))
+
+
+def add_reading(
+    state: Overlay,
+    *,
+    region: str,
+    slot: int,
+    import_wh: int,
+    export_wh: int,
+    source: str,
+    carbon_ucr: int,
+) -> None:
+    """Count an accepted reading; `source` is the plant's, "none" without one."""
+    prefix = _prefix(region, day_of(slot))
+    totals = _totals(state, prefix)
+    after = replace(totals, readings=totals.readings + 1, import_wh=totals.import_wh + import_wh)
+    REPORT_TOTALS.put(state, prefix, after)
+    if export_wh:
+        key = prefix + source.encode()
+        line = REPORT_PRODUCTION.get(state, key) or ProductionLine(Source(source))
+        more = replace(
+            line, export_wh=line.export_wh + export_wh, carbon_ucr=line.carbon_ucr + carbon_ucr
+        )
+        REPORT_PRODUCTION.put(state, key, more)
+
+
+def add_consumption(state: Overlay, region: str, slot: int, energy_wh: int) -> None:
+    """Count bought energy that a meter is known to have taken in."""
+    prefix = _prefix(region, day_of(slot))
+    totals = _totals(state, prefix)
+    after = replace(totals, consumed_wh=totals.consumed_wh + energy_wh)
+    REPORT_TOTALS.put(state, prefix, after)
+
+
+def add_missing_reading(state: Overlay, region: str, slot: int, assumed_wh: int) -> None:
+    """Count a meter that traded and was not read, and what it is taken to have consumed."""
+    prefix = _prefix(region, day_of(slot))
+    totals = _totals(state, prefix)
+    after = replace(
+        totals,
+        missing_readings=totals.missing_readings + 1,
+        assumed_wh=totals.assumed_wh + assumed_wh,
+    )
+    REPORT_TOTALS.put(state, prefix, after)
+
+
+def add_redemption(
+    state: Overlay, *, region: str, now_ms: int, energy_wh: int, paid_uthb: int
+) -> None:
+    """Count energy that the utility took over."""
+    prefix = _prefix(region, local_day(now_ms))
+    totals = _totals(state, prefix)
+    after = replace(
+        totals,
+        redeemed_wh=totals.redeemed_wh + energy_wh,
+        redeemed_uthb=totals.redeemed_uthb + paid_uthb,
+    )
+    REPORT_TOTALS.put(state, prefix, after)
+
+
+# Reading and closing
+
+
+def open_report(state: Reader, region: str, distributor: str, day: int) -> SettlementReport:
+    """What has been gathered of a day that is not closed yet."""
+    prefix = _prefix(region, day)
+    return SettlementReport(
+        region=region,
+        distributor=distributor,
+        day=day,
+        totals=_totals(state, prefix),
+        lines=tuple([line for _, line in REPORT_LINES.items(state, prefix)]),
+        production=tuple([line for _, line in REPORT_PRODUCTION.items(state, prefix)]),
+    )
+
+
+def closed_report(state: Reader, region: str, day: int) -> SettlementReport | None:
+    """The final report of a day, or None while it is open or was never kept."""
+    return REPORTS.get(state, report_key(region, day))
+
+
+def close_days(
+    state: Overlay, settled_before: int, settled_now: int, territories: Mapping[str, str]
+) -> list[TradingEvent]:
+    """Close the days whose last slot is settled now and was not before; every territory reports.
+
+    `territories` maps region prefixes to the distributors' names.
+    """
+    first, last = day_of(settled_before + 1), day_of(settled_now + 1)
+    events: list[TradingEvent] = []
+    for day in range(first, min(last, first + MAX_DAYS_CLOSED)):
+        for region in sorted(territories):
+            report = open_report(state, region, territories[region], day)
+            REPORTS.put(state, report_key(region, day), report)
+            _drop(state, _prefix(region, day))
+            events.append(ReportClosed(region, day, report_hash(report)))
+    return events
+
+
+def forget(state: Overlay, settled_slot: int) -> None:
+    """Clean away some of what closed days and old slots have left behind."""
+    _forget(state, REPORT_MEMBERS, day_of(settled_slot + 1))
+    _forget(state, FLOWS, max(0, settled_slot - FLOWS_KEPT_SLOTS))
+
+
+def _forget(state: Overlay, table: Table[V], before: int) -> None:
+    """Delete rows whose key starts with a number below `before`."""
+    for key in list(islice(_older(table, state, before), MAX_FORGOTTEN)):
+        table.delete(state, key)
+
+
+def _older(table: Table[V], state: Reader, before: int) -> Iterator[bytes]:
+    for key, _ in table.items(state):
+        if key[:8] >= u64(before):
+            return
+        yield key
+
+
+def _drop(state: Overlay, prefix: bytes) -> None:
+    REPORT_TOTALS.delete(state, prefix)
+    for key in [key for key, _ in REPORT_LINES.items(state, prefix)]:
+        REPORT_LINES.delete(state, key)
+    for key in [key for key, _ in REPORT_PRODUCTION.items(state, prefix)]:
+        REPORT_PRODUCTION.delete(state, key)
+
+
+def _prefix(region: str, day: int) -> bytes:
+    return u64(day) + region.encode()
+
+
+def _totals(state: Reader, prefix: bytes) -> ReportTotals:
+    return REPORT_TOTALS.get(state, prefix) or _NOTHING
