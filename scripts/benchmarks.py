@@ -222,5 +222,22 @@ def _order_bytes(world: object, orders: int) -> list[bytes]:
     return raws
 
 
+@app.command()
+def consensus() -> None:
+    """Engine CPU per height of one of 4, 20 and 60 validators, with real signatures.
+
+    A height has two votes of everybody else to verify; a ratio of 1 would be nothing but that.
+    """
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "simulation"))
+    from simulator.measure import engine_seconds_per_height
+
+    limit = verifies_per_second()
+    for validators, heights in ((4, 40), (20, 8), (60, 2)):
+        seconds = engine_seconds_per_height(validators, heights)
+        votes = 2 * (validators - 1)
+        figures = {"validators": validators, "cpu_ms_per_height": round(seconds * 1000, 2)}
+        report("consensus", limit, round(votes / seconds / limit, 3), **figures)
+
+
 if __name__ == "__main__":
     app()

@@ -11,10 +11,17 @@ from dataclasses import dataclass, field
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.state import Timing
 from gridtokenx.primitives.validators import ValidatorSet
-from simulator.adversaries import LIARS, Amnesiac, DoubleVoter, Liar, LockIgnorer
+from simulator.adversaries import (
+    LIARS,
+    Amnesiac,
+    DoubleVoter,
+    Equivocator,
+    Liar,
+    LockIgnorer,
+)
 from simulator.chain import slots
 from simulator.judge import InvariantError
-from simulator.network import Faults, HideCommit
+from simulator.network import Faults, HideCommit, Network
 from simulator.world import Setup, World
 
 COMMITTEES = ((1, 1, 1, 1), (1, 1, 1, 1), (3, 1, 1, 2), (1,) * 7, (5, 4, 3, 3, 2, 2, 1))
@@ -61,7 +68,7 @@ def hide_commit(seed: int) -> Setup:
     """One node decides and disappears; a leader that ignores locks offers another block."""
     draw = random.Random(seed)
     return Setup(
-        liars={draw.randrange(4): draw.choice((LockIgnorer, LockIgnorer, Amnesiac, DoubleVoter))},
+        liars={draw.randrange(4): draw.choice((LockIgnorer, _ForgetfulPair, DoubleVoter))},
         faults=Faults(loss=0.02, mean_delay_ms=50.0),
         network=HideCommit,
         calm_ms=30_000,
@@ -101,12 +108,24 @@ def over_third(seed: int) -> Setup:
     """Two of four lie. They can fork the chain; then the evidence must name them (I10)."""
     draw = random.Random(seed)
     chosen = tuple(draw.sample(range(4), 2))
+    doubled = draw.random() < 0.5
+    kinds = (_ForgetfulPair, _ForgetfulPair, DoubleVoter, Equivocator)
     return Setup(
-        twins=chosen,
+        twins=chosen if doubled else (),
+        liars={} if doubled else {index: draw.choice(kinds) for index in chosen},
         faults=Faults(loss=0.05, mean_delay_ms=50.0, partition=0.6),
-        calm_ms=12_000,
+        network=Network if doubled else HideCommit,
+        calm_ms=15_000,
         expects_fork=True,
     )
+
+
+class _ForgetfulEngine(LockIgnorer.engine_class, Amnesiac.engine_class):  # type: ignore[misc]
+    """Ignores its lock as leader and hides it when it leaves a view."""
+
+
+class _ForgetfulPair(Liar):
+    engine_class = _ForgetfulEngine
 
 
 def paced(seed: int) -> Setup:

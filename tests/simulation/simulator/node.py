@@ -62,6 +62,7 @@ BUILD_MS = 30
 CHECK_MS = 20
 NEVER = 2**62
 T = TypeVar("T", bound=SignedMessage)
+Decided = tuple[tuple[Block, QuorumCertificate], ...]
 
 
 class Node:
@@ -402,7 +403,7 @@ class Node:
         self.after(0, self.start_height)
         self._tell_syncer(sync.Committed(block.height))
 
-    # -- Catching up: the real syncer ----------------------------------------------------------------
+    # -- Catching up: the real syncer ------------------------------------------------------------
 
     def ask_status(self, peer: Node) -> None:
         def answer() -> None:
@@ -442,10 +443,10 @@ class Node:
 
         self.world.network.send(self, peer, "blocks", answer)
 
-    def blocks_for(self, first: int, count: int) -> tuple[tuple[Block, QuorumCertificate], ...]:
+    def blocks_for(self, first: int, count: int) -> Decided:
         """What a peer asked for, as far as it is here."""
         stored = self.disk.chain[first : first + count]
-        found = tuple((one.block, one.certificate) for one in stored if one.certificate is not None)
+        found = tuple((one.block, one.certificate) for one in stored if one.certificate)
         return found if self.liar is None else self.liar.sync_answer(self, found)
 
     def _apply_synced(self, effect: sync.ApplyBlock) -> None:

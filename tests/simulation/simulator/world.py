@@ -166,13 +166,13 @@ class World:
     def must_progress(self, more_heights: int = 3) -> None:
         goal = max(node.height for node in self.honest) + more_heights
         reached = self.run_until(
-            lambda: self._lowest() >= goal or self.judge.forked_at is not None,
+            lambda: self.lowest() >= goal or self.judge.forked_at is not None,
             self._patience_ms(more_heights),
         )
         heights = [node.height for node in self.nodes]
         self.judge.require(reached, f"I11 no progress: heights {heights}, goal {goal}")
 
-    def _lowest(self) -> int:
+    def lowest(self) -> int:
         return min(node.height for node in self.honest)
 
     def _patience_ms(self, more_heights: int) -> int:
