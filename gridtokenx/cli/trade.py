@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from gridtokenx.client import Client
 
-app = typer.Typer(help="Trades: list, get.", no_args_is_help=True)
+app = typer.Typer(help="Trades: list, get, clear.", no_args_is_help=True)
 
 _TIERS = ("substation", "zone", "region", "national")
 # What a settlement repeats of its trade.
@@ -154,3 +155,50 @@ def _draw_trade(console: Console, row: dict[str, Any]) -> None:
 def _money(name: str, value: Any) -> tuple[str, str]:
     label, text = show.field(name, value)
     return label.replace("_", " "), text
+
+
+@app.command()
+def clear(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSON as in tests/vectors/market_vectors.json.")
+    ],
+) -> None:
+    """Recompute one slot's auction from a file of orders, with the node's own code.
+
+    Asks no node. A list of clearings gives a list of results.
+    """
+    from gridtokenx.cli.clearing_file import read_cases
+
+    cases = read_cases(file)
+    results = [case.clear() for case in cases]
+    if len(cases) == 1:
+        output.emit(results[0], lambda console: _draw_clearing(console, results[0]))
+        return
+    named = [{"name": case.name, **row} for case, row in zip(cases, results, strict=True)]
+
+    def draw(console: Console) -> None:
+        for row in named:
+            show.line(console, show.printable(row["name"]), style="bold")
+            _draw_clearing(console, row)
+
+    output.emit(named, draw)
+
+
+def _draw_clearing(console: Console, row: dict[str, Any]) -> None:
+    prices = [(group, show.price(price)) for group, price in row["prices"].items()]
+    trades = [
+        (buy, sell, show.kwh(wh), show.price(price), show.price(wheeling), tier, source)
+        for buy, sell, wh, price, wheeling, tier, source in row["trades"]
+    ]
+    if not trades:
+        show.line(console, "nothing trades")
+    else:
+        show.table(console, ("group", "THB/kWh"), prices, right=(1,))
+        headings = ("buy", "sell", "kWh", "THB/kWh", "wheeling", "tier", "source")
+        show.table(console, headings, trades, right=(2, 3, 4))
+    left = [(name, show.kwh(wh)) for name, wh in row["remaining"].items() if wh]
+    if left:
+        show.table(console, ("order", "rest kWh"), left, right=(1,))
+    if row["congested"]:
+        names = ", ".join(row["congested"])
+        show.line(console, f"kept back by the grid: {show.printable(names)}")
