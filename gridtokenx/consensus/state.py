@@ -74,6 +74,7 @@ class HeightState:
     # Signatures made since `complete_from`; another one under our key there is a stranger's.
     own_signatures: dict[bytes, int] = field(default_factory=dict)
     complete_from: int = 0
+    stored: tuple[bytes, ...] = ()  # Candidates of the record we started from: on disk, unchecked.
     # -- of the view --
     view: int = 0
     prepared: bytes | None = None
@@ -150,10 +151,17 @@ class HeightState:
             self.committed = message.block_hash
 
     def record(self) -> SafetyRecord:
-        """The durable part. Candidates are the blocks we hold and may have to serve or commit."""
+        """The durable part. Candidates are the blocks we hold and may have to serve or commit.
+
+        What an earlier record named is still held, also before it is executed again.
+        """
         high = None if self.high_certificate is None else self.high_certificate.block_hash
         named = (self.prepared, self.committed, high, self.built)
-        candidates = dict.fromkeys(block for block in named if block and self.is_valid(block))
+        candidates = dict.fromkeys(
+            block
+            for block in named
+            if block is not None and (block in self.stored or self.is_valid(block))
+        )
         return SafetyRecord(
             self.height,
             self.view,
@@ -174,7 +182,7 @@ class HeightState:
         self.timed_out = record.timed_out
         self.high_certificate = record.high_certificate
         self.own, self.last_commit = record.own, record.last_commit
-        self.complete_from = record.view
+        self.complete_from, self.stored = record.view, record.candidates
         signed = record.own if record.last_commit is None else (*record.own, record.last_commit)
         self.own_signatures = {message.signature: message.view for message in signed}
         if record.high_certificate is not None:

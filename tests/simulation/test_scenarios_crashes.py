@@ -7,7 +7,7 @@ in the same order; the real shell has its own process tests.
 from __future__ import annotations
 
 import pytest
-from scenario import committed, equal, production, reach, times, views
+from scenario import committed, equal, obeying, production, reach, times, views
 from simulator.chain import slots
 from simulator.mutants import IgnoresOwnAfterRestart
 from simulator.network import Faults
@@ -269,3 +269,27 @@ def test_a_crash_while_the_disk_writes_sends_nothing() -> None:
     assert not heard
     reach(world, 3)
     assert not world.judge.convicted
+
+
+def test_bodies_survive_two_crashes() -> None:
+    """All commit, die, leave the view after their restart and die again, before anybody had reason
+    to look at the body again. It must still be there: the lock forbids every other block."""
+
+    def rule(world: World, source: int, target: int, packet: object) -> bool:
+        commit = isinstance(packet, Vote) and packet.phase is Phase.COMMIT
+        return world.now >= 6_000 or not (commit or isinstance(packet, Timeout))
+
+    world = equal(4, network=obeying(rule))
+    all_have = world.run_until(lambda: all(map(committed, world.nodes)), 900)
+    assert all_have
+    block = committed(world.nodes[0])
+    for node in world.nodes:
+        node.crash(100)
+    world.run_for(3_000)
+    assert all(node.disk.record is not None and node.disk.record.timed_out for node in world.nodes)
+    for node in world.nodes:
+        assert node.disk.record is not None
+        assert block in node.disk.record.candidates
+        node.crash(100)
+    reach(world, 2, limit_ms=30_000)
+    assert world.judge.decided[1] == block

@@ -31,6 +31,8 @@ class Disk:
         return self.chain[-1]
 
     def write(self, record: SafetyRecord, bodies: dict[bytes, Block]) -> None:
+        """Bodies stay until their height is decided: others may hold a certificate for a block
+        that this record, of a later view, does not name any more."""
         self.record, self.missing = record, False
         for candidate in record.candidates:
             self.bodies[candidate] = bodies[candidate]

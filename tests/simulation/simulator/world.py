@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gridtokenx.chain.sync import REQUEST_TIMEOUT_MS
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import Tick
 from gridtokenx.consensus.leader import LeaderSchedule
@@ -176,12 +177,14 @@ class World:
         return min(node.height for node in self.honest)
 
     def _patience_ms(self, more_heights: int) -> int:
-        """(f + 1) longest views for every height, its slot, and slack to find each other."""
-        faulty = (len(self.setup.weights) - 1) // 3
-        longest_ms = 8 * self.setup.timing.base_ms
-        pace_ms = self.rules.opens(0)
-        slack_ms = 2 * self.setup.observe_ms + 10 * self.setup.timing.resend_ms + longest_ms
-        return more_heights * ((faulty + 1) * longest_ms + pace_ms) + slack_ms
+        """(f + 1) longest views to leave the chaos, then as many first ones for every height and
+        its slot; slack to find each other: an observation, a lost request for blocks, resends."""
+        timing = self.setup.timing
+        views = (len(self.setup.weights) - 1) // 3 + 1
+        calming_ms = views * 8 * timing.base_ms
+        height_ms = self.rules.opens(0) + views * timing.base_ms
+        slack_ms = 2 * self.setup.observe_ms + REQUEST_TIMEOUT_MS + 10 * timing.resend_ms
+        return calming_ms + more_heights * height_ms + slack_ms
 
     # -- Who is who --------------------------------------------------------------------------------
 

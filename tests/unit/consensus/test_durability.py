@@ -150,6 +150,20 @@ def test_restart_sends_the_same_bytes_again_without_writing(four: Committee) -> 
     assert bench.state.deadline_ms == bench.now_ms + 3000
 
 
+def test_a_record_after_a_restart_still_names_the_bodies_on_disk(four: Committee) -> None:
+    """Nobody has asked about the block again when the view is left: it must not be forgotten."""
+    bench = Bench(four)
+    bench.prepared()
+    bench.hear(four.prepare(1), four.prepare(2))
+    assert bench.disk is not None
+    assert (bench.disk.committed, bench.disk.candidates) == (BLOCK, (BLOCK,))
+    bench.boot()
+    bench.start_height()
+    bench.time_out()
+    assert bench.disk.timed_out
+    assert bench.disk.candidates == (BLOCK,)
+
+
 def test_restart_counts_own_messages(four: Committee) -> None:
     bench = Bench(four)
     bench.time_out()
