@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from gridtokenx.cli import keys, output
+from gridtokenx.cli.genesis_file import read_genesis
 from gridtokenx.cli.output import ExitCode
 
 if TYPE_CHECKING:
@@ -65,34 +66,6 @@ def _resume_above(texts: list[str], genesis: Genesis) -> dict[str, int]:
             raise typer.BadParameter(detail)
         chosen[name] = int(height)
     return chosen
-
-
-def read_genesis(config: Config) -> Genesis:
-    """The network's genesis, checked against the configured hash."""
-    from gridtokenx.chain.genesis import load_genesis
-
-    path = config.genesis_path
-    if not path.is_file():
-        output.fail(
-            f"there is no genesis file {path}",
-            code="GTX-CFG-008",
-            reason="no_genesis",
-            hint="gridtokenx init --genesis FILE --genesis-hash HASH",
-            exit_code=ExitCode.CONFIG,
-        )
-    genesis = load_genesis(path.read_text(encoding="utf-8"))
-    wanted = config.genesis.hash
-    if wanted and wanted.lower() != genesis.hash.hex():
-        output.fail(
-            f"{path} has the hash {genesis.hash.hex()}, config.toml wants {wanted}",
-            code="GTX-NET-002",
-            reason="genesis_mismatch",
-            hint="ask the network's operator for the genesis file and its hash",
-            exit_code=ExitCode.CONFIG,
-        )
-    for name in config.network.regions:
-        genesis.chain(name)
-    return genesis
 
 
 def unlock_keys(config: Config, password_file: Path | None) -> Keys:

@@ -109,7 +109,7 @@ def init(
 @contextmanager
 def _opened() -> Iterator[tuple[Config, Genesis, Owner, Database]]:
     """This home's genesis, key and data folder. Errors: DatabaseError while the node runs."""
-    from gridtokenx.cli.node_start import read_genesis
+    from gridtokenx.cli.genesis_file import read_genesis
     from gridtokenx.node import keystore
     from gridtokenx.node.database import Database, DatabaseError
     from gridtokenx.node.protection import Owner, ProtectionError

@@ -112,7 +112,7 @@ def refused(error: RpcError) -> Failure:
 
 def home_genesis() -> Genesis | None:
     """The genesis of this home, checked against its configuration; None if it has none."""
-    from gridtokenx.cli.node_start import read_genesis
+    from gridtokenx.cli.genesis_file import read_genesis
 
     config = output.load_config()
     return read_genesis(config) if config.genesis_path.is_file() else None
