@@ -90,7 +90,7 @@ async def _bind(settings: ApiSettings) -> socket.socket:
             raise
     except OSError as error:
         detail = f"cannot serve the API on {where}: {error.strerror or error}"
-        hint = "another node may run there; choose another port with api.port or --api-port"
+        hint = "another node may run there; choose another port with api.port"
         raise ApiServerError(f"{detail}. {hint}") from None
     listener.setblocking(False)
     return listener

@@ -220,6 +220,7 @@ class Node:
             peers=partial(self._peers.followers, name),
             request_sync=partial(self._request_sync, name),
             on_committed=partial(self._on_committed, name),
+            is_level=partial(self._is_level, name),
             may_propose=self._may_propose,
             vote=self.config.consensus.vote,
         )
@@ -283,6 +284,10 @@ class Node:
         syncing = self._syncing.get(name)
         if syncing is not None and peer is not None:
             syncing.note_height(peer, height)
+
+    def _is_level(self, name: str) -> bool:
+        syncing = self._syncing.get(name)
+        return syncing is not None and syncing.is_level
 
     async def _answer_blocks(self, _peer: PeerId, payload: bytes) -> bytes:
         return await trio.to_thread.run_sync(self._read_blocks, payload)
@@ -412,6 +417,7 @@ class Node:
             status,
             consensus_view=driver.view,
             timeouts=driver.counters.timeouts,
+            equivocations=driver.counters.evidence,
             mempool_transactions=len(driver.executor.mempool),
             sync_state="waiting_peers" if syncing is None else syncing.state(),
             sync_target=max(target, status.head.height),

@@ -118,6 +118,12 @@ def _chain_counters(chains: list[ChainStatus]) -> Iterator[Metric]:
         for chain, sums in totals:
             family.add_metric([chain], getattr(sums, attribute))
         yield family
+    convictions = CounterMetricFamily(
+        "gridtokenx_equivocations", "Validators seen contradicting themselves", labels=["chain"]
+    )
+    for status in chains:
+        convictions.add_metric([status.spec.name], status.equivocations)
+    yield convictions
 
 
 def _sync_states(chains: list[ChainStatus]) -> Metric:
