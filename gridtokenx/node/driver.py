@@ -70,7 +70,15 @@ from gridtokenx.primitives.errors import RETRYABLE, Rejected
 INBOX_EVENTS = 4_096
 ADMIT_CHUNK = 256
 OBSERVE_SECONDS = 60
+HOLD_SECONDS = 5.0
+HOLD_POLL_SECONDS = 0.05
 NEVER = 2**62
+OLD_RECORD = (
+    "the safety record of this key is older than its signature in block {height}: was a backup "
+    f"restored? It signs nothing for {OBSERVE_SECONDS} s, then only above all heights seen. "
+    "Is the newest record in another home? There: gridtokenx keys protection export FILE; "
+    "here: gridtokenx keys protection import FILE"
+)
 LOST_RECORD = (
     "the safety record of this key is missing, so the key may have signed what is not remembered: "
     f"it signs nothing for {OBSERVE_SECONDS} s, then only above all heights seen. "
@@ -103,6 +111,7 @@ class Wiring:
     peers: Callable[[], Sequence[PeerId]]  # connected peers that follow the chain
     request_sync: Callable[[int, PeerId | None], None]
     on_committed: Callable[[Committed], None]
+    is_level: Callable[[], bool]  # whether some peer is heard and none is ahead
     may_propose: Callable[[], bool] = lambda: True
     vote: bool = True
 
@@ -144,6 +153,10 @@ class Driver:
             if record is not None:
                 raise NotMissing(self.spec.name)
             self._must_observe = False
+        restored = None if record is None else decode(SafetyRecord, record)
+        # Above this height a decided block that bears our signature shows that we have forgotten.
+        self._signed_height = (resume_above or 0) if restored is None else restored.height
+        self._must_hold = restored is not None and restored.height > 0
         block_time_ms = self.spec.genesis.block_time_ms
         self.engine = Engine(
             self.spec.chain_id,
@@ -154,8 +167,10 @@ class Driver:
                 build_ahead_ms=min(1_000, block_time_ms // 5),
             ),
             verify=cached_verify,
-            record=None if record is None else decode(SafetyRecord, record),
-            observe_until_height=_observe_until(self._must_observe, resume_above),
+            record=restored,
+            observe_until_height=_observe_until(
+                self._must_observe or self._must_hold, resume_above
+            ),
         )
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._timer_ms: int | None = None
@@ -177,7 +192,10 @@ class Driver:
             gossip.subscribe(topics.orders, self._validate_orders)
             nursery.start_soon(self._batcher.run)
             if self._must_observe:
-                nursery.start_soon(self._observe)
+                hint = LOST_RECORD.format(chain=self.spec.name)
+                nursery.start_soon(self._observe, "signing.observing", hint)
+            elif self._must_hold:
+                nursery.start_soon(self._hold)
             self._start_height()
             task_status.started()
             while True:
@@ -215,18 +233,37 @@ class Driver:
             return False
         return True
 
-    async def _observe(self) -> None:
-        """A key without its safety record: watch, then sign only above all that was seen."""
-        log.warning(
-            "signing.observing",
-            code="GTX-KEY-001",
-            chain=self.spec.name,
-            hint=LOST_RECORD.format(chain=self.spec.name),
-        )
+    async def _observe(self, event: str, hint: str) -> None:
+        """A key without its newest safety record: watch, then sign only above all it has seen."""
+        log.warning(event, code="GTX-KEY-001", chain=self.spec.name, hint=hint)
         await trio.sleep(OBSERVE_SECONDS)
         seen = max(self.engine.highest_height, self.executor.parent.height)
         log.warning("signing.above", code="GTX-KEY-001", chain=self.spec.name, height=seen + 1)
         await self._send.send(Observe(seen + 1))
+
+    async def _hold(self) -> None:
+        """A key that starts again: hear first what was decided meanwhile.
+
+        An old backup would otherwise sign again, at once, where the key has signed before. Peers
+        that only say that they are ahead cost no more than this moment.
+        """
+        with trio.move_on_after(HOLD_SECONDS):
+            while not self._wiring.is_level():  # noqa: ASYNC110 - the state lives in other services
+                await trio.sleep(HOLD_POLL_SECONDS)
+        if not self._must_observe:
+            await self._send.send(Observe(-1))
+
+    def _note_certificate(self, certificate: QuorumCertificate) -> list[Event]:
+        """Find out an old record: a decided block bears a signature of ours it does not know."""
+        if self._signer is None or self._must_observe or certificate.height <= self._signed_height:
+            return []
+        me = self.spec.validators.index_of(self._signer.public_key)
+        if all(one.index != me for one in certificate.signatures):
+            return []
+        self._must_observe = True
+        hint = OLD_RECORD.format(height=certificate.height)
+        self._nursery.start_soon(self._observe, "signing.old_record", hint)
+        return [Observe(NEVER)]
 
     # -- Effects -------------------------------------------------------------------------------
 
@@ -284,6 +321,7 @@ class Driver:
             if (execution := self.executor.candidate(block_hash)) is not None
         ]
         self.executor.store.save_safety(encode(record), candidates)
+        self._signed_height = max(self._signed_height, record.height)
 
     def _broadcast(self, message: Message) -> None:
         self._wiring.gossip.publish(self._topics.votes, encode(message))
@@ -360,7 +398,7 @@ class Driver:
 
         committed = await self._in_worker(commit)
         if committed is not None:
-            self._committed(committed)
+            self._committed(committed, effect.certificate)
 
     async def _execute_again(self, block_hash: bytes) -> None:
         """A block that a flood of proposals evicted after it was checked."""
@@ -370,16 +408,21 @@ class Driver:
             with contextlib.suppress(Rejected):  # Sync moved on meanwhile.
                 await self._in_worker(partial(self.executor.check, block, transactions))
 
-    def _committed(self, committed: Committed) -> None:
+    def _committed(self, committed: Committed, certificate: QuorumCertificate) -> None:
         self._wiring.on_committed(committed)
-        self._start_height()
+        self._start_height(self._note_certificate(certificate))
 
-    def _start_height(self) -> None:
+    def _start_height(self, before: Sequence[Event] = ()) -> None:
+        """Tell the engine of the new tip, after the events of `before`."""
         parent = self.executor.parent
         event = HeightStarted(
             parent.height + 1, self.spec.validators, self.spec.opens_ms(parent.time_ms)
         )
-        self._nursery.start_soon(self._send.send, event)
+        self._nursery.start_soon(self._send_all, [*before, event])
+
+    async def _send_all(self, events: Sequence[Event]) -> None:
+        for event in events:
+            await self._send.send(event)
 
     async def _in_worker(self, function: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(function, limiter=self._worker)
@@ -406,7 +449,7 @@ class Driver:
         except Damaged as error:
             raise StopNode(str(error)) from error
         if committed is not None:
-            self._committed(committed)
+            self._committed(committed, certificate)
 
     # -- Transactions --------------------------------------------------------------------------
 

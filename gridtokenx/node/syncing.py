@@ -99,6 +99,11 @@ class Syncing:
         """The highest height a peer says it has, and has not failed to deliver."""
         return self._syncer.credible_target
 
+    @property
+    def is_level(self) -> bool:
+        """Whether peers are heard and none that keeps its word is ahead."""
+        return self._syncer.peers > 0 and self.target <= self._driver.executor.parent.height
+
     def state(self) -> SyncState:
         """Where the chain stands, for `status`."""
         if self._syncer.peers == 0:

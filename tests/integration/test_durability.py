@@ -202,6 +202,38 @@ def test_a_lost_record_keeps_the_key_silent_until_the_operator_says_from_where(
     wait_signing(cluster, recorder, name)
 
 
+def test_a_restored_old_backup_is_found_out_and_signs_nothing(
+    cluster: Cluster, recorder: Recorder
+) -> None:
+    """The record has forgotten blocks that the key led and voted on; certificates remember."""
+    name, index = "n1", index_of(cluster, "n1")
+    data, backup = cluster.home(name) / "data", cluster.home(name) / "backup"
+    cluster.kill(name)
+    shutil.copytree(data, backup, ignore=shutil.ignore_patterns("node.sock"))
+    cluster.start(name)
+    wait_signing(cluster, recorder, name)
+    led = recorder.statements(index, Phase.PROPOSE)
+    wait_until("it leads", lambda: recorder.statements(index, Phase.PROPOSE) >= led + 6)
+    cluster.kill(name)
+    shutil.rmtree(data)
+    shutil.move(backup, data)
+    cluster.start(name)
+    before = heights_of(cluster, "n0")
+    wait_heights(cluster, before, name)
+    wait_until("it is found out", lambda: "signing.old_record" in log_of(cluster, name))
+    wait_progress(cluster, "n0", "n2", "n3", name, blocks=2)
+    signed = recorder.statements(index)
+    wait_progress(cluster, "n0", "n2", "n3", name, blocks=5)
+    assert recorder.statements(index) == signed
+    assert not recorder.doubles()
+    assert_same_state(cluster)
+    cluster.kill(name)
+    shutil.rmtree(data)  # What the manual says: an empty folder, and the operator's word.
+    above = {chain: height + 3 for chain, height in heights_of(cluster, "n0").items()}
+    cluster.start(name, [f"--resume-signing-above={one}={height}" for one, height in above.items()])
+    wait_signing(cluster, recorder, name)
+
+
 def test_of_two_processes_with_one_key_and_its_record_one_at_least_stops(
     cluster: Cluster, recorder: Recorder
 ) -> None:
