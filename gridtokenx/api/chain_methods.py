@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -22,6 +23,8 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.trading import rules as trading
 
 MAX_FULL_TRANSACTIONS = 500
+MAX_RAW_BLOCKS = 64
+MAX_RAW_BYTES = 4 * 1024 * 1024  # After it no further block goes into the answer.
 _SYNC_ORDER = ("stalled", "waiting_peers", "blocks", "live")  # Worst first.
 
 
@@ -147,6 +150,32 @@ def get_finality(context: Context, arguments: Arguments) -> dict[str, Any]:
     }
 
 
+def get_raw_blocks(context: Context, arguments: Arguments) -> dict[str, Any]:
+    """Base64, because the largest block would not fit into an answer as hex."""
+    status = context.chain(arguments["chain"])
+    items: list[dict[str, Any]] = []
+    size = 0
+    first = arguments["from_height"]
+    for height in range(first, min(first + arguments["limit"], status.head.height + 1)):
+        raw, certificate = status.view.block(height), status.view.certificate(height)
+        if not raw or not certificate:
+            break
+        size += len(raw)
+        if items and size > MAX_RAW_BYTES:
+            break
+        items.append(
+            {
+                "height": str(height),
+                "block": base64.b64encode(raw).decode(),
+                "certificate": base64.b64encode(certificate).decode(),
+            }
+        )
+    if not items:
+        detail = f"{status.spec.name} has no block {first}; its head is {status.head.height}"
+        raise ApiError(ErrorCode.BLOCK_NOT_FOUND, detail)
+    return {"chain": status.spec.name, "head": str(status.head.height), "items": items}
+
+
 def get_validators(context: Context, arguments: Arguments) -> dict[str, Any]:
     status = context.chain(arguments["chain"])
     names = {member.public_key: member.organisation for member in status.spec.region.validators}
@@ -251,6 +280,19 @@ METHODS = (
         (_BLOCK, CHAIN),
         (Route("GET", "/blocks/{height}/finality", renames={"height": "block"}),),
         cost=5,
+    ),
+    Method(
+        "chain_getRawBlocks",
+        get_raw_blocks,
+        "Blocks and their commit certificates as canonical bytes (base64), for re-execution.",
+        shape(chain="text", head="decimal", items="list"),
+        (
+            Param("from_height", integer(1, 2**63 - 1), "first block", required=True),
+            CHAIN,
+            Param("limit", integer(1, MAX_RAW_BLOCKS), "most blocks", default=MAX_RAW_BLOCKS),
+        ),
+        (Route("GET", "/blocks/raw"),),
+        cost=20,
     ),
     Method(
         "chain_getValidators",

@@ -64,6 +64,7 @@ _STATUS = {
     ErrorCode.ORDER_NOT_FOUND: 404,
     ErrorCode.NOT_ORDER_OWNER: 403,
     ErrorCode.TRADE_NOT_FOUND: 404,
+    ErrorCode.CERTIFICATE_NOT_FOUND: 404,
     ErrorCode.NOT_GRID_OPERATOR: 403,
     ErrorCode.ACCOUNT_NOT_FOUND: 404,
     ErrorCode.BAD_ADDRESS: 400,

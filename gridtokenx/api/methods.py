@@ -9,8 +9,10 @@ from gridtokenx.api import (
     account_methods,
     chain_methods,
     energy_methods,
+    grid_methods,
     network_methods,
     order_methods,
+    settlement_methods,
     transaction_methods,
 )
 from gridtokenx.api.context import Context
@@ -27,6 +29,8 @@ METHODS: tuple[Method, ...] = (
     *transaction_methods.METHODS,
     *energy_methods.METHODS,
     *order_methods.METHODS,
+    *settlement_methods.METHODS,
+    *grid_methods.METHODS,
     *network_methods.METHODS,
     *account_methods.METHODS,
     Method(

@@ -88,7 +88,7 @@ def _terms(
     return PlaceOrder(
         side=side,
         energy_wh=energy_wh,
-        limit_mthb=_limit_mthb(arguments["price_per_kwh"]),
+        limit_mthb=limit_mthb(arguments["price_per_kwh"]),
         location=meter.location,
         meter_id=meter.meter_id,
         source=source,
@@ -134,7 +134,8 @@ def _slots(status: ChainStatus, expiration_hours: int) -> tuple[int, int, int]:
     return first, last, expires_ms
 
 
-def _limit_mthb(price: Decimal) -> int:
+def limit_mthb(price: Decimal) -> int:
+    """A `price_per_kwh` in whole mTHB/kWh. Errors: INVALID_PARAMS."""
     if price != int(price):
         detail = f"price_per_kwh must be a whole number of mTHB/kWh (5000 is 5 THB), not {price}"
         raise invalid_params(detail, parameter="price_per_kwh")
@@ -146,7 +147,7 @@ def _command_line(arguments: Arguments) -> str:
     energy_wh = parse_kwh(arguments["energy_amount"])
     return (
         f"gridtokenx orders place --side {arguments['order_type']} --kwh {format_kwh(energy_wh)} "
-        f"--price {format_price(_limit_mthb(arguments['price_per_kwh']))} "
+        f"--price {format_price(limit_mthb(arguments['price_per_kwh']))} "
         f"--source {arguments['energy_source']} --location {arguments['grid_location']} "
         f"--expires {arguments['expiration_hours']}h"
     )

@@ -7,7 +7,8 @@ come in. Source: surface C 23 and 24.
 
 Keys:  T totals | w ~slot: totals at the end of a slot | t id: transaction | h account place: id
        o account place: order id | c order id: how it closed | d trade id: trade | s trade id:
-       settlement | n place: trade id | y account place: trade id
+       settlement | n place: trade id | y account place: trade id | r account place: accepted
+       reading | k account place: number of a retirement certificate
 """
 
 from __future__ import annotations
@@ -20,16 +21,24 @@ from typing import Any, Protocol
 from gridtokenx.chain.block import Event, Receipt
 from gridtokenx.chain.transaction import Transaction, decode_transaction
 from gridtokenx.grid.model import ReadingAccepted
-from gridtokenx.ledger.model import Deposit, Deposited, Transfer
+from gridtokenx.ledger.model import CreditsRetired, Deposit, Deposited, Transfer, Withdrawn
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import slot_at
-from gridtokenx.registry.model import RegisterMeter, RegisterParticipant
+from gridtokenx.registry.model import (
+    RegisterMeter,
+    RegisterParticipant,
+    ReinstateParticipant,
+    RenewLicence,
+    SuspendParticipant,
+)
 from gridtokenx.trading.model import (
     EnergyConsumed,
+    EnergyRedeemed,
     OrderClosed,
     OrderPlaced,
     OrderStatus,
+    SlotCleared,
     Trade,
     TradeMatched,
     TradeSettled,
@@ -43,6 +52,7 @@ _TRANSACTION, _ACCOUNT_TRANSACTIONS = b"t", b"h"
 _ACCOUNT_ORDERS, _CLOSED = b"o", b"c"
 _TRADE, _SETTLEMENT, _TRADES, _ACCOUNT_TRADES = b"d", b"s", b"n", b"y"
 _SLOT_TOTALS = b"w"
+_ACCOUNT_READINGS, _ACCOUNT_CERTIFICATES = b"r", b"k"
 _LAST = 2**64 - 1
 _WHEN = struct.Struct(">QIQQ")  # height, number, time_ms, market_ms
 _STATUSES = tuple(OrderStatus)
@@ -61,7 +71,8 @@ class Totals:
     """Sums of one chain since its genesis. Energy in Wh, money in uTHB, carbon in micro-credits.
 
     `traded_uthb` is energy x price when matched, `energy_uthb` what was paid for delivered energy;
-    `delivered_wh` + `shortfall_wh` is what has been settled of `traded_wh`.
+    `delivered_wh` + `shortfall_wh` is what has been settled of `traded_wh`; `congested` counts the
+    orders that a grid limit kept back, once for each clearing of a slot.
     """
 
     blocks: int = 0
@@ -86,6 +97,12 @@ class Totals:
     consumed_wh: int = 0
     carbon_ucr: int = 0
     deposited_uthb: int = 0
+    withdrawn_uthb: int = 0
+    carbon_retired_ucr: int = 0
+    certificates: int = 0
+    redeemed_wh: int = 0
+    redeemed_uthb: int = 0
+    congested: int = 0
 
     def pack(self) -> bytes:
         """Fixed-size row."""
@@ -131,6 +148,14 @@ class TradeRecord:
     when: When
     trade: Trade
     settlement: TradeSettled | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingRecord:
+    """An accepted reading and when the chain took it."""
+
+    when: When
+    reading: ReadingAccepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +208,8 @@ class _BlockRows:
         self._height = height
         self._inverted = _inverted(height)
         self._trades = 0
+        self._readings = 0
+        self._certificates = 0
 
     def add_transaction(
         self, number: int, transaction: Transaction, events: tuple[Event, ...]
@@ -252,6 +279,26 @@ class _BlockRows:
         self.totals.readings += 1
         self.totals.minted_wh += event.export_wh
         self.totals.carbon_ucr += event.carbon_ucr
+        number, self._readings = self._readings, self._readings + 1
+        key = _ACCOUNT_READINGS + event.owner + self._place(number)
+        self.rows.append((key, self._when(number) + encode(event)))
+
+    def slot_cleared(self, event: SlotCleared) -> None:
+        self.totals.congested += len(event.congested)
+
+    def credits_retired(self, event: CreditsRetired) -> None:
+        self.totals.carbon_retired_ucr += event.amount_ucr
+        self.totals.certificates += 1
+        number, self._certificates = self._certificates, self._certificates + 1
+        key = _ACCOUNT_CERTIFICATES + event.owner + self._place(number)
+        self.rows.append((key, event.certificate.to_bytes(8, "big")))
+
+    def energy_redeemed(self, event: EnergyRedeemed) -> None:
+        self.totals.redeemed_wh += event.energy_wh
+        self.totals.redeemed_uthb += event.paid_uthb
+
+    def withdrawn(self, event: Withdrawn) -> None:
+        self.totals.withdrawn_uthb += event.amount_uthb
 
     def energy_consumed(self, event: EnergyConsumed) -> None:
         self.totals.consumed_wh += event.energy_wh
@@ -274,6 +321,10 @@ _EVENT_ROWS: dict[type[Any], Callable[[_BlockRows, Any], None]] = {
     ReadingAccepted: _BlockRows.reading_accepted,
     EnergyConsumed: _BlockRows.energy_consumed,
     Deposited: _BlockRows.deposited,
+    Withdrawn: _BlockRows.withdrawn,
+    SlotCleared: _BlockRows.slot_cleared,
+    CreditsRetired: _BlockRows.credits_retired,
+    EnergyRedeemed: _BlockRows.energy_redeemed,
 }
 
 
@@ -346,6 +397,21 @@ def list_transactions(view: View, account: bytes, limit: int, after: bytes = b""
     return _page(view, _ACCOUNT_TRANSACTIONS + account, limit, after)
 
 
+def list_certificates(view: View, account: bytes, limit: int, after: bytes = b"") -> Page:
+    """Numbers (u64) of the retirement certificates an account holds, newest first."""
+    return _page(view, _ACCOUNT_CERTIFICATES + account, limit, after)
+
+
+def list_readings(
+    view: View, account: bytes, limit: int, after: bytes = b""
+) -> tuple[list[ReadingRecord], bytes | None]:
+    """Accepted readings of an account's meters, newest first, and the place to go on from."""
+    page = _page(view, _ACCOUNT_READINGS + account, limit, after)
+    split = [_split_when(raw) for raw in page.ids]
+    records = [ReadingRecord(when, decode(ReadingAccepted, rest)) for when, rest in split]
+    return records, page.next_place
+
+
 def _page(view: View, prefix: bytes, limit: int, after: bytes) -> Page:
     if not 1 <= limit <= MAX_PAGE:
         raise Rejected(ErrorCode.OUT_OF_RANGE, f"limit must be 1..{MAX_PAGE}, not {limit}")
@@ -367,6 +433,10 @@ def _counterparty(transaction: Transaction) -> bytes | None:
         case Transfer(to=account) | Deposit(to=account):
             return account
         case RegisterParticipant(account=account) | RegisterMeter(owner=account):
+            return account
+        case SuspendParticipant(account=account) | ReinstateParticipant(account=account):
+            return account
+        case RenewLicence(account=account):
             return account
     return None
 

@@ -49,6 +49,7 @@ class ErrorCode(IntEnum):
     DAILY_CAP = 3011
     SLOT_CAP = 3012
     TRADE_NOT_FOUND = 3013
+    CERTIFICATE_NOT_FOUND = 3014
     # 4xxx grid, meters, participants
     UNKNOWN_ZONE = 4001
     ZONE_CONGESTED = 4002

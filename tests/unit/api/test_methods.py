@@ -78,14 +78,21 @@ def test_every_method_answers_in_its_shape(node: MemoryNode) -> None:
         "energy_getTrade": {"id": trade["trade_id"]},
         "energy_submitOrder": fields,
         "energy_prepareOrder": {**fields, "trader": SELLER_TEXT},
+        "chain_getRawBlocks": {"from_height": 1},
+        "energy_quote": fields,
+        "energy_getCarbon": {"address": SELLER_TEXT},
+        "audit_getReports": {"territory": "BKK"},
+        "grid_getZone": {"zone": "BKK-01"},
         "account_get": {"address": SELLER_TEXT},
         "account_getBalance": {"address": SELLER_TEXT},
         "account_getNonce": {"address": SELLER_TEXT},
         "account_getHistory": {"address": SELLER_TEXT},
         "account_getProof": {"address": SELLER_TEXT},
     }
+    elsewhere = {"energy_getMeterReadings", "energy_getCertificate"}  # See test_market_methods.
     for method in METHODS:
-        call(node, method.name, **arguments.get(method.name, {}))
+        if method.name not in elsewhere:
+            call(node, method.name, **arguments.get(method.name, {}))
     assert set(arguments) <= set(METHOD_BY_NAME)
 
 

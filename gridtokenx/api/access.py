@@ -1,0 +1,95 @@
+"""Signed requests: who asks, for what only some may see.
+
+A request is signed with an account's Ed25519 key over the network, the method, the parameters and
+the time, so it is good for one question on one network for a minute. Source: market 5.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+
+from gridtokenx.api.errors import ApiError
+from gridtokenx.api.kinds import address, hex_bytes, integer
+from gridtokenx.api.table import Arguments, Param
+from gridtokenx.node.view import ChainStatus
+from gridtokenx.primitives.crypto import verify
+from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.types import format_address
+from gridtokenx.registry.model import (
+    METERS,
+    OPERATORS,
+    PARTICIPANTS,
+    TERRITORIES,
+    OrganisationKind,
+)
+
+DOMAIN = b"GTXv1 api request"
+WINDOW_MS = 60_000  # Before and after this node's clock.
+SIGNED_PARAMS = (
+    Param("signer", address(), "account whose key signed this request, gtx1..."),
+    Param("signed_ms", integer(0, 2**53), "when it was signed, Unix ms; good for a minute"),
+    Param("signature", hex_bytes(64, exactly=True), "Ed25519, see docs/api.md"),
+)
+_HINT = "gridtokenx energy readings ADDRESS --key NAME signs the request; see docs/api.md"
+
+
+def request_bytes(
+    genesis_hash: bytes, method: str, params: Mapping[str, str], signed_ms: int
+) -> bytes:
+    """What is signed: domain, genesis hash, then method, parameters (texts, keys sorted) and Unix
+    ms as compact JSON. Parameters that are not given are left out."""
+    document = [method, dict(sorted(params.items())), str(signed_ms)]
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
+    return DOMAIN + genesis_hash + text.encode()
+
+
+def check_signer(
+    genesis_hash: bytes,
+    method: str,
+    params: Mapping[str, str],
+    arguments: Arguments,
+    clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> bytes:
+    """The account that signed. Errors: ApiError SIGNATURE_REQUIRED (401)."""
+    signer, signed_ms, signature = (arguments[one.name] for one in SIGNED_PARAMS)
+    if signer is None or signed_ms is None or signature is None:
+        detail = f"{method} answers signed requests only: signer, signed_ms and signature"
+        raise ApiError(ErrorCode.SIGNATURE_REQUIRED, detail, hint=_HINT)
+    now_ms = clock_ms()
+    if abs(now_ms - signed_ms) > WINDOW_MS:
+        detail = f"signed at {signed_ms}, it is {now_ms} here (Unix ms): more than a minute apart"
+        raise ApiError(ErrorCode.SIGNATURE_REQUIRED, detail, hint="sign again; check the clock")
+    if not verify(signer, request_bytes(genesis_hash, method, params, signed_ms), signature):
+        detail = f"the signature is not {format_address(signer)}'s over this request"
+        raise ApiError(ErrorCode.SIGNATURE_REQUIRED, detail, hint=_HINT)
+    return bytes(signer)
+
+
+def check_may_read(status: ChainStatus, signer: bytes, owner: bytes) -> str:
+    """`owner`, `distributor` or `regulator`: why the signer may see the owner's readings.
+
+    A distributor sees the meters of its own territories. Errors: ApiError NOT_PERMITTED (403).
+    """
+    if signer == owner:
+        return "owner"
+    organisation = OPERATORS.get(status.view, signer)
+    if organisation is not None and organisation.kind is OrganisationKind.REGULATOR:
+        return "regulator"
+    participant = PARTICIPANTS.get(status.view, owner)
+    if organisation is not None and participant is not None:
+        territory = TERRITORIES.get(status.view, participant.territory.encode())
+        if territory is not None and territory.distributor == organisation.name:
+            return "distributor"
+    detail = (
+        f"{format_address(signer)} may not see readings of {format_address(owner)}: only the "
+        "owner, the distributor and the regulator may"
+    )
+    raise ApiError(ErrorCode.NOT_PERMITTED, detail)
+
+
+def meter_location(status: ChainStatus, meter_id: bytes) -> str | None:
+    """Where a meter is registered."""
+    meter = METERS.get(status.view, meter_id)
+    return None if meter is None else meter.location

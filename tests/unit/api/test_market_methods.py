@@ -1,0 +1,244 @@
+"""Quotes, the grid, readings by signed request, carbon certificates, reports, raw blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import inspect
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from api_node import BUYER, LOCATION, SELLER, STRANGER, MemoryNode
+
+from gridtokenx.api.access import WINDOW_MS, request_bytes
+from gridtokenx.api.context import Context
+from gridtokenx.api.errors import ApiError
+from gridtokenx.api.methods import METHOD_BY_NAME
+from gridtokenx.chain.block import decode_block
+from gridtokenx.cluster.network import operator_key
+from gridtokenx.grid.model import HaltRegion, PublishGridStatus
+from gridtokenx.ledger.model import RetireCredits
+from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.primitives.errors import Rejected
+from gridtokenx.primitives.types import format_address
+
+SELLER_TEXT = format_address(SELLER.public_key)
+READINGS = "energy_getMeterReadings"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[MemoryNode]:
+    made = MemoryNode(tmp_path, local_signer=SELLER)
+    made.populate()
+    yield made
+    made.close()
+
+
+def call(node: MemoryNode, name: str, **raw: Any) -> Any:
+    async def run() -> Any:
+        method = METHOD_BY_NAME[name]
+        try:
+            result = method.handler(Context(node), method.arguments(raw))
+            return await result if inspect.isawaitable(result) else result
+        except Rejected as error:
+            raise ApiError.of(error) from None
+
+    result = asyncio.run(run())
+    jsonschema.validate(json.loads(json.dumps(result)), METHOD_BY_NAME[name].result)
+    return result
+
+
+def refusal(node: MemoryNode, name: str, **raw: Any) -> ApiError:
+    with pytest.raises(ApiError) as error:
+        call(node, name, **raw)
+    return error.value
+
+
+def settled(node: MemoryNode) -> int:
+    """Trade 2 kWh, deliver all of it; the slot."""
+    sell, _ = node.trade()
+    slot = sell.payload.first_slot
+    while node.current_slot() <= slot:
+        node.make_block()
+    node.read_meters(slot, export_wh=2000, import_wh=2000)
+    node.make_block()
+    node.make_block()
+    return slot
+
+
+QUOTE = {"order_type": "buy", "energy_amount": "2", "price_per_kwh": 6000,
+         "grid_location": LOCATION}  # fmt: skip
+
+
+def test_a_quote_tells_the_most_a_buyer_pays_and_what_the_last_price_would_cost(node) -> None:
+    before = call(node, "energy_quote", **QUOTE)
+    assert (before["reserve"], before["reserve_uthb"]) == ("escrow", "12840000")
+    assert before["worst"]["buyer_uthb"] == "12840000"
+    assert before["last"] is before["at_last_price"] is None
+    slot = settled(node)
+    after = call(node, "energy_quote", **QUOTE)
+    price = int(after["last"]["price_mthb"])
+    assert after["last"]["group"] == LOCATION
+    assert after["last"]["slot"] == str(slot)
+    wheeling_uthb = 2000 * 300
+    assert after["at_last_price"]["energy_uthb"] == str(2000 * price)
+    assert int(after["at_last_price"]["buyer_uthb"]) == (
+        2000 * price + wheeling_uthb + wheeling_uthb * 7 // 100
+    )
+    (trade,) = call(node, "energy_getTrades")["items"]
+    paid = trade["settlement"]
+    for part in ("energy_uthb", "wheeling_uthb", "vat_uthb", "fee_uthb"):
+        assert after["at_last_price"][part] == paid[part], "the quote is what settlement takes"
+
+
+def test_a_quote_obeys_the_rules_of_an_order(node) -> None:
+    sale = {**QUOTE, "order_type": "sell", "energy_source": "solar"}
+    bond = call(node, "energy_quote", **sale)
+    assert (bond["reserve"], bond["reserve_uthb"]) == ("bond", "2000000")
+    assert bond["worst"]["seller_uthb"] == str(12_000_000 - 30_000)
+    assert refusal(node, "energy_quote", **{**QUOTE, "price_per_kwh": 999}).reason == (
+        "price_out_of_band"
+    )
+    assert refusal(node, "energy_quote", **{**QUOTE, "energy_amount": "0.05"}).reason == (
+        "amount_out_of_range"
+    )
+    assert refusal(node, "energy_quote", **{**sale, "energy_source": "any"}).status == 400
+    assert refusal(node, "energy_quote", **{**QUOTE, "grid_location": "XXX-01-SUB001"}).reason == (
+        "unknown_zone"
+    )
+
+
+def publish(node: MemoryNode, name: str, loading_bps: int) -> None:
+    slot = node.current_slot()
+    node.put(
+        operator_key("mea"), PublishGridStatus(name, slot, loading_bps, 250_000, 50_000, 10_000)
+    )
+    node.make_block()
+
+
+def region(node: MemoryNode, name: str = "BKK") -> dict[str, Any]:
+    rows = call(node, "grid_getStatus")["regions"]
+    return next(row for row in rows if row["region"] == name)
+
+
+def test_the_grid_shows_loading_headroom_state_and_what_was_sold_over_it(node) -> None:
+    assert region(node)["substations"][0]["state"] == "unpublished"
+    assert region(node)["substations"][0]["headroom_wh"] is None
+    publish(node, LOCATION, 7325)
+    (substation,) = region(node)["substations"]
+    assert (substation["state"], substation["headroom_wh"]) == ("normal", "16718")
+    publish(node, LOCATION, 11_850)
+    (substation,) = region(node)["substations"]
+    assert (substation["state"], substation["headroom_wh"]) == ("congested", "0")
+    assert (substation["loading_bps"], substation["by"]) == (11_850, "mea")
+    slot = settled(node)
+    (substation,) = call(node, "grid_getZone", zone="BKK-01", slot=slot)["substations"]
+    assert substation["flow"] == {"export_wh": "0", "import_wh": "0", "local_wh": "2000"}
+    (zone,) = call(node, "grid_getZones", chain="MET", slot=slot + 1)["items"]
+    assert zone["flow_day"]["local_wh"] == "2000"
+    assert zone["flow"]["local_wh"] == "0"
+    assert refusal(node, "grid_getZone", zone="BKK-77").reason == "unknown_zone"
+
+
+def test_a_halt_shows_with_its_reason(node) -> None:
+    node.put(operator_key("erc"), HaltRegion("BKK", "flood"))
+    node.make_block()
+    row = region(node)
+    assert row["halt"]["by"] == "erc"
+    assert "flood" in row["emergency"]
+    assert row["state"] == row["substations"][0]["state"] == "emergency"
+    assert "flood" in call(node, "energy_quote", **QUOTE)["emergency"]
+    assert region(node, "NTB")["emergency"] is None
+
+
+def signed(node: MemoryNode, key: SigningKey, age_ms: int = 0, **params: str) -> dict[str, Any]:
+    given = {"address": SELLER_TEXT, "limit": "50", **params}
+    signed_ms = time.time_ns() // 1_000_000 - age_ms
+    message = request_bytes(node.genesis.hash, READINGS, given, signed_ms)
+    return {
+        **given,
+        "signer": format_address(key.public_key),
+        "signed_ms": signed_ms,
+        "signature": key.sign(message).hex(),
+    }
+
+
+def test_readings_are_for_owner_distributor_and_regulator_alone(node) -> None:
+    slot = settled(node)
+    for key, role in (
+        (SELLER, "owner"),
+        (operator_key("mea"), "distributor"),
+        (operator_key("erc"), "regulator"),
+    ):
+        answer = call(node, READINGS, **signed(node, key))
+        assert answer["seen_as"] == role
+        (row,) = answer["items"]
+        assert (row["slot"], row["export_wh"], row["location"]) == (str(slot), "2000", LOCATION)
+    for key in (BUYER, STRANGER, operator_key("pea"), operator_key("payment")):
+        assert refusal(node, READINGS, **signed(node, key)).status == 403
+
+
+def test_an_unsigned_changed_or_old_request_for_readings_is_401(node) -> None:
+    assert refusal(node, READINGS, address=SELLER_TEXT).status == 401
+    good = signed(node, SELLER)
+    for change in (
+        {"limit": "51"},
+        {"address": format_address(BUYER.public_key)},
+        {"signer": format_address(BUYER.public_key)},
+        {"signed_ms": good["signed_ms"] + 1},
+        {"chain": "MET"},
+    ):
+        assert refusal(node, READINGS, **{**good, **change}).status == 401
+    assert refusal(node, READINGS, **signed(node, SELLER, WINDOW_MS + 5000)).status == 401
+    assert refusal(node, READINGS, **signed(node, SELLER, -WINDOW_MS - 5000)).status == 401
+    assert call(node, READINGS, **signed(node, SELLER, chain="MET"))["items"] == []
+
+
+def test_retired_credits_become_a_certificate(node) -> None:
+    settled(node)
+    buyer = format_address(BUYER.public_key)
+    assert call(node, "energy_getCarbon", address=buyer)["carbon_ucr"] == "1000000"
+    node.put(BUYER, RetireCredits(400_000, bytes(31) + b"\x01"))
+    node.make_block()
+    told = call(node, "energy_getCarbon", address=buyer, chain="MET")
+    assert told["carbon_ucr"] == "600000"
+    (certificate,) = told["chains"][0]["certificates"]
+    assert certificate == call(node, "energy_getCertificate", id="MET-1")
+    assert (certificate["owner"], certificate["amount_ucr"]) == (buyer, "400000")
+    assert refusal(node, "energy_getCertificate", id="MET-2").reason == "certificate_not_found"
+    totals = call(node, "energy_getStats", chain="MET")["total"]
+    assert (totals["carbon_retired_ucr"], totals["certificates"]) == ("400000", "1")
+
+
+def test_reports_are_open_then_closed_with_a_hash(node) -> None:
+    settled(node)
+    answer = call(node, "audit_getReports", territory="mea", day="2026-01-01")
+    assert [row["region"] for row in answer["items"]] == ["BKK", "NTB", "SPK"]
+    first = answer["items"][0]
+    assert (first["state"], first["report_hash"]) == ("open", None)
+    assert first["report"]["lines"][0]["delivered_wh"] == "2000"
+    while node.make_block() < 90:
+        pass
+    (closed,) = call(node, "audit_getReports", territory="BKK", day="2026-01-01")["items"]
+    assert closed["state"] == "closed"
+    assert len(closed["report_hash"]) == 64
+    assert closed["report"] == first["report"]
+    (missing,) = call(node, "audit_getReports", territory="BKK", day="2025-12-01")["items"]
+    assert missing["state"] == "not_kept"
+    assert refusal(node, "audit_getReports", territory="XYZ").reason == "unknown_zone"
+    assert refusal(node, "audit_getReports", territory="BKK", day="2026-13-01").status == 400
+
+
+def test_raw_blocks_are_the_very_bytes(node) -> None:
+    node.make_block()
+    answer = call(node, "chain_getRawBlocks", from_height=1, limit=64)
+    assert [row["height"] for row in answer["items"]] == ["1", "2"]
+    block = decode_block(base64.b64decode(answer["items"][0]["block"]))
+    told = call(node, "chain_getBlock", block=1)
+    assert block.header.hash.hex() == told["hash"]
+    assert refusal(node, "chain_getRawBlocks", from_height=3).reason == "block_not_found"
