@@ -77,6 +77,7 @@ class Engine(Receiver):
                 self._block_checked(event)
             case Observe(until_height):
                 self._observe_until = until_height
+                self._heard = None if until_height < 0 else self._heard
             case Tick():
                 self._timer_ms = None
         self._settle()

@@ -107,7 +107,10 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Sign nothing at heights <= `until_height` (2.8). Replaces the constructor's value."""
+    """Sign nothing at heights <= `until_height` (2.8). Replaces the constructor's value.
+
+    An engine that started observing still waits to hear a quorum. -1 lifts both, at one's own risk.
+    """
 
     until_height: int
 

@@ -53,7 +53,9 @@ class Receiver:
     """The half of the engine that listens.
 
     signer: None for an observer. record: what the last `Persist` stored, None on a new disk.
-    observe_until_height: sign nothing at heights up to this one (2.8: a key without a record).
+    observe_until_height: sign nothing at heights up to this one (2.8: a key without a record), nor
+    at any before members with a quorum of the weight, oneself not counted, were heard; -1: no such
+    restraint.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class Receiver:
         self._verify = verify
         self._record = record
         self._observe_until = observe_until_height
+        # Members heard since the start while observing; None: not observing, or heard enough.
+        self._heard: dict[bytes, None] | None = None if observe_until_height < 0 else {}
         self._checker = CertificateChecker(chain_id, verify)
         self._early: dict[tuple[int, Phase], SignedMessage] = {}
         self._answered: dict[bytes, int] = {}
@@ -119,7 +123,7 @@ class Receiver:
             index = message.index
         if not self._genuine(state, message, index):
             return
-        self.highest_height = max(self.highest_height, message.height)
+        self._note_heard(state, message, index)
         if next_height and message.view <= VIEW_WINDOW:
             key = (index, _phase(message))
             held = self._early.get(key)
@@ -215,10 +219,26 @@ class Receiver:
         """Raise unless member `index` signed it; stop signing if that is us and we did not."""
         if not self._genuine(state, message, index):
             raise Rejected(ErrorCode.BAD_SIGNATURE, f"not signed by member {index}")
-        self.highest_height = max(self.highest_height, message.height)
+        self._note_heard(state, message, index)
         strange = index == state.me and message.signature not in state.own_signatures
         if strange and message.view >= state.complete_from and self._may_sign(state):
             self._stop(f"own key signed height {message.height} view {message.view} elsewhere")
+
+    def _note_heard(self, state: HeightState, message: SignedMessage, index: int) -> None:
+        """The highest height heard, and, while observing, from whom.
+
+        The height before the last one this key signed at was decided by a quorum. Another quorum
+        has an honest member in common with it, who speaks of that height or a later one.
+        """
+        self.highest_height = max(self.highest_height, message.height)
+        if self._heard is None or index == state.me:
+            return
+        members = state.validators
+        self._heard[members.members[index].public_key] = None
+        indexes = (members.index_of(key) for key in self._heard)
+        if members.is_quorum(members.weight_of(one for one in indexes if one is not None)):
+            self._heard = None
+            self._observe_until = max(self._observe_until, self.highest_height + 1)
 
     def _genuine(self, state: HeightState, message: SignedMessage, index: int) -> bool:
         members = state.validators.members
@@ -291,7 +311,7 @@ class Receiver:
 
     def _may_sign(self, state: HeightState) -> bool:
         """Whether this node signs at this height at all (member, not observing, not stopped)."""
-        if self._signer is None or state.me is None or self.stopped:
+        if self._signer is None or state.me is None or self.stopped or self._heard is not None:
             return False
         recorded = -1 if self._record is None else self._record.height
         return state.height > self._observe_until and state.height >= recorded

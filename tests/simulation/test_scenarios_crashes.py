@@ -293,3 +293,33 @@ def test_bodies_survive_two_crashes() -> None:
         node.crash(100)
     reach(world, 2, limit_ms=30_000)
     assert world.judge.decided[1] == block
+
+
+def test_an_isolated_observer_goes_on_observing() -> None:
+    """An old backup is restored and hears nobody while it observes. The chain waits for it at the
+    height where it has proposed before: signing there again would be a second proposal."""
+    world = equal(4, calm_ms=10**9)
+    node = world.nodes[3]
+    reach(world, 4)
+    backup = node.disk.backup()
+    reach(world, 6)
+    world.nodes[0].stop()
+    proposed = world.run_until(
+        lambda: node.disk.record is not None and (node.disk.record.height, node.height) == (7, 6),
+        10_000,
+    )
+    assert proposed  # It leads height 7.
+    node.stop()
+    world.judge.forget(node)
+    node.disk = backup
+    world.network.groups = [0, 0, 0, 1]
+    node.start()
+    world.run_for(4 * world.setup.observe_ms)
+    world.network.groups = [0] * 4
+    world.run_for(30_000)
+    assert max(one.height for one in world.nodes) == 6  # Two dead of four: a halt, not a fork.
+    world.nodes[0].start()
+    reach(world, 12)
+    heard = _watch(node)
+    reach(world, 16)
+    assert heard

@@ -144,7 +144,7 @@ def paced(seed: int) -> Setup:
         timing=PRODUCTION,
         opens=slots(10_000),
         observe_ms=60_000,
-        calm_ms=90_000,
+        calm_ms=240_000,
         real=True,
     )
 

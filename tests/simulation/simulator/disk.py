@@ -45,6 +45,7 @@ class Disk:
         """The record is gone, the chain is not."""
         self.record, self.bodies, self.missing = None, {}, True
 
-    def backup(self) -> Disk:
-        """A copy of the chain as it is now. Backups never hold a safety record."""
-        return replace(self, chain=list(self.chain), record=None, bodies={}, missing=True)
+    def backup(self, height: int | None = None) -> Disk:
+        """A copy of the chain as it was at `height`. Backups never hold a safety record."""
+        end = None if height is None else height + 1
+        return replace(self, chain=self.chain[:end], record=None, bodies={}, missing=True)

@@ -207,9 +207,17 @@ class Node:
             return False
         loses = faults.lose_record and draw.random() < faults.lose_record
         if loses and self.world.may_lose(self):
-            self.disk.lose_record()
+            self._lose_disk()
         self.crash(draw.expovariate(1 / 1500))
         return True
+
+    def _lose_disk(self) -> None:
+        """The record is gone, or all is and the operator restores an old backup."""
+        if self.random.random() < 0.5:
+            self.disk.lose_record()
+        else:
+            self.disk = self.disk.backup(self.random.randrange(self.height + 1))
+            self.world.judge.forget(self)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
