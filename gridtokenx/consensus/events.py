@@ -109,7 +109,7 @@ class Tick:
 class Observe:
     """Sign nothing at heights <= `until_height` (2.8). Replaces the constructor's value.
 
-    An engine that started observing still waits to hear a quorum. -1 lifts both, at one's own risk.
+    An engine that was told to hear a quorum first still does. -1 lifts both, at one's own risk.
     """
 
     until_height: int
@@ -217,6 +217,7 @@ class StopSigning:
     nothing any more; the shell raises an alarm and exits with its own code."""
 
     reason: str
+    key_in_use: bool = False  # Else it disagrees.
 
 
 Effect = (

@@ -53,9 +53,9 @@ class Receiver:
     """The half of the engine that listens.
 
     signer: None for an observer. record: what the last `Persist` stored, None on a new disk.
-    observe_until_height: sign nothing at heights up to this one (2.8: a key without a record), nor
-    at any before members with a quorum of the weight, oneself not counted, were heard; -1: no such
-    restraint.
+    observe_until_height: sign nothing at heights up to this one (2.8: a key without a record).
+    hear_quorum: nor at any before members with a quorum of the weight, oneself not counted, were
+    heard, and up to the highest height they spoke of, plus one.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Receiver:
         verify: Verify = verify_ed25519,
         record: SafetyRecord | None = None,
         observe_until_height: int = -1,
+        hear_quorum: bool = False,
     ) -> None:
         self.chain_id = chain_id
         self.timing = timing
@@ -77,8 +78,8 @@ class Receiver:
         self._verify = verify
         self._record = record
         self._observe_until = observe_until_height
-        # Members heard since the start while observing; None: not observing, or heard enough.
-        self._heard: dict[bytes, None] | None = None if observe_until_height < 0 else {}
+        # Members heard since the start; None: nobody need be heard, or enough were.
+        self._heard: dict[bytes, None] | None = {} if hear_quorum else None
         self._checker = CertificateChecker(chain_id, verify)
         self._early: dict[tuple[int, Phase], SignedMessage] = {}
         self._answered: dict[bytes, int] = {}
@@ -222,10 +223,11 @@ class Receiver:
         self._note_heard(state, message, index)
         strange = index == state.me and message.signature not in state.own_signatures
         if strange and message.view >= state.complete_from and self._may_sign(state):
-            self._stop(f"own key signed height {message.height} view {message.view} elsewhere")
+            where = f"height {message.height} view {message.view}"
+            self._stop(f"own key signed {where} elsewhere", key_in_use=True)
 
     def _note_heard(self, state: HeightState, message: SignedMessage, index: int) -> None:
-        """The highest height heard, and, while observing, from whom.
+        """The highest height heard, and from whom, while that matters.
 
         The height before the last one this key signed at was decided by a quorum. Another quorum
         has an honest member in common with it, who speaks of that height or a later one.
@@ -316,10 +318,10 @@ class Receiver:
         recorded = -1 if self._record is None else self._record.height
         return state.height > self._observe_until and state.height >= recorded
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, reason: str, *, key_in_use: bool = False) -> None:
         if not self.stopped:
             self.stopped = True
-            self._out.append(StopSigning(reason))
+            self._out.append(StopSigning(reason, key_in_use))
 
 
 def _phase(message: SignedMessage) -> Phase:

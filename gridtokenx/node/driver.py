@@ -73,6 +73,10 @@ OBSERVE_SECONDS = 60
 HOLD_SECONDS = 5.0
 HOLD_POLL_SECONDS = 0.05
 NEVER = 2**62
+DISAGREES = (
+    "The state of this node is damaged or its version is wrong; start the right version with an "
+    "empty data folder"
+)
 OLD_RECORD = (
     "the safety record of this key is older than its signature in block {height}: was a backup "
     f"restored? It signs nothing for {OBSERVE_SECONDS} s, then only above all heights seen. "
@@ -171,6 +175,7 @@ class Driver:
             observe_until_height=_observe_until(
                 self._must_observe or self._must_hold, resume_above
             ),
+            hear_quorum=self._must_observe,
         )
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._timer_ms: int | None = None
@@ -311,8 +316,10 @@ class Driver:
                     validator=evidence.public_key.hex(),
                     hint="a validator signed two conflicting messages; tell its operator",
                 )
-            case StopSigning(reason):
-                raise StopNode(f"GTX-KEY-002: {self.spec.name}: {reason}. Not signing.")
+            case StopSigning(reason, key_in_use):
+                if key_in_use:
+                    raise StopNode(f"GTX-KEY-002: {self.spec.name}: {reason}. Not signing.")
+                raise StopNode(f"GTX-SYNC-001: {self.spec.name}: {reason}. {DISAGREES}")
 
     def _persist(self, record: SafetyRecord) -> None:
         candidates = [

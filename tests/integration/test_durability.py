@@ -5,8 +5,10 @@ What is signed is what our own libp2p node hears on the gossip, never what a nod
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from live_cluster import (
@@ -232,6 +234,45 @@ def test_a_restored_old_backup_is_found_out_and_signs_nothing(
     above = {chain: height + 3 for chain, height in heights_of(cluster, "n0").items()}
     cluster.start(name, [f"--resume-signing-above={one}={height}" for one, height in above.items()])
     wait_signing(cluster, recorder, name)
+
+
+# A node that computes something else -------------------------------------------------------------
+
+ANOTHER_PROGRAM = """
+import gridtokenx.node.executor as executor
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+
+same = executor.execute_block
+
+def other(spec, state, tree, parent, block, transactions):
+    found = same(spec, state, tree, parent, block, transactions)
+    if spec.name == "MET" and block.header.height > {height}:
+        raise Rejected(ErrorCode.INVALID_BLOCK, "state_root: execution gives another")
+    return found
+
+executor.execute_block = other
+"""
+
+
+def test_a_node_that_computes_another_state_stops_and_says_so_while_the_chain_goes_on(
+    cluster: Cluster, recorder: Recorder, tmp_path: Path
+) -> None:
+    """Its program is another from a height on, as a wrong version would be."""
+    name = "n1"
+    cluster.kill(name)
+    height = heights_of(cluster, "n0")["MET"] + 6
+    (tmp_path / "sitecustomize.py").write_text(ANOTHER_PROGRAM.format(height=height))
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    cluster.start(name, environment={"PYTHONPATH": path})
+    wait_until("it stops", lambda: not cluster.is_running(name))
+    assert cluster.exit_code(name) == ExitCode.INTERNAL
+    assert "GTX-SYNC-001" in cluster.tail(name)
+    assert "Traceback" not in log_of(cluster, name)
+    wait_progress(cluster, "n0", "n2", "n3")
+    cluster.start(name)  # The right program again: its data is whole, for it stored nothing wrong.
+    wait_signing(cluster, recorder, name)
+    assert_same_state(cluster)
+    assert not recorder.doubles()
 
 
 def test_of_two_processes_with_one_key_and_its_record_one_at_least_stops(
