@@ -36,7 +36,7 @@ NO_SIGNATURE = bytes(64)
 class Shameless(Engine):
     """Honest code that does not mind a double, nor a decision it finds invalid."""
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, reason: str, *, key_in_use: bool = False) -> None:
         pass
 
 

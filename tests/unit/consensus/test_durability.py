@@ -224,7 +224,6 @@ def test_an_observing_key_follows_but_signs_nothing(four: Committee) -> None:
 
 def test_observing_ends_above_the_height_and_can_be_replaced(four: Committee) -> None:
     bench = Bench(four, observe_until_height=2**60)
-    bench.hear(*(four.prepare(index) for index in (1, 2, 3)))
     bench.feed(Observe(1))
     assert not messages(bench.time_out(), Timeout)
     bench.start_height(2)
@@ -233,7 +232,7 @@ def test_observing_ends_above_the_height_and_can_be_replaced(four: Committee) ->
 
 def test_observing_goes_on_until_a_quorum_of_others_was_heard(four: Committee) -> None:
     """Who hears too few cannot know at which height its key has signed before."""
-    bench = Bench(four, observe_until_height=2**60)
+    bench = Bench(four, observe_until_height=2**60, hear_quorum=True)
     bench.feed(Observe(1))
     bench.start_height(2)
     later = Committee(1, 1, 1, 1, height=2)
@@ -249,7 +248,7 @@ def test_observing_goes_on_until_a_quorum_of_others_was_heard(four: Committee) -
 
 
 def test_observing_can_be_lifted_altogether(four: Committee) -> None:
-    bench = Bench(four, observe_until_height=2**60)
+    bench = Bench(four, observe_until_height=2**60, hear_quorum=True)
     bench.feed(Observe(-1))
     assert messages(bench.time_out(), Timeout)
 
