@@ -176,7 +176,6 @@ class Driver:
                 self._must_observe or self._must_hold, resume_above
             ),
             hear_quorum=self._must_observe,
-            hear_quorum=self._must_observe,
         )
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._timer_ms: int | None = None
