@@ -26,7 +26,7 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
-from recorder import Recorder, keep_dialling, status_of
+from recorder import Recorder, first_ports, keep_dialling, status_of
 
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.genesis import Genesis
@@ -231,7 +231,7 @@ def network_with_history(tmp_path: Path) -> Iterator[tuple[Cluster, list[Decided
     genesis = replace(genesis, chains=genesis.chains[:1], genesis_time_ms=begin_ms)
     history = make_history(genesis, tmp_path / "history")
     folder = tmp_path / "clusters" / "late"
-    members = plan(AUTHORITIES, 0, free_ports(AUTHORITIES, (31_000, 32_000)))
+    members = plan(AUTHORITIES, 0, free_ports(AUTHORITIES, first_ports(31_000, 31_900)))
     for member in members:
         write_home(folder / member.name, member, genesis, members[0])
     records = [NodeRecord(member) for member in members]

@@ -23,7 +23,7 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
-from recorder import Recorder
+from recorder import Recorder, first_ports
 
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster import network, processes, watch
@@ -59,7 +59,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         fresh_genesis(block_time_ms=BLOCK_TIME_MS),
         observers=0,
         owner=processes.this_process(),
-        first_ports=(27_000, 28_000),
+        first_ports=first_ports(27_000, 28_000),
     )
     try:
         watch.wait_ready(made)
@@ -283,7 +283,12 @@ def test_of_two_processes_with_one_key_and_its_record_one_at_least_stops(
     cluster.kill(name)
     validator = cluster.node(name).member.validator
     twin = add_member(
-        cluster, "n5", (27_100, 28_100), role="authority", authority="erc", validator=validator
+        cluster,
+        "n5",
+        first_ports(27_010, 28_010),
+        role="authority",
+        authority="erc",
+        validator=validator,
     )
     without_socket = shutil.ignore_patterns("node.sock")
     shutil.copytree(cluster.home(name) / "data", cluster.home("n5") / "data", ignore=without_socket)

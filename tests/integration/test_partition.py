@@ -19,6 +19,7 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
+from recorder import first_ports
 
 from gridtokenx.cli import app
 from gridtokenx.cluster import assertions, faults, processes, watch
@@ -42,7 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         fresh_genesis(),
         observers=1,
         owner=processes.this_process(),
-        first_ports=(29_000, 30_000),
+        first_ports=first_ports(29_000, 30_000),
     )
     try:
         watch.wait_ready(made)
