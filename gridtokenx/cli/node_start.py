@@ -143,8 +143,10 @@ def _explain(error: BaseException) -> None:
     from gridtokenx.node.network import NetworkError
     from gridtokenx.node.node import DiskFull
 
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    leaves = _leaves(error)
+    error = leaves[0]  # Two chains may end the node at once: for one reason, or it is a fault.
+    if any(type(other) is not type(error) for other in leaves):
+        return
     exits: dict[type[BaseException], ExitCode] = {
         DatabaseError: ExitCode.DISK,
         Damaged: ExitCode.INTERNAL,
@@ -165,6 +167,13 @@ def _explain(error: BaseException) -> None:
     if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
         detail = f"{error.strerror}. Another node may run there; choose another in network.listen"
         _fail(detail, ExitCode.CONFIG)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The errors inside a group of groups; at least one."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
 
 
 def _fail(text: str, exit_code: ExitCode) -> NoReturn:
