@@ -102,6 +102,26 @@ def _resting(number: int) -> ClearingOrder:
 
 
 @app.command()
+def market(
+    book: Annotated[
+        int, typer.Option(help="Resting orders, over 96 slots and 3 regions.")
+    ] = 100_000,
+    touch: Annotated[int, typer.Option(help="Orders that the block before has added.")] = 100,
+    slot_orders: Annotated[int, typer.Option(help="Orders of one slot and region.")] = 10_000,
+) -> None:
+    """A block's market work on a deep book in RocksDB, and with one crowded slot."""
+    from scripts.market_bench import measure, measure_slot
+
+    limit = verifies_per_second()
+    deep = measure(book, touch)
+    ratio = round(touch / deep.begin_ms * 1000 / limit, 3)
+    report("market_touch", limit, ratio, book=book, touch=touch, **asdict(deep))
+    crowded = measure_slot(slot_orders)
+    ratio = round(slot_orders / crowded.begin_ms * 1000 / limit, 3)
+    report("market_slot", limit, ratio, orders=slot_orders, **asdict(crowded))
+
+
+@app.command()
 def execute(orders: Orders = 10_000) -> None:
     """A block of orders: decode, verify, apply with all roots, write to RocksDB."""
     from gridtokenx.node.database import BlockWrite, Database

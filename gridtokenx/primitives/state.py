@@ -7,8 +7,9 @@ shared freely and encoded only when written. Source: architecture 1.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from gridtokenx.primitives.codec import decode, encode
@@ -16,6 +17,7 @@ from gridtokenx.primitives.errors import Rejected
 
 V = TypeVar("V")
 Decode = Callable[[bytes], Any]
+TABLE_PREFIX_BYTES = 2  # What every table's keys begin with.
 
 
 class Reader(Protocol):
@@ -50,6 +52,9 @@ class Overlay:
     def __init__(self, base: Reader) -> None:
         self.base = base
         self._changes: dict[bytes, Any | None] = {}
+        # Keys of the changes by table, for scans only: brought up to date when one is asked for.
+        self._by_table: dict[bytes, list[bytes]] = {}
+        self._indexed = 0
 
     def load(self, key: bytes, decode: Decode) -> Any | None:
         if key in self._changes:
@@ -58,7 +63,7 @@ class Overlay:
 
     def scan(self, prefix: bytes, decode: Decode) -> Iterator[tuple[bytes, Any]]:
         """All keys under `prefix` in key order; sees this overlay's changes made so far."""
-        own = sorted(key for key in self._changes if key.startswith(prefix))
+        own = sorted(key for key in self._keys_near(prefix) if key.startswith(prefix))
         position = 0
         for key, value in self.base.scan(prefix, decode):
             while position < len(own) and own[position] < key:
@@ -71,6 +76,16 @@ class Overlay:
                 yield key, value
         for key in own[position:]:
             yield from self._present(key)
+
+    def _keys_near(self, prefix: bytes) -> Iterable[bytes]:
+        """Changed keys that may start with `prefix`. Keys are only ever added, in dict order."""
+        if len(prefix) < TABLE_PREFIX_BYTES:
+            return self._changes
+        if self._indexed < len(self._changes):
+            for key in islice(self._changes, self._indexed, None):
+                self._by_table.setdefault(key[:TABLE_PREFIX_BYTES], []).append(key)
+            self._indexed = len(self._changes)
+        return self._by_table.get(prefix[:TABLE_PREFIX_BYTES], ())
 
     def _present(self, key: bytes) -> Iterator[tuple[bytes, Any]]:
         value = self._changes[key]
@@ -91,6 +106,7 @@ class Overlay:
             raise TypeError("only an overlay on an overlay can be merged")
         self.base._changes.update(self._changes)
         self._changes = {}
+        self._by_table, self._indexed = {}, 0
 
     def changed(self) -> list[tuple[bytes, Any | None]]:
         """(key, value object or None) for each change, in key order."""

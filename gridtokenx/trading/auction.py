@@ -6,7 +6,7 @@ Source: protocols/market.md sections 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gridtokenx.ledger import rules as ledger
@@ -15,7 +15,9 @@ from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.trading import book
 from gridtokenx.trading.clearing import NATIONAL_GROUP, clear
 from gridtokenx.trading.model import (
+    CONGESTED,
     FLOWS,
+    IMMEDIATES,
     LAST_PRICES,
     ORDERS,
     POSITIONS,
@@ -45,6 +47,8 @@ _NO_FLOW = NodeFlow()
 # A block must not be stalled by orders that span many slots of a deep book: beyond so many orders
 # put before the auction, the later slots wait for the next block. Closing gates never wait.
 MAX_ORDERS_CLEARED = 100_000
+# From so many fills on, one scan of the slot's positions is cheaper than asking for each.
+MANY_FILLS = 100
 
 
 def close(state: Overlay, order: Order, status: OrderStatus) -> OrderClosed:
@@ -53,13 +57,24 @@ def close(state: Overlay, order: Order, status: OrderStatus) -> OrderClosed:
     A cancelled rest no longer counts against the owner's daily cap.
     """
     returned_wh = order.rest_wh if status is OrderStatus.CANCELLED else 0
+    return _leave(state, order, status, order.rest_wh, order.reserve_uthb, returned_wh)
+
+
+def _leave(
+    state: Overlay,
+    order: Order,
+    status: OrderStatus,
+    rest_wh: int,
+    reserve_uthb: int,
+    returned_wh: int,
+) -> OrderClosed:
     book.remove(state, order, returned_wh)
-    if order.reserve_uthb:
+    if reserve_uthb:
         if order.terms.side is Side.BUY:
-            ledger.release_escrow(state, order.owner, order.reserve_uthb)
+            ledger.release_escrow(state, order.owner, reserve_uthb)
         else:
-            ledger.release_bond(state, order.owner, order.reserve_uthb)
-    return OrderClosed(order.id, order.owner, status, order.rest_wh, order.reserve_uthb)
+            ledger.release_bond(state, order.owner, reserve_uthb)
+    return OrderClosed(order.id, order.owner, status, rest_wh, reserve_uthb)
 
 
 @dataclass(slots=True)
@@ -98,6 +113,22 @@ class GridView:
     is_halted: Callable[[str], bool] = lambda _: False
 
 
+class _Meter:
+    """A meter's position in a slot while one clearing's fills are carried out."""
+
+    __slots__ = ("before", "sales", "sold_wh")
+
+    def __init__(self, order: Order, before: Position | None) -> None:
+        fresh = before or Position(order.owner, region=book.region_of(order.terms.location))
+        self.before = fresh
+        self.sales = fresh.sales
+        self.sold_wh = fresh.sold_wh
+
+    def position(self) -> Position:
+        """The position after the fills. Orders match before delivery: nothing is received yet."""
+        return Position(self.before.owner, self.sales, self.sold_wh, region=self.before.region)
+
+
 @dataclass
 class Run:
     """One block's clearings and the events they cause, in order."""
@@ -114,9 +145,12 @@ class Run:
 
     def __post_init__(self) -> None:
         self._view = book.View(self.state)
-        regions = self._view.regions()
+        regions = self._view.regions
         self._halted = [region for region in regions if self.grid.is_halted(region)]
         self._regions = [region for region in regions if region not in self._halted]
+        # Both indexes are mostly empty; then no clearing needs to look into them.
+        self._has_flags = next(CONGESTED.items(self.state), None) is not None
+        self._has_immediates = next(IMMEDIATES.items(self.state), None) is not None
 
     def expire(self, order_id: bytes) -> None:
         """Close an order at its own end, if it is still open."""
@@ -168,6 +202,9 @@ class Run:
         least_mthb = min(self.market.wheeling_mthb[: max_tier + 1])
         orders = self._view.crossing(slot, regions, least_mthb)
         self._cleared += len(orders) + 1
+        if not orders:
+            self._flag(slot, regions, {})
+            return
         by_id = {order.id: order for order in orders}
         result = clear(
             [_taker(order, slot) for order in orders],
@@ -182,7 +219,7 @@ class Run:
             order_id: book.region_of(by_id[order_id].terms.location)
             for order_id in result.congested
         }
-        book.flag_congested(self.state, slot, regions, flagged)
+        self._flag(slot, regions, flagged)
         if result.fills or result.congested:
             name = NATIONAL_GROUP if max_tier >= NATIONAL_TIER else regions[0]
             self.events.append(_cleared(slot, name, result))
@@ -190,7 +227,14 @@ class Run:
                 last = LastPrice(slot, price_mthb)
                 LAST_PRICES.put(self.state, book.last_price_key(tier, group), last)
 
+    def _flag(self, slot: int, regions: list[str], congested: Mapping[bytes, str]) -> None:
+        self._has_flags = self._has_flags or bool(congested)
+        if self._has_flags:
+            book.flag_congested(self.state, slot, regions, congested)
+
     def _note_immediate(self, slot: int, regions: list[str]) -> None:
+        if not self._has_immediates:
+            return
         for order_id in book.immediates(self.state, slot):
             order = ORDERS.get(self.state, order_id)
             if order is not None and book.region_of(order.terms.location) in regions:
@@ -212,38 +256,44 @@ class Run:
         return left
 
     def _carry_out(
-        self, slot: int, fills: Iterable[Fill], by_id: Mapping[bytes, Order]
+        self, slot: int, fills: Sequence[Fill], by_id: Mapping[bytes, Order]
     ) -> dict[bytes, _Filling]:
         """Turn fills into trades, which take their shares of both reserves with them."""
         fillings: dict[bytes, _Filling] = {}
-        positions: dict[bytes, Position] = {}
+        meters = self._meters(slot, fills, by_id)
         flows: dict[str, _Flow] = {}
         for fill in fills:
             buy = _filling(fillings, by_id[fill.buy_id])
             sell = _filling(fillings, by_id[fill.sell_id])
-            self._position(positions, slot, buy.order)
-            sales = self._position(positions, slot, sell.order)
-            trade = self._trade(slot, fill, buy, sell, sales.sales)
-            TRADES.put(self.state, trade_key(slot, trade.seller_meter, sales.sales), trade)
-            positions[trade.seller_meter] = replace(
-                sales, sales=sales.sales + 1, sold_wh=sales.sold_wh + fill.energy_wh
-            )
+            seller = meters[sell.order.terms.meter_id]
+            trade = self._trade(slot, fill, buy, sell, seller.sales)
+            TRADES.put(self.state, trade_key(slot, trade.seller_meter, seller.sales), trade)
+            seller.sales += 1
+            seller.sold_wh += fill.energy_wh
             self.events.append(TradeMatched(trade))
             _flow(flows, fill, buy.order, sell.order)
         self._add_flows(slot, flows)
-        for meter_id, position in positions.items():
-            POSITIONS.put(self.state, u64(slot) + meter_id, position)
+        for meter_id, meter in meters.items():
+            POSITIONS.put(self.state, u64(slot) + meter_id, meter.position())
         return fillings
 
-    def _position(self, positions: dict[bytes, Position], slot: int, order: Order) -> Position:
-        meter_id = order.terms.meter_id
-        found = positions.get(meter_id)
-        if found is None:
-            found = POSITIONS.get(self.state, u64(slot) + meter_id) or Position(
-                order.owner, region=book.region_of(order.terms.location)
-            )
-            positions[meter_id] = found
-        return found
+    def _meters(
+        self, slot: int, fills: Sequence[Fill], by_id: Mapping[bytes, Order]
+    ) -> dict[bytes, _Meter]:
+        """The positions of the meters that trade, in order of their first fill."""
+        orders = [by_id[one] for fill in fills for one in (fill.buy_id, fill.sell_id)]
+        if len(fills) > MANY_FILLS:
+            rows = {key[8:]: row for key, row in POSITIONS.items(self.state, u64(slot))}
+            return {
+                order.terms.meter_id: _Meter(order, rows.get(order.terms.meter_id))
+                for order in orders
+            }
+        meters: dict[bytes, _Meter] = {}
+        for order in orders:
+            meter_id = order.terms.meter_id
+            if meter_id not in meters:
+                meters[meter_id] = _Meter(order, POSITIONS.get(self.state, u64(slot) + meter_id))
+        return meters
 
     def _trade(self, slot: int, fill: Fill, buy: _Filling, sell: _Filling, number: int) -> Trade:
         identity = (u64(slot), fill.buy_id, fill.sell_id, u64(number))
@@ -290,17 +340,15 @@ class Run:
 
     def _store_rests(self, slot: int, fillings: Mapping[bytes, _Filling]) -> None:
         """Write filled orders back, close those whose rest is dust."""
+        filled, dust_wh = OrderStatus.FILLED, self.market.dust_wh
         for order_id, filling in fillings.items():
-            after = replace(
-                filling.order,
-                rest_wh=filling.rest_wh,
-                reserve_uthb=filling.reserve_uthb,
-                fills=_add_fill(filling.order.fills, slot, filling.filled_wh),
-            )
-            if after.rest_wh < self.market.dust_wh:
-                self.events.append(close(self.state, after, OrderStatus.FILLED))
-            else:
-                ORDERS.put(self.state, order_id, after)
+            order, rest_wh, reserve_uthb = filling.order, filling.rest_wh, filling.reserve_uthb
+            if rest_wh < dust_wh:
+                self.events.append(_leave(self.state, order, filled, rest_wh, reserve_uthb, 0))
+                continue
+            fills = _add_fill(order.fills, slot, filling.filled_wh)
+            after = replace(order, rest_wh=rest_wh, reserve_uthb=reserve_uthb, fills=fills)
+            ORDERS.put(self.state, order_id, after)
 
 
 @dataclass(slots=True)

@@ -6,8 +6,9 @@ a slot's orders are found under the 7 blocks that contain the slot.
 
 Keys of BOOK and TOUCHED are `level u8 | block u64 | region prefix`, in BOOK followed by
 `side u8 | price rank u64 | order id`, so that each side of a block lies in state sorted, best price
-first. EXPIRIES: `slot of the end u64 | end in ms u64 | order id`, of every order. IMMEDIATES:
-`first slot u64 | order id`. CONGESTED: `slot u64 | region prefix | order id`.
+first. BOOK_LEVELS tells which levels were ever used: `region prefix | level u8`. EXPIRIES, of every
+order: `slot of the end u64 | end in ms u64 | order id`. IMMEDIATES: `first slot u64 | order id`.
+CONGESTED: `slot u64 | region prefix | order id`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.trading.clearing import MIN_FILL_WH, NATIONAL_GROUP
 from gridtokenx.trading.model import (
     BOOK,
-    BOOK_REGIONS,
+    BOOK_LEVELS,
     CONGESTED,
     EXPIRIES,
     IMMEDIATES,
@@ -36,7 +37,6 @@ from gridtokenx.trading.model import (
     Trader,
 )
 
-LEVELS = 7
 _MARK = Mark()
 _NO_ORDERS = Trader()
 
@@ -97,11 +97,12 @@ def add(state: Overlay, order: Order, touch: bool) -> None:
         BOOK.put(state, key + line, _MARK)
         if touch:
             TOUCHED.put(state, key, _MARK)
+        level_key = region.encode() + key[:1]
+        if BOOK_LEVELS.get(state, level_key) is None:
+            BOOK_LEVELS.put(state, level_key, _MARK)
     EXPIRIES.put(state, _expiry_key(order), _MARK)
     if terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL:
         IMMEDIATES.put(state, _immediate_key(order), _MARK)
-    if BOOK_REGIONS.get(state, region.encode()) is None:
-        BOOK_REGIONS.put(state, region.encode(), _MARK)
 
 
 def enter_trader(state: Overlay, order: Order, before: Trader) -> None:
@@ -174,10 +175,17 @@ class View:
 
     state: Reader
     _ladders: dict[tuple[int, int, str, Side], _Ladder] = field(default_factory=dict)
+    _levels: dict[str, list[int]] = field(init=False)
 
+    def __post_init__(self) -> None:
+        self._levels = {}
+        for key, _ in BOOK_LEVELS.items(self.state):
+            self._levels.setdefault(key[:3].decode(), []).append(key[3])
+
+    @property
     def regions(self) -> list[str]:
         """Prefixes of all regions that ever had an order, by name."""
-        return [key.decode() for key, _ in BOOK_REGIONS.items(self.state)]
+        return list(self._levels)
 
     def open_orders(self, slot: int, region: str) -> list[Order]:
         """All open orders that may trade in a slot and region: buys, then sells, unsorted."""
@@ -214,7 +222,7 @@ class View:
         return [
             self._ladder(level, slot >> level, region, side)
             for region in regions
-            for level in range(LEVELS)
+            for level in self._levels.get(region, ())
         ]
 
     def _ladder(self, level: int, block: int, region: str, side: Side) -> _Ladder:
