@@ -209,8 +209,13 @@ class Executor:
             raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
         self._checker.check(certificate, self.spec.validators)
 
-    def commit(self, block_hash: bytes, certificate: QuorumCertificate) -> Committed:
-        """Put a decided candidate on disk in one synced batch and move the head to it."""
+    def commit(
+        self, block_hash: bytes, certificate: QuorumCertificate, *, is_fetched: bool = False
+    ) -> Committed:
+        """Put a decided candidate on disk in one synced batch and move the head to it.
+
+        How late a fetched block arrives says nothing of how fast it was decided: no sample of it.
+        """
         started = time.perf_counter()
         execution = self._candidates[block_hash]
         header, block = execution.block.header, execution.block
@@ -245,7 +250,8 @@ class Executor:
             self._evidence.pop(conviction_key(one), None)
         dropped = self.mempool.reset(self._reader, frozenset(write.transaction_ids))
         finality_ms = max(0, self._now_ms() - header.time_ms)
-        self.finality_ms.append(finality_ms)
+        if not is_fetched:
+            self.finality_ms.append(finality_ms)
         return Committed(
             execution,
             self.parent,
@@ -276,7 +282,7 @@ class Executor:
                 f"validators, but here {error.detail}. The state of this node is damaged or its "
                 "version is wrong; start with an empty data folder to fetch it again"
             ) from error
-        return self.commit(block.header.hash, certificate)
+        return self.commit(block.header.hash, certificate, is_fetched=True)
 
     # -- Reads for other threads -----------------------------------------------------------------
 

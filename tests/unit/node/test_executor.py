@@ -401,6 +401,7 @@ def test_decided_blocks_of_a_peer_are_taken_over(site: Site, other: Site) -> Non
         take(other, site, height)
     assert other.executor.parent == site.executor.parent
     assert other.executor.totals == site.executor.totals
+    assert (len(site.executor.finality_ms), len(other.executor.finality_ms)) == (4, 0)
 
 
 def take(to: Site, source: Site, height: int, **changes) -> None:
