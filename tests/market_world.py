@@ -24,7 +24,7 @@ from gridtokenx.registry.model import (
     RegisterParticipant,
     Role,
 )
-from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
+from gridtokenx.trading.model import MarketParameters, PlaceOrder, Side, Source, TimeInForce
 
 START_MS = 1_773_594_000_000  # Monday 2026-03-16 00:00 in Bangkok
 FAR_MS = START_MS + 400 * 86_400_000
@@ -48,6 +48,8 @@ class MarketWorld:
     """Chain MET with one block per 15-minute slot of market time."""
 
     name: str = "MET"
+    ms_per_block: int = SLOT_MS
+    redemptions_per_block: int = 500
     spec: ChainSpec = field(init=False)
     values: MemoryReader = field(default_factory=MemoryReader)
     tree: StateTree = field(default_factory=StateTree)
@@ -57,7 +59,11 @@ class MarketWorld:
     waiting: list[Transaction] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        genesis = local_genesis(clock=BlockClock(START_MS, SLOT_MS), block_time_ms=1_000)
+        genesis = local_genesis(
+            clock=BlockClock(START_MS, self.ms_per_block),
+            block_time_ms=1_000,
+            parameters=MarketParameters(redemptions_per_block=self.redemptions_per_block),
+        )
         self.spec = genesis.chain(self.name)
         overlay = Overlay(self.values)
         self.spec.install(overlay)

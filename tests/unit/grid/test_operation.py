@@ -1,0 +1,133 @@
+"""What operators publish decides what may cross a node, and when a region stands still."""
+
+import pytest
+
+from gridtokenx.grid import operation
+from gridtokenx.grid.model import (
+    STATUSES,
+    GridLimits,
+    HaltRegion,
+    NodeState,
+    PublishGridStatus,
+    ResumeRegion,
+)
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import SLOT_MS
+from gridtokenx.primitives.state import MemoryReader, Overlay
+
+LIMITS = GridLimits(8_000, 10_000, 2, 5_000, 49_500, 50_500)
+SLOT = 1_970_660
+NOW_MS = SLOT * SLOT_MS
+NODE = "BKK-01-SUB001"
+
+
+@pytest.fixture
+def state() -> Overlay:
+    return Overlay(MemoryReader())
+
+
+def publish(state: Overlay, loading_bps: int = 5_000, *, slot: int = SLOT, **changes):
+    named = {"rating_va": 400_000, "frequency_mhz": 50_000, "voltage_bps": 10_000, **changes}
+    command = PublishGridStatus(node=NODE, slot=slot, loading_bps=loading_bps, **named)
+    (event,) = operation.publish_status(
+        state, command, region="BKK", publisher="MEA", now_ms=NOW_MS, limits=LIMITS
+    )
+    return event
+
+
+def refused(code: ErrorCode, rule, *arguments, **named) -> None:
+    with pytest.raises(Rejected) as caught:
+        rule(*arguments, **named)
+    assert caught.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("loading_bps", "expected", "headroom_wh"),
+    [
+        (0, NodeState.NORMAL, 100_000),
+        (7_999, NodeState.NORMAL, 20_010),
+        (8_000, NodeState.ALERT, 20_000),
+        (9_999, NodeState.ALERT, 10),
+        (10_000, NodeState.CONGESTED, 0),
+        (11_850, NodeState.CONGESTED, 0),
+    ],
+)
+def test_loading_decides_state_and_headroom(state, loading_bps, expected, headroom_wh) -> None:
+    event = publish(state, loading_bps)
+    assert (event.state, event.headroom_wh) == (expected, headroom_wh)
+    assert operation.headroom_of(state, NODE, NOW_MS, LIMITS) == headroom_wh
+    assert operation.headroom_of(state, "BKK-01-SUB002", NOW_MS, LIMITS) is None
+
+
+def test_a_congested_node_has_no_headroom_even_below_a_generous_limit(state) -> None:
+    assert publish(state, 10_000, limit_bps=12_000).headroom_wh == 0
+    assert publish(state, 9_000, limit_bps=8_000).headroom_wh == 0
+
+
+@pytest.mark.parametrize(("age", "headroom_wh"), [(0, 50_000), (2, 50_000), (3, 25_000)])
+def test_an_old_status_counts_as_half_the_rating(state, age, headroom_wh) -> None:
+    publish(state)
+    later_ms = NOW_MS + age * SLOT_MS
+    assert operation.headroom_of(state, NODE, later_ms, LIMITS) == headroom_wh
+
+
+def test_a_status_is_of_now_or_the_next_slot_and_never_goes_back(state) -> None:
+    for slot in (SLOT - 3, SLOT + 2):
+        refused(ErrorCode.INTERVAL_CLOSED, publish, state, slot=slot)
+    publish(state, slot=SLOT + 1)
+    publish(state, 6_000, slot=SLOT + 1)  # A correction.
+    refused(ErrorCode.READING_OUT_OF_ORDER, publish, state, slot=SLOT)
+    assert STATUSES.get(state, NODE.encode()).loading_bps == 6_000
+
+
+@pytest.mark.parametrize(("frequency", "off"), [(49_499, 1), (49_500, 0), (50_500, 0), (50_501, 1)])
+def test_a_frequency_out_of_bounds_is_an_emergency_until_it_is_back(state, frequency, off) -> None:
+    event = publish(state, frequency_mhz=frequency)
+    assert (event.state is NodeState.EMERGENCY) == bool(off)
+    reason = operation.emergency_of(state, "BKK", NOW_MS + 100 * SLOT_MS, LIMITS)
+    assert (reason is not None) == bool(off)
+    assert operation.emergency_of(state, "NTB", NOW_MS, LIMITS) is None
+    publish(state)
+    operation.check_operating(state, "BKK", NOW_MS, LIMITS)
+
+
+def halt(state: Overlay, by: str = "MEA", until_ms: int = 0, now_ms: int = NOW_MS) -> None:
+    operation.halt_region(
+        state,
+        HaltRegion("BKK", "flood", until_ms),
+        by=by,
+        by_regulator=by == "ERC",
+        now_ms=now_ms,
+    )
+
+
+def resume(state: Overlay, by: str = "MEA") -> None:
+    command = ResumeRegion("BKK", "dry")
+    operation.resume_region(state, command, by=by, by_regulator=by == "ERC", now_ms=NOW_MS)
+
+
+def test_a_halt_holds_until_it_is_ended(state) -> None:
+    refused(ErrorCode.DUPLICATE, resume, state)
+    halt(state)
+    with pytest.raises(Rejected, match="MEA halted region BKK: flood") as caught:
+        operation.check_operating(state, "BKK", NOW_MS, LIMITS)
+    assert caught.value.code is ErrorCode.GRID_EMERGENCY
+    assert publish(state).state is NodeState.EMERGENCY
+    resume(state)
+    operation.check_operating(state, "BKK", NOW_MS, LIMITS)
+
+
+def test_a_halt_ends_by_itself_at_its_time(state) -> None:
+    refused(ErrorCode.EXPIRED, halt, state, until_ms=NOW_MS)
+    halt(state, until_ms=NOW_MS + 1)
+    assert operation.halt_in_force(state, "BKK", NOW_MS) is not None
+    assert operation.halt_in_force(state, "BKK", NOW_MS + 1) is None
+
+
+def test_only_the_regulator_ends_its_own_halt(state) -> None:
+    halt(state, "ERC")
+    refused(ErrorCode.NOT_PERMITTED, resume, state)
+    refused(ErrorCode.NOT_PERMITTED, halt, state)
+    resume(state, "ERC")
+    halt(state)
+    resume(state, "ERC")
