@@ -48,13 +48,14 @@ from gridtokenx.consensus.messages import (
     Message,
     Proposal,
     QuorumCertificate,
+    SignedMessage,
     Timeout,
     TimeoutCertificate,
     Vote,
     decode_message,
     message_bytes,
 )
-from gridtokenx.consensus.state import Timing
+from gridtokenx.consensus.state import HeightState, Timing
 from gridtokenx.node import crash_points
 from gridtokenx.node.bodies import Batcher, Decoded, Recent, decode_and_verify_all
 from gridtokenx.node.candidates import Ask, Candidates
@@ -70,6 +71,7 @@ from gridtokenx.primitives.errors import RETRYABLE, Rejected
 INBOX_EVENTS = 4_096
 ADMIT_CHUNK = 256
 OBSERVE_SECONDS = 60
+TWIN_SECONDS = 10  # By then nothing that this key signed in an earlier life is still on its way.
 HOLD_SECONDS = 5.0
 HOLD_POLL_SECONDS = 0.05
 NEVER = 2**62
@@ -160,6 +162,7 @@ class Driver:
         restored = None if record is None else decode(SafetyRecord, record)
         # Above this height a decided block that bears our signature shows that we have forgotten.
         self._signed_height = (resume_above or 0) if restored is None else restored.height
+        self._twin_above = NEVER
         self._must_hold = restored is not None and restored.height > 0
         block_time_ms = self.spec.genesis.block_time_ms
         self.engine = Engine(
@@ -241,7 +244,10 @@ class Driver:
     async def _observe(self, event: str, hint: str) -> None:
         """A key without its newest safety record: watch, then sign only above all it has seen."""
         log.warning(event, code="GTX-KEY-001", chain=self.spec.name, hint=hint)
-        await trio.sleep(OBSERVE_SECONDS)
+        await trio.sleep(TWIN_SECONDS)
+        self._twin_above = max(self.engine.highest_height, self.executor.parent.height) + 1
+        await trio.sleep(OBSERVE_SECONDS - TWIN_SECONDS)
+        self._twin_above = NEVER  # From now on the engine knows every signature of ours.
         seen = max(self.engine.highest_height, self.executor.parent.height)
         log.warning("signing.above", code="GTX-KEY-001", chain=self.spec.name, height=seen + 1)
         await self._send.send(Observe(seen + 1))
@@ -544,6 +550,8 @@ class Driver:
         if ours and not self._is_genuine(message):
             self._count_penalty("bad signature")
             return GossipVerdict.REJECT
+        if ours and message.height > self._twin_above:
+            self._look_for_twin(message)
         if isinstance(message, Proposal) and ours:
             self.candidates.note_proposal(message.block_hash)
         if not self._post(Received(message, author)):
@@ -551,15 +559,24 @@ class Driver:
         near = abs(message.height - state.height) <= 1
         return GossipVerdict.ACCEPT if near else GossipVerdict.IGNORE
 
+    def _look_for_twin(self, message: Message) -> None:
+        """While this key is silent: whoever signs with it at a new height is another node."""
+        state = self.engine.state
+        if state is None or isinstance(message, QuorumCertificate | TimeoutCertificate):
+            return
+        if _signer_index(state, message) == state.me:
+            self._nursery.start_soon(self._stop_for_twin, message.height)
+
+    async def _stop_for_twin(self, height: int) -> None:
+        detail = f"another node signs with this key at height {height}. Not signing."
+        raise StopNode(f"GTX-KEY-002: {self.spec.name}: {detail}")
+
     def _is_genuine(self, message: Message) -> bool:
         """Whether the named member signed it; certificates are the engine's to check."""
         state = self.engine.state
         if state is None or isinstance(message, QuorumCertificate | TimeoutCertificate):
             return True
-        if isinstance(message, Vote | Timeout):
-            index = message.index
-        else:
-            index = state.leader(message.height, message.view)
+        index = _signer_index(state, message)
         members = self.spec.validators.members
         if index >= len(members):
             return False
@@ -577,3 +594,10 @@ def _observe_until(must_observe: bool, resume_above: int | None) -> int:
     if must_observe:
         return NEVER
     return -1 if resume_above is None else resume_above
+
+
+def _signer_index(state: HeightState, message: SignedMessage) -> int:
+    """Who must have signed a message of this height or the next."""
+    if isinstance(message, Vote | Timeout):
+        return message.index
+    return state.leader(message.height, message.view)

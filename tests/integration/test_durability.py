@@ -275,6 +275,24 @@ def test_a_node_that_computes_another_state_stops_and_says_so_while_the_chain_go
     assert not recorder.doubles()
 
 
+def test_a_copied_key_without_its_record_finds_its_twin_before_it_signs_anything(
+    cluster: Cluster, recorder: Recorder
+) -> None:
+    """The copy is silent, hears the key sign at heights it has never signed at, and stops."""
+    name, copy = "n0", "n6"
+    validator = cluster.node(name).member.validator
+    ports = first_ports(27_016, 28_016)
+    add_member(cluster, copy, ports, role="authority", authority="egat", validator=validator)
+    (cluster.home(copy) / "keys" / "validator.unused").unlink()
+    cluster.start(copy)
+    wait_until("the copy stops", lambda: not cluster.is_running(copy), 60)
+    assert cluster.exit_code(copy) == ExitCode.INTERNAL
+    assert "GTX-KEY-002" in cluster.tail(copy)
+    assert "Traceback" not in log_of(cluster, copy)
+    wait_signing(cluster, recorder, name)
+    assert not recorder.doubles()
+
+
 def test_of_two_processes_with_one_key_and_its_record_one_at_least_stops(
     cluster: Cluster, recorder: Recorder
 ) -> None:
