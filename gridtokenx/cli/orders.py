@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from gridtokenx.client import Client
     from gridtokenx.trading.model import PlaceOrder, Side, Source
 
-app = typer.Typer(help="Orders: place, cancel, list, get, book, market.", no_args_is_help=True)
+app = typer.Typer(
+    help="Orders: place, cancel, list, get, book, market, quote.", no_args_is_help=True
+)
 
 OrderId = Annotated[str, typer.Argument(metavar="ID", help="Order id, 64 hex digits.")]
 
@@ -146,6 +148,87 @@ def _draw_placed(console: Console, document: dict[str, Any], terms: PlaceOrder) 
     )
     if height is None:
         show.line(console, f"see: gridtokenx tx status {document['order_id']} --wait")
+
+
+@app.command()
+def quote(
+    side: Annotated[str, typer.Option(metavar="SIDE", help="buy or sell.")],
+    kwh: Annotated[str, typer.Option(metavar="KWH", help="Energy for one slot.")],
+    price: Annotated[
+        str, typer.Option(metavar="THB", help="THB/kWh: a seller's least, a buyer's most.")
+    ],
+    location: Annotated[str, typer.Option(metavar="SUBSTATION", help="Such as BKK-01-SUB001.")],
+    source: Annotated[
+        str, typer.Option(metavar="SOURCE", help="A seller's plant; a buyer's wish.")
+    ] = "any",
+    slot: Annotated[
+        int | None, typer.Option(min=0, help="Delivery slot; else the next one.")
+    ] = None,
+    vat_registered: Annotated[
+        bool, typer.Option("--vat-registered", help="The seller charges VAT on energy.")
+    ] = False,
+) -> None:
+    """What an order would cost or earn, before anything is signed."""
+    from gridtokenx.primitives.quantities import format_kwh, parse_kwh, parse_price
+
+    params = {
+        "order_type": _side(side).name.lower(),
+        "energy_amount": format_kwh(parse_kwh(kwh)),
+        "price_per_kwh": str(parse_price(price)),
+        "grid_location": remote.substation_name(location),
+        "energy_source": _source(source).value,
+        "slot": slot,
+        "vat_registered": vat_registered,
+    }
+    with remote.connect() as client:
+        document = client.call("energy_quote", **params)
+    output.emit(document, lambda console: _draw_quote(console, document))
+
+
+def _draw_quote(console: Console, document: dict[str, Any]) -> None:
+    buying, worst, last = document["order_type"] == "buy", document["worst"], document["last"]
+    found = document["at_last_price"]
+    told = "none yet"
+    if last is not None:
+        told = (
+            f"{show.price(last['price_mthb'])} THB/kWh in {last['group']}, wheeling "
+            f"{show.price(last['wheeling_mthb'])}, slot {last['slot']}"
+        )
+    show.fields(
+        console,
+        [
+            ("slot", f"{show.slots(document['slot'], document['slot'])} Bangkok"),
+            (f"{document['reserve']} set aside", _thb(document["reserve_uthb"])),
+            (
+                "at the limit",
+                f"pays at most {_thb(worst['buyer_uthb'])}"
+                if buying
+                else f"gets at least {_thb(worst['seller_uthb'])}",
+            ),
+            ("last price near", told),
+            ("at that price", _outcome(found, buying) if found else None),
+            (
+                "but",
+                "that price does not meet the limit" if last is not None and not found else None,
+            ),
+        ],
+    )
+    if document["emergency"] is not None:
+        text = f"no trade there now: {document['emergency']}"
+        show.line(console, show.printable(text), style="bold red")
+
+
+def _outcome(row: dict[str, Any], buying: bool) -> str:
+    if buying:
+        return (
+            f"pays {_thb(row['buyer_uthb'])}: energy {_thb(row['energy_uthb'])}, "
+            f"wheeling {_thb(row['wheeling_uthb'])}, VAT {_thb(row['vat_uthb'])}"
+        )
+    return f"gets {_thb(row['seller_uthb'])} after a fee of {_thb(row['fee_uthb'])}"
+
+
+def _thb(uthb: str) -> str:
+    return f"{show.millionths(uthb)} THB"
 
 
 @app.command()

@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridtokenx.cli import keys, output
+from gridtokenx.cli import keys, output, show
 from gridtokenx.cli.output import ExitCode, Failure
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from gridtokenx.chain.genesis import Genesis
-    from gridtokenx.chain.transaction import Transaction
+    from gridtokenx.chain.transaction import Payload, Transaction
     from gridtokenx.client import Client, RpcError
     from gridtokenx.primitives.crypto import SigningKey
 
 WAIT_S = 60.0
+MAX_REASON_BYTES = 200
 _INVALID_PARAMS = -32602
 _BAD_DATA = frozenset({2010, 2016, 5002})  # malformed_tx, malformed, bad_address
 _PLACE = re.compile(r"[A-Z]{3}(?:-[0-9]{2}(?:-SUB[0-9]{3})?)?")
@@ -44,6 +47,9 @@ Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="gtx1..., or a k
 Chain = Annotated[str | None, typer.Option(metavar="NAME", help="Such as MET.")]
 Key = Annotated[str, typer.Option(metavar="NAME", help="Account key of this home that signs.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is in a final block.")]
+Reason = Annotated[
+    str, typer.Option(metavar="TEXT", help="Why; it goes on chain, so no personal data.")
+]
 Limit = Annotated[int, typer.Option(min=1, max=100, help="Rows.")]
 Cursor = Annotated[str | None, typer.Option(help="Where the last page said the next begins.")]
 
@@ -199,6 +205,44 @@ def submit(client: Client, transaction: Transaction, *, wait: bool) -> dict[str,
     return client.transaction(tx_id)
 
 
+def command(
+    client: Client,
+    chain: str,
+    payload: Payload,
+    key: str,
+    password_file: Path | None,
+    *,
+    wait: bool,
+) -> dict[str, Any]:
+    """Sign a command with a key of this home, send it; what became of it and what it did."""
+    account_key_path(key)
+    found = submit(client, client.sign(unlock(key, password_file), chain, payload), wait=wait)
+    return {
+        "tx_id": found["tx_id"],
+        "chain": chain,
+        "status": found["status"],
+        "height": found["height"],
+        "events": found["events"],
+    }
+
+
+def draw_command(console: Console, document: dict[str, Any]) -> None:
+    """What a `command` did, for people."""
+    height = document["height"]
+    block = None if height is None else f"{document['chain']} #{height}, final"
+    pairs: list[tuple[str, object]] = [
+        ("transaction", document["tx_id"]),
+        ("state", document["status"]),
+        ("block", block),
+    ]
+    for event in document["events"]:
+        pairs.append(("event", event["kind"]))
+        told = [one for one in event.items() if one[0] != "kind" and one != ("until_ms", "0")]
+        fields = (show.field(*one) for one in told)
+        pairs += [(f"  {name}", text) for name, text in fields]
+    show.fields(console, pairs)
+
+
 def event_of(found: dict[str, Any], kind: str) -> dict[str, Any]:
     """The event of that kind in a `tx_get` answer; empty if there is none yet."""
     return next((event for event in found["events"] if event["kind"] == kind), {})
@@ -210,6 +254,14 @@ def hash_text(text: str, what: str) -> str:
     if match is None:
         raise typer.BadParameter(f"{what} is 64 hex digits, not {text[:80]!r}")
     return match[1].lower()
+
+
+def reason_text(text: str) -> str:
+    """A reason as the chain takes it."""
+    if not 1 <= len(text.encode()) <= MAX_REASON_BYTES or not text.isprintable():
+        detail = f"1 to {MAX_REASON_BYTES} bytes of plain text, not {text[:40]!r}"
+        raise typer.BadParameter(detail, param_hint="--reason")
+    return text
 
 
 def place_name(text: str) -> str:

@@ -195,6 +195,8 @@ def write_home(home: Path, member: Member, genesis: Genesis, bootnode: Member) -
     keys = [("node", KeyKind.NODE, f"{member.name} node")]
     if member.validator:
         keys.append(("validator", KeyKind.VALIDATOR, member.validator))
+    if member.authority:  # What signs for the authority: registrations, grid status, halts.
+        keys.append(("operator", KeyKind.ACCOUNT, f"{member.authority} operator"))
     is_bootnode = member.name == bootnode.name
     if is_bootnode:
         keys.append((DEV_ACCOUNT, KeyKind.ACCOUNT, DEV_ACCOUNT))

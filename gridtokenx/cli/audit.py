@@ -1,0 +1,284 @@
+"""`gridtokenx audit ...`: settlement reports, and a chain recomputed from its blocks alone."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gridtokenx.cli import output, remote, show
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gridtokenx.client import Client
+    from gridtokenx.replay import CheckedReport, Replay
+
+app = typer.Typer(help="Audit: report, verify.", no_args_is_help=True)
+
+_EPOCH = date(1970, 1, 1).toordinal()
+_NOTE_EVERY_BLOCKS = 1000
+_TIERS = ("substation", "zone", "region", "national")
+_HEAD = ("region", "distributor", "date", "state", "report_hash", "line")
+
+
+@app.command()
+def report(
+    territory: Annotated[
+        str, typer.Option(metavar="NAME", help="Region prefix, or a distributor: BKK or MEA.")
+    ],
+    day: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Bangkok day 2026-03-16; else today.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
+) -> None:
+    """A day's settlement reports: energy by source and tier, money, credits, participants."""
+    if as_csv and output.options().json:
+        raise typer.BadParameter("--csv and --json are two forms of one document: take one")
+    with remote.connect() as client:
+        document = client.call("audit_getReports", territory=territory, day=day)
+    if as_csv:
+        sys.stdout.write(_csv_text(document["items"]))
+        sys.stdout.flush()
+        return
+    output.emit(document, lambda console: _draw_reports(console, document["items"]))
+
+
+def _csv_text(items: list[dict[str, Any]]) -> str:
+    """One line a kind of trade, a kind of production, and the day's totals; amounts in smallest
+    units, as the column names say."""
+    rows = [row for item in items for row in _csv_rows(item)]
+    names = list(_HEAD)
+    for row in rows:
+        names += [name for name in row if name not in names]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _csv_rows(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    head = {name: item[name] for name in _HEAD if name != "line"}
+    found = item["report"]
+    parts = [("trade", one) for one in found["lines"]]
+    parts += [("production", one) for one in found["production"]]
+    parts.append(("totals", found["totals"]))
+    for line, part in parts:
+        values = {name: value for name, value in part.items() if name != "kind"}
+        if "tier" in values:
+            values["tier"] = _TIERS[int(values["tier"])]
+        yield {**head, "line": line, **values}
+
+
+def _draw_reports(console: Console, items: list[dict[str, Any]]) -> None:
+    for item in items:
+        found = item["report"]
+        totals = found["totals"]
+        title = f"{item['region']} ({item['distributor']}) {item['date']}: {item['state']}"
+        show.line(console, show.printable(title), style="bold")
+        rows = [
+            (
+                _TIERS[int(one["tier"])],
+                one["source"],
+                one["trades"],
+                *(show.kwh(one[name]) for name in ("traded_wh", "delivered_wh")),
+                *(
+                    show.millionths(one[f"{name}_uthb"])
+                    for name in ("energy", "wheeling", "vat", "fee", "penalty")
+                ),
+                show.millionths(one["carbon_ucr"]),
+            )
+            for one in found["lines"]
+        ]
+        if rows:
+            headings = (
+                *("tier", "source", "trades", "sold kWh", "delivered", "energy THB"),
+                *("wheeling", "VAT", "fee", "penalty", "credits"),
+            )
+            show.table(console, headings, rows, right=range(2, len(headings)))
+        made = ", ".join(
+            f"{one['source']} {show.kwh(one['export_wh'])} kWh "
+            f"({show.millionths(one['carbon_ucr'])} credits)"
+            for one in found["production"]
+        )
+        show.fields(
+            console,
+            [
+                ("fed in", made or "nothing"),
+                ("participants", totals["participants"]),
+                ("readings", f"{totals['readings']}, missing {totals['missing_readings']}"),
+                (
+                    "taken in",
+                    f"{show.kwh(totals['import_wh'])} kWh, of it bought here "
+                    f"{show.kwh(totals['consumed_wh'])}",
+                ),
+                (
+                    "redeemed",
+                    f"{show.kwh(totals['redeemed_wh'])} kWh for "
+                    f"{show.millionths(totals['redeemed_uthb'])} THB",
+                ),
+                ("hash", item["report_hash"]),
+            ],
+        )
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What a verification has seen so far."""
+
+    failures: list[str] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+
+@app.command()
+def verify(
+    first: Annotated[int, typer.Option("--from", min=1, help="First block that is told of.")] = 1,
+    last: Annotated[
+        int | None, typer.Option("--to", min=1, help="Last block; else the newest.")
+    ] = None,
+    chain: remote.Chain = None,
+) -> None:
+    """Recompute state roots, settlement reports and supply from blocks alone.
+
+    Fetches every block from genesis to --to, checks the authorities' signatures, executes it anew,
+    and compares. Reports and sums of --from to --to are told.
+    """
+    from gridtokenx.primitives.errors import Rejected
+    from gridtokenx.replay import Replay
+
+    findings = _Findings()
+    with remote.connect(pinned=True) as client:
+        name = remote.default_chain(client, chain)
+        stop = int(client.head(name)["height"]) if last is None else last
+        if stop < first:
+            raise typer.BadParameter(f"--from {first} lies after --to {stop}")
+        replay = Replay(client.spec(name))
+        try:
+            for block, certificate in _blocks(client, name, stop):
+                closed = replay.apply(block, certificate)
+                if replay.parent.height >= first:
+                    _look(client, replay, closed, findings)
+        except Rejected as error:
+            output.fail(
+                f"verified: no. {name} block {replay.parent.height + 1}: {error.detail}",
+                code=int(error.code),
+                reason="not_verified",
+                hint=f"do not trust the node at {client.url}; ask another with --rpc URL",
+            )
+        document = _document(client, replay, name, (first, stop), findings)
+    output.emit(document, lambda console: _draw_verified(console, document))
+    if not document["verified"]:
+        raise typer.Exit(output.ExitCode.REFUSED)
+
+
+def _blocks(client: Client, chain: str, stop: int) -> Iterator[tuple[bytes, bytes]]:
+    """(block, certificate) of every height from 1 to `stop`. Errors: RpcError; Failure."""
+    height = 1
+    while height <= stop:
+        limit = min(64, stop - height + 1)
+        answer = client.call(
+            "chain_getRawBlocks", from_height=str(height), chain=chain, limit=limit
+        )
+        for row in answer["items"]:
+            if row["height"] != str(height):
+                output.fail(
+                    f"the node sent block {show.printable(row['height'])} instead of {height}",
+                    code="cli",
+                    reason="not_verified",
+                    hint="ask another node with --rpc URL",
+                )
+            yield base64.b64decode(row["block"]), base64.b64decode(row["certificate"])
+            if height % _NOTE_EVERY_BLOCKS == 0:
+                output.note(f"executed {height} of {stop} blocks")
+            height += 1
+
+
+def _look(client: Client, replay: Replay, closed: list[CheckedReport], findings: _Findings) -> None:
+    """Check what the newest block of the range did."""
+    height = replay.parent.height
+    for difference in replay.conservation().differences:
+        findings.failures.append(f"block {height}: {difference}")
+    for one in closed:
+        day = date.fromordinal(one.day + _EPOCH).isoformat()
+        told = client.call("audit_getReports", territory=one.region, day=day)["items"][0]
+        differences = list(one.differences)
+        if told["report_hash"] != one.report_hash.hex():
+            differences.append(f"the node tells the hash {told['report_hash']}")
+        where = f"report of {one.region} for {day} (block {height})"
+        findings.failures += [f"{where}: {difference}" for difference in differences]
+        findings.reports.append(
+            {
+                "region": one.region,
+                "date": day,
+                "height": str(height),
+                "report_hash": one.report_hash.hex(),
+                "holds": not differences,
+            }
+        )
+
+
+def _document(
+    client: Client, replay: Replay, chain: str, span: tuple[int, int], findings: _Findings
+) -> dict[str, Any]:
+    sums = replay.conservation()
+    return {
+        "verified": not findings.failures,
+        "chain": chain,
+        "chain_id": replay.spec.chain_id.hex(),
+        "from": str(span[0]),
+        "to": str(span[1]),
+        "executed": str(replay.parent.height),
+        "block_hash": replay.parent.hash.hex(),
+        "state_root": replay.parent.state_root.hex(),
+        "reports": findings.reports,
+        "held": {name: str(value) for name, value in sums.held.items()},
+        "supply": {name: str(value) for name, value in sums.supply.items()},
+        "failures": findings.failures,
+        "genesis_hash": client.genesis().hash.hex(),
+        "genesis_from": "home" if remote.home_genesis() is not None else "node",
+    }
+
+
+def _draw_verified(console: Console, document: dict[str, Any]) -> None:
+    if document["verified"]:
+        show.line(
+            console,
+            f"verified: yes. {document['executed']} blocks of {document['chain']} executed from "
+            "genesis: signatures and every root hold",
+        )
+    for failure in document["failures"]:
+        show.line(console, f"DOES NOT HOLD: {show.printable(failure)}", style="bold red")
+    rows = [
+        (
+            one["region"],
+            one["date"],
+            one["height"],
+            "yes" if one["holds"] else "NO",
+            one["report_hash"],
+        )
+        for one in document["reports"]
+    ]
+    if rows:
+        show.table(console, ("report", "day", "block", "holds", "hash"), rows, right=(2,))
+    else:
+        show.line(console, f"no day was closed in blocks {document['from']} to {document['to']}")
+    assets = [
+        (name, show.amount(name, document["held"][name]), show.amount(name, supply))
+        for name, supply in document["supply"].items()
+    ]
+    show.table(console, ("asset", "accounts hold", "supply"), assets, right=(1, 2))
+    show.line(console, f"state root {document['state_root']} at block {document['to']}")
+    if document["genesis_from"] == "node":
+        show.line(
+            console,
+            f"trusted: the node's own genesis {document['genesis_hash']}; compare it with the "
+            "network's",
+        )

@@ -1,0 +1,93 @@
+"""`gridtokenx energy ...`: readings, for those who may see them, and carbon credits."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from gridtokenx.cli import output, remote, show
+from gridtokenx.cli.keys import PasswordFile
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(help="Energy of an account: carbon, readings.", no_args_is_help=True)
+
+
+@app.command()
+def carbon(address: remote.Address, chain: remote.Chain = None) -> None:
+    """Carbon credits an account holds, and the certificates of those it retired."""
+    from gridtokenx.primitives.types import format_address
+
+    who = format_address(remote.address_of(address))
+    with remote.connect() as client:
+        document = client.call("energy_getCarbon", address=who, chain=chain)
+
+    def draw(console: Console) -> None:
+        show.line(console, show.printable(document["address"]))
+        show.line(console, f"{show.millionths(document['carbon_ucr'])} credits")
+        rows = [
+            (one["id"], show.millionths(one["amount_ucr"]), show.moment(one["retired_ms"]))
+            for chain_row in document["chains"]
+            for one in chain_row["certificates"]
+        ]
+        if rows:
+            show.table(console, ("certificate", "credits", "retired (Bangkok)"), rows, right=(1,))
+
+    output.emit(document, draw)
+
+
+@app.command()
+def readings(
+    address: remote.Address,
+    key: remote.Key,
+    chain: remote.Chain = None,
+    limit: remote.Limit = 20,
+    cursor: remote.Cursor = None,
+    password_file: PasswordFile = None,
+) -> None:
+    """Accepted meter readings. The request is signed: owner, distributor and regulator see them."""
+    from gridtokenx.api.access import request_bytes
+    from gridtokenx.primitives.types import format_address
+
+    remote.account_key_path(key)
+    params = {"address": format_address(remote.address_of(address)), "limit": str(limit)}
+    with remote.connect(pinned=True) as client:
+        params["chain"] = remote.default_chain(client, chain)
+        if cursor is not None:
+            params["cursor"] = cursor
+        signer = remote.unlock(key, password_file)
+        signed_ms = time.time_ns() // 1_000_000
+        method = "energy_getMeterReadings"
+        message = request_bytes(client.genesis().hash, method, params, signed_ms)
+        document: dict[str, Any] = client.call(
+            method,
+            **params,
+            signer=format_address(signer.public_key),
+            signed_ms=str(signed_ms),
+            signature=signer.sign(message).hex(),
+        )
+    output.emit(document, lambda console: _draw_readings(console, document))
+
+
+def _draw_readings(console: Console, document: dict[str, Any]) -> None:
+    rows = [
+        (
+            show.slots(row["slot"], row["slot"]),
+            row["location"],
+            show.kwh(row["import_wh"]),
+            show.kwh(row["export_wh"]),
+            show.millionths(row["carbon_ucr"]),
+            row["height"],
+            row["meter_id"],
+        )
+        for row in document["items"]
+    ]
+    if rows:
+        headings = ("slot", "at", "in kWh", "out kWh", "credits", "block", "meter")
+        show.table(console, headings, rows, right=(2, 3, 4, 5))
+    else:
+        show.line(console, f"no readings on {show.printable(document['chain'])}")
+    show.next_page(console, document["next_cursor"])
