@@ -4,12 +4,24 @@ After every step the accounts must add up to the supply, and what stands in orde
 what accounts have set aside. Source: protocols/market.md section 7, "Properties that always hold".
 """
 
+import os
 import random
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pytest
 
-from gridtokenx.grid.model import MeteringPoint, SubmitReading, signed_bytes
+from gridtokenx.chain.commands import grid_limits
+from gridtokenx.grid import operation
+from gridtokenx.grid.model import (
+    HALTS,
+    HaltRegion,
+    MeteringPoint,
+    PublishGridStatus,
+    ResumeRegion,
+    SubmitReading,
+    signed_bytes,
+)
 from gridtokenx.grid.rules import submit_reading
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import (
@@ -35,21 +47,30 @@ from gridtokenx.registry.model import (
     ProsumerClass,
     RegisterMeter,
     RegisterParticipant,
+    ReinstateParticipant,
     Role,
+    SuspendParticipant,
     Territory,
 )
 from gridtokenx.trading import rules as trading
+from gridtokenx.trading.auction import GridView
+from gridtokenx.trading.book import trader
 from gridtokenx.trading.model import (
+    FLOWS,
     ORDERS,
     POSITIONS,
     TRADES,
     CancelOrder,
+    EnergyRedeemed,
     MarketParameters,
     MatchingMode,
     MeterFacts,
+    NodeFlow,
     OrderClosed,
     OrderPlaced,
     PlaceOrder,
+    Redeem,
+    ReportClosed,
     Side,
     Source,
     TimeInForce,
@@ -57,21 +78,31 @@ from gridtokenx.trading.model import (
     TraderFacts,
     TradeSettled,
 )
+from gridtokenx.trading.redemption import Customer, Customers
+from gridtokenx.trading.reports import closed_report, day_of, report_hash
 from gridtokenx.trading.settlement import Payees, ReadingFacts
 
 CHAIN = bytes([7]) * 32
-MEA, PAY, AUTHORITY = (sha256(name) for name in (b"mea", b"pay", b"authority"))
+MEA, PAY, ERC, AUTHORITY = (sha256(name) for name in (b"mea", b"pay", b"erc", b"authority"))
+LIMITS = grid_limits(MarketParameters())
+STEPS = int(os.environ.get("GTX_MARKET_STEPS", "400"))  # Each of 4 walks; 2,500 make 10,000.
+SUMMED = (
+    *("traded_wh", "delivered_wh", "energy_uthb", "wheeling_uthb", "vat_uthb", "fee_uthb"),
+    *("penalty_uthb", "carbon_ucr"),
+)
 PLACES = ("BKK-01-SUB001", "BKK-01-SUB002", "BKK-02-SUB001", "NTB-01-SUB001")
+NODES = (*PLACES[:3], "BKK-01", "BKK", "NTB")
 NAMEPLATE_W = 40_000  # 10 kWh a slot
+MID_MARCH, MONTH_END = 1_970_660, 1_972_156  # Slots; ten hours before April 2026 in Bangkok.
 
 
 class Walk:
     """One random history over the real rules, with its own book-keeping beside it."""
 
-    def __init__(self, seed: int, mode: MatchingMode) -> None:
+    def __init__(self, seed: int, mode: MatchingMode, start_slot: int = MID_MARCH) -> None:
         self.random = random.Random(seed)
         self.state = Overlay(MemoryReader())
-        self.now_ms = 1_970_660 * SLOT_MS
+        self.now_ms = start_slot * SLOT_MS
         self.height = 0
         self.counter = 0
         self.refusals = 0
@@ -83,25 +114,33 @@ class Walk:
         self.traded_wh: dict[bytes, int] = {}
         self.reserve_uthb: dict[bytes, int] = {}
         self.seen: set[str] = set()
-        parameters = MarketParameters(matching_mode=mode, max_open_orders=12)
+        self.settled: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+        parameters = MarketParameters(
+            matching_mode=mode, max_open_orders=12, redemptions_per_block=3
+        )
         trading.set_parameters(self.state, parameters)
         kinds = OrganisationKind
         registry.add_organisation(self.state, Organisation("MEA", kinds.DISTRIBUTOR, MEA, MEA))
         registry.add_organisation(self.state, Organisation("PAY", kinds.PAYMENT, PAY, PAY))
+        registry.add_organisation(self.state, Organisation("ERC", kinds.REGULATOR, ERC, ERC))
         for prefix in ("BKK", "NTB"):
             registry.add_territory(self.state, Territory(prefix, "MEA", "", "M"))
         self.begin_block()
 
     def step(self) -> None:
         steps = (
-            (self.place, 40),
+            (self.place, 110),
             (self.begin_block, 16),
             (self.read, 30),
             (self.cancel, 6),
-            (self.deposit, 8),
+            (self.deposit, 14),
             (self.move, 6),
             (self.withdraw, 2),
             (self.register, 3),
+            (self.publish, 8),
+            (self.halt, 2),
+            (self.suspend, 2),
+            (self.redeem, 3),
         )
         chosen = self.random.choices([step for step, _ in steps], [weight for _, weight in steps])
         attempt, outer = Overlay(self.state), self.state
@@ -123,8 +162,104 @@ class Walk:
         self.now_ms += self.random.choice(
             [10_000, 60_000, 300_000, 300_000, SLOT_MS, SLOT_MS]
         ) + self.random.choice([0] * 30 + [7 * SLOT_MS])
-        salt = sha256(b"%d" % self.height)
-        return trading.begin_block(self.state, now_ms=self.now_ms, previous_block_hash=salt)
+        before = dict(FLOWS.items(self.state))
+        grid = GridView(
+            lambda node: operation.headroom_of(self.state, node, self.now_ms, LIMITS),
+            lambda region: self.emergency(region) is not None,
+        )
+        events = trading.begin_block(
+            self.state,
+            now_ms=self.now_ms,
+            previous_block_hash=sha256(b"%d" % self.height),
+            grid=grid,
+            territories=lambda: registry.territories(self.state),
+            customers=self.customers,
+        )
+        self.check_flows(before, grid)
+        for event in events:
+            if isinstance(event, TradeMatched):
+                assert self.emergency(event.trade.region) is None
+        return events
+
+    def emergency(self, region: str) -> str | None:
+        return operation.emergency_of(self.state, region, self.now_ms, LIMITS)
+
+    def check_flows(self, before: dict[bytes, NodeFlow], grid: GridView) -> None:
+        """What this block sold over a node fits into what was left of its headroom."""
+        for key, flow in FLOWS.items(self.state):
+            headroom_wh = grid.headroom_wh(key[8:].decode())
+            old = before.get(key, NodeFlow())
+            if headroom_wh is not None:
+                for sold, had in (
+                    (flow.export_wh, old.export_wh),
+                    (flow.import_wh, old.import_wh),
+                ):
+                    assert sold <= max(had, headroom_wh)
+
+    def customers(self) -> Customers:
+        return Customers(
+            registry.enrolment_count(self.state),
+            lambda number: Customer(registry.enrolled(self.state, number).account, "BKK", MEA),
+        )
+
+    def publish(self) -> list:
+        node = self.random.choice(NODES)
+        command = PublishGridStatus(
+            node=node,
+            slot=slot_at(self.now_ms) + self.random.choice([-3, -1, 0, 0, 0, 1]),
+            loading_bps=self.random.choice([0, 5_000, 9_000, 9_900, 11_000]),
+            rating_va=self.random.choice([100_000, 400_000]),
+            frequency_mhz=self.random.choice([50_000] * 30 + [49_000]),
+            voltage_bps=10_000,
+        )
+        region, by = registry.status_publisher(self.state, node, MEA)
+        return operation.publish_status(
+            self.state,
+            command,
+            region=region,
+            publisher=by.name,
+            now_ms=self.now_ms,
+            limits=LIMITS,
+        )
+
+    def halt(self) -> list:
+        halted = [region for region in ("BKK", "NTB") if HALTS.get(self.state, region.encode())]
+        region = self.random.choice(halted or ["BKK", "NTB", "NTB"])
+        by = registry.overseer(self.state, region, self.random.choice([MEA, ERC]))
+        who = {
+            "by": by.name,
+            "by_regulator": by.kind is OrganisationKind.REGULATOR,
+            "now_ms": self.now_ms,
+        }
+        if self.random.random() < (0.9 if halted else 0.2):
+            return operation.resume_region(self.state, ResumeRegion(region, "over"), **who)
+        until_ms = self.random.choice([0, self.now_ms + 2 * SLOT_MS])
+        return operation.halt_region(self.state, HaltRegion(region, "drill", until_ms), **who)
+
+    def suspend(self) -> list:
+        known = [registry.participant(self.state, owner) for owner in self.owners]
+        suspended_ones = [one.account for one in known if not one.active]
+        account = self.random.choice(suspended_ones or self.owners)
+        sender = self.random.choice([MEA, ERC])
+        if self.random.random() < (0.9 if suspended_ones else 0.1):
+            command = ReinstateParticipant(account, "settled")
+            return registry.reinstate_participant(self.state, command, sender=sender)
+        suspended = registry.suspend_participant(
+            self.state, SuspendParticipant(account, "inquiry"), sender=sender
+        )
+        cancelled = trading.cancel_orders_of(self.state, account)
+        listed = trader(self.state, account)
+        assert listed.buys + listed.sells == ()
+        return [*suspended, *cancelled]
+
+    def redeem(self) -> list:
+        account = self.owners[self.someone()]
+        return trading.redeem(
+            self.state,
+            Redeem(self.random.randrange(1, 5_000)),
+            customer=Customer(account, "BKK", MEA),
+            now_ms=self.now_ms,
+        )
 
     def register(self) -> list:
         number = len(self.owners)
@@ -169,7 +304,8 @@ class Walk:
         return self.random.randrange(len(self.owners))
 
     def deposit(self) -> list:
-        command = Deposit(self.owners[self.someone()], self.random.randrange(1, 10**9))
+        to = MEA if self.random.random() < 0.2 else self.owners[self.someone()]
+        command = Deposit(to, self.random.randrange(1, 10**9))
         sender = PAY if self.random.random() < 0.9 else MEA
         return ledger.deposit(self.state, command, sender=sender, payment_authority=PAY)
 
@@ -191,6 +327,7 @@ class Walk:
         number = self.someone()
         meter = registry.meter(self.state, self.meters[number].public_key)
         participant = registry.participant(self.state, meter.owner)
+        operation.check_operating(self.state, meter.location[:3], self.now_ms, LIMITS)
         buying = self.random.random() < 0.5
         first = slot_at(self.now_ms) + self.random.choice([0, 1, 1, 1, 2, 3])
         last = first + self.random.choice([0, 0, 0, 0, 2, 40])
@@ -329,13 +466,36 @@ class Walk:
                     self.traded_wh[trade.sell_id] += trade.energy_wh
                     self.reserve_uthb[trade.buy_id] -= trade.escrow_uthb
                     self.reserve_uthb[trade.sell_id] -= trade.bond_uthb
+                case EnergyRedeemed(at_month_end=True):
+                    self.seen.add("at month end")
                 case OrderClosed():
                     self.seen.add(event.status)
                     assert event.rest_wh == self.rest_of(event.order_id)
                     assert event.refund_uthb == self.reserve_uthb[event.order_id]
                 case TradeSettled():
+                    self.count(event)
                     if event.delivered_wh not in (0, event.traded_wh):
                         self.seen.add("short")
+
+                case ReportClosed():
+                    self.check_report(event)
+
+    def count(self, event: TradeSettled) -> None:
+        day = self.settled[event.region, day_of(event.slot)]
+        for name in SUMMED:
+            day[name] += getattr(event, name)
+
+    def check_report(self, event: ReportClosed) -> None:
+        """A report is the sum of the day's settlements, which end with it."""
+        report = closed_report(self.state, event.region, event.day)
+        assert report is not None
+        assert report_hash(report) == event.report_hash
+        told = self.settled.pop((event.region, event.day), Counter())
+        for name in SUMMED:
+            assert sum(getattr(line, name) for line in report.lines) == told[name]
+        delivered = sum(line.delivered_wh for line in report.lines)
+        assert report.totals.consumed_wh + report.totals.assumed_wh <= delivered
+        assert report.totals.consumed_wh <= report.totals.import_wh
 
     def rest_of(self, order_id: bytes) -> int:
         return self.original_wh[order_id] - self.traded_wh[order_id]
@@ -381,32 +541,37 @@ class Walk:
             assert account.energy_held_wh == held[address]
 
 
-@pytest.mark.parametrize("mode", list(MatchingMode))
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_thousand_steps_conserve_everything(seed: int, mode: MatchingMode) -> None:
-    walk = Walk(seed, mode)
-    for _ in range(6):
-        walk.register()
-    for number in range(1_000):
-        walk.step()
-        walk.check()
-        if number % 100 == 0:
-            walk.save_and_load()
-    for _ in range(20):  # Let everything run out.
+def run_out(walk: Walk) -> None:
+    """Let the clock run until everything is settled and closed."""
+    for _ in range(20):
         walk.record(walk.begin_block())
         walk.now_ms += 20 * SLOT_MS
     walk.record(walk.begin_block())
     walk.check()
     assert [list(table.items(walk.state)) for table in (ORDERS, TRADES, POSITIONS)] == [[], [], []]
     assert sum(one.escrow_uthb + one.bond_uthb for _, one in ACCOUNTS.items(walk.state)) == 0
-    assert walk.refusals > 50
-    assert walk.seen >= {
-        "EnergyConsumed",
-        "TradeSettled",
-        "short",
-        "filled",
-        "cancelled",
-        "expired",
+    assert walk.settled == {}  # Every settlement is in a closed report.
+
+
+@pytest.mark.parametrize("mode", list(MatchingMode))
+def test_random_transactions_conserve_everything(mode: MatchingMode) -> None:
+    seen: set[str] = set()
+    for seed, start_slot in ((1, MID_MARCH), (2, MONTH_END)):
+        walk = Walk(seed, mode, start_slot)
+        for _ in range(6):
+            walk.register()
+        for number in range(STEPS):
+            walk.step()
+            walk.check()
+            if number % 100 == 0:
+                walk.save_and_load()
+        run_out(walk)
+        assert walk.refusals > 50
+        seen |= walk.seen
+    assert seen >= {
+        *("EnergyConsumed", "TradeSettled", "short", "filled", "cancelled", "expired"),
+        *("GridStatusPublished", "RegionHalted", "RegionResumed", "ParticipantSuspended"),
+        *("ParticipantReinstated", "EnergyRedeemed", "at month end", "ReportClosed"),
     }
 
 
@@ -419,4 +584,4 @@ def test_the_same_steps_leave_the_same_bytes() -> None:
                 walk.save_and_load()
         walk.save_and_load()
     assert walks[0].state.base.values == walks[1].state.base.values
-    assert len(walks[0].state.base.values) > 50
+    assert len(walks[0].state.base.values) > 40

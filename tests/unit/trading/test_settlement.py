@@ -220,3 +220,16 @@ def test_rounding_is_half_up() -> None:
 )
 def test_short_delivery_is_shared_pro_rata(sold, exported, expected) -> None:
     assert delivered_by_trade(sold, exported) == expected
+
+
+def test_national_wheeling_is_shared_with_the_transmission_operator(market) -> None:
+    market.configure(MarketParameters(max_trade_tier=3))
+    slot = market.now_ms // SLOT_MS + 1
+    market.sell("s", 1_000, 3_000, location="NTB-01-SUB001")
+    market.buy("b", 1_000, 5_000)
+    market.next_block(ms=1)
+    market.next_block(slots=2)
+    (event,) = settled(market.read("s", slot, exported=1_000))
+    assert (event.wheeling_uthb, event.transmission_uthb) == (1_151_000, 251_000)
+    assert market.account("transmission").thb_uthb == 251_000
+    assert market.account("distributor BKK").thb_uthb == 900_000
