@@ -1,5 +1,6 @@
 """When slots are cleared, what fills do to orders, and how trades keep their reserves."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.trading import auction
 from gridtokenx.trading.book import View, span_keys
 from gridtokenx.trading.model import (
+    FLOWS,
     ORDERS,
     POSITIONS,
     MarketParameters,
@@ -254,3 +256,56 @@ def test_a_hard_filter_takes_only_its_source(market) -> None:
     market.buy("b", 1_000, 4_200)
     by_buyer = {trade.buyer: trade.source for trade in trades(market.next_block(ms=1_000))}
     assert by_buyer == {sha256(b"a"): Source.SOLAR, sha256(b"b"): Source.NATURAL_GAS}
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_shuffling_a_blocks_orders_changes_no_trade_and_no_account(market, seed) -> None:
+    chance = random.Random(seed)
+    rows = [
+        (
+            f"{'buyer' if number % 2 else 'seller'} {number}",
+            Side.BUY if number % 2 else Side.SELL,
+            chance.randrange(100, 3_000),
+            chance.randrange(2_500, 4_000) + 700 * (number % 2),
+            f"BKK-0{chance.randrange(1, 3)}-SUB00{chance.randrange(1, 4)}",
+        )
+        for number in range(24)
+    ]
+    headroom = {"BKK-01-SUB001": chance.randrange(3_000), "BKK-01": chance.randrange(5_000)}
+
+    def outcome(sequence: list) -> tuple:
+        fresh = type(market)()
+        fresh.next_block()
+        for name, side, energy_wh, limit, location in sequence:
+            fresh.orders = int.from_bytes(name.encode(), "big")  # The id follows the name.
+            fresh.place(name, fresh.terms(side, energy_wh, limit, location=location))
+        found = trades(fresh.next_block(ms=1_000, headroom=headroom))
+        accounts = [fresh.account(name) for name, *_ in sorted(sequence)]
+        return found, accounts, [value for _, value in FLOWS.items(fresh.state)]
+
+    expected = outcome(rows)
+    assert expected[0]
+    assert outcome(chance.sample(rows, len(rows))) == expected
+
+
+def test_nothing_is_matched_in_a_halted_region_and_its_slots_wait(market) -> None:
+    base = market.now_ms // SLOT_MS
+    for name, location in (("near", "BKK-01-SUB001"), ("far", "NTB-01-SUB001")):
+        market.sell(f"seller {name}", 1_000, 3_000, location=location, last_slot=base + 5)
+        market.buy(f"buyer {name}", 1_000, 4_000, location=location, last_slot=base + 5)
+    (trade,) = trades(market.next_block(ms=1, halted=("BKK",)))
+    assert trade.region == "NTB"
+    assert trades(market.next_block(slots=1, halted=("BKK",))) == []
+    (trade,) = trades(market.next_block(ms=1))
+    assert (trade.region, trade.slot) == ("BKK", base + 2)
+
+
+def test_national_trade_leaves_a_halted_region_out(market) -> None:
+    market.configure(MarketParameters(max_trade_tier=3))
+    for name, location in (("a", "BKK-01-SUB001"), ("b", "NTB-01-SUB001"), ("c", "SPK-01-SUB001")):
+        market.sell(f"seller {name}", 1_000, 3_000, location=location)
+    market.buy("buyer", 3_000, 4_900, location="NTB-01-SUB001")
+    found = trades(market.next_block(ms=1, halted=("BKK",)))
+    assert [(trade.tier, trade.energy_wh) for trade in found] == [(0, 1_000), (3, 1_000)]
+    (trade,) = trades(market.next_block(ms=1))
+    assert (trade.tier, trade.transmission_mthb) == (3, 251)
