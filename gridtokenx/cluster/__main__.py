@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         told = f"ready in {time.monotonic() - started:.1f} s: blocks of {chains} on every node"
         console.print(told, highlight=False, soft_wrap=True)
         refusals = _play(cluster, genesis, profile, slots, console)
-        summary = summarize(genesis, cluster.members, profile, time.monotonic() - started)
+        summary = summarize(genesis, cluster.members, profile, time.monotonic() - started, refusals)
         print_summary(console, summary, refusals)
         if options.json:
             sys.stdout.write(json.dumps(summary.document) + "\n")

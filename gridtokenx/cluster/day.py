@@ -17,12 +17,28 @@ from gridtokenx.chain.genesis import BlockClock, ChainSpec, Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.network import Member, dev_key, local_genesis, operator_key
-from gridtokenx.cluster.profile import MeterState, Profile, Trader, sign_reading
+from gridtokenx.cluster.profile import (
+    TRANSFORMER,
+    TRANSFORMER_VA,
+    MeterState,
+    Profile,
+    Trader,
+    sign_reading,
+    transformer_loading_bps,
+)
 from gridtokenx.cluster.sending import Sender
-from gridtokenx.ledger.model import Deposit
-from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.grid.model import PublishGridStatus
+from gridtokenx.ledger.model import Deposit, RetireCredits
+from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode
-from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
+from gridtokenx.primitives.quantities import (
+    BPS,
+    SLOT_MS,
+    SLOTS_PER_DAY,
+    slot_at,
+    slot_start_ms,
+)
+from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import MarketParameters, MatchingMode
 
 LEAD_SLOTS = 6  # How long before its gate an order is sent.
@@ -32,6 +48,9 @@ SETUP_BLOCKS = 20  # From genesis to the first slot's gate: start, registration,
 POLL_S = 0.2
 SETUP_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
+FREQUENCY_MHZ = 50_000
+STATUS_LEAD_SLOTS = 3  # A status sent now is in force, two blocks of delay included, by then.
+RETIRED_FOR = sha256(b"demonstration day")
 STALL_TIMEOUT_S = 60.0
 
 
@@ -124,6 +143,8 @@ class Day:
                 list(pool.map(RegionPlayer.play, self._players, self.regions))
                 self._wait_for_block()
             self._wait_settled()
+            list(pool.map(RegionPlayer.retire, self._players))
+            self._wait_reports()
         finally:
             # Without waiting: after Ctrl-C the nodes go next, which ends what still asks them.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -158,6 +179,18 @@ class Day:
                 names = ", ".join(open_regions)
                 raise DayError(f"not all readings and trades of {names} are settled")
             time.sleep(POLL_S)
+
+    def _wait_reports(self) -> None:
+        """Until each territory's report of the day is final, if the day was played to its end."""
+        if self.slots.stop != self.profile.slot0 + SLOTS_PER_DAY:
+            return
+        last = self.slots.stop + DEADLINE_SLOTS
+        end = time.monotonic() + END_TIMEOUT_S
+        while any(region.slot <= last for region in self.regions):
+            if time.monotonic() > end:
+                raise DayError(f"the reports of the day are not closed: slot {last} is not over")
+            time.sleep(POLL_S)
+            self._look()
 
     def _look(self) -> None:
         """Ask the next node that answers for heads and totals. Errors: NodeUnreachable."""
@@ -198,6 +231,7 @@ class RegionPlayer:
         prefixes = {
             territory.prefix: territory.distributor for territory in spec.region.territories
         }
+        self._prefixes = prefixes
         self.traders = [trader for trader in profile.traders if trader.location[:3] in prefixes]
         self._distributor = {trader.name: prefixes[trader.location[:3]] for trader in self.traders}
         self.refusals: dict[str, str] = {}
@@ -208,6 +242,7 @@ class RegionPlayer:
         self._nonces: dict[bytes, int] = {}
         self._meters = {trader.name: MeterState() for trader in self.traders}
         self._refusals_due = True
+        self._published_at = 0
 
     def close(self) -> None:
         for sender in self._senders:
@@ -258,6 +293,47 @@ class RegionPlayer:
             sender.send(mine)
         region.next_order = max(region.next_order, last_order)
         region.next_reading = max(region.next_reading, last_reading)
+        self._publish_status(region)
+
+    def _publish_status(self, region: Region) -> None:
+        """What the transformer carries, by its distributor, anew in each slot of the story.
+
+        It names the next slot, so that a node a block behind takes it too; one that comes too late
+        all the same is followed by the next one.
+        """
+        slot = region.slot
+        loading_bps = transformer_loading_bps(self._profile.index(slot + STATUS_LEAD_SLOTS))
+        distributor = self._prefixes.get(TRANSFORMER[:3])
+        due = self._published_at < slot < self._slots.stop
+        if distributor is None or loading_bps is None or not due:
+            return
+        key = operator_key(distributor)
+        status = PublishGridStatus(
+            TRANSFORMER, slot + 1, loading_bps, TRANSFORMER_VA, FREQUENCY_MHZ, BPS
+        )
+        nonce = self._nonces.get(key.public_key, 0)
+        transaction = sign_transaction(key, self._spec.chain_id, nonce, status)
+        refused = self._senders[0].attempt(transaction)
+        if refused is None:
+            self._nonces[key.public_key] = nonce + 1
+            self._published_at = slot
+        elif refused.code != ErrorCode.INTERVAL_CLOSED:
+            raise DayError(f"the status of {TRANSFORMER} was refused: {refused}")
+
+    def retire(self) -> None:
+        """The region's largest consumer retires the credits that came with what it bought."""
+        consumers = [trader for trader in self.traders if not any(trader.gen_wh)]
+        buyer = max(consumers or self.traders, key=lambda trader: sum(trader.load_wh))
+        client = self._senders[0].client
+        address = format_address(buyer.key.public_key)
+        (held,) = client.call("account_getBalance", address=address, chain=self._spec.name)[
+            "chains"
+        ]
+        if int(held["carbon_ucr"]):
+            command = RetireCredits(int(held["carbon_ucr"]), RETIRED_FOR)
+            transaction = self._sign(buyer.key, command)
+            self._senders[0].send([transaction])
+            client.wait_for([transaction.id.hex()], timeout_s=SETUP_TIMEOUT_S)
 
     def _orders(self, slot: int) -> Iterable[tuple[Trader, Payload]]:
         index = self._profile.index(slot)

@@ -54,11 +54,16 @@ TOU_CUSTOMERS = frozenset(
 CLOUDY_BPS, CLOUDY_PERCENT = 1_200, 55
 TRIP_BPS, TRIP_PERCENT = 200, 60
 SMALLEST_ORDER_WH = 100
+# The transformer of the story: its loading from a quarter of the day on, until the next entry.
+TRANSFORMER = "BKK-01-SUB001"
+TRANSFORMER_VA = 400_000
+TRANSFORMER_LOADING_BPS = ((44, 11_850), (48, 9_600), (52, 2_000))  # 11:00, 12:00, 13:00
 LICENCE_EXPIRY_MS = 1_893_456_000_000  # 2030-01-01
 DAILY_CAP_WH = 100_000_000
 SPARE_UTHB = 1_000_000_000  # 1,000 THB above what the orders can cost
 PENALTY_MTHB = 1_000
 VAT_BPS = 700
+_SWITCHING = frozenset(start - 1 for start, _ in TRANSFORMER_LOADING_BPS)
 _SALT = sha256(b"gridtokenx local kyc salt")  # A real salt never leaves the distributor.
 _CLASSES = {"prosumer": ProsumerClass.COMMERCIAL, "consumer": ProsumerClass.NONE}
 
@@ -112,7 +117,14 @@ class Trader:
         return (TOU_ON_PEAK_MTHB if is_tou_peak(slot) else TOU_OFF_PEAK_MTHB) - self.k
 
     def order(self, index: int, slot: int) -> PlaceOrder | None:
-        """Its order for a slot: the forecast surplus or deficit; None if that is too little."""
+        """Its order for a slot: the forecast surplus or deficit; None if that is too little.
+
+        Behind the transformer none either in the quarter before its loading changes: the new
+        status takes effect in the block that it happens to reach, and the day must not depend on
+        that.
+        """
+        if self.location == TRANSFORMER and index in _SWITCHING:
+            return None
         net_wh = self.gen_wh[index] - self.load_wh[index]
         side, energy_wh = (Side.SELL, net_wh) if net_wh > 0 else (Side.BUY, -net_wh)
         if energy_wh < SMALLEST_ORDER_WH:
@@ -230,6 +242,12 @@ class Profile:
         """Enough for all its orders at once."""
         needed = sum(trader.reserve_uthb(self.index(slot), slot) for slot in slots)
         return needed + SPARE_UTHB
+
+
+def transformer_loading_bps(index: int) -> int | None:
+    """The story's loading of the transformer in a quarter of the day; None before the story."""
+    found = [bps for start, bps in TRANSFORMER_LOADING_BPS if start <= index]
+    return found[-1] if found else None
 
 
 def load_profile() -> Profile:

@@ -7,9 +7,11 @@ of different nodes are of the same state.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from statistics import median_low
+from types import MappingProxyType
 from typing import Any
 
 from gridtokenx.chain.genesis import Genesis
@@ -19,11 +21,15 @@ from gridtokenx.cluster.network import Member
 from gridtokenx.cluster.profile import Profile
 from gridtokenx.cluster.watch import heights as heights_of
 from gridtokenx.ledger.model import TAX, TREASURY
+from gridtokenx.primitives.document import from_document
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
+from gridtokenx.trading.report_model import SettlementReport
+from gridtokenx.trading.reports import day_of, report_hash
 
 CATCH_UP_TIMEOUT_S = 30.0
 POLL_S = 0.2
+_EPOCH = date(1970, 1, 1).toordinal()
 _FIGURES = (
     "orders",
     "trades",
@@ -33,6 +39,8 @@ _FIGURES = (
     "wheeling_uthb",
     "shortfall_wh",
     "minted_wh",
+    "carbon_retired_ucr",
+    "congested",
 )
 _HOLDINGS = (
     "energy_wh",
@@ -59,9 +67,15 @@ class Summary:
 
 
 def summarize(
-    genesis: Genesis, members: Sequence[Member], profile: Profile, wall_s: float
+    genesis: Genesis,
+    members: Sequence[Member],
+    profile: Profile,
+    wall_s: float,
+    refusals: Mapping[str, str] = MappingProxyType({}),
 ) -> Summary:
     """Read every node and check state roots, money and energy. A node that does not answer fails.
+
+    `refusals`: what was sent to be refused (its name begins with the chain's), and why it was.
 
     Errors: NodeUnreachable when none answers.
     """
@@ -76,8 +90,11 @@ def summarize(
             raise NodeUnreachable(members[0].api_url, "nor does any other node")
         heights = _common_heights(answering, genesis.chain_names)
         addresses = _addresses(genesis, profile)
+        day = date.fromordinal(day_of(profile.slot0) + _EPOCH).isoformat()
         reports = {
-            member.name: _read_node(client, addresses, heights) if client in answering else None
+            member.name: _read_node(client, addresses, heights, day)
+            if client in answering
+            else None
             for member, client in zip(members, clients, strict=True)
         }
     finally:
@@ -85,6 +102,8 @@ def summarize(
             client.close()
     for name in genesis.chain_names:
         _add_region(summary, name, heights[name], genesis, reports)
+        refused = {what: why for what, why in refusals.items() if what.startswith(f"{name} ")}
+        summary.document["regions"][name]["refused"] = refused
     summary.document["checks"] = {"passed": len(summary.checks), "failed": summary.failures}
     return summary
 
@@ -97,16 +116,36 @@ class _Report:
     held: dict[str, dict[str, int]]
     finality_ms: dict[str, dict[str, Any]]
     state_roots: dict[str, str]
+    settled: dict[str, dict[str, dict[str, str]]]
 
 
-def _read_node(client: Client, addresses: Sequence[bytes], heights: dict[str, int]) -> _Report:
+def _read_node(
+    client: Client, addresses: Sequence[bytes], heights: dict[str, int], day: str
+) -> _Report:
     status, stats = client.status(), client.stats()
     return _Report(
         totals={name: chain_totals(stats, name) for name in heights},
         held=_balances(client, addresses),
         finality_ms={row["chain"]: row["finality_ms"] for row in status["chains"]},
         state_roots={name: _state_root(client, name, height) for name, height in heights.items()},
+        settled=_settled(client, day),
     )
+
+
+def _settled(client: Client, day: str) -> dict[str, dict[str, dict[str, str]]]:
+    """By chain and territory: the day's settlement report's hash and state.
+
+    A day that is not over yet has the hash that its report would have now.
+    """
+    distributors = {row["distributor"]: None for row in client.grid()["regions"]}
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for distributor in distributors:
+        answer = client.call("audit_getReports", territory=distributor, day=day)
+        for row in answer["items"]:
+            report = from_document(SettlementReport, row["report"])
+            told = {"hash": report_hash(report).hex(), "state": row["state"]}
+            found.setdefault(row["chain"], {})[row["region"]] = told
+    return found
 
 
 def _add_region(
@@ -124,12 +163,19 @@ def _add_region(
         "height": height,
         "state_roots": roots,
         **{figure: totals[figure] for figure in _FIGURES},
+        "carbon_issued_ucr": totals["carbon_ucr"],
+        "reports": next(iter(read.values())).settled[name],
         "average_price_mthb": _ratio(totals["traded_uthb"], totals["traded_wh"]),
         # The middle node's: one that was away counts blocks as late that it only heard of late.
         "finality_ms_p50": median_low(one["p50"] or 0 for one in finality),
         "finality_ms_p99": median_low(one["p99"] or 0 for one in finality),
     }
     equal = len(set(roots)) == 1
+    hashes = [report.settled[name] for report in read.values()]
+    summary.check(
+        all(one == hashes[0] for one in hashes),
+        f"{name}: all {len(hashes)} nodes have the same settlement reports",
+    )
     summary.check(equal, f"{name}: all {len(roots)} nodes have one state root at #{height}")
     for node, report in read.items():
         where = f"{name} on {node}"
@@ -151,13 +197,13 @@ def _check_node(
 ) -> None:
     """What one node's API says of one chain must add up, to the micro-baht and the Wh."""
     money_uthb = held["thb_uthb"] + held["escrow_uthb"] + held["bond_uthb"]
-    deposited_uthb = totals["deposited_uthb"]
+    deposited_uthb = totals["deposited_uthb"] - totals["withdrawn_uthb"]
     summary.check(
         money_uthb == deposited_uthb,
         f"{where}: accounts hold {money_uthb} uTHB of {deposited_uthb} deposited",
     )
     energy_wh = held["energy_wh"] + held["energy_held_wh"]
-    existing_wh = totals["minted_wh"] - totals["consumed_wh"]
+    existing_wh = totals["minted_wh"] - totals["consumed_wh"] - totals["redeemed_wh"]
     summary.check(
         energy_wh == existing_wh,
         f"{where}: accounts hold {energy_wh} Wh of {existing_wh} minted and not consumed",
@@ -172,9 +218,10 @@ def _check_node(
         held["gtx_ugtx"] == gtx_ugtx,
         f"{where}: accounts hold {held['gtx_ugtx']} of {gtx_ugtx} ugtx",
     )
+    carbon_ucr = totals["carbon_ucr"] - totals["carbon_retired_ucr"]
     summary.check(
-        held["carbon_ucr"] == totals["carbon_ucr"],
-        f"{where}: accounts hold {held['carbon_ucr']} of {totals['carbon_ucr']} micro-credits",
+        held["carbon_ucr"] == carbon_ucr,
+        f"{where}: accounts hold {held['carbon_ucr']} of {carbon_ucr} micro-credits",
     )
 
 

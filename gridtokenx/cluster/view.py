@@ -14,9 +14,28 @@ from rich.table import Table
 from gridtokenx.cluster.day import Region
 from gridtokenx.cluster.network import Member
 from gridtokenx.cluster.summary import Summary
-from gridtokenx.primitives.quantities import format_kwh, format_price, format_thb, slot_start_ms
+from gridtokenx.primitives.quantities import (
+    BANGKOK_OFFSET_MS,
+    SLOT_MS,
+    SLOTS_PER_DAY,
+    format_kwh,
+    format_price,
+    format_thb,
+    slot_start_ms,
+)
 
 PLAIN_EVERY_SLOTS = 4
+# What happens on the day, by its hour. Source: protocols/market.md section 8.
+BEATS = {
+    9: "time-of-use peak begins",
+    10: "solar glut",
+    11: "transformer of BKK-01-SUB001 at 118.5 %",
+    12: "transformer of BKK-01-SUB001 at 96 %",
+    13: "transformer of BKK-01-SUB001 clear",
+    17: "scarcity",
+    18: "peak hours: ceiling 15 THB/kWh",
+    22: "peak hours end",
+}
 
 
 class DayView:
@@ -59,7 +78,9 @@ class DayView:
             f"{format_kwh(region.totals.get('traded_wh', 0))} kWh"
             for region in regions
         ]
-        return f"{clock_text(slot)}  " + "  |  ".join(parts)
+        beat = BEATS.get(slot_at_day(slot) // PLAIN_EVERY_SLOTS)
+        told = f"{clock_text(slot)}  " + "  |  ".join(parts)
+        return f"{told}  {beat}" if beat else told
 
     def _table(self, regions: Sequence[Region]) -> Table:
         slot = min(region.slot for region in regions)
@@ -67,7 +88,8 @@ class DayView:
         place = f"slot {number} of {len(self._slots)}" if number > 0 else "registering"
         if number > len(self._slots):
             place = "settling"
-        table = Table(title=f"{clock_text(slot)}   {place}", title_justify="left")
+        beat = BEATS.get(slot_at_day(slot) // PLAIN_EVERY_SLOTS, "")
+        table = Table(title=f"{clock_text(slot)}   {place}   {beat}", title_justify="left")
         table.add_column("region")
         for name in ("head", "orders", "trades", "kWh", "THB/kWh", "settled", "finality"):
             table.add_column(name, justify="right")
@@ -84,6 +106,11 @@ class DayView:
                 f"{region.finality_ms} ms",
             )
         return table
+
+
+def slot_at_day(slot: int) -> int:
+    """The quarter of the Bangkok day, 0..95."""
+    return (slot + BANGKOK_OFFSET_MS // SLOT_MS) % SLOTS_PER_DAY
 
 
 def clock_text(slot: int) -> str:
@@ -109,6 +136,10 @@ def print_summary(console: Console, summary: Summary, refusals: dict[str, str]) 
         "energy THB": lambda row: format_thb(row["energy_uthb"]),
         "wheeling THB": lambda row: format_thb(row["wheeling_uthb"]),
         "minted kWh": lambda row: format_kwh(row["minted_wh"]),
+        "carbon credits": lambda row: _credits(row["carbon_issued_ucr"]),
+        "retired": lambda row: _credits(row["carbon_retired_ucr"]),
+        "kept back by the grid": lambda row: f"{row['congested']} order-slots",
+        "refused": lambda row: str(len(row["refused"])),
         "finality p50 / p99 ms": lambda row: f"{row['finality_ms_p50']} / {row['finality_ms_p99']}",
         "height": lambda row: str(row["height"]),
         "state root": lambda row: _roots(row["state_roots"]),
@@ -116,6 +147,10 @@ def print_summary(console: Console, summary: Summary, refusals: dict[str, str]) 
     for title, figure in rows.items():
         table.add_row(title, *(figure(row) for row in regions.values()))
     console.print(table)
+    for region in regions.values():
+        for territory, report in region["reports"].items():
+            told = f"settlement report {territory} ({report['state']}): {report['hash']}"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
     for what, why in refusals.items():
         text = f"refused, as it should be: {what}: {why}"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -139,6 +174,10 @@ def print_nodes(console: Console, members: Sequence[Member]) -> None:
             highlight=False,
             markup=False,
         )
+
+
+def _credits(ucr: int) -> str:
+    return format_thb(ucr)  # Six decimals as baht have, shown with two.
 
 
 def _roots(roots: Sequence[str]) -> str:
