@@ -30,6 +30,11 @@ def test_a_few_slots_are_traded_settled_and_add_up_on_every_node(tmp_path):
         assert region["trades"] > 0
         assert region["traded_wh"] == region["delivered_wh"] + region["shortfall_wh"]
         assert region["minted_wh"] >= region["delivered_wh"]
+        assert 0 < region["carbon_retired_ucr"] <= region["carbon_issued_ucr"]
+        assert len(region["refused"]) == 2
+        assert all(len(report["hash"]) == 64 for report in region["reports"].values())
+    reports = [name for region in document["regions"].values() for name in region["reports"]]
+    assert sorted(reports) == ["BKK", "CEI", "CNX", "KKC", "NMA", "NTB", "SPK", "UTH"]
     assert document["checks"]["failed"] == []
     assert not (tmp_path / "clusters" / "day").exists()
     left = [

@@ -4,7 +4,7 @@ every transaction it sends is good, all of it settles, and two runs are equal to
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -20,9 +20,10 @@ from gridtokenx.cluster.day import (
     day_genesis,
 )
 from gridtokenx.cluster.network import operator_key
-from gridtokenx.cluster.profile import load_profile
+from gridtokenx.cluster.profile import TRANSFORMER, load_profile, transformer_loading_bps
 from gridtokenx.cluster.sending import Refused, Sender
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate
+from gridtokenx.grid.model import PublishGridStatus
 from gridtokenx.ledger.model import ACCOUNTS, SUPPLY
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
@@ -188,3 +189,40 @@ def test_the_first_gate_closes_after_the_set_up():
 def test_totals_are_read_from_text_and_what_is_no_number_is_left_out():
     answer = {"chains": [{"chain": "MET", "trades": "12", "average_price_mthb": None}]}
     assert chain_totals(answer, "MET") == {"trades": 12}
+
+
+class Slow(OneNode):
+    """A node through which what the transformer carries is a block late."""
+
+    def __init__(self, executor):
+        super().__init__(executor)
+        self.held = []
+
+    def send_many(self, transactions):
+        if not isinstance(transactions[0].payload, PublishGridStatus):
+            return super().send_many(transactions)
+        due, self.held = self.held, list(transactions)
+        assert all(one is None for one in super().send_many(due))
+        return [None]
+
+
+def test_a_status_that_reaches_the_next_but_one_block_changes_nothing(tmp_path):
+    results = []
+    for number, kind in enumerate((OneNode, Slow)):
+        with one_node(tmp_path / str(number), "MET", 1_700_000_000_000) as node:
+            results.append(play(kind(node.executor))[2])
+    assert results[0].congested > 0
+    names = [field.name for field in fields(results[0]) if field.name != "transactions"]
+    assert [getattr(results[0], name) for name in names] == [
+        getattr(results[1], name) for name in names
+    ]
+
+
+def test_the_transformer_is_full_at_eleven_and_clear_at_one():
+    assert transformer_loading_bps(43) is None
+    assert [transformer_loading_bps(index) for index in (44, 47, 48, 51, 52, 95)] == [
+        *(11_850, 11_850, 9_600, 9_600, 2_000, 2_000)
+    ]
+    behind = [trader for trader in PROFILE.traders if trader.location == TRANSFORMER]
+    assert all(one.order(43, PROFILE.slot0 + 43) is None for one in behind)
+    assert any(one.order(44, PROFILE.slot0 + 44) is not None for one in behind)
