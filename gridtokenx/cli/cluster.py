@@ -198,7 +198,7 @@ def homes(
         if is_new:
             half_made = home.with_name(f".{home.name}.new")
             shutil.rmtree(half_made, ignore_errors=True)
-            network.write_home(half_made, member, genesis, members[0])
+            network.write_home(half_made, member, genesis, members[0], faults=False)
             half_made.rename(home)
         rows.append({"home": str(home), "node": member.name, "written": is_new})
     document = {"homes": rows, "genesis_hash": genesis.hash.hex()}

@@ -182,9 +182,12 @@ def plan(authorities: int, observers: int, ports: list[int]) -> tuple[Member, ..
     return tuple(members)
 
 
-def write_home(home: Path, member: Member, genesis: Genesis, bootnode: Member) -> None:
+def write_home(
+    home: Path, member: Member, genesis: Genesis, bootnode: Member, *, faults: bool = True
+) -> None:
     """Make a node's home: config.toml, genesis.json, keys and their password file.
 
+    `faults` lets `cluster partition` and `cluster delay` act on its links.
     Every node but the bootnode itself knows the bootnode's address and nothing else of the network.
     """
     home.mkdir(parents=True, mode=0o700)
@@ -216,7 +219,7 @@ def write_home(home: Path, member: Member, genesis: Genesis, bootnode: Member) -
         "node.authority": member.authority,
         "node.password_file": "./password",
         "node.min_free_disk_mib": 256,
-        "node.admin_faults": True,
+        "node.admin_faults": faults,
         "network.network_name": genesis.network_name,
         "network.network_id": genesis.network_id,
         "network.listen": (f"/ip4/127.0.0.1/tcp/{member.p2p_port}",),
