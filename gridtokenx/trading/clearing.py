@@ -39,6 +39,7 @@ PATIENT_ORDERS = 20_000
 
 _UNLIMITED_WH = 1 << 62
 _NEVER = 1 << 62
+_NO_NODES: tuple[tuple[str, ...], ...] = ((), (), (), ())
 
 
 @dataclass(slots=True, eq=False)
@@ -158,6 +159,8 @@ def _place(
     location: str, direction: str, headroom: Mapping[str, int]
 ) -> tuple[tuple[str, str, str, str], tuple[tuple[str, ...], ...]]:
     groups = (location, location.rpartition("-")[0], location.partition("-")[0], NATIONAL_GROUP)
+    if not headroom:
+        return groups, _NO_NODES
     keys = [direction + group for group in groups]
     crossed = [tuple(key for key in keys[:tier] if key in headroom) for tier in range(4)]
     return groups, tuple(crossed)
