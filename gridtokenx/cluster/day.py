@@ -44,6 +44,7 @@ from gridtokenx.trading.model import MarketParameters, MatchingMode
 LEAD_SLOTS = 6  # How long before its gate an order is sent.
 READING_DELAY_SLOTS = 2  # A node that is a block behind accepts it too.
 DEADLINE_SLOTS = 16  # The rule is 4 slots of 15 minutes; here 4 slots are 4 seconds.
+STALE_SLOTS = 16  # The rule is 2 slots of 15 minutes; here 2 slots are 2 seconds.
 SETUP_BLOCKS = 20  # From genesis to the first slot's gate: start, registration, deposits.
 POLL_S = 0.2
 SETUP_TIMEOUT_S = 60.0
@@ -88,7 +89,9 @@ def day_genesis(slots: range, *, authorities: int, block_time_ms: int, now_ms: i
         block_time_ms=block_time_ms,
         clock=BlockClock(start_ms, SLOT_MS),
         parameters=MarketParameters(
-            matching_mode=MatchingMode.GATE, reading_deadline_slots=DEADLINE_SLOTS
+            matching_mode=MatchingMode.GATE,
+            reading_deadline_slots=DEADLINE_SLOTS,
+            grid_stale_slots=STALE_SLOTS,
         ),
         genesis_time_ms=now_ms,
     )
@@ -267,6 +270,7 @@ class RegionPlayer:
 
     def play(self, region: Region) -> None:
         """Send what is due at the region's newest block. Errors: DayError when it is too late."""
+        self._publish_status(region)  # First: it has the least time.
         due: list[tuple[Trader, Payload]] = []
         last_order = min(self._slots.stop, region.slot + LEAD_SLOTS + 1)
         if region.next_order < last_order and region.next_order <= region.slot + 1:
@@ -293,7 +297,6 @@ class RegionPlayer:
             sender.send(mine)
         region.next_order = max(region.next_order, last_order)
         region.next_reading = max(region.next_reading, last_reading)
-        self._publish_status(region)
 
     def _publish_status(self, region: Region) -> None:
         """What the transformer carries, by its distributor, anew in each slot of the story.
@@ -355,7 +358,7 @@ class RegionPlayer:
         forged = sign_reading(
             trader,
             forger,
-            region.slot - 1,
+            self._slots.start,
             state.import_wh_cum,
             state.export_wh_cum + 1000,
             state.seq + 1,
