@@ -81,13 +81,13 @@ def clear(
     The caller guarantees: ids are unique, locations are substations, nobody is on both sides.
     Source: protocols/market.md section 3.
     """
+    orders = _crossing(orders, wheeling_mthb[: max_tier + 1])
     bids = _price_time_order(orders, Side.BUY, tie_salt, headroom)
     asks = _price_time_order(orders, Side.SELL, tie_salt, headroom)
     room_wh = dict(headroom)
     fills: list[Fill] = []
     prices: list[tuple[int, str, int]] = []
     congested: dict[bytes, None] = {}
-    bids, asks = _crossing(bids, asks, min(wheeling_mthb[: max_tier + 1]))
     for tier in range(max_tier + 1):
         bids = [bid for bid in bids if bid.open_wh >= MIN_FILL_WH]
         asks = [ask for ask in asks if ask.open_wh >= MIN_FILL_WH]
@@ -137,28 +137,52 @@ def _price_time_order(
 
 
 def _crossing(
-    bids: list[_Entry], asks: list[_Entry], wheeling_mthb: int
-) -> tuple[list[_Entry], list[_Entry]]:
-    """Leave out who could trade with nobody even over the cheapest tier; both sides best first.
+    orders: Sequence[ClearingOrder], wheeling_mthb: tuple[int, ...]
+) -> list[ClearingOrder]:
+    """Leave out who could trade with nobody in any group of any tier.
 
-    No sweep reaches them, and as first rejected orders they lie beyond the last accepted one.
+    No sweep accepts them, and as first rejected orders they lie beyond the last accepted one.
     """
-    bids = [bid for bid in bids if bid.open_wh >= MIN_FILL_WH]
-    asks = [ask for ask in asks if ask.open_wh >= MIN_FILL_WH]
-    if not bids or not asks:
-        return [], []
-    lowest_mthb = asks[0].limit_mthb + wheeling_mthb
-    highest_mthb = bids[0].limit_mthb - wheeling_mthb
-    return (
-        [bid for bid in bids if bid.limit_mthb >= lowest_mthb],
-        [ask for ask in asks if ask.limit_mthb <= highest_mthb],
-    )
+    able = [order for order in orders if order.energy_wh >= MIN_FILL_WH]
+    best_bid: dict[str, int] = {}  # By location, then by every group.
+    best_ask: dict[str, int] = {}
+    for order in able:
+        place, limit_mthb = order.location, order.limit_mthb
+        if order.side is Side.BUY:
+            if best_bid.get(place, -1) < limit_mthb:
+                best_bid[place] = limit_mthb
+        elif best_ask.get(place, _NEVER) > limit_mthb:
+            best_ask[place] = limit_mthb
+    for place, limit_mthb in list(best_bid.items()):
+        for group in _groups_of(place)[1:]:
+            best_bid[group] = max(best_bid.get(group, -1), limit_mthb)
+    for place, limit_mthb in list(best_ask.items()):
+        for group in _groups_of(place)[1:]:
+            best_ask[group] = min(best_ask.get(group, _NEVER), limit_mthb)
+    lowest_bid, highest_ask = {}, {}
+    for place in dict.fromkeys([order.location for order in able]):
+        tiers = list(zip(_groups_of(place), wheeling_mthb, strict=False))
+        lowest_bid[place] = min([best_ask.get(group, _NEVER) + w for group, w in tiers])
+        highest_ask[place] = max([best_bid.get(group, -1) - w for group, w in tiers])
+    return [
+        order
+        for order in able
+        if (
+            order.limit_mthb >= lowest_bid[order.location]
+            if order.side is Side.BUY
+            else order.limit_mthb <= highest_ask[order.location]
+        )
+    ]
+
+
+def _groups_of(location: str) -> tuple[str, str, str, str]:
+    return location, location.rpartition("-")[0], location.partition("-")[0], NATIONAL_GROUP
 
 
 def _place(
     location: str, direction: str, headroom: Mapping[str, int]
 ) -> tuple[tuple[str, str, str, str], tuple[tuple[str, ...], ...]]:
-    groups = (location, location.rpartition("-")[0], location.partition("-")[0], NATIONAL_GROUP)
+    groups = _groups_of(location)
     if not headroom:
         return groups, _NO_NODES
     keys = [direction + group for group in groups]
