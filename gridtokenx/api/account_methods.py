@@ -7,7 +7,12 @@ from dataclasses import fields
 from typing import Any
 
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import document, order_document, transaction_document
+from gridtokenx.api.documents import (
+    document,
+    event_document,
+    order_document,
+    transaction_document,
+)
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import address, boolean, format_cursor
 from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
@@ -135,7 +140,7 @@ def get_history(context: Context, arguments: Arguments) -> dict[str, Any]:
                 "time_ms": str(record.when.time_ms),
                 "market_ms": str(record.when.market_ms),
                 "transaction": transaction_document(record.transaction),
-                "events": [document(event) for event in record.events],
+                "events": [event_document(event) for event in record.events],
             }
             for record in records
             if record is not None

@@ -29,10 +29,28 @@ def head_document(head: Head) -> dict[str, Any]:
     }
 
 
+# What a household's meter shows is for those alone who may ask `energy_getMeterReadings`.
+_HIDDEN = {
+    "submit_reading": ("import_wh_cum", "export_wh_cum"),
+    "reading_accepted": ("import_wh", "export_wh", "deliverable_wh", "carbon_ucr"),
+    "energy_consumed": ("energy_wh",),
+}
+
+
+def event_document(event: Any) -> dict[str, Any]:
+    """An event; what a meter measured is null."""
+    return _without_readings(document(event))
+
+
+def _without_readings(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, **dict.fromkeys(_HIDDEN.get(fields["kind"], ()))}
+
+
 def transaction_document(transaction: Transaction) -> dict[str, Any]:
-    """A transaction's fields with its id."""
+    """A transaction's fields with its id; what a meter measured is null."""
     fields = document(transaction)
     del fields["kind"]
+    fields["payload"] = _without_readings(fields["payload"])
     return {"tx_id": transaction.id.hex(), **fields}
 
 

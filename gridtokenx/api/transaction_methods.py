@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import document, transaction_document
+from gridtokenx.api.documents import document, event_document, transaction_document
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import hex_bytes, list_of
 from gridtokenx.api.table import Arguments, Method, Param, Route, shape
@@ -54,7 +54,9 @@ async def send_batch(context: Context, arguments: Arguments) -> dict[str, Any]:
 
 def decode_hex(context: Context, arguments: Arguments) -> dict[str, Any]:
     transaction = decode_transaction(arguments["transaction"])
-    return {**transaction_document(transaction), "signed": transaction.is_signed()}
+    payload = document(transaction.payload)  # In full: whoever asks has the bytes.
+    fields = transaction_document(transaction)
+    return {**fields, "payload": payload, "signed": transaction.is_signed()}
 
 
 def get_transaction(context: Context, arguments: Arguments) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def get_transaction(context: Context, arguments: Arguments) -> dict[str, Any]:
             "time_ms": str(when.time_ms),
             "market_ms": str(when.market_ms),
             "transaction": transaction_document(record.transaction),
-            "events": [document(event) for event in record.events],
+            "events": [event_document(event) for event in record.events],
             "error": None,
         }
     found = _status(context, transaction_id)

@@ -242,3 +242,19 @@ def test_raw_blocks_are_the_very_bytes(node) -> None:
     told = call(node, "chain_getBlock", block=1)
     assert block.header.hash.hex() == told["hash"]
     assert refusal(node, "chain_getRawBlocks", from_height=3).reason == "block_not_found"
+
+
+def test_what_a_meter_measured_is_in_no_answer_that_anybody_may_ask(node) -> None:
+    settled(node)
+    history = call(node, "account_getHistory", address=SELLER_TEXT)["items"]
+    (reading,) = [
+        row for row in history if row["transaction"]["payload"]["kind"] == "submit_reading"
+    ]
+    told = call(node, "tx_get", id=reading["transaction"]["tx_id"])
+    for row in (reading, told):
+        assert row["transaction"]["payload"]["export_wh_cum"] is None
+        accepted = row["events"][0]
+        assert (accepted["kind"], accepted["export_wh"]) == ("reading_accepted", None)
+    blocks = [call(node, "chain_getBlock", block=told["height"], full=True)]
+    payloads = [one["payload"] for block in blocks for one in block["transactions"]]
+    assert all(one["export_wh_cum"] is None for one in payloads)
