@@ -111,7 +111,7 @@ class ApplyBlock:
 
 @dataclass(frozen=True, slots=True)
 class PenalisePeer:
-    """`peer` sent a bad block and is not asked again in this session."""
+    """`peer` sent a bad block and is not asked again while this node runs."""
 
     peer: PeerKey
     reason: str
