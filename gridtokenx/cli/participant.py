@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
 from gridtokenx.cli import output, remote
 from gridtokenx.cli.keys import PasswordFile
+
+if TYPE_CHECKING:
+    from gridtokenx.registry.model import ReinstateParticipant, SuspendParticipant
 
 app = typer.Typer(
     help="Participants, by their distributor or the regulator: suspend, reinstate.",
@@ -25,12 +31,8 @@ def suspend(
     """Stop an account from trading; its open orders are cancelled and refunded."""
     from gridtokenx.registry.model import SuspendParticipant
 
-    account = remote.address_of(address)
-    payload = SuspendParticipant(account, remote.reason_text(reason))
-    with remote.connect(pinned=True) as client:
-        name = remote.default_chain(client, chain)
-        document = remote.command(client, name, payload, key, password_file, wait=wait)
-    output.emit(document, lambda console: remote.draw_command(console, document))
+    payload = SuspendParticipant(remote.address_of(address), remote.reason_text(reason))
+    _send(payload, key, chain, password_file, wait=wait)
 
 
 @app.command()
@@ -45,8 +47,18 @@ def reinstate(
     """End a suspension; one by the regulator is ended by the regulator alone."""
     from gridtokenx.registry.model import ReinstateParticipant
 
-    account = remote.address_of(address)
-    payload = ReinstateParticipant(account, remote.reason_text(reason))
+    payload = ReinstateParticipant(remote.address_of(address), remote.reason_text(reason))
+    _send(payload, key, chain, password_file, wait=wait)
+
+
+def _send(
+    payload: SuspendParticipant | ReinstateParticipant,
+    key: str,
+    chain: str | None,
+    password_file: Path | None,
+    *,
+    wait: bool,
+) -> None:
     with remote.connect(pinned=True) as client:
         name = remote.default_chain(client, chain)
         document = remote.command(client, name, payload, key, password_file, wait=wait)

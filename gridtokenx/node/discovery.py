@@ -120,11 +120,6 @@ class Discovery:
         """How dials ended, by reason; `connected` for those that succeeded."""
         return self._network.dial_outcomes
 
-    @property
-    def known_peers(self) -> int:
-        """Peers in the DHT's routing table."""
-        return int(self._dht.table.size())
-
     def hint(self) -> str:
         """What to tell an operator whose node is alone (GTX-NET-001)."""
         ports = [where.split("/tcp/")[1].split("/")[0] for where in self._network.listen_addresses]

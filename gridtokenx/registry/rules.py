@@ -105,11 +105,6 @@ def organisations(state: Reader) -> Iterable[Organisation]:
     return (value for _, value in ORGANISATIONS.items(state))
 
 
-def organisation_of_operator(state: Reader, operator: bytes) -> Organisation | None:
-    """The organisation an account signs for, if any."""
-    return OPERATORS.get(state, operator)
-
-
 def payment_authority(state: Reader) -> bytes | None:
     """Operator key of the payment authority, if the chain has one."""
     found = PAYMENT.get(state, b"")
