@@ -104,7 +104,7 @@ def _resting(number: int) -> ClearingOrder:
 @app.command()
 def market(
     book: Annotated[
-        int, typer.Option(help="Resting orders, over 96 slots and 3 regions.")
+        int, typer.Option(help="Resting orders; over 96 slots and 3 regions, then in one of each.")
     ] = 100_000,
     touch: Annotated[int, typer.Option(help="Orders that the block before has added.")] = 100,
     slot_orders: Annotated[int, typer.Option(help="Orders of one slot and region.")] = 10_000,
@@ -113,9 +113,11 @@ def market(
     from scripts.market_bench import measure, measure_slot
 
     limit = verifies_per_second()
-    deep = measure(book, touch)
-    ratio = round(touch / deep.begin_ms * 1000 / limit, 3)
-    report("market_touch", limit, ratio, book=book, touch=touch, **asdict(deep))
+    for slots in (96, 1):
+        deep = measure(book, touch, slots)
+        ratio = round(touch / deep.begin_ms * 1000 / limit, 3)
+        figures = asdict(deep)
+        report("market_touch", limit, ratio, book=book, slots=slots, touch=touch, **figures)
     crowded = measure_slot(slot_orders)
     ratio = round(slot_orders / crowded.begin_ms * 1000 / limit, 3)
     report("market_slot", limit, ratio, orders=slot_orders, **asdict(crowded))

@@ -87,8 +87,9 @@ class _Chain:
 
 
 def measure(resting: int, touching: int, slots: int = 96) -> Figures:
-    """Rest `resting` orders that do not cross over slots and three regions, touch the book with
-    `touching` others of which some cross, and begin the next block; the best of several blocks."""
+    """Rest `resting` orders that do not cross over slots and three regions (all in one region when
+    there is one slot), touch the book with `touching` others of which some cross, and begin the
+    next block; the best of several blocks."""
     with tempfile.TemporaryDirectory() as folder:
         chain = _Chain(Path(folder))
         overlay = Overlay(chain.reader)
@@ -99,7 +100,7 @@ def measure(resting: int, touching: int, slots: int = 96) -> Figures:
         figures = []
         for block in range(BLOCKS):
             first = resting + block * touching
-            figures.append(_block(chain, range(first, first + touching), slots))
+            figures.append(_block(chain, range(first, first + touching), slots, True))
         chain.database.close()
         return min(figures, key=lambda one: one.begin_ms)
 
@@ -118,12 +119,12 @@ def _measure_slot(orders: int) -> Figures:
         overlay = Overlay(chain.reader)
         chain.begin(overlay)
         chain.commit(overlay)
-        figures = _block(chain, range(orders), 1)
+        figures = _block(chain, range(orders), 1, False)
         chain.database.close()
         return figures
 
 
-def _block(chain: _Chain, numbers: range, slots: int) -> Figures:
+def _block(chain: _Chain, numbers: range, slots: int, beside_spread: bool) -> Figures:
     """Place some orders in one block and begin the next."""
     overlay = Overlay(chain.reader)
     for number in numbers:
@@ -133,7 +134,7 @@ def _block(chain: _Chain, numbers: range, slots: int) -> Figures:
     overlay = Overlay(chain.reader)
     with chain.timed("place"):
         for number in numbers:
-            _place(overlay, number, slots)
+            _place(overlay, number, slots, beside_spread)
     rows = chain.commit(overlay, "seal")
     overlay = Overlay(chain.reader)
     with chain.timed("begin"):
@@ -200,9 +201,9 @@ def _rest(state: Overlay, number: int, slots: int) -> None:
     book.enter_trader(state, order, book.trader(state, order.owner))
 
 
-def _place(state: Overlay, number: int, slots: int) -> None:
+def _place(state: Overlay, number: int, slots: int, beside_spread: bool) -> None:
     terms = _terms(number, slots)
-    if slots > 1:  # Beside a spread at 4.000: some of them cross it and the wheeling.
+    if beside_spread:  # Of a resting book, at 4.000: some cross it and the wheeling.
         spread_mthb = 4_000 + terms.limit_mthb % 1_200 - 600
         terms = replace(terms, limit_mthb=spread_mthb)
     trading.place_order(

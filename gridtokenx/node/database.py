@@ -10,14 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from rocksdict import Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
-from gridtokenx.primitives.state import Decode, u64
+from gridtokenx.primitives.state import Decode, I, Index, u64
 
 SCHEMA = 1
 _BLOCK, _CERTIFICATE, _HASH, _PLACE = b"b", b"c", b"h", b"t"
@@ -273,6 +273,7 @@ class StateReader:
         self._store = store
         self._cache: dict[bytes, Any] = {}
         self._max_entries = max_entries
+        self._indexes: dict[type[Any], Index] = {}
 
     def load(self, key: bytes, decode: Decode) -> Any | None:
         """State value, decoded at most once while it stays cached."""
@@ -293,13 +294,29 @@ class StateReader:
                 self._remember(state_key, found)
             yield state_key, found
 
-    def absorb(self, changed: Iterable[tuple[bytes, Any | None]]) -> None:
+    def kept(self, kind: type[I]) -> I:
+        """An index of the state, built at the first call and then taken along from block to block.
+
+        Only the executor's thread may use it.
+        """
+        found = self._indexes.get(kind)
+        if found is None:
+            found = self._indexes[kind] = kind()
+            found.follow(kind.table.items(self))
+        assert isinstance(found, kind)
+        return found
+
+    def absorb(self, changed: Collection[tuple[bytes, Any | None]]) -> None:
         """Take over a committed block's values."""
         for key, value in changed:
             if value is None:
                 self._cache.pop(key, None)
             else:
                 self._remember(key, value)
+        for kind, index in self._indexes.items():
+            prefix = kind.table.prefix
+            cut = len(prefix)
+            index.follow([(key[cut:], row) for key, row in changed if key.startswith(prefix)])
 
     def _remember(self, key: bytes, value: Any) -> None:
         if len(self._cache) >= self._max_entries and key not in self._cache:

@@ -47,6 +47,7 @@ from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
+from gridtokenx.trading.depth import Depth
 
 MAX_CANDIDATES = 8
 MAX_EVIDENCE = 64
@@ -100,6 +101,7 @@ class Executor:
         self._max_transactions = min(MAX_BLOCK_TRANSACTIONS, rate_limit)
         if store.head() is None:
             self._install_genesis()
+        self._reader.kept(Depth)  # Built here, not while the first block's timer runs.
         self.parent = self._load_parent()
         self.totals: Totals = load_totals(store)
         self.mempool = Mempool(self._reader, self._apply_pending)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import Rejected
@@ -87,6 +87,10 @@ class Overlay:
             self._indexed = len(self._changes)
         return self._by_table.get(prefix[:TABLE_PREFIX_BYTES], ())
 
+    def touches(self, prefix: bytes) -> bool:
+        """Whether this overlay changes any key under a table's prefix."""
+        return any(key.startswith(prefix) for key in self._keys_near(prefix))
+
     def _present(self, key: bytes) -> Iterator[tuple[bytes, Any]]:
         value = self._changes[key]
         if value is not None:
@@ -150,6 +154,40 @@ class Table(Generic[V]):
         start = len(self.prefix)
         for key, value in state.scan(self.prefix + prefix, self.decode):
             yield key[start:], value
+
+
+class Index(Protocol):
+    """A structure in memory that follows a table. It must be a pure function of the table's rows,
+    so that nobody can tell one that was kept from one that was just built."""
+
+    table: ClassVar[Any]
+
+    def follow(self, rows: Iterable[tuple[bytes, Any | None]]) -> None:
+        """Take over (key in the table, new value or None) of rows that changed."""
+
+
+I = TypeVar("I", bound=Index)  # noqa: E741 - the name of its bound
+
+
+@runtime_checkable
+class IndexKeeper(Protocol):
+    """A reader that keeps indexes up to date with its state, as the database's does."""
+
+    def kept(self, kind: type[I]) -> I:
+        """The index of this state; valid until the state changes."""
+
+
+def index(state: Reader, kind: type[I]) -> I:
+    """An index of the state: the kept one of the reader underneath if it can be had, else a new
+    one, whose cost is the whole table. Valid until the table changes."""
+    below = state
+    while isinstance(below, Overlay) and not below.touches(kind.table.prefix):
+        below = below.base
+    if isinstance(below, IndexKeeper):
+        return below.kept(kind)
+    built = kind()
+    built.follow(kind.table.items(state))
+    return built
 
 
 def u64(number: int) -> bytes:

@@ -1,6 +1,6 @@
 """From the auction's answer to state: trades, positions, order rests, and how orders leave.
 
-`clearing.clear` is a pure function over one slot; a `Run` carries out one block's clearings.
+`clearing` is a pure function over one slot; a `Run` carries out one block's clearings.
 Source: protocols/market.md sections 2 and 3.
 """
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
-from gridtokenx.primitives.state import Overlay, u64
+from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
-from gridtokenx.trading.clearing import NATIONAL_GROUP, clear
+from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_crossing
+from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of, open_wh
 from gridtokenx.trading.model import (
     CONGESTED,
     FLOWS,
@@ -42,7 +43,6 @@ from gridtokenx.trading.model import (
 )
 from gridtokenx.trading.settlement import escrow_needed, trade_key
 
-NATIONAL_TIER = 3
 _NO_FLOW = NodeFlow()
 # A block must not be stalled by orders that span many slots of a deep book: beyond so many orders
 # put before the auction, the later slots wait for the next block. Closing gates never wait.
@@ -140,12 +140,12 @@ class Run:
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
     _headroom: dict[str, int | None] = field(default_factory=dict)
-    _view: book.View = field(init=False)
+    _depth: Depth = field(init=False)
     _cleared: int = 0
 
     def __post_init__(self) -> None:
-        self._view = book.View(self.state)
-        regions = self._view.regions
+        self._depth = index(self.state, Depth)
+        regions = book.regions(self.state)
         self._halted = [region for region in regions if self.grid.is_halted(region)]
         self._regions = [region for region in regions if region not in self._halted]
         # Both indexes are mostly empty; then no clearing needs to look into them.
@@ -199,14 +199,14 @@ class Run:
         self._note_immediate(slot, regions)
         first, second, third, fourth = self.market.wheeling_mthb
         max_tier = self.market.max_trade_tier
-        least_mthb = min(self.market.wheeling_mthb[: max_tier + 1])
-        orders = self._view.crossing(slot, regions, least_mthb)
+        permitted = self.market.wheeling_mthb[: max_tier + 1]
+        orders = self._depth.crossing(self.state, slot, regions, permitted)
         self._cleared += len(orders) + 1
         if not orders:
             self._flag(slot, regions, {})
             return
         by_id = {order.id: order for order in orders}
-        result = clear(
+        result = clear_crossing(
             [_taker(order, slot) for order in orders],
             tie_salt=self.tie_salt,
             wheeling_mthb=(first, second, third, fourth),
@@ -244,7 +244,7 @@ class Run:
         """What earlier clearings of the slot have left of the nodes around some orders."""
         left: dict[str, int] = {}
         places = dict.fromkeys([order.terms.location for order in orders])
-        nodes = dict.fromkeys([node for place in places for node in book.groups_of(place)[:3]])
+        nodes = dict.fromkeys([node for place in places for node in groups_of(place)[:3]])
         for node in nodes:
             if node not in self._headroom:
                 self._headroom[node] = self.grid.headroom_wh(node)
@@ -365,8 +365,8 @@ def flow_key(slot: int, node: str) -> bytes:
 
 def _flow(flows: dict[str, _Flow], fill: Fill, buy: Order, sell: Order) -> None:
     """A fill of a tier crosses the nodes below it on both sides; wider ones hold it whole."""
-    sources = book.groups_of(sell.terms.location)[:3]
-    sinks = book.groups_of(buy.terms.location)[:3]
+    sources = groups_of(sell.terms.location)[:3]
+    sinks = groups_of(buy.terms.location)[:3]
     for tier, (source, sink) in enumerate(zip(sources, sinks, strict=True)):
         if tier < fill.tier:
             flows.setdefault(source, _Flow()).export_wh += fill.energy_wh
@@ -382,7 +382,7 @@ def _taker(order: Order, slot: int) -> ClearingOrder:
         order.id,
         order.owner,
         terms.side,
-        book.open_wh(order, slot),
+        open_wh(order, slot),
         terms.limit_mthb,
         terms.location,
         terms.source,

@@ -13,13 +13,13 @@ CONGESTED: `slot u64 | region prefix | order id`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.quantities import SLOT_MS, local_day, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, u64
-from gridtokenx.trading.clearing import MIN_FILL_WH, NATIONAL_GROUP
+from gridtokenx.trading.depth import span_blocks
 from gridtokenx.trading.model import (
     BOOK,
     BOOK_LEVELS,
@@ -54,27 +54,8 @@ def trader(state: Reader, owner: bytes) -> Trader:
 def span_keys(first_slot: int, last_slot: int, region: str) -> list[bytes]:
     """Index keys of the aligned blocks that make up first_slot..last_slot."""
     suffix = region.encode()
-    keys = []
-    low, high, level = first_slot, last_slot + 1, 0
-    while low < high:
-        if low & 1:
-            keys.append(bytes((level,)) + u64(low) + suffix)
-            low += 1
-        if high & 1:
-            high -= 1
-            keys.append(bytes((level,)) + u64(high) + suffix)
-        low, high, level = low >> 1, high >> 1, level + 1
-    return keys
-
-
-def groups_of(location: str) -> tuple[str, str, str, str]:
-    """The four nested groups of a substation: itself, zone, region, nation."""
-    return (
-        location,
-        location.rpartition("-")[0],
-        location.partition("-")[0],
-        NATIONAL_GROUP,
-    )
+    blocks = span_blocks(first_slot, last_slot)
+    return [bytes((level,)) + u64(number) + suffix for level, number in blocks]
 
 
 def last_price_key(tier: int, group: str) -> bytes:
@@ -144,125 +125,9 @@ def _without(lines: tuple[OpenOrder, ...], order_id: bytes) -> tuple[OpenOrder, 
     return tuple([line for line in lines if line.order_id != order_id])
 
 
-def open_wh(order: Order, slot: int) -> int:
-    """What an order may still trade in a slot: its rest, within what the slot may take of it."""
-    used_wh = order.filled_in(slot) if order.fills else 0
-    return min(order.rest_wh, order.terms.max_wh_per_slot - used_wh)
-
-
-@dataclass(slots=True)
-class _Ladder:
-    """One side of one block of the index, best price first, read only as far as anybody asked."""
-
-    source: Iterator[tuple[bytes, Mark]]
-    cut: int
-    lines: list[tuple[int, bytes]] = field(default_factory=list)
-
-    def line(self, position: int) -> tuple[int, bytes] | None:
-        """(price rank, order id); a smaller rank is a better price."""
-        while len(self.lines) <= position:
-            read = next(self.source, None)
-            if read is None:
-                return None
-            key = read[0]
-            self.lines.append((int.from_bytes(key[self.cut : self.cut + 8], "big"), key[-32:]))
-        return self.lines[position]
-
-
-@dataclass
-class View:
-    """The open orders of slots, for one block's work: while it is in use orders may only leave."""
-
-    state: Reader
-    _ladders: dict[tuple[int, int, str, Side], _Ladder] = field(default_factory=dict)
-    _levels: dict[str, list[int]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._levels = {}
-        for key, _ in BOOK_LEVELS.items(self.state):
-            self._levels.setdefault(key[:3].decode(), []).append(key[3])
-
-    @property
-    def regions(self) -> list[str]:
-        """Prefixes of all regions that ever had an order, by name."""
-        return list(self._levels)
-
-    def open_orders(self, slot: int, region: str) -> list[Order]:
-        """All open orders that may trade in a slot and region: buys, then sells, unsorted."""
-        return [
-            order
-            for side in (Side.BUY, Side.SELL)
-            for ladder in self._side(slot, [region], side)
-            for order in self._orders(ladder, slot, MAX_INT)
-        ]
-
-    def crossing(self, slot: int, regions: list[str], least_wheeling_mthb: int) -> list[Order]:
-        """The open orders of a slot that somebody on the other side could trade with.
-
-        Those are the buys of at least the best ask plus the cheapest wheeling, and the sells of at
-        most the best bid less it. The others cannot take part in any tier's auction, nor set its
-        price: whatever they bid lies beyond the last accepted order of their side. So the work is
-        in proportion to the orders that cross, not to the book.
-        """
-        bids, asks = self._side(slot, regions, Side.BUY), self._side(slot, regions, Side.SELL)
-        least = least_wheeling_mthb
-        best_bid, best_ask = _top(bids), _top(asks)  # Perhaps of orders that have left.
-        if best_bid is None or best_ask is None or MAX_INT - best_bid - least < best_ask:
-            return []
-        best_bid, best_ask = self._best(bids, slot), self._best(asks, slot)
-        if best_bid is None or best_ask is None:
-            return []
-        highest_mthb = MAX_INT - best_bid - least
-        lowest_rank = MAX_INT - best_ask - least
-        found = [order for ladder in bids for order in self._orders(ladder, slot, lowest_rank)]
-        found += [order for ladder in asks for order in self._orders(ladder, slot, highest_mthb)]
-        return found
-
-    def _side(self, slot: int, regions: list[str], side: Side) -> list[_Ladder]:
-        return [
-            self._ladder(level, slot >> level, region, side)
-            for region in regions
-            for level in self._levels.get(region, ())
-        ]
-
-    def _ladder(self, level: int, block: int, region: str, side: Side) -> _Ladder:
-        place = (level, block, region, side)
-        found = self._ladders.get(place)
-        if found is None:
-            prefix = bytes((level,)) + u64(block) + region.encode() + bytes((side,))
-            rows = BOOK.items(self.state, prefix)
-            found = self._ladders[place] = _Ladder(rows, len(prefix))
-        return found
-
-    def _best(self, ladders: list[_Ladder], slot: int) -> int | None:
-        ranks = []
-        for ladder in ladders:
-            position = 0
-            while (line := ladder.line(position)) is not None:
-                if self._live(line[1], slot) is not None:
-                    ranks.append(line[0])
-                    break
-                position += 1
-        return min(ranks) if ranks else None
-
-    def _orders(self, ladder: _Ladder, slot: int, last_rank: int) -> Iterator[Order]:
-        position = 0
-        while (line := ladder.line(position)) is not None and line[0] <= last_rank:
-            order = self._live(line[1], slot)
-            if order is not None:
-                yield order
-            position += 1
-
-    def _live(self, order_id: bytes, slot: int) -> Order | None:
-        order = ORDERS.get(self.state, order_id)
-        if order is None or open_wh(order, slot) < MIN_FILL_WH:
-            return None  # It left after the ladder was read, or has had its share of the slot.
-        return order
-
-
-def _top(ladders: list[_Ladder]) -> int | None:
-    ranks = [line[0] for ladder in ladders if (line := ladder.line(0)) is not None]
-    return min(ranks) if ranks else None
+def regions(state: Reader) -> list[str]:
+    """Prefixes of all regions that ever had an order, by name."""
+    return list(dict.fromkeys([key[:3].decode() for key, _ in BOOK_LEVELS.items(state)]))
 
 
 def take_touched(state: Overlay, after_slot: int, waiting: list[str]) -> list[tuple[int, str]]:

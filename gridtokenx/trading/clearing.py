@@ -81,7 +81,24 @@ def clear(
     The caller guarantees: ids are unique, locations are substations, nobody is on both sides.
     Source: protocols/market.md section 3.
     """
-    orders = _crossing(orders, wheeling_mthb[: max_tier + 1])
+    return clear_crossing(
+        _crossing(orders, wheeling_mthb[: max_tier + 1]),
+        tie_salt=tie_salt,
+        wheeling_mthb=wheeling_mthb,
+        max_tier=max_tier,
+        headroom=headroom,
+    )
+
+
+def clear_crossing(
+    orders: Sequence[ClearingOrder],
+    *,
+    tie_salt: bytes,
+    wheeling_mthb: tuple[int, int, int, int],
+    max_tier: int,
+    headroom: Mapping[str, int],
+) -> Clearing:
+    """`clear`, of orders from which those that cross nobody may have been left out already."""
     bids = _price_time_order(orders, Side.BUY, tie_salt, headroom)
     asks = _price_time_order(orders, Side.SELL, tie_salt, headroom)
     room_wh = dict(headroom)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gridtokenx.primitives.state import Reader
-from gridtokenx.trading.book import groups_of, last_price_key
+from gridtokenx.trading.book import last_price_key
+from gridtokenx.trading.depth import groups_of
 from gridtokenx.trading.model import LAST_PRICES, MarketParameters, Side, Source
 from gridtokenx.trading.settlement import Charges, charges, escrow_needed
 

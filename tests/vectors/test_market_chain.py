@@ -11,8 +11,8 @@ from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.auction import GridView
-from gridtokenx.trading.book import View
 from gridtokenx.trading.model import (
+    ORDERS,
     MarketParameters,
     MatchingMode,
     MeterFacts,
@@ -105,11 +105,9 @@ def test_a_block_gives_the_published_trades_prices_and_rests(case: dict, mode) -
     assert prices == case["prices"]
     assert [name_of(one) for event in cleared for one in event.congested] == case["congested"]
     if mode is MatchingMode.BLOCK:
-        view = View(state)
         rests = {
-            name_of(order.id): (order.rest_wh, order.congested)
-            for region in view.regions
-            for order in view.open_orders(NOW_SLOT + 1, region)
+            name_of(order_id): (order.rest_wh, order.congested)
+            for order_id, order in ORDERS.items(state)
         }
         for name, rest_wh in case["remaining"].items():
             expected = (rest_wh, name in case["congested"]) if rest_wh else (0, False)

@@ -8,7 +8,7 @@ import pytest
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.trading import auction
-from gridtokenx.trading.book import View, span_keys
+from gridtokenx.trading.book import span_keys
 from gridtokenx.trading.model import (
     FLOWS,
     ORDERS,
@@ -33,6 +33,10 @@ def trades(events: list) -> list:
 
 def closed(events: list) -> dict:
     return {event.order_id: event for event in events if isinstance(event, OrderClosed)}
+
+
+def open_orders(market) -> list:
+    return [order for _, order in ORDERS.items(market.state)]
 
 
 def test_orders_match_in_the_next_block_and_the_rest_stays(market) -> None:
@@ -180,16 +184,11 @@ def test_headroom_limits_and_flags(market) -> None:
         (600, 3_900),
         (1_000, 3_900),
     ]
-    orders = View(market.state).open_orders(market.now_ms // SLOT_MS + 1, "BKK")
-    assert [
-        (order.rest_wh, order.congested) for order in orders if order.terms.side is Side.SELL
-    ] == [(400, True)]
+    sells = [order for order in open_orders(market) if order.terms.side is Side.SELL]
+    assert [(order.rest_wh, order.congested) for order in sells] == [(400, True)]
     market.buy("c", 100, 1_500)
     market.next_block(ms=1_000)
-    assert all(
-        not order.congested
-        for order in View(market.state).open_orders(market.now_ms // SLOT_MS + 1, "BKK")
-    )
+    assert not any(order.congested for order in open_orders(market))
 
 
 def test_shares_of_an_escrow_add_up_to_it(market) -> None:

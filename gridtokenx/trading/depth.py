@@ -1,0 +1,230 @@
+"""The open orders as books in memory: who could trade with whom in a slot, without reading a book.
+
+`Depth` is an index of the table ORDERS (`primitives.state.index`): a pure function of its rows, so
+nothing depends on whether it was kept from block to block or has just been built.
+
+An order may span up to 96 slots. Its span is cut into blocks of 1, 2, 4 .. 64 aligned slots, as a
+segment tree does: it then stands once for each slot it names alone and at most 12 times otherwise,
+and a slot's orders are those of the 7 blocks that contain the slot. In each block the orders lie
+sorted by price in their substation, in its zone and in its region, so that groups which do not
+cross are passed over as a whole.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from gridtokenx.primitives.codec import MAX_INT
+from gridtokenx.primitives.state import Reader
+from gridtokenx.trading.clearing import MIN_FILL_WH, NATIONAL_GROUP
+from gridtokenx.trading.model import ORDERS, Order, PlaceOrder, Side
+
+LEVELS = 7  # A span of up to 96 slots holds no aligned block of more than 64.
+NATIONAL_TIER = 3
+_NOBODY = MAX_INT + 1  # A rank that crosses none.
+
+Block = tuple[int, int]  # Level and number: the slots number << level .. (number + 1 << level) - 1.
+Line = tuple[int, bytes]  # Price rank and order id; a smaller rank is a better price.
+
+
+def span_blocks(first_slot: int, last_slot: int) -> list[Block]:
+    """The aligned blocks that make up first_slot..last_slot."""
+    blocks = []
+    low, high, level = first_slot, last_slot + 1, 0
+    while low < high:
+        if low & 1:
+            blocks.append((level, low))
+            low += 1
+        if high & 1:
+            high -= 1
+            blocks.append((level, high))
+        low, high, level = low >> 1, high >> 1, level + 1
+    return blocks
+
+
+def groups_of(location: str) -> tuple[str, str, str, str]:
+    """The four nested groups of a substation: itself, zone, region, nation."""
+    return (
+        location,
+        location.rpartition("-")[0],
+        location.partition("-")[0],
+        NATIONAL_GROUP,
+    )
+
+
+def open_wh(order: Order, slot: int) -> int:
+    """What an order may still trade in a slot: its rest, within what the slot may take of it."""
+    used_wh = order.filled_in(slot) if order.fills else 0
+    return min(order.rest_wh, order.terms.max_wh_per_slot - used_wh)
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """The lines of one group in one block, best price first, and the groups inside it."""
+
+    bids: list[Line] = field(default_factory=list)
+    asks: list[Line] = field(default_factory=list)
+    inner: dict[str, _Group] = field(default_factory=dict)
+
+    def side(self, side: Side) -> list[Line]:
+        return self.bids if side is Side.BUY else self.asks
+
+
+class Depth:
+    """The open orders by block, group and price. Follows the table ORDERS."""
+
+    table: ClassVar = ORDERS
+
+    def __init__(self) -> None:
+        self._blocks: dict[Block, _Group] = {}  # Each the nation, its regions inside.
+        self._terms: dict[bytes, PlaceOrder] = {}
+
+    def follow(self, rows: Iterable[tuple[bytes, Order | None]]) -> None:
+        """Take over orders that were placed, changed or (None) left."""
+        arrived = []
+        for order_id, order in rows:
+            if order is None:
+                terms = self._terms.pop(order_id, None)
+                if terms is not None:
+                    self._leave(order_id, terms)
+            elif order_id not in self._terms:  # What was placed stays; only rests change.
+                self._terms[order_id] = order.terms
+                arrived.append((_rank(order.terms), order_id))
+        for line in sorted(arrived):  # Sorted, so that a whole book is built by appending.
+            self._enter(line, self._terms[line[1]])
+
+    def crossing(
+        self, state: Reader, slot: int, regions: list[str], wheeling_mthb: tuple[int, ...]
+    ) -> list[Order]:
+        """The open orders of a slot that somebody in one of their groups could trade with.
+
+        In a group with wheeling w those are the buys of at least the best ask plus w, and the sells
+        of at most the best bid less w. All others can be accepted in no group, and as first
+        rejected they would lie beyond the last accepted one. So the work is in proportion to the
+        orders that cross and the groups around them, not to the book.
+        Units: wheeling in mTHB/kWh for the permitted tiers, from 0 on; `state` may have changed
+        since this index was taken only by orders that left or were filled.
+        """
+        look = _Look(state, slot, wheeling_mthb)
+        nations = [
+            nation
+            for level in range(LEVELS)
+            if (nation := self._blocks.get((level, slot >> level))) is not None
+        ]
+        inside = [
+            [one for nation in nations if (one := nation.inner.get(region)) is not None]
+            for region in regions
+        ]
+        everybody = [group for groups in inside for group in groups]
+        if len(wheeling_mthb) <= NATIONAL_TIER or look.meet(everybody, NATIONAL_TIER):
+            for groups in inside:
+                look.visit(groups, NATIONAL_TIER - 1)
+        return list(look.found.values())
+
+    def _enter(self, line: Line, terms: PlaceOrder) -> None:
+        names = groups_of(terms.location)[:NATIONAL_TIER]
+        for block in span_blocks(terms.first_slot, terms.last_slot):
+            group = self._blocks.setdefault(block, _Group())
+            for name in reversed(names):
+                group = group.inner.setdefault(name, _Group())
+                insort(group.side(terms.side), line)
+
+    def _leave(self, order_id: bytes, terms: PlaceOrder) -> None:
+        line = (_rank(terms), order_id)
+        names = groups_of(terms.location)[:NATIONAL_TIER]
+        for block in span_blocks(terms.first_slot, terms.last_slot):
+            path = [self._blocks[block]]
+            for name in reversed(names):
+                path.append(path[-1].inner[name])
+                lines = path[-1].side(terms.side)
+                del lines[bisect_left(lines, line)]
+            for name, outer, group in zip(names, path[-2::-1], path[:0:-1], strict=True):
+                if not group.bids and not group.asks:
+                    del outer.inner[name]
+            if not path[0].inner:
+                del self._blocks[block]
+
+
+@dataclass(slots=True)
+class _Look:
+    """One slot's search for the orders that cross."""
+
+    state: Reader
+    slot: int
+    wheeling_mthb: tuple[int, ...]
+    found: dict[bytes, Order] = field(default_factory=dict)
+    _known: dict[bytes, Order | None] = field(default_factory=dict)
+
+    def visit(self, groups: list[_Group], tier: int) -> None:
+        """Find who crosses in a group, of whose lines `groups` are parts, and in those inside."""
+        if self.meet(groups, tier):
+            for inner in _inner(groups):
+                self.visit(inner, tier - 1)
+
+    def meet(self, groups: list[_Group], tier: int) -> bool:
+        """Find who crosses in a group; tells whether anybody could in the groups inside it."""
+        bids = [group.bids for group in groups if group.bids]
+        asks = [group.asks for group in groups if group.asks]
+        if not bids or not asks:
+            return False
+        least_mthb = min(self.wheeling_mthb[: tier + 1])
+        if not _cross(_top(bids), _top(asks), least_mthb):
+            return False  # Perhaps of orders that can trade no more; then even less.
+        bid_rank, ask_rank = self._best(bids), self._best(asks)
+        if not _cross(bid_rank, ask_rank, least_mthb):
+            return False
+        if tier < len(self.wheeling_mthb):
+            fee_mthb = self.wheeling_mthb[tier]
+            self._take(bids, MAX_INT - ask_rank - fee_mthb)
+            self._take(asks, MAX_INT - bid_rank - fee_mthb)
+        return True
+
+    def _best(self, ladders: list[list[Line]]) -> int:
+        """The rank of the best order that can still trade in the slot."""
+        ranks = [next(self._live(lines), None) for lines in ladders]
+        return min([line[0] for line in ranks if line is not None], default=_NOBODY)
+
+    def _take(self, ladders: list[list[Line]], last_rank: int) -> None:
+        for lines in ladders:
+            for rank, order_id in self._live(lines):
+                if rank > last_rank:
+                    break
+                order = self._known[order_id]
+                assert order is not None  # It is live.
+                self.found[order_id] = order
+
+    def _live(self, lines: list[Line]) -> Iterator[Line]:
+        known = self._known
+        for line in lines:
+            order_id = line[1]
+            if order_id not in known:
+                order = ORDERS.get(self.state, order_id)
+                able = order is not None and open_wh(order, self.slot) >= MIN_FILL_WH
+                known[order_id] = order if able else None
+            if known[order_id] is not None:
+                yield line
+
+
+def _inner(groups: list[_Group]) -> list[list[_Group]]:
+    """The groups inside a group, each with its lines of all blocks."""
+    names: dict[str, list[_Group]] = {}
+    for group in groups:
+        for name, one in group.inner.items():
+            names.setdefault(name, []).append(one)
+    return list(names.values())
+
+
+def _rank(terms: PlaceOrder) -> int:
+    return MAX_INT - terms.limit_mthb if terms.side is Side.BUY else terms.limit_mthb
+
+
+def _top(ladders: list[list[Line]]) -> int:
+    return min([lines[0][0] for lines in ladders])
+
+
+def _cross(bid_rank: int, ask_rank: int, fee_mthb: int) -> bool:
+    """Whether a bid pays an ask and the wheeling; both as ranks."""
+    return ask_rank + fee_mthb <= MAX_INT - bid_rank
