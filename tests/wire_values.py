@@ -22,6 +22,7 @@ OWNERS = (
     "registry",
     "grid",
     "trading",
+    "staking",
     "consensus",
     "chain",
     "node.protocol",

@@ -70,6 +70,7 @@ _STATUS = {
     ErrorCode.BAD_ADDRESS: 400,
     ErrorCode.SIGNATURE_REQUIRED: 401,
     ErrorCode.PROPOSAL_NOT_FOUND: 404,
+    ErrorCode.VALIDATOR_NOT_FOUND: 404,
     ErrorCode.NO_PEERS: 503,
     ErrorCode.UNKNOWN_SHARD: 404,
 }

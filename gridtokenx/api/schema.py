@@ -25,7 +25,7 @@ _GROUPS = {
     3: "Orders and trades",
     4: "Grid, meters, participants",
     5: "Accounts",
-    6: "Governance",
+    6: "Governance and staking",
     7: "Network",
     8: "Region chains",
 }

@@ -67,12 +67,15 @@ class ErrorCode(IntEnum):
     ACCOUNT_NOT_FOUND = 5001
     BAD_ADDRESS = 5002
     SIGNATURE_REQUIRED = 5003
-    # 6xxx governance
+    # 6xxx governance and staking
     PROPOSAL_NOT_FOUND = 6001
     UNKNOWN_PARAMETER = 6002
     VALUE_OUT_OF_RANGE = 6003
     VOTING_CLOSED = 6004
     NO_VOTING_POWER = 6005
+    VALIDATOR_NOT_FOUND = 6006
+    VALIDATOR_JAILED = 6007
+    TOO_MANY_PROPOSALS = 6008
     # 7xxx network
     NO_PEERS = 7001
     PEER_BANNED = 7002
