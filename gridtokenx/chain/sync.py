@@ -117,7 +117,14 @@ class PenalisePeer:
     reason: str
 
 
-Effect = RequestBlocks | ApplyBlock | PenalisePeer
+@dataclass(frozen=True, slots=True)
+class NotDelivered:
+    """`peer` said that it has blocks which it then answered it has not."""
+
+    peer: PeerKey
+
+
+Effect = RequestBlocks | ApplyBlock | PenalisePeer | NotDelivered
 
 
 @dataclass(slots=True)
@@ -147,6 +154,7 @@ class Syncer:
         self._grace_ms = grace_ms
         self._peers: dict[PeerKey, _Peer] = {}
         self._banned: dict[PeerKey, None] = {}  # Ordered: the oldest ban is forgotten first.
+        self._failed: dict[PeerKey, _Peer] = {}  # Gone, and owed us something when it left.
         self._buffer: dict[int, _Buffered] = {}
         self._buffer_bytes = 0
         self._full = False  # A block found no room; ask for no more before some is freed.
@@ -183,7 +191,7 @@ class Syncer:
             case PeerStatus(peer, height):
                 self._note_peer(peer, height)
             case PeerGone(peer):
-                self._peers.pop(peer, None)
+                self._forget(peer)
             case BlocksReceived():
                 self._receive(event)
             case RequestFailed(peer):
@@ -208,7 +216,20 @@ class Syncer:
         if peer is not None:
             peer.height = max(peer.height, height)
         elif len(self._peers) < MAX_PEERS:
-            self._peers[key] = _Peer(height)
+            known = self._failed.pop(key, None)
+            if known is None:
+                self._peers[key] = _Peer(height)
+            else:  # Coming back buys no new trust, or a liar could make us look behind for ever.
+                self._peers[key] = _Peer(height, known.failures, known.rests_until_ms)
+
+    def _forget(self, key: PeerKey) -> None:
+        """The peer has left. Its failures are remembered, those of the latest MAX_BANNED."""
+        self._fail(key)  # What it was asked for it will not deliver.
+        peer = self._peers.pop(key, None)
+        if peer is not None and peer.failures:
+            while len(self._failed) >= MAX_BANNED:
+                del self._failed[next(iter(self._failed))]
+            self._failed[key] = peer
 
     def _receive(self, event: BlocksReceived) -> None:
         """Keep what was asked for. An answer without blocks is a failure: the peer lacks them."""
@@ -219,6 +240,7 @@ class Syncer:
         if not event.blocks:
             peer.height = min(peer.height, event.from_height - 1)
             self._fail(event.peer)
+            self._out.append(NotDelivered(event.peer))
             return
         peer.request, peer.failures = None, 0
         for offset, (block, certificate) in enumerate(event.blocks[: request.count]):

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NewType
 
 import psutil
 import structlog
@@ -26,10 +25,37 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr
 
+from gridtokenx.node.clock import Clock
 from gridtokenx.node.faults import LinkFaults
 from gridtokenx.node.libp2p_overrides import DialError, NodeHost, assemble_host, shielded
+from gridtokenx.node.peer_events import (
+    PeerConnected,
+    PeerDisconnected,
+    PeerEvent,
+    PeerId,
+    Subscription,
+)
+from gridtokenx.node.reputation import OPERATOR, Reputation
 
-PeerId = NewType("PeerId", bytes)
+__all__ = [
+    "Network",
+    "NetworkError",
+    "NetworkSettings",
+    "PeerConnected",
+    "PeerDisconnected",
+    "PeerEvent",
+    "PeerId",
+    "Stream",
+    "StreamHandler",
+    "format_peer_id",
+    "open_network",
+    "parse_address",
+    "parse_peer_id",
+    "read_frame",
+    "without_peer",
+    "write_frame",
+]
+
 StreamHandler = Callable[["Stream"], Awaitable[None]]
 
 REASONS = frozenset(
@@ -46,9 +72,7 @@ REASONS = frozenset(
     ]
 )
 READ_CHUNK_BYTES = 65_536
-SUBSCRIPTION_EVENTS = 64
 SHUTDOWN_S = 1.0
-MAX_BANS = 1_000
 ADDRESS_TTL_S = 3_600
 ED25519_PEER_ID_PREFIX = bytes.fromhex("002408011220")  # identity multihash, protobuf key header
 TRANSPORT_FAILURES = (IOException, BaseLibp2pError)
@@ -65,19 +89,6 @@ class NetworkError(Exception):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(f"{reason}: {text}")
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class PeerConnected:
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class PeerDisconnected:
-    peer: PeerId
-
-
-PeerEvent = PeerConnected | PeerDisconnected
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,47 +234,6 @@ async def write_frame(stream: Stream, data: bytes) -> None:
     await stream.write(bytes(prefix) + data)
 
 
-class _Subscription:
-    """Events for one subscriber, coalesced per peer so that it can never block the host."""
-
-    def __init__(self, is_connected: Callable[[PeerId], bool]) -> None:
-        self.send_channel, self.receive_channel = trio.open_memory_channel[PeerEvent](
-            SUBSCRIPTION_EVENTS
-        )
-        self._is_connected = is_connected
-        self._told: set[PeerId] = set()
-        self._pending: dict[PeerId, bool] = {}  # peer -> whether it was gone in between
-        self._changed = trio.Event()
-
-    def note(self, peer: PeerId) -> None:
-        """The peer has come or gone; what is told is decided when there is room."""
-        gone = not self._is_connected(peer)
-        if gone and peer not in self._told:
-            self._pending.pop(peer, None)  # came and went before it was told
-            return
-        self._pending[peer] = self._pending.get(peer, False) or gone
-        self._changed.set()
-
-    async def pump(self) -> None:
-        try:
-            while True:
-                await self._changed.wait()
-                self._changed = trio.Event()
-                while self._pending:
-                    peer = next(iter(self._pending))
-                    await self._tell(peer, gone=self._pending.pop(peer))
-        except trio.BrokenResourceError:
-            return  # the subscriber closed its end
-
-    async def _tell(self, peer: PeerId, *, gone: bool) -> None:
-        if gone and peer in self._told:
-            self._told.discard(peer)
-            await self.send_channel.send(PeerDisconnected(peer))
-        if self._is_connected(peer) and peer not in self._told:
-            self._told.add(peer)
-            await self.send_channel.send(PeerConnected(peer))
-
-
 class Network:
     """A running host. Made by `open_network`."""
 
@@ -272,10 +242,11 @@ class Network:
         self._settings = settings
         self._nursery = nursery
         self._swarm = host.get_network()
-        self._subscriptions: list[_Subscription] = []
+        self._subscriptions: list[Subscription] = []
         self._swarm.on_peer_change = self._on_peer_change
         self._swarm.on_handler_error = self._on_handler_error
         self.peer_id = PeerId(host.get_id().to_bytes())
+        self.reputation: Reputation = self._swarm.reputation
         self.faults: LinkFaults = self._swarm.faults
         self.handler_errors = self._swarm.handler_errors
         self.dial_outcomes: Counter[str] = (
@@ -394,16 +365,33 @@ class Network:
         """Let a peer (an authority, a bootnode) connect even when `max_peers` is reached."""
         self._swarm.protected.add(ID(peer))
 
-    async def ban(self, peer: PeerId, duration_s: float) -> None:
-        """Disconnect a peer and refuse it for a while. The oldest ban yields at MAX_BANS."""
-        bans = self._swarm.banned_until
-        while len(bans) >= MAX_BANS:
-            del bans[next(iter(bans))]
-        bans[ID(peer)] = trio.current_time() + duration_s
-        await self.disconnect(peer)
+    def report(self, peer: PeerId, offence: str) -> None:
+        """Note an offence of `reputation.OFFENCES`; a peer that goes too far is cut off."""
+        ban = self.reputation.report(peer, offence, self.remote_ip(peer))
+        if ban is not None:
+            seconds = (ban.until_ms - ban.since_ms) // 1_000
+            text = format_peer_id(peer)
+            log.warning("peer.banned", peer=text, reason=offence, seconds=seconds)
+            self._nursery.start_soon(self._enforce_bans)
+
+    async def ban(self, target: PeerId | str, duration_s: float, reason: str = OPERATOR) -> None:
+        """Refuse a peer, or an IP address and all behind it, for a while; disconnect them."""
+        self.reputation.ban(target, round(duration_s * 1_000), reason)
+        await self._enforce_bans()
+
+    async def _enforce_bans(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for peer in self.connected():
+                if self.refuses(peer):
+                    nursery.start_soon(self.disconnect, peer)
+
+    def remote_ip(self, peer: PeerId) -> str | None:
+        """The IP address that a connected peer's newest connection is with."""
+        ip: str | None = self._swarm.remote_ip(ID(peer))
+        return ip
 
     def refuses(self, peer: PeerId) -> bool:
-        """Whether connections with a peer are refused now."""
+        """Whether connections with a peer, or with where it is, are refused now."""
         return bool(self._swarm.refuses(ID(peer)))
 
     async def block(self, peers: frozenset[PeerId]) -> None:
@@ -419,14 +407,14 @@ class Network:
         the last is gone. A slow subscriber is told the latest: a peer that came and went
         meanwhile is skipped, one that went and came back is told as both.
         """
-        subscription = _Subscription(self.is_connected)
+        subscription = Subscription(self.is_connected)
         self._subscriptions.append(subscription)
         for peer in self.connected():
             subscription.note(peer)
         self._nursery.start_soon(self._run_subscription, subscription)
         return subscription.receive_channel
 
-    async def _run_subscription(self, subscription: _Subscription) -> None:
+    async def _run_subscription(self, subscription: Subscription) -> None:
         try:
             await subscription.pump()
         finally:
@@ -442,8 +430,10 @@ class Network:
         self.handler_errors[protocol] += 1
         if isinstance(error, NetworkError | IOException | BaseLibp2pError):
             return  # the peer left or broke the protocol; nothing a person must act on
-        peer = format_peer_id(PeerId(stream.muxed_conn.peer_id.to_bytes()))
-        log.error("stream handler failed", protocol=protocol, peer=peer, exc_info=error)
+        peer = PeerId(stream.muxed_conn.peer_id.to_bytes())
+        text = format_peer_id(peer)
+        log.error("stream handler failed", protocol=protocol, peer=text, exc_info=error)
+        self.report(peer, "handler_error")
 
     # Identity -----------------------------------------------------------------------------
 
@@ -519,8 +509,10 @@ def _without_wildcards(addresses: Sequence[Multiaddr]) -> list[Multiaddr]:
 
 
 @asynccontextmanager
-async def open_network(settings: NetworkSettings) -> AsyncIterator[Network]:
-    """Run a host while the context lasts.
+async def open_network(
+    settings: NetworkSettings, reputation: Reputation | None = None
+) -> AsyncIterator[Network]:
+    """Run a host while the context lasts. `reputation` is asked whom to refuse; None: a new one.
 
     Errors: OSError that names the address when it cannot be bound.
     """
@@ -530,6 +522,7 @@ async def open_network(settings: NetworkSettings) -> AsyncIterator[Network]:
         max_peers=settings.max_peers,
         may_dial=lambda address: _may_dial(address, allow_private=settings.allow_private),
         advertise=lambda bound: _without_wildcards(announce or bound),
+        reputation=reputation or Reputation(Clock()),
     )
     swarm = host.get_network()
     try:

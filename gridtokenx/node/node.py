@@ -33,6 +33,7 @@ from gridtokenx.node.discovery import Discovery
 from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
+from gridtokenx.node.kept_file import KeptFile
 from gridtokenx.node.network import (
     Network,
     NetworkSettings,
@@ -43,6 +44,7 @@ from gridtokenx.node.network import (
 )
 from gridtokenx.node.peers import Contact, Peers
 from gridtokenx.node.protocol import ChainHead, Status, topic_limit, topic_prefix, topic_priority
+from gridtokenx.node.reputation import Reputation
 from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.syncing import Syncing, answer_blocks
 from gridtokenx.node.telemetry import NodeCollector, configure_logging
@@ -54,6 +56,7 @@ from gridtokenx.primitives.errors import Rejected
 MEBIBYTE = 1024 * 1024
 HOUSEKEEPING_SECONDS = 1.0
 DISK_SECONDS = 30.0
+BANS_FILE = "bans.json"
 LIVE_BLOCKS_BEHIND = 2
 
 FIRST_RECORD = SafetyRecord(
@@ -124,7 +127,13 @@ class Node:
         self._token = trio.lowlevel.current_trio_token()
         database = await trio.to_thread.run_sync(Database, self.config.data_path)
         try:
-            async with open_network(self._network_settings()) as network:
+            reputation = Reputation(self._now_ms)
+            self._bans = KeptFile(
+                self.config.data_path / BANS_FILE, reputation.dump, reputation.load
+            )
+            self._bans.load()
+            reputation.on_change = self._bans.changed
+            async with open_network(self._network_settings(), reputation) as network:
                 self._network = network
                 self.peer_id = format_peer_id(network.peer_id)
                 await self._serve(network, database, task_status)
@@ -133,7 +142,7 @@ class Node:
 
     async def _serve(self, network: Network, database: Database, task_status: Any) -> None:
         network_id = self.genesis.network_id
-        self._requests = requests = Requests(network, network_id)
+        self._requests = requests = Requests(network, network_id, on_offence=network.report)
         gossip = Gossip(
             network,
             topic_prefix=topic_prefix(network_id),
@@ -159,8 +168,11 @@ class Node:
             await self._add_chain(name, database, gossip)
         requests.serve("blocks", self._answer_blocks)
         requests.serve("bodies", self._answer_bodies)
+        for address in persistent:
+            network.reputation.trust(parse_address(address)[0])
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._bans.run)
             await nursery.start(gossip.run)
             await nursery.start(self._peers.run)
             for name, driver in self._drivers.items():
@@ -232,7 +244,7 @@ class Node:
             resume_above=self._keys.resume_above.get(name),
         )
         self._drivers[name] = driver
-        self._syncing[name] = Syncing(driver, self._ask, self._network.ban)
+        self._syncing[name] = Syncing(driver, self._ask, self._network.report)
         newest = executor.store.block(executor.parent.height)
         self._refresh_status(name, decode_block(newest).header.proposer_index if newest else 0)
 

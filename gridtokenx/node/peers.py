@@ -27,7 +27,6 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 STATUS_SECONDS = 2.0
 MAX_STATUS_BYTES = 4_096
-FOREIGN_BAN_SECONDS = 300.0
 MAX_FAILURES = 5
 MAX_FOREIGN = 256
 
@@ -113,10 +112,11 @@ class Peers:
                     failures += 1
                     log.debug("peer.status_failed", peer=format_peer_id(peer), why=str(error))
                     if isinstance(error, Rejected):
-                        await self._refuse(peer, error)
+                        self._refuse(peer, error)
                         return
                 await trio.sleep(STATUS_SECONDS)
             log.debug("peer.mute", peer=format_peer_id(peer))
+            self._network.report(peer, "mute")
             await self._network.disconnect(peer)
 
     async def _answer(self, peer: PeerId, payload: bytes) -> bytes:
@@ -156,10 +156,11 @@ class Peers:
         text = format_peer_id(peer)
         log.warning("peer.foreign", code="GTX-NET-002", peer=text, hint=error.detail)
 
-    async def _refuse(self, peer: PeerId, error: Rejected) -> None:
+    def _refuse(self, peer: PeerId, error: Rejected) -> None:
         self.foreign += 1
         if error.code is ErrorCode.GENESIS_MISMATCH:
             self._tell_foreign(peer, error)
+            self._network.report(peer, "wrong_genesis")
         else:
             log.warning("peer.nonsense", peer=format_peer_id(peer), why=error.detail)
-        await self._network.ban(peer, FOREIGN_BAN_SECONDS)
+            self._network.report(peer, "malformed_status")

@@ -59,11 +59,14 @@ class Requests:
         *,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
+        on_offence: Callable[[PeerId, str], None] = lambda _peer, _offence: None,
     ) -> None:
+        """`on_offence` is told of peers that break the format, by `reputation.OFFENCES`."""
         self._network = network
         self._network_id = network_id
         self._max_request_bytes = max_request_bytes
         self._max_response_bytes = max_response_bytes
+        self._on_offence = on_offence
         self._in_flight: Counter[PeerId] = Counter()
         self.outcomes: Counter[str] = Counter()  # answered refused busy timeout failed broken
 
@@ -111,12 +114,15 @@ class Requests:
             except Exception as error:  # a fault of ours must not end the node
                 peer = format_peer_id(stream.peer)
                 log.error("request handler failed", request=name, peer=peer, exc_info=error)
+                self._on_offence(stream.peer, "handler_error")
                 return "failed"
             if len(response) > self._max_response_bytes:
                 log.error("response above the limit", request=name, response_bytes=len(response))
                 return "failed"
             await write_frame(stream, bytes([OK]) + response)
-        except NetworkError:
+        except NetworkError as error:
+            if error.reason == "protocol":
+                self._on_offence(stream.peer, "malformed_request")
             return "broken"
         return "answered"
 
@@ -138,6 +144,7 @@ class Requests:
         except trio.TooSlowError as error:
             raise NetworkError("timeout", f"no response within {timeout_s} s") from error
         if not frame or frame[0] not in (OK, REFUSED):
+            self._on_offence(peer, "malformed_response")
             raise NetworkError("protocol", "the response is neither answer nor refusal")
         if frame[0] == REFUSED:
             raise RequestRefused(frame[1 : 1 + MAX_REFUSAL_BYTES].decode(errors="replace"))
@@ -151,6 +158,10 @@ class Requests:
             await stream.close_write()
             frame = await read_frame(stream, self._max_response_bytes + 1)
             complete = True
+        except NetworkError as error:
+            if error.reason == "protocol":
+                self._on_offence(peer, "malformed_response")
+            raise
         finally:
             # Neither ending waits for the peer, so a cancelled request is over at once.
             scope = trio.CancelScope()

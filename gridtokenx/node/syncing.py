@@ -6,7 +6,7 @@ commit as one from consensus.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
@@ -19,6 +19,7 @@ from gridtokenx.chain.sync import (
     Effect,
     Event,
     Invalid,
+    NotDelivered,
     PeerGone,
     PeerStatus,
     PenalisePeer,
@@ -46,7 +47,6 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 INBOX_EVENTS = 1_024
 STALLED_BLOCK_TIMES = 6
 PROGRESS_SECONDS = 5.0
-BAD_PEER_BAN_SECONDS = 3_600.0
 
 log = structlog.get_logger(__name__)
 
@@ -54,13 +54,11 @@ log = structlog.get_logger(__name__)
 class Syncing:
     """The service around one `Syncer`. Owned by the trio loop."""
 
-    def __init__(
-        self, driver: Driver, ask: Ask, ban: Callable[[PeerId, float], Awaitable[None]]
-    ) -> None:
-        """`ban(peer, seconds)` disconnects a peer and refuses it for a while."""
+    def __init__(self, driver: Driver, ask: Ask, report: Callable[[PeerId, str], None]) -> None:
+        """`report(peer, offence)` notes an offence of `reputation.OFFENCES`."""
         self._driver = driver
         self._ask = ask
-        self._ban = ban
+        self._report = report
         name, block_time_ms = driver.spec.name, driver.spec.genesis.block_time_ms
         self._name = name
         self._stalled_seconds = STALLED_BLOCK_TIMES * block_time_ms / 1_000 + 4.0
@@ -142,7 +140,9 @@ class Syncing:
             case PenalisePeer(peer, reason):
                 text = format_peer_id(PeerId(peer))
                 log.warning("sync.bad_peer", chain=self._name, peer=text, why=reason)
-                self._nursery.start_soon(self._ban, PeerId(peer), BAD_PEER_BAN_SECONDS)
+                self._report(PeerId(peer), "invalid_block")
+            case NotDelivered(peer):
+                self._report(PeerId(peer), "undelivered_height")
 
     async def _request(self, effect: RequestBlocks) -> None:
         request = encode(BlocksRequest(self._name, effect.from_height, effect.count))
@@ -151,6 +151,8 @@ class Syncing:
             blocks = await trio.to_thread.run_sync(partial(_read_blocks, raw))
         except (NetworkError, RequestRefused, Rejected) as error:
             log.debug("sync.request_failed", chain=self._name, why=str(error))
+            if isinstance(error, Rejected):
+                self._report(PeerId(effect.peer), "malformed_response")
             await self._send.send(RequestFailed(effect.peer))
         else:
             await self._send.send(BlocksReceived(effect.peer, effect.from_height, blocks))

@@ -559,10 +559,12 @@ async def test_garbage_on_a_stream_of_every_protocol(shared_cluster: Cluster) ->
                 protocols
             ), f"{name} told {protocols}"
             assert len(protocols) >= 8
-            address = address_of(shared_cluster, name)
-            for protocol in sorted(protocols):
-                for garbage in STREAM_GARBAGE:
-                    await spill(peer.network, address, protocol, garbage)
+    for number, garbage in enumerate(STREAM_GARBAGE):  # Each from a peer that is not banned yet.
+        settings = NetworkSettings(seed=bytes([9, number]) * 16, listen=())
+        async with open_network(settings) as net:
+            for name in peer.nodes:
+                for protocol in sorted(protocols):
+                    await spill(net, address_of(shared_cluster, name), protocol, garbage)
 
 
 async def spill(net: Network, address: str, protocol: str, garbage: bytes) -> None:

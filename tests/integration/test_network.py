@@ -186,6 +186,30 @@ async def test_a_banned_peer_stays_out() -> None:
         await until(lambda: b.connected() == ())
         with pytest.raises(NetworkError, match="banned"):
             await a.dial(b.listen_addresses[0])
+        assert a.reputation.unban(b.peer_id)
+        await a.dial(b.listen_addresses[0])
+
+
+async def test_offences_end_in_a_ban_and_bans_of_an_address_end_all_behind_it() -> None:
+    async with (
+        open_network(settings(1)) as a,
+        open_network(settings(2)) as b,
+        open_network(settings(3)) as c,
+    ):
+        for other in (b, c):
+            await other.dial(a.listen_addresses[0])
+        await until(lambda: len(a.connected()) == 2)
+        for _ in range(10):
+            assert a.is_connected(b.peer_id)
+            a.report(b.peer_id, "malformed_request")
+        await until(lambda: a.connected() == (c.peer_id,))
+        assert a.reputation.bans()[0].address == a.remote_ip(c.peer_id) == "127.0.0.1"
+
+        await a.ban("127.0.0.1", 60)
+        await until(lambda: c.connected() == ())
+        with pytest.raises(NetworkError, match="closed"):
+            await c.dial(a.listen_addresses[0])
+        assert a.inbound_refused["banned"] >= 1
 
 
 async def test_simultaneous_dials_end_in_a_usable_connection() -> None:

@@ -25,6 +25,7 @@ from gridtokenx.node.libp2p_overrides.swarm import (
     shielded,
 )
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
+from gridtokenx.node.reputation import Reputation
 
 __all__ = ["DialError", "NodeDHT", "NodeHost", "NodeSwarm", "assemble_host", "shielded"]
 
@@ -35,6 +36,7 @@ def assemble_host(
     max_peers: int,
     may_dial: Callable[[Multiaddr], bool],
     advertise: Callable[[list[Multiaddr]], list[Multiaddr]],
+    reputation: Reputation,
 ) -> NodeHost:
     """Build a host: Ed25519 identity of a 32-byte seed; TCP, Noise and yamux, nothing else."""
     # A peer's misbehaviour is nothing a person must act on, and the library logs it at ERROR.
@@ -45,5 +47,12 @@ def assemble_host(
     peerstore.add_key_pair(peer_id, key_pair)
     noise = Noise(key_pair, noise_privkey=create_noise_key_pair().private_key)
     upgrader = NodeUpgrader({NOISE_ID: noise}, {YAMUX_ID: NodeYamux})
-    swarm = NodeSwarm(peer_id, peerstore, upgrader, max_peers=max_peers, may_dial=may_dial)
+    swarm = NodeSwarm(
+        peer_id,
+        peerstore,
+        upgrader,
+        max_peers=max_peers,
+        may_dial=may_dial,
+        reputation=reputation,
+    )
     return NodeHost(swarm, advertise)

@@ -40,6 +40,7 @@ from multiaddr import Multiaddr
 
 from gridtokenx.node.faults import LinkFaults
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
+from gridtokenx.node.reputation import Reputation
 
 CONNECT_TIMEOUT_S = 5.0
 HANDSHAKE_TIMEOUT_S = 8.0
@@ -182,6 +183,7 @@ class NodeSwarm(Swarm):
         *,
         max_peers: int,
         may_dial: Callable[[Multiaddr], bool],
+        reputation: Reputation,
     ) -> None:
         config = ConnectionConfig(
             max_connections=max(max_peers * MAX_CONNECTIONS_PER_PEER, 1),
@@ -194,7 +196,7 @@ class NodeSwarm(Swarm):
         self.max_peers = max_peers
         self.may_dial = may_dial
         self.protected: set[ID] = set()
-        self.banned_until: dict[ID, float] = {}
+        self.reputation = reputation
         self.faults = LinkFaults()
         self.dial_outcomes: Counter[str] = Counter()
         self.inbound_refused: Counter[str] = Counter()
@@ -248,6 +250,10 @@ class NodeSwarm(Swarm):
     async def _accept(self, stream: trio.SocketStream) -> None:
         """Upgrade one inbound connection within its time limit, then stay until it is closed
         (the socket is closed when this returns)."""
+        ip = BufferedTCPStream(stream).get_remote_address()
+        if ip is not None and self.reputation.refuses_address(ip[0]):
+            self.inbound_refused["banned"] += 1
+            return
         if len(self._half_open) >= MAX_HALF_OPEN:  # honest peers finish in milliseconds: the
             next(iter(self._half_open)).cancel()  # oldest half-open one is the idle one
         scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_TIMEOUT_S)
@@ -276,10 +282,17 @@ class NodeSwarm(Swarm):
         return await self.add_conn(muxed, "inbound")
 
     def refuses(self, peer_id: ID) -> bool:
-        """Whether a peer is banned now, or cut off by a test."""
-        if self.banned_until.get(peer_id, 0.0) > trio.current_time():
+        """Whether a peer is banned now, by itself or by its address, or cut off by a test."""
+        key = peer_id.to_bytes()
+        if self.reputation.refuses(key) or key in self.faults.blocked:
             return True
-        return peer_id.to_bytes() in self.faults.blocked
+        ip = self.remote_ip(peer_id)
+        return ip is not None and self.reputation.refuses_address(ip)
+
+    def remote_ip(self, peer_id: ID) -> str | None:
+        """The IP address at the other end of the newest connection to a peer."""
+        siblings = self.connections.get(peer_id)
+        return _remote_ip(siblings[-1].muxed_conn) if siblings else None
 
     def _check_room(self, peer_id: ID) -> None:
         if peer_id == self.self_id:
@@ -435,6 +448,12 @@ class NodeSwarm(Swarm):
                 with shielded(1):
                     await raw.close()
         return connection
+
+
+def _remote_ip(connection: Any) -> str | None:
+    """The other end's IP address of a raw, secured or muxed connection."""
+    remote = connection.get_remote_address()
+    return None if remote is None else str(remote[0])
 
 
 def _chain(error: BaseException) -> list[BaseException]:

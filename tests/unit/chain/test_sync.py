@@ -21,6 +21,7 @@ from gridtokenx.chain.sync import (
     Committed,
     Effect,
     Invalid,
+    NotDelivered,
     PeerGone,
     PeerStatus,
     PenalisePeer,
@@ -131,8 +132,26 @@ def test_a_bad_block_bans_its_author_and_is_fetched_elsewhere() -> None:
 def test_an_empty_answer_lowers_what_a_peer_is_believed_to_have() -> None:
     syncer = Syncer(tip=0)
     (request,) = requests(syncer.handle(PeerStatus(b"liar", 2**60), 1))
-    assert syncer.handle(answer(request, count=0), 2) == []
+    assert syncer.handle(answer(request, count=0), 2) == [NotDelivered(b"liar")]
     assert syncer.target == 0
+
+
+def test_a_liar_that_comes_back_is_not_believed_again() -> None:
+    syncer = Syncer(tip=7)
+    now_ms = 0
+    for _ in range(3):
+        requests(syncer.handle(PeerStatus(b"liar", 2**60), now_ms))
+        syncer.handle(PeerGone(b"liar"), now_ms)  # Leaves without what it was asked for.
+        now_ms += 10_000
+    for _ in range(3):
+        syncer.handle(PeerStatus(b"liar", 2**60), now_ms)
+        assert (syncer.credible_target, syncer.target) == (7, 2**60)
+        syncer.handle(PeerGone(b"liar"), now_ms)
+    # One good answer and it is as good as any other.
+    now_ms += 100_000
+    (request,) = requests(syncer.handle(PeerStatus(b"liar", 2**60), now_ms))
+    syncer.handle(answer(request), now_ms)
+    assert syncer.credible_target == 2**60
 
 
 def test_a_peer_that_never_delivers_is_asked_on_but_not_believed() -> None:
