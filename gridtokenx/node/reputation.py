@@ -139,10 +139,12 @@ class Reputation:
         """
         rule, now_ms = OFFENCES[offence], self._now_ms()
         standing = self._touch(peer, now_ms)
+        standing.offences[offence] += 1
+        if self.refuses(peer):
+            return None  # What was on its way when the ban came: that is paid for.
         standing.points = standing.decayed(now_ms) + rule.points
         standing.at_ms = now_ms
-        standing.offences[offence] += 1
-        if standing.points < BAN_POINTS or self.refuses(peer):
+        if standing.points < BAN_POINTS:
             return None
         standing.points = 0.0  # Paid for by the ban; the count of bans remembers.
         ban = Ban(peer, None if ip is None else address_group(ip), offence, now_ms, 0)
