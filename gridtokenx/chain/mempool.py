@@ -185,4 +185,5 @@ class Mempool:
     def _remember_rejection(self, key: bytes, error: Rejected) -> None:
         if len(self.rejected) >= self.limits.rejected:
             del self.rejected[next(iter(self.rejected))]
-        self.rejected[key] = error
+        # Not the error as raised: its traceback would keep every overlay it passed through.
+        self.rejected[key] = Rejected(error.code, error.detail)

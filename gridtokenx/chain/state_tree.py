@@ -53,7 +53,7 @@ def leaf_hash(entries: bytes) -> bytes:
 
 
 class StateTree:
-    """The committed tree: 4 MiB of nodes, 64 bytes a key for the buckets. One writer."""
+    """The committed tree: 10 MiB of nodes, 64 bytes a key for the buckets. One writer."""
 
     def __init__(self, values: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Build from all (state key, encoded value) there are, some 5 s for a million keys."""
@@ -64,7 +64,7 @@ class StateTree:
     @property
     def root(self) -> bytes:
         """32-byte commitment to every key and value."""
-        return self._node(1)
+        return self._nodes[1]
 
     def update(self, changes: Iterable[tuple[bytes, bytes | None]]) -> TreeUpdate:
         """The tree after `changes` (state key, encoded value or None); nothing is modified."""
@@ -86,7 +86,7 @@ class StateTree:
         for number, entries in update.buckets.items():
             self._buckets[number] = entries
         for index, node in update.nodes.items():
-            self._nodes[index * 32 : index * 32 + 32] = node
+            self._nodes[index] = node
 
     def prove(self, key: bytes) -> StateProof:
         """Proof of the key's value, or of its absence, under the committed root."""
@@ -94,28 +94,23 @@ class StateTree:
         index = BUCKETS + number
         siblings = []
         while index > 1:
-            siblings.append(self._node(index ^ 1))
+            siblings.append(self._nodes[index ^ 1])
             index >>= 1
         return StateProof(self._buckets[number], tuple(siblings))
 
-    def _node(self, index: int) -> bytes:
-        return bytes(self._nodes[index * 32 : index * 32 + 32])
-
     def _rehash(self, buckets: dict[int, bytes]) -> TreeUpdate:
         nodes = {BUCKETS + number: leaf_hash(entries) for number, entries in buckets.items()}
+        committed, changed = self._nodes, nodes.get
         level = list(nodes)
         while level and level[0] > 1:
-            parents: dict[int, None] = {}
-            for index in level:
-                parents[index >> 1] = None
-            for parent in parents:
-                left, right = parent * 2, parent * 2 + 1
+            level = list(dict.fromkeys([index >> 1 for index in level]))
+            for parent in level:
+                left = parent * 2
                 nodes[parent] = sha256(
                     b"\x01"
-                    + (nodes.get(left) or self._node(left))
-                    + (nodes.get(right) or self._node(right))
+                    + (changed(left) or committed[left])
+                    + (changed(left + 1) or committed[left + 1])
                 )
-            level = list(parents)
         return TreeUpdate(nodes.get(1) or self.root, buckets, nodes)
 
 
@@ -143,6 +138,9 @@ def verify_state_proof(root: bytes, key: bytes, value: bytes | None, proof: Stat
 
 
 def _replace_entries(entries: bytes, changed: dict[bytes, bytes | None]) -> bytes:
+    if not entries and len(changed) == 1:  # Most buckets of a young chain hold one key.
+        ((key_hash, value_hash),) = changed.items()
+        return b"" if value_hash is None else key_hash + value_hash
     rows = {
         entries[at : at + 32]: entries[at + 32 : at + ENTRY_BYTES]
         for at in range(0, len(entries), ENTRY_BYTES)
@@ -155,12 +153,12 @@ def _replace_entries(entries: bytes, changed: dict[bytes, bytes | None]) -> byte
     return b"".join(key_hash + rows[key_hash] for key_hash in sorted(rows))
 
 
-def _empty_nodes() -> bytearray:
+def _empty_nodes() -> list[bytes]:
     """The tree of no keys: every level repeats one hash, so this needs 17 hashes, not 131,071."""
     levels = [leaf_hash(b"")]
     for _ in range(DEPTH):
         levels.append(sha256(b"\x01" + levels[-1] * 2))
-    nodes = bytearray(32)  # Index 0 is unused.
+    nodes = [b""]  # Index 0 is unused.
     for depth in range(DEPTH + 1):
-        nodes += levels[DEPTH - depth] * (1 << depth)
+        nodes += [levels[DEPTH - depth]] * (1 << depth)
     return nodes

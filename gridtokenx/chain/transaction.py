@@ -29,6 +29,9 @@ from gridtokenx.trading.model import CancelOrder, PlaceOrder, Redeem
 MAX_TRANSACTION_BYTES = 4096
 MAX_BATCH = 4096
 SIGNING_DOMAIN = b"GTXv1-transaction"
+_ENCODED_HEAD = bytes((0x87, 0x18, 30))  # An array of seven that begins with the tag 30 ...
+_SIGNED_HEAD = bytes((0x84,))  # ... of whose rest the four before the payload are signed,
+_SIGNATURE_BYTES = 66  # and whose end, two bytes of CBOR head and the signature, is not.
 
 Payload = (
     Transfer
@@ -73,8 +76,9 @@ class Transaction:
         return tagged_hash("gtx.tx", self.encoded)
 
     def signing_bytes(self) -> bytes:
-        """Domain and every field but the signature."""
-        return signing_bytes(self.chain_id, self.sender, self.nonce, self.fee_ugtx, self.payload)
+        """`signing_bytes` of the fields, cut out of the encoding, which repeats them in order."""
+        signed = self.encoded[len(_ENCODED_HEAD) : -_SIGNATURE_BYTES]
+        return SIGNING_DOMAIN + _SIGNED_HEAD + signed
 
     def is_signed(self) -> bool:
         """Whether the signature is the sender's. About 45 us; releases the GIL."""

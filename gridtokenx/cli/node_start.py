@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gridtokenx.node.config import Config
     from gridtokenx.node.node import Keys
 
+COLLECT_AFTER_OBJECTS = 50_000
+
 
 def start(
     bootstrap: Annotated[
@@ -107,6 +109,7 @@ def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
     from gridtokenx.node.telemetry import configure_logging
 
     configure_logging(config.logging, config.log_path)
+    _calm_collector()
     node = Node(config, genesis, unlocked)
 
     async def main() -> None:
@@ -119,6 +122,18 @@ def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
     except BaseException as error:
         _explain(error)
         raise
+
+
+def _calm_collector() -> None:
+    """Look for cycles of garbage seldom: a node makes many objects and hardly any cycles.
+
+    With the interpreter's own settings the search takes a ninth of a busy node's CPU time.
+    """
+    import gc
+
+    gc.collect()
+    gc.freeze()  # Modules and classes are never garbage.
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 20)
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import types
 from collections.abc import Callable
 from enum import IntEnum, StrEnum
+from operator import attrgetter
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import cbor2
@@ -62,7 +63,8 @@ def wire(tag: int) -> Callable[[type[T]], type[T]]:
 
 def encode(value: object) -> bytes:
     """Canonical bytes of a wire value."""
-    return cbor2.dumps(_encoder(type(value))(value))
+    kind = type(value)
+    return cbor2.dumps((_ENCODERS.get(kind) or _encoder(kind))(value))
 
 
 def decode(cls: type[T], data: bytes, max_bytes: int = MAX_BYTES) -> T:
@@ -140,27 +142,38 @@ def _build_encoder(cls: type[Any]) -> _Convert:
         raise TypeError(f"{cls.__name__} has no wire encoding")
     hints = get_type_hints(cls, include_extras=True)
     names = [field.name for field in dataclasses.fields(cls) if field.init]
-    converters = [_field_encoder(hints[name]) for name in names]
-    pairs = list(zip(names, converters, strict=True))
+    converters = [
+        (place, convert)
+        for place, name in enumerate(names, start=1)
+        if (convert := _field_encoder(hints[name])) is not None
+    ]
+    read = _reader(names)
 
     def to_array(value: Any) -> list[Any]:
-        return [
-            tag,
-            *(
-                getattr(value, name) if convert is None else convert(getattr(value, name))
-                for name, convert in pairs
-            ),
-        ]
+        row = [tag, *read(value)]
+        for place, convert in converters:
+            row[place] = convert(row[place])
+        return row
 
     return to_array
 
 
+def _reader(names: list[str]) -> _Convert:
+    """How to get all fields of a value: one call into C, which matters as every value is read so.
+
+    `attrgetter` gives a tuple only for two names or more.
+    """
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda value: [getattr(value, name) for name in names]
+
+
 def _field_encoder(hint: Any) -> _Convert | None:
-    """How a field goes to plain CBOR values; None where it already is one."""
+    """How a field goes to what cbor2 writes; None where it already is that."""
     hint = _strip(hint)[0]
     if get_origin(hint) is tuple:
         item = _field_encoder(get_args(hint)[0])
-        return list if item is None else lambda values: [item(value) for value in values]
+        return None if item is None else lambda values: [item(value) for value in values]
     if is_union(hint):
         members = [member for member in get_args(hint) if member is not type(None)]
         if any(_field_encoder(member) is not None for member in members):
@@ -169,14 +182,9 @@ def _field_encoder(hint: Any) -> _Convert | None:
                 return lambda value: None if value is None else only(value)
             return lambda value: None if value is None else _encoder(type(value))(value)
         return None
-    if isinstance(hint, type):
-        if issubclass(hint, IntEnum):
-            return int
-        if issubclass(hint, StrEnum):
-            return str
-        if hint in _TAG_OF:
-            return lambda value: _encoder(type(value))(value)
-    return None
+    if isinstance(hint, type) and hint in _TAG_OF:
+        return lambda value: _encoder(type(value))(value)
+    return None  # Enums too: cbor2 writes them as the integer or text that they are.
 
 
 def _decoder(kind: Any) -> _Convert:
