@@ -145,7 +145,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self._depth = index(self.state, Depth)
-        regions = book.regions(self.state)
+        regions = self._depth.regions
         self._halted = [region for region in regions if self.grid.is_halted(region)]
         self._regions = [region for region in regions if region not in self._halted]
         # Both indexes are mostly empty; then no clearing needs to look into them.

@@ -1,14 +1,9 @@
-"""The order book's indexes: which open orders stand in a delivery slot, and where news came in.
+"""The order book's rows in state beside the orders themselves: what to clear, and who leaves when.
 
-An order may span up to 96 slots. Its span is cut into blocks of 1, 2, 4 .. 64 aligned slots, as a
-segment tree does, so that it needs one entry when it names one slot and at most 12 otherwise, and
-a slot's orders are found under the 7 blocks that contain the slot.
-
-Keys of BOOK and TOUCHED are `level u8 | block u64 | region prefix`, in BOOK followed by
-`side u8 | price rank u64 | order id`, so that each side of a block lies in state sorted, best price
-first. BOOK_LEVELS tells which levels were ever used: `region prefix | level u8`. EXPIRIES, of every
-order: `slot of the end u64 | end in ms u64 | order id`. IMMEDIATES: `first slot u64 | order id`.
-CONGESTED: `slot u64 | region prefix | order id`.
+Which orders cross in a slot is found in memory (`depth`). Keys of TOUCHED, the news since the last
+clearing, are `level u8 | block u64 | region prefix` of the aligned blocks of slots that make up an
+order's span. EXPIRIES, of every order: `slot of the end u64 | end in ms u64 | order id`.
+IMMEDIATES: `first slot u64 | order id`. CONGESTED: `slot u64 | region prefix | order id`.
 """
 
 from __future__ import annotations
@@ -16,13 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.quantities import SLOT_MS, local_day, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.trading.depth import span_blocks
 from gridtokenx.trading.model import (
-    BOOK,
-    BOOK_LEVELS,
     CONGESTED,
     EXPIRIES,
     IMMEDIATES,
@@ -71,16 +63,10 @@ def end_ms(order: Order) -> int:
 def add(state: Overlay, order: Order, touch: bool) -> None:
     """Rest an order; `touch` asks for a clearing of its slots in the next block."""
     terms = order.terms
-    region = region_of(terms.location)
     ORDERS.put(state, order.id, order)
-    line = _line(order)
-    for key in span_keys(terms.first_slot, terms.last_slot, region):
-        BOOK.put(state, key + line, _MARK)
-        if touch:
+    if touch:
+        for key in span_keys(terms.first_slot, terms.last_slot, region_of(terms.location)):
             TOUCHED.put(state, key, _MARK)
-        level_key = region.encode() + key[:1]
-        if BOOK_LEVELS.get(state, level_key) is None:
-            BOOK_LEVELS.put(state, level_key, _MARK)
     EXPIRIES.put(state, _expiry_key(order), _MARK)
     if terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL:
         IMMEDIATES.put(state, _immediate_key(order), _MARK)
@@ -103,9 +89,6 @@ def remove(state: Overlay, order: Order, returned_wh: int) -> None:
     """Take an order off; returned_wh no longer counts against the day on which it was placed."""
     terms = order.terms
     ORDERS.delete(state, order.id)
-    line = _line(order)
-    for key in span_keys(terms.first_slot, terms.last_slot, region_of(terms.location)):
-        BOOK.delete(state, key + line)
     EXPIRIES.delete(state, _expiry_key(order))
     if terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL:
         IMMEDIATES.delete(state, _immediate_key(order))
@@ -123,11 +106,6 @@ def remove(state: Overlay, order: Order, returned_wh: int) -> None:
 
 def _without(lines: tuple[OpenOrder, ...], order_id: bytes) -> tuple[OpenOrder, ...]:
     return tuple([line for line in lines if line.order_id != order_id])
-
-
-def regions(state: Reader) -> list[str]:
-    """Prefixes of all regions that ever had an order, by name."""
-    return list(dict.fromkeys([key[:3].decode() for key, _ in BOOK_LEVELS.items(state)]))
 
 
 def take_touched(state: Overlay, after_slot: int, waiting: list[str]) -> list[tuple[int, str]]:
@@ -198,13 +176,6 @@ def _set_flag(state: Overlay, order_id: bytes, congested: bool) -> None:
     order = ORDERS.get(state, order_id)
     if order is not None and order.congested is not congested:
         ORDERS.put(state, order_id, replace(order, congested=congested))
-
-
-def _line(order: Order) -> bytes:
-    """The end of an order's index keys, by which a block's side is sorted: best price first."""
-    limit = order.terms.limit_mthb
-    rank = MAX_INT - limit if order.terms.side is Side.BUY else limit
-    return bytes((order.terms.side,)) + u64(rank) + order.id
 
 
 def _immediate_key(order: Order) -> bytes:

@@ -96,6 +96,12 @@ class Depth:
         for line in sorted(arrived):  # Sorted, so that a whole book is built by appending.
             self._enter(line, self._terms[line[1]])
 
+    @property
+    def regions(self) -> list[str]:
+        """Prefixes of the regions that have open orders, by name."""
+        names = [name for nation in self._blocks.values() for name in nation.inner]
+        return sorted(dict.fromkeys(names))
+
     def crossing(
         self, state: Reader, slot: int, regions: list[str], wheeling_mthb: tuple[int, ...]
     ) -> list[Order]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Annotated
 
-from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, encode, wire
+from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
 from gridtokenx.primitives.quantities import BPS, slot_start_ms
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
@@ -315,18 +315,6 @@ class Mark:
     """An index entry: all it says is in its key."""
 
 
-_MARK = Mark()
-_MARK_BYTES = encode(_MARK)
-
-
-class MarkTable(Table[Mark]):
-    """A table of marks, of which long scans read many: they are all the same bytes."""
-
-    def decode(self, raw: bytes) -> Mark:
-        """The one mark there is; anything else is damage, as in other tables."""
-        return _MARK if raw == _MARK_BYTES else Table.decode(self, raw)
-
-
 @wire(129)
 @dataclass(frozen=True, slots=True)
 class Trade:
@@ -569,9 +557,7 @@ FLOWS = Table(b"tf", NodeFlow)  # key: slot u64, node text; kept for a day
 LAST_PRICES = Table(b"tl", LastPrice)  # key: tier u8, group text
 MONTH_END = Table(b"tm", MonthEnd)  # key: b""
 # Indexes; how their keys are made is told in trading/book.py.
-BOOK = MarkTable(b"tb", Mark)
-BOOK_LEVELS = MarkTable(b"tx", Mark)
-TOUCHED = MarkTable(b"tt", Mark)
-EXPIRIES = MarkTable(b"te", Mark)
-IMMEDIATES = MarkTable(b"ti", Mark)
-CONGESTED = MarkTable(b"tg", Mark)
+TOUCHED = Table(b"tt", Mark)
+EXPIRIES = Table(b"te", Mark)
+IMMEDIATES = Table(b"ti", Mark)
+CONGESTED = Table(b"tg", Mark)

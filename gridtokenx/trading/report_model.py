@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gridtokenx.primitives.codec import wire
 from gridtokenx.primitives.state import Table
-from gridtokenx.trading.model import Mark, MarkTable, Source
+from gridtokenx.trading.model import Mark, Source
 
 
 @wire(143)
@@ -80,4 +80,4 @@ REPORTS = Table(b"tr", SettlementReport)  # key: region prefix, day u64; closed 
 REPORT_LINES = Table(b"tn", ReportLine)  # key: day u64, region prefix, tier u8, source text
 REPORT_PRODUCTION = Table(b"tq", ProductionLine)  # key: day u64, region prefix, source text
 REPORT_TOTALS = Table(b"tu", ReportTotals)  # key: day u64, region prefix
-REPORT_MEMBERS = MarkTable(b"tw", Mark)  # key: day u64, region prefix, account
+REPORT_MEMBERS = Table(b"tw", Mark)  # key: day u64, region prefix, account
