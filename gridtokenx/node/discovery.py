@@ -38,6 +38,7 @@ LOOKUP_TIMEOUT_S = 30.0
 KEEPER_PAUSE_S = 0.25
 MAX_CONCURRENT_DIALS = 8
 MAX_CANDIDATES = 500
+MIN_CHOSEN_PEERS = 4
 GIVE_UP_AFTER_FAILURES = 8
 ALONE_HINT_AFTER_S = 60.0
 
@@ -69,6 +70,7 @@ OUTCOME_WORDS = {
     "full": "above our own limit",
     "banned": "to banned peers",
     "closed": "closed by the peer",
+    "not_allowed": "to peers that are not allowed",
 }
 
 
@@ -145,7 +147,17 @@ class Discovery:
             task_status.started()
 
     def _wants_more(self) -> bool:
-        return len(self._network.connected()) < self._target_peers
+        return self._wanted() > 0
+
+    def _wanted(self) -> int:
+        """How many more peers to dial: up to the target, and always some of our own choice.
+
+        Else whoever fills our slots by dialling us decides what we hear (an eclipse).
+        """
+        connected = self._network.connected()
+        own = sum(self._network.direction(peer) == "outbound" for peer in connected)
+        chosen = min(MIN_CHOSEN_PEERS, self._target_peers)
+        return max(self._target_peers - len(connected), chosen - own)
 
     # Learning who there is ----------------------------------------------------------------
 
@@ -240,7 +252,7 @@ class Discovery:
     def _due(self) -> list[PeerId]:
         """The peers to dial now: persistent ones first, found ones while below the target."""
         now_s = trio.current_time()
-        wanted = self._target_peers - len(self._network.connected())
+        wanted = self._wanted()
         wanted -= sum(candidate.dialling for candidate in self._candidates.values())
         due: list[PeerId] = []
         ordered = sorted(self._candidates.items(), key=lambda item: item[0] not in self._persistent)

@@ -25,6 +25,7 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr
 
+from gridtokenx.node.admission import Admission, Limits
 from gridtokenx.node.clock import Clock
 from gridtokenx.node.faults import LinkFaults
 from gridtokenx.node.libp2p_overrides import DialError, NodeHost, assemble_host, shielded
@@ -69,6 +70,7 @@ REASONS = frozenset(
         "full",
         "banned",
         "closed",
+        "not_allowed",
     ]
 )
 READ_CHUNK_BYTES = 65_536
@@ -96,13 +98,19 @@ class NetworkSettings:
     """What a host needs: `seed` is the 32-byte Ed25519 seed, addresses are multiaddr text.
 
     `announce` replaces what is told to others; `allow_private` lets addresses learned from
-    others lead into private and loopback networks; `max_peers` counts peers, not connections.
+    others lead into private and loopback networks; `max_peers` counts peers, not connections;
+    the limits are those of `admission.Limits`, which `limits` makes of them.
     """
 
     seed: bytes
     listen: tuple[str, ...]
     announce: tuple[str, ...] = ()
     max_peers: int = 50
+    max_inbound: int | None = None
+    max_outbound: int | None = None
+    max_connections_per_ip: int = 16
+    limit_loopback: bool = False
+    allow: tuple[PeerId, ...] = ()
     allow_private: bool = True
 
     def __post_init__(self) -> None:
@@ -113,6 +121,17 @@ class NetworkSettings:
                 Multiaddr(address).value_for_protocol("tcp")
             except Exception as error:
                 raise ValueError(f"{address!r} is not a TCP multiaddr: {error}") from error
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            self.max_peers,
+            self.max_inbound,
+            self.max_outbound,
+            self.max_connections_per_ip,
+            self.limit_loopback,
+            frozenset(self.allow),
+        )
 
 
 def format_peer_id(peer: PeerId) -> str:
@@ -246,7 +265,7 @@ class Network:
         self._swarm.on_peer_change = self._on_peer_change
         self._swarm.on_handler_error = self._on_handler_error
         self.peer_id = PeerId(host.get_id().to_bytes())
-        self.reputation: Reputation = self._swarm.reputation
+        self.reputation: Reputation = self._swarm.admission.reputation
         self.faults: LinkFaults = self._swarm.faults
         self.handler_errors = self._swarm.handler_errors
         self.dial_outcomes: Counter[str] = (
@@ -357,13 +376,17 @@ class Network:
         suffix = f"/p2p/{format_peer_id(peer)}"
         return tuple(f"{without_peer(each)}{suffix}" for each in self._known(peer))
 
+    def direction(self, peer: PeerId) -> str:
+        """Who dialled: `inbound` or `outbound`; "" for a peer that is not connected."""
+        return str(self._swarm.direction_of(ID(peer)))
+
     async def disconnect(self, peer: PeerId) -> None:
         """Close every connection to a peer; returns promptly even if the peer is frozen."""
         await self._swarm.close_peer(ID(peer))
 
     def protect(self, peer: PeerId) -> None:
         """Let a peer (an authority, a bootnode) connect even when `max_peers` is reached."""
-        self._swarm.protected.add(ID(peer))
+        self._swarm.admission.protected.add(peer)
 
     def report(self, peer: PeerId, offence: str) -> None:
         """Note an offence of `reputation.OFFENCES`; a peer that goes too far is cut off."""
@@ -517,12 +540,13 @@ async def open_network(
     Errors: OSError that names the address when it cannot be bound.
     """
     announce = [without_peer(Multiaddr(address)) for address in settings.announce]
+    if reputation is None:
+        reputation = Reputation(Clock(), exempt_loopback=not settings.limit_loopback)
     host = assemble_host(
         settings.seed,
-        max_peers=settings.max_peers,
+        admission=Admission(settings.limits, reputation),
         may_dial=lambda address: _may_dial(address, allow_private=settings.allow_private),
         advertise=lambda bound: _without_wildcards(announce or bound),
-        reputation=reputation or Reputation(Clock()),
     )
     swarm = host.get_network()
     try:

@@ -41,6 +41,7 @@ from gridtokenx.node.network import (
     format_peer_id,
     open_network,
     parse_address,
+    parse_peer_id,
 )
 from gridtokenx.node.peers import Contact, Peers
 from gridtokenx.node.protocol import ChainHead, Status, topic_limit, topic_prefix, topic_priority
@@ -127,7 +128,8 @@ class Node:
         self._token = trio.lowlevel.current_trio_token()
         database = await trio.to_thread.run_sync(Database, self.config.data_path)
         try:
-            reputation = Reputation(self._now_ms)
+            exempt = not self.config.network.limit_loopback
+            reputation = Reputation(self._now_ms, exempt_loopback=exempt)
             self._bans = KeptFile(
                 self.config.data_path / BANS_FILE, reputation.dump, reputation.load
             )
@@ -160,7 +162,7 @@ class Node:
             network,
             self._dialable(self.config.network.bootstrap),
             persistent=persistent,
-            target_peers=min(20, self.config.network.max_peers),
+            target_peers=min(self.config.network.max_outbound, self.config.network.max_peers),
         )
         if self._keys.validator is not None and self._keys.never_signed:
             self._start_signing(database)
@@ -255,6 +257,11 @@ class Node:
             listen=tuple(network.listen),
             announce=tuple(network.announce),
             max_peers=network.max_peers,
+            max_inbound=network.max_inbound or max(1, network.max_peers * 4 // 5),
+            max_outbound=network.max_outbound,
+            max_connections_per_ip=network.max_connections_per_ip,
+            limit_loopback=network.limit_loopback,
+            allow=tuple(parse_peer_id(peer) for peer in network.allow),
         )
 
     def _dialable(self, addresses: Sequence[str]) -> tuple[str, ...]:

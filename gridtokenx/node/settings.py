@@ -24,6 +24,8 @@ _DIAL_ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}(/p2p/[
 _LISTEN_ADDRESS = re.compile(r"/(ip4|ip6)/[^/\s]+/tcp/\d{1,5}")
 _PEER_ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}/p2p/[^/\s]+")
 
+_PEER_ID = re.compile(r"[1-9A-HJ-NP-Za-km-z]{20,64}")
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -90,6 +92,28 @@ class NetworkSettings:
     ] = "gridtokenx-local"
     network_id: Annotated[int, Rule("number of the network", low=1, high=2**31 - 1)] = 1001
     max_peers: Annotated[int, Rule("most peers at one time", low=1, high=1000)] = 50
+    max_inbound: Annotated[
+        int,
+        Rule("most peers that dialled this node; 0: four fifths of max_peers", low=0, high=1000),
+    ] = 0
+    max_outbound: Annotated[
+        int, Rule("most peers that this node dials on its own", low=1, high=1000)
+    ] = 20
+    max_connections_per_ip: Annotated[
+        int,
+        Rule("connections from one address (IPv4, IPv6 /64) at a time", low=1, high=1000),
+    ] = 16
+    limit_loopback: Annotated[
+        bool, Rule("limit and ban addresses of this machine too, which test networks share")
+    ] = False
+    allow: Annotated[
+        tuple[str, ...],
+        Rule(
+            "peer ids that may connect besides bootnodes and persistent ones; empty: everybody",
+            matches=_PEER_ID,
+            example="12D3KooW...",
+        ),
+    ] = ()
     min_peers: Annotated[int, Rule("peers below which /ready says no", low=0, high=1000)] = 1
     listen: Annotated[
         tuple[str, ...],

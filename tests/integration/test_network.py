@@ -4,7 +4,7 @@ import itertools
 import signal
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 import pytest
@@ -210,6 +210,33 @@ async def test_offences_end_in_a_ban_and_bans_of_an_address_end_all_behind_it() 
         with pytest.raises(NetworkError, match="closed"):
             await c.dial(a.listen_addresses[0])
         assert a.inbound_refused["banned"] >= 1
+
+
+async def test_an_address_has_its_limit_and_an_allow_list_its_members() -> None:
+    strict = settings(1, max_connections_per_ip=1, limit_loopback=True)
+    async with (
+        open_network(strict) as a,
+        open_network(settings(2)) as b,
+        open_network(settings(3, allow=(a.peer_id,))) as c,
+    ):
+        await b.dial(a.listen_addresses[0])
+        await until(lambda: a.direction(b.peer_id) == "inbound")
+        assert b.direction(a.peer_id) == "outbound"
+        with pytest.raises(NetworkError, match="closed"):
+            await c.dial(a.listen_addresses[0])
+        assert a.inbound_refused == {"address_full": 1}
+        await b.disconnect(a.peer_id)
+        await until(lambda: a.connected() == ())
+        with trio.fail_after(10):
+            while not c.is_connected(a.peer_id):  # the socket closes a moment after the peer left
+                with suppress(NetworkError):
+                    await c.dial(a.listen_addresses[0])
+        with pytest.raises(NetworkError, match="closed"):
+            await b.dial(c.listen_addresses[0])
+        assert c.inbound_refused == {"not_allowed": 1}
+        with pytest.raises(NetworkError, match="not_allowed"):
+            await c.dial(b.listen_addresses[0])
+        assert a.direction(PeerId(b"nobody")) == ""
 
 
 async def test_simultaneous_dials_end_in_a_usable_connection() -> None:

@@ -15,6 +15,7 @@ from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from multiaddr import Multiaddr
 
+from gridtokenx.node.admission import Admission
 from gridtokenx.node.libp2p_overrides.dht import NodeDHT
 from gridtokenx.node.libp2p_overrides.host import NodeHost
 from gridtokenx.node.libp2p_overrides.swarm import (
@@ -25,7 +26,6 @@ from gridtokenx.node.libp2p_overrides.swarm import (
     shielded,
 )
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
-from gridtokenx.node.reputation import Reputation
 
 __all__ = ["DialError", "NodeDHT", "NodeHost", "NodeSwarm", "assemble_host", "shielded"]
 
@@ -33,10 +33,9 @@ __all__ = ["DialError", "NodeDHT", "NodeHost", "NodeSwarm", "assemble_host", "sh
 def assemble_host(
     seed: bytes,
     *,
-    max_peers: int,
+    admission: Admission,
     may_dial: Callable[[Multiaddr], bool],
     advertise: Callable[[list[Multiaddr]], list[Multiaddr]],
-    reputation: Reputation,
 ) -> NodeHost:
     """Build a host: Ed25519 identity of a 32-byte seed; TCP, Noise and yamux, nothing else."""
     # A peer's misbehaviour is nothing a person must act on, and the library logs it at ERROR.
@@ -51,8 +50,7 @@ def assemble_host(
         peer_id,
         peerstore,
         upgrader,
-        max_peers=max_peers,
+        admission=admission,
         may_dial=may_dial,
-        reputation=reputation,
     )
     return NodeHost(swarm, advertise)

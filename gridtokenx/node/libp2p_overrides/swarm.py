@@ -38,9 +38,9 @@ from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr, multiaddr_from_socket
 from multiaddr import Multiaddr
 
+from gridtokenx.node.admission import Admission
 from gridtokenx.node.faults import LinkFaults
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
-from gridtokenx.node.reputation import Reputation
 
 CONNECT_TIMEOUT_S = 5.0
 HANDSHAKE_TIMEOUT_S = 8.0
@@ -49,6 +49,11 @@ MAX_CONNECTIONS_PER_PEER = 3
 MAX_ADDRESSES_PER_DIAL = 8
 DIAL_STAGGER_S = 0.02
 RECEIVE_CHUNK_BYTES = 65_536
+REFUSALS = {
+    "banned": "it or its address is banned",
+    "full": "no room for another peer",
+    "not_allowed": "not on the list of allowed peers",
+}
 
 
 def shielded(seconds: float) -> trio.CancelScope:
@@ -181,22 +186,19 @@ class NodeSwarm(Swarm):
         peerstore: NodePeerStore,
         upgrader: NodeUpgrader,
         *,
-        max_peers: int,
+        admission: Admission,
         may_dial: Callable[[Multiaddr], bool],
-        reputation: Reputation,
     ) -> None:
         config = ConnectionConfig(
-            max_connections=max(max_peers * MAX_CONNECTIONS_PER_PEER, 1),
+            max_connections=admission.limits.max_peers * MAX_CONNECTIONS_PER_PEER,
             min_connections=0,
             low_watermark=0,
             high_watermark=0,
         )
         super().__init__(peer_id, peerstore, upgrader, [NodeTCP()], connection_config=config)
         peerstore.must_keep = lambda each: each == self.self_id or each in self.connections
-        self.max_peers = max_peers
+        self.admission = admission
         self.may_dial = may_dial
-        self.protected: set[ID] = set()
-        self.reputation = reputation
         self.faults = LinkFaults()
         self.dial_outcomes: Counter[str] = Counter()
         self.inbound_refused: Counter[str] = Counter()
@@ -250,10 +252,17 @@ class NodeSwarm(Swarm):
     async def _accept(self, stream: trio.SocketStream) -> None:
         """Upgrade one inbound connection within its time limit, then stay until it is closed
         (the socket is closed when this returns)."""
-        ip = BufferedTCPStream(stream).get_remote_address()
-        if ip is not None and self.reputation.refuses_address(ip[0]):
-            self.inbound_refused["banned"] += 1
+        ip = _remote_ip(BufferedTCPStream(stream)) or ""
+        refused = self.admission.knock(ip, trio.current_time())
+        if refused is not None:
+            self.inbound_refused[refused] += 1
             return
+        try:
+            await self._accept_admitted(stream)
+        finally:
+            self.admission.leave(ip)
+
+    async def _accept_admitted(self, stream: trio.SocketStream) -> None:
         if len(self._half_open) >= MAX_HALF_OPEN:  # honest peers finish in milliseconds: the
             next(iter(self._half_open)).cancel()  # oldest half-open one is the idle one
         scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_TIMEOUT_S)
@@ -277,31 +286,40 @@ class NodeSwarm(Swarm):
     async def _upgrade_inbound(self, raw: RawConnection) -> NodeConnection:
         secured = await self.upgrader.upgrade_security(raw, False)
         peer_id = secured.get_remote_peer()
-        self._check_room(peer_id)
+        self._check_room(peer_id, "inbound", _remote_ip(raw))
         muxed = await self.upgrader.upgrade_connection(secured, peer_id)
         return await self.add_conn(muxed, "inbound")
 
     def refuses(self, peer_id: ID) -> bool:
         """Whether a peer is banned now, by itself or by its address, or cut off by a test."""
         key = peer_id.to_bytes()
-        if self.reputation.refuses(key) or key in self.faults.blocked:
+        reputation = self.admission.reputation
+        if reputation.refuses(key) or key in self.faults.blocked:
             return True
         ip = self.remote_ip(peer_id)
-        return ip is not None and self.reputation.refuses_address(ip)
+        return ip is not None and reputation.refuses_address(ip)
 
     def remote_ip(self, peer_id: ID) -> str | None:
         """The IP address at the other end of the newest connection to a peer."""
         siblings = self.connections.get(peer_id)
         return _remote_ip(siblings[-1].muxed_conn) if siblings else None
 
-    def _check_room(self, peer_id: ID) -> None:
+    def direction_of(self, peer_id: ID) -> str:
+        """Who dialled first of the connections to a peer: `inbound`, `outbound`, else ""."""
+        siblings = self.connections.get(peer_id)
+        return str(siblings[0].direction.value) if siblings else ""
+
+    def _check_room(self, peer_id: ID, direction: str, ip: str | None = None) -> None:
         if peer_id == self.self_id:
             raise DialError("self", "that is this node")
         if self.refuses(peer_id):
             raise DialError("banned", f"{peer_id} is banned")
-        known = peer_id in self.connections or peer_id in self.protected
-        if not known and len(self.connections) >= self.max_peers:
-            raise DialError("full", f"already connected to {self.max_peers} peers")
+        if peer_id in self.connections:
+            return
+        directions = [self.direction_of(each) for each in self.connections]
+        reason = self.admission.refusal(peer_id.to_bytes(), ip, direction, directions)
+        if reason is not None:
+            raise DialError(reason, f"{peer_id}: {REFUSALS[reason]}")
 
     # Connections --------------------------------------------------------------------------
 
@@ -309,7 +327,7 @@ class NodeSwarm(Swarm):
         """Register an upgraded connection and start its tasks. Errors: DialError when full."""
         peer_id = muxed_conn.peer_id
         try:
-            self._check_room(peer_id)
+            self._check_room(peer_id, direction, _remote_ip(muxed_conn))
         except DialError:
             await muxed_conn.close()
             raise
@@ -390,7 +408,7 @@ class NodeSwarm(Swarm):
             await ongoing.wait()
         finished = self._ongoing_dials[peer_id] = trio.Event()
         try:
-            self._check_room(peer_id)
+            self._check_room(peer_id, "outbound")
             connection = await self._race(peer_id, addresses[:MAX_ADDRESSES_PER_DIAL])
         except DialError as error:
             self.dial_outcomes[error.reason] += 1
