@@ -162,3 +162,23 @@ def wait_height(cluster: Cluster, height: int, timeout_s: float) -> Outcome:
         if holds or seconds >= timeout_s:
             return Outcome(holds, found, round(seconds, 1))
         time.sleep(POLL_S)
+
+
+def common_roots(cluster: Cluster) -> dict[str, dict[str, str]]:
+    """By chain and node the state root of the newest block that all running nodes have.
+
+    Errors: NodeUnreachable.
+    """
+    running = [one for one in cluster.members if cluster.is_running(one.name)]
+    heights: dict[str, list[int]] = {}
+    for member in running:
+        with Client(member.api_url) as client:
+            for chain, head in client.heads().items():
+                heights.setdefault(chain, []).append(int(head["height"]))
+    roots: dict[str, dict[str, str]] = {chain: {} for chain in heights}
+    for member in running:
+        with Client(member.api_url) as client:
+            for chain, known in heights.items():
+                header = client.block(min(known), chain)["header"]
+                roots[chain][member.name] = str(header["state_root"])
+    return roots

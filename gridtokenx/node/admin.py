@@ -1,9 +1,9 @@
 """The node's admin socket: `data/node.sock`, a Unix socket only the node's user may open.
 
 One JSON object a line, one answer a line: `{"do": "log-level", "level": "debug"}` is answered by
-`{"ok": true}` or `{"error": "..."}`. Commands: `ping`, `shutdown`, `log-level`, and where
-`node.admin_faults` is set `faults`, which replaces the link faults of `node.faults`. Never on TCP;
-lines, connections and time are bounded. Source: surface A.7, lesson 9.
+`{"ok": true}` or `{"error": "..."}`. Commands: `ping`, `resources`, `shutdown`, `log-level`, and
+where `node.admin_faults` is set `faults`, which replaces the link faults of `node.faults`. Never on
+TCP; lines, connections and time are bounded. Source: surface A.7, lesson 9.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Admin:
         self._set_level = set_level
         self._commands: dict[str, Command] = {
             "ping": self._ping,
+            "resources": self._resources,
             "shutdown": self._shutdown,
             "log-level": self._change_level,
         }
@@ -116,6 +118,11 @@ class Admin:
 
     async def _ping(self, _command: dict[str, Any]) -> dict[str, Any]:
         return {"ok": True, "pid": os.getpid()}
+
+    async def _resources(self, _command: dict[str, Any]) -> dict[str, Any]:
+        """What the process counts itself: living trio tasks and Python threads."""
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        return {"ok": True, "tasks": tasks, "threads": threading.active_count()}
 
     async def _shutdown(self, _command: dict[str, Any]) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGTERM)  # The one way in which a node ends in order.

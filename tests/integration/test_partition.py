@@ -164,6 +164,9 @@ def test_the_admin_socket_is_its_users_alone_and_survives_nonsense(cluster: Clus
     path = socket_of(cluster, OBSERVER)
     assert path.stat().st_mode & 0o777 == 0o600
     assert call(path, {"do": "ping"})["pid"] == cluster.node(OBSERVER).pid
+    resources = call(path, {"do": "resources"})
+    assert 10 < resources["tasks"] < 1_000
+    assert 1 < resources["threads"] < 100
     for command in (
         {"do": "obey"},
         {},

@@ -1,7 +1,8 @@
-"""Simulate consensus: campaigns of seeds, one seed replayed, broken engines hunted.
+"""Simulate consensus (campaigns of seeds, one seed replayed, broken engines hunted) and gossip.
 
 Examples: `--campaign random --seeds 0:2000`; `--campaign twins --seed 7 --trace`; `--mutants`;
-`--exhaustive`. Ends with 1 if an invariant broke or a mutant got away. See docs/simulation.md.
+`--exhaustive`; `--gossip 1000`. Ends with 1 if an invariant broke, a mutant got away or a message
+did not reach everybody. See docs/simulation.md.
 """
 
 from __future__ import annotations
@@ -13,15 +14,21 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from simulator import campaigns, exhaustive, mutants
+from simulator.gossip_links import Loss
+from simulator.gossip_measure import measure
+from simulator.gossip_world import LEAST_NODES, Settings
 from simulator.judge import InvariantError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    if options.gossip:
+        return simulate_gossip(options)
     if options.mutants:
         return hunt_mutants(options)
     if options.exhaustive:
@@ -43,6 +50,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--mutants", action="store_true", help="every broken engine must be caught")
     parser.add_argument("--only", help="with --mutants: this one")
     parser.add_argument("--exhaustive", action="store_true", help="every small Twins world")
+    parser.add_argument(
+        "--gossip", type=network_size, metavar="N", help="gossip among N nodes, from --seed [1]"
+    )
+    parser.add_argument(
+        "--loss",
+        choices=[loss.value for loss in Loss],
+        help="with --gossip: what becomes of the hundredth frame [both, one after the other]",
+    )
+    parser.add_argument(
+        "--dials",
+        choices=("regional", "anywhere"),
+        default="regional",
+        help="with --gossip: half of the dials in the own region, or none on purpose [regional]",
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=20, help="with --gossip: of traffic, at least 10 [20]"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser.parse_args(arguments)
@@ -53,6 +77,12 @@ def seed_range(text: str) -> range:
     if not (first.isdigit() and end.isdigit()):
         raise argparse.ArgumentTypeError(f"seeds are FIRST:END, like 0:2000, not {text!r}")
     return range(int(first), int(end))
+
+
+def network_size(text: str) -> int:
+    if not text.isdigit() or int(text) < LEAST_NODES:
+        raise argparse.ArgumentTypeError(f"a network has {LEAST_NODES} nodes or more, not {text}")
+    return int(text)
 
 
 def say(text: str) -> None:
@@ -143,6 +173,34 @@ def search_twins(options: argparse.Namespace) -> int:
     }
     say(json.dumps(result))
     return 0 if result["complete"] else 1
+
+
+def simulate_gossip(options: argparse.Namespace) -> int:
+    """A network under a thousand orders a second in each region; 1 if a message got lost."""
+    lost = 0
+    for loss in Loss:
+        if options.loss in (None, loss.value):
+            seed = 1 if options.seed is None else options.seed
+            settings = Settings(options.gossip, seed, loss, regional=options.dials == "regional")
+            figures = measure(settings, max(10, options.seconds))
+            lost += figures["delivery_ratio"] < 1
+            say(json.dumps(figures) if options.json else _gossip_table(figures))
+    return 1 if lost else 0
+
+
+def _gossip_table(figures: dict[str, Any]) -> str:
+    rest = {name: value for name, value in figures.items() if name != "kinds"}
+    columns = ("messages", "missing", "p50_ms", "p99_ms", "max_ms", "duplicates", "bytes_per_node")
+    lines = [f"{'':<15}" + "".join(f"{name:>15}" for name in columns)]
+    for kind, row in figures["kinds"].items():
+        lines.append(f"{kind:<15}" + "".join(f"{row[name]:>15}" for name in columns))
+    return "\n".join([*lines, *(f"{name}: {_plain(value)}" for name, value in rest.items()), ""])
+
+
+def _plain(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{name} {one}" for name, one in value.items()) or "none"
 
 
 if __name__ == "__main__":
