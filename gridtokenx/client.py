@@ -401,7 +401,7 @@ def check_account_proof(document: dict[str, Any], spec: ChainSpec, address: byte
     """
     header = decode(Header, _hex(document, "header"))
     certificate = decode(QuorumCertificate, _hex(document, "certificate"))
-    check_quorum_certificate(certificate, spec.chain_id, spec.validators)
+    check_quorum_certificate(certificate, spec.chain_id, spec.genesis_validators)
     signed = (certificate.phase, certificate.height, certificate.block_hash)
     if signed != (Phase.COMMIT, header.height, header.hash):
         raise Rejected(ErrorCode.INVALID_CERTIFICATE, "the certificate is of another block")

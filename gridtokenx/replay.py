@@ -16,6 +16,7 @@ from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import check_signature
 from gridtokenx.chain.transition import Execution, Parent, execute_block
+from gridtokenx.chain.validator_sets import current_set
 from gridtokenx.consensus.certificates import check_quorum_certificate
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
 from gridtokenx.grid.model import ReadingAccepted
@@ -126,9 +127,10 @@ class Replay:
         block = decode_block(raw_block)
         header = block.header
         certificate = decode(QuorumCertificate, raw_certificate)
-        check_quorum_certificate(certificate, self.spec.chain_id, self.spec.validators)
-        signed = (certificate.phase, certificate.height, certificate.block_hash)
         height = self.parent.height + 1
+        signers = current_set(self.state, height).validators
+        check_quorum_certificate(certificate, self.spec.chain_id, signers)
+        signed = (certificate.phase, certificate.height, certificate.block_hash)
         if signed != (Phase.COMMIT, height, header.hash):
             detail = f"the certificate at {height} is not a commit of that block"
             raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)

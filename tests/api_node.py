@@ -149,7 +149,7 @@ class MemoryNode:
         last_commit = executor.store.certificate(height - 1) or b""
         block_hash = executor.build(0, 0, last_commit).header.hash
         keys = [dev_key(validator_name(index)[1]) for index in range(4)]
-        index_of = executor.spec.validators.index_of
+        index_of = executor.spec.genesis_validators.index_of
         vote = vote_bytes(Phase.COMMIT, executor.spec.chain_id, height, 0, block_hash)
         signatures = sorted(
             (IndexedSignature(index_of(key.public_key), key.sign(vote)) for key in keys),
@@ -210,7 +210,7 @@ class MemoryNode:
             spec=executor.spec,
             head=head,
             view=view,
-            validators=executor.spec.validators,
+            validators=executor.sets.at(parent.height + 1).validators,
             prove=lambda key: _prove(executor, key),
             mempool_transactions=len(executor.mempool),
             sync_state="live",

@@ -131,7 +131,7 @@ def signs(cluster: Cluster, name: str, asked: str, chain: str, height: int) -> b
     """Whether a node's signature is in the certificate that `asked` keeps of a block."""
     key = network.dev_key(cluster.node(name).member.validator).public_key
     with client_of(cluster, asked) as client:
-        members = genesis_of(cluster).chain(chain).validators.members
+        members = genesis_of(cluster).chain(chain).genesis_validators.members
         index = next(at for at, one in enumerate(members) if one.public_key == key)
         answer = client.call("chain_getFinality", block=str(height), chain=chain)
     return index in answer["signers"]

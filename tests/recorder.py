@@ -148,7 +148,7 @@ class Recorder:
 
     def _keep(self, spec: ChainSpec, message: SignedMessage) -> None:
         signed = message_bytes(spec.chain_id, message)
-        index = signer_of(spec.validators, message, signed)
+        index = signer_of(spec.genesis_validators, message, signed)
         if index is None:
             self.forged += 1
             return

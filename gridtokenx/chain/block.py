@@ -16,6 +16,7 @@ from gridtokenx.chain.transaction import (
     Transaction,
     decode_transaction,
 )
+from gridtokenx.chain.validator_sets import ValidatorSetOrdered, SetChangeRefused
 from gridtokenx.consensus.evidence import Evidence, EvidenceKind
 from gridtokenx.consensus.messages import View
 from gridtokenx.grid.model import GridEvent
@@ -46,7 +47,8 @@ class ValidatorConvicted:
     offence_view: View
 
 
-Event = LedgerEvent | RegistryEvent | GridEvent | TradingEvent | ValidatorConvicted
+ChainEvent = ValidatorConvicted | ValidatorSetOrdered | SetChangeRefused
+Event = LedgerEvent | RegistryEvent | GridEvent | TradingEvent | ChainEvent
 Evidences = Annotated[tuple[Evidence, ...], Limit(0, MAX_BLOCK_EVIDENCE)]
 Commit = Annotated[bytes, Limit(0, MAX_COMMIT_BYTES)]
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated
 
+from gridtokenx.chain.validator_sets import install_set
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import MAX_INT, Limit, encode, wire
 from gridtokenx.primitives.crypto import sha256
@@ -79,13 +80,19 @@ class Allocation:
 @wire(40)
 @dataclass(frozen=True)
 class Genesis:
-    """A whole network: what `bootstrap/<network>/genesis.json` says."""
+    """A whole network: what `bootstrap/<network>/genesis.json` says.
+
+    A validator set changes with an epoch of `epoch_blocks`; an offence can be punished for
+    `evidence_window_blocks`.
+    """
 
     network_name: Name
     network_id: int
     genesis_time_ms: int
     block_time_ms: Milliseconds
     timeout_base_ms: Milliseconds
+    epoch_blocks: Annotated[int, Limit(4, 1_000_000)]
+    evidence_window_blocks: Annotated[int, Limit(4, 10_000_000)]
     market_clock: BlockClock
     organisations: Annotated[tuple[Organisation, ...], Limit(1, 64)]
     allocations: Annotated[tuple[Allocation, ...], Limit(0, 1024)]
@@ -137,34 +144,22 @@ class ChainSpec:
     @cached_property
     def chain_id(self) -> bytes:
         """32 bytes inside everything signed on this chain."""
-        genesis = self.genesis
-        alone = Genesis(
-            genesis.network_name,
-            genesis.network_id,
-            genesis.genesis_time_ms,
-            genesis.block_time_ms,
-            genesis.timeout_base_ms,
-            genesis.market_clock,
-            genesis.organisations,
-            genesis.allocations,
-            genesis.parameters,
-            (self.region,),
-        )
-        return sha256(encode(alone))
+        return sha256(encode(replace(self.genesis, chains=(self.region,))))
 
     @cached_property
-    def validators(self) -> ValidatorSet:
-        """Who signs blocks."""
+    def genesis_validators(self) -> ValidatorSet:
+        """Who signs blocks until the first change of the set; afterwards the state says who."""
         return ValidatorSet.of(
             Validator(member.public_key, member.weight) for member in self.region.validators
         )
 
     @cached_property
-    def reward_accounts(self) -> tuple[bytes, ...]:
-        """By validator index: the account that earns the proposer's share of fees."""
+    def genesis_accounts(self) -> tuple[bytes, ...]:
+        """By index in the genesis set: the account that earns the proposer's share of fees."""
         account_of = {entry.name: entry.account for entry in self.genesis.organisations}
         owner_of = {entry.public_key: entry.organisation for entry in self.region.validators}
-        return tuple(account_of[owner_of[member.public_key]] for member in self.validators.members)
+        members = self.genesis_validators.members
+        return tuple(account_of[owner_of[member.public_key]] for member in members)
 
     def market_time_ms(self, height: int, time_ms: int) -> int:
         """The `now_ms` that rules see for a block."""
@@ -185,6 +180,7 @@ class ChainSpec:
 
     def install(self, state: Overlay) -> None:
         """Write the chain's state before block 1."""
+        install_set(state, self.genesis_validators, self.genesis_accounts)
         for organisation in self.genesis.organisations:
             registry.add_organisation(state, organisation)
         for territory in self.region.territories:

@@ -28,6 +28,7 @@ from gridtokenx.chain.commands import Environment, begin_market, run_command
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import StateTree, TreeUpdate
 from gridtokenx.chain.transaction import Transaction
+from gridtokenx.chain.validator_sets import ScheduledSet, current_set, forget_sets, set_at
 from gridtokenx.consensus.evidence import Evidence, verify_evidence
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import Bytes32, encode, wire
@@ -37,7 +38,6 @@ from gridtokenx.primitives.merkle import EMPTY_ROOT, append_peak, peaks_root
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
 
 BLOCK_OVERHEAD_BYTES = 32 * 1024
-EVIDENCE_WINDOW_BLOCKS = 86_400  # Ten days of 10 s blocks.
 MAX_TIME_AHEAD_MS = 500
 
 
@@ -84,15 +84,22 @@ class Execution:
     tree: TreeUpdate
 
 
-def environment(spec: ChainSpec, parent: Parent, proposer_index: int, time_ms: int) -> Environment:
-    """The environment of the block after `parent`."""
-    height = parent.height + 1
+def environment(
+    spec: ChainSpec, signers: ScheduledSet, parent: Parent, proposer_index: int, time_ms: int
+) -> Environment:
+    """The environment of the block after `parent`, which `signers` sign.
+
+    Errors: INVALID_BLOCK when they have no such proposer.
+    """
+    height, accounts = parent.height + 1, signers.accounts
+    if proposer_index >= len(accounts):
+        raise Rejected(ErrorCode.INVALID_BLOCK, f"there is no validator {proposer_index}")
     return Environment(
         spec,
         height,
         spec.market_time_ms(height, time_ms),
         parent.hash,
-        spec.reward_accounts[proposer_index],
+        accounts[proposer_index],
     )
 
 
@@ -113,7 +120,8 @@ def propose_block(
 
     Returns the execution and the candidates that no longer apply, with their reasons.
     """
-    env = environment(spec, parent, proposer_index, time_ms)
+    signers = current_set(state, parent.height + 1)
+    env = environment(spec, signers, parent, proposer_index, time_ms)
     overlay = Overlay(state)
     convicting = _admissible(state, evidence, env)
     receipts = [_begin(overlay, env, convicting)]
@@ -130,7 +138,13 @@ def propose_block(
         else:
             included.append(transaction)
     header = _header(
-        spec, parent, view=view, proposer_index=proposer_index, time_ms=time_ms, commit=last_commit
+        spec,
+        signers,
+        parent,
+        view=view,
+        proposer_index=proposer_index,
+        time_ms=time_ms,
+        commit=last_commit,
     )
     execution = _seal(header, included, last_commit, convicting, overlay, receipts, tree)
     return execution, refused
@@ -153,18 +167,18 @@ def execute_block(
     if len(block.encoded) > MAX_BLOCK_BYTES:
         detail = f"the block has {len(block.encoded)} bytes, at most {MAX_BLOCK_BYTES} allowed"
         raise Rejected(ErrorCode.INVALID_BLOCK, detail)
-    if header.proposer_index >= len(spec.validators.members):
-        raise Rejected(ErrorCode.INVALID_BLOCK, f"there is no validator {header.proposer_index}")
     if header.time_ms < spec.opens_ms(parent.time_ms):
         detail = f"time {header.time_ms} lies before the slot after its parent's {parent.time_ms}"
         raise Rejected(ErrorCode.INVALID_BLOCK, detail)
     check_fixed_fields(header)
-    env = environment(spec, parent, header.proposer_index, header.time_ms)
+    signers = current_set(state, parent.height + 1)
+    env = environment(spec, signers, parent, header.proposer_index, header.time_ms)
     overlay = Overlay(state)
     receipts = [_begin(overlay, env, block.evidence)]
     receipts += [_apply_atomically(overlay, transaction, env) for transaction in transactions]
     expected = _header(
         spec,
+        signers,
         parent,
         view=header.view0,
         proposer_index=header.proposer_index,
@@ -203,12 +217,14 @@ def conviction_key(evidence: Evidence) -> bytes:
 
 def check_evidence(state: Reader, evidence: Evidence, env: Environment) -> None:
     """Errors: MALFORMED, NOT_PERMITTED, BAD_SIGNATURE; EXPIRED outside the window; DUPLICATE."""
-    if not env.height - EVIDENCE_WINDOW_BLOCKS <= evidence.height <= env.height:
+    window_blocks = env.spec.genesis.evidence_window_blocks
+    accused = set_at(state, evidence.height)
+    if accused is None or not env.height - window_blocks <= evidence.height <= env.height:
         detail = f"evidence of height {evidence.height} is outside the window at {env.height}"
         raise Rejected(ErrorCode.EXPIRED, detail)
     if CONVICTIONS.get(state, conviction_key(evidence)) is not None:
         raise Rejected(ErrorCode.DUPLICATE, "this offence is in the chain already")
-    verify_evidence(evidence, env.spec.chain_id, env.spec.validators)
+    verify_evidence(evidence, env.spec.chain_id, accused.validators)
 
 
 def _admissible(
@@ -240,6 +256,7 @@ def _begin(overlay: Overlay, env: Environment, evidence: Iterable[Evidence]) -> 
     history = HISTORY.get(overlay, b"") or History(0, ())
     peaks = append_peak(history.peaks, history.count, env.parent_hash)
     HISTORY.put(overlay, b"", History(history.count + 1, peaks))
+    forget_sets(overlay, env.height, env.spec.genesis.evidence_window_blocks)
     events = _convict(overlay, evidence, env)
     events += begin_market(overlay, env)
     return Receipt(ZERO_HASH, tuple(events))
@@ -253,10 +270,16 @@ def _apply_atomically(overlay: Overlay, transaction: Transaction, env: Environme
 
 
 def _header(
-    spec: ChainSpec, parent: Parent, *, view: int, proposer_index: int, time_ms: int, commit: bytes
+    spec: ChainSpec,
+    signers: ScheduledSet,
+    parent: Parent,
+    *,
+    view: int,
+    proposer_index: int,
+    time_ms: int,
+    commit: bytes,
 ) -> Header:
     """A header whose execution roots are still empty."""
-    set_hash = spec.validators.hash
     return Header(
         chain_id=spec.chain_id,
         height=parent.height + 1,
@@ -264,8 +287,8 @@ def _header(
         time_ms=time_ms,
         parent_hash=parent.hash,
         proposer_index=proposer_index,
-        set_hash=set_hash,
-        next_set_hash=set_hash,
+        set_hash=signers.validators.hash,
+        next_set_hash=ZERO_HASH,
         transactions_root=ZERO_HASH,
         state_root=ZERO_HASH,
         results_root=ZERO_HASH,
@@ -296,6 +319,7 @@ def _seal(
     assert history is not None  # _begin wrote it
     sealed = replace(
         header,
+        next_set_hash=current_set(overlay, header.height + 1).validators.hash,
         transactions_root=transactions_root([transaction.id for transaction in transactions]),
         state_root=update.root,
         results_root=results_root(receipts),

@@ -198,7 +198,7 @@ def _prove(client: Client, who: bytes, chain: str) -> dict[str, Any]:
         )
     account = proven.account
     organisation_of = {one.public_key: one.organisation for one in spec.region.validators}
-    members = spec.validators.members
+    members = spec.genesis_validators.members
     signers = [one.index for one in certificate.signatures]
     return {
         "address": format_address(who),

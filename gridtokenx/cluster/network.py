@@ -29,6 +29,8 @@ NETWORK_ID = 1001
 GENESIS_TIME_MS = 1_767_225_600_000  # 2026-01-01 00:00 UTC
 BLOCK_TIME_MS = 1000
 TIMEOUT_BASE_MS = 2000  # Five nodes may share two slow cores; a view given up early costs more.
+EPOCH_BLOCKS = 60
+EVIDENCE_WINDOW_BLOCKS = 300
 PASSWORD = "dev"  # noqa: S105 - printed by `cluster up`; the keys behind it are public
 PASSWORD_ITERATIONS = 1000  # A slow derivation protects nothing here and delays every start.
 DEFAULT_P2P_PORT = 9000
@@ -120,6 +122,8 @@ def local_genesis(
         genesis_time_ms=genesis_time_ms,
         block_time_ms=block_time_ms,
         timeout_base_ms=max(TIMEOUT_BASE_MS, block_time_ms // 2),
+        epoch_blocks=EPOCH_BLOCKS,
+        evidence_window_blocks=EVIDENCE_WINDOW_BLOCKS,
         market_clock=clock or BlockClock(0, 0),
         organisations=organisations,
         allocations=tuple(allocations),

@@ -55,7 +55,7 @@ from gridtokenx.consensus.messages import (
     decode_message,
     message_bytes,
 )
-from gridtokenx.consensus.state import HeightState, Timing
+from gridtokenx.consensus.state import Timing
 from gridtokenx.node import crash_points
 from gridtokenx.node.bodies import Batcher, Decoded, Recent, decode_and_verify_all
 from gridtokenx.node.candidates import Ask, Candidates
@@ -268,7 +268,8 @@ class Driver:
         """Find out an old record: a decided block bears a signature of ours it does not know."""
         if self._signer is None or self._must_observe or certificate.height <= self._signed_height:
             return []
-        me = self.spec.validators.index_of(self._signer.public_key)
+        signers = self.executor.sets.at(certificate.height).validators
+        me = signers.index_of(self._signer.public_key)
         if all(one.index != me for one in certificate.signatures):
             return []
         self._must_observe = True
@@ -427,9 +428,13 @@ class Driver:
 
     def _start_height(self, before: Sequence[Event] = ()) -> None:
         """Tell the engine of the new tip, after the events of `before`."""
-        parent = self.executor.parent
+        parent, sets = self.executor.parent, self.executor.sets
+        height = parent.height + 1
         event = HeightStarted(
-            parent.height + 1, self.spec.validators, self.spec.opens_ms(parent.time_ms)
+            height,
+            sets.at(height).validators,
+            self.spec.opens_ms(parent.time_ms),
+            sets.epoch_start(height),
         )
         self._nursery.start_soon(self._send_all, [*before, event])
 
@@ -564,7 +569,7 @@ class Driver:
         state = self.engine.state
         if state is None or isinstance(message, QuorumCertificate | TimeoutCertificate):
             return
-        if _signer_index(state, message) == state.me:
+        if self._signer is not None and self._author(message) == self._signer.public_key:
             self._nursery.start_soon(self._stop_for_twin, message.height)
 
     async def _stop_for_twin(self, height: int) -> None:
@@ -576,12 +581,21 @@ class Driver:
         state = self.engine.state
         if state is None or isinstance(message, QuorumCertificate | TimeoutCertificate):
             return True
-        index = _signer_index(state, message)
-        members = self.spec.validators.members
-        if index >= len(members):
+        author = self._author(message)
+        if author is None:
             return False
         signed = message_bytes(self.spec.chain_id, message)
-        return cached_verify(members[index].public_key, signed, message.signature)
+        return cached_verify(author, signed, message.signature)
+
+    def _author(self, message: SignedMessage) -> bytes | None:
+        """Key of who must have signed a message of this height or the next; None: no member."""
+        sets, height = self.executor.sets, message.height
+        members = sets.at(height).validators.members
+        if isinstance(message, Vote | Timeout):
+            index = message.index
+        else:
+            index = sets.leader(height, message.view)
+        return members[index].public_key if index < len(members) else None
 
     def _count_penalty(self, reason: str) -> None:
         penalties = self.counters.penalties
@@ -594,10 +608,3 @@ def _observe_until(must_observe: bool, resume_above: int | None) -> int:
     if must_observe:
         return NEVER
     return -1 if resume_above is None else resume_above
-
-
-def _signer_index(state: HeightState, message: SignedMessage) -> int:
-    """Who must have signed a message of this height or the next."""
-    if isinstance(message, Vote | Timeout):
-        return message.index
-    return state.leader(message.height, message.view)

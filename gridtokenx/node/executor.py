@@ -22,6 +22,7 @@ from gridtokenx.chain.block import (
     evidence_root,
     transactions_root,
 )
+from gridtokenx.chain.commands import Environment
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.mempool import Mempool
 from gridtokenx.chain.state_tree import StateProof, StateTree
@@ -36,6 +37,7 @@ from gridtokenx.chain.transition import (
     execute_block,
     propose_block,
 )
+from gridtokenx.chain.validator_sets import SetsAhead, sets_from
 from gridtokenx.consensus.certificates import CertificateChecker
 from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
@@ -103,6 +105,7 @@ class Executor:
             self._install_genesis()
         self._reader.kept(Depth)  # Built here, not while the first block's timer runs.
         self.parent = self._load_parent()
+        self.sets = self._load_sets()
         self.totals: Totals = load_totals(store)
         self.mempool = Mempool(self._reader, self._apply_pending)
 
@@ -138,7 +141,11 @@ class Executor:
 
     def _apply_pending(self, state: Overlay, transaction: Transaction) -> None:
         """Apply as the next block would; the reward account does not matter to admission."""
-        apply_transaction(state, transaction, environment(self.spec, self.parent, 0, self._time()))
+        apply_transaction(state, transaction, self._next_environment())
+
+    def _next_environment(self) -> Environment:
+        signers = self.sets.at(self.parent.height + 1)
+        return environment(self.spec, signers, self.parent, 0, self._time())
 
     def note_evidence(self, evidence: Evidence) -> None:
         """Keep what convicts a validator until it is in a block; this node adds it as leader."""
@@ -209,7 +216,7 @@ class Executor:
         if not names_it:
             detail = f"the certificate is not a COMMIT for block {header.height}"
             raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
-        self._checker.check(certificate, self.spec.validators)
+        self._checker.check(certificate, self.sets.at(header.height).validators)
 
     def commit(
         self, block_hash: bytes, certificate: QuorumCertificate, *, is_fetched: bool = False
@@ -246,6 +253,7 @@ class Executor:
             self._tree.commit(execution.tree)
             self.parent = Parent(header.height, header.hash, header.time_ms, header.state_root)
         self._reader.absorb(execution.overlay.changed())
+        self._move_sets()
         self.totals = totals
         self._candidates.clear()
         for one in block.evidence:
@@ -335,7 +343,7 @@ class Executor:
         if named != (Phase.COMMIT, self.parent.height, self.parent.hash):
             detail = "last_commit is not a certificate of the block's parent"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
-        self._checker.check(certificate, self.spec.validators)
+        self._checker.check(certificate, self.sets.at(self.parent.height).validators)
 
     def _install_genesis(self) -> None:
         overlay = Overlay(self._reader)
@@ -353,6 +361,16 @@ class Executor:
             )
         )
         self._tree.commit(update)
+
+    def _load_sets(self) -> SetsAhead:
+        """The sets that sign the newest block and all later ones, as far as they are ordered."""
+        return sets_from(self._reader, self.parent.height, self.spec.genesis.epoch_blocks)
+
+    def _move_sets(self) -> None:
+        """Keep the object while nothing changes: it remembers its leaders."""
+        fresh = self._load_sets()
+        if fresh.scheduled != self.sets.scheduled:
+            self.sets = fresh
 
     def _load_parent(self) -> Parent:
         head = self.store.head()

@@ -221,13 +221,14 @@ class Node:
         spec = self.genesis.chain(name)
         executor = await trio.to_thread.run_sync(Executor, spec, database.chain(name), self._now_ms)
         member = self._keys.validator
-        if member is not None and spec.validators.index_of(member.public_key) is None:
+        signers = executor.sets.at(executor.parent.height + 1).validators
+        if member is not None and signers.index_of(member.public_key) is None:
             log.warning(
                 "signing.not_a_member",
                 chain=name,
-                hint=f"this node's validator key is not one of {name}'s authorities; it observes",
+                hint=f"this node's validator key is not one of {name}'s authorities; it observes "
+                "until a change of the set takes it in",
             )
-            member = None
         wiring = Wiring(
             gossip=gossip,
             ask=self._ask,
@@ -422,7 +423,7 @@ class Node:
             spec=executor.spec,
             head=head,
             view=view,
-            validators=executor.spec.validators,
+            validators=executor.sets.at(parent.height + 1).validators,
             prove=partial(_prove, executor),
             finality_ms=tuple(executor.finality_ms),
         )

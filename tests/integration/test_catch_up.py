@@ -79,7 +79,7 @@ def signers(genesis: Genesis) -> list[SigningKey]:
     keys = {
         key.public_key: key for key in (dev_key(validator_name(i)[1]) for i in range(AUTHORITIES))
     }
-    return [keys[member.public_key] for member in genesis.chain(CHAIN).validators.members]
+    return [keys[member.public_key] for member in genesis.chain(CHAIN).genesis_validators.members]
 
 
 def certify(
@@ -95,7 +95,7 @@ def certify(
 def make_history(genesis: Genesis, folder: Path) -> list[DecidedBlock]:
     """Fill a data folder with decided blocks, a deposit in every tenth; return them."""
     spec, keys, made = genesis.chain(CHAIN), signers(genesis), []
-    schedule = LeaderSchedule(spec.validators)
+    schedule = LeaderSchedule(spec.genesis_validators)
     payment, account = operator_key(PAYMENT), dev_key("dev").public_key
     database = Database(folder)
     try:
@@ -137,7 +137,7 @@ def accused(genesis: Genesis) -> Tamper:
         signed = vote_bytes(Phase.COMMIT, spec.chain_id, 1, 0, block_hash)
         return Vote(Phase.COMMIT, 1, 0, block_hash, 0, key.sign(signed))
 
-    evidence = double_vote(spec.validators, vote(bytes(32)), vote(bytes([1]) * 32))
+    evidence = double_vote(spec.genesis_validators, vote(bytes(32)), vote(bytes([1]) * 32))
 
     def tamper(one: DecidedBlock) -> DecidedBlock:
         block = decode_block(one.block)
@@ -314,6 +314,6 @@ def _peers(cluster: Cluster) -> set[str]:
 def cluster_index(cluster: Cluster, name: str) -> int:
     """A validator's index in the chain's set."""
     key = dev_key(cluster.node(name).member.validator).public_key
-    index = genesis_of(cluster).chain(CHAIN).validators.index_of(key)
+    index = genesis_of(cluster).chain(CHAIN).genesis_validators.index_of(key)
     assert index is not None
     return index

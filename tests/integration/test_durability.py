@@ -77,7 +77,7 @@ def recorder(cluster: Cluster) -> Iterator[Recorder]:
 def index_of(cluster: Cluster, name: str) -> int:
     """A validator's index, the same in every chain."""
     key = network.dev_key(cluster.node(name).member.validator).public_key
-    index = genesis_of(cluster).chain("MET").validators.index_of(key)
+    index = genesis_of(cluster).chain("MET").genesis_validators.index_of(key)
     assert index is not None
     return index
 

@@ -13,6 +13,7 @@ from wire_values import values_of
 from gridtokenx.chain.state_tree import StateTree, verify_state_proof
 from gridtokenx.chain.transaction import Payload, sign_transaction
 from gridtokenx.chain.transition import apply_transaction, environment
+from gridtokenx.chain.validator_sets import current_set
 from gridtokenx.cluster.network import operator_key
 from gridtokenx.ledger.model import Account, Asset, Transfer
 from gridtokenx.primitives.codec import encode
@@ -153,7 +154,13 @@ def test_whatever_is_signed_is_applied_or_gets_a_verdict(key, payload, fee_ugtx:
     state = Overlay(WORLD.values)
     nonce = WORLD.nonces.get(key.public_key, 0)
     transaction = sign_transaction(key, WORLD.spec.chain_id, nonce, payload, fee_ugtx)
-    env = environment(WORLD.spec, WORLD.parent, 0, WORLD.spec.opens_ms(WORLD.parent.time_ms))
+    env = environment(
+        WORLD.spec,
+        current_set(WORLD.values, 0),
+        WORLD.parent,
+        0,
+        WORLD.spec.opens_ms(WORLD.parent.time_ms),
+    )
     try:
         apply_transaction(state, transaction, env)
     except Rejected:

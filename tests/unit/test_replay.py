@@ -27,7 +27,7 @@ def certificate(world: MarketWorld, block: Block) -> bytes:
     keys = [dev_key(validator_name(index)[1]) for index in range(4)]
     header = block.header
     vote = vote_bytes(Phase.COMMIT, world.spec.chain_id, header.height, 0, header.hash)
-    index_of = world.spec.validators.index_of
+    index_of = world.spec.genesis_validators.index_of
     signatures = sorted(
         (IndexedSignature(index_of(key.public_key), key.sign(vote)) for key in keys),
         key=lambda one: one.index,

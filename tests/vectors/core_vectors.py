@@ -212,8 +212,8 @@ def header(ids: list[bytes], receipts: list[Receipt], last_commit: bytes) -> Hea
         time_ms=GENESIS.genesis_time_ms + 1_000,
         parent_hash=MET.chain_id,
         proposer_index=2,
-        set_hash=MET.validators.hash,
-        next_set_hash=MET.validators.hash,
+        set_hash=MET.genesis_validators.hash,
+        next_set_hash=MET.genesis_validators.hash,
         transactions_root=transactions_root(ids),
         state_root=tree().root,
         results_root=results_root(receipts),
@@ -258,9 +258,10 @@ def genesis() -> Vector:
             {
                 "name": name,
                 "chain_id": GENESIS.chain(name).chain_id.hex(),
-                "set_hash": GENESIS.chain(name).validators.hash.hex(),
+                "set_hash": GENESIS.chain(name).genesis_validators.hash.hex(),
                 "validators": [
-                    member.public_key.hex() for member in GENESIS.chain(name).validators.members
+                    member.public_key.hex()
+                    for member in GENESIS.chain(name).genesis_validators.members
                 ],
             }
             for name in GENESIS.chain_names

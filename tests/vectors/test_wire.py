@@ -69,7 +69,7 @@ def test_identities() -> None:
     for vector in vectors["chains"]:
         spec = genesis.chain(vector["name"])
         assert spec.chain_id.hex() == vector["chain_id"]
-        assert spec.validators.hash.hex() == vector["set_hash"]
+        assert spec.genesis_validators.hash.hex() == vector["set_hash"]
 
 
 def test_trees() -> None:

@@ -11,12 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from gridtokenx.chain.validator_sets import (
+    current_set,
+    epoch_start,
+    install_set,
+    order_set,
+    refuse_change,
+    sets_from,
+)
 from gridtokenx.consensus.certificates import Verify
 from gridtokenx.consensus.evidence import Evidence, verify_evidence
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.crypto import verify as verify_ed25519
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 
 CHAIN_ID = sha256(b"simulated chain")
@@ -94,15 +103,15 @@ GENESIS = Block(0, b"", 0, 0, 0, 0, bytes(32))
 
 @dataclass(frozen=True)
 class State:
-    """What executing the chain so far gives. `sets`: (first height, set), ascending."""
+    """What executing the chain so far gives. `sets`: the real tables of validator sets."""
 
-    sets: tuple[tuple[int, ValidatorSet], ...]
+    sets: MemoryReader
     root: bytes = bytes(32)
     punished: frozenset[tuple[bytes, int, int]] = frozenset()
     refused: tuple[str, ...] = ()
 
     def set_at(self, height: int) -> ValidatorSet:
-        return next(members for first, members in reversed(self.sets) if first <= height)
+        return current_set(self.sets, height).validators
 
 
 @dataclass(frozen=True)
@@ -124,10 +133,13 @@ class Rules:
 
     @property
     def genesis(self) -> Committed:
-        return Committed(GENESIS, None, State(((0, self.genesis_set),)))
+        nothing = MemoryReader()
+        sets = Overlay(nothing)
+        install_set(sets, self.genesis_set, [bytes(32)] * len(self.genesis_set.members))
+        return Committed(GENESIS, None, State(_stored(nothing, sets)))
 
     def epoch_start(self, height: int) -> int:
-        return height - height % self.epoch_blocks
+        return epoch_start(height, self.epoch_blocks)
 
     def run(self, before: Committed, block: Block) -> State:
         """Execute a block on its parent. Raises Rejected unless it may be decided."""
@@ -156,37 +168,29 @@ class Rules:
     def _order(self, state: State, block: Block) -> State:
         """A change ordered in epoch e begins with epoch e + 2, unless it is refused (2.11)."""
         assert block.change is not None
-        first = self.epoch_start(block.height) + 2 * self.epoch_blocks
-        why = self._refusal(state.set_at(first), block.change)
+        sets = Overlay(state.sets)
+        newest = sets_from(sets, block.height, self.epoch_blocks).scheduled[-1].validators
+        why = refuse_change(
+            newest,
+            block.change,
+            organisation_of=self.organisations,
+            minimum_members=MIN_MEMBERS,
+        )
         if why is not None:
             return replace(state, refused=(*state.refused, why))
-        return replace(state, sets=(*state.sets, (first, block.change)))
-
-    def _refusal(self, old: ValidatorSet, new: ValidatorSet) -> str | None:
-        if len(new.members) < MIN_MEMBERS:
-            return f"{len(new.members)} members are too few"
-        shares: dict[str, int] = {}
-        for member in new.members:
-            name = self.organisations.get(member.public_key, member.public_key.hex())
-            shares[name] = shares.get(name, 0) + member.weight
-        if 3 * max(shares.values()) >= new.total_weight:
-            return "one organisation would have a third"
-        if 3 * _moved(old, new) > old.total_weight:
-            return "more than a third of the weight would move"
-        return None
+        nobody = [bytes(32)] * len(block.change.members)
+        order_set(sets, block.change, nobody, height=block.height, epoch_blocks=self.epoch_blocks)
+        return replace(state, sets=_stored(state.sets, sets))
 
     def build(self, before: Committed, block: Block) -> Block:
         """Fill in the state root of a block that was made for `before`."""
         return replace(block, state_root=self._apply(before.state, block).root)
 
 
-def _moved(old: ValidatorSet, new: ValidatorSet) -> int:
-    """Weight that leaves or shrinks, or joins or grows, whichever is more."""
-    before = {member.public_key: member.weight for member in old.members}
-    after = {member.public_key: member.weight for member in new.members}
-    lost = sum(max(0, weight - after.get(key, 0)) for key, weight in before.items())
-    gained = sum(max(0, weight - before.get(key, 0)) for key, weight in after.items())
-    return max(lost, gained)
+def _stored(base: MemoryReader, changed: Overlay) -> MemoryReader:
+    values = dict(base.values)
+    values.update((key, raw) for key, raw in changed.changes() if raw is not None)
+    return MemoryReader(values)
 
 
 def make_set(

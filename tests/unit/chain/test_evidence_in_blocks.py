@@ -9,12 +9,12 @@ import pytest
 from gridtokenx.chain.block import ValidatorConvicted
 from gridtokenx.chain.transition import (
     CONVICTIONS,
-    EVIDENCE_WINDOW_BLOCKS,
     Execution,
     conviction_key,
     execute_block,
     propose_block,
 )
+from gridtokenx.chain.validator_sets import current_set
 from gridtokenx.cluster.network import dev_key, validator_name
 from gridtokenx.consensus.evidence import Evidence, double_vote
 from gridtokenx.consensus.messages import Phase, Vote, vote_bytes
@@ -34,10 +34,10 @@ def world() -> MarketWorld:
 def offence(world: MarketWorld, height: int = 1, view: int = 0) -> Evidence:
     """One authority prepared two blocks in one view."""
     key = dev_key(validator_name(0)[1])
-    index = world.spec.validators.index_of(key.public_key)
+    index = world.spec.genesis_validators.index_of(key.public_key)
     assert index is not None
     votes = [vote(world, key, index, height, view, sha256(word)) for word in (b"one", b"two")]
-    return double_vote(world.spec.validators, *votes)
+    return double_vote(world.spec.genesis_validators, *votes)
 
 
 def vote(
@@ -104,8 +104,8 @@ def test_forged_or_early_evidence_is_left_out(world: MarketWorld) -> None:
 def test_evidence_outside_the_window_is_refused(world: MarketWorld) -> None:
     from gridtokenx.chain.transition import check_evidence, environment
 
-    env = environment(world.spec, world.parent, 0, 0)
-    late = replace(env, height=EVIDENCE_WINDOW_BLOCKS + 2)
+    env = environment(world.spec, current_set(world.values, 0), world.parent, 0, 0)
+    late = replace(env, height=world.spec.genesis.evidence_window_blocks + 2)
     with pytest.raises(Rejected) as refusal:
         check_evidence(Overlay(world.values), offence(world), late)
     assert refusal.value.code is ErrorCode.EXPIRED

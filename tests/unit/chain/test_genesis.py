@@ -158,9 +158,9 @@ def test_market_time_is_wall_clock_time_or_counts_blocks() -> None:
 def test_a_validators_fees_go_to_its_organisation() -> None:
     spec = GENESIS.chain("MET")
     accounts = {entry.name: entry.account for entry in GENESIS.organisations}
-    for index, member in enumerate(spec.validators.members):
+    for index, member in enumerate(spec.genesis_validators.members):
         named = next(one for one in spec.region.validators if one.public_key == member.public_key)
-        assert spec.reward_accounts[index] == accounts[named.organisation]
+        assert spec.genesis_accounts[index] == accounts[named.organisation]
 
 
 def test_installing_writes_authorities_territories_and_supply() -> None:

@@ -22,6 +22,7 @@ from gridtokenx.chain.transition import (
     execute_block,
     propose_block,
 )
+from gridtokenx.chain.validator_sets import current_set
 from gridtokenx.cluster.network import account_address, operator_key
 from gridtokenx.grid.model import SubmitReading
 from gridtokenx.ledger import rules as ledger
@@ -84,7 +85,13 @@ def apply(world: MarketWorld, key: SigningKey, payload: Payload, **changes) -> l
     state = Overlay(world.values)
     nonce = ledger.account(state, key.public_key).nonce
     fields_ = {"chain_id": world.spec.chain_id, "nonce": nonce, "payload": payload} | changes
-    env = environment(world.spec, world.parent, 0, world.spec.opens_ms(world.parent.time_ms))
+    env = environment(
+        world.spec,
+        current_set(world.values, 0),
+        world.parent,
+        0,
+        world.spec.opens_ms(world.parent.time_ms),
+    )
     return apply_transaction(state, sign_transaction(key, **fields_), env)
 
 
@@ -237,8 +244,10 @@ def test_fees_go_to_the_proposers_organisation(world: MarketWorld) -> None:
     funded = SigningKey(sha256(b"gridtokenx local dev"))
     state = Overlay(world.values)
     before = ledger.account(state, account_address("mea")).gtx_ugtx
-    index = world.spec.reward_accounts.index(account_address("mea"))
-    env = environment(world.spec, world.parent, index, world.parent.time_ms + 1000)
+    index = world.spec.genesis_accounts.index(account_address("mea"))
+    env = environment(
+        world.spec, current_set(world.values, 0), world.parent, index, world.parent.time_ms + 1000
+    )
     paying = sign_transaction(
         funded, world.spec.chain_id, 0, Transfer(payment.public_key, Asset.GTX, 5), fee_ugtx=7
     )
@@ -463,7 +472,13 @@ def play(seed: int, blocks: int) -> MarketWorld:
 
 
 def applies(world: MarketWorld, transaction: Transaction, state: Overlay) -> bool:
-    env = environment(world.spec, world.parent, 0, world.spec.opens_ms(world.parent.time_ms))
+    env = environment(
+        world.spec,
+        current_set(world.values, 0),
+        world.parent,
+        0,
+        world.spec.opens_ms(world.parent.time_ms),
+    )
     attempt = Overlay(state)
     try:
         apply_transaction(attempt, transaction, env)

@@ -30,6 +30,8 @@ def genesis_file(tmp_path: Path) -> Path:
         genesis_time_ms=0,
         block_time_ms=1000,
         timeout_base_ms=1000,
+        epoch_blocks=60,
+        evidence_window_blocks=300,
         market_clock=BlockClock(0, 0),
         organisations=(
             Organisation("MEA", OrganisationKind.DISTRIBUTOR, bytes(31) + b"\1", bytes(32)),

@@ -113,7 +113,7 @@ def certificate(
     signers: tuple[int, ...] = (0, 1, 2),
     chain_id: bytes = MET.chain_id,
 ) -> QuorumCertificate:
-    members = MET.validators.members
+    members = MET.genesis_validators.members
     signed = vote_bytes(phase, chain_id, height, 0, block_hash)
     signatures = tuple(
         IndexedSignature(index, KEYS[members[index].public_key].sign(signed)) for index in signers
@@ -131,12 +131,12 @@ def pay(nonce: int, amount: int = 1) -> Transaction:
 
 def offence() -> Evidence:
     """Two votes of one validator in one view."""
-    key = KEYS[MET.validators.members[0].public_key]
+    key = KEYS[MET.genesis_validators.members[0].public_key]
     votes = []
     for word in (b"one", b"two"):
         signed = vote_bytes(Phase.PREPARE, MET.chain_id, 1, 0, sha256(word))
         votes.append(Vote(Phase.PREPARE, 1, 0, sha256(word), 0, key.sign(signed)))
-    return double_vote(MET.validators, *votes)
+    return double_vote(MET.genesis_validators, *votes)
 
 
 def refused(code: ErrorCode, match: str = ""):
