@@ -16,7 +16,7 @@ from gridtokenx.chain.transaction import (
     Transaction,
     decode_transaction,
 )
-from gridtokenx.chain.validator_sets import ValidatorSetOrdered, SetChangeRefused
+from gridtokenx.chain.validator_sets import SetChangeRefused, ValidatorSetOrdered
 from gridtokenx.consensus.evidence import Evidence, EvidenceKind
 from gridtokenx.consensus.messages import View
 from gridtokenx.grid.model import GridEvent
