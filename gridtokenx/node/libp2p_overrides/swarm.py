@@ -307,7 +307,7 @@ class NodeSwarm(Swarm):
     def direction_of(self, peer_id: ID) -> str:
         """Who dialled first of the connections to a peer: `inbound`, `outbound`, else ""."""
         siblings = self.connections.get(peer_id)
-        return str(siblings[0].direction.value) if siblings else ""
+        return str(siblings[0].direction) if siblings else ""
 
     def _check_room(self, peer_id: ID, direction: str, ip: str | None = None) -> None:
         if peer_id == self.self_id:
