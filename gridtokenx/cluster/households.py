@@ -157,7 +157,7 @@ class SteadyOrders(threading.Thread):
     def __post_init__(self) -> None:
         super().__init__(daemon=True, name="orders")
         self._random = random.Random(self.seed)
-        specs = [self.genesis.chain(name) for name in self.genesis.chain_names]
+        specs = [self.genesis.chain(region.name) for region in self.genesis.chains]
         self._chains = [(spec, households(spec, PER_CHAIN)) for spec in specs]
 
     def set_up(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -251,23 +252,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     genesis = soak_genesis(time.time_ns() // 1_000_000)
     console.print(f"seed {options.seed}", highlight=False)
-    with tempfile.TemporaryDirectory(prefix="gridtokenx-soak-") as folder:
-        try:
-            cluster = create(
-                Path(folder) / "soak",
-                genesis,
-                observers=OBSERVERS,
-                owner=this_process(),
-                first_ports=FIRST_PORTS,
-            )
-        except ClusterError as error:
-            return _give_up(console, error)
-        try:
-            return _soak(cluster, genesis, options, console)
-        except (ClusterError, NodeUnreachable, RpcError) as error:
-            return _give_up(console, error)
-        finally:
-            cluster.stop()
+    folder = Path(tempfile.mkdtemp(prefix="gridtokenx-soak-"))
+    code = EXIT_NOT_RUN
+    try:
+        code = _run(folder / "soak", genesis, options, console)
+    except (ClusterError, NodeUnreachable, RpcError) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        if isinstance(error, ClusterError) and error.log:
+            console.print(error.log, markup=False, highlight=False)
+    finally:
+        if code == 0:
+            shutil.rmtree(folder)
+        else:
+            console.print(f"homes and logs of the nodes are kept in {folder}", soft_wrap=True)
+    return code
+
+
+def _run(folder: Path, genesis: Genesis, options: argparse.Namespace, console: Console) -> int:
+    cluster = create(
+        folder, genesis, observers=OBSERVERS, owner=this_process(), first_ports=FIRST_PORTS
+    )
+    try:
+        return _soak(cluster, genesis, options, console)
+    finally:
+        cluster.stop()
 
 
 def _soak(cluster: Cluster, genesis: Genesis, options: argparse.Namespace, console: Console) -> int:
@@ -323,13 +331,6 @@ def _print_end(console: Console, document: dict[str, Any]) -> None:
     lines += [f"DOES NOT HOLD: {failure}" for failure in document["failures"]]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _give_up(console: Console, error: Exception) -> int:
-    console.print(f"error: {error}", style="red", markup=False, highlight=False)
-    if isinstance(error, ClusterError) and error.log:
-        console.print(error.log, markup=False, highlight=False)
-    return EXIT_NOT_RUN
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
