@@ -261,5 +261,18 @@ def consensus() -> None:
         report("consensus", limit, round(votes / seconds / limit, 3), **figures)
 
 
+@app.command()
+def state() -> None:
+    """Bytes of state, index and block for each participant, order, trade, reading and block."""
+    from scripts.state_bench import empty_block_bytes, measure
+
+    limit = verifies_per_second()
+    for name, figures in measure().items():
+        report("state", limit, 0.0, kind=name, **figures)
+    for validators in (4, 8, 20, 60):
+        size = empty_block_bytes(validators)
+        report("state", limit, 0.0, kind="empty_block", validators=validators, block_bytes=size)
+
+
 if __name__ == "__main__":
     app()
