@@ -65,11 +65,16 @@ async def decode_and_verify_all(raws: Sequence[bytes]) -> list[Decoded]:
 
 
 class Recent:
-    """Verified transactions seen lately, by id: bounded by count, the oldest forgotten first."""
+    """Verified transactions seen lately, by id: bounded by count, the oldest forgotten first.
+
+    What is decided stays known, for gossip repeats it, but without its body: 16,384 bodies would be
+    30 MB for each chain.
+    """
 
     def __init__(self, max_count: int = MAX_REMEMBERED) -> None:
         self._max_count = max_count
-        self._known: OrderedDict[bytes, Transaction] = OrderedDict()
+        self._known: OrderedDict[bytes, Transaction | None] = OrderedDict()
+        self._decided: Sequence[bytes] = ()
 
     def __contains__(self, transaction_id: bytes) -> bool:
         return transaction_id in self._known
@@ -81,8 +86,15 @@ class Recent:
             self._known.popitem(last=False)
 
     def get(self, transaction_id: bytes) -> Transaction | None:
-        """One that is still remembered."""
+        """One whose body is still remembered."""
         return self._known.get(transaction_id)
+
+    def note_decided(self, transaction_ids: Sequence[bytes]) -> None:
+        """Forget the bodies of the block before: slow peers may still ask for this one's."""
+        for one in self._decided:
+            if one in self._known:
+                self._known[one] = None
+        self._decided = transaction_ids
 
 
 class Batcher:

@@ -423,6 +423,8 @@ class Driver:
                 await self._in_worker(partial(self.executor.check, block, transactions))
 
     def _committed(self, committed: Committed, certificate: QuorumCertificate) -> None:
+        transactions = committed.execution.transactions
+        self._recent.note_decided([transaction.id for transaction in transactions])
         self._wiring.on_committed(committed)
         self._start_height(self._note_certificate(certificate))
 

@@ -290,6 +290,19 @@ def test_what_is_remembered_is_bounded() -> None:
     assert recent.get(pay(2).id) == pay(2)
 
 
+def test_bodies_are_forgotten_a_block_after_they_were_decided() -> None:
+    recent = Recent()
+    for nonce in range(2):
+        recent.add(pay(nonce))
+    recent.note_decided([pay(0).id, pay(7).id])
+    assert recent.get(pay(0).id) == pay(0)
+    recent.note_decided([pay(1).id])
+    assert recent.get(pay(0).id) is None
+    assert pay(0).id in recent
+    assert pay(7).id not in recent
+    assert recent.get(pay(1).id) == pay(1)
+
+
 async def test_batches_leave_after_a_pause_or_when_full(autojump_clock: MockClock) -> None:
     sent: list[bytes] = []
     batcher = Batcher(sent.append)
