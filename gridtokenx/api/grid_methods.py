@@ -29,7 +29,8 @@ _ZONE_LENGTH = len("BKK-01")
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """The grid of one chain as of one block; `slot` is the slot whose flow is told."""
+    """The grid of one chain as of one block; `slot` is the slot whose flow is told, and whose
+    status, unless it is over."""
 
     status: ChainStatus
     limits: GridLimits
@@ -99,6 +100,11 @@ def _grid(context: Context, status: ChainStatus, slot: int | None) -> _Grid:
     substations: dict[str, list[Meter]] = {}
     for _, meter in context.table(status, METERS):
         substations.setdefault(meter.location, []).append(meter)
+    published = {}
+    for key, row in context.table(status, STATUSES):
+        found = operation.status_in(row.statuses, max(chosen, slot_at(now_ms)))
+        if found is not None:
+            published[key.decode()] = found
     by_slot = list(_flows(context, status))
     return _Grid(
         status=status,
@@ -106,7 +112,7 @@ def _grid(context: Context, status: ChainStatus, slot: int | None) -> _Grid:
         now_ms=now_ms,
         slot=chosen,
         substations=dict(sorted(substations.items())),
-        published={key.decode(): one for key, one in context.table(status, STATUSES)},
+        published=published,
         in_slot={node: flow for at, node, flow in by_slot if at == chosen},
         in_day=_sums(by_slot, chosen),
     )
@@ -236,7 +242,9 @@ def get_zone(context: Context, arguments: Arguments) -> dict[str, Any]:
     }
 
 
-_SLOT = Param("slot", integer(0, 2**40), "the slot whose flows are told; the current one if absent")
+_SLOT = Param(
+    "slot", integer(0, 2**40), "the slot whose status and flows are told; the current one if absent"
+)
 
 METHODS = (
     Method(

@@ -5,6 +5,7 @@ values between them. Source: architecture 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from gridtokenx.chain.block import Event
 from gridtokenx.chain.genesis import ChainSpec
@@ -224,8 +225,14 @@ def _operate_grid(
 
 def _grid_view(state: Reader, now_ms: int) -> GridView:
     limits = grid_limits(trading.parameters(state))
+    statuses_of = cache(lambda node: operation.statuses_of(state, node))
+
+    def headroom_wh(node: str, slot: int) -> int | None:
+        status = operation.status_in(statuses_of(node), slot)
+        return None if status is None else operation.node_headroom_wh(status, now_ms, limits)
+
     return GridView(
-        headroom_wh=lambda node: operation.headroom_of(state, node, now_ms, limits),
+        headroom_wh=headroom_wh,
         is_halted=lambda region: operation.emergency_of(state, region, now_ms, limits) is not None,
     )
 
@@ -239,6 +246,7 @@ def grid_limits(market: MarketParameters) -> GridLimits:
         stale_rating_bps=market.grid_stale_rating_bps,
         frequency_min_mhz=market.frequency_min_mhz,
         frequency_max_mhz=market.frequency_max_mhz,
+        open_slots=market.open_slots,
     )
 
 

@@ -30,7 +30,8 @@ _RIGHT = tuple(range(2, len(_HEADINGS)))
 
 Region = Annotated[str, typer.Argument(metavar="REGION", help="Region prefix, such as BKK.")]
 Slot = Annotated[
-    int | None, typer.Option(min=0, help="The slot whose flows are shown; else the current one.")
+    int | None,
+    typer.Option(min=0, help="The slot whose status and flows are shown; else the current."),
 ]
 
 

@@ -44,13 +44,11 @@ from gridtokenx.trading.model import MarketParameters, MatchingMode
 LEAD_SLOTS = 6  # How long before its gate an order is sent.
 READING_DELAY_SLOTS = 2  # A node that is a block behind accepts it too.
 DEADLINE_SLOTS = 16  # The rule is 4 slots of 15 minutes; here 4 slots are 4 seconds.
-STALE_SLOTS = 16  # The rule is 2 slots of 15 minutes; here 2 slots are 2 seconds.
 SETUP_BLOCKS = 20  # From genesis to the first slot's gate: start, registration, deposits.
 POLL_S = 0.2
 SETUP_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
 FREQUENCY_MHZ = 50_000
-STATUS_LEAD_SLOTS = 3  # A status sent now is in force, two blocks of delay included, by then.
 RETIRED_FOR = sha256(b"demonstration day")
 STALL_TIMEOUT_S = 60.0
 
@@ -91,7 +89,6 @@ def day_genesis(slots: range, *, authorities: int, block_time_ms: int, now_ms: i
         parameters=MarketParameters(
             matching_mode=MatchingMode.GATE,
             reading_deadline_slots=DEADLINE_SLOTS,
-            grid_stale_slots=STALE_SLOTS,
         ),
         genesis_time_ms=now_ms,
     )
@@ -245,7 +242,6 @@ class RegionPlayer:
         self._nonces: dict[bytes, int] = {}
         self._meters = {trader.name: MeterState() for trader in self.traders}
         self._refusals_due = True
-        self._published_at = 0
 
     def close(self) -> None:
         for sender in self._senders:
@@ -270,7 +266,6 @@ class RegionPlayer:
 
     def play(self, region: Region) -> None:
         """Send what is due at the region's newest block. Errors: DayError when it is too late."""
-        self._publish_status(region)  # First: it has the least time.
         due: list[tuple[Trader, Payload]] = []
         last_order = min(self._slots.stop, region.slot + LEAD_SLOTS + 1)
         if region.next_order < last_order and region.next_order <= region.slot + 1:
@@ -281,6 +276,7 @@ class RegionPlayer:
             )
             raise DayError(detail)
         for slot in range(region.next_order, last_order):
+            self._publish_status(slot)
             due += self._orders(slot)
         last_reading = min(self._slots.stop, region.slot - READING_DELAY_SLOTS + 1)
         for slot in range(region.next_reading, last_reading):
@@ -298,30 +294,16 @@ class RegionPlayer:
         region.next_order = max(region.next_order, last_order)
         region.next_reading = max(region.next_reading, last_reading)
 
-    def _publish_status(self, region: Region) -> None:
-        """What the transformer carries, by its distributor, anew in each slot of the story.
-
-        It names the next slot, so that a node a block behind takes it too; one that comes too late
-        all the same is followed by the next one.
-        """
-        slot = region.slot
-        loading_bps = transformer_loading_bps(self._profile.index(slot + STATUS_LEAD_SLOTS))
+    def _publish_status(self, slot: int) -> None:
+        """What the transformer will carry in a slot of the story, by its distributor."""
+        loading_bps = transformer_loading_bps(self._profile.index(slot))
         distributor = self._prefixes.get(TRANSFORMER[:3])
-        due = self._published_at < slot < self._slots.stop
-        if distributor is None or loading_bps is None or not due:
+        if distributor is None or loading_bps is None:
             return
-        key = operator_key(distributor)
         status = PublishGridStatus(
-            TRANSFORMER, slot + 1, loading_bps, TRANSFORMER_VA, FREQUENCY_MHZ, BPS
+            TRANSFORMER, slot, loading_bps, TRANSFORMER_VA, FREQUENCY_MHZ, BPS
         )
-        nonce = self._nonces.get(key.public_key, 0)
-        transaction = sign_transaction(key, self._spec.chain_id, nonce, status)
-        refused = self._senders[0].attempt(transaction)
-        if refused is None:
-            self._nonces[key.public_key] = nonce + 1
-            self._published_at = slot
-        elif refused.code != ErrorCode.INTERVAL_CLOSED:
-            raise DayError(f"the status of {TRANSFORMER} was refused: {refused}")
+        self._senders[0].send([self._sign(operator_key(distributor), status)])
 
     def retire(self) -> None:
         """The region's largest consumer retires the credits that came with what it bought."""

@@ -63,7 +63,6 @@ DAILY_CAP_WH = 100_000_000
 SPARE_UTHB = 1_000_000_000  # 1,000 THB above what the orders can cost
 PENALTY_MTHB = 1_000
 VAT_BPS = 700
-_SWITCHING = frozenset(start - 1 for start, _ in TRANSFORMER_LOADING_BPS)
 _SALT = sha256(b"gridtokenx local kyc salt")  # A real salt never leaves the distributor.
 _CLASSES = {"prosumer": ProsumerClass.COMMERCIAL, "consumer": ProsumerClass.NONE}
 
@@ -117,14 +116,7 @@ class Trader:
         return (TOU_ON_PEAK_MTHB if is_tou_peak(slot) else TOU_OFF_PEAK_MTHB) - self.k
 
     def order(self, index: int, slot: int) -> PlaceOrder | None:
-        """Its order for a slot: the forecast surplus or deficit; None if that is too little.
-
-        Behind the transformer none either in the quarter before its loading changes: the new
-        status takes effect in the block that it happens to reach, and the day must not depend on
-        that.
-        """
-        if self.location == TRANSFORMER and index in _SWITCHING:
-            return None
+        """Its order for a slot: the forecast surplus or deficit; None if that is too little."""
         net_wh = self.gen_wh[index] - self.load_wh[index]
         side, energy_wh = (Side.SELL, net_wh) if net_wh > 0 else (Side.BUY, -net_wh)
         if energy_wh < SMALLEST_ORDER_WH:

@@ -83,7 +83,10 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GridLimits:
-    """The market parameters that the grid's rules need; units in the names, frequency in mHz."""
+    """The market parameters that the grid's rules need; units in the names, frequency in mHz.
+
+    `open_slots` is how far ahead a status may lie: as far as slots are open for trade.
+    """
 
     alert_bps: int
     congested_bps: int
@@ -91,12 +94,13 @@ class GridLimits:
     stale_rating_bps: int
     frequency_min_mhz: int
     frequency_max_mhz: int
+    open_slots: int
 
 
 @wire(103)
 @dataclass(frozen=True, slots=True)
 class PublishGridStatus:
-    """Command of a territory's distributor: what a node carries in `slot`.
+    """Command of a territory's distributor: what a node carries from `slot` on.
 
     `node` is a substation `BKK-01-SUB001`, a zone `BKK-01` or a region `BKK`; loading, limit and
     voltage in basis points of the rating or the nominal voltage; frequency in millihertz. What is
@@ -115,7 +119,7 @@ class PublishGridStatus:
 @wire(104)
 @dataclass(frozen=True, slots=True)
 class GridStatus:
-    """A node's newest published status; `by` is the name of the organisation that signed it."""
+    """A node's published status; `by` is the name of the organisation that signed it."""
 
     node: str
     slot: int
@@ -195,18 +199,27 @@ class Halt:
 @wire(111)
 @dataclass(frozen=True, slots=True)
 class RegionFrequency:
-    """The newest frequency that a region's operator has published for any of its nodes."""
+    """The frequency that a region's operators have published last, for any of its nodes."""
 
     frequency_mhz: int
     slot: int
     node: str
 
 
+@wire(112)
+@dataclass(frozen=True, slots=True)
+class NodeStatuses:
+    """A node's statuses by slot, ascending: the one in force when the last was published, and those
+    of later slots."""
+
+    statuses: Annotated[tuple[GridStatus, ...], Limit(1, 128)]
+
+
 GridCommand = SubmitReading | PublishGridStatus | HaltRegion | ResumeRegion
 GridEvent = ReadingAccepted | GridStatusPublished | RegionHalted | RegionResumed
 
 REGISTERS = Table(b"gr", Registers)  # key: 32-byte meter id
-STATUSES = Table(b"gs", GridStatus)  # key: node text
+STATUSES = Table(b"gs", NodeStatuses)  # key: node text
 HALTS = Table(b"gh", Halt)  # key: region prefix
 FREQUENCIES = Table(b"gf", RegionFrequency)  # key: region prefix
 

@@ -5,6 +5,8 @@ Source: protocols/market.md section 3.4.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gridtokenx.grid.model import (
     FREQUENCIES,
     HALTS,
@@ -16,6 +18,7 @@ from gridtokenx.grid.model import (
     Halt,
     HaltRegion,
     NodeState,
+    NodeStatuses,
     PublishGridStatus,
     RegionFrequency,
     RegionHalted,
@@ -48,10 +51,19 @@ def node_headroom_wh(status: GridStatus, now_ms: int, limits: GridLimits) -> int
     )
 
 
-def headroom_of(state: Reader, node: str, now_ms: int, limits: GridLimits) -> int | None:
-    """Wh that may cross a node in one slot; None (no limit) for a node without a status."""
-    status = STATUSES.get(state, node.encode())
-    return None if status is None else node_headroom_wh(status, now_ms, limits)
+def statuses_of(state: Reader, node: str) -> tuple[GridStatus, ...]:
+    """What is published of a node, by slot, ascending."""
+    found = STATUSES.get(state, node.encode())
+    return () if found is None else found.statuses
+
+
+def status_in(statuses: Iterable[GridStatus], slot: int) -> GridStatus | None:
+    """The status that counts in a slot: the newest of those for it or an earlier one."""
+    return max(
+        [status for status in statuses if status.slot <= slot],
+        key=lambda status: status.slot,
+        default=None,
+    )
 
 
 def node_state(state: Reader, status: GridStatus, now_ms: int, limits: GridLimits) -> NodeState:
@@ -108,18 +120,21 @@ def publish_status(
 ) -> list[GridEvent]:
     """Take over a node's status; `publisher` is the organisation whose right was checked.
 
-    A status for the slot to come may be sent before it begins; one may be corrected.
-    Errors: INTERVAL_CLOSED for a slot that is stale or later than the next one;
-    READING_OUT_OF_ORDER for one before the newest status of the node.
+    It counts in clearings of its slot and later ones, from the next block on, so one sent ahead of
+    time changes nothing before. One for the same slot replaces it. The frequency of a status for a
+    slot up to the next counts at once; later slots' is a forecast, and nobody forecasts one.
+    Errors: INTERVAL_CLOSED for a slot that is stale or not open for trade; READING_OUT_OF_ORDER for
+    one before the status in force.
     """
     current, slot = slot_at(now_ms), command.slot
-    if not current - limits.stale_slots <= slot <= current + 1:
-        detail = f"a status is of slots {current - limits.stale_slots}..{current + 1}, not {slot}"
+    first, last = current - limits.stale_slots, current + limits.open_slots
+    if not first <= slot <= last:
+        detail = f"a status is of slots {first}..{last}, not {slot}"
         raise Rejected(ErrorCode.INTERVAL_CLOSED, detail)
-    key = command.node.encode()
-    last = STATUSES.get(state, key)
-    if last is not None and slot < last.slot:
-        detail = f"slot {slot} comes after the status of slot {last.slot} of {command.node}"
+    known = statuses_of(state, command.node)
+    in_force = status_in(known, current)
+    if in_force is not None and slot < in_force.slot:
+        detail = f"slot {slot} comes after the status of slot {in_force.slot} of {command.node}"
         raise Rejected(ErrorCode.READING_OUT_OF_ORDER, detail)
     status = GridStatus(
         node=command.node,
@@ -131,13 +146,20 @@ def publish_status(
         limit_bps=command.limit_bps,
         by=publisher,
     )
-    STATUSES.put(state, key, status)
-    frequency = FREQUENCIES.get(state, region.encode())
-    if frequency is None or slot >= frequency.slot:
+    STATUSES.put(state, command.node.encode(), _with_status(known, status, current))
+    if slot <= current + 1:
         newest = RegionFrequency(command.frequency_mhz, slot, command.node)
         FREQUENCIES.put(state, region.encode(), newest)
     now_is = node_state(state, status, now_ms, limits)
     return [GridStatusPublished(status, now_is, node_headroom_wh(status, now_ms, limits))]
+
+
+def _with_status(known: Iterable[GridStatus], status: GridStatus, current: int) -> NodeStatuses:
+    """Add a status and forget those that no clearing can ask for any more."""
+    by_slot = {one.slot: one for one in (*known, status)}
+    in_force = status_in(by_slot.values(), current)
+    first = 0 if in_force is None else in_force.slot
+    return NodeStatuses(tuple([by_slot[slot] for slot in sorted(by_slot) if slot >= first]))
 
 
 def halt_region(

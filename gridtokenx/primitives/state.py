@@ -41,9 +41,8 @@ class MemoryReader:
         return None if raw is None else decode(raw)
 
     def scan(self, prefix: bytes, decode: Decode) -> Iterator[tuple[bytes, Any]]:
-        for key in sorted(self.values):
-            if key.startswith(prefix):
-                yield key, decode(self.values[key])
+        for key in sorted([key for key in self.values if key.startswith(prefix)]):
+            yield key, decode(self.values[key])
 
 
 class Overlay:

@@ -106,10 +106,10 @@ class _Filling:
 
 @dataclass(frozen=True, slots=True)
 class GridView:
-    """What the auction asks of the grid, now: Wh that may cross a node in one slot (None: no
-    limit), and whether a region stands still."""
+    """What the auction asks of the grid, now: Wh that may cross a node in a slot (None: no limit),
+    and whether a region stands still."""
 
-    headroom_wh: Callable[[str], int | None] = lambda _: None
+    headroom_wh: Callable[[str, int], int | None] = lambda _, __: None
     is_halted: Callable[[str], bool] = lambda _: False
 
 
@@ -139,7 +139,6 @@ class Run:
     grid: GridView
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
-    _headroom: dict[str, int | None] = field(default_factory=dict)
     _depth: Depth = field(init=False)
     _cleared: int = 0
 
@@ -246,9 +245,7 @@ class Run:
         places = dict.fromkeys([order.terms.location for order in orders])
         nodes = dict.fromkeys([node for place in places for node in groups_of(place)[:3]])
         for node in nodes:
-            if node not in self._headroom:
-                self._headroom[node] = self.grid.headroom_wh(node)
-            headroom_wh = self._headroom[node]
+            headroom_wh = self.grid.headroom_wh(node, slot)
             if headroom_wh is not None:
                 flow = FLOWS.get(self.state, flow_key(slot, node)) or _NO_FLOW
                 left[f"x:{node}"] = max(0, headroom_wh - flow.export_wh)

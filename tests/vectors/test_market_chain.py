@@ -72,7 +72,7 @@ def test_a_block_gives_the_published_trades_prices_and_rests(case: dict, mode) -
     state = Overlay(MemoryReader())
     trading.set_parameters(state, MarketParameters(matching_mode=mode))
     limits = {key[2:]: wh for key, wh in case["headroom"].items()}
-    grid = GridView(limits.get)
+    grid = GridView(lambda node, _: limits.get(node))
 
     def begin(ms: int) -> list:
         return trading.begin_block(

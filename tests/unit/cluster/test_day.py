@@ -192,7 +192,7 @@ def test_totals_are_read_from_text_and_what_is_no_number_is_left_out():
 
 
 class Slow(OneNode):
-    """A node through which what the transformer carries is a block late."""
+    """A node through which what the transformer will carry is a block late."""
 
     def __init__(self, executor):
         super().__init__(executor)
@@ -224,5 +224,5 @@ def test_the_transformer_is_full_at_eleven_and_clear_at_one():
         *(11_850, 11_850, 9_600, 9_600, 2_000, 2_000)
     ]
     behind = [trader for trader in PROFILE.traders if trader.location == TRANSFORMER]
-    assert all(one.order(43, PROFILE.slot0 + 43) is None for one in behind)
+    assert any(one.order(43, PROFILE.slot0 + 43) is not None for one in behind)
     assert any(one.order(44, PROFILE.slot0 + 44) is not None for one in behind)

@@ -15,7 +15,7 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import MemoryReader, Overlay
 
-LIMITS = GridLimits(8_000, 10_000, 2, 5_000, 49_500, 50_500)
+LIMITS = GridLimits(8_000, 10_000, 2, 5_000, 49_500, 50_500, 96)
 SLOT = 1_970_660
 NOW_MS = SLOT * SLOT_MS
 NODE = "BKK-01-SUB001"
@@ -33,6 +33,11 @@ def publish(state: Overlay, loading_bps: int = 5_000, *, slot: int = SLOT, **cha
         state, command, region="BKK", publisher="MEA", now_ms=NOW_MS, limits=LIMITS
     )
     return event
+
+
+def headroom(state: Overlay, node: str = NODE, slot: int = SLOT, now_ms: int = NOW_MS):
+    status = operation.status_in(operation.statuses_of(state, node), slot)
+    return None if status is None else operation.node_headroom_wh(status, now_ms, LIMITS)
 
 
 def refused(code: ErrorCode, rule, *arguments, **named) -> None:
@@ -55,8 +60,8 @@ def refused(code: ErrorCode, rule, *arguments, **named) -> None:
 def test_loading_decides_state_and_headroom(state, loading_bps, expected, headroom_wh) -> None:
     event = publish(state, loading_bps)
     assert (event.state, event.headroom_wh) == (expected, headroom_wh)
-    assert operation.headroom_of(state, NODE, NOW_MS, LIMITS) == headroom_wh
-    assert operation.headroom_of(state, "BKK-01-SUB002", NOW_MS, LIMITS) is None
+    assert headroom(state) == headroom_wh
+    assert headroom(state, "BKK-01-SUB002") is None
 
 
 def test_a_congested_node_has_no_headroom_even_below_a_generous_limit(state) -> None:
@@ -67,17 +72,43 @@ def test_a_congested_node_has_no_headroom_even_below_a_generous_limit(state) -> 
 @pytest.mark.parametrize(("age", "headroom_wh"), [(0, 50_000), (2, 50_000), (3, 25_000)])
 def test_an_old_status_counts_as_half_the_rating(state, age, headroom_wh) -> None:
     publish(state)
-    later_ms = NOW_MS + age * SLOT_MS
-    assert operation.headroom_of(state, NODE, later_ms, LIMITS) == headroom_wh
+    assert headroom(state, slot=SLOT + age, now_ms=NOW_MS + age * SLOT_MS) == headroom_wh
+    assert headroom(state, slot=SLOT + 50) == 50_000  # Its age is that at the clearing.
 
 
-def test_a_status_is_of_now_or_the_next_slot_and_never_goes_back(state) -> None:
-    for slot in (SLOT - 3, SLOT + 2):
+def test_a_status_counts_from_its_own_slot_on_until_the_next_one(state) -> None:
+    publish(state, 9_000, slot=SLOT + 8)
+    assert [headroom(state, slot=slot) for slot in (SLOT, SLOT + 7, SLOT + 8, SLOT + 90)] == [
+        *(None, None, 10_000, 10_000)
+    ]
+    publish(state, 0, slot=SLOT)
+    publish(state, 11_000, slot=SLOT + 4)
+    assert [headroom(state, slot=SLOT + ahead) for ahead in (0, 3, 4, 7, 8)] == [
+        *(100_000, 100_000, 0, 0, 10_000)
+    ]
+    publish(state, 5_000, slot=SLOT + 4)  # A correction.
+    assert [headroom(state, slot=SLOT + ahead) for ahead in (3, 4, 8)] == [100_000, 50_000, 10_000]
+
+
+def test_a_status_is_of_an_open_slot_and_never_goes_behind_the_one_in_force(state) -> None:
+    for slot in (SLOT - 3, SLOT + 97):
         refused(ErrorCode.INTERVAL_CLOSED, publish, state, slot=slot)
-    publish(state, slot=SLOT + 1)
-    publish(state, 6_000, slot=SLOT + 1)  # A correction.
-    refused(ErrorCode.READING_OUT_OF_ORDER, publish, state, slot=SLOT)
-    assert STATUSES.get(state, NODE.encode()).loading_bps == 6_000
+    for slot in range(SLOT - 2, SLOT + 97):
+        publish(state, slot=slot)
+    refused(ErrorCode.READING_OUT_OF_ORDER, publish, state, slot=SLOT - 1)
+    kept = STATUSES.get(state, NODE.encode()).statuses
+    assert [status.slot for status in kept] == list(range(SLOT, SLOT + 97))
+    command = PublishGridStatus(NODE, SLOT + 50, 0, 1, 50_000, 10_000)
+    operation.publish_status(
+        state,
+        command,
+        region="BKK",
+        publisher="MEA",
+        now_ms=NOW_MS + 40 * SLOT_MS,
+        limits=LIMITS,
+    )
+    kept = STATUSES.get(state, NODE.encode()).statuses
+    assert [status.slot for status in kept] == list(range(SLOT + 40, SLOT + 97))
 
 
 @pytest.mark.parametrize(("frequency", "off"), [(49_499, 1), (49_500, 0), (50_500, 0), (50_501, 1)])
@@ -87,8 +118,16 @@ def test_a_frequency_out_of_bounds_is_an_emergency_until_it_is_back(state, frequ
     reason = operation.emergency_of(state, "BKK", NOW_MS + 100 * SLOT_MS, LIMITS)
     assert (reason is not None) == bool(off)
     assert operation.emergency_of(state, "NTB", NOW_MS, LIMITS) is None
+    publish(state, slot=SLOT + 2)  # A forecast says nothing of the frequency now.
+    reason = operation.emergency_of(state, "BKK", NOW_MS, LIMITS)
+    assert (reason is not None) == bool(off)
     publish(state)
     operation.check_operating(state, "BKK", NOW_MS, LIMITS)
+
+
+def test_a_frequency_counts_at_once_whatever_was_published_for_the_next_slot(state) -> None:
+    publish(state, slot=SLOT + 1)
+    assert publish(state, frequency_mhz=49_000, slot=SLOT).state is NodeState.EMERGENCY
 
 
 def halt(state: Overlay, by: str = "MEA", until_ms: int = 0, now_ms: int = NOW_MS) -> None:

@@ -49,7 +49,9 @@ class Market:
             self.state,
             now_ms=self.now_ms,
             previous_block_hash=sha256(b"block %d" % self.height),
-            grid=GridView((headroom or {}).get, lambda region: region in halted),
+            grid=GridView(
+                lambda node, _: (headroom or {}).get(node), lambda region: region in halted
+            ),
             territories=lambda: {"BKK": "MEA", "NTB": "MEA"},
         )
 
