@@ -97,6 +97,7 @@ class NetworkError(Exception):
 class NetworkSettings:
     """What a host needs: `seed` is the 32-byte Ed25519 seed, addresses are multiaddr text.
 
+    A `listen` address that ends in `/ws` serves WebSockets, for browsers.
     `announce` replaces what is told to others; `allow_private` lets addresses learned from
     others lead into private and loopback networks; `max_peers` counts peers, not connections;
     the limits are those of `admission.Limits`, which `limits` makes of them.
@@ -479,6 +480,8 @@ def parse_address(address: str) -> tuple[PeerId, Multiaddr]:
         peer = parse_peer_id(str(maddr.value_for_protocol("p2p")))
         where = without_peer(maddr)
         where.value_for_protocol("tcp")
+        if len(list(where.protocols())) != 2:
+            raise ValueError("a WebSocket is for browsers to dial, nodes dial plain TCP")
     except Exception as error:
         text = f"{address!r} is not an address like /ip4/192.0.2.1/tcp/9000/p2p/12D3Koo..."
         raise ValueError(text) from error

@@ -20,8 +20,10 @@ AUTHORITIES = ("egat", "mea", "pea", "erc")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _REGION = re.compile(r"[A-Z]{3}")
-_DIAL_ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}(/p2p/[^/\s]+)?")
-_LISTEN_ADDRESS = re.compile(r"/(ip4|ip6)/[^/\s]+/tcp/\d{1,5}")
+_ANNOUNCED_ADDRESS = re.compile(
+    r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}(/ws|/wss|/tls/ws)?(/p2p/[^/\s]+)?"
+)
+_LISTEN_ADDRESS = re.compile(r"/(ip4|ip6)/[^/\s]+/tcp/\d{1,5}(/ws)?")
 _PEER_ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}/p2p/[^/\s]+")
 
 _PEER_ID = re.compile(r"[1-9A-HJ-NP-Za-km-z]{20,64}")
@@ -123,7 +125,7 @@ class NetworkSettings:
         tuple[str, ...],
         Rule(
             "addresses told to others; needed behind NAT and in containers",
-            matches=_DIAL_ADDRESS,
+            matches=_ANNOUNCED_ADDRESS,
             example="/dns4/node.example/tcp/9000",
         ),
     ] = ()

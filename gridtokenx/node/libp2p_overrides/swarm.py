@@ -17,7 +17,8 @@
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import trio
@@ -40,6 +41,7 @@ from multiaddr import Multiaddr
 
 from gridtokenx.node.admission import Admission
 from gridtokenx.node.faults import LinkFaults
+from gridtokenx.node.libp2p_overrides.websocket import accept_websocket
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
 
 CONNECT_TIMEOUT_S = 5.0
@@ -163,12 +165,23 @@ class NodePeerStore(PeerStore):
             self.clear_peerdata(peer_id)
 
 
-class _Listening:
-    """Bound sockets, and what the host asks of a listener: the addresses."""
+async def _accept_tcp(stream: trio.SocketStream) -> TrioTCPStream:
+    return BufferedTCPStream(stream)
 
-    def __init__(self, listeners: Sequence[trio.SocketListener]) -> None:
+
+class _Listening:
+    """Bound sockets, how a byte stream comes of one they accept, and, for the host, addresses."""
+
+    def __init__(self, listeners: Sequence[trio.SocketListener], maddr: Multiaddr) -> None:
         self.sockets = listeners
-        self._addresses = tuple(multiaddr_from_socket(each.socket) for each in listeners)
+        web = "ws" in [protocol.name for protocol in maddr.protocols()]
+        self.wrap: Callable[[trio.SocketStream], Awaitable[TrioTCPStream]] = (
+            accept_websocket if web else _accept_tcp
+        )
+        self._addresses = tuple(
+            Multiaddr(f"{multiaddr_from_socket(each.socket)}{'/ws' if web else ''}")
+            for each in listeners
+        )
 
     def get_addrs(self) -> tuple[Multiaddr, ...]:
         return self._addresses
@@ -214,7 +227,8 @@ class NodeSwarm(Swarm):
         self._nursery = self.background_nursery = nursery
         self.event_background_nursery_created.set()
         for listening in self.listeners.values():
-            nursery.start_soon(trio.serve_listeners, self._accept, listening.sockets)
+            accept = partial(self._accept, listening)
+            nursery.start_soon(trio.serve_listeners, accept, listening.sockets)
 
     @property
     def nursery(self) -> trio.Nursery:
@@ -241,7 +255,7 @@ class NodeSwarm(Swarm):
                 raise OSError(error.errno, f"cannot listen on {maddr}: {why}") from error
             except Exception as error:
                 raise OSError(errno.EINVAL, f"cannot listen on {maddr}: {error}") from error
-            self.listeners[str(maddr)] = _Listening(listeners)
+            self.listeners[str(maddr)] = _Listening(listeners, maddr)
         return True
 
     async def close_listeners(self) -> None:
@@ -249,7 +263,7 @@ class NodeSwarm(Swarm):
             for socket in listening.sockets:
                 await socket.aclose()
 
-    async def _accept(self, stream: trio.SocketStream) -> None:
+    async def _accept(self, listening: _Listening, stream: trio.SocketStream) -> None:
         """Upgrade one inbound connection within its time limit, then stay until it is closed
         (the socket is closed when this returns)."""
         ip = _remote_ip(BufferedTCPStream(stream)) or ""
@@ -258,11 +272,11 @@ class NodeSwarm(Swarm):
             self.inbound_refused[refused] += 1
             return
         try:
-            await self._accept_admitted(stream)
+            await self._accept_admitted(listening, stream)
         finally:
             self.admission.leave(ip)
 
-    async def _accept_admitted(self, stream: trio.SocketStream) -> None:
+    async def _accept_admitted(self, listening: _Listening, stream: trio.SocketStream) -> None:
         if len(self._half_open) >= MAX_HALF_OPEN:  # honest peers finish in milliseconds: the
             next(iter(self._half_open)).cancel()  # oldest half-open one is the idle one
         scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_TIMEOUT_S)
@@ -270,7 +284,7 @@ class NodeSwarm(Swarm):
         connection: NodeConnection | None = None
         try:
             with scope:
-                raw = RawConnection(BufferedTCPStream(stream), False)
+                raw = RawConnection(await listening.wrap(stream), False)
                 connection = await self._upgrade_inbound(raw)
         except DialError as error:
             self.inbound_refused[error.reason] += 1
