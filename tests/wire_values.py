@@ -23,6 +23,7 @@ OWNERS = (
     "grid",
     "trading",
     "staking",
+    "governance",
     "consensus",
     "chain",
     "node.protocol",

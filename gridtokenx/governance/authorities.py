@@ -1,0 +1,98 @@
+"""What a voted change makes of a region chain's authorities, and which changes are refused.
+
+Pure functions; `chain/` keeps the list. Source: protocols/governance.md section 2.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gridtokenx.governance.model import AuthorityChange, AuthorityManagement
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.validators import MAX_VALIDATORS
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A validating node of an organisation. A suspended one keeps its entry, but does not sign."""
+
+    organisation: str
+    public_key: bytes
+    weight: int
+    suspended: bool = False
+
+
+def changed_authorities(
+    authorities: Sequence[Authority], command: AuthorityManagement, *, minimum: int
+) -> tuple[Authority, ...]:
+    """All authorities after the change, in the order of their keys.
+
+    Errors: DUPLICATE for a key that is there, or a state that is so already; NOT_REGISTERED for an
+    unknown key or another organisation's; MALFORMED for a change without its key or weight;
+    NOT_PERMITTED when fewer than `minimum` would sign, or one organisation would get a third of the
+    weight or more: it could stop the chain alone, or nearly so.
+    """
+    by_key = {authority.public_key: authority for authority in authorities}
+    if command.change is AuthorityChange.ADD:
+        _check_new_key(by_key, command.public_key)
+        if not command.weight:
+            raise Rejected(ErrorCode.MALFORMED, "an authority to add needs a weight")
+        added = Authority(command.organisation, command.public_key, command.weight)
+        by_key[command.public_key] = added
+    else:
+        entry = by_key.get(command.public_key)
+        if entry is None or entry.organisation != command.organisation:
+            detail = f"{command.organisation} has no authority {command.public_key.hex()} there"
+            raise Rejected(ErrorCode.NOT_REGISTERED, detail)
+        _change(by_key, entry, command)
+    after = tuple(by_key[key] for key in sorted(by_key))
+    _check_balance(authorities, after, minimum)
+    return after
+
+
+def weights(authorities: Sequence[Authority]) -> list[tuple[str, int]]:
+    """(organisation, weight) of those that sign, summed by organisation, in name order."""
+    totals: dict[str, int] = {}
+    for one in authorities:
+        if not one.suspended:
+            totals[one.organisation] = totals.get(one.organisation, 0) + one.weight
+    return sorted(totals.items())
+
+
+def _change(by_key: dict[bytes, Authority], entry: Authority, command: AuthorityManagement) -> None:
+    match command.change:
+        case AuthorityChange.REMOVE:
+            del by_key[entry.public_key]
+        case AuthorityChange.ROTATE:
+            if command.new_key is None:
+                raise Rejected(ErrorCode.MALFORMED, "a rotation needs the new key")
+            _check_new_key(by_key, command.new_key)
+            del by_key[entry.public_key]
+            by_key[command.new_key] = replace(entry, public_key=command.new_key)
+        case _:
+            suspended = command.change is AuthorityChange.SUSPEND
+            if entry.suspended is suspended:
+                state = "suspended" if suspended else "active"
+                raise Rejected(ErrorCode.DUPLICATE, f"that authority is {state} already")
+            by_key[entry.public_key] = replace(entry, suspended=suspended)
+
+
+def _check_new_key(by_key: dict[bytes, Authority], public_key: bytes) -> None:
+    if public_key in by_key:
+        raise Rejected(ErrorCode.DUPLICATE, f"{public_key.hex()} is an authority's key already")
+
+
+def _check_balance(before: Sequence[Authority], after: Sequence[Authority], minimum: int) -> None:
+    signing = [one for one in after if not one.suspended]
+    if not max(minimum, 1) <= len(signing) <= MAX_VALIDATORS:
+        detail = f"{len(signing)} authorities would sign, {minimum}..{MAX_VALIDATORS} are allowed"
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+    was = dict(weights(before))
+    total_before, total = sum(was.values()), sum(one.weight for one in signing)
+    for organisation, weight in weights(after):
+        # One that has a third already, as on a small test network, may keep it, but not gain.
+        gains = weight * total_before > was.get(organisation, 0) * total
+        if 3 * weight >= total and gains:
+            detail = f"{organisation} would have {weight} of {total}, a third of the weight or more"
+            raise Rejected(ErrorCode.NOT_PERMITTED, detail)

@@ -1,0 +1,488 @@
+"""Proposals from their deposit to their effect, each rule and each refusal."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from gridtokenx.governance import parameters as table
+from gridtokenx.governance import rules, tally
+from gridtokenx.governance.model import (
+    DEPOSITS,
+    DUE,
+    OPEN,
+    PARAMETERS,
+    ApproveAsAuthority,
+    AuthorityChange,
+    AuthorityManagement,
+    CancelProposal,
+    CarbonCreditPolicy,
+    CarbonCreditRate,
+    Choice,
+    Emergency,
+    GovernanceParameters,
+    InfrastructureFunding,
+    ParameterChange,
+    PricingRegulation,
+    ProposalConcluded,
+    ProposalExecuted,
+    ProposalFailed,
+    ProposalStatus,
+    Propose,
+    SetParameter,
+    Surroundings,
+    Tally,
+    Upgrade,
+    Vote,
+    VotingPower,
+)
+from gridtokenx.governance.rules import Change
+from gridtokenx.ledger import rules as ledger
+from gridtokenx.ledger.model import TREASURY, Transferred
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import MemoryReader, Overlay
+from gridtokenx.trading.model import MarketParameters
+
+ALICE, BOB, CAROL, DAVE = (bytes([number]) * 32 for number in (1, 2, 3, 4))
+NUMBERS = GovernanceParameters(
+    voting_period_ms=1000, execution_delay_ms=200, deposit_ugtx=500, fee_ugtx=7, max_active=2
+)
+SOLAR = ParameterChange("carbon_credits.solar", "0.7")
+ROTATE = AuthorityManagement("MET", AuthorityChange.ROTATE, "MEA", b"\x0a" * 32, b"\x0b" * 32, 0)
+HALT = Emergency("BKK", "fire at a substation", 3_600_000)
+
+
+@dataclass
+class World:
+    """A state, what its surroundings say, and stake: Alice and Bob validate, the others delegate.
+
+    Pools: Alice 600 of which Carol 200 and Dave 100; Bob 400 of which Dave 50.
+    """
+
+    state: Overlay
+    market: MarketParameters = field(default_factory=MarketParameters)
+    authorities: tuple = (("EGAT", 1), ("ERC", 1), ("MEA", 1), ("PEA", 1))
+    pools: dict = field(default_factory=lambda: {ALICE: 600, BOB: 400})
+    delegations: dict = field(
+        default_factory=lambda: {
+            ALICE: [(ALICE, 300)],
+            BOB: [(BOB, 350)],
+            CAROL: [(ALICE, 200)],
+            DAVE: [(ALICE, 100), (BOB, 50)],
+        }
+    )
+
+    def value_of(self, name: str) -> int:
+        parameter = table.find(name)
+        records = {table.Owner.MARKET: self.market}
+        return table.value_in(records.get(parameter.owner, NUMBERS), parameter)
+
+    def authorities_of(self, place: str):
+        if place not in ("MET", "BKK"):
+            raise Rejected(ErrorCode.UNKNOWN_SHARD, f"no chain {place}")
+        return self.authorities
+
+    def check_change(self, command: AuthorityManagement) -> None:
+        if command.organisation not in dict(self.authorities):
+            raise Rejected(ErrorCode.NOT_REGISTERED, command.organisation)
+
+    @property
+    def around(self) -> Surroundings:
+        return Surroundings(self.value_of, self.authorities_of, self.check_change)
+
+    @property
+    def power(self) -> VotingPower:
+        return VotingPower(
+            sum(self.pools.values()),
+            lambda who: self.delegations.get(who, []),
+            lambda who: self.pools.get(who, 0),
+        )
+
+    def propose(self, content, *, by=CAROL, now_ms=0, description="because"):
+        command = Propose("a title", description, content)
+        return rules.propose(self.state, command, sender=by, now_ms=now_ms, around=self.around)
+
+    def vote(self, who: bytes, choice="yes", *, number=1, now_ms=1):
+        command = Vote(number, Choice(choice))
+        return rules.vote(self.state, command, sender=who, now_ms=now_ms, power=self.power)
+
+    def approve(self, organisation: str, *, number=1, now_ms=1):
+        return rules.approve_as_authority(
+            self.state,
+            ApproveAsAuthority(number),
+            organisation=organisation,
+            now_ms=now_ms,
+            around=self.around,
+        )
+
+    def cancel(self, who: bytes, *, now_ms=1):
+        return rules.cancel_proposal(self.state, CancelProposal(1), sender=who, now_ms=now_ms)
+
+    def begin(self, now_ms: int):
+        return rules.begin_block(
+            self.state, now_ms=now_ms, power=lambda: self.power, around=self.around
+        )
+
+    def gtx(self, who: bytes) -> int:
+        return ledger.account(self.state, who).gtx_ugtx
+
+    def status(self, number=1) -> ProposalStatus:
+        return rules.proposal(self.state, number).status
+
+
+@pytest.fixture
+def world() -> World:
+    state = Overlay(MemoryReader())
+    PARAMETERS.put(state, b"", NUMBERS)
+    for who in (ALICE, BOB, CAROL, DAVE):
+        ledger.issue_gtx(state, who, 10_000)
+    return World(state)
+
+
+def refused(code: ErrorCode, rule, *arguments, **named) -> str:
+    with pytest.raises(Rejected) as caught:
+        rule(*arguments, **named)
+    assert caught.value.code is code
+    return caught.value.detail
+
+
+# -- The way of a proposal
+
+
+def test_a_passed_change_is_executed_after_its_delay(world) -> None:
+    (submitted,) = world.propose(SOLAR)
+    assert (submitted.proposal, submitted.voting_ends_ms) == (1, 1000)
+    assert (world.gtx(CAROL), world.gtx(DEPOSITS), world.gtx(TREASURY)) == (9_493, 500, 7)
+    (cast,) = world.vote(ALICE)
+    assert cast.power_ugtx == 600
+    assert world.begin(999) == []
+    (concluded,) = world.begin(1000)
+    assert concluded == ProposalConcluded(
+        1, ProposalStatus.QUEUED, Tally(600, 0, 0, 1000), 500, 1200
+    )
+    assert (world.gtx(CAROL), world.gtx(DEPOSITS)) == (9_993, 0)
+    assert world.begin(1199) == []
+    assert world.begin(1200) == [ProposalExecuted(1, (SetParameter("carbon_credits.solar", 700),))]
+    assert world.status() is ProposalStatus.EXECUTED
+    assert world.begin(9999) == []
+    assert list(DUE.items(world.state)) == list(OPEN.items(world.state)) == []
+
+
+def test_without_quorum_the_deposit_is_lost(world) -> None:
+    world.propose(SOLAR)
+    world.vote(BOB)
+    (concluded,) = world.begin(1000)
+    assert (concluded.status, concluded.refund_ugtx) == (ProposalStatus.NO_QUORUM, 0)
+    assert (world.gtx(DEPOSITS), world.gtx(TREASURY)) == (0, 507)
+    assert world.begin(9999) == []
+
+
+@pytest.mark.parametrize(
+    ("votes", "status"),
+    [
+        ({ALICE: "yes", BOB: "no"}, ProposalStatus.QUEUED),  # Exactly 60 %.
+        ({ALICE: "yes", BOB: "no", CAROL: "no"}, ProposalStatus.REJECTED),
+        ({ALICE: "yes", BOB: "abstain", CAROL: "no"}, ProposalStatus.QUEUED),
+        ({ALICE: "abstain", BOB: "abstain"}, ProposalStatus.REJECTED),
+        ({CAROL: "yes", DAVE: "yes"}, ProposalStatus.NO_QUORUM),
+        ({CAROL: "yes", DAVE: "yes", BOB: "yes"}, ProposalStatus.QUEUED),
+        ({}, ProposalStatus.NO_QUORUM),
+    ],
+)
+def test_quorum_and_approval(world, votes, status) -> None:
+    world.propose(SOLAR)
+    for who, choice in votes.items():
+        world.vote(who, choice)
+    (concluded,) = world.begin(1000)
+    assert concluded.status is status
+    assert concluded.refund_ugtx == (0 if status is ProposalStatus.NO_QUORUM else 500)
+
+
+def test_a_delegators_own_vote_counts_instead_of_its_validators(world) -> None:
+    world.propose(SOLAR)
+    world.vote(ALICE, "no")
+    world.vote(DAVE, "yes")
+    assert rules.current_tally(world.state, 1, world.power) == Tally(150, 500, 0, 1000)
+    world.vote(DAVE, "no")
+    world.vote(ALICE, "abstain")
+    assert rules.current_tally(world.state, 1, world.power) == Tally(0, 150, 500, 1000)
+    assert rules.proposal(world.state, 1).ballots == 2
+
+
+def test_the_tally_looks_at_stake_when_the_vote_ends(world) -> None:
+    world.propose(SOLAR)
+    world.vote(ALICE)
+    world.pools[ALICE], world.delegations[CAROL] = 400, []
+    (concluded,) = world.begin(1000)
+    assert concluded.tally == Tally(400, 0, 0, 800)
+    assert rules.current_tally(world.state, 1, world.power) == concluded.tally
+
+
+def test_a_validator_may_delegate_to_another(world) -> None:
+    world.delegations[ALICE].append((BOB, 60))
+    world.pools[BOB] += 60
+    world.propose(SOLAR)
+    world.vote(ALICE, "yes")
+    world.vote(BOB, "no")
+    assert rules.current_tally(world.state, 1, world.power) == Tally(660, 400, 0, 1060)
+
+
+# -- What may be proposed
+
+
+@pytest.mark.parametrize(
+    ("content", "actions"),
+    [
+        (
+            PricingRegulation(2000, 9000, 20_000, 0),
+            (
+                SetParameter("pricing.min", 2000),
+                SetParameter("pricing.max", 9000),
+                SetParameter("pricing.peak_multiplier", 20_000),
+            ),
+        ),
+        (
+            CarbonCreditPolicy((CarbonCreditRate("wind", 1), CarbonCreditRate("solar", 2))),
+            (SetParameter("carbon_credits.wind", 1), SetParameter("carbon_credits.solar", 2)),
+        ),
+        (Upgrade("0.2.0", 5000), (Upgrade("0.2.0", 5000),)),
+        (ParameterChange("governance.quorum", "0.4"), (SetParameter("governance.quorum", 4000),)),
+    ],
+)
+def test_contents_become_actions(world, content, actions) -> None:
+    world.propose(content)
+    world.vote(ALICE)
+    world.begin(1000)
+    assert world.begin(1200) == [ProposalExecuted(1, actions)]
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (ParameterChange("carbon_credits.sun", "1"), ErrorCode.UNKNOWN_PARAMETER),
+        (ParameterChange("carbon_credits.solar", "9"), ErrorCode.VALUE_OUT_OF_RANGE),
+        (ParameterChange("carbon_credits.solar", "0.5"), ErrorCode.DUPLICATE),
+        (ParameterChange("pricing.min", "11"), ErrorCode.VALUE_OUT_OF_RANGE),
+        (PricingRegulation(2000, 1000, 20_000, 0), ErrorCode.VALUE_OUT_OF_RANGE),
+        (PricingRegulation(1000, 2000, 9_999, 0), ErrorCode.VALUE_OUT_OF_RANGE),
+        (PricingRegulation(1000, 10_000, 15_000, 0), ErrorCode.DUPLICATE),
+        (PricingRegulation(1, 10_000, 15_000, 2**40), ErrorCode.OUT_OF_RANGE),
+        (CarbonCreditPolicy((CarbonCreditRate("peat", 1),)), ErrorCode.UNKNOWN_PARAMETER),
+        (CarbonCreditPolicy((CarbonCreditRate("wind", 9999),)), ErrorCode.VALUE_OUT_OF_RANGE),
+        (CarbonCreditPolicy((CarbonCreditRate("wind", 1),) * 2), ErrorCode.DUPLICATE),
+        (replace(HALT, region="XXX"), ErrorCode.UNKNOWN_SHARD),
+        (replace(ROTATE, chain="XXX"), ErrorCode.UNKNOWN_SHARD),
+        (replace(ROTATE, organisation="NEW"), ErrorCode.NOT_REGISTERED),
+    ],
+)
+def test_contents_that_are_refused(world, content, code) -> None:
+    refused(code, world.propose, content)
+    assert (world.gtx(CAROL), world.gtx(DEPOSITS)) == (10_000, 0)
+    if code is not ErrorCode.OUT_OF_RANGE:  # The one refusal that depends on the time.
+        refused(code, rules.preview, content, world.around)
+
+
+def test_a_preview_shows_old_and_new(world) -> None:
+    assert rules.preview(SOLAR, world.around) == (
+        Change("carbon_credits.solar", "credits/kWh", "0.5", "0.7"),
+    )
+    shown = rules.preview(PricingRegulation(2000, 10_000, 20_000, 0), world.around)
+    assert [(one.old, one.new) for one in shown] == [("1", "2"), ("10", "10"), ("1.5", "2")]
+    assert rules.preview(HALT, world.around) == ()
+
+
+def test_a_price_band_waits_for_its_date(world) -> None:
+    world.propose(PricingRegulation(2000, 9000, 20_000, 5000))
+    world.vote(ALICE)
+    (concluded,) = world.begin(1000)
+    assert concluded.executes_ms == 5000
+    assert world.begin(4999) == []
+    assert isinstance(world.begin(5000)[0], ProposalExecuted)
+
+
+def test_what_no_longer_fits_fails_and_changes_nothing(world) -> None:
+    world.propose(ParameterChange("pricing.min", "10"))
+    world.propose(ParameterChange("pricing.max", "9"), by=DAVE)
+    for number in (1, 2):
+        world.vote(ALICE, number=number)
+    world.begin(1000)
+    world.market = replace(world.market, max_price_mthb=9000)
+    failed, executed = world.begin(1200)
+    assert isinstance(failed, ProposalFailed)
+    assert "pricing.min would be 10" in failed.reason
+    assert executed.proposal == 2
+    assert world.status() is ProposalStatus.FAILED
+    assert rules.fail(world.state, 2, "the chain is gone") == [
+        ProposalFailed(2, "the chain is gone")
+    ]
+    assert world.status(2) is ProposalStatus.FAILED
+
+
+def test_funding_is_paid_from_the_treasury_or_fails(world) -> None:
+    ledger.issue_gtx(world.state, TREASURY, 1000)
+    for amount in (900, 200):
+        world.propose(InfrastructureFunding(BOB, amount))
+    for number in (1, 2):
+        world.vote(ALICE, number=number)
+    world.begin(1000)
+    transferred, executed, failed = world.begin(1200)
+    assert isinstance(transferred, Transferred)
+    assert (world.gtx(BOB), world.gtx(TREASURY)) == (10_900, 114)
+    assert (executed.actions, failed.proposal) == ((), 2)
+
+
+# -- Limits of proposing
+
+
+def test_proposals_of_an_account_are_limited(world) -> None:
+    for _ in range(2):
+        world.propose(SOLAR)
+    refused(ErrorCode.TOO_MANY_PROPOSALS, world.propose, SOLAR)
+    world.propose(SOLAR, by=DAVE)
+    world.begin(1000)
+    world.propose(SOLAR, now_ms=1000)
+
+
+def test_texts_and_deposits_are_checked(world) -> None:
+    refused(ErrorCode.TOO_LARGE, world.propose, SOLAR, description="ก" * 3334)
+    world.propose(SOLAR, description="ก" * 3333)
+    assert rules.text(world.state, 1).description == "ก" * 3333
+    refused(ErrorCode.INSUFFICIENT_BALANCE, world.propose, SOLAR, by=b"\x09" * 32)
+    refused(ErrorCode.PROPOSAL_NOT_FOUND, rules.text, world.state, 9)
+
+
+def test_a_proposal_is_taken_back_before_the_first_vote(world) -> None:
+    world.propose(SOLAR)
+    refused(ErrorCode.NOT_PERMITTED, world.cancel, ALICE)
+    refused(ErrorCode.VOTING_CLOSED, world.cancel, CAROL, now_ms=1000)
+    (concluded,) = world.cancel(CAROL)
+    assert (concluded.status, concluded.refund_ugtx) == (ProposalStatus.CANCELLED, 500)
+    refused(ErrorCode.VOTING_CLOSED, world.vote, ALICE)
+    assert world.begin(1000) == []
+    world.propose(SOLAR)
+    world.vote(ALICE, number=2)
+    refused(
+        ErrorCode.NOT_PERMITTED,
+        rules.cancel_proposal,
+        *(world.state, CancelProposal(2)),
+        sender=CAROL,
+        now_ms=1,
+    )
+
+
+# -- Voting
+
+
+def test_votes_that_are_refused(world) -> None:
+    assert "none yet" in refused(ErrorCode.PROPOSAL_NOT_FOUND, world.vote, ALICE)
+    world.propose(SOLAR)
+    assert "newest is 1" in refused(ErrorCode.PROPOSAL_NOT_FOUND, world.vote, ALICE, number=2)
+    refused(ErrorCode.VOTING_CLOSED, world.vote, ALICE, now_ms=1000)
+    refused(ErrorCode.NO_VOTING_POWER, world.vote, b"\x09" * 32)
+    world.propose(HALT)
+    refused(ErrorCode.NOT_PERMITTED, world.vote, ALICE, number=2)
+
+
+def test_a_crowd_of_small_accounts_cannot_keep_stake_from_voting(world, monkeypatch) -> None:
+    monkeypatch.setattr(rules, "MAX_BALLOTS", 2)
+    world.propose(SOLAR)
+    world.vote(CAROL, "no")
+    world.vote(DAVE, "no")
+    world.delegations[b"\x09" * 32] = [(BOB, 150)]
+    refused(ErrorCode.NO_VOTING_POWER, world.vote, b"\x09" * 32)
+    world.vote(DAVE, "yes")  # Its own ballot may always change.
+    world.vote(ALICE)
+    assert rules.proposal(world.state, 1).ballots == 2
+    assert rules.current_tally(world.state, 1, world.power) == Tally(400, 200, 0, 1000)
+
+
+def test_votes_that_end_together_are_counted_in_turn(world, monkeypatch) -> None:
+    monkeypatch.setattr(rules, "MAX_DUE_PER_BLOCK", 1)
+    world.propose(SOLAR)
+    world.propose(SOLAR)
+    assert [event.proposal for event in world.begin(1000)] == [1]
+    assert [event.proposal for event in world.begin(1010)] == [2]
+
+
+# -- Authorities
+
+
+def test_an_emergency_passes_with_two_thirds_of_the_authorities_at_once(world) -> None:
+    world.propose(HALT)
+    refused(ErrorCode.NOT_PERMITTED, world.approve, "NEW")
+    assert len(world.approve("EGAT")) == 1
+    refused(ErrorCode.DUPLICATE, world.approve, "EGAT")
+    assert [world.approve("MEA")[0].approved_weight] == [2]
+    approved, concluded, executed = world.approve("ERC")
+    assert (approved.approved_weight, approved.total_weight) == (3, 4)
+    assert (concluded.refund_ugtx, executed.actions) == (500, (HALT,))
+    refused(ErrorCode.VOTING_CLOSED, world.approve, "PEA")
+    assert world.begin(9999) == []
+    assert world.status() is ProposalStatus.EXECUTED
+
+
+def test_an_emergency_that_authorities_do_not_see_costs_its_deposit(world) -> None:
+    world.propose(HALT)
+    world.approve("EGAT")
+    (concluded,) = world.begin(1000)
+    assert (concluded.status, concluded.refund_ugtx) == (ProposalStatus.NO_QUORUM, 0)
+
+
+@pytest.mark.parametrize(
+    ("votes", "approvals", "status"),
+    [
+        ({ALICE: "yes"}, ("EGAT", "ERC", "PEA"), ProposalStatus.QUEUED),
+        ({ALICE: "yes"}, ("EGAT", "ERC"), ProposalStatus.REJECTED),
+        ({ALICE: "yes", BOB: "no"}, ("EGAT", "ERC", "MEA", "PEA"), ProposalStatus.REJECTED),
+        ({BOB: "yes"}, ("EGAT", "ERC", "MEA", "PEA"), ProposalStatus.NO_QUORUM),
+    ],
+)
+def test_authorities_change_by_stake_and_by_authorities(world, votes, approvals, status) -> None:
+    world.propose(ROTATE)
+    for who, choice in votes.items():
+        world.vote(who, choice)
+    for organisation in approvals:
+        world.approve(organisation)
+    (concluded,) = world.begin(1000)
+    assert concluded.status is status
+    if status is ProposalStatus.QUEUED:
+        assert world.begin(1200) == [ProposalExecuted(1, (ROTATE,))]
+
+
+def test_approvals_count_by_the_authorities_of_the_day(world) -> None:
+    world.propose(ROTATE)
+    world.vote(ALICE)
+    for organisation in ("EGAT", "ERC", "PEA"):
+        world.approve(organisation)
+    world.authorities = (("EGAT", 1), ("MEA", 4))
+    (concluded,) = world.begin(1000)
+    assert concluded.status is ProposalStatus.REJECTED
+
+
+def test_a_change_of_authorities_that_vanished_meanwhile_does_not_stop_the_chain(world) -> None:
+    world.propose(ROTATE)
+    world.vote(ALICE)
+
+    def gone(place: str):
+        raise Rejected(ErrorCode.UNKNOWN_SHARD, place)
+
+    around = replace(world.around, authorities_of=gone)
+    (concluded,) = rules.begin_block(
+        world.state, now_ms=1000, power=lambda: world.power, around=around
+    )
+    assert concluded.status is ProposalStatus.REJECTED
+
+
+def test_only_what_concerns_authorities_is_approved_by_them(world) -> None:
+    world.propose(SOLAR)
+    refused(ErrorCode.NOT_PERMITTED, world.approve, "MEA")
+
+
+def test_thresholds_are_exact() -> None:
+    assert not tally.has_two_thirds(2, 3)
+    assert tally.has_two_thirds(3, 4)
+    assert tally.has_quorum(Tally(1, 1, 3, 10), 5000)
+    assert not tally.has_quorum(Tally(1, 1, 2, 10), 5000)
+    assert not tally.has_quorum(Tally(0, 0, 0, 0), 0)
+    assert not tally.is_approved(Tally(59, 41, 0, 100), 6000)
+    assert tally.is_approved(Tally(60, 40, 900, 1000), 6000)
+    assert not tally.is_approved(Tally(0, 0, 5, 10), 0)
