@@ -30,7 +30,7 @@ from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.settings import ApiSettings
 from gridtokenx.node.telemetry import NodeCollector
-from gridtokenx.node.view import ChainStatus, Check, Head, Health, PeerStatus
+from gridtokenx.node.view import ChainStatus, Check, Head, Health, NetworkStatus, PeerStatus
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
@@ -66,6 +66,7 @@ class MemoryNode:
     config: Config = field(default_factory=Config)
     stuck: bool = False
     peer_list: tuple[PeerStatus, ...] = (PeerStatus("12D3KooWPeer", ("/ip4/127.0.0.1/tcp/1",)),)
+    network_status: NetworkStatus = field(default_factory=NetworkStatus)
     crossings: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -95,6 +96,9 @@ class MemoryNode:
 
     def peers(self) -> tuple[PeerStatus, ...]:
         return self.peer_list
+
+    def network(self) -> NetworkStatus:
+        return self.network_status
 
     def health(self) -> Health:
         return Health({"disk": 0}, (Check("disk", True, "9 GiB", "1 GiB"),))

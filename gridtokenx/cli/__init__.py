@@ -24,6 +24,7 @@ COMMANDS = {
     "init": "gridtokenx.cli.node_init:init",
     "start": "gridtokenx.cli.node_start:start",
     "status": "gridtokenx.cli.status:status",
+    "net": "gridtokenx.cli.net_doctor:app",  # adds to the app of cli.net
     "chain": "gridtokenx.cli.chain:app",
     "orders": "gridtokenx.cli.orders:app",
     "trade": "gridtokenx.cli.trade:app",

@@ -225,7 +225,7 @@ def _draw_peers(console: Console, peers: list[dict[str, Any]]) -> None:
         return
     rows = [
         (
-            peer["organisation"] or peer["agent"] or "-",
+            peer["organisation"] or peer["node_id"] or peer["agent"] or "-",
             peer["peer_id"],
             "  ".join(f"{chain} {height}" for chain, height in sorted(peer["heights"].items())),
             (peer["addresses"] or ["-"])[0].partition("/p2p/")[0],

@@ -1,9 +1,10 @@
 """The node's admin socket: `data/node.sock`, a Unix socket only the node's user may open.
 
 One JSON object a line, one answer a line: `{"do": "log-level", "level": "debug"}` is answered by
-`{"ok": true}` or `{"error": "..."}`. Commands: `ping`, `resources`, `shutdown`, `log-level`, and
-where `node.admin_faults` is set `faults`, which replaces the link faults of `node.faults`. Never on
-TCP; lines, connections and time are bounded. Source: surface A.7, lesson 9.
+`{"ok": true}` or `{"error": "..."}`. Commands: `ping`, `resources`, `shutdown`, `log-level`,
+those of `admin_network`, and where `node.admin_faults` is set `faults`, which replaces the link
+faults of `node.faults`. Never on TCP; lines, connections and time are bounded. Source: surface
+A.7, lesson 9.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import structlog
 import trio
 
+from gridtokenx.node.admin_network import NetworkCommands
 from gridtokenx.node.admin_socket import MAX_LINE_BYTES, SOCKET_NAME, AdminError, short_name
 from gridtokenx.node.faults import MAX_BLOCKED, MAX_DELAY_MS
 from gridtokenx.node.network import Network, PeerId, parse_peer_id
@@ -52,6 +54,7 @@ class Admin:
             "resources": self._resources,
             "shutdown": self._shutdown,
             "log-level": self._change_level,
+            **NetworkCommands(network).by_name(),
         }
         if allow_faults:
             self._commands["faults"] = self._change_faults

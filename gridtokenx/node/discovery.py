@@ -122,6 +122,11 @@ class Discovery:
         """How dials ended, by reason; `connected` for those that succeeded."""
         return self._network.dial_outcomes
 
+    @property
+    def known_peers(self) -> int:
+        """How many peers the DHT's routing table holds."""
+        return len(self._dht.table.get_peer_ids())
+
     def hint(self) -> str:
         """What to tell an operator whose node is alone (GTX-NET-001)."""
         ports = [where.split("/tcp/")[1].split("/")[0] for where in self._network.listen_addresses]

@@ -146,8 +146,10 @@ def parse_peer_id(text: str) -> PeerId:
         peer = ID.from_base58(text).to_bytes()
     except Exception as error:
         raise ValueError(f"{text!r} is not a peer id") from error
-    if not peer:
-        raise ValueError("a peer id is not empty")
+    inlined = peer[:1] == b"\x00" and peer[1:2] == bytes([len(peer) - 2])
+    hashed = peer[:2] == b"\x12\x20" and len(peer) == 34
+    if not inlined and not hashed:  # of multihashes libp2p uses identity and SHA-256
+        raise ValueError(f"{text!r} is not a peer id")
     return PeerId(peer)
 
 
@@ -291,6 +293,11 @@ class Network:
         seen = self.host.observed_ip
         own = [*_interface_addresses("ip4"), *_interface_addresses("ip6"), "127.0.0.1", "::1"]
         return None if seen is None or seen in own else seen
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the operator lets in listed peers only."""
+        return bool(self._settings.allow)
 
     @property
     def announces(self) -> bool:

@@ -43,13 +43,22 @@ from gridtokenx.node.network import (
     parse_address,
     parse_peer_id,
 )
-from gridtokenx.node.peers import Contact, Peers
-from gridtokenx.node.protocol import ChainHead, Status, topic_limit, topic_prefix, topic_priority
+from gridtokenx.node.network_status import network_status, peer_statuses
+from gridtokenx.node.peers import Peers
+from gridtokenx.node.protocol import (
+    ChainHead,
+    Credential,
+    Status,
+    credential_bytes,
+    topic_limit,
+    topic_prefix,
+    topic_priority,
+)
 from gridtokenx.node.reputation import Reputation
 from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.syncing import Syncing, answer_blocks
 from gridtokenx.node.telemetry import NodeCollector, configure_logging
-from gridtokenx.node.view import ChainStatus, Check, Head, Health, PeerStatus
+from gridtokenx.node.view import ChainStatus, Check, Head, Health, NetworkStatus, PeerStatus
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
@@ -112,6 +121,7 @@ class Node:
         self._now_ms = Clock()
         self._statuses: dict[str, ChainStatus] = {}
         self._peer_statuses: tuple[PeerStatus, ...] = ()
+        self._network_status = NetworkStatus()
         self._drivers: dict[str, Driver] = {}
         self._syncing: dict[str, Syncing] = {}
         self._lag_ms = 0
@@ -156,7 +166,13 @@ class Node:
         persistent = self._dialable(self.config.network.persistent)
         gossip.set_direct_peers([parse_address(address)[0] for address in persistent])
         self._peers = Peers(
-            network, requests, self.genesis, self.own_status, self._on_height, self._on_gone
+            network,
+            requests,
+            self.genesis,
+            self.own_status,
+            self._on_height,
+            self._on_gone,
+            self._credential(network.peer_id),
         )
         discovery = Discovery(
             network,
@@ -181,7 +197,7 @@ class Node:
                 await nursery.start(driver.run)
                 nursery.start_soon(self._syncing[name].run)
             await nursery.start(discovery.run)
-            nursery.start_soon(self._keep_house)
+            nursery.start_soon(self._keep_house, discovery)
             await nursery.start(self._admin(network).run)
             url = await nursery.start(serve, self, self.config.api)
             log.info(
@@ -196,6 +212,12 @@ class Node:
                 listen=list(network.listen_addresses),
             )
             task_status.started()
+
+    def _credential(self, peer: PeerId) -> Credential | None:
+        key = self._keys.validator
+        if key is None:
+            return None
+        return Credential(key.public_key, key.sign(credential_bytes(self.genesis.hash, peer)))
 
     def _admin(self, network: Network) -> Admin:
         def set_level(level: str) -> None:
@@ -339,6 +361,10 @@ class Node:
         """Connected peers of this network."""
         return self._peer_statuses
 
+    def network(self) -> NetworkStatus:
+        """Addresses, dials and bans."""
+        return self._network_status
+
     def health(self) -> Health:
         """Loop delay and the checks that only the node can make."""
         limit = self.config.node.min_free_disk_mib
@@ -445,9 +471,10 @@ class Node:
 
     # -- Housekeeping --------------------------------------------------------------------------
 
-    async def _keep_house(self) -> None:
+    async def _keep_house(self, discovery: Discovery) -> None:
         """Once a second: loop delay, peers, live figures; every 30 s the disk."""
         next_disk = trio.current_time() + DISK_SECONDS
+        organisations = _organisations(self.genesis)
         while True:
             due = trio.current_time() + HOUSEKEEPING_SECONDS
             await trio.sleep_until(due)
@@ -455,7 +482,8 @@ class Node:
             self._statuses = {
                 name: self._with_live(name, status) for name, status in self._statuses.items()
             }
-            self._peer_statuses = tuple(map(self._peer_status, self._peers.contacts()))
+            self._peer_statuses = peer_statuses(self._network, self._peers, organisations)
+            self._network_status = network_status(self._network, discovery)
             self._check_clock()
             if trio.current_time() >= next_disk:
                 next_disk += DISK_SECONDS
@@ -494,14 +522,14 @@ class Node:
                 "Enable chrony or systemd-timesyncd",
             )
 
-    def _peer_status(self, contact: Contact) -> PeerStatus:
-        status = contact.status
-        return PeerStatus(
-            peer_id=format_peer_id(contact.peer),
-            addresses=self._network.addresses_of(contact.peer),
-            agent=f"{status.agent} {status.node_id}",
-            heights={head.name: head.height for head in status.heads},
-        )
+
+def _organisations(genesis: Genesis) -> dict[bytes, str]:
+    """Names of the authorities by their validators' keys."""
+    return {
+        member.public_key: member.organisation
+        for name in genesis.chain_names
+        for member in genesis.chain(name).region.validators
+    }
 
 
 def _prove(executor: Executor, key: bytes) -> tuple[bytes | None, StateProof]:

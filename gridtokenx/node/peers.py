@@ -6,7 +6,7 @@ A peer of another network is told why and disconnected; the log says theirs and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -20,13 +20,23 @@ from gridtokenx.node.network import (
     PeerId,
     format_peer_id,
 )
-from gridtokenx.node.protocol import ChainHead, Status
+from gridtokenx.node.protocol import (
+    MAX_LINKS,
+    About,
+    ChainHead,
+    Credential,
+    Status,
+    credential_bytes,
+)
 from gridtokenx.node.requests import RequestRefused, Requests
+from gridtokenx.primitives import crypto
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 STATUS_SECONDS = 2.0
 MAX_STATUS_BYTES = 4_096
+MAX_ABOUT_BYTES = 32_768
+ROUNDS_PER_ABOUT = 5
 MAX_FAILURES = 5
 MAX_FOREIGN = 256
 
@@ -49,6 +59,15 @@ class Contact:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """`validator`: the key that vouches for the peer; `links`: whom it says it is connected to."""
+
+    latency_ms: int | None = None  # a status, there and back
+    validator: bytes | None = None
+    links: tuple[PeerId, ...] = ()
+
+
 class Peers:
     """Knows every connected peer's status, and refuses strangers."""
 
@@ -60,14 +79,18 @@ class Peers:
         own_status: Callable[[], Status],
         on_height: Callable[[PeerId, ChainHead], None],
         on_gone: Callable[[PeerId], None],
+        credential: Credential | None = None,
     ) -> None:
+        """`credential` is shown to whoever asks which validator this peer belongs to."""
         self._network = network
         self._requests = requests
         self._genesis = genesis
         self._own_status = own_status
         self._on_height = on_height
         self._on_gone = on_gone
+        self._credentials = () if credential is None else (credential,)
         self._contacts: dict[PeerId, Contact] = {}
+        self._acquaintances: dict[PeerId, Acquaintance] = {}
         self._watched: dict[PeerId, trio.CancelScope] = {}
         self._foreign: dict[PeerId, None] = {}  # Told of; the oldest is forgotten first.
         self.foreign = 0
@@ -75,6 +98,10 @@ class Peers:
     def contacts(self) -> tuple[Contact, ...]:
         """Peers of this network, in id order."""
         return tuple(self._contacts[peer] for peer in sorted(self._contacts))
+
+    def acquaintance(self, peer: PeerId) -> Acquaintance:
+        """What is known of a connected peer besides its status."""
+        return self._acquaintances.get(peer, Acquaintance())
 
     def followers(self, chain: str) -> tuple[PeerId, ...]:
         """Peers that follow a chain, the highest first."""
@@ -85,6 +112,7 @@ class Peers:
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange statuses until cancelled."""
         self._requests.serve("status", self._answer)
+        self._requests.serve("about", self._tell_about)
         async with trio.open_nursery() as nursery:
             events = self._network.subscribe()
             task_status.started()
@@ -95,19 +123,25 @@ class Peers:
                         nursery.start_soon(self._watch, event.peer, scope)
                 else:
                     self._contacts.pop(event.peer, None)
+                    self._acquaintances.pop(event.peer, None)
                     self._on_gone(event.peer)
                     gone = self._watched.pop(event.peer, None)
                     if gone is not None:
                         gone.cancel()
 
     async def _watch(self, peer: PeerId, scope: trio.CancelScope) -> None:
-        failures = 0
+        failures = rounds = 0
         with scope:
             while failures < MAX_FAILURES:
                 try:
-                    payload = encode(self._own_status())
+                    payload, asked_s = encode(self._own_status()), trio.current_time()
                     self._note(peer, await self._requests.request(peer, "status", payload))
-                    failures = 0
+                    latency_ms = round((trio.current_time() - asked_s) * 1_000)
+                    known = self._acquaintances.get(peer, Acquaintance())
+                    self._acquaintances[peer] = replace(known, latency_ms=latency_ms)
+                    if rounds % ROUNDS_PER_ABOUT == 0:
+                        await self._ask_about(peer)
+                    rounds, failures = rounds + 1, 0
                 except (NetworkError, RequestRefused, Rejected) as error:
                     failures += 1
                     log.debug("peer.status_failed", peer=format_peer_id(peer), why=str(error))
@@ -118,6 +152,31 @@ class Peers:
             log.debug("peer.mute", peer=format_peer_id(peer))
             self._network.report(peer, "mute")
             await self._network.disconnect(peer)
+
+    async def _ask_about(self, peer: PeerId) -> None:
+        """Who it is and whom it knows: for people, so a peer may keep it to itself."""
+        try:
+            raw = await self._requests.request(peer, "about", b"")
+        except (NetworkError, RequestRefused):
+            return
+        about = decode(About, raw, MAX_ABOUT_BYTES)
+        signed = credential_bytes(self._genesis.hash, peer)
+        validator = next(
+            (
+                one.public_key
+                for one in about.credentials
+                if crypto.verify(one.public_key, signed, one.signature)
+            ),
+            None,
+        )
+        links = tuple(PeerId(link) for link in about.links)
+        known = self._acquaintances.get(peer, Acquaintance())
+        self._acquaintances[peer] = replace(known, validator=validator, links=links)
+
+    async def _tell_about(self, _peer: PeerId, _payload: bytes) -> bytes:
+        """A node with an allow-list hides behind it: it tells nobody whom it is connected to."""
+        links = () if self._network.is_private else tuple(self._contacts)[:MAX_LINKS]
+        return encode(About(self._credentials, links))
 
     async def _answer(self, peer: PeerId, payload: bytes) -> bytes:
         """Also a stranger gets our status, so that its operator can see both genesis hashes."""

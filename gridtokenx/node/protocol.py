@@ -11,13 +11,14 @@ from typing import Annotated
 from gridtokenx.chain.block import MAX_BLOCK_BYTES, MAX_COMMIT_BYTES
 from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES
 from gridtokenx.node.gossip_events import Priority
-from gridtokenx.primitives.codec import Bytes32, Limit, wire
+from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, wire
 
 MAX_BLOCKS_PER_REQUEST = 32
 MAX_BODIES_PER_REQUEST = 1_800  # 32-byte ids in a request frame of 64 KiB
 MAX_RESPONSE_BYTES = 7 * 1024 * 1024
 BATCH_BYTES = 256 * 1024
 BATCH_SECONDS = 0.05
+MAX_LINKS = 256
 MESSAGE_LIMIT = 1 << 20
 # The largest compact block has 0.9 MB. Eight made-up MiB would cost every node a second to refuse.
 BLOCK_LIMIT = 1 << 20
@@ -106,6 +107,29 @@ class BodiesResponse:
         tuple[Annotated[bytes, Limit(1, MAX_TRANSACTION_BYTES)], ...],
         Limit(0, MAX_BODIES_PER_REQUEST),
     ]
+
+
+@wire(228)
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A validator key's word that it speaks through this peer: `credential_bytes`, signed."""
+
+    public_key: Bytes32
+    signature: Bytes64
+
+
+@wire(229)
+@dataclass(frozen=True, slots=True)
+class About:
+    """Who a peer is and whom it is connected to, for people: validators, then peer ids."""
+
+    credentials: Annotated[tuple[Credential, ...], Limit(0, 1)]
+    links: Annotated[tuple[Annotated[bytes, Limit(1, 64)], ...], Limit(0, MAX_LINKS)]
+
+
+def credential_bytes(genesis_hash: bytes, peer: bytes) -> bytes:
+    """What a validator signs to show that a peer is its own. No vote begins like this."""
+    return b"gridtokenx/peer/1" + genesis_hash + peer
 
 
 BodyRequest = ProposalRequest | BodiesRequest

@@ -68,7 +68,11 @@ class ChainStatus:
 
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """One connected peer. `heights` by chain name; `organisation` of a known authority."""
+    """One connected peer. `heights` by chain name; `organisation` whose validator vouches for it.
+
+    `latency_ms`: a status, there and back. `score`: 0 down to -100, where it would be banned.
+    `links`: peer ids of those it says it is connected to.
+    """
 
     peer_id: str
     addresses: tuple[str, ...] = ()
@@ -76,6 +80,40 @@ class PeerStatus:
     agent: str = ""
     heights: Mapping[str, int] = field(default_factory=dict)
     organisation: str | None = None
+    node_id: str = ""
+    latency_ms: int | None = None
+    score: int = 0
+    offences: Mapping[str, int] = field(default_factory=dict)
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BanStatus:
+    """A ban in force. `target`: a peer id, or an address with all behind it. Times in Unix ms."""
+
+    target: str
+    reason: str
+    since_ms: int
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkStatus:
+    """This node on the network. Addresses are multiaddrs; counts are since the start.
+
+    `announced` is what others are told, `nat_ip` where they see us come from if that is no address
+    of this machine; `known_peers` is the size of the DHT's routing table.
+    """
+
+    listen: tuple[str, ...] = ()
+    announced: tuple[str, ...] = ()
+    nat_ip: str | None = None
+    inbound: int = 0
+    outbound: int = 0
+    known_peers: int = 0
+    dial_outcomes: Mapping[str, int] = field(default_factory=dict)
+    inbound_refused: Mapping[str, int] = field(default_factory=dict)
+    bans: tuple[BanStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +175,9 @@ class NodeHandle(Protocol):
 
     def peers(self) -> tuple[PeerStatus, ...]:
         """Connected peers."""
+
+    def network(self) -> NetworkStatus:
+        """Addresses, dials and bans."""
 
     def health(self) -> Health:
         """Loop delays and the node's own readiness checks."""

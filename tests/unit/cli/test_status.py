@@ -96,6 +96,7 @@ def test_check_is_an_exit_code_for_health_checks(run, ill) -> None:
 def test_what_a_peer_calls_itself_cannot_drive_the_terminal(run, ill) -> None:
     peer = {
         "organisation": None,
+        "node_id": "",
         "agent": "\x1b[2Jevil\r\n[red]",
         "peer_id": "12D3",
         "heights": {"MET": "1"},

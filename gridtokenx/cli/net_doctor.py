@@ -1,0 +1,217 @@
+"""`gridtokenx net doctor`: each thing that keeps nodes apart, whether it is well, what to do."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from gridtokenx.cli import output, remote, show
+from gridtokenx.cli.net import app
+from gridtokenx.cli.output import ExitCode, Failure
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gridtokenx.node.config import Config
+
+PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
+REACH_SECONDS = 3.0
+FEW_PEERS = 3
+CLOCK_WARN_MS = 500
+_WHERE = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/([^/]+)/tcp/(\d+)")
+
+Reach = Callable[[str, int], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. `fix` is empty where nothing is to be done."""
+
+    check: str
+    verdict: str
+    found: str
+    fix: str = ""
+
+
+@app.command("doctor")
+def doctor() -> None:
+    """Check ports, addresses, peers, bootnodes, clock, DHT and bans; say how to mend each."""
+    findings = list(_examine())
+    worst = FAIL if any(one.verdict == FAIL for one in findings) else PASS
+    document = {"healthy": worst != FAIL, "findings": [asdict(one) for one in findings]}
+    output.emit(document, lambda console: _draw(console, findings))
+    if worst == FAIL:
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def _draw(console: Console, findings: list[Finding]) -> None:
+    width = max(len(one.check) for one in findings)
+    for one in findings:
+        show.line(console, show.printable(f"{one.verdict}  {one.check:<{width}}  {one.found}"))
+        if one.fix:
+            show.line(console, show.printable(f"      {'':<{width}}  fix: {one.fix}"))
+
+
+def _examine() -> Iterator[Finding]:
+    config = output.load_config()
+    try:
+        with remote.connect() as client:
+            info = client.call("net_getInfo")
+            dials = client.call("net_getDialStats")
+            bans = client.call("net_getBans")["items"]
+            health = _clock_of(client.url)
+    except Failure as failure:
+        yield Finding("node", FAIL, failure.detail, failure.hint or "gridtokenx start")
+        yield from bootnodes(config, reach)
+        return
+    yield Finding("node", PASS, f"{info['node_id']} {info['version']} answers, {info['peer_id']}")
+    yield from listening(info, reach)
+    yield from announcing(info)
+    yield from peers(info, dials)
+    yield from bootnodes(config, reach)
+    yield health
+    yield from table(info)
+    yield from banned(bans)
+
+
+def reach(host: str, port: int) -> str | None:
+    """Whether a TCP connection comes about: None, or why it does not."""
+    try:
+        socket.create_connection((host, port), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        return str(error.strerror or error)
+    return None
+
+
+def listening(info: dict[str, Any], reach: Reach) -> Iterator[Finding]:
+    """Whether the port can be reached from this machine; from others only others can tell."""
+    for address in info["listen"]:
+        found = _WHERE.match(address)
+        if found is None:
+            continue
+        host, port = found[2], int(found[3])
+        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        why = reach(local, port)
+        if why is None:
+            yield Finding(
+                "port", PASS, f"TCP {port} answers here; peers dialled in: {info['inbound']}"
+            )
+        else:
+            fix = f"is another firewall rule in the way? nothing answers at {local}:{port}"
+            yield Finding("port", FAIL, f"TCP {port}: {why}", fix)
+    if info["listen"] and not info["inbound"] and info["peers"]:
+        fix = "open the port in the firewall and the router, or set network.announce"
+        yield Finding("inbound", WARN, "no peer has dialled this node", fix)
+
+
+def announcing(info: dict[str, Any]) -> Iterator[Finding]:
+    """Whether what others are told can be dialled (surface C 8)."""
+    seen = info["nat_ip"]
+    hosts = [found[2] for one in info["announced"] if (found := _WHERE.match(one))]
+    if not hosts:
+        yield Finding("announce", WARN, "no address is told to others", "set network.listen")
+        return
+    unusable = [host for host in hosts if _is_unusable(host)]
+    if seen is not None and seen not in hosts:
+        fix = f'network.announce = ["/ip4/{seen}/tcp/9000"], and forward that port to this machine'
+        yield Finding("nat", WARN, f"peers see this node at {seen}, it tells {hosts[0]}", fix)
+    elif unusable == hosts and info["peers"]:
+        fix = "fine within one network; for the internet set network.announce"
+        yield Finding("announce", WARN, f"only private addresses: {', '.join(hosts)}", fix)
+    else:
+        yield Finding("announce", PASS, ", ".join(hosts))
+
+
+def _is_unusable(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False  # a name; whoever set it knows
+
+
+def peers(info: dict[str, Any], dials: dict[str, Any]) -> Iterator[Finding]:
+    """How many peers there are, and how dials ended if there are few (surface C 5)."""
+    ended = ", ".join(f"{count} {reason}" for reason, count in dials["dials"].items()) or "none"
+    told = f"{info['peers']} ({info['inbound']} in, {info['outbound']} out); dials: {ended}"
+    if info["peers"] == 0:
+        fix = "check network.bootstrap, the firewall, and that the genesis is the network's"
+        yield Finding("peers", FAIL, told, fix)
+    elif info["peers"] < FEW_PEERS:
+        yield Finding("peers", WARN, told, "fewer than three: add bootnodes")
+    else:
+        yield Finding("peers", PASS, told)
+    refused = dials["inbound_refused"]
+    for reason, fix in (
+        ("full", "raise network.max_peers or network.max_inbound"),
+        ("address_full", "raise network.max_connections_per_ip if many honest nodes share one"),
+        ("not_allowed", "add the peer to network.allow, if it should be there"),
+    ):
+        if refused.get(reason):
+            yield Finding("refused", WARN, f"{refused[reason]} inbound refused: {reason}", fix)
+
+
+def bootnodes(config: Config, reach: Reach) -> Iterator[Finding]:
+    """Whether each configured bootnode answers."""
+    addresses = [*config.network.bootstrap, *config.network.persistent]
+    if not addresses:
+        fix = "set network.bootstrap, unless this is the network's first node"
+        yield Finding("bootnodes", WARN, "none configured", fix)
+    for address in addresses:
+        found = _WHERE.match(address)
+        if found is None:
+            continue
+        why = reach(found[2], int(found[3]))
+        name = f"{found[2]}:{found[3]}"
+        if why is None:
+            yield Finding("bootnode", PASS, f"{name} answers")
+        else:
+            yield Finding("bootnode", WARN, f"{name}: {why}", "ask its operator, or name another")
+
+
+def _clock_of(url: str) -> Finding:
+    """The clock as /ready compares it with the peers'."""
+    import httpx
+
+    try:
+        rows = httpx.get(f"{url}/ready", timeout=REACH_SECONDS, trust_env=False).json()["checks"]
+        row = next(one for one in rows if one["name"] == "clock")
+        offset_ms = int(str(row["value"]).split()[0])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration) as error:
+        return Finding("clock", WARN, f"/ready does not tell: {error}", "gridtokenx status")
+    fix = "enable chrony or systemd-timesyncd"
+    told = f"{offset_ms} ms from the median of the peers'"
+    if not row["ok"]:
+        return Finding("clock", FAIL, told, fix)
+    return Finding(
+        "clock",
+        WARN if abs(offset_ms) > CLOCK_WARN_MS else PASS,
+        told,
+        fix * (abs(offset_ms) > CLOCK_WARN_MS),
+    )
+
+
+def table(info: dict[str, Any]) -> Iterator[Finding]:
+    """Whether the DHT knows anybody."""
+    known = info["known_peers"]
+    if known or not info["peers"]:
+        verdict = PASS if known else WARN
+        yield Finding("dht", verdict, f"{known} peers in the routing table")
+    else:
+        fix = "the peers serve no DHT; one bootnode of this program is enough"
+        yield Finding("dht", WARN, "the routing table is empty", fix)
+
+
+def banned(bans: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Bans are well, unless they are many."""
+    if not bans:
+        yield Finding("bans", PASS, "nobody is banned")
+        return
+    reasons = sorted({str(one["reason"]) for one in bans})
+    told = f"{len(bans)} banned: {', '.join(reasons)}"
+    yield Finding("bans", WARN, told, "gridtokenx net bans; gridtokenx net unban TARGET")

@@ -1,0 +1,59 @@
+"""Collects what people see of a node's place in the network: peers, addresses, dials, bans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gridtokenx.node.discovery import Discovery
+from gridtokenx.node.network import Network, format_peer_id
+from gridtokenx.node.peer_events import PeerId
+from gridtokenx.node.peers import Contact, Peers
+from gridtokenx.node.reputation import Ban
+from gridtokenx.node.view import BanStatus, NetworkStatus, PeerStatus
+
+
+def peer_statuses(
+    network: Network, peers: Peers, organisations: Mapping[bytes, str]
+) -> tuple[PeerStatus, ...]:
+    """The connected peers of this network. `organisations` by validator key."""
+
+    def status_of(contact: Contact) -> PeerStatus:
+        peer, status = contact.peer, contact.status
+        known = peers.acquaintance(peer)
+        validator = known.validator
+        return PeerStatus(
+            peer_id=format_peer_id(peer),
+            addresses=network.addresses_of(peer),
+            direction=network.direction(peer),
+            agent=status.agent,
+            heights={head.name: head.height for head in status.heads},
+            organisation=None if validator is None else organisations.get(validator),
+            node_id=status.node_id,
+            latency_ms=known.latency_ms,
+            score=round(network.reputation.score(peer)),
+            offences=network.reputation.offences(peer),
+            links=tuple(format_peer_id(link) for link in known.links),
+        )
+
+    return tuple(status_of(contact) for contact in peers.contacts())
+
+
+def network_status(network: Network, discovery: Discovery) -> NetworkStatus:
+    """The rest of it."""
+    directions = [network.direction(peer) for peer in network.connected()]
+    return NetworkStatus(
+        listen=network.listen_addresses,
+        announced=network.announced_addresses,
+        nat_ip=network.nat_ip,
+        inbound=directions.count("inbound"),
+        outbound=directions.count("outbound"),
+        known_peers=discovery.known_peers,
+        dial_outcomes=dict(network.dial_outcomes),
+        inbound_refused=dict(network.inbound_refused),
+        bans=tuple(_ban_status(ban) for ban in network.reputation.bans()),
+    )
+
+
+def _ban_status(ban: Ban) -> BanStatus:
+    target = ban.address or "" if ban.peer is None else format_peer_id(PeerId(ban.peer))
+    return BanStatus(target, ban.reason, ban.since_ms, ban.until_ms)

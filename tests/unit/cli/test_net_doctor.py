@@ -1,0 +1,122 @@
+"""`net doctor`: what it finds in what a node tells, and its exit code."""
+
+import json
+
+import pytest
+
+from gridtokenx.cli import net_doctor
+from gridtokenx.cli.output import ExitCode
+from gridtokenx.node.config import load_config
+
+WELL = {
+    "peer_id": "12D3",
+    "node_id": "n0",
+    "version": "0.1.0",
+    "listen": ["/ip4/0.0.0.0/tcp/9000/p2p/12D3"],
+    "announced": ["/ip4/8.8.8.8/tcp/9000"],
+    "nat_ip": None,
+    "peers": 4,
+    "inbound": 2,
+    "outbound": 2,
+    "known_peers": 4,
+}
+DIALS = {"dials": {"connected": 4, "timeout": 1}, "inbound_refused": {}}
+
+
+def open_door(_host: str, _port: int) -> str | None:
+    return None
+
+
+def shut_door(_host: str, _port: int) -> str | None:
+    return "Connection refused"
+
+
+def verdicts(findings) -> dict[str, str]:
+    return {one.check: one.verdict for one in findings}
+
+
+def test_a_port_is_tried_on_this_machine() -> None:
+    tried = []
+
+    def note(host: str, port: int) -> str | None:
+        tried.append((host, port))
+        return None
+
+    (found,) = net_doctor.listening(WELL, note)
+    assert (found.verdict, tried) == ("PASS", [("127.0.0.1", 9000)])
+    (found,) = net_doctor.listening(WELL, shut_door)
+    assert (found.verdict, bool(found.fix)) == ("FAIL", True)
+    alone = {**WELL, "inbound": 0}
+    assert verdicts(net_doctor.listening(alone, open_door)) == {"port": "PASS", "inbound": "WARN"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"announce": "PASS"}),
+        ({"announced": ["/dns4/node.example/tcp/9000"]}, {"announce": "PASS"}),
+        ({"announced": ["/ip4/192.168.1.2/tcp/9000"]}, {"announce": "WARN"}),
+        ({"announced": []}, {"announce": "WARN"}),
+        ({"nat_ip": "9.9.9.9"}, {"nat": "WARN"}),
+    ],
+)
+def test_what_is_announced_must_be_dialable(changes, expected) -> None:
+    assert verdicts(net_doctor.announcing({**WELL, **changes})) == expected
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(0, "FAIL"), (2, "WARN"), (3, "PASS")])
+def test_peers_are_counted(count: int, verdict: str) -> None:
+    (found,) = net_doctor.peers({**WELL, "peers": count}, DIALS)
+    assert found.verdict == verdict
+    assert "4 connected, 1 timeout" in found.found
+
+
+def test_refused_peers_and_bans_are_told() -> None:
+    refused = {"dials": {}, "inbound_refused": {"full": 3, "handshake": 9}}
+    assert verdicts(net_doctor.peers(WELL, refused)) == {"peers": "PASS", "refused": "WARN"}
+    assert verdicts(net_doctor.banned([])) == {"bans": "PASS"}
+    assert verdicts(net_doctor.banned([{"reason": "mute"}])) == {"bans": "WARN"}
+    assert verdicts(net_doctor.table(WELL)) == {"dht": "PASS"}
+    assert verdicts(net_doctor.table({**WELL, "known_peers": 0})) == {"dht": "WARN"}
+
+
+def test_bootnodes_are_tried(tmp_path) -> None:
+    address = "/ip4/192.0.2.1/tcp/9000/p2p/12D3KooWEr7Wv6ED1CgTwHJgM3HAVQmTbTqSkqxvA5nNQ8DckCnJ"
+    config = load_config(tmp_path, {"network.bootstrap": [address]}, environ={})
+    (found,) = net_doctor.bootnodes(config, shut_door)
+    assert (found.verdict, found.found) == ("WARN", "192.0.2.1:9000: Connection refused")
+    (found,) = net_doctor.bootnodes(config, open_door)
+    assert found.verdict == "PASS"
+    assert verdicts(net_doctor.bootnodes(load_config(tmp_path, environ={}), open_door)) == {
+        "bootnodes": "WARN"
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        ({"name": "clock", "ok": True, "value": "12 ms"}, "PASS"),
+        ({"name": "clock", "ok": True, "value": "-900 ms"}, "WARN"),
+        ({"name": "clock", "ok": False, "value": "5000 ms"}, "FAIL"),
+        ({"name": "disk", "ok": True, "value": "1"}, "WARN"),
+    ],
+)
+def test_the_whole_report(run, canned_node, row, verdict) -> None:
+    canned_node.results = {
+        "net_getInfo": {**WELL, "listen": []},
+        "net_getDialStats": DIALS,
+        "net_getBans": {"items": []},
+    }
+    canned_node.pages["/ready"] = (503, json.dumps({"checks": [row]}).encode())
+    ran = run("--rpc", canned_node.url, "net", "doctor", "--json")
+    assert ran.code == (ExitCode.REFUSED if verdict == "FAIL" else 0)
+    found = {one["check"]: one["verdict"] for one in ran.document["findings"]}
+    assert found["clock"] == verdict
+    assert ran.document["healthy"] is (verdict != "FAIL")
+
+
+def test_without_a_node_it_says_so_and_tries_the_bootnodes(run) -> None:
+    ran = run("--rpc", "http://127.0.0.1:1", "net", "doctor")
+    assert ran.code == ExitCode.REFUSED
+    assert ran.stdout.startswith("FAIL  node")
+    assert "bootnodes" in ran.stdout
