@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from gridtokenx.api.errors import ApiError, TransportCode
+from gridtokenx.node.rate_limit import TokenBuckets
 from gridtokenx.primitives.errors import ErrorCode
 
 BURST_SECONDS = 2
@@ -21,32 +23,22 @@ class Limiter:
         self._rate = rate_per_second
         self._burst = rate_per_second * BURST_SECONDS
         self._clock = clock
-        self._buckets: dict[str, tuple[float, float]] = {}  # client: tokens, as of when
+        self._buckets: TokenBuckets[str] = TokenBuckets(rate_per_second, self._burst, MAX_CLIENTS)
 
     def pay(self, client: str, price: int) -> None:
         """Take tokens. Errors: BUSY that tells when to come back; TOO_LARGE if it never can."""
-        now = self._clock()
-        tokens, then = self._buckets.pop(client, (float(self._burst), now))
-        tokens = min(float(self._burst), tokens + (now - then) * self._rate)
-        if price > self._burst:
-            self._keep(client, tokens, now)
+        now_s = self._clock()
+        if self._buckets.take(client, price, now_s):
+            return
+        wait_s = self._buckets.wait_s(client, price, now_s)
+        if math.isinf(wait_s):
             detail = f"one request costs {price} calls, this node allows {self._burst} at once"
             hint = "send fewer items in a request, or raise api.rate_per_second on the node"
             raise ApiError(ErrorCode.TOO_LARGE, detail, hint=hint)
-        if price > tokens:
-            self._keep(client, tokens, now)
-            wait_s = -(-(price - tokens) // self._rate)
-            detail = f"more than {self._rate} calls a second from {client}"
-            raise ApiError(
-                TransportCode.BUSY,
-                detail,
-                hint=f"wait {max(1, int(wait_s))} s",
-                retry_after_s=max(1, int(wait_s)),
-            )
-        self._keep(client, tokens - price, now)
-
-    def _keep(self, client: str, tokens: float, now: float) -> None:
-        """The table is ordered by last call; the client quiet for longest is forgotten first."""
-        if len(self._buckets) >= MAX_CLIENTS:
-            del self._buckets[next(iter(self._buckets))]
-        self._buckets[client] = (tokens, now)
+        retry_after_s = max(1, math.ceil(wait_s))
+        raise ApiError(
+            TransportCode.BUSY,
+            f"more than {self._rate} calls a second from {client}",
+            hint=f"wait {retry_after_s} s",
+            retry_after_s=retry_after_s,
+        )

@@ -48,12 +48,7 @@ from gridtokenx.consensus.messages import (
     Message,
     Proposal,
     QuorumCertificate,
-    SignedMessage,
-    Timeout,
-    TimeoutCertificate,
-    Vote,
     decode_message,
-    message_bytes,
 )
 from gridtokenx.consensus.state import Timing
 from gridtokenx.node import crash_points
@@ -64,6 +59,7 @@ from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BLOCK_LIMIT, MESSAGE_LIMIT, Topics
+from gridtokenx.node.vote_gate import Judgement, VoteGate, signer_key
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
 from gridtokenx.primitives.errors import RETRYABLE, Rejected
@@ -187,6 +183,7 @@ class Driver:
         self._batcher = Batcher(partial(wiring.gossip.publish, self._topics.orders))
         self.candidates = Candidates(executor, self._recent, wiring.ask, wiring.peers)
         self._checking: set[tuple[bytes, bool]] = set()
+        self._gate = VoteGate(self.spec.chain_id, self.engine.timing.resend_ms, cached_verify)
 
     # -- Life ----------------------------------------------------------------------------------
 
@@ -550,54 +547,37 @@ class Driver:
             message = decode_message(data)
         except Rejected:
             return GossipVerdict.REJECT
-        state = self.engine.state
+        state, now_ms = self.engine.state, self._now_ms()
         if state is None:
             return GossipVerdict.IGNORE
-        ours = message.height in (state.height, state.height + 1)
-        if ours and not self._is_genuine(message):
+        # By the executor's height, which its sets begin at: the engine may be a moment behind it.
+        height, sets = self.executor.parent.height + 1, self.executor.sets
+        judgement = self._gate.judge(height, sets, message, data, now_ms)
+        if judgement is Judgement.FORGED:
             self._count_penalty("bad signature")
             return GossipVerdict.REJECT
-        if ours and message.height > self._twin_above:
-            self._look_for_twin(message)
-        if isinstance(message, Proposal) and ours:
-            self.candidates.note_proposal(message.block_hash)
-        if not self._post(Received(message, author)):
+        if judgement in (Judgement.REPEATED, Judgement.TOO_MANY):
             return GossipVerdict.IGNORE
-        near = abs(message.height - state.height) <= 1
-        return GossipVerdict.ACCEPT if near else GossipVerdict.IGNORE
+        genuine = judgement is Judgement.GENUINE
+        if genuine and message.height >= state.height:
+            if message.height > self._twin_above:
+                self._look_for_twin(message)
+            if isinstance(message, Proposal):
+                self.candidates.note_proposal(message.block_hash)
+        if not self._post(Received(message, author)) or not genuine:
+            return GossipVerdict.IGNORE  # One from far away may tell the engine that it is behind.
+        self._gate.note(data, now_ms)
+        return GossipVerdict.ACCEPT
 
     def _look_for_twin(self, message: Message) -> None:
         """While this key is silent: whoever signs with it at a new height is another node."""
-        state = self.engine.state
-        if state is None or isinstance(message, QuorumCertificate | TimeoutCertificate):
-            return
-        if self._signer is not None and self._author(message) == self._signer.public_key:
+        author = signer_key(self.executor.sets, message)
+        if self._signer is not None and author == self._signer.public_key:
             self._nursery.start_soon(self._stop_for_twin, message.height)
 
     async def _stop_for_twin(self, height: int) -> None:
         detail = f"another node signs with this key at height {height}. Not signing."
         raise StopNode(f"GTX-KEY-002: {self.spec.name}: {detail}")
-
-    def _is_genuine(self, message: Message) -> bool:
-        """Whether the named member signed it; certificates are the engine's to check."""
-        state = self.engine.state
-        if state is None or isinstance(message, QuorumCertificate | TimeoutCertificate):
-            return True
-        author = self._author(message)
-        if author is None:
-            return False
-        signed = message_bytes(self.spec.chain_id, message)
-        return cached_verify(author, signed, message.signature)
-
-    def _author(self, message: SignedMessage) -> bytes | None:
-        """Key of who must have signed a message of this height or the next; None: no member."""
-        sets, height = self.executor.sets, message.height
-        members = sets.at(height).validators.members
-        if isinstance(message, Vote | Timeout):
-            index = message.index
-        else:
-            index = sets.leader(height, message.view)
-        return members[index].public_key if index < len(members) else None
 
     def _count_penalty(self, reason: str) -> None:
         penalties = self.counters.penalties

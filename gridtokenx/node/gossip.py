@@ -37,6 +37,7 @@ from gridtokenx.node.gossip_events import (
     Verify,
 )
 from gridtokenx.node.gossip_router import Router
+from gridtokenx.node.gossip_scores import PeerScore
 from gridtokenx.node.gossip_wire import FrameBuffer, WireError
 from gridtokenx.node.network import (
     Network,
@@ -49,7 +50,9 @@ from gridtokenx.node.network import (
 from gridtokenx.primitives import crypto
 
 __all__ = [
+    "OFFENCES",
     "Gossip",
+    "PeerScore",
     "Priority",
     "Validator",
     "Verdict",
@@ -72,6 +75,10 @@ INLINE_VERIFY_BYTES = 64 * 1024  # a thread hop costs as much as verifying this 
 PAYLOADS_PER_CHECKPOINT = 16
 
 Validator = Callable[[PeerId, bytes], Awaitable[Verdict] | Verdict]
+OnOffence = Callable[[PeerId, str], None]
+
+OFFENCES = frozenset(["malformed", "graylisted"])
+"""What is told to `on_offence`; all else is a matter of the score alone."""
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +146,9 @@ class Gossip:
     """Publish and receive signed messages on topics.
 
     `max_bytes` and `priority` classify a topic; `seed` feeds the choice of mesh peers;
-    `first_seqno` must grow across restarts: pass the time in nanoseconds.
+    `first_seqno` must grow across restarts: pass the time in nanoseconds. `application_score` is
+    P5 of a peer's score; `on_offence` hears of a peer that did one of `OFFENCES`. Both must be
+    quick and raise nothing.
     """
 
     def __init__(
@@ -154,6 +163,8 @@ class Gossip:
         parameters: Parameters | None = None,
         queue_bytes: int = QUEUE_BYTES,
         max_rpc_bytes: int = MAX_RPC_BYTES,
+        application_score: Callable[[PeerId], float] = lambda _peer: 0.0,
+        on_offence: OnOffence = lambda _peer, _reason: None,
     ) -> None:
         self._network = network
         self._router = Router(
@@ -166,7 +177,9 @@ class Gossip:
             seed=seed,
             first_seqno=first_seqno,
             parameters=parameters,
+            application_score=lambda peer: application_score(PeerId(peer)),
         )
+        self._on_offence = on_offence
         self._validators: dict[str, Validator] = {}
         self._sessions: dict[bytes, _Session] = {}
         self._session_added = trio.Event()
@@ -192,6 +205,10 @@ class Gossip:
     def peer_counters(self, peer: PeerId) -> dict[str, int]:
         """What a connected peer did wrong or in vain, by reason."""
         return self._router.peer_counters(peer)
+
+    def scores(self) -> dict[PeerId, PeerScore]:
+        """The score of each peer with an open stream, with its parts."""
+        return {PeerId(peer): score for peer, score in self._router.scores().items()}
 
     def subscribe(self, topic: str, validator: Validator) -> None:
         """Receive the topic: `validator(author, data)` gets every new message once.
@@ -268,14 +285,18 @@ class Gossip:
                 self._tasks.start_soon(self._verify, effect)
             case Deliver():
                 return self._deliver(effect)
-            case Misbehaved(peer, reason, drop_stream):
-                log.debug(
-                    "gossip peer misbehaved", peer=format_peer_id(PeerId(peer)), reason=reason
-                )
-                session = self._sessions.get(peer)
-                if drop_stream and session is not None:
-                    self._drop_inbound(session)
+            case Misbehaved():
+                self._blame(effect)
         return None
+
+    def _blame(self, effect: Misbehaved) -> None:
+        peer, reason = PeerId(effect.peer), effect.reason
+        log.debug("gossip peer misbehaved", peer=format_peer_id(peer), reason=reason)
+        session = self._sessions.get(peer)
+        if effect.drop_stream and session is not None:
+            self._drop_inbound(session)
+        if reason in OFFENCES:
+            self._on_offence(peer, reason)
 
     @property
     def _tasks(self) -> trio.Nursery:
@@ -370,7 +391,9 @@ class Gossip:
         try:
             if self._sessions.get(session.peer) is not session:
                 return  # The peer left while the stream opened.
-            self._apply(PeerAdded(session.peer, stream.protocol))
+            outbound = self._network.direction(session.peer) == "outbound"
+            ip = self._network.remote_ip(session.peer) or ""
+            self._apply(PeerAdded(session.peer, stream.protocol, outbound, ip))
             session.added.set()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_outbound, stream, nursery.cancel_scope)
@@ -423,6 +446,7 @@ class Gossip:
             self._counters["inbound_lost"] += 1
         except WireError:
             self._counters["inbound_garbage"] += 1
+            self._on_offence(session.peer, "malformed")
             await _reset(stream)
         finally:
             if session.inbound is stream:

@@ -35,10 +35,11 @@ from gridtokenx.node.gossip_events import (
     Verified,
     Verify,
 )
-from gridtokenx.node.gossip_tables import Cached, Fanout, Flight, Flights, History, PeerState
+from gridtokenx.node.gossip_limits import Allowances
+from gridtokenx.node.gossip_mesh import Meshes
+from gridtokenx.node.gossip_scores import BEHAVIOUR_POINTS, PeerScore, Scores
+from gridtokenx.node.gossip_tables import Cached, Flight, Flights, History, PeerState, Wanted
 from gridtokenx.node.gossip_wire import Message, Prune, Rpc, WireError
-
-_ED25519_KEY_HEAD = b"\x08\x01\x12\x20"  # protobuf PublicKey: type Ed25519, 32 bytes follow
 
 
 class Router:
@@ -46,7 +47,8 @@ class Router:
 
     `sign` is the node's Ed25519 signature; `public_key_of` gives the 32-byte key inlined in a peer
     id, or None; `max_bytes` and `priority` classify a topic; `first_seqno` must grow across
-    restarts (time in nanoseconds does). Equal events and seed give equal effects.
+    restarts (time in nanoseconds does); `application_score` is P5 of a peer's score. Equal events
+    and seed give equal effects.
     """
 
     def __init__(
@@ -61,8 +63,9 @@ class Router:
         seed: int,
         first_seqno: int,
         parameters: Parameters | None = None,
+        application_score: Callable[[Peer], float] = lambda _peer: 0.0,
     ) -> None:
-        self.parameters = parameters or Parameters()
+        self.parameters = limits = parameters or Parameters()
         self.counters: Counter[str] = Counter()
         self.subscriptions: dict[str, None] = {}
         self._peer_id = peer_id
@@ -74,13 +77,12 @@ class Router:
         self._random = Random(seed)
         self._next_seqno = first_seqno
         self._peers: dict[Peer, PeerState] = {}
-        self._direct: dict[Peer, None] = {}
-        self._mesh: dict[str, dict[Peer, int]] = {}  # -> when it joined, ms
-        self._fanout: dict[str, Fanout] = {}
-        self._backoff: dict[tuple[str, Peer], int] = {}  # -> until, ms
         self._seen: dict[bytes, int] = {}  # message id -> expiry, ms; oldest first
-        self._asked: dict[bytes, tuple[int, dict[Peer, None]]] = {}  # id -> last asked ms, whom
-        limits = self.parameters
+        self._scores = Scores(limits.scores, application_score)
+        self._meshes = Meshes(limits, self._peers, self._scores, self._random)
+        self._wanted = Wanted(limits.max_asked, limits.max_promises, limits.iwant_retry_ms)
+        self._allowances = Allowances(limits)
+        self._heartbeats = 0
         self._history = History(limits.history_heartbeats, limits.max_history_bytes)
         self._flights = Flights(limits.max_in_flight, limits.max_in_flight_bytes)
         self._now = 0
@@ -90,11 +92,15 @@ class Router:
 
     def mesh(self, topic: str) -> tuple[Peer, ...]:
         """Peers in the topic's mesh, sorted; direct peers stand outside it."""
-        return tuple(sorted(self._mesh.get(topic, ())))
+        return tuple(sorted(self._meshes.members(topic) or ()))
 
     def topic_peers(self, topic: str) -> tuple[Peer, ...]:
         """Peers known to be subscribed to the topic, sorted."""
-        return tuple(sorted(self._subscribed(topic)))
+        return tuple(sorted(self._meshes.subscribed(topic)))
+
+    def scores(self) -> dict[Peer, PeerScore]:
+        """The score of each connected peer, with its parts."""
+        return self._scores.all()
 
     def peer_counters(self, peer: Peer) -> dict[str, int]:
         """What the peer did wrong or in vain, by reason."""
@@ -107,10 +113,11 @@ class Router:
             "peers": len(self._peers),
             "topics": max((len(p.topics) for p in self._peers.values()), default=0),
             "dont_send": max((len(p.dont_send) for p in self._peers.values()), default=0),
-            "mesh": max((len(m) for m in self._mesh.values()), default=0),
-            "backoff": len(self._backoff),
+            **self._meshes.sizes(),
+            **self._wanted.sizes(),
             "seen": len(self._seen),
-            "asked": len(self._asked),
+            "scores": len(self._scores),
+            "authors": len(self._allowances),
             "history_bytes": self._history.size_bytes,
             "in_flight": len(self._flights),
             "in_flight_bytes": self._flights.size_bytes,
@@ -143,8 +150,8 @@ class Router:
         self, event: PeerAdded | PeerRemoved | Subscribe | Unsubscribe | SetDirectPeers
     ) -> None:
         match event:
-            case PeerAdded(peer, protocol):
-                self._add_peer(peer, protocol)
+            case PeerAdded():
+                self._add_peer(event)
             case PeerRemoved(peer):
                 self._remove_peer(peer)
             case Subscribe(topic):
@@ -156,42 +163,34 @@ class Router:
 
     # Peers and topics
 
-    def _add_peer(self, peer: Peer, protocol: str) -> None:
+    def _add_peer(self, added: PeerAdded) -> None:
+        peer = added.peer
         state = self._peers.get(peer)
         if state is None:
             if len(self._peers) >= self.parameters.max_peers:
                 self.counters["peer_refused"] += 1
                 return
-            self._peers[peer] = state = PeerState(protocol)
+            self._peers[peer] = state = PeerState(added.protocol)
         else:
-            self._renew(peer, state)
-        state.protocol = protocol
+            # What was under way on the old stream may be lost.
+            state.topics = dict.fromkeys(state.topics, self._now)
+            self._meshes.renew(peer, self._now)
+        state.protocol, state.outbound = added.protocol, added.outbound
+        self._scores.add_peer(peer, added.ip)
         hello = Rpc(subscriptions=[(True, topic) for topic in self.subscriptions])
         # A GRAFT may have been lost with the old stream; a second one changes nothing.
-        hello.graft = [topic for topic, mesh in self._mesh.items() if peer in mesh]
+        hello.graft = self._meshes.topics_of(peer)
         self._send_rpc(peer, hello)
 
-    def _renew(self, peer: Peer, state: PeerState) -> None:
-        """Treat a peer whose stream was lost as a newcomer: what was under way may be gone."""
-        state.topics = dict.fromkeys(state.topics, self._now)
-        for served in (*self._mesh.values(), *(fanout.peers for fanout in self._fanout.values())):
-            if peer in served:
-                served[peer] = self._now
-
     def _remove_peer(self, peer: Peer) -> None:
-        """Forget the peer, except its back-offs: reconnecting must not shorten them."""
+        self._meshes.remove(peer, self._now)
+        self._scores.remove_peer(peer, self._now)
         self._peers.pop(peer, None)
-        for mesh in self._mesh.values():
-            mesh.pop(peer, None)
-        for fanout in self._fanout.values():
-            fanout.peers.pop(peer, None)
 
     def _set_direct(self, peers: Iterable[Peer]) -> None:
-        self._direct = {peer: None for peer in peers if peer != self._peer_id}
-        for topic, mesh in self._mesh.items():
-            for peer in [peer for peer in mesh if peer in self._direct]:
-                del mesh[peer]
-                self._send_rpc(peer, Rpc(prune=[Prune(topic, self.parameters.prune_backoff_s)]))
+        others = [peer for peer in peers if peer != self._peer_id]
+        for topic, peer in self._meshes.set_direct(others, self._now):
+            self._send_rpc(peer, Rpc(prune=[Prune(topic, self.parameters.prune_backoff_s)]))
 
     def _subscribe(self, topic: str) -> None:
         if not topic.startswith(self._topic_prefix):
@@ -199,12 +198,7 @@ class Router:
         if topic in self.subscriptions:
             return
         self.subscriptions[topic] = None
-        fanout = self._fanout.pop(topic, None)
-        candidates = self._graftable(topic, {})
-        chosen = [peer for peer in (fanout.peers if fanout else ()) if peer in candidates]
-        rest = [peer for peer in candidates if peer not in chosen]
-        chosen += self._sample(rest, self.parameters.mesh_size - len(chosen))
-        self._mesh[topic] = dict.fromkeys(chosen, self._now)
+        chosen = self._meshes.join(topic, self._now)
         for peer in self._peers:
             grafts = [topic] if peer in chosen else []
             self._send_rpc(peer, Rpc(subscriptions=[(True, topic)], graft=grafts))
@@ -213,39 +207,14 @@ class Router:
         if topic not in self.subscriptions:
             return
         del self.subscriptions[topic]
-        mesh = self._mesh.pop(topic)
+        members = self._meshes.leave(topic, self._now)
         backoff_s = self.parameters.unsubscribe_backoff_s
         for peer in self._peers:
             rpc = Rpc(subscriptions=[(False, topic)])
-            if peer in mesh:
+            if peer in members:
                 rpc.prune = [Prune(topic, backoff_s)]
-                self._back_off(topic, peer, backoff_s)
+                self._meshes.back_off(topic, peer, backoff_s, self._now)
             self._send_rpc(peer, rpc)
-
-    def _subscribed(self, topic: str) -> list[Peer]:
-        return [peer for peer, state in self._peers.items() if topic in state.topics]
-
-    def _graftable(self, topic: str, mesh: dict[Peer, int]) -> dict[Peer, None]:
-        """Peers we may GRAFT: a heartbeat after our back-off, when theirs is surely over too."""
-        slack = self.parameters.heartbeat_ms
-        backed_off = {k for k, until in self._backoff.items() if until + slack > self._now}
-        return {
-            peer: None
-            for peer in self._subscribed(topic)
-            if peer not in mesh and peer not in self._direct and (topic, peer) not in backed_off
-        }
-
-    def _sample(self, peers: Iterable[Peer], count: int) -> list[Peer]:
-        pool = list(peers)
-        return self._random.sample(pool, max(0, min(count, len(pool))))
-
-    def _back_off(self, topic: str, peer: Peer, seconds: int) -> None:
-        """Keep the longer of the old and the new back-off; the table drops its oldest entry."""
-        until = self._now + min(seconds, self.parameters.max_backoff_s) * 1_000
-        key = (topic, peer)
-        self._backoff[key] = max(self._backoff.pop(key, 0), until)
-        if len(self._backoff) > self.parameters.max_backoffs:
-            del self._backoff[next(iter(self._backoff))]
 
     # Received RPCs
 
@@ -254,11 +223,19 @@ class Router:
         if state is None:
             self.counters["rpc_from_unknown_peer"] += 1
             return
+        if not self._meshes.at_least(peer, self.parameters.scores.graylist_threshold):
+            self._count(peer, "graylisted_rpc")
+            return
+        if not self._allowances.admits_rpc(peer, len(payload), self._now):
+            self._count(peer, "rpc_over_limit")
+            state.over_limit = True
+            return
         try:
             rpc = wire.decode_rpc(payload)
         except WireError:
             self._blame(peer, "malformed", drop_stream=True)
             return
+        self._allowances.charge_rpc(peer, len(rpc.messages), self._now)
         for on, topic in rpc.subscriptions:
             self._on_subscription(peer, state, on, topic)
         for message in rpc.messages:
@@ -268,9 +245,9 @@ class Router:
     def _on_subscription(self, peer: Peer, state: PeerState, on: bool, topic: str) -> None:
         if not on:
             state.topics.pop(topic, None)
-            self._mesh.get(topic, {}).pop(peer, None)
-            if topic in self._fanout:
-                self._fanout[topic].peers.pop(peer, None)
+            self._meshes.drop(topic, peer, self._now)
+            if topic in self._meshes.fanout:
+                self._meshes.fanout[topic].peers.pop(peer, None)
         elif not topic.startswith(self._topic_prefix):
             self.counters["foreign_topic"] += 1
         elif topic not in state.topics and (
@@ -286,37 +263,39 @@ class Router:
             self._on_graft(peer, topic, answer)
         for prune in rpc.prune:
             self._on_prune(peer, prune)
-        for topic, ids in rpc.ihave:
-            self._on_ihave(peer, state, topic, ids, answer)
+        if self._meshes.at_least(peer, self.parameters.scores.gossip_threshold):
+            for topic, ids in rpc.ihave:
+                self._on_ihave(peer, state, topic, ids, answer)
+            self._on_iwant(peer, state, rpc.iwant)
+        elif rpc.ihave or rpc.iwant:
+            self._count(peer, "gossip_ignored")
         self._send_rpc(peer, answer)
-        self._on_iwant(peer, state, rpc.iwant)
         self._on_idontwant(peer, state, rpc.idontwant)
 
     def _on_graft(self, peer: Peer, topic: str, answer: Rpc) -> None:
-        mesh = self._mesh.get(topic)
+        mesh = self._meshes.members(topic)
         if mesh is None or peer in mesh:
             return  # A topic we are not in gets no answer: answering is an amplifier.
-        if peer in self._direct:
-            self.counters["graft_from_direct_peer"] += 1
-        elif self._backoff.get((topic, peer), 0) > self._now:
-            self._blame(peer, "graft_in_backoff")
-        elif len(mesh) >= self.parameters.mesh_high:
-            self.counters["graft_refused_full"] += 1
-        else:
-            mesh[peer] = self._now
+        refusal = self._meshes.refusal(topic, peer, self._now)
+        if refusal is None:
+            self._meshes.add(topic, peer, self._now)
             return
+        if refusal == "graft_in_backoff":
+            self._blame(peer, refusal)
+        else:
+            self.counters[refusal] += 1
         self._prune(topic, peer, answer)
 
     def _prune(self, topic: str, peer: Peer, rpc: Rpc) -> None:
-        rpc.prune.append(Prune(topic, self.parameters.prune_backoff_s))
-        self._back_off(topic, peer, self.parameters.prune_backoff_s)
+        backoff_s = self.parameters.prune_backoff_s
+        rpc.prune.append(Prune(topic, backoff_s))
+        self._meshes.back_off(topic, peer, backoff_s, self._now)
 
     def _on_prune(self, peer: Peer, prune: Prune) -> None:
-        mesh = self._mesh.get(prune.topic)
-        if mesh is None:
-            return
-        mesh.pop(peer, None)
-        self._back_off(prune.topic, peer, prune.backoff_s or self.parameters.prune_backoff_s)
+        if self._meshes.members(prune.topic) is not None:
+            self._meshes.drop(prune.topic, peer, self._now)
+            backoff_s = prune.backoff_s or self.parameters.prune_backoff_s
+            self._meshes.back_off(prune.topic, peer, backoff_s, self._now)
 
     def _on_ihave(
         self, peer: Peer, state: PeerState, topic: str, ids: list[bytes], answer: Rpc
@@ -330,24 +309,18 @@ class Router:
         room = self.parameters.max_iwant_ids_per_heartbeat - state.ids_asked
         wanted = list(islice((i for i in ids if self._is_wanted(i, peer)), max(0, room)))
         for message_id in wanted:
-            self._remember_asked(message_id, peer)
+            self._wanted.ask(message_id, peer, self._now)
+        if wanted:
+            due = self._heartbeats + self.parameters.promise_heartbeats
+            self._wanted.watch(self._random.choice(wanted), peer, due)
         state.ids_asked += len(wanted)
         self.counters["iwant_ids_sent"] += len(wanted)
         answer.iwant.extend(wanted)
 
     def _is_wanted(self, message_id: bytes, peer: Peer) -> bool:
-        """Whether to ask `peer`: each peer once an id, and not while another may be answering."""
         if self._is_known(message_id) or self._flights.is_unverified(message_id):
             return False
-        asked_ms, whom = self._asked.get(message_id, (-self.parameters.iwant_retry_ms, {}))
-        return peer not in whom and self._now - asked_ms >= self.parameters.iwant_retry_ms
-
-    def _remember_asked(self, message_id: bytes, peer: Peer) -> None:
-        _, whom = self._asked.pop(message_id, (0, {}))
-        whom[peer] = None
-        self._asked[message_id] = (self._now, whom)
-        if len(self._asked) > self.parameters.max_asked:
-            del self._asked[next(iter(self._asked))]
+        return self._wanted.may_ask(message_id, peer, self._now)
 
     def _on_iwant(self, peer: Peer, state: PeerState, ids: list[bytes]) -> None:
         for message_id in ids:
@@ -383,25 +356,42 @@ class Router:
 
     def _on_message(self, peer: Peer, message: Message) -> None:
         topic, message_id = message.topic, message.id
+        self._wanted.keep(message_id)
         if topic not in self.subscriptions:
             self.counters["unsubscribed_topic"] += 1
         elif message.author == self._peer_id:
             self.counters["own_echo"] += 1
         elif len(message.data) > self._max_bytes(topic):
-            self._blame(peer, "oversize", drop_stream=True)
+            self._blame_message(peer, topic, "oversize", drop_stream=True)
         elif self._is_known(message_id):
             self._count(peer, "duplicate")
-            if message_id in self._flights.validating:
-                self._flights.validating[message_id].senders[peer] = None
+            self._on_late_copy(peer, message)
         elif self._flights.join(peer, message):
             self._count(peer, "duplicate")
         else:
             self._start_verification(peer, message)
 
+    def _on_late_copy(self, peer: Peer, message: Message) -> None:
+        """A copy of a message that is validated now or was: P3 counts it if it came in time."""
+        if message.id in self._flights.validating:
+            self._flights.validating[message.id].senders[peer] = None
+        elif self.parameters.scores.mesh_delivery_weight:
+            cached = self._history.find(message.id)
+            came_ms = self._seen.get(message.id, 0) - self.parameters.seen_ms
+            if cached is None or peer in cached.credited:
+                return
+            if self._now - came_ms <= self.parameters.scores.mesh_delivery_window_ms:
+                cached.credited[peer] = None
+                self._scores.deliver(message.topic, peer, first=False)
+
     def _start_verification(self, peer: Peer, message: Message) -> None:
-        public_key = self._signer_key(message)
+        public_key = wire.signer_key(message, self._public_key_of)
         if public_key is None:
-            self._blame(peer, "invalid_signature")
+            self._blame_message(peer, message.topic, "invalid_signature")
+            return
+        if not self._allowances.admits_author(message, self._now):
+            # Whoever forwards it may be honest: other forwarders bring other messages.
+            self._count(peer, "author_over_limit")
             return
         token = self._flights.begin(peer, message, self._priority(message.topic))
         if token is None:
@@ -409,17 +399,6 @@ class Router:
             self.counters["overload_ignored"] += 1
             return
         self._out.append(Verify(token, public_key, message.signed(), message.signature))
-
-    def _signer_key(self, message: Message) -> bytes | None:
-        """The author's key, or None where seqno, signature or key break StrictSign."""
-        public_key = self._public_key_of(message.author)
-        if public_key is None or len(message.signature) != 64:
-            return None
-        if len(message.seqno) != wire.SEQNO_BYTES:
-            return None
-        if message.key and message.key != _ED25519_KEY_HEAD + public_key:
-            return None
-        return public_key
 
     def _on_verified(self, token: int, ok: bool) -> None:
         flight = self._flights.take_unverified(token)
@@ -432,10 +411,11 @@ class Router:
                 if ok:
                     self._count(peer, "duplicate")
                 else:
-                    self._blame(peer, "invalid_signature")
+                    self._blame_message(peer, message.topic, "invalid_signature")
             return
+        self._allowances.charge_author(message, self._now)
         self._mark_seen(message.id)
-        self._asked.pop(message.id, None)
+        self._wanted.forget(message.id)
         self._flights.validating[message.id] = flight
         self._announce_dont_want(flight)
         forwarder = next(iter(flight.senders))
@@ -455,7 +435,7 @@ class Router:
         if len(message.data) < self.parameters.idontwant_bytes:
             return
         frame = wire.encode_frame(wire.encode_rpc(Rpc(idontwant=[message.id])))
-        for peer in self._receivers(message.topic):
+        for peer in self._meshes.receivers(message.topic):
             if peer not in flight.senders and self._peers[peer].protocol == PROTOCOL_V12:
                 self.counters["idontwant_sent"] += 1
                 self._out.append(Send(peer, frame, Priority.CONTROL))
@@ -466,31 +446,30 @@ class Router:
             raise RouterError("no validation of that message is open")
         self._flights.release(flight)
         self.counters[f"validated_{verdict.value}"] += 1
+        first, message = next(iter(flight.senders)), flight.message
         if verdict is Verdict.REJECT:
             for peer in flight.senders:
-                self._blame(peer, "rejected")
-        elif verdict is Verdict.ACCEPT:
-            message = flight.message
-            frame = wire.encode_publish_frame(message.raw)
-            self._history.remember(message_id, Cached(frame, message.topic, flight.priority))
-            for peer in self._receivers(message.topic):
-                if peer in flight.senders or peer == message.author:
-                    continue
-                if message_id in self._peers[peer].dont_send:
-                    self.counters["suppressed_by_idontwant"] += 1
-                    continue
-                self._out.append(Send(peer, frame, flight.priority))
+                self._blame_message(peer, message.topic, "rejected")
+        elif verdict is Verdict.IGNORE:
+            self._allowances.charge_author(message, self._now, useless=True)
+            self._count(first, "useless")
+        else:
+            self._forward(flight)
+            for peer in flight.senders:
+                self._scores.deliver(message.topic, peer, first=peer == first)
 
-    def _receivers(self, topic: str) -> dict[Peer, int]:
-        """The mesh (or the fanout, where we only publish) and the subscribed direct peers.
-
-        The values tell since when, in ms.
-        """
-        mesh = self._mesh.get(topic)
-        if mesh is None:
-            mesh = self._fanout[topic].peers if topic in self._fanout else {}
-        direct = [p for p in self._direct if p in self._peers and topic in self._peers[p].topics]
-        return {**mesh, **{peer: self._peers[peer].topics[topic] for peer in direct}}
+    def _forward(self, flight: Flight) -> None:
+        message = flight.message
+        frame = wire.encode_publish_frame(message.raw)
+        cached = Cached(frame, message.topic, flight.priority, credited=flight.senders)
+        self._history.remember(message.id, cached)
+        for peer in self._meshes.receivers(message.topic):
+            if peer in flight.senders or peer == message.author:
+                continue
+            if message.id in self._peers[peer].dont_send:
+                self.counters["suppressed_by_idontwant"] += 1
+                continue
+            self._out.append(Send(peer, frame, flight.priority))
 
     def _publish(self, topic: str, data: bytes) -> None:
         if not topic.startswith(self._topic_prefix):
@@ -508,66 +487,63 @@ class Router:
         self._history.remember(message_id, Cached(frame, topic, priority))
         self.counters["published"] += 1
         if topic not in self.subscriptions:
-            self._refresh_fanout(topic)
-            self._fanout[topic].published_ms = self._now
-        receivers = self._receivers(topic)
+            self._meshes.refresh_fanout(topic, self._now)
+            self._meshes.fanout[topic].published_ms = self._now
+        receivers = self._meshes.receivers(topic)
         if self.parameters.flood_publish:
-            receivers.update(dict.fromkeys(self._subscribed(topic), self._now))
+            threshold = self.parameters.scores.publish_threshold
+            for peer in self._meshes.subscribed(topic):
+                if self._meshes.at_least(peer, threshold):
+                    receivers[peer] = self._now
         for peer in receivers:
             self._out.append(Send(peer, frame, priority))
 
     # Heartbeat
 
     def _heartbeat(self) -> None:
+        self._heartbeats += 1
+        self._settle_scores()
         self._expire()
         control: dict[Peer, Rpc] = {}
+        opportunistic = self._heartbeats % self.parameters.opportunistic_heartbeats == 0
         for topic in self.subscriptions:
-            self._maintain_mesh(topic, control)
-        for topic in list(self._fanout):
-            if self._now - self._fanout[topic].published_ms > self.parameters.fanout_ms:
-                del self._fanout[topic]
-            else:
-                self._refresh_fanout(topic)
-        for topic in (*self.subscriptions, *self._fanout):
+            grafted, pruned = self._meshes.maintain(topic, self._now, opportunistic=opportunistic)
+            for peer in grafted:
+                control.setdefault(peer, Rpc()).graft.append(topic)
+            for peer in pruned:
+                self._prune(topic, peer, control.setdefault(peer, Rpc()))
+        for topic in self._meshes.fanout:
+            self._meshes.refresh_fanout(topic, self._now)
+        for topic in (*self.subscriptions, *self._meshes.fanout):
             self._offer_history(topic, control)
         for peer, rpc in control.items():
             self._send_rpc(peer, rpc)
         self._history.shift()
 
+    def _settle_scores(self) -> None:
+        """What is counted once a heartbeat; then all scores fade and are made anew."""
+        for peer in self._wanted.broken(self._heartbeats):
+            self._count(peer, "broken_promise")
+        for peer, state in self._peers.items():
+            if state.over_limit:
+                self._blame(peer, "over_limit")
+        self._scores.decay(self._now)
+        threshold = self.parameters.scores.graylist_threshold
+        for peer, state in self._peers.items():
+            graylisted = not self._meshes.at_least(peer, threshold)
+            if graylisted and not state.graylisted:
+                self._blame(peer, "graylisted")
+            state.graylisted = graylisted
+
     def _expire(self) -> None:
         now = self._now
         for state in self._peers.values():
             state.begin_heartbeat(now)
-        slack = self.parameters.heartbeat_ms
-        self._backoff = {k: until for k, until in self._backoff.items() if until + slack > now}
+        self._meshes.expire(now)
         while self._seen and self._seen[next(iter(self._seen))] < now:
             del self._seen[next(iter(self._seen))]
-        stale = now - self.parameters.history_heartbeats * 2 * self.parameters.heartbeat_ms
-        while self._asked and self._asked[next(iter(self._asked))][0] < stale:
-            del self._asked[next(iter(self._asked))]
-
-    def _maintain_mesh(self, topic: str, control: dict[Peer, Rpc]) -> None:
-        mesh, limits = self._mesh[topic], self.parameters
-        small = len(self._peers) < limits.mesh_size
-        if len(mesh) < (limits.mesh_low_small_network if small else limits.mesh_low):
-            candidates = self._graftable(topic, mesh)
-            for peer in self._sample(candidates, limits.mesh_size - len(mesh)):
-                mesh[peer] = self._now
-                control.setdefault(peer, Rpc()).graft.append(topic)
-        elif len(mesh) > limits.mesh_high:
-            for peer in self._sample(mesh, len(mesh) - limits.mesh_size):
-                del mesh[peer]
-                self._prune(topic, peer, control.setdefault(peer, Rpc()))
-
-    def _refresh_fanout(self, topic: str) -> None:
-        fanout = self._fanout.setdefault(topic, Fanout({}, self._now))
-        missing = self.parameters.mesh_size - len(fanout.peers)
-        pool = [
-            peer
-            for peer in self._subscribed(topic)
-            if peer not in fanout.peers and peer not in self._direct
-        ]
-        fanout.peers.update(dict.fromkeys(self._sample(pool, missing), self._now))
+        heartbeats = self.parameters.history_heartbeats * 2
+        self._wanted.expire(now - heartbeats * self.parameters.heartbeat_ms)
 
     def _offer_history(self, topic: str, control: dict[Peer, Rpc]) -> None:
         """IHAVE of the last windows to peers that may have missed messages.
@@ -578,12 +554,17 @@ class Router:
         ids = self._history.ids(topic, self.parameters.gossip_heartbeats)
         if not ids:
             return
-        served = self._receivers(topic)
+        served = self._meshes.receivers(topic)
         recent_ms = self._now - 2 * self.parameters.heartbeat_ms
         newcomers = [peer for peer, since_ms in served.items() if since_ms > recent_ms]
-        pool = [peer for peer in self._subscribed(topic) if peer not in served]
+        pool = [
+            peer
+            for peer in self._meshes.subscribed(topic)
+            if peer not in served
+            and self._meshes.at_least(peer, self.parameters.scores.gossip_threshold)
+        ]
         # A quarter of a large neighbourhood, as v1.1 has it.
-        chosen = self._sample(pool, max(self.parameters.gossip_size, len(pool) // 4))
+        chosen = self._meshes.sample(pool, max(self.parameters.gossip_size, len(pool) // 4))
         for peer in newcomers + chosen:
             limit = self.parameters.max_iwant_ids_per_heartbeat
             offer = self._random.sample(ids, min(limit, len(ids)))
@@ -602,7 +583,16 @@ class Router:
         state = self._peers.get(peer)
         if state is not None:
             state.counters[reason] += 1
+            points = BEHAVIOUR_POINTS.get(reason)
+            if points is not None:
+                self._scores.penalise(peer, points)
 
     def _blame(self, peer: Peer, reason: str, *, drop_stream: bool = False) -> None:
         self._count(peer, reason)
         self._out.append(Misbehaved(peer, reason, drop_stream))
+
+    def _blame_message(
+        self, peer: Peer, topic: str, reason: str, *, drop_stream: bool = False
+    ) -> None:
+        self._scores.invalid(topic, peer)
+        self._blame(peer, reason, drop_stream=drop_stream)

@@ -15,6 +15,7 @@ class PeerState:
     """What is known of a peer, and what it did since the last heartbeat."""
 
     protocol: str
+    outbound: bool = False
     topics: dict[str, int] = field(default_factory=dict)  # -> when it subscribed, ms
     dont_send: dict[bytes, int] = field(default_factory=dict)  # message id -> expiry, ms
     counters: Counter[str] = field(default_factory=Counter)
@@ -22,11 +23,14 @@ class PeerState:
     ids_asked: int = 0
     ids_answered: int = 0
     idontwant_received: int = 0
+    over_limit: bool = False
+    graylisted: bool = False  # and told so
 
     def begin_heartbeat(self, now_ms: int) -> None:
         """Start counting anew and drop expired IDONTWANT ids."""
         self.ihave_received = self.ids_asked = 0
         self.ids_answered = self.idontwant_received = 0
+        self.over_limit = False
         if self.dont_send:
             self.dont_send = {i: t for i, t in self.dont_send.items() if t > now_ms}
 
@@ -47,6 +51,7 @@ class Cached:
     topic: str
     priority: Priority
     answered: dict[Peer, int] = field(default_factory=dict)
+    credited: dict[Peer, None] = field(default_factory=dict)  # near-first deliveries, once each
 
 
 class History:
@@ -77,6 +82,68 @@ class History:
         """Open a new window and drop the oldest."""
         self._windows.insert(0, {})
         self.size_bytes -= sum(len(cached.frame) for cached in self._windows.pop().values())
+
+
+class Wanted:
+    """Messages asked for by IWANT: whom and when, and who promised one and did not send it.
+
+    An IHAVE is a promise; of each IWANT one id is watched. It is kept by whoever sends the message.
+    """
+
+    def __init__(self, max_asked: int, max_promises: int, retry_ms: int) -> None:
+        self._max_asked = max_asked
+        self._max_promises = max_promises
+        self._retry_ms = retry_ms
+        self._asked: dict[bytes, tuple[int, dict[Peer, None]]] = {}  # id -> last asked ms, whom
+        self._promises: dict[bytes, dict[Peer, int]] = {}  # id -> due at which heartbeat
+
+    def sizes(self) -> dict[str, int]:
+        """Entries of the tables that outside input can fill."""
+        return {"asked": len(self._asked), "promises": len(self._promises)}
+
+    def may_ask(self, message_id: bytes, peer: Peer, now_ms: int) -> bool:
+        """Whether to ask `peer`: each peer once an id, and not while another may be answering."""
+        asked_ms, whom = self._asked.get(message_id, (-self._retry_ms, {}))
+        return peer not in whom and now_ms - asked_ms >= self._retry_ms
+
+    def ask(self, message_id: bytes, peer: Peer, now_ms: int) -> None:
+        _, whom = self._asked.pop(message_id, (0, {}))
+        whom[peer] = None
+        self._asked[message_id] = (now_ms, whom)
+        if len(self._asked) > self._max_asked:
+            del self._asked[next(iter(self._asked))]
+
+    def watch(self, message_id: bytes, peer: Peer, due_heartbeat: int) -> None:
+        """Expect the message of the peer until the heartbeat of that number."""
+        self._promises.setdefault(message_id, {}).setdefault(peer, due_heartbeat)
+        if len(self._promises) > self._max_promises:
+            del self._promises[next(iter(self._promises))]
+
+    def keep(self, message_id: bytes) -> None:
+        """The message has come, be it genuine or not: no promise of it is broken."""
+        if self._promises:
+            self._promises.pop(message_id, None)
+
+    def forget(self, message_id: bytes) -> None:
+        """The genuine message is here: it is not asked for again."""
+        self._asked.pop(message_id, None)
+
+    def expire(self, before_ms: int) -> None:
+        """Forget what was asked for so long ago."""
+        while self._asked and self._asked[next(iter(self._asked))][0] < before_ms:
+            del self._asked[next(iter(self._asked))]
+
+    def broken(self, heartbeat: int) -> list[Peer]:
+        """Take out the promises due by now; return who broke them, once for each."""
+        late: list[Peer] = []
+        for message_id, dues in list(self._promises.items()):
+            overdue = [peer for peer, due in dues.items() if due <= heartbeat]
+            late += overdue
+            for peer in overdue:
+                del dues[peer]
+            if not dues:
+                del self._promises[message_id]
+        return late
 
 
 @dataclass(slots=True)

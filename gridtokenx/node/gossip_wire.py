@@ -6,7 +6,7 @@ forwarded, so a message is parsed once and serialised never.
 Source: libp2p/specs pubsub/README.md (RPC, Message), gossipsub v1.0 to v1.2 (ControlMessage).
 """
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 
 MAX_SUBSCRIPTIONS_PER_RPC = 1_000
@@ -18,6 +18,8 @@ MAX_TOPIC_BYTES = 256
 
 SIGNING_PREFIX = b"libp2p-pubsub:"
 SEQNO_BYTES = 8
+_SIGNATURE_BYTES = 64
+_ED25519_KEY_HEAD = b"\x08\x01\x12\x20"  # protobuf PublicKey: type Ed25519, 32 bytes follow
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
@@ -71,6 +73,18 @@ class Rpc:
     graft: list[str] = field(default_factory=list)
     prune: list[Prune] = field(default_factory=list)
     idontwant: list[bytes] = field(default_factory=list)
+
+
+def signer_key(message: Message, public_key_of: Callable[[bytes], bytes | None]) -> bytes | None:
+    """The author's key, or None where seqno, signature or key break StrictSign."""
+    public_key = public_key_of(message.author)
+    if public_key is None or len(message.signature) != _SIGNATURE_BYTES:
+        return None
+    if len(message.seqno) != SEQNO_BYTES:
+        return None
+    if message.key and message.key != _ED25519_KEY_HEAD + public_key:
+        return None
+    return public_key
 
 
 def encode_varint(value: int) -> bytes:

@@ -2,14 +2,11 @@
 
 import pytest
 
-from gridtokenx.node import gossip_wire as wire
 from gridtokenx.node.gossip_events import (
     PROTOCOL_V11,
     PROTOCOL_V12,
     Deliver,
-    Heartbeat,
     Misbehaved,
-    Parameters,
     PeerAdded,
     PeerRemoved,
     Priority,
@@ -25,144 +22,22 @@ from gridtokenx.node.gossip_events import (
     Verified,
     Verify,
 )
-from gridtokenx.node.gossip_router import Router
-from gridtokenx.node.gossip_wire import FrameBuffer, Prune, Rpc
+from gridtokenx.node.gossip_wire import Prune
 from gridtokenx.primitives import crypto
-
-PREFIX = "/gridtokenx/test/"
-VOTES = PREFIX + "national/votes"
-BLOCKS = PREFIX + "national/blocks"
-ID_HEAD = b"\x00\x24\x08\x01\x12\x20"
-
-
-class Identity:
-    """A peer with a key that can sign messages by hand."""
-
-    def __init__(self, number: int) -> None:
-        self.key = crypto.SigningKey(number.to_bytes(32, "big"))
-        self.peer = ID_HEAD + self.key.public_key
-
-    def message(
-        self,
-        seqno: int = 1,
-        data: bytes = b"data",
-        topic: str = VOTES,
-        *,
-        author: bytes | None = None,
-        signature: bytes | None = None,
-        key: bytes = b"",
-        seqno_bytes: int = 8,
-    ) -> bytes:
-        part = wire.encode_signed_part(
-            self.peer if author is None else author, data, seqno.to_bytes(seqno_bytes, "big"), topic
-        )
-        if signature is None:
-            signature = self.key.sign(wire.SIGNING_PREFIX + part)
-        raw = wire.encode_message(part, signature) if signature else part
-        return raw + (b"\x32" + wire.encode_varint(len(key)) + key if key else b"")
-
-    def id(self, seqno: int = 1) -> bytes:
-        return self.peer + seqno.to_bytes(8, "big")
-
-
-ME = Identity(1_000)
-PEERS = [Identity(n) for n in range(1, 31)]
-
-
-def public_key_of(peer: bytes) -> bytes | None:
-    return peer[6:] if peer[:6] == ID_HEAD and len(peer) == 38 else None
-
-
-def max_bytes(topic: str) -> int:
-    return 8 << 20 if topic.endswith("blocks") else 1 << 20
-
-
-def priority(topic: str) -> Priority:
-    return Priority.URGENT if topic.endswith("votes") else Priority.BULK
-
-
-class Node:
-    """A router whose Verify effects are answered at once, and its Deliver effects on demand."""
-
-    def __init__(self, **parameters: object) -> None:
-        self.now = 0
-        self.verdict: Verdict | None = Verdict.ACCEPT
-        self.verify = True
-        self.effects: list = []
-        self.router = Router(
-            ME.peer,
-            sign=ME.key.sign,
-            public_key_of=public_key_of,
-            topic_prefix=PREFIX,
-            max_bytes=max_bytes,
-            priority=priority,
-            seed=7,
-            first_seqno=1_700_000_000_000_000_000,
-            parameters=Parameters(**parameters),
-        )
-
-    def do(self, event) -> list:
-        """Apply the event and the answers to what it asks; return all effects."""
-        done, queue = [], self.router.handle(event, self.now)
-        while queue:
-            effect = queue.pop(0)
-            done.append(effect)
-            if isinstance(effect, Verify) and self.verify:
-                ok = crypto.verify(effect.public_key, effect.signed, effect.signature)
-                queue += self.router.handle(Verified(effect.token, ok), self.now)
-            if isinstance(effect, Deliver) and self.verdict is not None:
-                answer = Validated(effect.message_id, self.verdict)
-                queue += self.router.handle(answer, self.now)
-        self.effects += done
-        return done
-
-    def connect(self, *peers: Identity, topics=(VOTES,), protocol=PROTOCOL_V12) -> None:
-        for peer in peers:
-            self.do(PeerAdded(peer.peer, protocol))
-            self.rpc(peer, subscriptions=[(True, topic) for topic in topics])
-
-    def rpc(self, peer: Identity, *messages: bytes, **fields) -> list:
-        payload = wire.encode_rpc(Rpc(**fields)) + b"".join(
-            b"\x12" + wire.encode_varint(len(raw)) + raw for raw in messages
-        )
-        return self.do(RpcReceived(peer.peer, payload))
-
-    def beat(self, times: int = 1) -> list:
-        done = []
-        for _ in range(times):
-            self.now += 1_000
-            done += self.do(Heartbeat())
-        return done
-
-
-def decode(effect: Send) -> Rpc:
-    (payload,) = FrameBuffer(16 << 20).feed(effect.frame)
-    return wire.decode_rpc(payload)
-
-
-def sent(effects: list, peer: Identity | None = None) -> list[tuple[bytes, Rpc]]:
-    return [
-        (e.peer, decode(e))
-        for e in effects
-        if isinstance(e, Send) and (peer is None or e.peer == peer.peer)
-    ]
-
-
-def grafts(effects: list) -> list[bytes]:
-    return [peer for peer, rpc in sent(effects) if rpc.graft]
-
-
-def prunes(effects: list) -> dict[bytes, Prune]:
-    return {peer: rpc.prune[0] for peer, rpc in sent(effects) if rpc.prune}
-
-
-def carried(effects: list) -> list[bytes]:
-    """Peers that were sent a message."""
-    return [peer for peer, rpc in sent(effects) if rpc.messages]
-
-
-def of(kind: type, effects: list) -> list:
-    return [effect for effect in effects if isinstance(effect, kind)]
+from tests.gossip_node import (
+    BLOCKS,
+    ME,
+    PEERS,
+    PREFIX,
+    VOTES,
+    Node,
+    carried,
+    decode,
+    grafts,
+    of,
+    prunes,
+    sent,
+)
 
 
 def test_hello_carries_our_subscriptions_and_again_after_a_lost_stream() -> None:
@@ -225,13 +100,12 @@ def test_small_network_is_content_with_two_mesh_peers() -> None:
 
 
 def test_heartbeat_prunes_a_mesh_above_d_high_to_d() -> None:
-    node = Node(mesh_high=20)
+    node = Node()
     node.do(Subscribe(VOTES))
-    node.connect(*PEERS[:14])
+    node.connect(*PEERS[:14], outbound=True)
     for peer in PEERS[:14]:
         node.rpc(peer, graft=[VOTES])
     assert len(node.router.mesh(VOTES)) == 14
-    node.router.parameters = Parameters()
     effects = node.beat()
     assert len(prunes(effects)) == 8
     assert set(prunes(effects).values()) == {Prune(VOTES, 60)}
@@ -346,7 +220,7 @@ def test_publish_without_flooding_uses_a_fanout_that_expires() -> None:
     assert len(second) == 6
     assert set(first[1:]) < set(second)
     node.beat(61)
-    assert node.router._fanout == {}
+    assert node.router._meshes.fanout == {}
 
 
 def test_subscribing_takes_the_fanout_into_the_mesh() -> None:
@@ -585,8 +459,7 @@ def test_ihave_iwant_and_idontwant_are_limited_per_heartbeat() -> None:
     ((_, rpc),) = sent(node.rpc(PEERS[0], ihave=[(VOTES, [b"%d" % n for n in range(9)])]))
     assert len(rpc.iwant) == 5
     node.beat()
-    for _n in range(10):
-        node.rpc(PEERS[0], ihave=[(VOTES, [])])
+    node.rpc(PEERS[0], ihave=[(VOTES, [])] * 800)
     assert sent(node.rpc(PEERS[0], ihave=[(VOTES, [b"new"])])) == []
     assert node.router.counters["ihave_over_limit"] == 1
     node.rpc(PEERS[0], iwant=[b"%d" % n for n in range(9)])
@@ -685,9 +558,9 @@ def test_peer_topics_are_bounded_and_foreign_ones_not_stored() -> None:
     node.connect(PEERS[0], topics=())
     node.rpc(PEERS[0], subscriptions=[(True, f"/other/{n}") for n in range(10)])
     assert node.router.table_sizes()["topics"] == 0
-    effects = node.rpc(PEERS[0], subscriptions=[(True, f"{PREFIX}{n}") for n in range(101)])
+    effects = node.rpc(PEERS[0], subscriptions=[(True, f"{PREFIX}{n}") for n in range(401)])
     assert of(Misbehaved, effects) == [Misbehaved(PEERS[0].peer, "too_many_topics", False)]
-    assert node.router.table_sizes()["topics"] == 100
+    assert node.router.table_sizes()["topics"] == 400
 
 
 def test_remote_unsubscribe_leaves_the_mesh() -> None:

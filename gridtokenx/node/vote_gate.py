@@ -1,0 +1,115 @@
+"""Which of consensus' messages are genuine, and how many are let through, whoever publishes them.
+
+Anybody may publish again what a member has signed, under as many gossip identities as they like,
+and a member may sign without end. So equal data is let through once in half a resend interval,
+and each member's own messages, once its signature is known to be good, only at a rate.
+Pure: times are the driver's milliseconds. Source: protocols/networking.md 4 and 4.2.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from gridtokenx.chain.validator_sets import SetsAhead
+from gridtokenx.consensus.certificates import CertificateChecker, Verify
+from gridtokenx.consensus.messages import (
+    Message,
+    QuorumCertificate,
+    Timeout,
+    TimeoutCertificate,
+    Vote,
+    message_bytes,
+)
+from gridtokenx.node.rate_limit import TokenBuckets
+from gridtokenx.primitives.crypto import sha256
+from gridtokenx.primitives.errors import Rejected
+
+MEMBER_MESSAGES_PER_S = 50
+MEMBER_BURST = 500
+CERTIFICATES_PER_S = 200  # Of nobody in particular: every member may build its own.
+CERTIFICATES_BURST = 2_000
+MAX_REMEMBERED = 4_096
+MAX_MEMBERS = 1_024
+
+
+class Judgement(Enum):
+    """What a message is worth."""
+
+    GENUINE = auto()
+    FORGED = auto()  # Whoever forwards it has not checked it.
+    REPEATED = auto()
+    TOO_MANY = auto()  # Genuine, but its member talks too much.
+    UNKNOWN = auto()  # Too far ahead or behind to tell.
+
+
+class VoteGate:
+    """One chain's. A member resends equal data at most every `resend_ms`."""
+
+    def __init__(self, chain_id: bytes, resend_ms: int, verify: Verify) -> None:
+        self._chain_id = chain_id
+        self._verify = verify
+        self._checker = CertificateChecker(chain_id, verify)
+        self._interval_ms = resend_ms // 2
+        self._accepted: dict[bytes, int] = {}  # hash of the data -> when, ms; oldest first
+        self._members: TokenBuckets[bytes] = TokenBuckets(
+            MEMBER_MESSAGES_PER_S, MEMBER_BURST, MAX_MEMBERS
+        )
+        self._certificates: TokenBuckets[None] = TokenBuckets(
+            CERTIFICATES_PER_S, CERTIFICATES_BURST, 1
+        )
+
+    def __len__(self) -> int:
+        return len(self._accepted)
+
+    def judge(
+        self, height: int, sets: SetsAhead, message: Message, data: bytes, now_ms: int
+    ) -> Judgement:
+        """Judge a message, encoded as `data`, while `height` is being decided.
+
+        `sets` are the sets from the newest block on, so also those of the next height.
+        """
+        at_ms = self._accepted.get(sha256(data))
+        if at_ms is not None and now_ms - at_ms < self._interval_ms:
+            return Judgement.REPEATED
+        if abs(message.height - height) > 1:
+            return Judgement.UNKNOWN
+        if not self._is_genuine(sets, message):
+            # Of the height before, the set may have gone while the message was on its way.
+            return Judgement.FORGED if message.height >= height else Judgement.UNKNOWN
+        author = signer_key(sets, message)
+        if author is None:
+            admitted = self._certificates.take(None, 1, now_ms / 1_000)
+        else:
+            admitted = self._members.take(author, 1, now_ms / 1_000)
+        return Judgement.GENUINE if admitted else Judgement.TOO_MANY
+
+    def note(self, data: bytes, now_ms: int) -> None:
+        """Remember data that was accepted now."""
+        digest = sha256(data)
+        self._accepted.pop(digest, None)
+        self._accepted[digest] = now_ms
+        if len(self._accepted) > MAX_REMEMBERED:
+            del self._accepted[next(iter(self._accepted))]
+
+    def _is_genuine(self, sets: SetsAhead, message: Message) -> bool:
+        if isinstance(message, QuorumCertificate | TimeoutCertificate):
+            try:
+                self._checker.check(message, sets.at(message.height).validators)
+            except Rejected:
+                return False
+            return True
+        author = signer_key(sets, message)
+        signed = message_bytes(self._chain_id, message)
+        return author is not None and self._verify(author, signed, message.signature)
+
+
+def signer_key(sets: SetsAhead, message: Message) -> bytes | None:
+    """Key of who must have signed a message; None for a certificate, or where it is no member."""
+    if isinstance(message, QuorumCertificate | TimeoutCertificate):
+        return None
+    if isinstance(message, Vote | Timeout):
+        index = message.index
+    else:
+        index = sets.leader(message.height, message.view)
+    members = sets.at(message.height).validators.members
+    return members[index].public_key if index < len(members) else None
