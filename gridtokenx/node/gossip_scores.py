@@ -265,9 +265,10 @@ def colocation_group(ip: str, *, exempts_private: bool) -> str:
 
     Empty for text that is no address and, if so set, for addresses that are not public.
     """
-    group = address_group(ip)
     try:
-        is_global = ipaddress.ip_network(group).is_global
+        address = ipaddress.ip_address(ip)
     except ValueError:
         return ""
-    return group if is_global or not exempts_private else ""
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    return address_group(ip) if address.is_global or not exempts_private else ""

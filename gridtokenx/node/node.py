@@ -162,6 +162,8 @@ class Node:
             priority=topic_priority,
             seed=int.from_bytes(os.urandom(8), "big"),
             first_seqno=time.time_ns(),
+            application_score=network.reputation.score,
+            on_offence=lambda peer, offence: network.report(peer, f"gossip_{offence}"),
         )
         persistent = self._dialable(self.config.network.persistent)
         gossip.set_direct_peers([parse_address(address)[0] for address in persistent])
