@@ -13,6 +13,9 @@ from gridtokenx.node.gossip_events import (
     PeerRemoved,
     Priority,
     RpcReceived,
+    ScoreParameters,
+    Send,
+    SetDirectPeers,
     Subscribe,
     Validated,
     Verdict,
@@ -39,6 +42,14 @@ LIMITS = Parameters(
     mesh_high=4,
     mesh_size=3,
     mesh_low=2,
+    mesh_best=2,
+    mesh_outbound=1,
+    opportunistic_heartbeats=2,
+    max_promises=4,
+    max_authors=5,
+    peer_burst_bytes=60_000,
+    author_burst_bytes=30_000,
+    scores=ScoreParameters(max_retained=2, invalid_weight=-1),
 )
 
 topics = st.sampled_from([*TOPICS, "/other", *(f"{PREFIX}{n}" for n in range(8))])
@@ -89,14 +100,21 @@ valid_payloads = st.one_of(
 payloads = st.one_of(valid_payloads, mutated(valid_payloads), st.binary(max_size=200))
 steps = st.one_of(
     st.builds(RpcReceived, st.sampled_from(PEERS), payloads),
-    st.builds(PeerAdded, st.sampled_from(PEERS), st.just(PROTOCOL_V12)),
+    st.builds(
+        PeerAdded,
+        st.sampled_from(PEERS),
+        st.just(PROTOCOL_V12),
+        outbound=st.booleans(),
+        ip=st.sampled_from(["", "8.8.4.4", "127.0.0.1", "2001:4860::1", "nonsense"]),
+    ),
+    st.builds(SetDirectPeers, st.lists(st.sampled_from(PEERS), max_size=2).map(tuple)),
     st.builds(PeerRemoved, st.sampled_from(PEERS)),
     st.just(Heartbeat()),
     st.sampled_from(list(Verdict)),  # answer the oldest open question
 )
 
 
-def new_router() -> Router:
+def new_router(parameters: Parameters = LIMITS) -> Router:
     return Router(
         b"me",
         sign=lambda data: bytes(64),
@@ -106,7 +124,7 @@ def new_router() -> Router:
         priority=lambda topic: Priority.URGENT if "votes" in topic else Priority.BULK,
         seed=1,
         first_seqno=0,
-        parameters=LIMITS,
+        parameters=parameters,
     )
 
 
@@ -115,7 +133,10 @@ def check_bounds(router: Router) -> None:
     assert sizes["peers"] <= 5
     assert sizes["topics"] <= 4
     assert sizes["dont_send"] <= 6 * (LIMITS.idontwant_heartbeats + 1)
-    assert sizes["mesh"] <= 4
+    assert sizes["mesh"] <= 5  # Peers that we dialled may join a full one.
+    assert sizes["promises"] <= 4
+    assert sizes["authors"] <= 5
+    assert sizes["scores"] <= 5 + 2
     assert sizes["backoff"] <= 6
     assert sizes["seen"] <= 8
     assert sizes["asked"] <= 8
@@ -155,6 +176,97 @@ def test_router_survives_any_bytes_within_its_bounds(events, pauses_ms) -> None:
     check_bounds(router)
     assert router.table_sizes()["in_flight"] == 0
     assert router.table_sizes()["in_flight_bytes"] == 0
+
+
+class HonestPeer:
+    """Does what the protocol says, in whatever order; `acts` are the names of its methods."""
+
+    acts = ("speak", "bore", "repeat", "offer", "graft", "prune", "reconnect", "subscribe", "rest")
+
+    def __init__(self) -> None:
+        self.peer, self.now, self.seqno = PEERS[0], 0, 0
+        self.may_graft_ms = 0
+        self.spoken: dict[bytes, bytes] = {}  # by message id
+        self.router = new_router(Parameters())
+        self.router.handle(Subscribe(TOPICS[0]), 0)
+        self.reconnect()
+
+    def message(self) -> bytes:
+        self.seqno += 1
+        part = wire.encode_signed_part(PEERS[2], b"data", self.seqno.to_bytes(8, "big"), TOPICS[0])
+        raw = wire.encode_message(part, bytes(64))
+        payload = b"\x12" + wire.encode_varint(len(raw)) + raw
+        self.spoken[PEERS[2] + self.seqno.to_bytes(8, "big")] = payload
+        return payload
+
+    def send(self, payload: bytes, verdict: Verdict = Verdict.ACCEPT) -> None:
+        """The RPC, the answers to what the router asks, and the peer's to what it is told."""
+        effects = self.router.handle(RpcReceived(self.peer, payload), self.now)
+        while effects:
+            match effects.pop(0):
+                case Verify(token=token):
+                    effects += self.router.handle(Verified(token, True), self.now)
+                case Deliver(message_id=message_id):
+                    effects += self.router.handle(Validated(message_id, verdict), self.now)
+                case Send(frame=frame):
+                    self.hear(frame)
+
+    def hear(self, frame: bytes) -> None:
+        (payload,) = FrameBuffer(1 << 20).feed(frame)
+        rpc = wire.decode_rpc(payload)
+        for prune in rpc.prune:
+            self.may_graft_ms = self.now + prune.backoff_s * 1_000
+        for message_id in rpc.iwant:
+            self.send(self.spoken[message_id])
+
+    def speak(self) -> None:
+        self.send(self.message())
+
+    def bore(self) -> None:
+        """A hundred messages that the node ignores, for example because it is behind."""
+        for _ in range(100):
+            self.send(self.message(), Verdict.IGNORE)
+        self.rest()
+
+    def repeat(self) -> None:
+        if self.spoken:
+            self.send(self.spoken[next(reversed(self.spoken))])
+
+    def offer(self) -> None:
+        self.message()
+        newest = next(reversed(self.spoken))
+        self.send(wire.encode_rpc(Rpc(ihave=[(TOPICS[0], [newest])])))
+
+    def graft(self) -> None:
+        if self.now >= self.may_graft_ms:
+            self.send(wire.encode_rpc(Rpc(graft=[TOPICS[0]])))
+
+    def prune(self) -> None:
+        self.send(wire.encode_rpc(Rpc(prune=[Prune(TOPICS[0], 60)])))
+        self.may_graft_ms = self.now + 60_000
+
+    def reconnect(self) -> None:
+        self.router.handle(PeerRemoved(self.peer), self.now)
+        self.router.handle(PeerAdded(self.peer, PROTOCOL_V12, ip="8.8.4.4"), self.now)
+
+    def subscribe(self) -> None:
+        for on in (False, True):
+            self.send(wire.encode_rpc(Rpc(subscriptions=[(on, TOPICS[0])])))
+
+    def rest(self) -> None:
+        self.now += 1_000
+        for effect in self.router.handle(Heartbeat(), self.now):
+            if isinstance(effect, Send):
+                self.hear(effect.frame)
+
+
+@given(acts=st.lists(st.sampled_from(HonestPeer.acts), max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_whatever_an_honest_peer_does_its_score_is_never_negative(acts: list[str]) -> None:
+    honest = HonestPeer()
+    for act in acts:
+        getattr(honest, act)()
+        assert honest.router.scores()[honest.peer].total >= 0
 
 
 @given(payload=payloads)
