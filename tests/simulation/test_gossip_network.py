@@ -1,8 +1,9 @@
-"""Thirty gossip routers on a seeded virtual network: latency, losses, a partition."""
+"""Thirty gossip routers on a seeded virtual network: latency, losses, a partition, attackers."""
 
 import hashlib
 import heapq
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import lru_cache
 from random import Random
 
@@ -47,10 +48,21 @@ class World:
     """Routers, each connected to `degree` others, one event queue, one source of randomness.
 
     Losses spare RPCs with subscriptions: on a real stream these are lost only together with the
-    stream, and a reopened stream begins with them.
+    stream, and a reopened stream begins with them. `links` holds (dialler, dialled). Nodes have an
+    address each, except `sybils`, who share one; `silent` nodes forward nothing.
     """
 
-    def __init__(self, seed: int, *, loss: float = 0.0, degree: int = 10, **parameters) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        loss: float = 0.0,
+        degree: int = 10,
+        links: Iterable[tuple[int, int]] | None = None,
+        sybils: range = range(0),
+        silent: range = range(0),
+        **parameters,
+    ) -> None:
         self.random = Random(seed)
         self.loss = loss
         self.now = 0
@@ -58,13 +70,14 @@ class World:
         self.pushed = 0
         self.digest = hashlib.sha256()
         self.parted: frozenset[int] = frozenset()
+        self.sybils, self.silent = sybils, silent
         self.received: list[dict[bytes, int]] = [defaultdict(int) for _ in PEERS]
         self.blamed: list[Misbehaved] = []
         self.back_off_until: dict[tuple[int, int], int] = {}
         self.early_grafts: list[tuple[int, int, int]] = []
         self.index = {peer: n for n, peer in enumerate(PEERS)}
         self.routers = [self._router(n, Parameters(**parameters)) for n in range(len(PEERS))]
-        self.links = self._links(degree)
+        self.links = self._links(degree) if links is None else set(links)
         for n in range(len(PEERS)):
             self.push(0, n, Subscribe(TOPIC))
             self.push(self.random.randrange(1, 1_000), n, Heartbeat())
@@ -96,7 +109,8 @@ class World:
 
     def connect(self, a: int, b: int) -> None:
         for x, y in ((a, b), (b, a)):
-            self.push(1, x, PeerAdded(PEERS[y], PROTOCOL_V12))
+            ip = "8.8.4.4" if y in self.sybils else f"8.8.8.{y}"
+            self.push(1, x, PeerAdded(PEERS[y], PROTOCOL_V12, x == a, ip))
 
     def partition(self, nodes: range) -> None:
         """Cut the connections between `nodes` and the rest."""
@@ -138,7 +152,8 @@ class World:
                     self.apply(node, Verified(token, verify(public_key, signed, signature)))
                 case Deliver(message_id, _, _, _, data):
                     self.received[node][data] += 1
-                    self.push(self.random.randrange(5), node, Validated(message_id, Verdict.ACCEPT))
+                    verdict = Verdict.REJECT if data.startswith(b"bad") else Verdict.ACCEPT
+                    self.push(self.random.randrange(5), node, Validated(message_id, verdict))
                 case Misbehaved():
                     self.blamed.append(effect)
 
@@ -147,6 +162,8 @@ class World:
         rpc = wire.decode_rpc(payload)
         self.watch_back_off(sender, receiver, rpc)
         if not rpc.subscriptions and self.random.random() < self.loss:
+            return
+        if rpc.messages and sender in self.silent:
             return
         delay_ms = self.random.randrange(SHORTEST_MS, LONGEST_MS)
         self.push(delay_ms, receiver, RpcReceived(PEERS[sender], payload))
@@ -161,11 +178,36 @@ class World:
     def publish(self, node: int, data: bytes) -> None:
         self.push(0, node, Publish(TOPIC, data))
 
-    def missing(self, published: dict[bytes, int]) -> list[tuple[int, bytes]]:
+    def publish_all(self, count: int, publishers: range, pause_ms: int = 100) -> dict[bytes, int]:
+        """Messages of the publishers in turn, one each pause; {data: publisher}."""
+        published = {
+            b"%d at %d" % (n, self.now): publishers[n % len(publishers)] for n in range(count)
+        }
+        for data, publisher in published.items():
+            self.publish(publisher, data)
+            self.run(pause_ms)
+        return published
+
+    def score(self, of: int, at: int) -> float:
+        return self.routers[at].scores()[PEERS[of]].total
+
+    def honest_scores(self, honest: range) -> list[float]:
+        """What honest nodes think of each other."""
+        peers = {PEERS[n] for n in honest}
+        return [
+            score.total
+            for n in honest
+            for peer, score in self.routers[n].scores().items()
+            if peer in peers
+        ]
+
+    def missing(
+        self, published: dict[bytes, int], nodes: range = range(len(PEERS))
+    ) -> list[tuple[int, bytes]]:
         """(node, message) pairs that never arrived; a publisher needs no delivery."""
         return [
             (node, data)
-            for node in range(len(PEERS))
+            for node in nodes
             for data, publisher in published.items()
             if node != publisher and data not in self.received[node]
         ]
@@ -218,7 +260,7 @@ def test_meshes_settle_between_d_low_and_d_high_without_any_blame() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_pruned_peers_are_never_grafted_before_the_back_off_ends(seed: int) -> None:
     """A network dense enough to prune all the time, with peers coming and going for minutes."""
-    world = World(seed, degree=24, mesh_size=3, mesh_low=3, mesh_high=4)
+    world = World(seed, degree=24, mesh_size=3, mesh_low=3, mesh_high=4, mesh_outbound=1)
     for _ in range(15):
         world.partition(range(world.random.randrange(1, 29)))
         world.run(4_000)
@@ -246,3 +288,75 @@ def test_equal_seeds_give_equal_runs() -> None:
     first, second, other = (lossy_partition(seed)[0].digest.digest() for seed in (4, 4, 5))
     assert first == second
     assert first != other
+
+
+HONEST = range(18)
+ATTACKERS = range(18, 30)
+
+
+def ring(nodes: range, degree: int = 3) -> set[tuple[int, int]]:
+    """Each node dials the next ones."""
+    return {(a, (a + step) % len(nodes)) for a in nodes for step in range(1, degree + 1)}
+
+
+def test_a_spammer_is_graylisted_by_all_its_peers_and_honest_messages_arrive() -> None:
+    spammer = 29
+    world = World(11, degree=8).run(5_000)
+    neighbours = [n for n in range(29) if tuple(sorted((n, spammer))) in world.links]
+    published: dict[bytes, int] = {}
+    for number in range(100):
+        for kind in range(3):  # Well signed and rejected by every validator.
+            world.publish(spammer, b"bad %d %d" % (number, kind))
+        published |= world.publish_all(1, range(number % 29, number % 29 + 1))
+    world.run(5_000)
+    assert max(world.score(spammer, at=n) for n in neighbours) < -80
+    heard = sum(len([d for d in received if d.startswith(b"bad")]) for received in world.received)
+    assert heard <= 20 * len(neighbours)  # Of 300; the rest is dropped unread.
+    assert not [b for b in world.blamed if b.reason == "graylisted" and b.peer != PEERS[spammer]]
+    honest = range(29)
+    assert world.missing(published, honest) == []
+    assert min(world.honest_scores(honest)) >= 0
+
+
+def test_many_identities_of_one_address_do_not_eclipse_a_node() -> None:
+    """Twelve of them fill the victim's mesh before any honest peer is connected."""
+    dials = {(attacker, 0) for attacker in ATTACKERS}
+    world = World(12, links=dials, sybils=ATTACKERS, silent=ATTACKERS, flood_publish=False)
+    world.run(3_000)
+    for a, b in sorted(ring(HONEST)):
+        world.connect(a, b)
+    world.run(5_000)
+    sybils = {PEERS[n] for n in ATTACKERS}
+    assert max(world.score(n, at=0) for n in ATTACKERS) < 0
+    assert not sybils & set(world.routers[0].mesh(TOPIC))
+    published = world.publish_all(50, HONEST)
+    world.run(3_000)
+    assert world.missing(published, HONEST) == []
+    assert min(world.honest_scores(HONEST)) >= 0
+
+
+def test_silent_mesh_members_are_replaced_by_peers_that_bring_messages() -> None:
+    """The same with an address each, no dialled peer kept for the victim: only what peers bring
+    tells them apart, and until then the victim lives on gossip."""
+    dials = {(attacker, 0) for attacker in ATTACKERS}
+    world = World(
+        13,
+        links=dials,
+        silent=ATTACKERS,
+        flood_publish=False,
+        mesh_outbound=0,
+        opportunistic_heartbeats=10,
+    ).run(3_000)
+    silent = {PEERS[n] for n in ATTACKERS}
+    for a, b in sorted(ring(HONEST, 5)):
+        world.connect(max(a, b), min(a, b))  # Nobody is dialled by the victim.
+    world.run(1_000)
+    assert set(world.routers[0].mesh(TOPIC)) == silent  # It is full and takes nobody else.
+    published = world.publish_all(50, HONEST[1:])
+    published |= world.publish_all(300, HONEST[1:])
+    mesh = set(world.routers[0].mesh(TOPIC))
+    assert len(mesh - silent) >= 4
+    published |= world.publish_all(20, HONEST[1:])
+    world.run(4 * LONGEST_MS)
+    assert world.missing(published, HONEST[:1]) == []
+    assert min(world.honest_scores(HONEST)) >= 0
