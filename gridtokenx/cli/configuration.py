@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,10 @@ from gridtokenx.cli import output
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gridtokenx.node.chain_values import Overruled
+    from gridtokenx.node.config import Config
+
+NODE_TIMEOUT_S = 2.0  # A node is asked by the way, not waited for.
 app = typer.Typer(help="Configuration: show, validate, path, template.", no_args_is_help=True)
 
 
@@ -21,12 +26,14 @@ def show(
         bool, typer.Option("--origin", help="Also where each value comes from.")
     ] = False,
 ) -> None:
-    """Show every value in force."""
+    """Show every value in force; where a node answers, also those that a chain overrules."""
     from gridtokenx.node.config import format_value
     from gridtokenx.node.settings import SECTIONS, SETTINGS
 
     config = output.load_config()
     document: dict[str, Any] = {"home": config.home, "file": config.file, "settings": {}}
+    found = _overruled(config)
+    document["overruled"] = None if found is None else [asdict(one) for one in found]
     for key in SETTINGS:
         value = _json_value(config.value(key))
         entry = {"value": value, "origin": config.origin(key)} if origin else value
@@ -39,7 +46,9 @@ def show(
             if lines:
                 console.print(f"\n[{section}]", markup=False, highlight=False)
             for row, line in zip(rows, lines, strict=True):
-                text = f"{line:<48}  # {config.origin(row.key)}" if origin else line
+                remarks = [config.origin(row.key)] if origin else []
+                remarks += _in_force(found or [], row.key)
+                text = f"{line:<48}  # {'; '.join(remarks)}" if remarks else line
                 console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     output.emit(document, human)
@@ -83,6 +92,39 @@ def template() -> None:
         {"template": text},
         lambda console: console.print(text, end="", markup=False, highlight=False, soft_wrap=True),
     )
+
+
+def _overruled(config: Config) -> list[Overruled] | None:
+    """What the chains of the node that answers say instead; None when none does."""
+    import httpx
+
+    from gridtokenx.client import Client, NodeUnreachable, RpcError
+    from gridtokenx.node.chain_values import overruled
+
+    try:
+        with Client(output.rpc_url(), NODE_TIMEOUT_S) as client:
+            names = [row["chain"] for row in client.call("chain_getStatus")["chains"]]
+            asked = [("energy_getMarket", {"chain": name}) for name in names]
+            answers = client.call_many(asked)
+    except (NodeUnreachable, RpcError, httpx.InvalidURL):
+        return None
+    found = []
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, RpcError):
+            return None
+        numbers = answer["parameters"].items()
+        told = {key: int(value) for key, value in numbers if isinstance(value, str | int)}
+        found += overruled(config, name, told)
+    return found
+
+
+def _in_force(found: list[Overruled], key: str) -> list[str]:
+    """One remark for each value that chains have instead of a setting's."""
+    chains: dict[str, list[str]] = {}
+    for one in found:
+        if one.key == key:
+            chains.setdefault(one.in_force, []).append(one.chain)
+    return [f"chain value in force: {value} ({', '.join(on)})" for value, on in chains.items()]
 
 
 def _json_value(value: object) -> object:

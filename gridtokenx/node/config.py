@@ -32,7 +32,6 @@ from gridtokenx.node.settings import (
 FILE_NAME = "config.toml"
 FILE_VERSION = 1
 MAX_FILE_BYTES = 65536
-WH_PER_KWH = 1000
 
 _ENVIRONMENT = "GRIDTOKENX_"
 _ASSIGNMENT = re.compile(r"""\s*((?:"[^"\n]*"|'[^'\n]*'|[A-Za-z0-9_.\s-])+?)\s*=""")
@@ -103,14 +102,6 @@ class Config(Settings):
     def validates(self) -> bool:
         """Whether the role takes part in consensus."""
         return self.node.node_type in ("validator", "authority")
-
-    @property
-    def min_trade_wh(self) -> int:
-        return int(self.energy.min_trade_amount * WH_PER_KWH)
-
-    @property
-    def max_trade_wh(self) -> int:
-        return int(self.energy.max_trade_amount * WH_PER_KWH)
 
 
 _Sourced = tuple[Setting, object, str]  # setting, value as written, origin

@@ -26,6 +26,7 @@ from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.node.admin import Admin
 from gridtokenx.node.candidates import decode_body_request
+from gridtokenx.node.chain_values import chain_numbers, overruled
 from gridtokenx.node.clock import Clock
 from gridtokenx.node.config import Config
 from gridtokenx.node.database import Database
@@ -62,6 +63,7 @@ from gridtokenx.node.view import ChainStatus, Check, Head, Health, NetworkStatus
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.trading import rules as trading
 
 MEBIBYTE = 1024 * 1024
 HOUSEKEEPING_SECONDS = 1.0
@@ -270,10 +272,24 @@ class Node:
             now_ms=self._now_ms,
             resume_above=self._keys.resume_above.get(name),
         )
+        self._tell_overruled(executor)
         self._drivers[name] = driver
         self._syncing[name] = Syncing(driver, self._ask, self._network.report)
         newest = executor.store.block(executor.parent.height)
         self._refresh_status(name, decode_block(newest).header.proposer_index if newest else 0)
+
+    def _tell_overruled(self, executor: Executor) -> None:
+        """Say which settings of this home are not those in force on a chain."""
+        market = trading.parameters(executor.store)
+        for one in overruled(self.config, executor.spec.name, chain_numbers(market)):
+            log.warning(
+                "config.chain_value_in_force",
+                setting=one.key,
+                chain=one.chain,
+                configured=one.configured,
+                in_force=one.in_force,
+                hint="the chain decides; the setting is only a default of this home",
+            )
 
     def _network_settings(self) -> NetworkSettings:
         network = self.config.network

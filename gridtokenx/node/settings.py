@@ -167,7 +167,7 @@ class ConsensusSettings:
 
 @dataclass(frozen=True, slots=True)
 class EnergySettings:
-    """Local defaults for tools, in kWh; the chain's own values come from genesis."""
+    """Defaults of this home, in kWh; the chain's values count: `config show` and the log tell."""
 
     energy_token_ratio: Annotated[
         Decimal, Rule("tokens per kWh", low=Decimal("0.001"), high=Decimal(1000))
@@ -182,7 +182,7 @@ class EnergySettings:
 
 @dataclass(frozen=True, slots=True)
 class PeakHoursSettings:
-    """Hours of the day in Asia/Bangkok (UTC+7, no summer time)."""
+    """Hours in Asia/Bangkok (UTC+7); the chain's values count, as with `energy`."""
 
     start_hour: Annotated[int, Rule("first hour of the peak", low=0, high=23)] = 18
     end_hour: Annotated[int, Rule("hour at which the peak ends", low=1, high=24)] = 22

@@ -63,3 +63,54 @@ def test_the_template_is_toml(run) -> None:
     text = run("config", "template").stdout
     assert tomllib.loads(text)["version"] == 1
     assert run("config", "template", "--json").document["template"] == text
+
+
+def chain_says(node, **parameters: int) -> None:
+    in_force = {
+        "min_order_wh": "100",
+        "max_order_wh": "10000000",
+        "peak_start_hour": "18",
+        "peak_end_hour": "22",
+        "peak_multiplier_bps": "15000",
+        "wheeling_mthb": ["300", "600", "900", "1151"],
+        **{name: str(value) for name, value in parameters.items()},
+    }
+    node.results["chain_getStatus"] = {"chains": [{"chain": "MET"}, {"chain": "NOR"}]}
+    node.results["energy_getMarket"] = {"parameters": in_force}
+
+
+def test_show_tells_what_the_chain_has_instead_when_a_node_answers(
+    run, configured: Path, canned_node
+) -> None:
+    chain_says(canned_node, peak_start_hour=17, peak_multiplier_bps=12_500)
+    ran = run("config", "show", "--rpc", canned_node.url)
+    told = [line for line in ran.stdout.splitlines() if "chain value in force" in line]
+    assert [" ".join(line.split()) for line in told] == [
+        "min_trade_amount = 0.25 # chain value in force: 0.1 (MET, NOR)",
+        "start_hour = 18 # chain value in force: 17 (MET, NOR)",
+        "pricing_multiplier = 1.5 # chain value in force: 1.25 (MET, NOR)",
+    ]
+    assert tomllib.loads(ran.stdout)["energy"]["min_trade_amount"] == 0.25
+    document = run("config", "show", "--json", "--rpc", canned_node.url).document
+    assert document["settings"]["energy.min_trade_amount"] == "0.25"
+    assert document["overruled"][0] == {
+        "key": "energy.min_trade_amount",
+        "chain": "MET",
+        "configured": "0.25",
+        "in_force": "0.1",
+    }
+    assert len(document["overruled"]) == 6
+
+
+def test_show_needs_no_node(run, configured: Path, canned_node) -> None:
+    for url in ("http://127.0.0.1:1", canned_node.url):
+        canned_node.refuse("chain_getStatus", -32603, "internal")
+        ran = run("config", "show", "--json", "--rpc", url)
+        assert ran.document["overruled"] is None
+        assert ran.document["settings"]["energy.min_trade_amount"] == "0.25"
+    assert "chain value" not in run("config", "show", "--rpc", "http://127.0.0.1:1").stdout
+
+
+def test_an_agreeing_chain_overrules_nothing(run, home: Path, canned_node) -> None:
+    chain_says(canned_node)
+    assert run("config", "show", "--json", "--rpc", canned_node.url).document["overruled"] == []

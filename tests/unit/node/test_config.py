@@ -71,7 +71,8 @@ def test_the_seeds_values_arrive(tmp_path: Path) -> None:
     assert loaded.node.node_type == "validator"
     assert loaded.validates
     assert (loaded.network.network_name, loaded.network.network_id) == ("gridtokenx-testnet", 1001)
-    assert (loaded.min_trade_wh, loaded.max_trade_wh) == (100, 10_000_000)
+    assert loaded.energy.min_trade_amount == Decimal("0.1")
+    assert loaded.energy.max_trade_amount == Decimal(10_000)
     hours = loaded.thai_market.peak_hours
     assert (hours.start_hour, hours.end_hour) == (18, 22)
     assert hours.pricing_multiplier == Decimal("1.5")
@@ -82,7 +83,7 @@ def test_the_seeds_values_arrive(tmp_path: Path) -> None:
 def test_amounts_are_exact_decimals_never_floats(tmp_path: Path) -> None:
     loaded = load(tmp_path, "[energy]\nmin_trade_amount = 0.3\nmax_trade_amount = 7\n")
     assert loaded.energy.min_trade_amount == Decimal("0.3")
-    assert (loaded.min_trade_wh, loaded.max_trade_wh) == (300, 7000)
+    assert loaded.energy.max_trade_amount == Decimal(7)
 
 
 def test_without_a_file_everything_is_the_default(tmp_path: Path) -> None:
