@@ -6,22 +6,26 @@ machine: admission, gossip, agreement, execution and writing on four validators.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+import httpx
 import psutil
 
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
-from gridtokenx.client import Client
+from gridtokenx.client import Client, RpcError
 from gridtokenx.cluster.network import local_genesis, operator_key
 from gridtokenx.cluster.processes import Cluster, create, this_process
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.primitives.crypto import SigningKey, sha256
+from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import slot_at
 from gridtokenx.registry.model import (
     Generation,
@@ -36,23 +40,37 @@ from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
 CHAIN = "MET"
 ORDERS_PER_ACCOUNT = 90  # An account may have a hundred open orders.
 BATCH = 250
+RETRY_S, RETRIES = 0.5, 100
+REGISTER_AT_ONCE = 2_000  # Accounts; each has three transactions, and a pool has its limit.
 FAR_MS = 4_000_000_000_000
+_NUMBER = re.compile(r"(\w+)=(\d+)")
+_CPU = re.compile(r'^gridtokenx_cpu_seconds_total\{stage="(\w+)"\} (\S+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the cluster did. Times in ms; CPU seconds are the sum over the nodes."""
+    """What the cluster did. Times in ms; CPU in us per finalized order and node.
+
+    `sustained_per_s` is from the first to the last full block with orders, `finalized_per_s` from
+    the first order sent to the last one final on all nodes; finality is from a block's time to its
+    decision, of the blocks with orders on all nodes.
+    """
 
     orders: int
     accepted: int
     finalized: int
+    lost: int
     seconds: float
+    offered_per_s: float
     finalized_per_s: float
-    finality_p50_ms: float
-    finality_p99_ms: float
-    cpu_us_per_order_and_node: float
-    rss_mib_start: int
-    rss_mib_end: int
+    sustained_per_s: float
+    finality_p50_ms: int
+    finality_p99_ms: int
+    cpu_us: float
+    cpu_us_by_stage: dict[str, float]
+    generator_cpu_us: float
+    rss_mib_start: list[int]
+    rss_mib_end: list[int]
 
 
 def run(*, orders_per_s: int, seconds: int, block_time_ms: int, validators: int = 4) -> Result:
@@ -78,33 +96,76 @@ def _load(cluster: Cluster, spec: ChainSpec, orders_per_s: int, seconds: int) ->
     _register(clients[0], spec, accounts)
     streams = _streams(_sign_orders(spec, accounts, total), accounts, len(clients))
     nodes = [psutil.Process(node.pid) for node in cluster.nodes]
-    rss = sum(node.memory_info().rss for node in nodes) >> 20
-    cpu = sum(sum(node.cpu_times()[:2]) for node in nodes)
-    before = _orders(clients[0])
+    height = int(clients[0].head(CHAIN)["height"])
+    rss = [node.memory_info().rss >> 20 for node in nodes]
+    before, stages, generator = _orders(clients[0]), _stages(clients), time.process_time()
     started = time.monotonic()
     accepted = _submit(clients, streams, total / seconds)
+    sent = time.monotonic() - started
+    generator = time.process_time() - generator
     finalized = _wait_orders(clients, before + accepted) - before
     elapsed = time.monotonic() - started
-    cpu = sum(sum(node.cpu_times()[:2]) for node in nodes) - cpu
-    finality = [_finality(client) for client in clients]
+    spent = {name: value - stages[name] for name, value in _stages(clients).items()}
+    us = 1e6 / max(finalized, 1)
+    blocks = [_order_blocks(cluster.log_path(member.name), height) for member in cluster.members]
+    finality = sorted(block.finality_ms for node in blocks for block in node)
     return Result(
         orders=total,
         accepted=accepted,
         finalized=finalized,
+        lost=accepted - finalized,
         seconds=round(elapsed, 1),
+        offered_per_s=round(total / sent, 1),
         finalized_per_s=round(finalized / elapsed, 1),
-        finality_p50_ms=max(one["p50"] for one in finality),
-        finality_p99_ms=max(one["p99"] for one in finality),
-        cpu_us_per_order_and_node=round(cpu / max(finalized, 1) / len(nodes) * 1e6, 1),
+        sustained_per_s=min(round(_sustained(node), 1) for node in blocks),
+        finality_p50_ms=finality[len(finality) // 2],
+        finality_p99_ms=finality[len(finality) * 99 // 100],
+        cpu_us=round(sum(spent.values()) * us / len(nodes), 1),
+        cpu_us_by_stage={name: round(s * us / len(nodes), 1) for name, s in spent.items()},
+        generator_cpu_us=round(generator * us, 1),
         rss_mib_start=rss,
-        rss_mib_end=sum(node.memory_info().rss for node in nodes) >> 20,
+        rss_mib_end=[node.memory_info().rss >> 20 for node in nodes],
     )
 
 
-def _finality(client: Client) -> dict[str, float]:
-    """The node's own percentiles, block time to decision, over its last blocks."""
-    row = next(one for one in client.status()["chains"] if one["chain"] == CHAIN)
-    return {name: float(value) for name, value in row["finality_ms"].items()}
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A line of a node's log: a block with orders, and how late after its time it was decided."""
+
+    at_s: float
+    transactions: int
+    finality_ms: int
+
+
+def _order_blocks(log: Path, above: int) -> list[_Block]:
+    """The load's blocks as a node saw them, in order."""
+    blocks = []
+    for line in log.read_text().splitlines():
+        if " block.finalized " not in line or f"chain={CHAIN} " not in line:
+            continue
+        values = {name: int(value) for name, value in _NUMBER.findall(line)}
+        if values["height"] > above and values["transactions"]:
+            at_s = datetime.fromisoformat(line.partition(" ")[0]).timestamp()
+            blocks.append(_Block(at_s, values["transactions"], values["finality_ms"]))
+    return blocks
+
+
+def _sustained(blocks: list[_Block]) -> float:
+    """Orders a second between the first and the last but one block, which are full intervals."""
+    if len(blocks) < 3:
+        return 0.0
+    full = blocks[1:-1]
+    return sum(block.transactions for block in full) / (full[-1].at_s - blocks[0].at_s)
+
+
+def _stages(clients: list[Client]) -> dict[str, float]:
+    """CPU seconds of all nodes together, by what they went into."""
+    sums: dict[str, float] = {}
+    for client in clients:
+        text = httpx.get(f"{client.url}/metrics").text
+        for stage, value in _CPU.findall(text):
+            sums[stage] = sums.get(stage, 0.0) + float(value)
+    return sums
 
 
 def _orders(client: Client) -> int:
@@ -126,9 +187,9 @@ def _register(client: Client, spec: ChainSpec, accounts: int) -> None:
         nonces[key.public_key] += 1
         return sign_transaction(key, spec.chain_id, nonce, payload)
 
-    for first in range(0, accounts, 300):
+    for first in range(0, accounts, REGISTER_AT_ONCE):
         transactions = []
-        for number in range(first, min(first + 300, accounts)):
+        for number in range(first, min(first + REGISTER_AT_ONCE, accounts)):
             owner, meter = _keys(number)
             location = _location(number)
             source = Generation.SOLAR if number % 2 else Generation.NONE
@@ -204,8 +265,7 @@ def _submit(clients: list[Client], streams: list[list[Transaction]], per_s: floa
         for first in range(0, len(stream), BATCH):
             due = started + first * len(clients) / per_s
             time.sleep(max(0.0, due - time.monotonic()))
-            verdicts = clients[index].send_many(stream[first : first + BATCH])
-            accepted[index] += sum(verdict is None for verdict in verdicts)
+            accepted[index] += _deliver(clients[index], stream[first : first + BATCH])
 
     threads = [threading.Thread(target=send, args=(index,)) for index in range(len(clients))]
     for thread in threads:
@@ -213,6 +273,21 @@ def _submit(clients: list[Client], streams: list[list[Transaction]], per_s: floa
     for thread in threads:
         thread.join()
     return sum(accepted)
+
+
+def _deliver(client: Client, batch: list[Transaction]) -> int:
+    """Send until the node has taken all or refuses some for good; how many it has taken."""
+    refused: list[RpcError] = []
+    for _ in range(RETRIES):
+        try:
+            refused = [error for error in client.send_many(batch) if error is not None]
+        except RpcError as error:
+            refused = [error]
+        refused = [error for error in refused if error.code != ErrorCode.DUPLICATE]
+        if not any(error.retryable for error in refused):
+            break
+        time.sleep(RETRY_S)  # The node is behind; what it has taken meanwhile is a duplicate.
+    return len(batch) - len(refused)
 
 
 def _wait_orders(clients: list[Client], wanted: int, patience_s: float = 60.0) -> int:

@@ -21,6 +21,7 @@ from gridtokenx.chain.transaction import (
     decode_transaction,
 )
 from gridtokenx.node.protocol import BATCH_BYTES, BATCH_SECONDS
+from gridtokenx.node.stages import Stage, Stages
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
@@ -31,31 +32,40 @@ _verifiers = trio.CapacityLimiter(os.cpu_count() or 1)
 Decoded = Transaction | Rejected
 
 
-def decode_and_verify(raws: Sequence[bytes]) -> list[Decoded]:
+def decode_and_verify(raws: Sequence[bytes], stages: Stages) -> list[Decoded]:
     """Each transaction, or why it is refused. Runs in a worker thread."""
-    results: list[Decoded] = []
-    for raw in raws:
-        try:
-            if len(raw) > MAX_TRANSACTION_BYTES:
-                detail = f"a transaction has at most {MAX_TRANSACTION_BYTES} bytes, not {len(raw)}"
-                raise Rejected(ErrorCode.TOO_LARGE, detail)
-            transaction = decode_transaction(raw)
-            check_signature(transaction)
-        except Rejected as error:
-            results.append(error)
-        else:
-            results.append(transaction)
-    return results
+    with stages.measure(Stage.DECODE):
+        decoded = [_decode(raw) for raw in raws]
+    with stages.measure(Stage.VERIFY):
+        return [_verify(one) if isinstance(one, Transaction) else one for one in decoded]
 
 
-async def decode_and_verify_all(raws: Sequence[bytes]) -> list[Decoded]:
+def _decode(raw: bytes) -> Decoded:
+    if len(raw) > MAX_TRANSACTION_BYTES:
+        detail = f"a transaction has at most {MAX_TRANSACTION_BYTES} bytes, not {len(raw)}"
+        return Rejected(ErrorCode.TOO_LARGE, detail)
+    try:
+        return decode_transaction(raw)
+    except Rejected as error:
+        return error
+
+
+def _verify(transaction: Transaction) -> Decoded:
+    try:
+        check_signature(transaction)
+    except Rejected as error:
+        return error
+    return transaction
+
+
+async def decode_and_verify_all(raws: Sequence[bytes], stages: Stages) -> list[Decoded]:
     """As `decode_and_verify`, spread over the cores; results in the order given."""
     chunks = [raws[at : at + CHUNK] for at in range(0, len(raws), CHUNK)]
     results: list[list[Decoded]] = [[] for _ in chunks]
 
     async def work(at: int) -> None:
         results[at] = await trio.to_thread.run_sync(
-            decode_and_verify, chunks[at], limiter=_verifiers
+            decode_and_verify, chunks[at], stages, limiter=_verifiers
         )
 
     async with trio.open_nursery() as nursery:

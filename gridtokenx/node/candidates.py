@@ -34,6 +34,7 @@ from gridtokenx.node.protocol import (
     ProposalRequest,
 )
 from gridtokenx.node.requests import RequestRefused
+from gridtokenx.node.stages import Stages
 from gridtokenx.primitives.codec import decode, decode_any, encode
 from gridtokenx.primitives.errors import Rejected
 
@@ -121,7 +122,7 @@ class Candidates:
 
     async def _restore(self, block: Block) -> tuple[Block, list[Transaction]]:
         """A candidate that we voted on before a restart, from our own disk."""
-        decoded = await decode_and_verify_all(block.transactions)
+        decoded = await decode_and_verify_all(block.transactions, self._executor.stages)
         return block, [one for one in decoded if isinstance(one, Transaction)]
 
     async def _find_compact(self, block_hash: bytes) -> CompactBlock | None:
@@ -153,7 +154,7 @@ class Candidates:
                 raw = await self._try(peer, encode(BodiesRequest(self._executor.spec.name, part)))
                 if raw is None:
                     break
-                found.update(await _read_bodies(raw, part))
+                found.update(await _read_bodies(raw, part, self._executor.stages))
         if any(one not in found for one in ids):
             return None
         for transaction in found.values():
@@ -195,13 +196,15 @@ def _read_compact(raw: bytes) -> CompactBlock | None:
         return None
 
 
-async def _read_bodies(raw: bytes, asked: Sequence[bytes]) -> dict[bytes, Transaction]:
+async def _read_bodies(
+    raw: bytes, asked: Sequence[bytes], stages: Stages
+) -> dict[bytes, Transaction]:
     """The transactions of an answer that were asked for and are well signed."""
     try:
         response = await trio.to_thread.run_sync(decode, BodiesResponse, raw)
     except Rejected:
         return {}
-    decoded = await decode_and_verify_all(response.transactions)
+    decoded = await decode_and_verify_all(response.transactions, stages)
     wanted = frozenset(asked)
     return {tx.id: tx for tx in decoded if isinstance(tx, Transaction) and tx.id in wanted}
 

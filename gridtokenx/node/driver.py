@@ -59,6 +59,7 @@ from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BLOCK_LIMIT, MESSAGE_LIMIT, Topics
+from gridtokenx.node.stages import Stage
 from gridtokenx.node.vote_gate import Judgement, VoteGate, signer_key
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
@@ -326,13 +327,17 @@ class Driver:
                 raise StopNode(f"GTX-SYNC-001: {self.spec.name}: {reason}. {DISAGREES}")
 
     def _persist(self, record: SafetyRecord) -> None:
+        with self.executor.stages.measure(Stage.WRITE):
+            self._save_safety(record)
+        self._signed_height = max(self._signed_height, record.height)
+
+    def _save_safety(self, record: SafetyRecord) -> None:
         candidates = [
             (block_hash, execution.block.encoded)
             for block_hash in record.candidates
             if (execution := self.executor.candidate(block_hash)) is not None
         ]
         self.executor.store.save_safety(encode(record), candidates)
-        self._signed_height = max(self._signed_height, record.height)
 
     def _broadcast(self, message: Message) -> None:
         self._wiring.gossip.publish(self._topics.votes, encode(message))
@@ -451,7 +456,7 @@ class Driver:
 
         block = decode_block(block_bytes)
         transactions = []
-        for one in await decode_and_verify_all(block.transactions):
+        for one in await decode_and_verify_all(block.transactions, self.executor.stages):
             if isinstance(one, Rejected):
                 raise one
             transactions.append(one)
@@ -472,7 +477,8 @@ class Driver:
 
     async def submit(self, raws: Sequence[bytes]) -> list[Rejected | None]:
         """Admit transactions from a client, in order; those admitted are gossiped."""
-        verdicts, fresh = await self._admit(await decode_and_verify_all(raws), keep_gaps=False)
+        decoded = await decode_and_verify_all(raws, self.executor.stages)
+        verdicts, fresh = await self._admit(decoded, keep_gaps=False)
         self._batcher.add(fresh)
         return verdicts
 
@@ -516,7 +522,7 @@ class Driver:
         news = [raw for raw in batch.transactions if self._is_news(tagged_hash("gtx.tx", raw))]
         if not news:
             return GossipVerdict.IGNORE
-        decoded = await decode_and_verify_all(news)
+        decoded = await decode_and_verify_all(news, self.executor.stages)
         if any(isinstance(one, Rejected) for one in decoded):
             return GossipVerdict.REJECT  # Whoever forwards has verified: this peer has not.
         verdicts, fresh = await self._admit(decoded, keep_gaps=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gridtokenx.chain.block import (
@@ -25,7 +25,7 @@ from gridtokenx.chain.block import (
 from gridtokenx.chain.commands import Environment
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.mempool import Mempool
-from gridtokenx.chain.state_tree import StateProof, StateTree
+from gridtokenx.chain.state_tree import StateProof, StateTree, TreeUpdate
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.chain.transition import (
     MAX_TIME_AHEAD_MS,
@@ -45,6 +45,7 @@ from gridtokenx.ledger import rules as ledger
 from gridtokenx.node import crash_points
 from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
 from gridtokenx.node.history import Totals, index_rows, load_totals
+from gridtokenx.node.stages import Stage, Stages
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -56,6 +57,8 @@ MAX_EVIDENCE = 64
 MAX_BLOCK_TRANSACTIONS = 12_000
 TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of block time.
 FINALITY_SAMPLES = 512
+FILL_SHARE = 0.1  # Of the first view's time-out: how long a leader fills a block; roots come after.
+FILL_CHUNK = 64
 
 
 class Damaged(Exception):  # noqa: N818 - names what is wrong: our own data or determinism
@@ -81,20 +84,39 @@ class Committed:
     seconds: float
 
 
+class _MeasuredTree(StateTree):
+    """The state tree, whose time is told apart from that of the rules."""
+
+    def __init__(self, values: Iterable[tuple[bytes, bytes]], stages: Stages) -> None:
+        self._stages = stages
+        super().__init__(values)
+
+    def update(self, changes: Iterable[tuple[bytes, bytes | None]]) -> TreeUpdate:
+        with self._stages.measure(Stage.TREE):
+            return super().update(changes)
+
+
 class Executor:
     """One chain's executor. `now_ms` is the node's wall clock in Unix ms."""
 
-    def __init__(self, spec: ChainSpec, store: ChainStore, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        spec: ChainSpec,
+        store: ChainStore,
+        now_ms: Callable[[], int],
+        stages: Stages | None = None,
+    ) -> None:
         """Open the chain at its newest block, or install its genesis.
 
         Errors: Damaged when the stored state does not hash to the newest header's state root.
         """
         self.spec = spec
+        self.stages = stages or Stages()
         self.store = store
         self._now_ms = now_ms
         self._checker = CertificateChecker(spec.chain_id, verify)
         self._reader = StateReader(store)
-        self._tree = StateTree(store.state_values())
+        self._tree = _MeasuredTree(store.state_values(), self.stages)
         self._tree_lock = threading.Lock()
         self._candidates: dict[bytes, Execution] = {}
         self._evidence: dict[bytes, Evidence] = {}
@@ -120,16 +142,20 @@ class Executor:
         """
         verdicts: list[Rejected | None] = []
         fresh: list[Transaction] = []
-        for transaction in transactions:
-            try:
-                if self.store.place_of(transaction.id) is not None:
-                    raise Rejected(ErrorCode.DUPLICATE, "this transaction is in a block already")
-                fresh += self.mempool.add(transaction, keep_gap=keep_gaps)
-            except Rejected as error:
-                verdicts.append(error)
-            else:
-                verdicts.append(None)
+        with self.stages.measure(Stage.ADMIT):
+            for transaction in transactions:
+                try:
+                    fresh += self._admit(transaction, keep_gaps)
+                except Rejected as error:
+                    verdicts.append(error)
+                else:
+                    verdicts.append(None)
         return verdicts, fresh
+
+    def _admit(self, transaction: Transaction, keep_gap: bool) -> list[Transaction]:
+        if self.store.place_of(transaction.id) is not None:
+            raise Rejected(ErrorCode.DUPLICATE, "this transaction is in a block already")
+        return self.mempool.add(transaction, keep_gap=keep_gap)
 
     def pending_nonce(self, address: bytes) -> int:
         """The nonce an account's next transaction needs, counting what waits. Any thread.
@@ -155,19 +181,26 @@ class Executor:
     # -- Blocks --------------------------------------------------------------------------------
 
     def build(self, view: int, proposer_index: int, last_commit: bytes) -> CompactBlock:
-        """Build, execute and keep the next block. Returns it as it is gossiped."""
-        execution, refused = propose_block(
-            self.spec,
-            self._reader,
-            self._tree,
-            self.parent,
-            view=view,
-            proposer_index=proposer_index,
-            time_ms=self._time(),
-            candidates=self.mempool.take(self._max_transactions, 5 * 1024 * 1024),
-            last_commit=last_commit,
-            evidence=tuple(self._evidence.values()),
-        )
+        """Build, execute and keep the next block. Returns it as it is gossiped.
+
+        Each view that has ended without a decision halves the block: it was perhaps more than the
+        validators could execute in time.
+        """
+        most = min(self._max_transactions, len(self.mempool)) >> view
+        waiting = self.mempool.take(max(most, FILL_CHUNK), 5 * 1024 * 1024)
+        with self.stages.measure(Stage.EXECUTE):
+            execution, refused = propose_block(
+                self.spec,
+                self._reader,
+                self._tree,
+                self.parent,
+                view=view,
+                proposer_index=proposer_index,
+                time_ms=self._time(),
+                candidates=self._in_time(waiting),
+                last_commit=last_commit,
+                evidence=tuple(self._evidence.values()),
+            )
         self.mempool.note_rejections(refused)
         self._keep(execution)
         return self._compact(execution)
@@ -192,9 +225,11 @@ class Executor:
         if block.header.hash in self._candidates:
             return
         self._check_last_commit(block)
-        self._keep(
-            execute_block(self.spec, self._reader, self._tree, self.parent, block, transactions)
-        )
+        with self.stages.measure(Stage.EXECUTE):
+            execution = execute_block(
+                self.spec, self._reader, self._tree, self.parent, block, transactions
+            )
+        self._keep(execution)
 
     def candidate(self, block_hash: bytes) -> Execution | None:
         """An executed, undecided block."""
@@ -228,15 +263,15 @@ class Executor:
         started = time.perf_counter()
         execution = self._candidates[block_hash]
         header, block = execution.block.header, execution.block
-        receipts = list(execution.receipts)
-        rows, totals = index_rows(
-            header.height,
-            header.time_ms,
-            self.spec.market_time_ms(header.height, header.time_ms),
-            list(execution.transactions),
-            receipts,
-            self.totals,
-        )
+        with self.stages.measure(Stage.INDEX):
+            rows, totals = index_rows(
+                header.height,
+                header.time_ms,
+                self.spec.market_time_ms(header.height, header.time_ms),
+                list(execution.transactions),
+                list(execution.receipts),
+                self.totals,
+            )
         write = BlockWrite(
             height=header.height,
             hash=header.hash,
@@ -246,7 +281,7 @@ class Executor:
             state=list(execution.changes),
             index=rows,
         )
-        with self._tree_lock:
+        with self.stages.measure(Stage.WRITE), self._tree_lock:
             crash_points.reach("before-commit")
             self.store.commit(write)
             crash_points.reach("after-commit")
@@ -258,7 +293,8 @@ class Executor:
         self._candidates.clear()
         for one in block.evidence:
             self._evidence.pop(conviction_key(one), None)
-        dropped = self.mempool.reset(self._reader, frozenset(write.transaction_ids))
+        with self.stages.measure(Stage.ADMIT):
+            dropped = self.mempool.reset(self._reader, frozenset(write.transaction_ids))
         finality_ms = max(0, self._now_ms() - header.time_ms)
         if not is_fetched:
             self.finality_ms.append(finality_ms)
@@ -307,6 +343,19 @@ class Executor:
     def _time(self) -> int:
         """The next block's time if it were built now."""
         return max(self.spec.opens_ms(self.parent.time_ms), self._now_ms())
+
+    def _in_time(self, candidates: Sequence[Transaction]) -> Iterator[Transaction]:
+        """Candidates for as long as a block may take to fill.
+
+        On a machine that is too slow for its load, or is busy with other work, blocks become
+        smaller, so that all can execute them within a view; else no view would decide, and each
+        new leader would begin with yet another block.
+        """
+        end_s = time.monotonic() + self.spec.genesis.timeout_base_ms / 1000 * FILL_SHARE
+        for number, transaction in enumerate(candidates):
+            if number % FILL_CHUNK == FILL_CHUNK - 1 and time.monotonic() > end_s:
+                return
+            yield transaction
 
     def _keep(self, execution: Execution) -> None:
         while len(self._candidates) >= MAX_CANDIDATES:

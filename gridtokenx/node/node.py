@@ -57,6 +57,7 @@ from gridtokenx.node.protocol import (
 )
 from gridtokenx.node.reputation import Reputation
 from gridtokenx.node.requests import RequestRefused, Requests
+from gridtokenx.node.stages import StageCollector, Stages
 from gridtokenx.node.syncing import Syncing, answer_blocks
 from gridtokenx.node.telemetry import NodeCollector, configure_logging
 from gridtokenx.node.view import ChainStatus, Check, Head, Health, NetworkStatus, PeerStatus
@@ -129,6 +130,7 @@ class Node:
         self._lag_ms = 0
         self._offset_ms = 0
         self._free_disk_mib = _free_disk_mib(config)
+        self._stages = Stages()
         self.metrics = CollectorRegistry()
         self.metrics.register(NodeCollector(self))
 
@@ -138,6 +140,7 @@ class Node:
         """Run until cancelled. Errors: DatabaseError, Damaged, StopNode, DiskFull, NetworkError."""
         self._check_disk()
         self._token = trio.lowlevel.current_trio_token()
+        self.metrics.register(StageCollector(self._stages))
         database = await trio.to_thread.run_sync(Database, self.config.data_path)
         try:
             exempt = not self.config.network.limit_loopback
@@ -245,7 +248,8 @@ class Node:
 
     async def _add_chain(self, name: str, database: Database, gossip: Gossip) -> None:
         spec = self.genesis.chain(name)
-        executor = await trio.to_thread.run_sync(Executor, spec, database.chain(name), self._now_ms)
+        store = database.chain(name)
+        executor = await trio.to_thread.run_sync(Executor, spec, store, self._now_ms, self._stages)
         member = self._keys.validator
         signers = executor.sets.at(executor.parent.height + 1).validators
         if member is not None and signers.index_of(member.public_key) is None:
@@ -449,6 +453,9 @@ class Node:
             finality_ms=committed.finality_ms,
             commit_ms=round(committed.seconds * 1000),
         )
+        if committed.dropped:
+            why = str(committed.dropped[0][1])
+            log.info("pool.dropped", chain=name, transactions=len(committed.dropped), first=why)
 
     def _refresh_status(self, name: str, proposer_index: int) -> None:
         """Swap in what the API reads; a new dict, so a reader never sees half of it."""

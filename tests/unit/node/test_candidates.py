@@ -51,6 +51,7 @@ from gridtokenx.node.protocol import (
     ProposalRequest,
 )
 from gridtokenx.node.requests import RequestRefused
+from gridtokenx.node.stages import Stages
 from gridtokenx.primitives.codec import MAX_INT, decode, encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -273,7 +274,7 @@ def test_transactions_from_outside_get_a_verdict_each() -> None:
         b"\xff",
         bytes(MAX_TRANSACTION_BYTES + 1),
     ]
-    good, *bad = decode_and_verify(raws)
+    good, *bad = decode_and_verify(raws, Stages())
     assert good == pay(0)
     assert [one.code for one in bad if isinstance(one, Rejected)] == [
         ErrorCode.BAD_SIGNATURE,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,7 +33,14 @@ from gridtokenx.consensus.messages import (
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.node.database import Database
-from gridtokenx.node.executor import MAX_CANDIDATES, Damaged, Executor, NotYet
+from gridtokenx.node.executor import (
+    FILL_CHUNK,
+    FILL_SHARE,
+    MAX_CANDIDATES,
+    Damaged,
+    Executor,
+    NotYet,
+)
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -260,6 +269,29 @@ def test_one_builds_another_checks_both_commit(site: Site, other: Site) -> None:
         assert len(one.executor.mempool) == 0
         assert one.executor.candidate(block.header.hash) is None
     assert site.executor.parent == other.executor.parent
+
+
+def test_a_view_without_a_decision_halves_the_next_block(site: Site) -> None:
+    sent = [pay(nonce) for nonce in range(4 * FILL_CHUNK)]
+    site.executor.admit(sent, keep_gaps=False)
+    sizes = [len(site.build(view=view).transactions) for view in range(5)]
+    assert sizes == [256, 128, 64, 64, 64]
+
+
+def test_a_leader_that_is_slow_makes_a_smaller_block(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [pay(nonce) for nonce in range(4 * FILL_CHUNK)]
+    site.executor.admit(sent, keep_gaps=False)
+    step_s = MET.genesis.timeout_base_ms / 1_000 * FILL_SHARE * 0.4
+    ticks = count()
+    monkeypatch.setattr(
+        "gridtokenx.node.executor.time", SimpleNamespace(monotonic=lambda: next(ticks) * step_s)
+    )
+    execution = site.build().decode_transactions()
+    assert execution == sent[: 3 * FILL_CHUNK - 1]
+    monkeypatch.undo()
+    assert site.executor.pending_nonce(DEV.public_key) == len(sent)
 
 
 def test_transactions_of_another_proposer_leave_the_pool(site: Site, other: Site) -> None:
