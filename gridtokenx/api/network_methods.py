@@ -52,6 +52,7 @@ def _peer_document(peer: PeerStatus) -> dict[str, Any]:
         "latency_ms": peer.latency_ms,
         "score": peer.score,
         "offences": dict(peer.offences),
+        "gossip": {part: round(value, 2) for part, value in peer.gossip.items()},
     }
 
 
@@ -132,7 +133,8 @@ METHODS = (
     Method(
         "net_getPeers",
         get_peers,
-        "Connected peers, what they run, how far they are and what they did wrong.",
+        "Connected peers, what they run, how far they are, what they did wrong and how gossip "
+        "scores them.",
         shape(items="list", next_cursor="text?"),
         routes=(Route("GET", "/peers"),),
     ),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from gridtokenx.node.discovery import Discovery
+from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.network import Network, format_peer_id
 from gridtokenx.node.peer_events import PeerId
 from gridtokenx.node.peers import Contact, Peers
@@ -13,9 +15,10 @@ from gridtokenx.node.view import BanStatus, NetworkStatus, PeerStatus
 
 
 def peer_statuses(
-    network: Network, peers: Peers, organisations: Mapping[bytes, str]
+    network: Network, gossip: Gossip, peers: Peers, organisations: Mapping[bytes, str]
 ) -> tuple[PeerStatus, ...]:
     """The connected peers of this network. `organisations` by validator key."""
+    scores = gossip.scores()
 
     def status_of(contact: Contact) -> PeerStatus:
         peer, status = contact.peer, contact.status
@@ -32,13 +35,14 @@ def peer_statuses(
             latency_ms=known.latency_ms,
             score=round(network.reputation.score(peer)),
             offences=network.reputation.offences(peer),
+            gossip=asdict(scores[peer]) if peer in scores else {},
             links=tuple(format_peer_id(link) for link in known.links),
         )
 
     return tuple(status_of(contact) for contact in peers.contacts())
 
 
-def network_status(network: Network, discovery: Discovery) -> NetworkStatus:
+def network_status(network: Network, gossip: Gossip, discovery: Discovery) -> NetworkStatus:
     """The rest of it."""
     directions = [network.direction(peer) for peer in network.connected()]
     return NetworkStatus(
@@ -50,6 +54,7 @@ def network_status(network: Network, discovery: Discovery) -> NetworkStatus:
         known_peers=discovery.known_peers,
         dial_outcomes=dict(network.dial_outcomes),
         inbound_refused=dict(network.inbound_refused),
+        gossip_events=gossip.counters,
         bans=tuple(_ban_status(ban) for ban in network.reputation.bans()),
     )
 

@@ -160,7 +160,7 @@ class Node:
     async def _serve(self, network: Network, database: Database, task_status: Any) -> None:
         network_id = self.genesis.network_id
         self._requests = requests = Requests(network, network_id, on_offence=network.report)
-        gossip = Gossip(
+        self._gossip = gossip = Gossip(
             network,
             topic_prefix=topic_prefix(network_id),
             max_bytes=topic_limit,
@@ -507,8 +507,10 @@ class Node:
             self._statuses = {
                 name: self._with_live(name, status) for name, status in self._statuses.items()
             }
-            self._peer_statuses = peer_statuses(self._network, self._peers, organisations)
-            self._network_status = network_status(self._network, discovery)
+            self._peer_statuses = peer_statuses(
+                self._network, self._gossip, self._peers, organisations
+            )
+            self._network_status = network_status(self._network, self._gossip, discovery)
             self._check_clock()
             if trio.current_time() >= next_disk:
                 next_disk += DISK_SECONDS

@@ -12,20 +12,26 @@ import logging.handlers
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from gridtokenx.node.history import load_totals
 from gridtokenx.node.settings import LoggingSettings
-from gridtokenx.node.view import ChainStatus, NodeHandle
+from gridtokenx.node.view import ChainStatus, NetworkStatus, NodeHandle, PeerStatus
 
 SYNC_STATES = ("waiting_peers", "blocks", "live", "stalled")
+SCORE_LIMITS = (-80.0, -40.0, -20.0, -10.0, 0.0, 10.0, 20.0, 40.0)  # gossip's thresholds and cap
 MIB = 1024 * 1024
 _NOISY_LIBRARIES = ("libp2p", "asyncio", "aiohttp", "multiaddr")
 
@@ -50,10 +56,29 @@ class NodeCollector(Collector):
         )
         build.add_metric([handle.version, platform.python_version(), handle.role], 1)
         yield build
+        yield from _gossip(handle.peers(), handle.network())
         chains = list(handle.chains().values())
         yield from _chain_gauges(chains)
         yield from _chain_counters(chains)
         yield _sync_states(chains)
+
+
+def _gossip(peers: Sequence[PeerStatus], network: NetworkStatus) -> Iterator[Metric]:
+    """Scores of the peers that are there now, and what gossip has counted since the start."""
+    totals = [peer.gossip["total"] for peer in peers if peer.gossip]
+    scores = HistogramMetricFamily("gridtokenx_gossip_score", "Gossip scores of connected peers")
+    below = [(str(limit), sum(total <= limit for total in totals)) for limit in SCORE_LIMITS]
+    scores.add_metric([], buckets=[*below, ("+Inf", len(totals))], sum_value=sum(totals))
+    yield scores
+    lowest = GaugeMetricFamily("gridtokenx_gossip_score_min", "Lowest gossip score of a peer")
+    lowest.add_metric([], min(totals, default=0.0))
+    yield lowest
+    events = CounterMetricFamily(
+        "gridtokenx_gossip_events", "What gossip has counted, by reason", labels=["event"]
+    )
+    for event, count in sorted(network.gossip_events.items()):
+        events.add_metric([event], count)
+    yield events
 
 
 def _chain_gauges(chains: list[ChainStatus]) -> Iterator[Metric]:

@@ -71,7 +71,8 @@ class PeerStatus:
     """One connected peer. `heights` by chain name; `organisation` whose validator vouches for it.
 
     `latency_ms`: a status, there and back. `score`: 0 down to -100, where it would be banned.
-    `links`: peer ids of those it says it is connected to.
+    `gossip`: its gossip score as `total` and the parts it is made of. `links`: peer ids of those it
+    says it is connected to.
     """
 
     peer_id: str
@@ -84,6 +85,7 @@ class PeerStatus:
     latency_ms: int | None = None
     score: int = 0
     offences: Mapping[str, int] = field(default_factory=dict)
+    gossip: Mapping[str, float] = field(default_factory=dict)
     links: tuple[str, ...] = ()
 
 
@@ -113,6 +115,7 @@ class NetworkStatus:
     known_peers: int = 0
     dial_outcomes: Mapping[str, int] = field(default_factory=dict)
     inbound_refused: Mapping[str, int] = field(default_factory=dict)
+    gossip_events: Mapping[str, int] = field(default_factory=dict)
     bans: tuple[BanStatus, ...] = ()
 
 

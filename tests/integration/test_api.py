@@ -20,6 +20,7 @@ from gridtokenx.api import server as server_module
 from gridtokenx.api.server import ApiServerError, serve
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.ledger.model import Asset, Transfer
+from gridtokenx.node.view import NetworkStatus
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import Side, Source
@@ -115,6 +116,8 @@ async def test_metrics_have_the_seed_names_exactly(tmp_path: Path) -> None:
     node = MemoryNode(tmp_path)
     node.populate()
     node.trade()
+    node.peer_list = (replace(node.peer_list[0], gossip={"total": -30.0}),)
+    node.network_status = NetworkStatus(gossip_events={"rejected": 3})
     async with running(node) as http:
         await http.post("/rpc", json=rpc("chain_getStatus"))
         text = (await http.get("/metrics")).text
@@ -122,6 +125,10 @@ async def test_metrics_have_the_seed_names_exactly(tmp_path: Path) -> None:
         assert 'gridtokenx_energy_trades_total{chain="MET"} 1.0' in text
         assert 'gridtokenx_consensus_rounds{chain="MET"} 3.0' in text
         assert "gridtokenx_network_peers 1.0" in text
+        assert 'gridtokenx_gossip_score_bucket{le="-20.0"} 1.0' in text
+        assert 'gridtokenx_gossip_score_bucket{le="-40.0"} 0.0' in text
+        assert "gridtokenx_gossip_score_min -30.0" in text
+        assert 'gridtokenx_gossip_events_total{event="rejected"} 3.0' in text
         assert 'gridtokenx_rpc_requests_total{code="0",method="chain_getStatus"} 1.0' in text
         assert 'gridtokenx_ready{check="peers"} 1.0' in text
         assert "_created" not in text

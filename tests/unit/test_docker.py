@@ -21,6 +21,7 @@ from gridtokenx.cluster.network import bootstrap_files, dev_key, peer_id
 from gridtokenx.node.config import Config, load_config
 from gridtokenx.node.settings import SETTINGS
 from gridtokenx.node.telemetry import CallMetrics, NodeCollector
+from gridtokenx.node.view import NetworkStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker" / "compose.yaml"
@@ -299,6 +300,9 @@ class NothingYet:
 
     def peers(self) -> tuple[()]:
         return ()
+
+    def network(self) -> NetworkStatus:
+        return NetworkStatus()
 
     def chains(self) -> dict[str, Any]:
         return {}
