@@ -295,7 +295,7 @@ def _end_vote(
 ) -> Events:
     numbers = parameters(state)
     result = counting.count(_ballots(state, entry.number), power)
-    if isinstance(entry.content, Emergency) or not counting.has_quorum(result, numbers.quorum_bps):
+    if not counting.has_quorum(result, numbers.quorum_bps):  # Emergencies too: they get no votes.
         status = ProposalStatus.NO_QUORUM
     elif _has_passed(entry, result, numbers, around):
         status = ProposalStatus.QUEUED

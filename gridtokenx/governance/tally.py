@@ -14,16 +14,16 @@ from gridtokenx.primitives.quantities import BPS
 def count(ballots: Iterable[tuple[bytes, Choice]], power: VotingPower) -> Tally:
     """The tally of (voter, choice), each voter named once.
 
-    A validator that votes speaks for its whole pool, less what delegators voted with themselves.
+    A validator that votes speaks for its whole pool, less the delegations that voted for themselves
+    (its own among them).
     """
     totals = dict.fromkeys(Choice, 0)
     voted_away: dict[bytes, int] = {}
     validators: list[tuple[bytes, Choice]] = []
     for voter, choice in ballots:
         for validator, amount in power.delegations_of(voter):
-            if validator != voter:
-                totals[choice] += amount
-                voted_away[validator] = voted_away.get(validator, 0) + amount
+            totals[choice] += amount
+            voted_away[validator] = voted_away.get(validator, 0) + amount
         validators.append((voter, choice))
     for validator, choice in validators:
         totals[choice] += power.pool_of(validator) - voted_away.get(validator, 0)

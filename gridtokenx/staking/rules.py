@@ -342,7 +342,6 @@ def _watch(
 def _jail(
     state: Overlay, entry: Validator, reason: JailReason, bps: int, until_height: int
 ) -> StakingEvent:
-    until_height = max(until_height, entry.jailed_until_height)
     rest, slashed = pools.take_penalty(state, entry, TREASURY, bps)
     pools.store(state, replace(rest, jailed_until_height=until_height))
     return ValidatorJailed(entry.operator, reason, slashed, until_height)

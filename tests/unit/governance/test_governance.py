@@ -359,14 +359,17 @@ def test_a_proposal_is_taken_back_before_the_first_vote(world) -> None:
     refused(ErrorCode.VOTING_CLOSED, world.vote, ALICE)
     assert world.begin(1000) == []
     world.propose(SOLAR)
+    world.propose(HALT)
     world.vote(ALICE, number=2)
-    refused(
-        ErrorCode.NOT_PERMITTED,
-        rules.cancel_proposal,
-        *(world.state, CancelProposal(2)),
-        sender=CAROL,
-        now_ms=1,
-    )
+    world.approve("MEA", number=3)
+    for number in (2, 3):
+        refused(
+            ErrorCode.NOT_PERMITTED,
+            rules.cancel_proposal,
+            *(world.state, CancelProposal(number)),
+            sender=CAROL,
+            now_ms=1,
+        )
 
 
 # -- Voting

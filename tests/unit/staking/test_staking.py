@@ -231,6 +231,16 @@ def test_an_empty_validator_is_forgotten_when_all_is_paid(state) -> None:
     create(state, ALICE)
 
 
+def test_an_empty_validator_stays_until_its_last_entry_is_paid(state) -> None:
+    create(state, ALICE)
+    unbond(state, ALICE, ALICE, 4_000, height=1)
+    unbond(state, ALICE, ALICE, 6_000, height=2)
+    assert len(begin(state, 51)) == 1
+    assert VALIDATORS.get(state, ALICE).unbonding_entries == 1
+    assert len(begin(state, 52)) == 1
+    assert VALIDATORS.get(state, ALICE) is None
+
+
 def test_a_pool_that_gained_pays_its_last_member_everything(state) -> None:
     ledger.issue_gtx(state, REWARD_RESERVE, 7)
     create(state, ALICE)
@@ -323,6 +333,17 @@ def test_one_incident_is_punished_once_and_a_repeat_takes_all(state) -> None:
     assert liquid(state, UNBONDING) == 0
 
 
+def test_who_is_excluded_for_good_does_not_come_back_under_the_same_name(state) -> None:
+    create(state, ALICE)
+    unbond(state, ALICE, ALICE, 1_000)
+    punish(state, ALICE, 2, 3)
+    punish(state, ALICE, 4, 5)
+    unbond(state, ALICE, ALICE, 1)
+    assert len(begin(state, 51)) == 1
+    assert VALIDATORS.get(state, ALICE).shares == 0
+    refused(ErrorCode.DUPLICATE, create, state, ALICE)
+
+
 def test_a_jailed_validator_is_released_after_its_time(state) -> None:
     create(state, ALICE)
     refused(ErrorCode.DUPLICATE, rules.unjail, state, sender=ALICE, height=1)
@@ -389,7 +410,10 @@ def test_at_most_so_many_are_elected_the_greatest_first(state) -> None:
     for owner, amount in ((ALICE, 10_000), (BOB, 12_000), (CAROL, 10_000), (DAVE, 9_999)):
         create(state, owner, amount)
     assert [entry.operator for entry in pools.ranked(state, 2)] == [BOB, ALICE]
-    unbond(state, BOB, BOB, 11_001)
+    unbond(state, BOB, BOB, 11_000)
+    bond(state, CAROL, BOB, 20_000)
+    assert [entry.operator for entry in pools.ranked(state, 2)] == [BOB, ALICE]
+    unbond(state, BOB, BOB, 1)
     assert [entry.operator for entry in pools.ranked(state, 2)] == [ALICE, CAROL]
     bond(state, ALICE, BOB, 90_000)  # Not its own: the operator must have something to lose.
     assert [entry.operator for entry in pools.ranked(state, 2)] == [ALICE, CAROL]

@@ -58,6 +58,8 @@ def test_whoever_weighs_too_little_to_be_seen_is_left_out() -> None:
     light = (key(9), 5_999)
     assert len(elect([*stakes, light], unit=1, cap_bps=2000)) == 6
     assert len(elect([*stakes, (key(9), 6_007)], unit=1, cap_bps=2000)) == 7
+    nine = [(key(number), 111) for number in range(1, 10)]
+    assert len(elect([*nine, (key(10), 1)], unit=1, cap_bps=2000)) == 10  # Exactly a thousandth.
     assert elect([(key(1), 99)], unit=100, cap_bps=2000) == []
     assert elect([(key(1), 2**62)], unit=1, cap_bps=2000)[0].weight == 2**40
 
