@@ -6,6 +6,8 @@ learns up to a target, and dials again, with a growing pause, what it lost. Once
 a dead bootnode matters no more.
 """
 
+import hashlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,6 +38,8 @@ SLOW_REFRESH_S = 30.0
 LEAST_REFRESH_S = 0.2
 LOOKUP_TIMEOUT_S = 30.0
 KEEPER_PAUSE_S = 0.25
+FIRST_REGION_PAUSES_S = (2.0, 10.0, 30.0)  # while the first peers come
+REGION_PAUSE_S = 600.0
 MAX_CONCURRENT_DIALS = 8
 MAX_CANDIDATES = 500
 MIN_CHOSEN_PEERS = 4
@@ -53,11 +57,21 @@ class _Candidate:
     failures: int = 0
     not_before_s: float = 0.0
     dialling: bool = False
+    serves: bool = False  # a region that this node serves too
 
     @property
     def backoff_s(self) -> float:
         doublings = max(0, min(self.failures - 1, 10))
         return min(FIRST_BACKOFF_S * float(1 << doublings), LAST_BACKOFF_S)
+
+
+def region_key(network_id: int, region: str) -> bytes:
+    """The provider key of a region: SHA-256 multihash of `/gridtokenx/<network id>/<region>`.
+
+    js-libp2p's `contentRouting.provide` and `findProviders` use the multihash of their CID.
+    """
+    text = f"/gridtokenx/{network_id}/{region}"
+    return b"\x12\x20" + hashlib.sha256(text.encode()).digest()
 
 
 OUTCOME_WORDS = {
@@ -87,6 +101,7 @@ class Discovery:
 
     `bootstrap` and `persistent` are full multiaddrs. Persistent peers (authorities) are always
     dialled again, whatever the target; bootnodes while fewer peers than the target are connected.
+    `regions`: by `region_key`, whether this node serves the region and so seeks others that do.
     """
 
     def __init__(
@@ -96,10 +111,13 @@ class Discovery:
         *,
         persistent: Sequence[str] = (),
         target_peers: int = 20,
+        regions: Mapping[bytes, bool] | None = None,
     ) -> None:
         self._network = network
         self._target_peers = target_peers
-        self._dht = NodeDHT(network.host, self._wants_more)
+        self._regions = dict(regions or {})
+        self.providers: dict[bytes, tuple[PeerId, ...]] = {}  # by region_key, who serves it
+        self._dht = NodeDHT(network.host, self._wants_more, tuple(self._regions))
         self.faults: Counter[str] = Counter()  # errors of ours by task; none are expected
         self._candidates: dict[PeerId, _Candidate] = {}
         self._persistent: set[PeerId] = set()
@@ -147,6 +165,7 @@ class Discovery:
             nursery.start_soon(self._follow_events)
             nursery.start_soon(self._follow_identified)
             nursery.start_soon(self._refresh)
+            nursery.start_soon(self._meet_regions)
             nursery.start_soon(self._warn_when_alone)
             nursery.start_soon(self._keep_connections, nursery)
             task_status.started()
@@ -208,6 +227,28 @@ class Discovery:
             with trio.move_on_after(FAST_REFRESH_S if fast or alone else SLOW_REFRESH_S):
                 await self._news.wait()
 
+    async def _meet_regions(self) -> None:
+        """Tell the DHT which regions this node serves and learn who else does, now and then."""
+        served = [key for key, serves in self._regions.items() if serves]
+        pauses = itertools.chain(FIRST_REGION_PAUSES_S, itertools.repeat(REGION_PAUSE_S))
+        while served:
+            # Whoever is alone has nobody to tell, and asks again as soon as the first ones do.
+            await trio.sleep(next(pauses) if self._network.connected() else FAST_REFRESH_S)
+            try:
+                with trio.move_on_after(LOOKUP_TIMEOUT_S):
+                    self._note_providers(await self._dht.exchange_providers(served, served))
+            except Exception as error:  # noqa: BLE001 - works on what peers say: must be total
+                self._count_fault("regions", error)
+
+    def _note_providers(self, found: Mapping[bytes, Sequence[ID]]) -> None:
+        for key, peer_ids in found.items():
+            self._add_candidates(peer_ids)
+            peers = [PeerId(each.to_bytes()) for each in peer_ids]
+            self.providers[key] = tuple(sorted({*peers} - {self._network.peer_id}))
+            for peer in peers:
+                if peer in self._candidates:
+                    self._candidates[peer].serves = True
+
     async def _learn(self, peer: PeerId) -> None:
         try:
             await self._dht.learn(ID(peer))
@@ -255,12 +296,16 @@ class Discovery:
             self._wake = trio.Event()
 
     def _due(self) -> list[PeerId]:
-        """The peers to dial now: persistent ones first, found ones while below the target."""
+        """The peers to dial now: persistent ones first, then, while below the target, those that
+        serve a region of ours, then others."""
         now_s = trio.current_time()
         wanted = self._wanted()
         wanted -= sum(candidate.dialling for candidate in self._candidates.values())
         due: list[PeerId] = []
-        ordered = sorted(self._candidates.items(), key=lambda item: item[0] not in self._persistent)
+        ordered = sorted(
+            self._candidates.items(),
+            key=lambda item: (item[0] not in self._persistent, not item[1].serves),
+        )
         for peer, candidate in ordered:
             if candidate.dialling or candidate.not_before_s > now_s:
                 continue

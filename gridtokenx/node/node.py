@@ -30,7 +30,7 @@ from gridtokenx.node.chain_values import chain_numbers, overruled
 from gridtokenx.node.clock import Clock
 from gridtokenx.node.config import Config
 from gridtokenx.node.database import Database
-from gridtokenx.node.discovery import Discovery
+from gridtokenx.node.discovery import Discovery, region_key
 from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
@@ -186,6 +186,10 @@ class Node:
             self._dialable(self.config.network.bootstrap),
             persistent=persistent,
             target_peers=min(self.config.network.max_outbound, self.config.network.max_peers),
+            regions={
+                region_key(network_id, name): name in self.followed()
+                for name in self.genesis.chain_names
+            },
         )
         if self._keys.validator is not None and self._keys.never_signed:
             self._start_signing(database)

@@ -2,14 +2,26 @@
 
 import re
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
 import pytest
 import structlog
 import trio
+import trio.testing
 from libp2p.peer.id import ID
 
 from gridtokenx.node import discovery
-from gridtokenx.node.discovery import OUTCOME_WORDS, Discovery, describe_outcomes
+from gridtokenx.node.discovery import (
+    OUTCOME_WORDS,
+    Discovery,
+    describe_outcomes,
+    region_key,
+)
+from gridtokenx.node.libp2p_overrides.providers import (
+    MAX_PROVIDERS_PER_KEY,
+    RECORD_TTL_S,
+    ProviderRecords,
+)
 from gridtokenx.node.network import (
     REASONS,
     Network,
@@ -112,6 +124,44 @@ async def test_lost_connections_come_back() -> None:
             assert a.network.connected() == ()
             await until(lambda: meshed([a, b]))
             nursery.cancel_scope.cancel()
+
+
+async def test_nodes_find_those_that_serve_their_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "FIRST_REGION_PAUSES_S", (0.2,) * 50)
+    met, nor = region_key(7, "MET"), region_key(7, "NOR")
+    assert met == bytes.fromhex("1220") + sha256(b"/gridtokenx/7/MET").digest()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            boot = await start(nursery, 1, regions={met: False, nor: True})
+            bootstrap = boot.network.listen_addresses
+            alike = [
+                await start(nursery, number, bootstrap, regions={met: True, nor: False})
+                for number in (2, 3)
+            ]
+            other = await start(nursery, 4, bootstrap, regions={met: False, nor: True})
+            a, b = (node.network.peer_id for node in alike)
+            await until(lambda: alike[0].discovery.providers.get(met) == (b,))
+            await until(lambda: alike[1].discovery.providers.get(met) == (a,))
+            await until(lambda: other.discovery.providers.get(nor) == (boot.network.peer_id,))
+            assert met not in other.discovery.providers  # It did not look for what it serves not.
+            assert alike[0].discovery._candidates[b].serves
+            assert not any(node.discovery.faults for node in (boot, other, *alike))
+            nursery.cancel_scope.cancel()
+
+
+async def test_provider_records_are_bounded_and_end(autojump_clock: trio.testing.MockClock) -> None:
+    records = ProviderRecords([b"known"])
+    assert not records.add(b"unknown", ID(b"x"))
+    for number in range(100):
+        assert records.add(b"known", ID(b"peer %d" % number))
+    kept = records.of(b"known")
+    assert len(kept) == MAX_PROVIDERS_PER_KEY
+    assert kept[0] == ID(b"peer 99")
+    await trio.sleep(RECORD_TTL_S - 1)
+    records.add(b"known", ID(b"peer 50"))
+    await trio.sleep(1)
+    assert records.of(b"known") == [ID(b"peer 50")]
+    assert records.of(b"unknown") == []
 
 
 async def test_the_target_bounds_what_is_dialled() -> None:

@@ -1,11 +1,11 @@
-"""The Kademlia DHT used for one thing only: finding peers.
+"""The Kademlia DHT used for one thing only: finding peers, and among them those of a region.
 
 Faults of py-libp2p 0.8.1 mended here:
 
 - inbound streams have no time-out and the twelve slots are shared by all: a time limit, and two
   slots for each peer;
 - an exception in a DHT task cancels the service: this DHT is not run as a service at all;
-- anybody may store records (50,000 of 1 MiB): value and provider messages are refused;
+- anybody may store records (50,000 of 1 MiB): values are refused, provider records bounded;
 - a reply may be 4 MiB of addresses, all kept and dialled: replies are bounded and filtered;
 - a node is put into a routing table only when its addresses happen to be known already when it
   asks: `learn` adds every identified server.
@@ -15,7 +15,8 @@ Faults of py-libp2p 0.8.1 mended here:
 # mypy: disallow-subclassing-any=False
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import trio
 from libp2p.abc import INetStream
@@ -32,6 +33,7 @@ from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_byt
 from multiaddr import Multiaddr
 
 from gridtokenx.node.libp2p_overrides.host import MAX_PEER_ADDRESSES, NodeHost
+from gridtokenx.node.libp2p_overrides.providers import ProviderRecords
 from gridtokenx.node.libp2p_overrides.swarm import shielded
 
 INBOUND_TIMEOUT_S = 15.0
@@ -105,14 +107,23 @@ class NodePeerRouting(PeerRouting):
 
 
 class NodeDHT(KadDHT):
-    """A Kademlia server and client for peers only. It has no tasks of its own."""
+    """A Kademlia server and client for peers only. It has no tasks of its own.
+
+    `keys`: the multihashes for which it keeps provider records.
+    """
 
     host: NodeHost
 
-    def __init__(self, host: NodeHost, may_connect: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        host: NodeHost,
+        may_connect: Callable[[], bool] = lambda: True,
+        keys: Sequence[bytes] = (),
+    ) -> None:
         super().__init__(host, DHTMode.SERVER, max_peers_per_subnet=0)
         self.peer_routing = NodePeerRouting(host, self.routing_table)
         self.peer_routing.may_connect = may_connect
+        self.providers = ProviderRecords(keys)
         self.refused: Counter[str] = Counter()
         self._streams_of: Counter[ID] = Counter()
 
@@ -140,8 +151,75 @@ class NodeDHT(KadDHT):
         found: list[ID] = await self.peer_routing.find_closest_peers_network(key, BUCKET_SIZE)
         return found
 
+    async def exchange_providers(
+        self, keys: Sequence[bytes], serves: Collection[bytes]
+    ) -> dict[bytes, list[ID]]:
+        """Announce this node for the keys of `serves` and ask who else there is for `keys`.
+
+        Tells and asks the peers nearest to each key, one stream for each peer. The caller bounds
+        the time and isolates errors.
+        """
+        asked: dict[ID, list[bytes]] = {}
+        found: dict[bytes, dict[ID, None]] = {key: {} for key in keys}
+        for key in keys:
+            for peer_id in await self.find_closest(key):
+                asked.setdefault(peer_id, []).append(key)
+        async with trio.open_nursery() as nursery:
+            for peer_id, near in asked.items():
+                nursery.start_soon(self._exchange_with, peer_id, near, serves, found)
+        return {key: list(dict.fromkeys([*self.providers.of(key), *found[key]])) for key in keys}
+
+    async def _exchange_with(
+        self,
+        peer_id: ID,
+        keys: Sequence[bytes],
+        serves: Collection[bytes],
+        found: dict[bytes, dict[ID, None]],
+    ) -> None:
+        network = self.host.get_network()
+        if peer_id not in network.connections:
+            return  # it was asked when it was near; it is not worth a connection of its own
+        try:
+            with trio.fail_after(QUERY_TIMEOUT_S):
+                stream = await self.host.new_stream(peer_id, [PROTOCOL_ID])
+                try:
+                    for key in keys:
+                        if key in serves:
+                            await _send(stream, self._own_record(key))
+                        kind = Message.MessageType.GET_PROVIDERS
+                        await _send(stream, Message(type=kind, key=key))
+                        answer = await _receive(stream)
+                        found[key] |= dict.fromkeys(self._named_providers(answer))
+                finally:
+                    with shielded(1):
+                        await stream.close()
+        except Exception:  # noqa: BLE001 - a peer's answer enters here: must be total
+            self.refused["provider answer"] += 1
+
+    def _own_record(self, key: bytes) -> Message:
+        message = Message(type=Message.MessageType.ADD_PROVIDER, key=key)
+        entry = message.providerPeers.add()
+        entry.id = self.host.get_id().to_bytes()
+        addresses = self.host.get_addrs()[:MAX_PEER_ADDRESSES]
+        entry.addrs.extend(address.to_bytes() for address in addresses)
+        return message
+
+    def _named_providers(self, response: Message) -> Iterator[ID]:
+        """Whom a peer calls providers: worth a dial, but hearsay, so not told on as a record."""
+        network = self.host.get_network()
+        for entry in response.providerPeers[:BUCKET_SIZE]:
+            peer_id = ID(bytes(entry.id))
+            if not 2 <= len(entry.id) <= MAX_KEY_BYTES or peer_id == self.host.get_id():
+                continue
+            addresses = _addresses_of(entry, network.may_dial)
+            if peer_id not in network.connections:
+                if not addresses:
+                    continue
+                self.host.get_peerstore().add_addrs(peer_id, addresses, LEARNED_TTL_S)
+            yield peer_id
+
     async def handle_stream(self, stream: INetStream) -> None:
-        """Answer FIND_NODE and PING for at most INBOUND_TIMEOUT_S; reset on anything else."""
+        """Answer what finds peers for at most INBOUND_TIMEOUT_S; reset on anything else."""
         peer_id = stream.muxed_conn.peer_id
         full = self._streams_of.total() >= MAX_INBOUND_STREAMS
         if full or self._streams_of[peer_id] >= MAX_INBOUND_STREAMS_PER_PEER:
@@ -169,6 +247,11 @@ class NodeDHT(KadDHT):
                 await _send(stream, Message(type=Message.MessageType.PING))
             elif message.type == Message.MessageType.FIND_NODE:
                 await _send(stream, self._closest_to(message.key, stream.muxed_conn.peer_id))
+            elif message.type == Message.MessageType.ADD_PROVIDER:
+                # Nobody is believed about another: what it tells of itself, identify knows better.
+                self.providers.add(message.key, stream.muxed_conn.peer_id)
+            elif message.type == Message.MessageType.GET_PROVIDERS:
+                await _send(stream, self._providers_of(message.key, stream.muxed_conn.peer_id))
             else:
                 raise ValueError(f"message type {message.type} is not served")
         await stream.close()
@@ -177,18 +260,29 @@ class NodeDHT(KadDHT):
         if not 1 <= len(key) <= MAX_KEY_BYTES:
             raise ValueError("the key is not a peer id")
         response = Message(type=Message.MessageType.FIND_NODE)
-        store = self.host.get_peerstore()
         nearest = self.routing_table.find_local_closest_peers(key, BUCKET_SIZE)
         for peer_id in dict.fromkeys([ID(key), *nearest]):
-            if peer_id == asker:
-                continue
-            try:
-                addresses = store.addrs(peer_id)[:MAX_PEER_ADDRESSES]
-            except PeerStoreError:
-                continue
-            if addresses:
-                entry = response.closerPeers.add()
-                entry.id = peer_id.to_bytes()
-                entry.connection = get_connection_type(self.host, peer_id)
-                entry.addrs.extend(address.to_bytes() for address in addresses)
+            if peer_id != asker:
+                self._describe(peer_id, response.closerPeers)
         return response
+
+    def _providers_of(self, key: bytes, asker: ID) -> Message:
+        response = self._closest_to(key, asker)
+        response.type = Message.MessageType.GET_PROVIDERS
+        response.key = key
+        for peer_id in self.providers.of(key)[:BUCKET_SIZE]:
+            if peer_id != asker:
+                self._describe(peer_id, response.providerPeers)
+        return response
+
+    def _describe(self, peer_id: ID, entries: Any) -> None:
+        """Add a peer with its addresses, if any are known."""
+        try:
+            addresses = self.host.get_peerstore().addrs(peer_id)[:MAX_PEER_ADDRESSES]
+        except PeerStoreError:
+            return
+        if addresses:
+            entry = entries.add()
+            entry.id = peer_id.to_bytes()
+            entry.connection = get_connection_type(self.host, peer_id)
+            entry.addrs.extend(address.to_bytes() for address in addresses)
