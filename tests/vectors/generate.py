@@ -13,6 +13,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from core_vectors import vector_files
+from governance_vectors import governance_files
 from wire_cddl import cddl_files
 
 PROTOCOLS = Path(__file__).parents[2] / "protocols"
@@ -22,7 +23,7 @@ def files() -> dict[Path, str]:
     """Every generated file and its text."""
     out = {
         PROTOCOLS / "vectors" / name: json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-        for name, document in vector_files().items()
+        for name, document in (vector_files() | governance_files()).items()
     }
     return out | {PROTOCOLS / "wire" / name: text for name, text in cddl_files().items()}
 
