@@ -261,6 +261,7 @@ def begin_block(
 ) -> Events:
     """End the votes and execute the proposals whose time has come, at most four a block.
 
+    At most one of them is executed: the next is checked against what that one has changed.
     `power` is asked only when a vote ends. The caller carries out the actions of each
     `ProposalExecuted` before the block's transactions; where one cannot be, it calls `fail`.
     """
@@ -270,12 +271,14 @@ def begin_block(
             break
         due.append(reference.number)
     events: Events = []
+    has_executed = False
     for number in due:
         entry = proposal(state, number)
-        if entry.status is ProposalStatus.QUEUED:
-            events += _execute(state, entry, around)
-        else:
+        if entry.status is ProposalStatus.VOTING:
             events += _end_vote(state, entry, now_ms, power(), around)
+        elif not has_executed:
+            has_executed = True
+            events += _execute(state, entry, around)
     return events
 
 

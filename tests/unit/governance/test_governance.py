@@ -306,15 +306,29 @@ def test_what_no_longer_fits_fails_and_changes_nothing(world) -> None:
         world.vote(ALICE, number=number)
     world.begin(1000)
     world.market = replace(world.market, max_price_mthb=9000)
-    failed, executed = world.begin(1200)
+    (failed,) = world.begin(1200)
     assert isinstance(failed, ProposalFailed)
     assert "pricing.min would be 10" in failed.reason
+    (executed,) = world.begin(1201)
     assert executed.proposal == 2
     assert world.status() is ProposalStatus.FAILED
     assert rules.fail(world.state, 2, "the chain is gone") == [
         ProposalFailed(2, "the chain is gone")
     ]
     assert world.status(2) is ProposalStatus.FAILED
+
+
+def test_changes_that_contradict_each_other_are_not_executed_together(world) -> None:
+    world.propose(ParameterChange("pricing.min", "9.5"))
+    world.propose(ParameterChange("pricing.max", "9"), by=DAVE)
+    for number in (1, 2):
+        world.vote(ALICE, number=number)
+    world.begin(1000)
+    (executed,) = world.begin(1200)
+    (action,) = executed.actions
+    world.market = table.with_value(world.market, table.find(action.name), action.value)
+    (failed,) = world.begin(1200)
+    assert isinstance(failed, ProposalFailed)
 
 
 def test_funding_is_paid_from_the_treasury_or_fails(world) -> None:
@@ -324,7 +338,8 @@ def test_funding_is_paid_from_the_treasury_or_fails(world) -> None:
     for number in (1, 2):
         world.vote(ALICE, number=number)
     world.begin(1000)
-    transferred, executed, failed = world.begin(1200)
+    transferred, executed = world.begin(1200)
+    (failed,) = world.begin(1201)
     assert isinstance(transferred, Transferred)
     assert (world.gtx(BOB), world.gtx(TREASURY)) == (10_900, 114)
     assert (executed.actions, failed.proposal) == ((), 2)
