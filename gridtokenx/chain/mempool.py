@@ -41,6 +41,7 @@ class Mempool:
         self._nonces = self.next_nonces
         self._apply = apply
         self._pending = Overlay(state)
+        self._has_effects_of_dropped = False
         self._waiting: dict[bytes, Transaction] = {}
         self._leaving: dict[bytes, Transaction] = {}  # What waited, while a reset goes through it.
         self._bytes = 0
@@ -67,6 +68,8 @@ class Mempool:
         if self._is_full(transaction):
             detail = f"{len(self._waiting)} transactions are waiting; try again after a block"
             raise Rejected(ErrorCode.MEMPOOL_FULL, detail)
+        if self._has_effects_of_dropped:
+            self.reset(self._pending.base, ())
         try:
             self._admit(transaction)
         except Rejected as error:
@@ -92,7 +95,7 @@ class Mempool:
         """Move to a new head: drop what was included, re-apply the rest, return what fell out."""
         left = [tx for key, tx in self._waiting.items() if key not in included]
         self._leaving = self._waiting
-        self._pending = Overlay(state)
+        self._pending, self._has_effects_of_dropped = Overlay(state), False
         self._waiting, self._bytes, self._nonces = {}, 0, {}
         dropped = []
         for transaction in left:
@@ -116,12 +119,18 @@ class Mempool:
         return self.rejected.get(transaction_id)
 
     def note_rejections(self, rejections: Iterable[tuple[bytes, Rejected]]) -> None:
-        """Drop transactions that failed while a block was built, keeping why."""
+        """Drop transactions that failed while a block was built, keeping why.
+
+        Their senders may send other ones with the same nonces at once. What is left is applied
+        again without them when the next transaction comes: after the proposal has gone out.
+        """
         for key, error in rejections:
             gone = self._waiting.pop(key, None)
             if gone is not None:
                 self._bytes -= len(gone.encoded)
                 self._remember_rejection(key, error)
+                self._nonces[gone.sender] = min(self._nonces[gone.sender], gone.nonce)
+                self._has_effects_of_dropped = True
 
     def _is_full(self, transaction: Transaction) -> bool:
         return (

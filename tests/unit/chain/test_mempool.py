@@ -225,6 +225,23 @@ def test_what_a_block_builder_refused_leaves_the_pool(chain: Chain) -> None:
     assert chain.pool.rejection(sha256(b"unknown")) is None
 
 
+def test_what_a_block_builder_refused_leaves_no_effects(chain: Chain) -> None:
+    for transaction in (pay(0, RICH_UTHB), pay(0, key=BOB), pay(1, key=BOB), pay(2, key=BOB)):
+        chain.pool.add(transaction)
+    error, gap = Rejected(ErrorCode.EXPIRED, "too late"), Rejected(ErrorCode.NONCE_GAP, "gap")
+    refusals = [(pay(0, RICH_UTHB).id, error), (pay(1, key=BOB).id, error)]
+    chain.pool.note_rejections([*refusals, (pay(2, key=BOB).id, gap)])
+    assert chain.pool.next_nonces == {ALICE.public_key: 0, BOB.public_key: 1}
+    with refused(ErrorCode.NONCE_GAP):
+        chain.pool.add(pay(2, key=BOB))
+    chain.pool.add(pay(0, RICH_UTHB - 1))  # Corrected: nonce and balance are free again.
+    chain.pool.add(pay(1, 2, key=BOB))
+    assert len(chain.pool) == 3
+    assert chain.pool.next_nonces == {ALICE.public_key: 1, BOB.public_key: 2}
+    with refused(ErrorCode.INSUFFICIENT_BALANCE):
+        chain.pool.add(pay(1, 2))
+
+
 def test_a_remembered_refusal_keeps_nothing_of_where_it_was_raised(chain: Chain) -> None:
     with refused(ErrorCode.INSUFFICIENT_BALANCE):
         chain.pool.add(pay(0, RICH_UTHB + 1))
