@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from simulator import campaigns, exhaustive, mutants
 from simulator.gossip_links import Loss
 from simulator.gossip_measure import measure
-from simulator.gossip_world import LEAST_NODES, Settings
+from simulator.gossip_world import AUTHORITIES, LEAST_NODES, Settings
 from simulator.judge import InvariantError
 
 
@@ -63,6 +63,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=("regional", "anywhere"),
         default="regional",
         help="with --gossip: half of the dials in the own region, or none on purpose [regional]",
+    )
+    parser.add_argument(
+        "--authorities",
+        type=int,
+        default=AUTHORITIES,
+        help=f"with --gossip: who validates every region, at most a quarter [{AUTHORITIES}]",
     )
     parser.add_argument(
         "--seconds", type=int, default=20, help="with --gossip: of traffic, at least 10 [20]"
@@ -181,7 +187,13 @@ def simulate_gossip(options: argparse.Namespace) -> int:
     for loss in Loss:
         if options.loss in (None, loss.value):
             seed = 1 if options.seed is None else options.seed
-            settings = Settings(options.gossip, seed, loss, regional=options.dials == "regional")
+            settings = Settings(
+                options.gossip,
+                seed,
+                loss,
+                regional=options.dials == "regional",
+                authorities=max(4, options.authorities),
+            )
             figures = measure(settings, max(10, options.seconds))
             lost += figures["delivery_ratio"] < 1
             say(json.dumps(figures) if options.json else _gossip_table(figures))

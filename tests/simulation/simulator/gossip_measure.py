@@ -37,7 +37,9 @@ def measure(settings: Settings, load_s: int) -> dict[str, Any]:
         load_bytes = [after - one for one, after in zip(before, world.sent_bytes, strict=True)]
         world.run(SETTLE_S * 1_000 * MS)
     figures = report(world)
-    figures["upload_kbit_per_s"] = _spread([8 * one // load_s // 1_000 for one in load_bytes])
+    rates = [8 * one // load_s // 1_000 for one in load_bytes]
+    figures["upload_kbit_per_s"] = _spread(rates)
+    figures["authority_upload_kbit_per_s"] = _spread([rates[n] for n in world.authorities])
     figures["cpu_seconds"] = round(time.process_time() - started, 1)
     return figures
 
@@ -79,6 +81,7 @@ def report(world: GossipWorld) -> dict[str, Any]:
     return {
         "nodes": settings.nodes,
         "seed": settings.seed,
+        "authorities": len(world.authorities),
         "loss": f"{settings.loss_chance:.0%} {settings.loss.value}",
         "dials": "half in the own region" if settings.regional else "anywhere",
         "kinds": {kind: _kind(world, kind) for kind in world.latencies_us},

@@ -72,6 +72,7 @@ class Settings:
     loss: Loss = Loss.DELAYED
     loss_chance: float = 0.01
     regional: bool = True
+    authorities: int = AUTHORITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class GossipWorld:
         self.queue: list[tuple[int, int, int, Event | None]] = []
         self.digest = hashlib.sha256()
         self.places = [PLACES[n % len(PLACES)] for n in range(settings.nodes)]
-        self.authorities = range(min(AUTHORITIES, max(4, settings.nodes // 10)))
+        self.authorities = range(min(settings.authorities, max(4, settings.nodes // 4)))
         self.ids = [_peer_id(n) for n in range(settings.nodes)]
         self.index = {peer: n for n, peer in enumerate(self.ids)}
         self.published: list[Published] = []
