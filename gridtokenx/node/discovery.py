@@ -19,6 +19,7 @@ import trio
 from libp2p.kad_dht.common import PROTOCOL_ID as DHT_PROTOCOL_ID
 from libp2p.peer.id import ID
 
+from gridtokenx.node.clock import Clock
 from gridtokenx.node.libp2p_overrides import NodeDHT
 from gridtokenx.node.network import (
     Network,
@@ -29,6 +30,7 @@ from gridtokenx.node.network import (
     format_peer_id,
     parse_address,
 )
+from gridtokenx.node.peer_book import PeerBook
 
 FIRST_BACKOFF_S = 1.0
 LAST_BACKOFF_S = 30.0
@@ -101,7 +103,8 @@ class Discovery:
 
     `bootstrap` and `persistent` are full multiaddrs. Persistent peers (authorities) are always
     dialled again, whatever the target; bootnodes while fewer peers than the target are connected.
-    `regions`: by `region_key`, whether this node serves the region and so seeks others that do.
+    `book`: whom an earlier process met; they are dialled as the DHT's are. `regions`: by
+    `region_key`, whether this node serves the region and so seeks others that do.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Discovery:
         persistent: Sequence[str] = (),
         target_peers: int = 20,
         regions: Mapping[bytes, bool] | None = None,
+        book: PeerBook | None = None,
     ) -> None:
         self._network = network
         self._target_peers = target_peers
@@ -132,6 +136,11 @@ class Discovery:
         for address in persistent:
             self._persistent.add(parse_address(address)[0])
         self._persistent.discard(network.peer_id)
+        self._book = book or PeerBook(Clock())
+        for peer, met in self._book.peers().items():
+            if peer != network.peer_id and peer not in self._candidates:
+                network.remember(peer, met.addresses)
+                self._candidates[peer] = _Candidate()
         network.host.on_identified = self._on_identified
         self._identified_send, self._identified = trio.open_memory_channel[PeerId](256)
 
@@ -194,6 +203,7 @@ class Discovery:
     async def _follow_identified(self) -> None:
         async for peer in self._identified:
             await self._learn(peer)
+            self._book.note(peer, self._network.addresses_of(peer), self._network.agent_of(peer))
             if self._wants_more():
                 self._news.set()  # it may know others: ask at once
 
@@ -335,9 +345,11 @@ class Discovery:
         if candidate is None:
             return
         candidate.failures += 1
+        self._book.note_failure(peer)
         candidate.not_before_s = trio.current_time() + candidate.backoff_s
         if candidate.address is None and candidate.failures >= GIVE_UP_AFTER_FAILURES:
             del self._candidates[peer]
+            self._book.forget(peer)
             self._dht.table.remove_peer(ID(peer))
 
     async def _warn_when_alone(self) -> None:

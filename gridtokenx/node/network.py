@@ -76,6 +76,7 @@ REASONS = frozenset(
 READ_CHUNK_BYTES = 65_536
 SHUTDOWN_S = 1.0
 ADDRESS_TTL_S = 3_600
+REMEMBERED_TTL_S = 24 * 3_600
 ED25519_PEER_ID_PREFIX = bytes.fromhex("002408011220")  # identity multihash, protobuf key header
 TRANSPORT_FAILURES = (IOException, BaseLibp2pError)
 
@@ -378,6 +379,26 @@ class Network:
             return list(self.host.get_peerstore().addrs(ID(peer)))
         except PeerStoreError:
             return []
+
+    def remember(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Take over addresses that were known of a peer before. What is malformed is skipped."""
+        known = []
+        for address in addresses:
+            try:
+                owner, where = parse_address(address)
+            except ValueError:
+                continue
+            if owner == peer and self._swarm.may_dial(where):
+                known.append(where)
+        if known:
+            self.host.get_peerstore().add_addrs(ID(peer), known, REMEMBERED_TTL_S)
+
+    def agent_of(self, peer: PeerId) -> str:
+        """The software a peer says it runs; "" when unknown."""
+        try:
+            return str(self.host.get_peerstore().get(ID(peer), "agent_version"))
+        except PeerStoreError:
+            return ""
 
     def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
         """The listening addresses known of a peer, as full multiaddrs; () when unknown."""

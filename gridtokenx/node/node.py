@@ -45,6 +45,7 @@ from gridtokenx.node.network import (
     parse_peer_id,
 )
 from gridtokenx.node.network_status import network_status, peer_statuses
+from gridtokenx.node.peer_book import PeerBook
 from gridtokenx.node.peers import Peers
 from gridtokenx.node.protocol import (
     ChainHead,
@@ -70,6 +71,7 @@ MEBIBYTE = 1024 * 1024
 HOUSEKEEPING_SECONDS = 1.0
 DISK_SECONDS = 30.0
 BANS_FILE = "bans.json"
+PEERS_FILE = "peers.json"
 LIVE_BLOCKS_BEHIND = 2
 
 FIRST_RECORD = SafetyRecord(
@@ -150,6 +152,12 @@ class Node:
             )
             self._bans.load()
             reputation.on_change = self._bans.changed
+            self._book = PeerBook(self._now_ms)
+            self._met = KeptFile(
+                self.config.data_path / PEERS_FILE, self._book.dump, self._book.load
+            )
+            self._met.load()
+            self._book.on_change = self._met.changed
             async with open_network(self._network_settings(), reputation) as network:
                 self._network = network
                 self.peer_id = format_peer_id(network.peer_id)
@@ -186,6 +194,7 @@ class Node:
             self._dialable(self.config.network.bootstrap),
             persistent=persistent,
             target_peers=min(self.config.network.max_outbound, self.config.network.max_peers),
+            book=self._book,
             regions={
                 region_key(network_id, name): name in self.followed()
                 for name in self.genesis.chain_names
@@ -202,6 +211,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._bans.run)
+            nursery.start_soon(self._met.run)
             await nursery.start(gossip.run)
             await nursery.start(self._peers.run)
             for name, driver in self._drivers.items():

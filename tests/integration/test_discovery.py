@@ -11,6 +11,7 @@ import trio.testing
 from libp2p.peer.id import ID
 
 from gridtokenx.node import discovery
+from gridtokenx.node.clock import Clock
 from gridtokenx.node.discovery import (
     OUTCOME_WORDS,
     Discovery,
@@ -30,6 +31,7 @@ from gridtokenx.node.network import (
     format_peer_id,
     open_network,
 )
+from gridtokenx.node.peer_book import PeerBook
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 
@@ -123,6 +125,28 @@ async def test_lost_connections_come_back() -> None:
             await a.network.disconnect(b.network.peer_id)
             assert a.network.connected() == ()
             await until(lambda: meshed([a, b]))
+            nursery.cancel_scope.cancel()
+
+
+async def test_after_a_restart_no_bootnode_is_needed() -> None:
+    book = PeerBook(Clock())
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            boot = await start(nursery, 1)
+            bootstrap = boot.network.listen_addresses
+            stays = await start(nursery, 2, bootstrap)
+            leaves = await start(nursery, 3, bootstrap, book=book)
+            await until(lambda: meshed([boot, stays, leaves]))
+            await until(lambda: len(book.peers()) == 2)
+            assert {met.agent for met in book.peers().values()} != {""}
+            boot.scope.cancel()
+            leaves.scope.cancel()
+            await until(lambda: not stays.network.connected())
+
+            kept = PeerBook(Clock())
+            kept.load(book.dump())
+            again = await start(nursery, 3, bootstrap, book=kept)
+            await until(lambda: again.network.connected() == (stays.network.peer_id,))
             nursery.cancel_scope.cancel()
 
 

@@ -43,6 +43,7 @@ PING_IDLE_S = 60.0
 MAX_IDENTIFY_BYTES = 64 << 10
 MAX_PEER_ADDRESSES = 16
 MAX_PEER_PROTOCOLS = 100
+MAX_AGENT_CHARACTERS = 64
 
 
 async def _answer_pings(stream: INetStream) -> None:
@@ -113,6 +114,7 @@ class NodeHost(BasicHost):
         if message.observed_addr:
             self.observed_ip = extract_ip_from_multiaddr(Multiaddr(message.observed_addr))
         await update_peerstore_from_identify(self.peerstore, peer_id, message)
+        self.peerstore.put(peer_id, "agent_version", message.agent_version[:MAX_AGENT_CHARACTERS])
         self.on_identified(peer_id)
 
     async def _negotiate(self, stream: INetStream, protocol_ids: Sequence[TProtocol]) -> None:

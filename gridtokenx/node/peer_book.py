@@ -1,0 +1,106 @@
+"""The peers a node has met, so that after a restart it needs no bootnode.
+
+Pure; `kept_file.KeptFile` keeps it on disk. Bounded: whoever was seen longest ago is forgotten
+first, and one that is not met for a month is not dialled any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gridtokenx.node.peer_events import PeerId
+
+MAX_PEERS = 300
+MAX_ADDRESSES = 8
+MAX_ADDRESS_CHARACTERS = 300
+MAX_AGENT_CHARACTERS = 64
+FORGOTTEN_AFTER_MS = 30 * 24 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """One peer: full multiaddrs, its software, when it was last connected (Unix ms)."""
+
+    addresses: tuple[str, ...]
+    agent: str
+    seen_ms: int
+    failures: int = 0
+
+
+class PeerBook:
+    """`on_change` is called whenever what `dump` returns has changed."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._met: dict[PeerId, Met] = {}  # the one seen longest ago first
+        self.on_change: Callable[[], None] = lambda: None
+
+    def note(self, peer: PeerId, addresses: tuple[str, ...], agent: str) -> None:
+        """A peer is connected and has told its addresses. Without any it cannot be found again."""
+        if not addresses:
+            return
+        kept = tuple(one for one in addresses if len(one) <= MAX_ADDRESS_CHARACTERS)
+        met = Met(kept[:MAX_ADDRESSES], agent[:MAX_AGENT_CHARACTERS], self._now_ms())
+        self._put(peer, met)
+        self.on_change()
+
+    def note_failure(self, peer: PeerId) -> None:
+        """A dial failed."""
+        met = self._met.get(peer)
+        if met is not None:
+            self._met[peer] = Met(met.addresses, met.agent, met.seen_ms, met.failures + 1)
+            self.on_change()
+
+    def forget(self, peer: PeerId) -> None:
+        """It is not worth another dial."""
+        if self._met.pop(peer, None) is not None:
+            self.on_change()
+
+    def peers(self) -> dict[PeerId, Met]:
+        """Who is worth a dial, the one seen last first."""
+        oldest_ms = self._now_ms() - FORGOTTEN_AFTER_MS
+        ordered = sorted(self._met.items(), key=lambda item: -item[1].seen_ms)
+        return {peer: met for peer, met in ordered if met.seen_ms >= oldest_ms}
+
+    def _put(self, peer: PeerId, met: Met) -> None:
+        self._met.pop(peer, None)
+        while len(self._met) >= MAX_PEERS:
+            del self._met[next(iter(self._met))]
+        self._met[peer] = met
+
+    def dump(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        rows = [
+            {
+                "peer": peer.hex(),
+                "addresses": list(met.addresses),
+                "agent": met.agent,
+                "seen_ms": met.seen_ms,
+                "failures": met.failures,
+            }
+            for peer, met in self._met.items()
+        ]
+        return {"peers": rows}
+
+    def load(self, document: Mapping[str, Any]) -> None:
+        """Take over what an earlier process dumped. Errors: ValueError when it is not that."""
+        try:
+            found = [
+                (
+                    PeerId(bytes.fromhex(row["peer"])),
+                    Met(
+                        tuple(str(one) for one in row["addresses"])[:MAX_ADDRESSES],
+                        str(row["agent"])[:MAX_AGENT_CHARACTERS],
+                        # A clock that was ahead must not make an entry immortal.
+                        min(int(row["seen_ms"]), self._now_ms()),
+                        int(row["failures"]),
+                    ),
+                )
+                for row in document["peers"]
+            ]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"not a list of peers: {error!r}") from error
+        for peer, met in found:
+            self._put(peer, met)
