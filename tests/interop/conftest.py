@@ -1,0 +1,11 @@
+"""The JavaScript peer's packages, or the reason why these tests are skipped."""
+
+import js_peer
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packages() -> None:
+    reason = js_peer.why_unavailable()
+    if reason:
+        pytest.skip(reason)

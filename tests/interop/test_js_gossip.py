@@ -1,0 +1,182 @@
+"""Our gossip router and js-libp2p's, on one wire: meshes, gossip, IDONTWANT, large messages."""
+
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import js_peer
+import trio
+from js_peer import JsPeer
+
+from gridtokenx.node.gossip import MAX_MESSAGE_BYTES, Gossip
+from gridtokenx.node.gossip_events import PROTOCOL_V12, Parameters, Verdict
+from gridtokenx.node.network import (
+    Network,
+    NetworkSettings,
+    PeerId,
+    format_peer_id,
+    open_network,
+    parse_peer_id,
+)
+
+PREFIX = "/gridtokenx/interop/"
+TOPIC = PREFIX + "MET/votes"
+LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+HEARTBEAT_MS = 200
+FAST = Parameters(heartbeat_ms=HEARTBEAT_MS)
+
+
+class Node:
+    """Our side: what arrived, by digest; `pause_s` is how long its validator takes."""
+
+    def __init__(self, network: Network, gossip: Gossip) -> None:
+        self.network, self.gossip = network, gossip
+        self.name = format_peer_id(network.peer_id)
+        self.received: list[str] = []
+        self.pause_s = 0.0
+
+    async def receive(self, author: PeerId, data: bytes) -> Verdict:
+        await trio.sleep(self.pause_s)
+        self.received.append(hashlib.sha256(data).hexdigest())
+        return Verdict.ACCEPT
+
+    def has_mesh_with(self, peer: JsPeer) -> bool:
+        return parse_peer_id(peer.peer_id) in self.gossip.mesh(TOPIC)
+
+
+@asynccontextmanager
+async def open_node(parameters: Parameters = FAST) -> AsyncIterator[Node]:
+    settings = NetworkSettings(b"p" * 32, (LOOPBACK,))
+    async with open_network(settings) as network, trio.open_nursery() as nursery:
+        gossip = Gossip(
+            network,
+            topic_prefix=PREFIX,
+            seed=1,
+            first_seqno=time.time_ns(),
+            parameters=parameters,
+        )
+        await nursery.start(gossip.run)
+        node = Node(network, gossip)
+        gossip.subscribe(TOPIC, node.receive)
+        yield node
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_peers(count: int, **options: object) -> AsyncIterator[list[JsPeer]]:
+    """JavaScript peers without DHT, started at the same time."""
+    made = [
+        js_peer.running(f"gossip {number}", listen=[LOOPBACK], dht=False, **options)
+        for number in range(count)
+    ]
+    async with AsyncExitStack() as stack:
+        peers: list[JsPeer] = []
+
+        async def enter(one: object) -> None:
+            peers.append(await trio.to_thread.run_sync(one.__enter__))
+            stack.push_async_callback(trio.to_thread.run_sync, one.__exit__, None, None, None)
+
+        async with trio.open_nursery() as nursery:
+            for one in made:
+                nursery.start_soon(enter, one)
+        yield peers
+
+
+async def tell(peer: JsPeer, command: str, **fields: object) -> dict:
+    return await trio.to_thread.run_sync(lambda: peer.do(command, **fields))
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    with trio.fail_after(timeout_s):
+        while not condition():  # noqa: ASYNC110 - polls several nodes
+            await trio.sleep(0.02)
+
+
+async def until_state(peer: JsPeer, holds: Callable[[dict], object], timeout_s: float = 30) -> dict:
+    with trio.fail_after(timeout_s):
+        while True:
+            state = await tell(peer, "state")
+            if holds(state):
+                return state
+            await trio.sleep(0.05)
+
+
+async def join(node: Node, *peers: JsPeer) -> None:
+    """Each peer connected to the node and subscribed, and the node knows it."""
+    for peer in peers:
+        await tell(peer, "dial", address=node.network.listen_addresses[0])
+        await tell(peer, "subscribe", topic=TOPIC)
+    await until(lambda: len(node.gossip.peers(TOPIC)) == len(peers))
+    for peer in peers:
+        await until_state(peer, lambda state: node.name in state["subscribers"].get(TOPIC, []))
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+async def digests_at(peer: JsPeer, count: int) -> list[dict]:
+    found: list[dict] = []
+    with trio.fail_after(30):
+        while len(found) < count:
+            found += (await tell(peer, "messages"))["messages"]
+            await trio.sleep(0.02)
+    return found
+
+
+async def test_they_graft_each_other_exchange_the_largest_message_and_part() -> None:
+    async with open_peers(1) as (peer,), open_node() as node:
+        await join(node, peer)
+        await until(lambda: node.has_mesh_with(peer))
+        state = await until_state(peer, lambda state: node.name in state["mesh"].get(TOPIC, []))
+        assert state["protocols"][node.name] == PROTOCOL_V12
+        sent = await tell(peer, "publish", topic=TOPIC, size=MAX_MESSAGE_BYTES)
+        await until(lambda: node.received == [sent["digest"]])
+        data = os.urandom(MAX_MESSAGE_BYTES)
+        node.gossip.publish(TOPIC, data)
+        (message,) = await digests_at(peer, 1)
+        assert (message["digest"], message["from"]) == (digest(data), node.name)
+        await tell(peer, "unsubscribe", topic=TOPIC)
+        await until(lambda: not node.gossip.mesh(TOPIC) and not node.gossip.peers(TOPIC))
+        await tell(peer, "subscribe", topic=TOPIC)
+        await until(lambda: node.gossip.peers(TOPIC))
+        assert node.gossip.counters.get("rpc_malformed", 0) == 0
+
+
+async def test_a_refused_graft_is_not_repeated_and_gossip_brings_what_was_lost() -> None:
+    """A peer that wants no mesh prunes us: we back off, and both live on IHAVE and IWANT."""
+    silent = Parameters(heartbeat_ms=HEARTBEAT_MS, flood_publish=False)
+    async with open_peers(1, degree=[0, 0, 0]) as (peer,), open_node(silent) as node:
+        await join(node, peer)
+        await until_state(peer, lambda state: state["control"]["graft"] == 1)
+        await until(lambda: not node.gossip.mesh(TOPIC))
+        await tell(peer, "lose", count=1)
+        sent = await tell(peer, "publish", topic=TOPIC, size=300)
+        await until(lambda: node.received == [sent["digest"]])
+        assert node.gossip.counters["iwant_ids_sent"] == 1
+        node.gossip.publish(TOPIC, b"told by gossip alone")
+        (message,) = await digests_at(peer, 1)
+        assert message["digest"] == digest(b"told by gossip alone")
+        assert node.gossip.counters["iwant_ids_answered"] == 1
+        state = await tell(peer, "state")
+        assert state["control"]["graft"] == 1  # many heartbeats of ours later
+        assert state["control"]["ihave"] >= 1
+
+
+async def test_each_side_spares_the_other_large_messages_it_has() -> None:
+    usual = Parameters()  # its IDONTWANT must outlast the pause below
+    async with open_peers(2, forwards=False) as (source, other), open_node(usual) as node:
+        await tell(source, "dial", address=other.addresses[0])
+        await join(node, source, other)
+        for peer in (source, other):
+            await until_state(peer, lambda state: len(state["mesh"].get(TOPIC, [])) == 2)
+        await until(lambda: len(node.gossip.mesh(TOPIC)) == 2)
+        node.pause_s = 1.0  # so that the other's IDONTWANT is here before we would forward
+        sent = await tell(source, "publish", topic=TOPIC, size=200_000)
+        await until(lambda: node.received == [sent["digest"]])
+        await until(lambda: node.gossip.counters.get("suppressed_by_idontwant") == 1)
+        state = await tell(other, "state")
+        assert state["control"]["idontwant"] == 1  # ours
+        assert len(await digests_at(other, 1)) == 1
