@@ -35,7 +35,8 @@ class Owner(StrEnum):
 class Parameter:
     """One number. `low` and `high` are inclusive and, as `decimals`, about the integer value:
     text = value / 10**decimals. `part` picks an entry of a field that is a table or a list;
-    `choices` are the texts of a field that is an enum, whose value is an index of them.
+    `choices` are the texts of a field that is an enum, whose value is an index of them;
+    `is_regulated` ones change only if the regulator approves too.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Parameter:
     high: int
     part: str | int | None = None
     choices: tuple[str, ...] = ()
+    is_regulated: bool = False
 
 
 def _table(
@@ -82,6 +84,11 @@ _MODE = Parameter(
     choices=("block", "gate"),
 )
 
+# Trade between regions is not what the law allows today: market section 5.
+_TIER = Parameter(
+    *("market.max_trade_tier", Owner.MARKET, "max_trade_tier", *_COUNT, 0, 3), is_regulated=True
+)
+
 PARAMETERS: tuple[Parameter, ...] = (
     *_CARBON,
     *_WHEELING,
@@ -100,7 +107,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         ("vat.rate", "vat_bps", _PART, 0, 3000),
         ("vat.end", "vat_end_ms", _UNIX_MS, 0, 4_102_444_800_000),
         ("vat.rate_after", "vat_after_bps", _PART, 0, 3000),
-        ("market.max_trade_tier", "max_trade_tier", _COUNT, 0, 3),
+        _TIER,
         _MODE,
         ("market.min_order", "min_order_wh", _ENERGY, 1, 1_000_000),
         ("market.max_order", "max_order_wh", _ENERGY, 1000, 1_000_000_000),

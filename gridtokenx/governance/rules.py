@@ -6,7 +6,7 @@ treasury happen here. Source: protocols/governance.md section 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from gridtokenx.governance import parameters as table
@@ -215,13 +215,13 @@ def approve_as_authority(
     the organisation is no authority there; DUPLICATE.
     """
     entry = _open_proposal(state, command.proposal, now_ms)
-    place = _place(entry.content)
-    if place is None:
+    authorities = _approvers(entry.content, around)
+    if authorities is None:
         detail = f"proposal {entry.number} is decided by stake alone"
         raise Rejected(ErrorCode.NOT_PERMITTED, detail)
-    authorities = around.authorities_of(place)
-    if organisation not in [name for name, _ in authorities]:
-        detail = f"{organisation} is no authority of {place}"
+    names = [name for name, _ in authorities]
+    if organisation not in names:
+        detail = f"{', '.join(names)} may approve proposal {entry.number}, {organisation} may not"
         raise Rejected(ErrorCode.NOT_PERMITTED, detail)
     if organisation in entry.approvals:
         raise Rejected(ErrorCode.DUPLICATE, f"{organisation} has approved already")
@@ -315,19 +315,22 @@ def _end_vote(
 def _has_passed(
     entry: Proposal, result: Tally, numbers: GovernanceParameters, around: Surroundings
 ) -> bool:
-    """A change of authorities needs two thirds of stake and of the authorities of the day."""
+    """Whether stake agrees, and the authorities of the day where they must, with two thirds."""
     if not counting.is_approved(result, numbers.approval_bps):
         return False
-    if not isinstance(entry.content, AuthorityManagement):
-        return True
+    decided = result.yes_ugtx + result.no_ugtx
+    if isinstance(entry.content, AuthorityManagement) and not counting.has_two_thirds(
+        result.yes_ugtx, decided
+    ):
+        return False
     try:
-        authorities = around.authorities_of(entry.content.chain)
+        authorities = _approvers(entry.content, around)
     except Rejected:
         return False  # The chain has gone since.
+    if authorities is None:
+        return True
     approved = counting.approved_weight(entry.approvals, authorities)
-    return counting.has_two_thirds(
-        result.yes_ugtx, result.yes_ugtx + result.no_ugtx
-    ) and counting.has_two_thirds(approved, sum(weight for _, weight in authorities))
+    return counting.has_two_thirds(approved, sum(weight for _, weight in authorities))
 
 
 def _conclude(
@@ -372,9 +375,7 @@ def _check_content(content: Content, around: Surroundings) -> list[Action]:
         sources = [rate.source for rate in content.rates]
         if len(sources) != len(set(sources)):
             raise Rejected(ErrorCode.DUPLICATE, "a source is named twice")
-    place = _place(content)
-    if place is not None:
-        around.authorities_of(place)
+    _approvers(content, around)
     return actions
 
 
@@ -412,13 +413,21 @@ def _set(name: str, value: int) -> SetParameter:
     return SetParameter(name, value)
 
 
-def _place(content: Content) -> str | None:
-    """Whose authorities must approve: a chain's by name, or a region's by prefix."""
+def _approvers(content: Content, around: Surroundings) -> Sequence[tuple[str, int]] | None:
+    """(organisation, weight) of those who must approve with two thirds; None: stake alone decides.
+
+    Errors: UNKNOWN_ZONE, UNKNOWN_SHARD; NOT_PERMITTED where the regulator must, and there is none.
+    """
     match content:
         case AuthorityManagement():
-            return content.chain
+            return around.authorities_of(content.chain)
         case Emergency():
-            return content.region
+            return around.authorities_of(content.region)
+        case ParameterChange(name) if table.find(name).is_regulated:
+            if around.regulator is None:
+                detail = f"{name} needs a regulator's approval, and this network has none"
+                raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+            return [(around.regulator, 1)]
         case _:
             return None
 

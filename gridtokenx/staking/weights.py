@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gridtokenx.primitives.quantities import BPS
-from gridtokenx.primitives.validators import MAX_WEIGHT, Validator, ValidatorSet
+from gridtokenx.primitives.validators import MAX_VALIDATORS, MAX_WEIGHT, Validator, ValidatorSet
 
 # A lighter member would lead so seldom that nobody could tell whether it is there.
 LEAST_PART = 1000
@@ -63,7 +63,8 @@ def step_towards(current: ValidatorSet, target: ValidatorSet) -> ValidatorSet:
         weight = before + (new.get(key, 0) - before) * MIXED_TOTAL // (3 * moved)
         if weight > 0:
             mixed.append(Validator(key, weight))
-    return ValidatorSet.of(mixed)
+    heaviest = sorted(mixed, key=lambda member: (-member.weight, member.public_key))
+    return ValidatorSet.of(heaviest[:MAX_VALIDATORS])
 
 
 def _parts(members: ValidatorSet) -> dict[bytes, int]:

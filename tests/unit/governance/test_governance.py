@@ -87,7 +87,7 @@ class World:
 
     @property
     def around(self) -> Surroundings:
-        return Surroundings(self.value_of, self.authorities_of, self.check_change)
+        return Surroundings(self.value_of, self.authorities_of, self.check_change, "ERC")
 
     @property
     def power(self) -> VotingPower:
@@ -488,6 +488,21 @@ def test_a_change_of_authorities_that_vanished_meanwhile_does_not_stop_the_chain
         world.state, now_ms=1000, power=lambda: world.power, around=around
     )
     assert concluded.status is ProposalStatus.REJECTED
+
+
+@pytest.mark.parametrize("approves", [True, False])
+def test_trade_between_regions_needs_the_regulator(world, approves) -> None:
+    wider = ParameterChange("market.max_trade_tier", "3")
+    world.propose(wider)
+    world.vote(ALICE)
+    assert "ERC may approve" in refused(ErrorCode.NOT_PERMITTED, world.approve, "MEA")
+    if approves:
+        world.approve("ERC")
+    (concluded,) = world.begin(1000)
+    expected = ProposalStatus.QUEUED if approves else ProposalStatus.REJECTED
+    assert concluded.status is expected
+    unregulated = replace(world.around, regulator=None)
+    refused(ErrorCode.NOT_PERMITTED, rules.preview, wider, unregulated)
 
 
 def test_only_what_concerns_authorities_is_approved_by_them(world) -> None:

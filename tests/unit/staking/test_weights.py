@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridtokenx.primitives.validators import Validator, ValidatorSet
+from gridtokenx.primitives.validators import MAX_VALIDATORS, Validator, ValidatorSet
 from gridtokenx.staking.weights import LEAST_PART, MIXED_TOTAL, capped, elect, step_towards
 
 WEIGHTS = st.lists(st.integers(1, 2**40), min_size=1, max_size=30)
@@ -90,6 +90,16 @@ def test_more_than_a_third_moves_in_steps() -> None:
         new = sum(member.weight for member in current.members if member.public_key >= key(11))
         seen.append(new * 100 // current.total_weight)
     assert seen == [33, 66, 100]
+
+
+def test_a_set_on_its_way_is_not_larger_than_a_set_may_be() -> None:
+    current, target = weighted(*[1] * 100), weighted(*[1] * 100, first=101)
+    sizes = []
+    while current != target:
+        current = step_towards(current, target)
+        sizes.append(len(current.members))
+    assert max(sizes) == MAX_VALIDATORS
+    assert len(sizes) < 10
 
 
 SETS = st.dictionaries(st.integers(1, 12), st.integers(1, 10**6), min_size=1, max_size=12).map(
