@@ -240,7 +240,8 @@ class Router:
             self._on_subscription(peer, state, on, topic)
         for message in rpc.messages:
             self._on_message(peer, message)
-        self._on_control(peer, state, rpc)
+        if rpc.has_control:
+            self._on_control(peer, state, rpc)
 
     def _on_subscription(self, peer: Peer, state: PeerState, on: bool, topic: str) -> None:
         if not on:

@@ -212,8 +212,10 @@ class Scores:
 
     def score(self, peer: Peer) -> float:
         """The score of a peer, 0 where nothing is known of it."""
-        deeds = self._deeds.get(peer) or self._retained.get(peer)
-        return deeds.total if deeds else 0.0
+        deeds = self._deeds.get(peer)
+        if deeds is None:
+            deeds = self._retained.get(peer)
+        return 0.0 if deeds is None else deeds.total
 
     def all(self) -> dict[Peer, PeerScore]:
         """Scores of the connected peers with their parts."""

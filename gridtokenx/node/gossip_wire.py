@@ -74,6 +74,11 @@ class Rpc:
     prune: list[Prune] = field(default_factory=list)
     idontwant: list[bytes] = field(default_factory=list)
 
+    @property
+    def has_control(self) -> bool:
+        """Whether there is more in it than subscriptions and messages."""
+        return bool(self.ihave or self.iwant or self.graft or self.prune or self.idontwant)
+
 
 def signer_key(message: Message, public_key_of: Callable[[bytes], bytes | None]) -> bytes | None:
     """The author's key, or None where seqno, signature or key break StrictSign."""
