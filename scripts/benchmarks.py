@@ -207,12 +207,39 @@ def cluster(
 
 @app.command()
 def gossip(
+    nodes: Annotated[list[int] | None, typer.Option(help="Processes; 4 and then 16.")] = None,
+    messages: Annotated[int, typer.Option(help="Orders of 200 bytes.")] = 200,
+    batches: Annotated[int, typer.Option(help="Batches of 1 MB, each one message.")] = 20,
+) -> None:
+    """Propagation between node processes over real libp2p on loopback, beside one raw stream.
+
+    A 200-byte order each 20 ms, then a batch of 1,000,000 bytes (the limit is 1 MiB) each second,
+    then ten such batches at once for the bytes per second.
+    """
+    from scripts import gossip_processes as bench
+
+    limit = verifies_per_second()
+    for count in nodes or [4, 16]:
+        with bench.start(count) as processes:
+            raw = bench.raw_bytes_per_s(processes)
+            for size, number, pause_s in ((200, messages, 0.02), (1_000_000, batches, 1.0)):
+                figures = asdict(bench.measure(processes, size, number, pause_s))
+                ratio = round(1_000 / figures["cpu_ms"] / limit, 4)
+                report("gossip", limit, ratio, nodes=count, **figures)
+            burst = asdict(bench.measure(processes, 1_000_000, 10, 0.0))
+            to_raw = round(burst["bytes_per_s"] / raw, 3)
+            figures = {**burst, "raw_bytes_per_s": round(raw), "ratio_to_raw": to_raw}
+            report("gossip_burst", limit, to_raw, nodes=count, **figures)
+
+
+@app.command()
+def gossip_cpu(
     message_bytes: Annotated[int, typer.Option(help="Size of a message.")] = 200,
     messages: Annotated[int, typer.Option(help="How many.")] = 200,
     nodes: Annotated[int, typer.Option(help="Nodes in one process.")] = 4,
     per_second: Annotated[float, typer.Option(help="Messages a second.")] = 100.0,
 ) -> None:
-    """Propagation over real libp2p on loopback; CPU per message and node."""
+    """The same with all nodes in one process, for the CPU per message and node and for profiles."""
     import trio
 
     from scripts.gossip_bench import measure
@@ -220,7 +247,7 @@ def gossip(
     limit = verifies_per_second()
     work = partial(measure, message_bytes, messages, nodes=nodes, pause_s=1 / per_second)
     figures = asdict(trio.run(work))
-    report("gossip", limit, round(1_000 / figures["cpu_ms"] / limit, 4), **figures)
+    report("gossip_cpu", limit, round(1_000 / figures["cpu_ms"] / limit, 4), **figures)
 
 
 def _order_bytes(world: object, orders: int) -> list[bytes]:

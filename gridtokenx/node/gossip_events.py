@@ -109,7 +109,7 @@ class Parameters:
     unsubscribe_backoff_s: int = 10
     max_backoff_s: int = 3_600  # what a remote PRUNE may ask for
     fanout_ms: int = 60_000
-    flood_publish: bool = True
+    flood_publish: bool = True  # but large messages: fifty copies would fill the uplink
     idontwant_bytes: int = 16 * 1024
     idontwant_heartbeats: int = 3
     retransmissions: int = 3  # answers to one peer's IWANT of one id

@@ -491,7 +491,7 @@ class Router:
             self._meshes.refresh_fanout(topic, self._now)
             self._meshes.fanout[topic].published_ms = self._now
         receivers = self._meshes.receivers(topic)
-        if self.parameters.flood_publish:
+        if self.parameters.flood_publish and len(data) < self.parameters.idontwant_bytes:
             threshold = self.parameters.scores.publish_threshold
             for peer in self._meshes.subscribed(topic):
                 if self._meshes.at_least(peer, threshold):

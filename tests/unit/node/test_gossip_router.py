@@ -208,6 +208,16 @@ def test_publish_over_the_limit_or_outside_the_prefix_is_refused() -> None:
         node.do(Subscribe("/other"))
 
 
+def test_large_own_messages_go_to_the_mesh_only() -> None:
+    node = Node()
+    node.connect(*PEERS[:10])
+    node.do(Subscribe(VOTES))
+    assert len(carried(node.do(Publish(VOTES, bytes(16 * 1024 - 1))))) == 10
+    assert tuple(sorted(carried(node.do(Publish(VOTES, bytes(16 * 1024)))))) == node.router.mesh(
+        VOTES
+    )
+
+
 def test_publish_without_flooding_uses_a_fanout_that_expires() -> None:
     node = Node(flood_publish=False)
     node.connect(*PEERS[:10])
