@@ -125,6 +125,7 @@ class Parameters:
     max_backoffs: int = 10_000
     max_in_flight: int = 1_024  # messages in verification or validation, per priority
     max_in_flight_bytes: int = 32 * 1024 * 1024
+    max_in_flight_per_peer: int = 256  # by who brought them first
     max_promises: int = 1_000  # messages asked for whose asked peers are watched
     promise_heartbeats: int = 3  # ours, not a time: our own pause blames nobody
     # Token buckets: a message costs its bytes and this much more.

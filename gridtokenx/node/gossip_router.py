@@ -84,7 +84,9 @@ class Router:
         self._allowances = Allowances(limits)
         self._heartbeats = 0
         self._history = History(limits.history_heartbeats, limits.max_history_bytes)
-        self._flights = Flights(limits.max_in_flight, limits.max_in_flight_bytes)
+        self._flights = Flights(
+            limits.max_in_flight, limits.max_in_flight_bytes, limits.max_in_flight_per_peer
+        )
         self._now = 0
         self._out: list[Effect] = []
 

@@ -156,12 +156,18 @@ class Flight:
 
 
 class Flights:
-    """Messages in verification, by token, and in validation, by id; bounded for each priority."""
+    """Messages in verification, by token, and in validation, by id.
 
-    def __init__(self, max_messages: int, max_bytes: int) -> None:
+    Bounded for each priority, and by who brought them first: one peer cannot keep out the others
+    with messages over which validators ponder.
+    """
+
+    def __init__(self, max_messages: int, max_bytes: int, max_per_peer: int) -> None:
         self.validating: dict[bytes, Flight] = {}
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._max_per_peer = max_per_peer
+        self._by_peer: Counter[Peer] = Counter()
         self._messages: Counter[Priority] = Counter()
         self._bytes: Counter[Priority] = Counter()
         self._unverified: dict[int, Flight] = {}
@@ -195,8 +201,10 @@ class Flights:
         """Take a message in for verification; return its token, None when there is no room."""
         size = len(message.raw)
         full = self._messages[priority] >= self._max_messages
+        full = full or self._by_peer[peer] >= self._max_per_peer
         if full or self._bytes[priority] + size > self._max_bytes:
             return None
+        self._by_peer[peer] += 1
         self._messages[priority] += 1
         self._bytes[priority] += size
         token = self._next_token
@@ -217,5 +225,9 @@ class Flights:
 
     def release(self, flight: Flight) -> None:
         """Give back the room of a message that is in neither table any more."""
+        first = next(iter(flight.senders))
+        self._by_peer[first] -= 1
+        if not self._by_peer[first]:
+            del self._by_peer[first]
         self._messages[flight.priority] -= 1
         self._bytes[flight.priority] -= len(flight.message.raw)

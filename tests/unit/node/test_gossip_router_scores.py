@@ -406,3 +406,16 @@ def test_a_node_under_full_honest_load_limits_nobody() -> None:
     assert made.router.counters["validated_accept"] == 5 * (20 * 4 + 10 * 21 + 1)
     assert made.router.counters["rpc_over_limit"] == 0
     assert made.router.counters["author_over_limit"] == 0
+
+
+def test_one_peer_cannot_keep_the_others_out_with_messages_that_take_long_to_judge() -> None:
+    made = node(2, max_in_flight=10, max_in_flight_per_peer=4)
+    made.verdict = None
+    for number in range(9):
+        made.rpc(PEERS[0], PEERS[5 + number].message())
+    assert len(of(Deliver, made.effects)) == 4
+    assert made.router.counters["overload_ignored"] == 5
+    assert of(Deliver, made.rpc(PEERS[1], PEERS[20].message()))
+    first = of(Deliver, made.effects)[0]
+    made.do(Validated(first.message_id, Verdict.IGNORE))
+    assert of(Deliver, made.rpc(PEERS[0], PEERS[13].message()))
