@@ -20,6 +20,7 @@ from rocksdict import Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 from gridtokenx.primitives.state import Decode, I, Index, u64
 
 SCHEMA = 1
+MAX_ABSENT = 4_096  # Keys that the executor's reader knows not to exist.
 _BLOCK, _CERTIFICATE, _HASH, _PLACE = b"b", b"c", b"h", b"t"
 _STATE, _META, _CANDIDATE, _INDEX = b"s", b"m", b"x", b"i"
 # What waits in memory to be written out; the library's 64 MiB would be half of a small node, for no
@@ -270,21 +271,24 @@ class StateReader:
     """The executor's reader: decoded values of hot keys stay in memory between blocks.
 
     Values are frozen, so sharing one object among overlays is safe. Only the executor's thread
-    writes (through `absorb`), after the batch is on disk.
+    writes, and gives `absorb` what it wrote, or this would not know it.
     """
 
     def __init__(self, store: ChainStore, max_entries: int = 200_000) -> None:
         self._store = store
         self._cache: dict[bytes, Any] = {}
+        self._absent: dict[bytes, None] = {}
         self._max_entries = max_entries
         self._indexes: dict[type[Any], Index] = {}
 
     def load(self, key: bytes, decode: Decode) -> Any | None:
         """State value, decoded at most once while it stays cached."""
         found = self._cache.get(key)
-        if found is None:
+        if found is None and key not in self._absent:
             found = self._store.load(key, decode)
-            if found is not None:
+            if found is None:
+                self._remember_absent(key)
+            else:
                 self._remember(key, found)
         return found
 
@@ -312,6 +316,7 @@ class StateReader:
 
     def absorb(self, changed: Collection[tuple[bytes, Any | None]]) -> None:
         """Take over a committed block's values."""
+        self._absent.clear()
         for key, value in changed:
             if value is None:
                 self._cache.pop(key, None)
@@ -321,6 +326,12 @@ class StateReader:
             prefix = kind.table.prefix
             cut = len(prefix)
             index.follow([(key[cut:], row) for key, row in changed if key.startswith(prefix)])
+
+    def _remember_absent(self, key: bytes) -> None:
+        """Every order asks for its region's halt, which hardly ever is there."""
+        if len(self._absent) >= MAX_ABSENT:
+            self._absent.clear()
+        self._absent[key] = None
 
     def _remember(self, key: bytes, value: Any) -> None:
         if len(self._cache) >= self._max_entries and key not in self._cache:

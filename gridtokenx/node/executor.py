@@ -153,7 +153,9 @@ class Executor:
         return verdicts, fresh
 
     def _admit(self, transaction: Transaction, keep_gap: bool) -> list[Transaction]:
-        if self.store.place_of(transaction.id) is not None:
+        nonce = ledger.account(self._reader, transaction.sender).nonce
+        # The place is on disk, so it is looked up only where the nonce allows for one.
+        if transaction.nonce < nonce and self.store.place_of(transaction.id) is not None:
             raise Rejected(ErrorCode.DUPLICATE, "this transaction is in a block already")
         return self.mempool.add(transaction, keep_gap=keep_gap)
 
@@ -410,6 +412,7 @@ class Executor:
             )
         )
         self._tree.commit(update)
+        self._reader.absorb(overlay.changed())
 
     def _load_sets(self) -> SetsAhead:
         """The sets that sign the newest block and all later ones, as far as they are ordered."""

@@ -40,6 +40,7 @@ Bytes64 = Annotated[bytes, Limit(64, 64)]
 _Convert = Callable[[Any], Any]
 _CLASSES: dict[int, type[Any]] = {}
 _TAG_OF: dict[type[Any], int] = {}
+_CONSTANTS: dict[type[Any], bytes] = {}  # Encodings of classes without fields: index marks.
 _ENCODERS: dict[type[Any], _Convert] = {}
 _DECODERS: dict[type[Any], _Convert] = {}
 
@@ -55,6 +56,8 @@ def wire(tag: int) -> Callable[[type[T]], type[T]]:
         if tag in _CLASSES:
             raise TypeError(f"wire tag {tag} is taken by {_CLASSES[tag].__name__}")
         _CLASSES[tag] = cls
+        if not dataclasses.fields(cast(Any, cls)):
+            _CONSTANTS[cls] = cbor2.dumps([tag])
         _TAG_OF[cls] = tag
         return cls
 
@@ -64,6 +67,9 @@ def wire(tag: int) -> Callable[[type[T]], type[T]]:
 def encode(value: object) -> bytes:
     """Canonical bytes of a wire value."""
     kind = type(value)
+    constant = _CONSTANTS.get(kind)
+    if constant is not None:
+        return constant
     return cbor2.dumps((_ENCODERS.get(kind) or _encoder(kind))(value))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from gridtokenx.ledger.model import ACCOUNTS, Account
 from gridtokenx.node.database import (
+    MAX_ABSENT,
     SCHEMA,
     BlockWrite,
     Database,
@@ -158,6 +159,28 @@ def test_the_writers_reader_follows_its_blocks(database: Database) -> None:
         assert list(ACCOUNTS.items(reader)) == list(ACCOUNTS.items(chain))
         assert ACCOUNTS.get(reader, bytes([height - 2]) * 32) is None
     assert len(reader._cache) <= 2
+
+
+def test_a_key_that_the_reader_knew_to_be_absent_appears_with_its_block(
+    database: Database,
+) -> None:
+    chain = database.chain("MET")
+    reader = StateReader(chain)
+    owner = b"a" * 32
+    assert ACCOUNTS.get(reader, owner) is None
+    assert ACCOUNTS.get(reader, owner) is None
+    for height, account in ((1, Account(nonce=1)), (2, None), (3, Account(nonce=3))):
+        overlay = Overlay(reader)
+        if account is None:
+            ACCOUNTS.delete(overlay, owner)
+        else:
+            ACCOUNTS.put(overlay, owner, account)
+        chain.commit(block(height, state=overlay.changes()))
+        reader.absorb(overlay.changed())
+        assert ACCOUNTS.get(reader, owner) == account
+    for number in range(2 * MAX_ABSENT):
+        assert ACCOUNTS.get(reader, number.to_bytes(32, "big")) is None
+    assert len(reader._absent) <= MAX_ABSENT
 
 
 def run_python(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
