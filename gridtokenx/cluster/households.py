@@ -32,7 +32,7 @@ from gridtokenx.registry.model import (
 )
 from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
 
-PER_CHAIN = 40
+PER_CHAIN = 80
 ORDER_WH = 1_000
 NAMEPLATE_W = 400_000
 LEAD_SLOTS = 2  # How far ahead an order's slot lies; its gate closes before that slot begins.

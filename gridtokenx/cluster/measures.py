@@ -110,7 +110,7 @@ def trends(series: Sequence[Usage]) -> list[Trend]:
     """What must not grow for ever, of one process. Disk does, with the chain, and is not judged."""
     found = []
     for what, relative, absolute in (
-        ("rss_mib", 0.04, 8.0),
+        ("rss_mib", 0.05, 8.0),
         ("files", 0.05, 8.0),
         ("threads", 0.0, 4.0),
         ("tasks", 0.05, 10.0),

@@ -28,7 +28,7 @@ from rich.table import Table
 from gridtokenx.chain.genesis import BlockClock, Genesis
 from gridtokenx.client import NodeUnreachable, RpcError
 from gridtokenx.cluster import assertions, faults, watch
-from gridtokenx.cluster.households import SteadyOrders
+from gridtokenx.cluster.households import PER_CHAIN, SteadyOrders
 from gridtokenx.cluster.measures import Trend, Usage, trends, usage
 from gridtokenx.cluster.network import local_genesis
 from gridtokenx.cluster.processes import Cluster, ClusterError, create, this_process
@@ -37,7 +37,7 @@ from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 OBSERVERS = 1
 BLOCK_TIME_MS = 1_000
 BLOCKS_PER_SLOT = 15  # A quarter of an hour passes in 15 s, so orders are settled during the run.
-ORDERS_PER_S = 20
+ORDERS_PER_S = 60  # Fast enough that what is bounded by count is full by half time.
 FIRST_PORTS = (31_000, 32_000)
 KILLED = ("n0", "n1", "n2")
 STEADY = ("n3", "n4")
@@ -345,7 +345,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--minutes", type=float, default=30.0, help="for how long [30]")
     parser.add_argument("--seed", type=int, default=1, help="of the faults and the load [1]")
-    parser.add_argument("--rate", type=int, default=ORDERS_PER_S, help="orders a second, 1..40")
+    parser.add_argument("--rate", type=int, default=ORDERS_PER_S, help=f"orders a second, 1..{PER_CHAIN} [{ORDERS_PER_S}]")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser.parse_args(arguments)
 
