@@ -345,9 +345,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--minutes", type=float, default=30.0, help="for how long [30]")
     parser.add_argument("--seed", type=int, default=1, help="of the faults and the load [1]")
-    parser.add_argument("--rate", type=int, default=ORDERS_PER_S, help=f"orders a second, 1..{PER_CHAIN} [{ORDERS_PER_S}]")
+    rate_help = f"orders a second, at most {PER_CHAIN} [{ORDERS_PER_S}]"
+    parser.add_argument("--rate", type=int, default=ORDERS_PER_S, help=rate_help)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not 1 <= options.rate <= PER_CHAIN:
+        parser.error(f"--rate is 1 to {PER_CHAIN}, not {options.rate}")
+    if options.minutes <= 0:
+        parser.error(f"--minutes is above 0, not {options.minutes}")
+    return options
 
 
 if __name__ == "__main__":

@@ -84,3 +84,12 @@ def test_households_of_a_chain_buy_and_sell_at_its_places(name: str) -> None:
     sell, buy = (members[number].order(slot, 0) for number in (0, 1))
     assert sell.limit_mthb < buy.limit_mthb
     assert sell.first_slot == sell.last_slot == buy.first_slot == slot
+
+
+@pytest.mark.parametrize("wrong", [["--rate", "0"], ["--rate", "81"], ["--minutes", "0"]])
+def test_limits_are_told_before_anything_starts(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        soak.main(wrong)
+    assert f"{wrong[0]} is" in capsys.readouterr().err
