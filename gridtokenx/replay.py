@@ -147,22 +147,13 @@ class Replay:
 
     def conservation(self) -> Conservation:
         """Add all accounts up."""
-        supply = ledger.supply(self.state)
         held = dict.fromkeys(("thb_uthb", "energy_wh", "gtx_ugtx", "carbon_ucr"), 0)
         for _, one in ACCOUNTS.items(self.state):
             held["thb_uthb"] += one.thb_uthb + one.escrow_uthb + one.bond_uthb
             held["energy_wh"] += one.energy_wh + one.energy_held_wh
             held["gtx_ugtx"] += one.gtx_ugtx
             held["carbon_ucr"] += one.carbon_ucr
-        return Conservation(
-            held,
-            {
-                "thb_uthb": supply.thb_uthb,
-                "energy_wh": supply.energy_minted_wh - supply.energy_burned_wh,
-                "gtx_ugtx": supply.gtx_ugtx,
-                "carbon_ucr": supply.carbon_issued_ucr - supply.carbon_retired_ucr,
-            },
-        )
+        return Conservation(held, ledger.holdings(self.state))
 
     def _check_reports(self, execution: Execution) -> list[CheckedReport]:
         header = execution.block.header

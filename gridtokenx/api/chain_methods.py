@@ -178,7 +178,7 @@ def get_raw_blocks(context: Context, arguments: Arguments) -> dict[str, Any]:
 
 def get_validators(context: Context, arguments: Arguments) -> dict[str, Any]:
     status = context.chain(arguments["chain"])
-    names = {member.public_key: member.organisation for member in status.spec.region.validators}
+    names = status.spec.organisation_of
     return {
         "chain": status.spec.name,
         "set_hash": status.validators.hash.hex(),

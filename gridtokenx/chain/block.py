@@ -7,6 +7,7 @@ is executed before it is voted on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -19,14 +20,16 @@ from gridtokenx.chain.transaction import (
 from gridtokenx.chain.validator_sets import SetChangeRefused, ValidatorSetOrdered
 from gridtokenx.consensus.evidence import Evidence, EvidenceKind
 from gridtokenx.consensus.messages import View
+from gridtokenx.governance.model import GovernanceEvent
 from gridtokenx.grid.model import GridEvent
+from gridtokenx.interchain.model import MAX_INBOX_MESSAGES, Downward, InterchainEvent
 from gridtokenx.ledger.model import LedgerEvent
 from gridtokenx.primitives.codec import Bytes32, Limit, decode, encode, wire
-from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash
-from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.merkle import EMPTY_ROOT, merkle_root
+from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.primitives.merkle import merkle_root
 from gridtokenx.primitives.types import Address
 from gridtokenx.registry.model import RegistryEvent
+from gridtokenx.staking.model import StakingEvent
 from gridtokenx.trading.model import TradingEvent
 
 MAX_BLOCK_TRANSACTIONS = 20_000
@@ -48,8 +51,18 @@ class ValidatorConvicted:
 
 
 ChainEvent = ValidatorConvicted | ValidatorSetOrdered | SetChangeRefused
-Event = LedgerEvent | RegistryEvent | GridEvent | TradingEvent | ChainEvent
+Event = (
+    LedgerEvent
+    | RegistryEvent
+    | GridEvent
+    | TradingEvent
+    | StakingEvent
+    | GovernanceEvent
+    | InterchainEvent
+    | ChainEvent
+)
 Evidences = Annotated[tuple[Evidence, ...], Limit(0, MAX_BLOCK_EVIDENCE)]
+Messages = Annotated[tuple[Downward, ...], Limit(0, MAX_INBOX_MESSAGES)]
 Commit = Annotated[bytes, Limit(0, MAX_COMMIT_BYTES)]
 
 
@@ -72,6 +85,7 @@ class Header:
     outbox_root: Bytes32
     outbox_count: int
     inbox_next: int
+    inbox_root: Bytes32
     root_height: int
     root_hash: Bytes32
     history_root: Bytes32
@@ -87,7 +101,9 @@ class Header:
 @wire(33)
 @dataclass(frozen=True)
 class Block:
-    """A header, its transactions (canonical bytes), its parent's certificate, and evidence."""
+    """A header, its transactions (canonical bytes), its parent's certificate, evidence, and on a
+    region the messages of the national chain that it takes.
+    """
 
     header: Header
     transactions: Annotated[
@@ -96,6 +112,7 @@ class Block:
     ]
     last_commit: Commit
     evidence: Evidences
+    inbox: Messages = ()
 
     @cached_property
     def encoded(self) -> bytes:
@@ -116,6 +133,7 @@ class CompactBlock:
     transaction_ids: Annotated[tuple[Bytes32, ...], Limit(0, MAX_BLOCK_TRANSACTIONS)]
     last_commit: Commit
     evidence: Evidences
+    inbox: Messages = ()
 
 
 @wire(35)
@@ -149,7 +167,7 @@ def evidence_root(evidence: tuple[Evidence, ...]) -> bytes:
 
 def compact(block: Block, ids: list[bytes]) -> CompactBlock:
     """The form that is gossiped."""
-    return CompactBlock(block.header, tuple(ids), block.last_commit, block.evidence)
+    return CompactBlock(block.header, tuple(ids), block.last_commit, block.evidence, block.inbox)
 
 
 def decode_block(data: bytes) -> Block:
@@ -159,13 +177,18 @@ def decode_block(data: bytes) -> Block:
     return block
 
 
-def check_fixed_fields(header: Header) -> None:
-    """Fields that single-chain operation fixes. Errors: INVALID_BLOCK."""
-    fixed = (
-        header.outbox_root == EMPTY_ROOT
-        and header.outbox_count == header.inbox_next == header.root_height == 0
-        and header.root_hash == ZERO_HASH
+def inbox_root(inbox: Sequence[Downward]) -> bytes:
+    """Merkle root over encoded messages."""
+    return merkle_root([encode(one) for one in inbox])
+
+
+def has_its_body(
+    header: Header, ids: Sequence[bytes], last_commit: bytes, evidence: Evidences, inbox: Messages
+) -> bool:
+    """Whether these are the parts that the header commits to."""
+    return (
+        transactions_root(list(ids)) == header.transactions_root
+        and commit_hash(last_commit) == header.last_commit_hash
+        and evidence_root(evidence) == header.evidence_root
+        and inbox_root(inbox) == header.inbox_root
     )
-    if not fixed:
-        detail = "messages between chains are not part of this protocol version"
-        raise Rejected(ErrorCode.INVALID_BLOCK, detail)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from gridtokenx.chain import crossing, national
 from gridtokenx.chain.block import Event
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.transaction import Transaction
@@ -21,6 +22,8 @@ from gridtokenx.grid.model import (
     ResumeRegion,
     SubmitReading,
 )
+from gridtokenx.interchain import rules as interchain
+from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Deposit, LedgerCommand, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -45,6 +48,7 @@ from gridtokenx.trading.model import (
     MeterFacts,
     PlaceOrder,
     Redeem,
+    ReportClosed,
     TraderFacts,
 )
 from gridtokenx.trading.redemption import Customer, Customers
@@ -60,11 +64,12 @@ class Environment:
     now_ms: int
     parent_hash: bytes
     reward_account: bytes
+    proposer_key: bytes
 
 
 def begin_market(state: Overlay, env: Environment) -> list[Event]:
     """What time demands of the market before a block's transactions."""
-    return [
+    events: list[Event] = [
         *trading.begin_block(
             state,
             now_ms=env.now_ms,
@@ -74,11 +79,33 @@ def begin_market(state: Overlay, env: Environment) -> list[Event]:
             customers=lambda: _customers(state),
         )
     ]
+    closed = [
+        (event.region, event.day, event.report_hash)
+        for event in events
+        if isinstance(event, ReportClosed)
+    ]
+    crossing.reports_closed(state, closed, spec=env.spec, height=env.height)
+    return events
 
 
 def run_command(state: Overlay, transaction: Transaction, env: Environment) -> list[Event]:
     """The effect of a transaction's command. Errors: the rule's own."""
     sender = transaction.sender
+    if isinstance(transaction.payload, TransferAbroad):
+        return [
+            *interchain.transfer_abroad(
+                state,
+                transaction.payload,
+                sender=sender,
+                transfer_id=transaction.id,
+                place=env.spec.place,
+                height=env.height,
+            )
+        ]
+    if env.spec.is_national:
+        return national.run_command(
+            state, transaction, spec=env.spec, height=env.height, now_ms=env.now_ms
+        )
     match transaction.payload:
         case PlaceOrder() as command:
             return _place_order(state, command, sender, transaction.id, env)
@@ -93,8 +120,18 @@ def run_command(state: Overlay, transaction: Transaction, env: Environment) -> l
             return _operate_grid(state, command, sender, env)
         case Transfer() | Deposit() | Withdraw() | RetireCredits() as command:
             return _run_ledger(state, command, sender, env)
-        case command:
+        case (
+            RegisterParticipant()
+            | RegisterMeter()
+            | SuspendParticipant()
+            | ReinstateParticipant()
+            | RenewLicence()
+        ) as command:
             return _run_registry(state, command, sender, env)
+        case other:
+            name = type(other).__name__
+            detail = f"{name} is for the national chain, not for {env.spec.name}"
+            raise Rejected(ErrorCode.NOT_PERMITTED, detail)
 
 
 def _run_ledger(

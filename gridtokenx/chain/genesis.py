@@ -12,10 +12,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated
 
+from gridtokenx.chain.authorities import AuthorityEntry, install_authorities
 from gridtokenx.chain.validator_sets import install_set
+from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
+from gridtokenx.governance.model import GovernanceParameters
+from gridtokenx.interchain import checkpoints
+from gridtokenx.interchain.log import open_log
+from gridtokenx.interchain.rules import Place, open_inbox
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import MAX_INT, Limit, encode, wire
-from gridtokenx.primitives.crypto import sha256
+from gridtokenx.primitives.crypto import sha256, tagged_hash
 from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
@@ -23,6 +29,10 @@ from gridtokenx.primitives.types import Address
 from gridtokenx.primitives.validators import MAX_VALIDATORS, Validator, ValidatorSet
 from gridtokenx.registry import rules as registry
 from gridtokenx.registry.model import Organisation, Territory
+from gridtokenx.staking import rules as staking
+from gridtokenx.staking.model import PARAMETERS as STAKING_PARAMETERS
+from gridtokenx.staking.model import REWARD_RESERVE, CreateValidator, StakingParameters
+from gridtokenx.staking.weights import elect
 from gridtokenx.trading.model import PARAMETERS, MarketParameters
 
 MAX_GENESIS_BYTES = 1024 * 1024
@@ -71,10 +81,38 @@ class RegionChain:
 @wire(39)
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """gtx of the genesis supply for one account, in ugtx, on every chain of the file."""
+    """gtx of the genesis supply for one account, in ugtx, on every region chain of the file."""
 
     account: Address
     gtx_ugtx: int
+
+
+@wire(238)
+@dataclass(frozen=True, slots=True)
+class GenesisStake:
+    """A validator of the national chain; `operator` bonds what genesis gives it for that."""
+
+    operator: Address
+    public_key: Address
+    moniker: Annotated[str, Limit(1, 64)]
+    commission_bps: Annotated[int, Limit(0, 10_000)]
+    self_bond_ugtx: Annotated[int, Limit(1, MAX_INT)]
+
+
+@wire(41)
+@dataclass(frozen=True, slots=True)
+class NationalChain:
+    """The chain of stake, governance and messages. It holds the whole genesis supply of gtx: what
+    regions' accounts get counts as escrowed on it. `allocations` are for accounts on this chain.
+    """
+
+    name: Annotated[str, Limit(2, 8)]
+    offset_ms: int
+    stakes: Annotated[tuple[GenesisStake, ...], Limit(1, MAX_VALIDATORS)]
+    allocations: Annotated[tuple[Allocation, ...], Limit(0, 1024)]
+    reward_reserve_ugtx: int
+    staking: StakingParameters
+    governance: GovernanceParameters
 
 
 @wire(40)
@@ -98,6 +136,7 @@ class Genesis:
     allocations: Annotated[tuple[Allocation, ...], Limit(0, 1024)]
     parameters: MarketParameters
     chains: Annotated[tuple[RegionChain, ...], Limit(1, 32)]
+    national: NationalChain | None = None
 
     @cached_property
     def hash(self) -> bytes:
@@ -106,6 +145,8 @@ class Genesis:
 
     def chain(self, name: str) -> ChainSpec:
         """The rules of one chain. Errors: UNKNOWN_SHARD."""
+        if self.national is not None and self.national.name == name:
+            return ChainSpec(self, None)
         for region in self.chains:
             if region.name == name:
                 return ChainSpec(self, region)
@@ -114,8 +155,9 @@ class Genesis:
 
     @property
     def chain_names(self) -> tuple[str, ...]:
-        """Names of all chains, in file order."""
-        return tuple(region.name for region in self.chains)
+        """Names of all chains: the national one if there is one, then regions in file order."""
+        first = () if self.national is None else (self.national.name,)
+        return (*first, *(region.name for region in self.chains))
 
     def chain_of_location(self, location: str) -> ChainSpec:
         """The chain that serves `BKK-...`. Errors: UNKNOWN_ZONE."""
@@ -131,35 +173,94 @@ class Genesis:
 
 @dataclass(frozen=True)
 class ChainSpec:
-    """One chain of a genesis with everything derived from it."""
+    """One chain of a genesis with everything derived from it.
+
+    `territory` is None for the national chain. `reborn_id` is the chain id of a later incarnation.
+    """
 
     genesis: Genesis
-    region: RegionChain
+    territory: RegionChain | None
+    reborn_id: bytes = b""
+
+    @property
+    def is_national(self) -> bool:
+        """Whether stake decides here, not authorities."""
+        return self.territory is None
+
+    @property
+    def region(self) -> RegionChain:
+        """The region. ValueError for the national chain."""
+        if self.territory is None:
+            raise ValueError("the national chain is no region")
+        return self.territory
+
+    @property
+    def national(self) -> NationalChain:
+        """The national chain of the file. ValueError where there is none."""
+        if self.genesis.national is None:
+            raise ValueError("this network has no national chain")
+        return self.genesis.national
 
     @property
     def name(self) -> str:
         """Short name such as `MET`."""
-        return self.region.name
+        return self.national.name if self.territory is None else self.territory.name
+
+    @property
+    def offset_ms(self) -> int:
+        """How far the chain's slots lie behind the network's (2.7)."""
+        return self.national.offset_ms if self.territory is None else self.territory.offset_ms
+
+    @cached_property
+    def genesis_id(self) -> bytes:
+        """The chain id of the first incarnation, which also names the chain in logs of messages."""
+        if self.territory is None:
+            return tagged_hash("gtx.national", self.genesis.hash)
+        return sha256(encode(replace(self.genesis, chains=(self.territory,))))
 
     @cached_property
     def chain_id(self) -> bytes:
         """32 bytes inside everything signed on this chain."""
-        return sha256(encode(replace(self.genesis, chains=(self.region,))))
+        return self.reborn_id or self.genesis_id
+
+    @cached_property
+    def place(self) -> Place:
+        """Where the rules of messages run."""
+        genesis = self.genesis
+        national = genesis.national
+        name = "" if national is None else national.name
+        identity = b"" if national is None else ChainSpec(genesis, None).genesis_id
+        return Place(self.name, self.genesis_id, name, identity, genesis.chain_names)
 
     @cached_property
     def genesis_validators(self) -> ValidatorSet:
         """Who signs blocks until the first change of the set; afterwards the state says who."""
+        if self.territory is not None:
+            return ValidatorSet.of(
+                Validator(member.public_key, member.weight) for member in self.territory.validators
+            )
+        stakes = [(one.public_key, one.self_bond_ugtx) for one in self.national.stakes]
+        numbers = self.national.staking
         return ValidatorSet.of(
-            Validator(member.public_key, member.weight) for member in self.region.validators
+            elect(stakes, unit=numbers.unit_ugtx, cap_bps=numbers.weight_cap_bps)
         )
+
+    @cached_property
+    def organisation_of(self) -> dict[bytes, str]:
+        """By consensus key of the genesis: who runs it, an organisation or a moniker."""
+        if self.territory is not None:
+            return {one.public_key: one.organisation for one in self.territory.validators}
+        return {one.public_key: one.moniker for one in self.national.stakes}
 
     @cached_property
     def genesis_accounts(self) -> tuple[bytes, ...]:
         """By index in the genesis set: the account that earns the proposer's share of fees."""
-        account_of = {entry.name: entry.account for entry in self.genesis.organisations}
-        owner_of = {entry.public_key: entry.organisation for entry in self.region.validators}
         members = self.genesis_validators.members
-        return tuple(account_of[owner_of[member.public_key]] for member in members)
+        if self.territory is None:
+            operator_of = {one.public_key: one.operator for one in self.national.stakes}
+            return tuple(operator_of[member.public_key] for member in members)
+        account_of = {entry.name: entry.account for entry in self.genesis.organisations}
+        return tuple(account_of[self.organisation_of[member.public_key]] for member in members)
 
     def market_time_ms(self, height: int, time_ms: int) -> int:
         """The `now_ms` that rules see for a block."""
@@ -174,7 +275,7 @@ class ChainSpec:
         One block a slot, so a late block does not shift the rhythm. Source: consensus 2.7.
         """
         block_time_ms = self.genesis.block_time_ms
-        origin = self.genesis.genesis_time_ms + self.region.offset_ms
+        origin = self.genesis.genesis_time_ms + self.offset_ms
         slot = (parent_time_ms - origin) // block_time_ms
         return max(origin + (slot + 1) * block_time_ms, parent_time_ms + block_time_ms // 5)
 
@@ -183,11 +284,48 @@ class ChainSpec:
         install_set(state, self.genesis_validators, self.genesis_accounts)
         for organisation in self.genesis.organisations:
             registry.add_organisation(state, organisation)
-        for territory in self.region.territories:
-            registry.add_territory(state, territory)
         PARAMETERS.put(state, b"", self.genesis.parameters)
+        if self.territory is None:
+            self._install_national(state, self.national)
+        else:
+            self._install_region(state, self.territory)
+
+    def _install_region(self, state: Overlay, region: RegionChain) -> None:
+        for territory in region.territories:
+            registry.add_territory(state, territory)
         for allocation in self.genesis.allocations:
             ledger.issue_gtx(state, allocation.account, allocation.gtx_ugtx)
+        if self.genesis.national is not None:
+            open_inbox(state)
+            open_log(state, self.place.national, self.place.national_id)
+
+    def _install_national(self, state: Overlay, national: NationalChain) -> None:
+        STAKING_PARAMETERS.put(state, b"", national.staking)
+        GOVERNANCE_PARAMETERS.put(state, b"", national.governance)
+        ledger.issue_gtx(state, REWARD_RESERVE, national.reward_reserve_ugtx)
+        for allocation in national.allocations:
+            ledger.issue_gtx(state, allocation.account, allocation.gtx_ugtx)
+        for stake in national.stakes:
+            ledger.issue_gtx(state, stake.operator, stake.self_bond_ugtx)
+            declaration = CreateValidator(
+                stake.public_key,
+                stake.moniker,
+                stake.commission_bps,
+                stake.self_bond_ugtx,
+                bytes(64),
+            )
+            staking.add_validator(state, declaration, operator=stake.operator, height=0)
+        on_a_region = sum(one.gtx_ugtx for one in self.genesis.allocations)
+        for region in self.genesis.chains:
+            spec = ChainSpec(self.genesis, region)
+            checkpoints.register_region(
+                state, spec.name, spec.genesis_id, spec.genesis_validators, on_a_region
+            )
+            entries = [
+                AuthorityEntry(one.organisation, one.public_key, one.weight)
+                for one in region.validators
+            ]
+            install_authorities(state, spec.name, entries)
 
 
 def load_genesis(text: str) -> Genesis:
@@ -214,10 +352,10 @@ def _check(genesis: Genesis) -> None:
     _check_distinct("organisation", organisations)
     _check_distinct("operator", [entry.operator.hex() for entry in genesis.organisations])
     _check_distinct("allocation", [entry.account.hex() for entry in genesis.allocations])
-    _check_distinct("chain", [region.name for region in genesis.chains])
-    for region in genesis.chains:
-        if _CHAIN_NAME.fullmatch(region.name) is None:
-            detail = f"a chain is named by 2 to 8 of A-Z and 0-9, not {region.name!r}"
+    _check_distinct("chain", list(genesis.chain_names))
+    for name in genesis.chain_names:
+        if _CHAIN_NAME.fullmatch(name) is None:
+            detail = f"a chain is named by 2 to 8 of A-Z and 0-9, not {name!r}"
             raise Rejected(ErrorCode.MALFORMED, detail)
     prefixes = [entry.prefix for region in genesis.chains for entry in region.territories]
     _check_distinct("region prefix", prefixes)
@@ -229,12 +367,35 @@ def _check(genesis: Genesis) -> None:
             if name not in organisations:
                 detail = f"chain {region.name} names organisation {name!r}, which is not defined"
                 raise Rejected(ErrorCode.MALFORMED, detail)
+    if genesis.national is not None:
+        _check_national(genesis, genesis.national)
     clock = genesis.market_clock
     if clock.ms_per_block and clock.start_ms < _EARLIEST_START_MS:
         detail = f"the market clock starts at {clock.start_ms}, before 1970-01-02 (Unix ms)"
         raise Rejected(ErrorCode.MALFORMED, detail)
     if sum(entry.gtx_ugtx for entry in genesis.allocations) > MAX_INT:
         raise Rejected(ErrorCode.MALFORMED, "the allocations add up to more than 2**63 - 1 ugtx")
+
+
+def _check_national(genesis: Genesis, national: NationalChain) -> None:
+    stakes = national.stakes
+    _check_distinct("operator of a stake", [entry.operator.hex() for entry in stakes])
+    _check_distinct("validator key", [entry.public_key.hex() for entry in stakes])
+    _check_distinct("allocation", [entry.account.hex() for entry in national.allocations])
+    spec = ChainSpec(genesis, None)
+    if len(spec.genesis_validators.members) < len(stakes):
+        detail = "a genesis stake is too light to be elected; give it more or leave it out"
+        raise Rejected(ErrorCode.MALFORMED, detail)
+    least = national.staking.min_self_bond_ugtx
+    for entry in stakes:
+        if entry.self_bond_ugtx < least:
+            detail = f"{entry.moniker} bonds {entry.self_bond_ugtx} ugtx, the least is {least}"
+            raise Rejected(ErrorCode.MALFORMED, detail)
+    supply = national.reward_reserve_ugtx + sum(entry.self_bond_ugtx for entry in stakes)
+    supply += sum(entry.gtx_ugtx for entry in national.allocations)
+    supply += len(genesis.chains) * sum(entry.gtx_ugtx for entry in genesis.allocations)
+    if supply > MAX_INT:
+        raise Rejected(ErrorCode.MALFORMED, "the gtx supply is more than 2**63 - 1 ugtx")
 
 
 def _check_distinct(what: str, values: list[str]) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
 
+from gridtokenx.governance.model import GovernanceCommand, Propose
 from gridtokenx.grid.model import HaltRegion, PublishGridStatus, ResumeRegion, SubmitReading
+from gridtokenx.interchain.model import InterchainCommand, SubmitCheckpoint
 from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, decode, encode, encode_array, wire
 from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
@@ -24,9 +26,11 @@ from gridtokenx.registry.model import (
     RenewLicence,
     SuspendParticipant,
 )
+from gridtokenx.staking.model import StakingCommand
 from gridtokenx.trading.model import CancelOrder, PlaceOrder, Redeem
 
-MAX_TRANSACTION_BYTES = 4096
+MAX_COMMAND_BYTES = 4096  # Of any transaction but a checkpoint or a proposal,
+MAX_TRANSACTION_BYTES = 210 * 1024  # which carries a header and many messages, or a long text.
 MAX_BATCH = 4096
 SIGNING_DOMAIN = b"GTXv1-transaction"
 _ENCODED_HEAD = bytes((0x87, 0x18, 30))  # An array of seven that begins with the tag 30 ...
@@ -50,6 +54,9 @@ Payload = (
     | SuspendParticipant
     | ReinstateParticipant
     | RenewLicence
+    | InterchainCommand
+    | StakingCommand
+    | GovernanceCommand
 )
 
 
@@ -119,6 +126,10 @@ def decode_transaction(data: bytes) -> Transaction:
         if error.code is ErrorCode.MALFORMED:
             raise Rejected(ErrorCode.MALFORMED_TX, error.detail) from None
         raise
+    large = isinstance(transaction.payload, SubmitCheckpoint | Propose)
+    if len(data) > MAX_COMMAND_BYTES and not large:
+        detail = f"such a transaction has at most {MAX_COMMAND_BYTES} bytes, not {len(data)}"
+        raise Rejected(ErrorCode.TOO_LARGE, detail)
     transaction.__dict__["encoded"] = data  # Decoding proved these bytes canonical.
     return transaction
 

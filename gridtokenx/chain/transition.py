@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from gridtokenx.chain import national
 from gridtokenx.chain.block import (
     MAX_BLOCK_BYTES,
     MAX_BLOCK_EVIDENCE,
@@ -18,24 +19,27 @@ from gridtokenx.chain.block import (
     Header,
     Receipt,
     ValidatorConvicted,
-    check_fixed_fields,
     commit_hash,
     evidence_root,
+    inbox_root,
     results_root,
     transactions_root,
 )
 from gridtokenx.chain.commands import Environment, begin_market, run_command
+from gridtokenx.chain.crossing import NationalSlice, log_fields, take_slice
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import StateTree, TreeUpdate
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.chain.validator_sets import ScheduledSet, current_set, forget_sets, set_at
 from gridtokenx.consensus.evidence import Evidence, verify_evidence
+from gridtokenx.interchain.model import Downward
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import Bytes32, encode, wire
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.merkle import EMPTY_ROOT, append_peak, peaks_root
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
+from gridtokenx.staking.model import FEES
 
 BLOCK_OVERHEAD_BYTES = 32 * 1024
 MAX_TIME_AHEAD_MS = 500
@@ -73,6 +77,20 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockWork:
+    """What a block carries besides transactions."""
+
+    evidence: tuple[Evidence, ...]
+    last_commit: bytes
+    taken: NationalSlice | None
+
+    @property
+    def inbox(self) -> tuple[Downward, ...]:
+        """The messages of the national chain in it."""
+        return () if self.taken is None else self.taken.messages
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
     """A block's whole effect, kept under its hash until it is decided."""
 
@@ -99,7 +117,8 @@ def environment(
         height,
         spec.market_time_ms(height, time_ms),
         parent.hash,
-        accounts[proposer_index],
+        FEES if spec.is_national else accounts[proposer_index],
+        signers.validators.members[proposer_index].public_key,
     )
 
 
@@ -115,18 +134,22 @@ def propose_block(
     candidates: Iterable[Transaction],
     last_commit: bytes,
     evidence: Iterable[Evidence] = (),
+    taken: NationalSlice | None = None,
 ) -> tuple[Execution, list[tuple[bytes, Rejected]]]:
     """Build and execute the next block out of candidates (signatures verified).
 
+    `taken` is what a region's block takes of the national chain; None takes nothing new.
     Returns the execution and the candidates that no longer apply, with their reasons.
     """
     signers = current_set(state, parent.height + 1)
     env = environment(spec, signers, parent, proposer_index, time_ms)
     overlay = Overlay(state)
     convicting = _admissible(state, evidence, env)
-    receipts = [_begin(overlay, env, convicting)]
+    work = BlockWork(convicting, last_commit, taken)
+    receipts = [_begin(overlay, env, work)]
     included, refused = [], []
-    size = BLOCK_OVERHEAD_BYTES + len(last_commit) + sum(len(encode(one)) for one in convicting)
+    carried = (*convicting, *work.inbox)
+    size = BLOCK_OVERHEAD_BYTES + len(last_commit) + sum(len(encode(one)) for one in carried)
     for transaction in candidates:
         size += len(transaction.encoded) + 8
         if size > MAX_BLOCK_BYTES:
@@ -146,7 +169,8 @@ def propose_block(
         time_ms=time_ms,
         commit=last_commit,
     )
-    execution = _seal(header, included, last_commit, convicting, overlay, receipts, tree)
+    receipts[0] = _end(overlay, env, receipts[0])
+    execution = _seal(header, included, work, overlay, receipts, tree)
     return execution, refused
 
 
@@ -170,11 +194,12 @@ def execute_block(
     if header.time_ms < spec.opens_ms(parent.time_ms):
         detail = f"time {header.time_ms} lies before the slot after its parent's {parent.time_ms}"
         raise Rejected(ErrorCode.INVALID_BLOCK, detail)
-    check_fixed_fields(header)
     signers = current_set(state, parent.height + 1)
     env = environment(spec, signers, parent, header.proposer_index, header.time_ms)
     overlay = Overlay(state)
-    receipts = [_begin(overlay, env, block.evidence)]
+    taken = NationalSlice(header.root_height, header.root_hash, block.inbox)
+    work = BlockWork(block.evidence, block.last_commit, taken)
+    receipts = [_begin(overlay, env, work)]
     receipts += [_apply_atomically(overlay, transaction, env) for transaction in transactions]
     expected = _header(
         spec,
@@ -185,9 +210,8 @@ def execute_block(
         time_ms=header.time_ms,
         commit=block.last_commit,
     )
-    execution = _seal(
-        expected, transactions, block.last_commit, block.evidence, overlay, receipts, tree
-    )
+    receipts[0] = _end(overlay, env, receipts[0])
+    execution = _seal(expected, transactions, work, overlay, receipts, tree)
     _compare(header, execution.block.header)
     return replace(execution, block=block)
 
@@ -242,24 +266,46 @@ def _admissible(
 
 
 def _convict(overlay: Overlay, evidence: Iterable[Evidence], env: Environment) -> list[Event]:
-    """Record offences. An authority is not removed by it: of four, f would become 0."""
+    """Record offences; stake is slashed. An authority is not removed: of four, f would be 0."""
     events: list[Event] = []
     for one in evidence:
         check_evidence(overlay, one, env)
         CONVICTIONS.put(overlay, conviction_key(one), Conviction(env.height))
         events.append(ValidatorConvicted(one.public_key, one.kind, one.height, one.view))
+        accused = set_at(overlay, one.height)
+        if env.spec.is_national and accused is not None:
+            epoch_blocks = env.spec.genesis.epoch_blocks
+            events += national.punish(
+                overlay, one, accused, height=env.height, epoch_blocks=epoch_blocks
+            )
     return events
 
 
-def _begin(overlay: Overlay, env: Environment, evidence: Iterable[Evidence]) -> Receipt:
-    """The block's own work: parent, evidence, then the market's expiry, clearing, deadlines."""
+def _begin(overlay: Overlay, env: Environment, work: BlockWork) -> Receipt:
+    """The block's own work: parent, evidence; on the national chain stake and votes; on a region
+    the messages it takes, then the market's expiry, clearing, deadlines.
+    """
+    spec, height = env.spec, env.height
     history = HISTORY.get(overlay, b"") or History(0, ())
     peaks = append_peak(history.peaks, history.count, env.parent_hash)
     HISTORY.put(overlay, b"", History(history.count + 1, peaks))
-    forget_sets(overlay, env.height, env.spec.genesis.evidence_window_blocks)
-    events = _convict(overlay, evidence, env)
-    events += begin_market(overlay, env)
+    forget_sets(overlay, height, spec.genesis.evidence_window_blocks)
+    events = _convict(overlay, work.evidence, env)
+    events += take_slice(overlay, work.taken, spec=spec, height=height, now_ms=env.now_ms)
+    if spec.is_national:
+        events += national.begin_block(
+            overlay, spec=spec, height=height, now_ms=env.now_ms, last_commit=work.last_commit
+        )
+    else:
+        events += begin_market(overlay, env)
     return Receipt(ZERO_HASH, tuple(events))
+
+
+def _end(overlay: Overlay, env: Environment, begun: Receipt) -> Receipt:
+    """What follows the transactions, told in the block's own receipt."""
+    if not env.spec.is_national:
+        return begun
+    return Receipt(ZERO_HASH, (*begun.events, *national.end_block(overlay, env.proposer_key)))
 
 
 def _apply_atomically(overlay: Overlay, transaction: Transaction, env: Environment) -> Receipt:
@@ -295,6 +341,7 @@ def _header(
         outbox_root=EMPTY_ROOT,
         outbox_count=0,
         inbox_next=0,
+        inbox_root=EMPTY_ROOT,
         root_height=0,
         root_hash=ZERO_HASH,
         history_root=ZERO_HASH,
@@ -306,8 +353,7 @@ def _header(
 def _seal(
     header: Header,
     transactions: Sequence[Transaction],
-    last_commit: bytes,
-    evidence: tuple[Evidence, ...],
+    work: BlockWork,
     overlay: Overlay,
     receipts: list[Receipt],
     tree: StateTree,
@@ -317,20 +363,28 @@ def _seal(
     update = tree.update(changes)
     history = HISTORY.get(overlay, b"")
     assert history is not None  # _begin wrote it
+    logs = log_fields(overlay)
     sealed = replace(
         header,
         next_set_hash=current_set(overlay, header.height + 1).validators.hash,
         transactions_root=transactions_root([transaction.id for transaction in transactions]),
         state_root=update.root,
         results_root=results_root(receipts),
+        outbox_root=logs.outbox_root,
+        outbox_count=logs.outbox_count,
+        inbox_next=logs.inbox_next,
+        inbox_root=inbox_root(work.inbox),
+        root_height=logs.root_height,
+        root_hash=logs.root_hash,
         history_root=peaks_root(history.peaks, history.count),
-        evidence_root=evidence_root(evidence),
+        evidence_root=evidence_root(work.evidence),
     )
     block = Block(
         sealed,
         tuple(transaction.encoded for transaction in transactions),
-        last_commit,
-        evidence,
+        work.last_commit,
+        work.evidence,
+        work.inbox,
     )
     return Execution(block, tuple(transactions), overlay, tuple(receipts), tuple(changes), update)
 

@@ -197,7 +197,7 @@ def _prove(client: Client, who: bytes, chain: str) -> dict[str, Any]:
             hint=f"do not trust the node at {client.url}; ask another with --rpc URL",
         )
     account = proven.account
-    organisation_of = {one.public_key: one.organisation for one in spec.region.validators}
+    organisation_of = spec.organisation_of
     members = spec.genesis_validators.members
     signers = [one.index for one in certificate.signatures]
     return {

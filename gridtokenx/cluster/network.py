@@ -13,15 +13,19 @@ from gridtokenx.chain.genesis import (
     Allocation,
     BlockClock,
     Genesis,
+    GenesisStake,
     GenesisValidator,
+    NationalChain,
     RegionChain,
     dump_genesis,
 )
+from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.node import keystore
 from gridtokenx.node.config import write_template
 from gridtokenx.node.keystore import KeyKind
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.registry.model import Organisation, OrganisationKind, Territory
+from gridtokenx.staking.model import StakingParameters
 from gridtokenx.trading.model import MarketParameters
 
 NETWORK_NAME = "gridtokenx-local"
@@ -35,6 +39,7 @@ PASSWORD = "dev"  # noqa: S105 - printed by `cluster up`; the keys behind it are
 PASSWORD_ITERATIONS = 1000  # A slow derivation protects nothing here and delays every start.
 DEFAULT_P2P_PORT = 9000
 PAYMENT = "payment"
+NATIONAL = "TH"
 DEV_ACCOUNT = "dev"
 GTX = 1_000_000  # ugtx
 
@@ -88,10 +93,12 @@ def local_genesis(
     clock: BlockClock | None = None,
     parameters: MarketParameters | None = None,
     genesis_time_ms: int = GENESIS_TIME_MS,
+    with_national: bool = False,
 ) -> Genesis:
     """A genesis of three region chains with the same validators, their slots a quarter apart.
 
-    `clock` None: market time is wall-clock time. ValueError for a number of authorities outside
+    `clock` None: market time is wall-clock time. `with_national`: with the national chain beside
+    them, whose validators are the same keys. ValueError for a number of authorities outside
     1..16. Source: consensus 1 and 2.7, protocols/market.md section 5.
     """
     if not 1 <= authorities <= MAX_AUTHORITIES:
@@ -129,6 +136,41 @@ def local_genesis(
         allocations=tuple(allocations),
         parameters=parameters or MarketParameters(),
         chains=chains,
+        national=_national(authorities, block_time_ms) if with_national else None,
+    )
+
+
+def _national(authorities: int, block_time_ms: int) -> NationalChain:
+    """The national chain: the same nodes, each with a stake of its own, and days of minutes."""
+    stakes = []
+    for index in range(authorities):
+        organisation, key_name = validator_name(index)
+        stakes.append(
+            GenesisStake(
+                operator=dev_key(f"{key_name} stake").public_key,
+                public_key=dev_key(key_name).public_key,
+                moniker=f"{organisation}-{index // len(AUTHORITIES)}",
+                commission_bps=500,
+                self_bond_ugtx=100_000 * GTX,
+            )
+        )
+    allocations = [Allocation(account_address(name), 1_000_000 * GTX) for name, _ in ORGANISATIONS]
+    allocations.append(Allocation(dev_key(DEV_ACCOUNT).public_key, 100_000 * GTX))
+    return NationalChain(
+        name=NATIONAL,
+        offset_ms=3 * block_time_ms // 4,
+        stakes=tuple(stakes),
+        allocations=tuple(allocations),
+        reward_reserve_ugtx=10_000_000 * GTX,
+        staking=StakingParameters(
+            min_validators=min(4, authorities),
+            unbonding_blocks=2 * EVIDENCE_WINDOW_BLOCKS,
+            jail_blocks=EPOCH_BLOCKS,
+            downtime_blocks=EVIDENCE_WINDOW_BLOCKS,
+        ),
+        governance=GovernanceParameters(
+            voting_period_ms=60 * block_time_ms, execution_delay_ms=10 * block_time_ms
+        ),
     )
 
 

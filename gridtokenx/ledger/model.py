@@ -54,10 +54,11 @@ class Supply:
     """What all accounts together must hold.
 
     Sum of (thb + escrow + bond) = thb_uthb; of (energy + held) = energy_minted_wh -
-    energy_burned_wh; of gtx = gtx_ugtx; of carbon = carbon_issued_ucr - carbon_retired_ucr.
+    energy_burned_wh + what CROSSINGS says came from other chains less what went there; of gtx =
+    gtx_ugtx; of carbon = carbon_issued_ucr - carbon_retired_ucr.
     """
 
-    thb_uthb: int = 0  # deposited less withdrawn
+    thb_uthb: int = 0
     energy_minted_wh: int = 0
     energy_burned_wh: int = 0
     gtx_ugtx: int = 0
@@ -158,9 +159,23 @@ class RetirementCertificate:
     retired_ms: int
 
 
+@wire(61)
+@dataclass(frozen=True, slots=True)
+class Crossings:
+    """What came to the chain's accounts from other chains, and what left for them, cumulative."""
+
+    energy_arrived_wh: int = 0
+    energy_departed_wh: int = 0
+    thb_arrived_uthb: int = 0
+    thb_departed_uthb: int = 0
+    gtx_arrived_ugtx: int = 0
+    gtx_departed_ugtx: int = 0
+
+
 LedgerCommand = Transfer | Deposit | Withdraw | RetireCredits
 LedgerEvent = Transferred | Deposited | Withdrawn | CreditsRetired
 
 ACCOUNTS = Table(b"la", Account)  # key: 32-byte address
 SUPPLY = Table(b"ls", Supply)  # key: b""
+CROSSINGS = Table(b"lx", Crossings)  # key: b""
 CERTIFICATES = Table(b"lc", RetirementCertificate)  # key: number u64

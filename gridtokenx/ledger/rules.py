@@ -11,10 +11,12 @@ from dataclasses import replace
 from gridtokenx.ledger.model import (
     ACCOUNTS,
     CERTIFICATES,
+    CROSSINGS,
     SUPPLY,
     Account,
     Asset,
     CreditsRetired,
+    Crossings,
     Deposit,
     Deposited,
     LedgerEvent,
@@ -34,6 +36,7 @@ from gridtokenx.primitives.types import format_address
 
 _EMPTY = Account()
 _NO_SUPPLY = Supply()
+_NO_CROSSINGS = Crossings()
 
 
 def account(state: Reader, address: bytes) -> Account:
@@ -233,6 +236,80 @@ def _change_supply(
     if max(totals) > MAX_INT:
         raise Rejected(ErrorCode.OUT_OF_RANGE, f"a supply of {max(totals)} is beyond 2**63 - 1")
     SUPPLY.put(state, b"", Supply(*totals, old.certificates))
+
+
+# Crossing to and from other chains
+
+
+def crossings(state: Reader) -> Crossings:
+    """What has come from other chains and gone there."""
+    return CROSSINGS.get(state, b"") or _NO_CROSSINGS
+
+
+def holdings(state: Reader) -> dict[str, int]:
+    """What all accounts together must hold, by asset, in smallest units."""
+    total, crossed = supply(state), crossings(state)
+    created = total.energy_minted_wh - total.energy_burned_wh
+    return {
+        "thb_uthb": total.thb_uthb,
+        "energy_wh": created + crossed.energy_arrived_wh - crossed.energy_departed_wh,
+        "gtx_ugtx": total.gtx_ugtx,
+        "carbon_ucr": total.carbon_issued_ucr - total.carbon_retired_ucr,
+    }
+
+
+def depart(state: Overlay, sender: bytes, asset: Asset, amount: int) -> None:
+    """Take an amount off the chain: it goes to another one.
+
+    Errors: INSUFFICIENT_BALANCE; NOT_PERMITTED for carbon credits, which stay where they were
+    issued.
+    """
+    match asset:
+        case Asset.ENERGY:
+            adjust(state, sender, energy_wh=-amount)
+            _cross(state, energy_departed_wh=amount)
+        case Asset.THB:
+            adjust(state, sender, thb_uthb=-amount)
+            _change_supply(state, thb_uthb=-amount)
+            _cross(state, thb_departed_uthb=amount)
+        case Asset.GTX:
+            adjust(state, sender, gtx_ugtx=-amount)
+            _change_supply(state, gtx_ugtx=-amount)
+            _cross(state, gtx_departed_ugtx=amount)
+        case Asset.CARBON:
+            raise Rejected(ErrorCode.NOT_PERMITTED, "carbon credits stay on the chain of issue")
+
+
+def arrive(state: Overlay, to: bytes, asset: Asset, amount: int) -> None:
+    """Bring an amount onto the chain that has left another one.
+
+    Errors: OUT_OF_RANGE where a total would reach 2**63; NOT_PERMITTED for carbon credits.
+    """
+    match asset:
+        case Asset.ENERGY:
+            ever = supply(state).energy_minted_wh + crossings(state).energy_arrived_wh
+            if ever + amount > MAX_INT:
+                raise Rejected(ErrorCode.OUT_OF_RANGE, "all energy is beyond 2**63 - 1 Wh")
+            _cross(state, energy_arrived_wh=amount)
+            adjust(state, to, energy_wh=amount)
+        case Asset.THB:
+            _change_supply(state, thb_uthb=amount)
+            _cross(state, thb_arrived_uthb=amount)
+            adjust(state, to, thb_uthb=amount)
+        case Asset.GTX:
+            _change_supply(state, gtx_ugtx=amount)
+            _cross(state, gtx_arrived_ugtx=amount)
+            adjust(state, to, gtx_ugtx=amount)
+        case Asset.CARBON:
+            raise Rejected(ErrorCode.NOT_PERMITTED, "carbon credits stay on the chain of issue")
+
+
+def _cross(state: Overlay, **amounts: int) -> None:
+    old = crossings(state)
+    new = replace(old, **{name: getattr(old, name) + amount for name, amount in amounts.items()})
+    if max(getattr(new, name) for name in amounts) > MAX_INT:
+        raise Rejected(ErrorCode.OUT_OF_RANGE, "what has crossed is beyond 2**63 - 1")
+    CROSSINGS.put(state, b"", new)
 
 
 # Commands

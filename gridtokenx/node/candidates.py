@@ -16,10 +16,8 @@ import trio
 from gridtokenx.chain.block import (
     Block,
     CompactBlock,
-    commit_hash,
     decode_block,
-    evidence_root,
-    transactions_root,
+    has_its_body,
 )
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.node.bodies import Recent, decode_and_verify_all
@@ -107,7 +105,8 @@ class Candidates:
         if transactions is None:
             return None
         raws = tuple(transaction.encoded for transaction in transactions)
-        return Block(block.header, raws, block.last_commit, block.evidence), transactions
+        body = Block(block.header, raws, block.last_commit, block.evidence, block.inbox)
+        return body, transactions
 
     def answer(self, request: BodyRequest) -> bytes:
         """Serve a peer. Errors: RequestRefused."""
@@ -174,12 +173,9 @@ class Candidates:
 
 
 def is_consistent(block: CompactBlock) -> bool:
-    """Whether ids, certificate and evidence are those that the header commits to."""
-    header = block.header
-    return (
-        transactions_root(block.transaction_ids) == header.transactions_root
-        and commit_hash(block.last_commit) == header.last_commit_hash
-        and evidence_root(block.evidence) == header.evidence_root
+    """Whether ids, certificate, evidence and messages are those that the header commits to."""
+    return has_its_body(
+        block.header, block.transaction_ids, block.last_commit, block.evidence, block.inbox
     )
 
 

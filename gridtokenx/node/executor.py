@@ -16,13 +16,12 @@ from gridtokenx.chain.block import (
     Block,
     CompactBlock,
     Receipt,
-    commit_hash,
     compact,
     decode_block,
-    evidence_root,
-    transactions_root,
+    has_its_body,
 )
 from gridtokenx.chain.commands import Environment
+from gridtokenx.chain.crossing import NationalView, check_slice, next_slice
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.mempool import Mempool
 from gridtokenx.chain.state_tree import StateProof, StateTree, TreeUpdate
@@ -41,19 +40,22 @@ from gridtokenx.chain.validator_sets import SetsAhead, sets_from
 from gridtokenx.consensus.certificates import CertificateChecker
 from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.interchain.log import messages_from
+from gridtokenx.interchain.model import Downward
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.node import crash_points
 from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
 from gridtokenx.node.history import Totals, index_rows, load_totals
 from gridtokenx.node.stages import Stage, Stages
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.crypto import verify
+from gridtokenx.primitives.crypto import ZERO_HASH, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.trading.depth import Depth
 
 MAX_CANDIDATES = 8
 MAX_EVIDENCE = 64
+NATIONAL_WAIT_MS = 100  # Until a national block that others know may have come here.
 MAX_BLOCK_TRANSACTIONS = 12_000
 TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of block time.
 FINALITY_SAMPLES = 512
@@ -96,6 +98,29 @@ class _MeasuredTree(StateTree):
             return super().update(changes)
 
 
+class DecidedNational:
+    """The national chain of this node as its store has it: what regions' executors look at.
+
+    Any thread. A queue only grows at its end and loses what the region has taken, so what is read
+    between two commits of the national chain is still its queue at the height asked for.
+    """
+
+    def __init__(self, store: ChainStore) -> None:
+        self._store = store
+
+    def head(self) -> tuple[int, bytes]:
+        head = self._store.head()
+        return (0, ZERO_HASH) if head is None or head[0] == 0 else head
+
+    def hash_at(self, height: int) -> bytes | None:
+        raw = self._store.block(height) if height else None
+        return decode_block(raw).header.hash if raw else None
+
+    def messages(self, region: str, nonce: int, count: int, up_to_height: int) -> list[Downward]:
+        found = messages_from(self._store, region, nonce, count, up_to_height)
+        return [message for message in found if isinstance(message, Downward)]
+
+
 class Executor:
     """One chain's executor. `now_ms` is the node's wall clock in Unix ms."""
 
@@ -105,15 +130,18 @@ class Executor:
         store: ChainStore,
         now_ms: Callable[[], int],
         stages: Stages | None = None,
+        national: NationalView | None = None,
     ) -> None:
         """Open the chain at its newest block, or install its genesis.
 
+        `national`: the node's own national chain, of which a region's blocks take messages.
         Errors: Damaged when the stored state does not hash to the newest header's state root.
         """
         self.spec = spec
         self.stages = stages or Stages()
         self.store = store
         self._now_ms = now_ms
+        self._national = national
         self._checker = CertificateChecker(spec.chain_id, verify)
         self._reader = StateReader(store)
         self._tree = _MeasuredTree(store.state_values(), self.stages)
@@ -202,6 +230,7 @@ class Executor:
                 candidates=self._in_time(waiting),
                 last_commit=last_commit,
                 evidence=tuple(self._evidence.values()),
+                taken=next_slice(self._national, self._reader, self.spec),
             )
         self.mempool.note_rejections(refused)
         self._keep(execution)
@@ -217,6 +246,8 @@ class Executor:
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
         if header.time_ms > self._now_ms() + MAX_TIME_AHEAD_MS:
             return NotYet(header.time_ms - MAX_TIME_AHEAD_MS)
+        if not check_slice(self._national, self._reader, self.spec, block):
+            return NotYet(self._now_ms() + NATIONAL_WAIT_MS)
         return None
 
     def check(self, block: Block, transactions: Sequence[Transaction]) -> None:
@@ -372,14 +403,8 @@ class Executor:
 
         Else anybody could pair a good header with another body and make us think we are damaged.
         """
-        header = block.header
-        genuine = (
-            transactions_root([transaction.id for transaction in transactions])
-            == header.transactions_root
-            and commit_hash(block.last_commit) == header.last_commit_hash
-            and evidence_root(block.evidence) == header.evidence_root
-        )
-        if not genuine:
+        header, ids = block.header, [transaction.id for transaction in transactions]
+        if not has_its_body(header, ids, block.last_commit, block.evidence, block.inbox):
             detail = f"the body is not the one that decided block {header.height} names"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
 

@@ -105,6 +105,15 @@ def organisations(state: Reader) -> Iterable[Organisation]:
     return (value for _, value in ORGANISATIONS.items(state))
 
 
+def organisation_of_operator(state: Reader, sender: bytes) -> Organisation:
+    """The organisation that a key signs for. Errors: NOT_PERMITTED for any other key."""
+    found = OPERATORS.get(state, sender)
+    if found is None:
+        detail = f"{format_address(sender)} signs for no organisation"
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+    return found
+
+
 def payment_authority(state: Reader) -> bytes | None:
     """Operator key of the payment authority, if the chain has one."""
     found = PAYMENT.get(state, b"")

@@ -220,6 +220,7 @@ def header(ids: list[bytes], receipts: list[Receipt], last_commit: bytes) -> Hea
         outbox_root=EMPTY_ROOT,
         outbox_count=0,
         inbox_next=0,
+        inbox_root=EMPTY_ROOT,
         root_height=0,
         root_hash=ZERO_HASH,
         history_root=peaks_root(peaks, 1),

@@ -1,0 +1,249 @@
+"""How chains meet: what a region block takes of the national chain, and how the national chain
+judges a region's header. Source: protocols/interchain.md, decision 0008.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gridtokenx.chain.block import Block, Event, Header
+from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.validator_sets import order_set
+from gridtokenx.consensus.certificates import check_quorum_certificate
+from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.governance import parameters as voted
+from gridtokenx.grid import operation
+from gridtokenx.grid.model import HaltRegion, ResumeRegion
+from gridtokenx.interchain import checkpoints
+from gridtokenx.interchain import rules as interchain
+from gridtokenx.interchain.checkpoints import HeaderFacts, Home
+from gridtokenx.interchain.log import outbox_root, total_count
+from gridtokenx.interchain.model import (
+    MAX_HEADER_BYTES,
+    MAX_INBOX_MESSAGES,
+    AuthorityOrder,
+    Downward,
+    HaltOrder,
+    InterchainEvent,
+    ParameterOrder,
+    SubmitCheckpoint,
+)
+from gridtokenx.primitives.codec import decode
+from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import Overlay, Reader, u64
+from gridtokenx.primitives.validators import Validator, ValidatorSet
+from gridtokenx.registry import rules as registry
+from gridtokenx.trading import rules as trading
+from gridtokenx.trading.model import PARAMETERS
+
+MAX_ROOT_LAG_BLOCKS = 6  # A fresh region block names a national block not older than this.
+GOVERNANCE = "governance"
+
+
+class NationalView(Protocol):
+    """The national chain as this node has decided it. Read from a region's worker thread."""
+
+    def head(self) -> tuple[int, bytes]:
+        """(height, hash) of the newest decided block."""
+
+    def hash_at(self, height: int) -> bytes | None:
+        """Hash of a decided block, or None for one that is not here."""
+
+    def messages(self, region: str, nonce: int, count: int, up_to_height: int) -> list[Downward]:
+        """At most `count` messages of a region's queue from `nonce` on, as of a national height."""
+
+
+@dataclass(frozen=True, slots=True)
+class NationalSlice:
+    """What a region block takes: the national block it names and the messages due by then."""
+
+    root_height: int
+    root_hash: bytes
+    messages: tuple[Downward, ...]
+
+
+def next_slice(view: NationalView | None, state: Reader, spec: ChainSpec) -> NationalSlice | None:
+    """What the region's next block takes, by this node's own national chain. None: nothing new."""
+    inbox = interchain.inbox_of(state)
+    if view is None or inbox is None:
+        return None
+    height, block_hash = view.head()
+    if height <= inbox.root_height:
+        height, block_hash = inbox.root_height, inbox.root_hash
+    return NationalSlice(height, block_hash, _due(view, spec.name, inbox.next, height))
+
+
+def check_slice(view: NationalView | None, state: Reader, spec: ChainSpec, block: Block) -> bool:
+    """The vote-time rule of a fresh region block; False while its national block is not here yet.
+
+    Depends on this node's own data, so never for a block that already has a certificate: a quorum
+    has judged it then. Errors: INVALID_BLOCK.
+    """
+    inbox = interchain.inbox_of(state)
+    if inbox is None:
+        return True
+    header = block.header
+    known = None if view is None else view.hash_at(header.root_height)
+    if view is None or (known is None and header.root_height > view.head()[0]):
+        return False
+    if header.root_height and known != header.root_hash:
+        raise Rejected(ErrorCode.INVALID_BLOCK, "root_hash is not the national block's")
+    if header.root_height < view.head()[0] - MAX_ROOT_LAG_BLOCKS:
+        detail = f"root_height {header.root_height} is stale, {view.head()[0]} is decided"
+        raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+    if block.inbox != _due(view, spec.name, inbox.next, header.root_height):
+        raise Rejected(ErrorCode.INVALID_BLOCK, "the inbox is not what the queue has next")
+    return True
+
+
+def _due(view: NationalView, region: str, nonce: int, height: int) -> tuple[Downward, ...]:
+    return interchain.take_due(view.messages(region, nonce, MAX_INBOX_MESSAGES, height))
+
+
+def take_slice(
+    state: Overlay, taken: NationalSlice | None, *, spec: ChainSpec, height: int, now_ms: int
+) -> list[Event]:
+    """Consume what a region block takes. Errors: INVALID_BLOCK where that is not well-formed."""
+    if taken is None:
+        return []
+    if interchain.inbox_of(state) is None:
+        nothing = NationalSlice(0, ZERO_HASH, ())
+        if taken != nothing:
+            raise Rejected(ErrorCode.INVALID_BLOCK, f"{spec.name} takes no messages")
+        return []
+    if interchain.take_due(taken.messages) != taken.messages:
+        raise Rejected(ErrorCode.INVALID_BLOCK, "the inbox is longer than one block may take")
+    interchain.follow_root(state, taken.root_height, taken.root_hash)
+    events, told = interchain.receive(
+        state,
+        taken.messages,
+        place=spec.place,
+        height=height,
+        carry_out=lambda attempt, order: _carry_out(attempt, order, spec, height, now_ms),
+    )
+    return [*events, *told]
+
+
+def _carry_out(
+    state: Overlay, order: interchain.Order, spec: ChainSpec, height: int, now_ms: int
+) -> list[Event]:
+    """An order of the national chain on a region. Errors: the rules' own."""
+    match order:
+        case ParameterOrder(name, value):
+            parameter = voted.find(name)
+            voted.check_range(parameter, value)
+            PARAMETERS.put(
+                state, b"", voted.with_value(trading.parameters(state), parameter, value)
+            )
+            return []
+        case HaltOrder(territory, reason, duration_ms):
+            registry.check_location(state, territory)
+            if not duration_ms:
+                resume = ResumeRegion(territory, reason)
+                return [
+                    *operation.resume_region(
+                        state, resume, by=GOVERNANCE, by_regulator=True, now_ms=now_ms
+                    )
+                ]
+            halt = HaltRegion(territory, reason, now_ms + duration_ms)
+            return [
+                *operation.halt_region(state, halt, by=GOVERNANCE, by_regulator=True, now_ms=now_ms)
+            ]
+        case AuthorityOrder(members):
+            in_order = sorted(members, key=lambda one: one.public_key)
+            ordered = order_set(
+                state,
+                ValidatorSet.of(Validator(one.public_key, one.weight) for one in in_order),
+                [one.account for one in in_order],
+                height=height,
+                epoch_blocks=spec.genesis.epoch_blocks,
+            )
+            return [] if ordered is None else [ordered]
+
+
+# -- Headers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LogFields:
+    """The header fields that messages determine."""
+
+    outbox_root: bytes
+    outbox_count: int
+    inbox_next: int
+    root_height: int
+    root_hash: bytes
+
+
+def log_fields(state: Reader) -> LogFields:
+    """Of the chain's state after a block."""
+    inbox = interchain.inbox_of(state)
+    place = (0, 0, ZERO_HASH) if inbox is None else (inbox.next, inbox.root_height, inbox.root_hash)
+    return LogFields(outbox_root(state), total_count(state), *place)
+
+
+def facts_of(header: Header) -> HeaderFacts:
+    """What the national chain needs of a region's header."""
+    return HeaderFacts(
+        header.chain_id,
+        header.height,
+        header.hash,
+        header.set_hash,
+        header.next_set_hash,
+        header.outbox_root,
+        header.outbox_count,
+        header.inbox_next,
+    )
+
+
+def submit_checkpoint(
+    state: Overlay, command: SubmitCheckpoint, *, spec: ChainSpec, height: int
+) -> list[InterchainEvent]:
+    """Judge a region's header on the national chain.
+
+    Errors: MALFORMED, and those of `checkpoints.checkpoint`.
+    """
+    header = decode(Header, command.header, MAX_HEADER_BYTES)
+    certificate = decode(QuorumCertificate, command.certificate)
+
+    def verify(signers: ValidatorSet) -> None:
+        named = (certificate.phase, certificate.height, certificate.block_hash)
+        if named != (Phase.COMMIT, header.height, header.hash):
+            detail = f"the certificate is not the COMMIT of {command.region} {header.height}"
+            raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
+        check_quorum_certificate(certificate, header.chain_id, signers)
+
+    return checkpoints.checkpoint(
+        state,
+        command.region,
+        facts_of(header),
+        command.messages,
+        verify=verify,
+        home=home_of(spec),
+        height=height,
+    )
+
+
+def home_of(spec: ChainSpec) -> Home:
+    """The national chain, for its own rules."""
+    return Home(spec.name, spec.genesis_id)
+
+
+def incarnation_id(former_id: bytes, incarnation: int, header_hash: bytes) -> bytes:
+    """The chain id of a region that goes on from the header with this hash."""
+    return tagged_hash("gtx.incarnation", former_id, u64(incarnation), header_hash)
+
+
+def reports_closed(
+    state: Overlay, closed: Sequence[tuple[str, int, bytes]], *, spec: ChainSpec, height: int
+) -> None:
+    """Send the hashes of (territory, day, hash) reports that a region block closed."""
+    if interchain.inbox_of(state) is None:
+        return
+    for territory, day, report_hash in closed:
+        interchain.file_settlement(
+            state, territory, day, report_hash, place=spec.place, height=height
+        )

@@ -1,0 +1,328 @@
+"""The national chain's own work: stake, votes and what they do, messages. Contexts do not know each
+other: this module carries values between them. Source: protocols/governance.md, interchain.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gridtokenx.chain import authorities, crossing
+from gridtokenx.chain.block import Event
+from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.transaction import Transaction
+from gridtokenx.chain.validator_sets import (
+    ScheduledSet,
+    current_set,
+    order_set,
+    refuse_change,
+    sets_from,
+)
+from gridtokenx.consensus.evidence import Evidence
+from gridtokenx.consensus.messages import QuorumCertificate
+from gridtokenx.governance import parameters as voted
+from gridtokenx.governance import rules as governance
+from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
+from gridtokenx.governance.model import (
+    Action,
+    ApproveAsAuthority,
+    AuthorityManagement,
+    CancelProposal,
+    Emergency,
+    ProposalExecuted,
+    Propose,
+    SetParameter,
+    Surroundings,
+    Upgrade,
+    Vote,
+    VotingPower,
+)
+from gridtokenx.interchain import checkpoints
+from gridtokenx.interchain.model import (
+    AuthorityMember,
+    HaltOrder,
+    ParameterOrder,
+    SubmitCheckpoint,
+)
+from gridtokenx.ledger import rules as ledger
+from gridtokenx.ledger.model import Transfer
+from gridtokenx.primitives.codec import decode, wire
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import Overlay, Reader, Table
+from gridtokenx.primitives.types import Address
+from gridtokenx.registry import rules as registry
+from gridtokenx.staking import pools
+from gridtokenx.staking import rules as staking
+from gridtokenx.staking.model import PARAMETERS as STAKING_PARAMETERS
+from gridtokenx.staking.model import Bond, CreateValidator, Unbond, Unjail, UpdateValidator
+from gridtokenx.trading import rules as trading
+from gridtokenx.trading.model import PARAMETERS as MARKET_PARAMETERS
+
+
+@wire(239)
+@dataclass(frozen=True, slots=True)
+class LastProposer:
+    """Consensus key of the newest block's proposer: it was there, whatever certificate it made."""
+
+    public_key: Address
+
+
+LAST_PROPOSER = Table(b"cp", LastProposer)  # key: b""
+
+
+def begin_block(
+    state: Overlay, *, spec: ChainSpec, height: int, now_ms: int, last_commit: bytes
+) -> list[Event]:
+    """Stake that matures, absences, the next set, votes that end, regions that are silent."""
+    events: list[Event] = []
+    members, seen = _attendance(state, height, last_commit)
+    events += staking.begin_block(state, height=height, members=members, seen=seen)
+    epoch_blocks = spec.genesis.epoch_blocks
+    if height % epoch_blocks == 0:
+        events += _order_set(state, height, epoch_blocks)
+    around = surroundings(state, spec)
+    for event in governance.begin_block(
+        state, now_ms=now_ms, power=lambda: voting_power(state), around=around
+    ):
+        events += _carried_out(state, event, spec, height)
+    events += checkpoints.begin_block(state, height=height)
+    return events
+
+
+def end_block(state: Overlay, proposer_key: bytes) -> list[Event]:
+    """Fees and the block reward go to the proposer's pool."""
+    LAST_PROPOSER.put(state, b"", LastProposer(proposer_key))
+    return [*staking.reward_proposer(state, proposer_key)]
+
+
+def punish(
+    state: Overlay, evidence: Evidence, signers: ScheduledSet, *, height: int, epoch_blocks: int
+) -> list[Event]:
+    """Slash for an accepted piece of evidence; `signers` is the set of the offence's height."""
+    ordered = signers.first_height - 2 * epoch_blocks
+    return [
+        *staking.punish_offence(
+            state,
+            evidence.public_key,
+            offence_height=evidence.height,
+            backed_since=max(0, ordered),
+            height=height,
+        )
+    ]
+
+
+def run_command(
+    state: Overlay, transaction: Transaction, *, spec: ChainSpec, height: int, now_ms: int
+) -> list[Event]:
+    """A command of the national chain. Errors: NOT_PERMITTED for one of the regions, the rules'."""
+    sender = transaction.sender
+    match transaction.payload:
+        case Transfer() as command:
+            return [*ledger.transfer(state, command, sender=sender)]
+        case SubmitCheckpoint() as command:
+            return [*crossing.submit_checkpoint(state, command, spec=spec, height=height)]
+        case CreateValidator() | UpdateValidator() | Bond() | Unbond() | Unjail():
+            return _run_staking(state, transaction, spec, height)
+        case Propose() | Vote() | ApproveAsAuthority() | CancelProposal():
+            return _run_governance(state, transaction, spec, height, now_ms)
+        case other:
+            detail = f"{type(other).__name__} is for region chains, not for {spec.name}"
+            raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+
+
+def _run_staking(
+    state: Overlay, transaction: Transaction, spec: ChainSpec, height: int
+) -> list[Event]:
+    sender, chain_id = transaction.sender, spec.chain_id
+    match transaction.payload:
+        case CreateValidator() as command:
+            return [
+                *staking.create_validator(
+                    state, command, sender=sender, chain_id=chain_id, height=height
+                )
+            ]
+        case UpdateValidator() as command:
+            return [
+                *staking.update_validator(
+                    state, command, sender=sender, chain_id=chain_id, height=height
+                )
+            ]
+        case Bond() as command:
+            return [*staking.bond(state, command, sender=sender)]
+        case Unbond() as command:
+            return [*staking.unbond(state, command, sender=sender, height=height)]
+        case _:
+            return [*staking.unjail(state, sender=sender, height=height)]
+
+
+def _run_governance(
+    state: Overlay, transaction: Transaction, spec: ChainSpec, height: int, now_ms: int
+) -> list[Event]:
+    sender = transaction.sender
+    around = surroundings(state, spec)
+    match transaction.payload:
+        case Propose() as command:
+            return [
+                *governance.propose(state, command, sender=sender, now_ms=now_ms, around=around)
+            ]
+        case Vote() as command:
+            power = voting_power(state)
+            return [*governance.vote(state, command, sender=sender, now_ms=now_ms, power=power)]
+        case ApproveAsAuthority() as command:
+            organisation = registry.organisation_of_operator(state, sender).name
+            events: list[Event] = []
+            for event in governance.approve_as_authority(
+                state, command, organisation=organisation, now_ms=now_ms, around=around
+            ):
+                events += _carried_out(state, event, spec, height)
+            return events
+        case CancelProposal() as command:
+            return [*governance.cancel_proposal(state, command, sender=sender, now_ms=now_ms)]
+        case other:
+            raise ValueError(f"{type(other).__name__} is no command of governance")
+
+
+# -- The validator set ---------------------------------------------------------------------------
+
+
+def _attendance(
+    state: Reader, height: int, last_commit: bytes
+) -> tuple[list[bytes], frozenset[bytes]]:
+    """Keys of the previous block's set, and those that signed its certificate or proposed it."""
+    last = LAST_PROPOSER.get(state, b"")
+    if last is None or not last_commit:
+        return [], frozenset()
+    members = [one.public_key for one in current_set(state, height - 1).validators.members]
+    certificate = decode(QuorumCertificate, last_commit)
+    signed = [members[one.index] for one in certificate.signatures if one.index < len(members)]
+    return members, frozenset([*signed, last.public_key])
+
+
+def _order_set(state: Overlay, height: int, epoch_blocks: int) -> list[Event]:
+    newest = sets_from(state, height, epoch_blocks).scheduled[-1].validators
+    elected, events = staking.order_validators(state, newest)
+    accounts = []
+    for member in elected.members:
+        pool = pools.validator_of_key(state, member.public_key)
+        accounts.append(member.public_key if pool is None else pool.operator)
+    ordered = order_set(state, elected, accounts, height=height, epoch_blocks=epoch_blocks)
+    return [*events, *([] if ordered is None else [ordered])]
+
+
+# -- Governance ----------------------------------------------------------------------------------
+
+
+def voting_power(state: Reader) -> VotingPower:
+    """Bonded stake, as governance counts it."""
+    return VotingPower(
+        pools.total_bonded_ugtx(state),
+        lambda voter: pools.delegations_of(state, voter),
+        lambda operator: pools.pool_ugtx(state, operator),
+    )
+
+
+def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
+    """What proposals are judged by: the parameters in force, the authorities of the regions."""
+
+    def check_authority_change(command: AuthorityManagement) -> None:
+        after = authorities.changed(state, command)
+        for entry in after:
+            registry.organisation(state, entry.organisation)
+        checkpoints.check_may_order(state, command.chain)
+        refusal = refuse_change(
+            authorities.signing(authorities.authorities_of(state, command.chain)),
+            authorities.signing(after),
+            organisation_of={entry.public_key: entry.organisation for entry in after},
+            minimum_members=1,
+        )
+        if refusal is not None:
+            raise Rejected(ErrorCode.NOT_PERMITTED, refusal)
+
+    return Surroundings(
+        value_of=lambda name: value_of(state, name),
+        authorities_of=lambda where: authorities.active_weights(state, _region(spec, where)),
+        check_authority_change=check_authority_change,
+    )
+
+
+def value_of(state: Reader, name: str) -> int:
+    """A parameter's value in force on this chain. Errors: UNKNOWN_PARAMETER."""
+    parameter = voted.find(name)
+    records: dict[voted.Owner, Callable[[Reader], Any]] = {
+        voted.Owner.MARKET: trading.parameters,
+        voted.Owner.STAKING: pools.parameters,
+        voted.Owner.GOVERNANCE: governance.parameters,
+    }
+    return voted.value_in(records[parameter.owner](state), parameter)
+
+
+def _region(spec: ChainSpec, where: str) -> str:
+    """The region chain of a name or of a territory's prefix. Errors: UNKNOWN_ZONE."""
+    if where in {region.name for region in spec.genesis.chains}:
+        return where
+    return spec.genesis.chain_of_location(where).name
+
+
+def _carried_out(state: Overlay, event: Any, spec: ChainSpec, height: int) -> list[Event]:
+    """An event of governance and, if it orders anything, what came of that: all of it or none."""
+    if not isinstance(event, ProposalExecuted):
+        return [event]
+    attempt = Overlay(state)
+    try:
+        for action in event.actions:
+            _carry_out(attempt, action, spec, height)
+    except Rejected as error:
+        return [*governance.fail(state, event.proposal, error.detail[:200])]
+    attempt.merge()
+    return [event]
+
+
+def _carry_out(state: Overlay, action: Action, spec: ChainSpec, height: int) -> None:
+    """Errors: those of the rules that act, where the world has changed since the vote began."""
+    home = crossing.home_of(spec)
+    match action:
+        case SetParameter(name, value):
+            _set_parameter(state, voted.find(name), value)
+            if voted.find(name).owner is voted.Owner.MARKET:
+                for region in checkpoints.regions(state):
+                    order = ParameterOrder(name, value)
+                    checkpoints.send_order(state, region.name, order, home=home, height=height)
+        case Emergency(territory, reason, duration_ms):
+            halt = HaltOrder(territory, reason, duration_ms)
+            name = _region(spec, territory)
+            checkpoints.send_order(state, name, halt, home=home, height=height)
+        case AuthorityManagement():
+            _change_authorities(state, action, spec, height)
+        case Upgrade():
+            return  # Its operators read it from the event: a program cannot replace itself.
+
+
+def _set_parameter(state: Overlay, parameter: voted.Parameter, value: int) -> None:
+    match parameter.owner:
+        case voted.Owner.MARKET:
+            market = voted.with_value(trading.parameters(state), parameter, value)
+            MARKET_PARAMETERS.put(state, b"", market)
+        case voted.Owner.STAKING:
+            numbers = voted.with_value(pools.parameters(state), parameter, value)
+            STAKING_PARAMETERS.put(state, b"", numbers)
+        case voted.Owner.GOVERNANCE:
+            rules = voted.with_value(governance.parameters(state), parameter, value)
+            GOVERNANCE_PARAMETERS.put(state, b"", rules)
+
+
+def _change_authorities(
+    state: Overlay, action: AuthorityManagement, spec: ChainSpec, height: int
+) -> None:
+    after = authorities.changed(state, action)
+    authorities.install_authorities(state, action.chain, after)
+    members = [
+        AuthorityMember(
+            entry.public_key, entry.weight, registry.organisation(state, entry.organisation).account
+        )
+        for entry in after
+        if not entry.suspended
+    ]
+    checkpoints.order_authorities(
+        state, action.chain, members, home=crossing.home_of(spec), height=height
+    )

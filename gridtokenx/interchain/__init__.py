@@ -1,0 +1,1 @@
+"""Messages between the national chain and the region chains: logs, checkpoints, escrow."""

@@ -1,0 +1,436 @@
+"""The nouns of interchain: messages and their logs, checkpoints, regions and their escrow.
+
+A message's id is (source, destination, nonce): nonces of a log count from 0 for ever, also over
+incarnations of a region. Source: protocols/interchain.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from gridtokenx.ledger.model import Asset
+from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
+from gridtokenx.primitives.state import Table
+from gridtokenx.primitives.types import Address
+from gridtokenx.primitives.validators import MAX_VALIDATORS, MAX_WEIGHT, ValidatorSet
+
+ChainName = Annotated[str, Limit(2, 8)]
+Amount = Annotated[int, Limit(1, MAX_INT)]
+Why = Annotated[str, Limit(1, 64)]
+
+PAUSED_AFTER_BLOCKS = 60  # National blocks without a checkpoint of the region.
+MAX_INBOX_MESSAGES = 500  # What one region block takes from its queue,
+MAX_INBOX_BYTES = 128 * 1024  # but one message at least.
+MAX_UNACKNOWLEDGED = 256  # Transfers that leave a region wait for the others to be taken.
+MAX_QUEUED = 10_000  # Transfers to a region wait when so many messages are before them.
+MAX_HEADER_BYTES = 1024
+MAX_CERTIFICATE_BYTES = 16 * 1024
+MAX_UPWARD_BYTES = 320
+MAX_CHECKPOINT_MESSAGES = 1_024
+MAX_CHECKPOINT_BYTES = 200 * 1024
+KEPT_CHECKPOINTS = 1_000
+
+
+# -- Messages ------------------------------------------------------------------------------------
+
+
+@wire(200)
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Move an asset to an account on `destination`; the origin has debited `sender`.
+
+    `transfer_id` is the id of the transaction that ordered it. Assets: energy, thb, gtx.
+    """
+
+    transfer_id: Bytes32
+    origin: ChainName
+    destination: ChainName
+    sender: Address
+    to: Address
+    asset: Asset
+    amount: Amount
+
+
+@wire(201)
+@dataclass(frozen=True, slots=True)
+class Bounced:
+    """A credit comes back: its amount is the sender's again."""
+
+    credit: Credit
+    reason: Why
+
+
+@wire(202)
+@dataclass(frozen=True, slots=True)
+class SupplyReport:
+    """Upward: what a region has created and destroyed since its genesis, cumulative.
+
+    Energy created less destroyed is minted - burned (Wh); baht is held + departed - arrived (uTHB).
+    """
+
+    energy_minted_wh: int
+    energy_burned_wh: int
+    thb_held_uthb: int
+    thb_departed_uthb: int
+    thb_arrived_uthb: int
+
+    @property
+    def energy_wh(self) -> int:
+        """Net energy created; negative where imported energy was consumed."""
+        return self.energy_minted_wh - self.energy_burned_wh
+
+    @property
+    def thb_uthb(self) -> int:
+        """Net baht created; negative where imported baht was paid out."""
+        return self.thb_held_uthb + self.thb_departed_uthb - self.thb_arrived_uthb
+
+
+@wire(203)
+@dataclass(frozen=True, slots=True)
+class SettlementFiled:
+    """Upward: the hash of a territory's settlement report of a day."""
+
+    territory: Annotated[str, Limit(3, 3)]
+    day: int
+    report_hash: Bytes32
+
+
+@wire(204)
+@dataclass(frozen=True, slots=True)
+class OrderRefused:
+    """Upward: the order under this nonce of the region's queue could not be carried out."""
+
+    nonce: int
+    reason: Why
+
+
+@wire(205)
+@dataclass(frozen=True, slots=True)
+class ParameterOrder:
+    """Downward: a market parameter has this value, in the integer unit of its field."""
+
+    name: Annotated[str, Limit(1, 64)]
+    value: int
+
+
+@wire(206)
+@dataclass(frozen=True, slots=True)
+class HaltOrder:
+    """Downward: no trade in a territory for a while, by an emergency vote. 0 ms: trade again."""
+
+    territory: Annotated[str, Limit(3, 3)]
+    reason: Annotated[str, Limit(1, 200)]
+    duration_ms: int
+
+
+@wire(207)
+@dataclass(frozen=True, slots=True)
+class AuthorityMember:
+    """An authority node of a region: consensus key, weight, and the account that earns its fees."""
+
+    public_key: Address
+    weight: Annotated[int, Limit(1, MAX_WEIGHT)]
+    account: Address
+
+
+@wire(208)
+@dataclass(frozen=True, slots=True)
+class AuthorityOrder:
+    """Downward: these sign the region's blocks from the epoch after its next on."""
+
+    members: Annotated[tuple[AuthorityMember, ...], Limit(1, MAX_VALIDATORS)]
+
+
+@wire(209)
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """Downward: the national chain has taken the region's messages below this nonce."""
+
+    nonce: int
+
+
+Downward = Credit | Bounced | ParameterOrder | HaltOrder | AuthorityOrder | Acknowledgement
+Upward = Credit | Bounced | SupplyReport | SettlementFiled | OrderRefused
+Message = (
+    Credit
+    | Bounced
+    | SupplyReport
+    | SettlementFiled
+    | OrderRefused
+    | ParameterOrder
+    | HaltOrder
+    | AuthorityOrder
+    | Acknowledgement
+)
+
+
+# -- Commands ------------------------------------------------------------------------------------
+
+
+@wire(215)
+@dataclass(frozen=True, slots=True)
+class TransferAbroad:
+    """Command: move an amount of energy, thb or gtx to an account on another chain."""
+
+    destination: ChainName
+    to: Address
+    asset: Asset
+    amount: Amount
+
+
+@wire(216)
+@dataclass(frozen=True, slots=True)
+class SubmitCheckpoint:
+    """Command of anybody, on the national chain: a region's decided header, its COMMIT
+    certificate, and all messages of the region since its last checkpoint (each encoded).
+    """
+
+    region: ChainName
+    header: Annotated[bytes, Limit(1, MAX_HEADER_BYTES)]
+    certificate: Annotated[bytes, Limit(1, MAX_CERTIFICATE_BYTES)]
+    messages: Annotated[
+        tuple[Annotated[bytes, Limit(1, MAX_UPWARD_BYTES)], ...], Limit(0, MAX_CHECKPOINT_MESSAGES)
+    ]
+
+
+InterchainCommand = TransferAbroad | SubmitCheckpoint
+
+
+# -- State ---------------------------------------------------------------------------------------
+
+
+@wire(210)
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """A log of messages to one chain: how many, the head of its hash chain, how many are gone.
+
+    Messages below `acknowledged` have been taken by the destination and are forgotten here, as far
+    as `forgotten`.
+    """
+
+    destination_id: Bytes32
+    count: int
+    head: Bytes32
+    acknowledged: int
+    forgotten: int
+
+
+@wire(211)
+@dataclass(frozen=True, slots=True)
+class QueuedMessage:
+    """A message in its log, and the height of the block that appended it."""
+
+    height: int
+    message: Message
+
+
+@wire(212)
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """A region's place in its queue on the national chain, and the newest national block it has
+    named. `head` is the queue's hash chain after message `next` - 1.
+    """
+
+    next: int
+    head: Bytes32
+    root_height: int
+    root_hash: Bytes32
+
+
+@wire(213)
+@dataclass(frozen=True, slots=True)
+class Escrow:
+    """What the national chain knows to be on a region: no more can leave it."""
+
+    energy_wh: int = 0
+    thb_uthb: int = 0
+    gtx_ugtx: int = 0
+
+
+class RegionStatus(StrEnum):
+    """Whether messages flow."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"  # No checkpoint for 60 national blocks: no new transfers to it.
+    FROZEN = "frozen"  # It has signed two chains: nothing leaves it before a new incarnation.
+
+
+@wire(214)
+@dataclass(frozen=True)
+class Region:
+    """A region chain as the national chain sees it.
+
+    `genesis_id` is its first chain id, which names it in logs; `chain_id` that of its incarnation.
+    `height`, `hash`, `outbox_count`, `outbox_head`, `inbox_next` are those of its last checkpoint,
+    accepted in national block `seen_height`; the newest `kept_checkpoints` are remembered.
+    `ordered` are authorities on their way to it.
+    """
+
+    name: ChainName
+    genesis_id: Bytes32
+    chain_id: Bytes32
+    incarnation: int
+    validators: ValidatorSet
+    ordered: ValidatorSet | None
+    height: int
+    hash: Bytes32
+    outbox_count: int
+    outbox_head: Bytes32
+    inbox_next: int
+    seen_height: int
+    kept_checkpoints: int
+    frozen: bool
+    escrow: Escrow
+    reported: SupplyReport
+
+    def status(self, height: int) -> RegionStatus:
+        """At a height of the national chain."""
+        if self.frozen:
+            return RegionStatus.FROZEN
+        late = height - self.seen_height > PAUSED_AFTER_BLOCKS
+        return RegionStatus.PAUSED if late else RegionStatus.ACTIVE
+
+
+@wire(217)
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A header that was accepted, and the set that signed it: another one there is evidence."""
+
+    hash: Bytes32
+    validators: ValidatorSet
+
+
+@wire(218)
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """A returned amount that its sender's account could not take; it stays in the escrow."""
+
+    credit: Credit
+
+
+# -- Events --------------------------------------------------------------------------------------
+
+
+@wire(219)
+@dataclass(frozen=True, slots=True)
+class TransferSent:
+    """Event on the origin: in flight, as message `nonce` of the log to the national chain or, from
+    there, to the destination.
+    """
+
+    transfer_id: Bytes32
+    destination: ChainName
+    sender: Address
+    to: Address
+    asset: Asset
+    amount: int
+    nonce: int
+
+
+@wire(230)
+@dataclass(frozen=True, slots=True)
+class TransferRouted:
+    """Event on the national chain: on its way from one region to another."""
+
+    transfer_id: Bytes32
+    origin: ChainName
+    destination: ChainName
+    nonce: int
+
+
+@wire(231)
+@dataclass(frozen=True, slots=True)
+class TransferCredited:
+    """Event on the destination: the account has it."""
+
+    transfer_id: Bytes32
+    origin: ChainName
+    to: Address
+    asset: Asset
+    amount: int
+
+
+@wire(232)
+@dataclass(frozen=True, slots=True)
+class TransferReturning:
+    """Event: a chain could not take the transfer and sends it back."""
+
+    transfer_id: Bytes32
+    origin: ChainName
+    reason: str
+
+
+@wire(233)
+@dataclass(frozen=True, slots=True)
+class TransferReturned:
+    """Event on the origin: the sender has its amount again."""
+
+    transfer_id: Bytes32
+    sender: Address
+    asset: Asset
+    amount: int
+    reason: str
+
+
+@wire(234)
+@dataclass(frozen=True, slots=True)
+class CheckpointAccepted:
+    """Event on the national chain: the region's block is known, its messages were taken."""
+
+    region: ChainName
+    height: int
+    messages: int
+
+
+@wire(235)
+@dataclass(frozen=True, slots=True)
+class RegionStatusChanged:
+    """Event on the national chain: messages of a region flow, wait, or are stopped for good."""
+
+    region: ChainName
+    status: RegionStatus
+    reason: str
+
+
+@wire(236)
+@dataclass(frozen=True, slots=True)
+class MessageFailed:
+    """Event: a message had no effect, and why."""
+
+    source: ChainName
+    nonce: int
+    reason: str
+
+
+@wire(237)
+@dataclass(frozen=True, slots=True)
+class SettlementRecorded:
+    """Event on the national chain: a territory's settlement report of a day has this hash."""
+
+    region: ChainName
+    territory: str
+    day: int
+    report_hash: Bytes32
+
+
+InterchainEvent = (
+    TransferSent
+    | TransferRouted
+    | TransferCredited
+    | TransferReturning
+    | TransferReturned
+    | CheckpointAccepted
+    | RegionStatusChanged
+    | MessageFailed
+    | SettlementRecorded
+)
+
+OUTBOXES = Table(b"xo", Outbox)  # key: destination's name
+QUEUE = Table(b"xq", QueuedMessage)  # key: destination's name, 0x00, nonce u64
+INBOX = Table(b"xi", Inbox)  # key: b""; on regions
+REGIONS = Table(b"xr", Region)  # key: name; on the national chain
+CHECKPOINTS = Table(b"xc", KnownCheckpoint)  # key: name, 0x00, height u64; the newest 1000
+REPORTED = Table(b"xp", SupplyReport)  # key: b""; on regions: the last report sent
+STRANDED = Table(b"xs", Stranded)  # key: transfer id

@@ -1,0 +1,104 @@
+"""Transfers between chains, end to end on real rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from gridtokenx.cluster.network import dev_key, operator_key
+from gridtokenx.interchain.model import (
+    CheckpointAccepted,
+    TransferAbroad,
+    TransferCredited,
+    TransferReturned,
+    TransferRouted,
+    TransferSent,
+)
+from gridtokenx.ledger import rules as ledger
+from gridtokenx.ledger.model import Asset, Deposit
+from gridtokenx.primitives.errors import ErrorCode
+from tests.chains_world import Chains
+
+GTX = 10**6
+DEV = dev_key("dev")
+FRIEND = dev_key("friend").public_key
+
+
+@pytest.fixture
+def chains() -> Chains:
+    chains = Chains()
+    chains.round()
+    return chains
+
+
+def test_gtx_goes_from_the_national_chain_to_a_region(chains: Chains) -> None:
+    sent = chains.national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 7 * GTX))
+    chains.settle(3)
+    assert ledger.account(chains.regions["NOR"].values, FRIEND).gtx_ugtx == 7 * GTX
+    told = [one for one in chains.regions["NOR"].events if isinstance(one, TransferCredited)]
+    assert told == [TransferCredited(sent.id, "TH", FRIEND, Asset.GTX, 7 * GTX)]
+    chains.check()
+
+
+def test_baht_goes_from_region_to_region_through_the_national_chain(chains: Chains) -> None:
+    chains.regions["MET"].send(operator_key("payment"), Deposit(DEV.public_key, 500))
+    chains.round()
+    chains.check()
+    sent = chains.regions["MET"].send(DEV, TransferAbroad("NOR", FRIEND, Asset.THB, 200))
+    chains.settle(4)
+    assert ledger.account(chains.regions["MET"].values, DEV.public_key).thb_uthb == 300
+    assert ledger.account(chains.regions["NOR"].values, FRIEND).thb_uthb == 200
+    assert chains.region("MET").escrow.thb_uthb == 300
+    assert chains.region("NOR").escrow.thb_uthb == 200
+    kinds = (TransferSent, TransferRouted, TransferCredited)
+    everything = [
+        *chains.regions["MET"].events, *chains.national.events, *chains.regions["NOR"].events
+    ]  # fmt: skip
+    followed = [one for one in everything if isinstance(one, kinds)]
+    assert [type(one) for one in followed] == list(kinds)
+    assert {one.transfer_id for one in followed} == {sent.id}
+    chains.check()
+
+
+def test_messages_that_were_taken_are_forgotten_on_both_sides(chains: Chains) -> None:
+    chains.regions["MET"].send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, GTX))
+    chains.settle(6)
+    assert [type(one) for one in chains.national.events].count(CheckpointAccepted) == 18 + 3
+    for chain, name in ((chains.regions["MET"], "TH"), (chains.national, "MET")):
+        queued = [key for key in chain.values.values if key.startswith(b"xq" + name.encode())]
+        assert queued == []
+
+
+def test_what_a_paused_region_cannot_take_comes_back(chains: Chains) -> None:
+    for _ in range(62):
+        chains.national.grow(None)
+    chains.national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, GTX))
+    chains.national.grow(None)
+    assert [one.code for one in chains.national.refused] == [ErrorCode.CROSS_SHARD_PENDING]
+    sent = chains.regions["MET"].send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, GTX))
+    before = ledger.account(chains.regions["MET"].values, DEV.public_key).gtx_ugtx
+    for _ in range(3):
+        chains.grow_region("MET")
+        chains.relay("MET")
+        chains.national.grow(None)
+    returned = [one for one in chains.regions["MET"].events if isinstance(one, TransferReturned)]
+    assert [one.transfer_id for one in returned] == [sent.id]
+    assert ledger.account(chains.regions["MET"].values, DEV.public_key).gtx_ugtx == before
+    chains.check()
+
+
+@pytest.mark.parametrize(
+    ("destination", "asset", "code"),
+    [
+        ("MET", Asset.GTX, ErrorCode.WRONG_CHAIN),
+        ("XYZ", Asset.GTX, ErrorCode.UNKNOWN_SHARD),
+        ("NOR", Asset.CARBON, ErrorCode.NOT_PERMITTED),
+        ("NOR", Asset.THB, ErrorCode.INSUFFICIENT_BALANCE),
+    ],
+)
+def test_what_may_not_leave(
+    chains: Chains, destination: str, asset: Asset, code: ErrorCode
+) -> None:
+    chains.regions["MET"].send(DEV, TransferAbroad(destination, FRIEND, asset, 1))
+    chains.round()
+    assert [one.code for one in chains.regions["MET"].refused] == [code]
+    chains.check()
