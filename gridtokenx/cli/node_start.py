@@ -14,6 +14,8 @@ from gridtokenx.cli import keys, output
 from gridtokenx.cli.genesis_file import read_genesis
 from gridtokenx.cli.output import ExitCode
 
+MAX_PSK_FILE_BYTES = 1_024
+
 if TYPE_CHECKING:
     import trio
 
@@ -98,8 +100,29 @@ def unlock_keys(config: Config, password_file: Path | None) -> Keys:
         validator=validator,
         local_signer=opened.get(config.api.local_signer),
         never_signed=fresh,
+        private_network=_private_network(config),
         mark_signing=lambda: keystore.mark_signing(signing),
     )
+
+
+def _private_network(config: Config) -> bytes | None:
+    """The key in `network.psk_file`. Without it a node must not start: it would speak openly."""
+    from gridtokenx.node.libp2p_overrides.private_network import parse_key
+
+    if not config.network.psk_file:
+        return None
+    path = config.path(config.network.psk_file)
+    try:
+        with path.open("rb") as stream:
+            return parse_key(stream.read(MAX_PSK_FILE_BYTES))
+    except (OSError, ValueError) as error:
+        output.fail(
+            f"{path}: {error}",
+            code="GTX-KEY-005",
+            reason="no_private_network_key",
+            hint="copy the network's swarm.key there; every node of it has the same one",
+            exit_code=ExitCode.CONFIG,
+        )
 
 
 def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:

@@ -114,8 +114,11 @@ class NetworkSettings:
     limit_loopback: bool = False
     allow: tuple[PeerId, ...] = ()
     allow_private: bool = True
+    psk: bytes | None = None
 
     def __post_init__(self) -> None:
+        if self.psk is not None and len(self.psk) != 32:
+            raise ValueError("a private network's key has 32 bytes")
         if len(self.seed) != 32:
             raise ValueError(f"an Ed25519 seed has 32 bytes, not {len(self.seed)}")
         for address in (*self.listen, *self.announce):
@@ -576,6 +579,7 @@ async def open_network(
     host = assemble_host(
         settings.seed,
         admission=Admission(settings.limits, reputation),
+        psk=settings.psk,
         may_dial=lambda address: _may_dial(address, allow_private=settings.allow_private),
         advertise=lambda bound: _without_wildcards(announce or bound),
     )

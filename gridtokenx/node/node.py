@@ -107,6 +107,7 @@ class Keys:
     validator: SigningKey | None = None
     local_signer: SigningKey | None = None
     never_signed: bool = False
+    private_network: bytes | None = None
     mark_signing: Callable[[], None] = lambda: None
     resume_above: Mapping[str, int] = field(default_factory=dict)
 
@@ -320,6 +321,7 @@ class Node:
             max_outbound=network.max_outbound,
             max_connections_per_ip=network.max_connections_per_ip,
             limit_loopback=network.limit_loopback,
+            psk=self._keys.private_network,
             allow=tuple(parse_peer_id(peer) for peer in network.allow),
         )
 

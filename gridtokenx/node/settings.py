@@ -145,6 +145,9 @@ class NetworkSettings:
             example="/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW...",
         ),
     ] = ()
+    psk_file: Annotated[
+        str, Rule("key file of a private network (swarm.key); empty: an open network")
+    ] = ""
     regions: Annotated[
         tuple[str, ...],
         Rule("region chains to follow; empty: all of genesis", matches=_REGION, example="MET"),

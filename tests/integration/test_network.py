@@ -6,11 +6,14 @@ import subprocess
 import sys
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 import trio
+from nacl.secret import SecretBox
 from nacl.signing import VerifyKey
 
+from gridtokenx.node.libp2p_overrides.private_network import parse_key, xsalsa20
 from gridtokenx.node.network import (
     REASONS,
     Network,
@@ -210,6 +213,44 @@ async def test_offences_end_in_a_ban_and_bans_of_an_address_end_all_behind_it() 
         with pytest.raises(NetworkError, match="closed"):
             await c.dial(a.listen_addresses[0])
         assert a.inbound_refused["banned"] >= 1
+
+
+def test_the_stream_cipher_is_xsalsa20() -> None:
+    """Against libsodium, whose secretbox is XSalsa20 from the 33rd byte of the stream on."""
+    for number in range(20):
+        key, nonce = sha256(b"k%d" % number).digest(), sha256(b"n%d" % number).digest()[:24]
+        message = bytes(range(number, number + 100))
+        boxed = SecretBox(key).encrypt(message, nonce).ciphertext[16:]
+        cipher = xsalsa20(key, nonce)
+        streamed = cipher.encrypt(bytes(32)) and cipher.encrypt(message[:7])
+        assert streamed + cipher.encrypt(message[7:]) == boxed
+
+
+async def test_a_private_network_is_closed_to_others() -> None:
+    key = parse_key(b"/key/swarm/psk/1.0.0/\n/base16/\n" + b"ab" * 32 + b"\n")
+    assert key == b"\xab" * 32
+    with pytest.raises(ValueError, match="three lines"):
+        parse_key(b"ab" * 32)
+    async with (
+        open_network(settings(1, psk=key)) as a,
+        open_network(settings(2, psk=key)) as b,
+        open_network(settings(3, psk=bytes(32))) as wrong,
+        open_network(settings(4)) as without,
+    ):
+        b.handle([ECHO], echo)
+        await a.dial(b.listen_addresses[0])
+        stream = await a.open_stream(b.peer_id, [ECHO])
+        await write_frame(stream, bytes(200_000))
+        assert await read_frame(stream, 200_000) == bytes(200_000)
+        async with trio.open_nursery() as nursery:
+            for stranger in (wrong, without):
+                nursery.start_soon(is_refused, stranger, a)
+        assert a.connected() == (b.peer_id,)
+
+
+async def is_refused(stranger: Network, network: Network) -> None:
+    with pytest.raises(NetworkError):
+        await stranger.dial(network.listen_addresses[0])
 
 
 async def test_an_address_has_its_limit_and_an_allow_list_its_members() -> None:

@@ -36,6 +36,7 @@ def assemble_host(
     admission: Admission,
     may_dial: Callable[[Multiaddr], bool],
     advertise: Callable[[list[Multiaddr]], list[Multiaddr]],
+    psk: bytes | None = None,
 ) -> NodeHost:
     """Build a host: Ed25519 identity of a 32-byte seed; TCP, Noise and yamux, nothing else."""
     # A peer's misbehaviour is nothing a person must act on, and the library logs it at ERROR.
@@ -46,6 +47,7 @@ def assemble_host(
     peerstore.add_key_pair(peer_id, key_pair)
     noise = Noise(key_pair, noise_privkey=create_noise_key_pair().private_key)
     upgrader = NodeUpgrader({NOISE_ID: noise}, {YAMUX_ID: NodeYamux})
+    upgrader.psk = psk
     swarm = NodeSwarm(
         peer_id,
         peerstore,

@@ -41,6 +41,7 @@ from multiaddr import Multiaddr
 
 from gridtokenx.node.admission import Admission
 from gridtokenx.node.faults import LinkFaults
+from gridtokenx.node.libp2p_overrides.private_network import ProtectedStream
 from gridtokenx.node.libp2p_overrides.websocket import accept_websocket
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
 
@@ -104,6 +105,16 @@ class NodeTCP(TCP):
 
 class NodeUpgrader(TransportUpgrader):
     """Upgrades to our yamux: the library builds its own whatever class it was given."""
+
+    psk: bytes | None = None  # of a private network: then nothing is said in the clear
+
+    async def upgrade_security(
+        self, raw_conn: Any, is_initiator: bool, peer_id: ID | None = None
+    ) -> Any:
+        if self.psk is not None:
+            protected: Any = ProtectedStream(raw_conn, self.psk)
+            raw_conn = RawConnection(protected, is_initiator)
+        return await super().upgrade_security(raw_conn, is_initiator, peer_id)
 
     async def upgrade_connection(self, conn: Any, peer_id: ID) -> NodeYamux:
         selector = self.muxer_multistream._selector
