@@ -113,7 +113,7 @@ def trends(series: Sequence[Usage]) -> list[Trend]:
         ("rss_mib", 0.05, 8.0),
         ("files", 0.05, 8.0),
         ("threads", 0.0, 4.0),
-        ("tasks", 0.05, 10.0),
+        ("tasks", 0.0, 20.0),  # A cut link takes some twenty away for as long as it lasts.
     ):
         points = [
             (one.at_s, float(value)) for one in series if (value := getattr(one, what)) is not None
