@@ -25,6 +25,7 @@ from gridtokenx.chain.validator_sets import (
     current_set,
 )
 from gridtokenx.cluster.network import NATIONAL, dev_key, local_genesis, validator_name
+from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import (
     IndexedSignature,
     Phase,
@@ -82,6 +83,7 @@ class Chain:
     blocks: dict[int, Block] = field(default_factory=dict)
     certificates: dict[int, QuorumCertificate] = field(default_factory=dict)
     states: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
     waiting: list[Transaction] = field(default_factory=list)
     nonces: dict[bytes, int] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
@@ -124,8 +126,9 @@ class Chain:
             view=0, proposer_index=self.height % len(signers.accounts),
             time_ms=self.spec.opens_ms(self.parent.time_ms),
             candidates=self.waiting, last_commit=b"" if last is None else encode(last),
-            taken=next_slice(view, self.values, self.spec),
+            evidence=self.evidence, taken=next_slice(view, self.values, self.spec),
         )  # fmt: skip
+        self.evidence = ()
         block = execution.block
         if view is not None:
             assert check_slice(view, self.values, self.spec, block)

@@ -140,7 +140,7 @@ def _carry_out(
             )
             return []
         case HaltOrder(territory, reason, duration_ms):
-            registry.check_location(state, territory)
+            registry.distributor_of(state, territory)  # UNKNOWN_ZONE for another chain's
             if not duration_ms:
                 resume = ResumeRegion(territory, reason)
                 return [
