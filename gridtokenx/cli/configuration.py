@@ -99,22 +99,22 @@ def _overruled(config: Config) -> list[Overruled] | None:
     import httpx
 
     from gridtokenx.client import Client, NodeUnreachable, RpcError
-    from gridtokenx.node.chain_values import overruled
+    from gridtokenx.node.chain_values import numbers_told, overruled
 
     try:
         with Client(output.rpc_url(), NODE_TIMEOUT_S) as client:
             names = [row["chain"] for row in client.call("chain_getStatus")["chains"]]
             asked = [("energy_getMarket", {"chain": name}) for name in names]
             answers = client.call_many(asked)
+        found = []
+        for name, answer in zip(names, answers, strict=True):
+            if isinstance(answer, RpcError):
+                return None
+            found += overruled(config, name, numbers_told(answer["parameters"]))
     except (NodeUnreachable, RpcError, httpx.InvalidURL):
         return None
-    found = []
-    for name, answer in zip(names, answers, strict=True):
-        if isinstance(answer, RpcError):
-            return None
-        numbers = answer["parameters"].items()
-        told = {key: int(value) for key, value in numbers if isinstance(value, str | int)}
-        found += overruled(config, name, told)
+    except (KeyError, TypeError, ValueError):
+        return None  # Something else, or a node of another version, serves that port.
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from gridtokenx.node.config import Config, format_value
 from gridtokenx.primitives.quantities import BPS
@@ -39,6 +40,11 @@ class Overruled:
 def chain_numbers(market: MarketParameters) -> dict[str, int]:
     """The market parameters that decide, by name."""
     return {name: getattr(market, name) for _, name, _ in DECIDED_BY_CHAIN if name}
+
+
+def numbers_told(parameters: Mapping[str, Any]) -> dict[str, int]:
+    """The same from an API's answer, where numbers are decimal text among other values."""
+    return {name: int(parameters[name]) for _, name, _ in DECIDED_BY_CHAIN if name}
 
 
 def overruled(config: Config, chain: str, parameters: Mapping[str, int]) -> list[Overruled]:

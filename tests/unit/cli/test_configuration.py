@@ -7,6 +7,16 @@ import pytest
 
 from gridtokenx.cli.output import ExitCode
 
+NO_NODE = "http://127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def _asks_no_node_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home's default port may be served by whoever works on this machine."""
+    from gridtokenx.cli import output
+
+    monkeypatch.setattr(output, "rpc_url", lambda: output.options().rpc or NO_NODE)
+
 
 @pytest.fixture
 def configured(home: Path) -> Path:
@@ -67,6 +77,7 @@ def test_the_template_is_toml(run) -> None:
 
 def chain_says(node, **parameters: int) -> None:
     in_force = {
+        "type": "market_parameters",
         "min_order_wh": "100",
         "max_order_wh": "10000000",
         "peak_start_hour": "18",
@@ -103,12 +114,22 @@ def test_show_tells_what_the_chain_has_instead_when_a_node_answers(
 
 
 def test_show_needs_no_node(run, configured: Path, canned_node) -> None:
-    for url in ("http://127.0.0.1:1", canned_node.url):
+    for url in (NO_NODE, canned_node.url):
         canned_node.refuse("chain_getStatus", -32603, "internal")
         ran = run("config", "show", "--json", "--rpc", url)
         assert ran.document["overruled"] is None
         assert ran.document["settings"]["energy.min_trade_amount"] == "0.25"
-    assert "chain value" not in run("config", "show", "--rpc", "http://127.0.0.1:1").stdout
+    assert "chain value" not in run("config", "show", "--rpc", NO_NODE).stdout
+
+
+def test_show_takes_nothing_from_whatever_else_serves_the_port(
+    run, configured: Path, canned_node
+) -> None:
+    for answer in ({"chains": [{"chain": "MET"}]}, {"version": 1}, ["chains"], "MET"):
+        canned_node.results["chain_getStatus"] = answer
+        canned_node.results["energy_getMarket"] = {"parameters": {"min_order_wh": "a lot"}}
+        ran = run("config", "show", "--json", "--rpc", canned_node.url)
+        assert ran.document["overruled"] is None
 
 
 def test_an_agreeing_chain_overrules_nothing(run, home: Path, canned_node) -> None:
