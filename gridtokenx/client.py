@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
+from gridtokenx.chain.light import MAX_SET_CHANGES, SetChange, check_decided, follow_sets
 from gridtokenx.chain.state_tree import StateProof, verify_state_proof
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
-from gridtokenx.consensus.certificates import check_quorum_certificate
-from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.ledger.model import ACCOUNTS, Account
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import format_kwh
 from gridtokenx.primitives.types import format_address
+from gridtokenx.primitives.validators import ValidatorSet
 from gridtokenx.trading.model import PlaceOrder, Side, Source
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class ProvenAccount:
     address: bytes
     header: Header
     account: Account | None
+    signers: ValidatorSet
 
 
 class Client:
@@ -395,24 +397,29 @@ class Client:
 
 
 def check_account_proof(document: dict[str, Any], spec: ChainSpec, address: bytes) -> ProvenAccount:
-    """Check an `account_getProof` answer against the validators of genesis.
+    """Check an `account_getProof` answer against the genesis' validators and every
+    change of the set since.
 
     Errors: INVALID_CERTIFICATE, INVALID_BLOCK, MALFORMED.
     """
     header = decode(Header, _hex(document, "header"))
     certificate = decode(QuorumCertificate, _hex(document, "certificate"))
-    check_quorum_certificate(certificate, spec.chain_id, spec.genesis_validators)
-    signed = (certificate.phase, certificate.height, certificate.block_hash)
-    if signed != (Phase.COMMIT, header.height, header.hash):
-        raise Rejected(ErrorCode.INVALID_CERTIFICATE, "the certificate is of another block")
-    if header.chain_id != spec.chain_id:
-        raise Rejected(ErrorCode.INVALID_BLOCK, f"the header is not of chain {spec.name}")
+    signers = follow_sets(spec.chain_id, spec.genesis_validators, _set_changes(document))
+    check_decided(spec.chain_id, header, certificate, signers)
     value = None if document.get("value") is None else _hex(document, "value")
     proof = decode(StateProof, _hex(document, "proof"))
     if not verify_state_proof(header.state_root, ACCOUNTS.prefix + address, value, proof):
         raise Rejected(ErrorCode.INVALID_BLOCK, "the proof does not lead to the state root")
     account = None if value is None else ACCOUNTS.decode(value)
-    return ProvenAccount(spec.name, address, header, account)
+    return ProvenAccount(spec.name, address, header, account, signers)
+
+
+def _set_changes(document: dict[str, Any]) -> list[SetChange]:
+    rows = document.get("set_changes")
+    if not isinstance(rows, list) or len(rows) > MAX_SET_CHANGES:
+        detail = f"set_changes must be a list of at most {MAX_SET_CHANGES}"
+        raise Rejected(ErrorCode.MALFORMED, detail)
+    return [decode(SetChange, _hex({"set_changes": row}, "set_changes")) for row in rows]
 
 
 def _hex(document: dict[str, Any], name: str) -> bytes:

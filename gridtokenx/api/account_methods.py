@@ -23,6 +23,7 @@ from gridtokenx.node import history
 from gridtokenx.node.view import ChainStatus
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.state import u64
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import METERS, PARTICIPANTS
 from gridtokenx.trading.model import ORDERS, TRADERS
@@ -166,6 +167,7 @@ def get_proof(context: Context, arguments: Arguments) -> dict[str, Any]:
         detail = f"{status.spec.name} has no certified block yet"
         raise ApiError(ErrorCode.PROOF_UNAVAILABLE, detail)
     header = decode_block(block).header
+    changes = status.view.index_rows(history.SET_CHANGES)
     return {
         "chain": status.spec.name,
         "chain_id": status.spec.chain_id.hex(),
@@ -178,6 +180,7 @@ def get_proof(context: Context, arguments: Arguments) -> dict[str, Any]:
         "proof": encode(proof).hex(),
         "header": encode(header).hex(),
         "certificate": certificate.hex(),
+        "set_changes": [row.hex() for key, row in changes if key[1:] < u64(height)],
     }
 
 
@@ -238,6 +241,7 @@ METHODS = (
             proof="hex",
             header="hex",
             certificate="hex",
+            set_changes="list",
         ),
         (_ADDRESS, CHAIN),
         (Route("GET", "/accounts/{address}/proof"),),

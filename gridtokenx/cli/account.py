@@ -11,6 +11,7 @@ from gridtokenx.cli import output, remote, show
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gridtokenx.chain.genesis import ChainSpec
     from gridtokenx.client import Client
 
 app = typer.Typer(help="Accounts: show, balance, proof, nonce, history.", no_args_is_help=True)
@@ -175,6 +176,11 @@ def proof(address: remote.Address, chain: remote.Chain = None) -> None:
     output.emit(document, lambda console: _draw_proof(console, document))
 
 
+def _name_of(public_key: bytes, spec: ChainSpec) -> str:
+    """The organisation of a validator of the genesis; of a later one its key."""
+    return spec.organisation_of.get(public_key) or public_key.hex()[:16]
+
+
 def _prove(client: Client, who: bytes, chain: str) -> dict[str, Any]:
     """Errors: Failure `not_verified` when what the node sent does not hold."""
     from gridtokenx.client import check_account_proof
@@ -197,8 +203,7 @@ def _prove(client: Client, who: bytes, chain: str) -> dict[str, Any]:
             hint=f"do not trust the node at {client.url}; ask another with --rpc URL",
         )
     account = proven.account
-    organisation_of = spec.organisation_of
-    members = spec.genesis_validators.members
+    members = proven.signers.members
     signers = [one.index for one in certificate.signatures]
     return {
         "address": format_address(who),
@@ -207,7 +212,7 @@ def _prove(client: Client, who: bytes, chain: str) -> dict[str, Any]:
         "block_hash": proven.header.hash.hex(),
         "state_root": proven.header.state_root.hex(),
         "verified": True,
-        "signers": [organisation_of[members[index].public_key] for index in signers],
+        "signers": [_name_of(members[index].public_key, spec) for index in signers],
         "validators": len(members),
         "genesis_hash": client.genesis().hash.hex(),
         "genesis_from": "home" if remote.home_genesis() is not None else "node",

@@ -23,6 +23,7 @@ from gridtokenx.chain.block import (
 from gridtokenx.chain.commands import Environment
 from gridtokenx.chain.crossing import NationalView, check_slice, next_slice
 from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.light import SetChange
 from gridtokenx.chain.mempool import Mempool
 from gridtokenx.chain.state_tree import StateProof, StateTree, TreeUpdate
 from gridtokenx.chain.transaction import Transaction
@@ -36,7 +37,7 @@ from gridtokenx.chain.transition import (
     execute_block,
     propose_block,
 )
-from gridtokenx.chain.validator_sets import SetsAhead, sets_from
+from gridtokenx.chain.validator_sets import SetsAhead, current_set, sets_from
 from gridtokenx.consensus.certificates import CertificateChecker
 from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
@@ -45,12 +46,12 @@ from gridtokenx.interchain.model import Downward
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.node import crash_points
 from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
-from gridtokenx.node.history import Totals, index_rows, load_totals
+from gridtokenx.node.history import SET_CHANGES, Totals, index_rows, load_totals
 from gridtokenx.node.stages import Stage, Stages
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import ZERO_HASH, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.state import Overlay
+from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.trading.depth import Depth
 
 MAX_CANDIDATES = 8
@@ -305,6 +306,10 @@ class Executor:
                 list(execution.receipts),
                 self.totals,
             )
+        if header.next_set_hash != header.set_hash:
+            following = current_set(execution.overlay, header.height + 1).validators
+            change = SetChange(header, certificate, following)
+            rows.append((SET_CHANGES + u64(header.height), encode(change)))
         write = BlockWrite(
             height=header.height,
             hash=header.hash,

@@ -45,6 +45,7 @@ from gridtokenx.trading.model import (
 )
 
 TOTALS_KEY = b"T"
+SET_CHANGES = b"v"  # Rows under it, by height: a `SetChange` for each, kept for good.
 MAX_PAGE = 100
 PLACE_BYTES = 12
 

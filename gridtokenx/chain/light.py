@@ -1,0 +1,61 @@
+"""Trust in a header without its chain: from the genesis set, change by change, to its signers.
+
+One header and certificate for each change of the validator set; the blocks between are not needed.
+Source: consensus 2.11 and 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gridtokenx.chain.block import Header
+from gridtokenx.consensus.certificates import check_quorum_certificate
+from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.primitives.codec import wire
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.validators import ValidatorSet
+
+MAX_SET_CHANGES = 4_096  # What a client follows at once.
+
+
+@wire(252)
+@dataclass(frozen=True)
+class SetChange:
+    """The last header that a set signed, its certificate, and the set that it hands over to."""
+
+    header: Header
+    certificate: QuorumCertificate
+    following: ValidatorSet
+
+
+def follow_sets(
+    chain_id: bytes, trusted: ValidatorSet, changes: Iterable[SetChange]
+) -> ValidatorSet:
+    """The set after all changes, in the order of their heights, beginning with `trusted`.
+
+    Errors: INVALID_CERTIFICATE, INVALID_BLOCK.
+    """
+    height = 0
+    for change in changes:
+        header = change.header
+        if header.height <= height:
+            raise Rejected(ErrorCode.INVALID_BLOCK, "changes of the set must ascend in height")
+        check_decided(chain_id, header, change.certificate, trusted)
+        if change.following.hash != header.next_set_hash:
+            detail = f"header {header.height} hands over to another set"
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+        trusted, height = change.following, header.height
+    return trusted
+
+
+def check_decided(
+    chain_id: bytes, header: Header, certificate: QuorumCertificate, signers: ValidatorSet
+) -> None:
+    """Whether `signers` decided the header. Errors: INVALID_CERTIFICATE, INVALID_BLOCK."""
+    check_quorum_certificate(certificate, chain_id, signers)
+    signed = (certificate.phase, certificate.height, certificate.block_hash)
+    if signed != (Phase.COMMIT, header.height, header.hash):
+        raise Rejected(ErrorCode.INVALID_CERTIFICATE, "the certificate is of another block")
+    if header.chain_id != chain_id or header.set_hash != signers.hash:
+        raise Rejected(ErrorCode.INVALID_BLOCK, "the header is of another chain or another set")
