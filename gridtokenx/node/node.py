@@ -32,7 +32,7 @@ from gridtokenx.node.config import Config
 from gridtokenx.node.database import Database
 from gridtokenx.node.discovery import Discovery, region_key
 from gridtokenx.node.driver import Driver, Wiring
-from gridtokenx.node.executor import Committed, Executor
+from gridtokenx.node.executor import Committed, DecidedNational, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.kept_file import KeptFile
 from gridtokenx.node.network import (
@@ -257,14 +257,28 @@ class Node:
         self._keys.mark_signing()
 
     def followed(self) -> tuple[str, ...]:
-        """Names of the chains this node follows, in genesis order."""
-        wanted = self.config.network.regions
-        return tuple(name for name in self.genesis.chain_names if not wanted or name in wanted)
+        """Names of the chains this node follows, in genesis order: the national one always, for
+        what regions take of it.
+        """
+        wanted, national = self.config.network.regions, self.genesis.national
+        always = () if national is None else (national.name,)
+        names = self.genesis.chain_names
+        return tuple(name for name in names if not wanted or name in (*wanted, *always))
+
+    def _national_view(self, name: str, database: Database) -> DecidedNational | None:
+        """What the executor of a region looks at; None for the national chain itself."""
+        national = self.genesis.national
+        if national is None or national.name == name:
+            return None
+        return DecidedNational(database.chain(national.name))
 
     async def _add_chain(self, name: str, database: Database, gossip: Gossip) -> None:
         spec = self.genesis.chain(name)
         store = database.chain(name)
-        executor = await trio.to_thread.run_sync(Executor, spec, store, self._now_ms, self._stages)
+        national = self._national_view(name, database)
+        executor = await trio.to_thread.run_sync(
+            Executor, spec, store, self._now_ms, self._stages, national
+        )
         member = self._keys.validator
         signers = executor.sets.at(executor.parent.height + 1).validators
         if member is not None and signers.index_of(member.public_key) is None:
