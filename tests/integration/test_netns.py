@@ -23,7 +23,7 @@ NODES = 4
 API_PORT, P2P_PORT = 18_080, 9_000
 BLOCK_TIME_MS, TIMEOUT_BASE_MS = 1_000, 3_000
 DELAY_S, LOSS = 0.2, 0.05
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0  # a busy machine takes a minute to start four nodes alone
 
 
 @dataclass
