@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from gridtokenx import __version__
 from gridtokenx.chain.block import decode_block
-from gridtokenx.chain.genesis import BlockClock
+from gridtokenx.chain.genesis import BlockClock, Genesis
 from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.chain.transaction import (
     Payload,
@@ -21,13 +21,23 @@ from gridtokenx.chain.transaction import (
     decode_transaction,
     sign_transaction,
 )
-from gridtokenx.cluster.network import dev_key, local_genesis, operator_key, validator_name
+from gridtokenx.cluster.network import (
+    NATIONAL,
+    dev_key,
+    local_genesis,
+    operator_key,
+    validator_name,
+)
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
+from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.grid.model import SubmitReading, signed_bytes
+from gridtokenx.interchain.checkpoints import region_of
+from gridtokenx.interchain.log import messages_from
+from gridtokenx.interchain.model import SubmitCheckpoint
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.node.config import Config
 from gridtokenx.node.database import Database
-from gridtokenx.node.executor import Executor
+from gridtokenx.node.executor import DecidedNational, Executor
 from gridtokenx.node.settings import ApiSettings
 from gridtokenx.node.telemetry import NodeCollector
 from gridtokenx.node.view import ChainStatus, Check, Head, Health, NetworkStatus, PeerStatus
@@ -55,9 +65,14 @@ OPEN_API = ApiSettings(port=0, rate_per_second=1_000_000)
 
 @dataclass
 class MemoryNode:
-    """Implements NodeHandle. `MET` and `NOR` run; a block comes when `make_block` is called."""
+    """Implements NodeHandle. A block of a chain of `names` comes when `make_block` is called.
+
+    With `TH` among them votes last four blocks and are carried out one block later, and `relay`
+    brings a region's newest block to it.
+    """
 
     folder: Path
+    names: tuple[str, ...] = ("MET", "NOR")
     local_signer: SigningKey | None = None
     node_id: str = "test-node"
     peer_id: str = "12D3KooWTest"
@@ -70,13 +85,19 @@ class MemoryNode:
     crossings: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.genesis = local_genesis(clock=BlockClock(START_MS, 900_000))
+        self.genesis = _genesis(with_national=NATIONAL in self.names)
         self.database = Database(self.folder)
         self.now_ms = START_MS
-        self.executors = {
-            name: Executor(self.genesis.chain(name), self.database.chain(name), lambda: self.now_ms)
-            for name in ("MET", "NOR")
-        }
+        self.executors = {}
+        view = DecidedNational(self.database.chain(NATIONAL))
+        for name in self.names:
+            national = view if NATIONAL in self.names and name != NATIONAL else None
+            self.executors[name] = Executor(
+                self.genesis.chain(name),
+                self.database.chain(name),
+                lambda: self.now_ms,
+                national=national,
+            )
         self.metrics = CollectorRegistry()
         self.metrics.register(NodeCollector(self))
         self.lock = threading.Lock()
@@ -153,7 +174,7 @@ class MemoryNode:
         last_commit = executor.store.certificate(height - 1) or b""
         block_hash = executor.build(0, 0, last_commit).header.hash
         keys = [dev_key(validator_name(index)[1]) for index in range(4)]
-        index_of = executor.spec.genesis_validators.index_of
+        index_of = executor.sets.at(height).validators.index_of
         vote = vote_bytes(Phase.COMMIT, executor.spec.chain_id, height, 0, block_hash)
         signatures = sorted(
             (IndexedSignature(index_of(key.public_key), key.sign(vote)) for key in keys),
@@ -163,6 +184,22 @@ class MemoryNode:
         executor.commit(block_hash, certificate)
         self._refresh(chain)
         return height
+
+    def relay(self, region: str) -> None:
+        """Bring a region's newest block, and all it has sent since the last one, to TH."""
+        executor = self.executors[region]
+        height = executor.parent.height
+        raw, certificate = executor.store.block(height), executor.store.certificate(height)
+        assert raw is not None
+        assert certificate is not None
+        header = decode_block(raw).header
+        known = region_of(self.executors[NATIONAL].store, region).outbox_count
+        missing = header.outbox_count - known
+        messages = messages_from(executor.store, NATIONAL, known, missing, height)
+        encoded = tuple(encode(one) for one in messages)
+        command = SubmitCheckpoint(region, encode(header), certificate, encoded)
+        self.put(dev_key("relayer"), command, NATIONAL)
+        self.make_block(NATIONAL)
 
     def current_slot(self, chain: str = "MET") -> int:
         """The market slot of the next block."""
@@ -222,6 +259,14 @@ class MemoryNode:
             finality_ms=tuple(executor.finality_ms),
         )
         self.statuses = {**self.statuses, name: status}
+
+
+def _genesis(*, with_national: bool) -> Genesis:
+    genesis = local_genesis(clock=BlockClock(START_MS, 900_000), with_national=with_national)
+    if genesis.national is None:
+        return genesis
+    brisk = GovernanceParameters(voting_period_ms=4 * 900_000, execution_delay_ms=900_000)
+    return replace(genesis, national=replace(genesis.national, governance=brisk))
 
 
 def _prove(executor: Executor, key: bytes) -> tuple[bytes | None, StateProof]:

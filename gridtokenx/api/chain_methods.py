@@ -20,6 +20,7 @@ from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
+from gridtokenx.staking.model import VALIDATORS
 from gridtokenx.trading import rules as trading
 
 MAX_FULL_TRANSACTIONS = 500
@@ -178,7 +179,9 @@ def get_raw_blocks(context: Context, arguments: Arguments) -> dict[str, Any]:
 
 def get_validators(context: Context, arguments: Arguments) -> dict[str, Any]:
     status = context.chain(arguments["chain"])
-    names = status.spec.organisation_of
+    names: dict[bytes, str] = dict(status.spec.organisation_of)
+    if status.spec.is_national:
+        names |= {one.consensus_key: one.moniker for _, one in context.table(status, VALIDATORS)}
     return {
         "chain": status.spec.name,
         "set_hash": status.validators.hash.hex(),

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gridtokenx.api.errors import ApiError, TransportCode
+from gridtokenx.chain.national import voting_power
 from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES, decode_transaction
+from gridtokenx.governance import rules as governance
+from gridtokenx.governance.model import Tally
 from gridtokenx.node.view import ChainStatus, NodeHandle
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -30,6 +33,8 @@ class Context:
         self.handle = handle
         self.submissions = Submissions(handle, max_in_flight)
         self.signing = asyncio.Lock()  # One nonce at a time for the local signer.
+        self._tallies: dict[int, Tally] = {}
+        self._tallies_of = b""
         self._tables: dict[tuple[str, bytes], _DecodedTable] = {}
         self._name_by_id = {
             handle.genesis.chain(name).chain_id: name for name in handle.genesis.chain_names
@@ -53,6 +58,23 @@ class Context:
             followed = ", ".join(chains)
             raise ApiError(ErrorCode.UNKNOWN_SHARD, f"this node follows {followed}, not {name}")
         return found
+
+    def national(self) -> ChainStatus:
+        """The national chain. Errors: UNKNOWN_SHARD on a network without one."""
+        national = self.handle.genesis.national
+        if national is None:
+            detail = "this network has no national chain, so no stake, votes or transfers abroad"
+            raise ApiError(ErrorCode.UNKNOWN_SHARD, detail)
+        return self.chain(national.name)
+
+    def tally(self, status: ChainStatus, number: int) -> Tally:
+        """How a vote stands, counted once a block. Errors: PROPOSAL_NOT_FOUND."""
+        if self._tallies_of != status.head.hash:
+            self._tallies, self._tallies_of = {}, status.head.hash
+        if number not in self._tallies:
+            power = voting_power(status.view)
+            self._tallies[number] = governance.current_tally(status.view, number, power)
+        return self._tallies[number]
 
     def chain_at(self, location: str) -> ChainStatus:
         """The chain that serves a location or zone. Errors: UNKNOWN_ZONE, UNKNOWN_SHARD."""

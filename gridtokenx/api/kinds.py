@@ -163,6 +163,28 @@ def list_of(kind: Kind, max_items: int) -> Kind:
     return Kind(read, {"type": "array", "items": kind.schema, **limits})
 
 
+def json_object() -> Kind:
+    """A JSON object; what it must hold is the handler's to say."""
+
+    def read(raw: Any) -> dict[str, Any]:
+        if not isinstance(raw, dict):
+            raise ValueError(f"must be a JSON object, not {shown(raw)}")
+        return raw
+
+    return Kind(read, {"type": "object"})
+
+
+def words(max_length: int) -> Kind:
+    """Printable text of any language."""
+
+    def read(raw: Any) -> str:
+        if not isinstance(raw, str) or len(raw) > max_length or not raw.strip():
+            raise ValueError(f"must be text of 1..{max_length} characters, not {shown(raw)}")
+        return raw
+
+    return Kind(read, {"type": "string", "minLength": 1, "maxLength": max_length})
+
+
 def place() -> Kind:
     """A substation `BKK-01-SUB001`, zone `BKK-01` or region `BKK`."""
     return text(16, _PLACE.pattern, "BKK, BKK-01 or BKK-01-SUB001")

@@ -9,10 +9,13 @@ from gridtokenx.api import (
     account_methods,
     chain_methods,
     energy_methods,
+    governance_methods,
     grid_methods,
     network_methods,
     order_methods,
     settlement_methods,
+    shard_methods,
+    staking_methods,
     transaction_methods,
 )
 from gridtokenx.api.context import Context
@@ -33,6 +36,9 @@ METHODS: tuple[Method, ...] = (
     *grid_methods.METHODS,
     *network_methods.METHODS,
     *account_methods.METHODS,
+    *governance_methods.METHODS,
+    *staking_methods.METHODS,
+    *shard_methods.METHODS,
     Method(
         "rpc.discover",
         discover,

@@ -243,6 +243,7 @@ def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
         value_of=lambda name: value_of(state, name),
         authorities_of=lambda where: authorities.active_weights(state, _region(spec, where)),
         check_authority_change=check_authority_change,
+        regulator=registry.regulator(state),
     )
 
 

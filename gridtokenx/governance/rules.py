@@ -117,6 +117,16 @@ def current_tally(state: Reader, number: int, power: VotingPower) -> Tally:
     return entry.tally or counting.count(_ballots(state, number), power)
 
 
+def outcome(state: Reader, entry: Proposal, result: Tally, around: Surroundings) -> ProposalStatus:
+    """What the vote ends as with this tally: QUEUED, REJECTED or NO_QUORUM."""
+    numbers = parameters(state)
+    if not counting.has_quorum(result, numbers.quorum_bps):  # Emergencies too: they get no votes.
+        return ProposalStatus.NO_QUORUM
+    if _has_passed(entry, result, numbers, around):
+        return ProposalStatus.QUEUED
+    return ProposalStatus.REJECTED
+
+
 def preview(content: Content, around: Surroundings) -> tuple[Change, ...]:
     """Old and new value of each parameter that the content would set; () if it sets none.
 
@@ -215,7 +225,7 @@ def approve_as_authority(
     the organisation is no authority there; DUPLICATE.
     """
     entry = _open_proposal(state, command.proposal, now_ms)
-    authorities = _approvers(entry.content, around)
+    authorities = approvers(entry.content, around)
     if authorities is None:
         detail = f"proposal {entry.number} is decided by stake alone"
         raise Rejected(ErrorCode.NOT_PERMITTED, detail)
@@ -298,12 +308,7 @@ def _end_vote(
 ) -> Events:
     numbers = parameters(state)
     result = counting.count(_ballots(state, entry.number), power)
-    if not counting.has_quorum(result, numbers.quorum_bps):  # Emergencies too: they get no votes.
-        status = ProposalStatus.NO_QUORUM
-    elif _has_passed(entry, result, numbers, around):
-        status = ProposalStatus.QUEUED
-    else:
-        status = ProposalStatus.REJECTED
+    status = outcome(state, entry, result, around)
     executes_ms = 0
     if status is ProposalStatus.QUEUED:
         executes_ms = now_ms + numbers.execution_delay_ms
@@ -324,7 +329,7 @@ def _has_passed(
     ):
         return False
     try:
-        authorities = _approvers(entry.content, around)
+        authorities = approvers(entry.content, around)
     except Rejected:
         return False  # The chain has gone since.
     if authorities is None:
@@ -375,7 +380,7 @@ def _check_content(content: Content, around: Surroundings) -> list[Action]:
         sources = [rate.source for rate in content.rates]
         if len(sources) != len(set(sources)):
             raise Rejected(ErrorCode.DUPLICATE, "a source is named twice")
-    _approvers(content, around)
+    approvers(content, around)
     return actions
 
 
@@ -413,7 +418,7 @@ def _set(name: str, value: int) -> SetParameter:
     return SetParameter(name, value)
 
 
-def _approvers(content: Content, around: Surroundings) -> Sequence[tuple[str, int]] | None:
+def approvers(content: Content, around: Surroundings) -> Sequence[tuple[str, int]] | None:
     """(organisation, weight) of those who must approve with two thirds; None: stake alone decides.
 
     Errors: UNKNOWN_ZONE, UNKNOWN_SHARD; NOT_PERMITTED where the regulator must, and there is none.

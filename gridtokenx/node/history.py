@@ -8,7 +8,8 @@ come in. Source: surface C 23 and 24.
 Keys:  T totals | w ~slot: totals at the end of a slot | t id: transaction | h account place: id
        o account place: order id | c order id: how it closed | d trade id: trade | s trade id:
        settlement | n place: trade id | y account place: trade id | r account place: accepted
-       reading | k account place: number of a retirement certificate
+       reading | k account place: number of a retirement certificate | x transfer id, stage: an
+       event of a transfer between chains | i account place: transfer id
 """
 
 from __future__ import annotations
@@ -21,6 +22,14 @@ from typing import Any, Protocol
 from gridtokenx.chain.block import Event, Receipt
 from gridtokenx.chain.transaction import Transaction, decode_transaction
 from gridtokenx.grid.model import ReadingAccepted
+from gridtokenx.interchain.model import (
+    TransferAbroad,
+    TransferCredited,
+    TransferReturned,
+    TransferReturning,
+    TransferRouted,
+    TransferSent,
+)
 from gridtokenx.ledger.model import CreditsRetired, Deposit, Deposited, Transfer, Withdrawn
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -54,9 +63,21 @@ _ACCOUNT_ORDERS, _CLOSED = b"o", b"c"
 _TRADE, _SETTLEMENT, _TRADES, _ACCOUNT_TRADES = b"d", b"s", b"n", b"y"
 _SLOT_TOTALS = b"w"
 _ACCOUNT_READINGS, _ACCOUNT_CERTIFICATES = b"r", b"k"
+_TRANSFER, _ACCOUNT_TRANSFERS = b"x", b"i"
 _LAST = 2**64 - 1
 _WHEN = struct.Struct(">QIQQ")  # height, number, time_ms, market_ms
 _STATUSES = tuple(OrderStatus)
+TransferEvent = (
+    TransferSent | TransferRouted | TransferCredited | TransferReturning | TransferReturned
+)
+# In the order of a transfer's way; each happens once at most on a chain. Positions are in keys.
+_STAGES: tuple[type[Any], ...] = (
+    TransferSent,
+    TransferRouted,
+    TransferCredited,
+    TransferReturning,
+    TransferReturned,
+)
 
 
 class View(Protocol):
@@ -160,6 +181,14 @@ class ReadingRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferRecord:
+    """What this chain did about a transfer between chains, and when."""
+
+    when: When
+    event: TransferEvent
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Ids, newest first, and the place to go on from (None: that was all)."""
 
@@ -211,6 +240,7 @@ class _BlockRows:
         self._trades = 0
         self._readings = 0
         self._certificates = 0
+        self._transfers = 0
 
     def add_transaction(
         self, number: int, transaction: Transaction, events: tuple[Event, ...]
@@ -307,6 +337,21 @@ class _BlockRows:
     def deposited(self, event: Deposited) -> None:
         self.totals.deposited_uthb += event.amount_uthb
 
+    def transfer_moved(self, event: TransferEvent) -> None:
+        number, self._transfers = self._transfers, self._transfers + 1
+        stage = stage_of(event).to_bytes(1, "big")
+        key = _TRANSFER + event.transfer_id + stage
+        self.rows.append((key, self._when(number) + encode(event)))
+        concerned: tuple[bytes, ...] = ()
+        if isinstance(event, TransferSent):
+            concerned = (event.sender, event.to)
+        elif isinstance(event, TransferCredited):
+            concerned = (event.to,)
+        for account in dict.fromkeys(concerned):
+            self.rows.append(
+                (_ACCOUNT_TRANSFERS + account + self._place(number), event.transfer_id)
+            )
+
     def _when(self, number: int) -> bytes:
         return _WHEN.pack(self._height, number, *self._times)
 
@@ -326,6 +371,7 @@ _EVENT_ROWS: dict[type[Any], Callable[[_BlockRows, Any], None]] = {
     SlotCleared: _BlockRows.slot_cleared,
     CreditsRetired: _BlockRows.credits_retired,
     EnergyRedeemed: _BlockRows.energy_redeemed,
+    **dict.fromkeys(_STAGES, _BlockRows.transfer_moved),
 }
 
 
@@ -398,6 +444,25 @@ def list_transactions(view: View, account: bytes, limit: int, after: bytes = b""
     return _page(view, _ACCOUNT_TRANSACTIONS + account, limit, after)
 
 
+def stage_of(event: TransferEvent) -> int:
+    """Where on a transfer's way an event is."""
+    return _STAGES.index(type(event))
+
+
+def find_transfer(view: View, transfer_id: bytes) -> list[TransferRecord]:
+    """What this chain did about a transfer, in the order of its way; [] if nothing."""
+    found = []
+    for key, raw in view.index_rows(_TRANSFER + transfer_id):
+        when, rest = _split_when(raw)
+        found.append(TransferRecord(when, decode(_STAGES[key[-1]], rest)))
+    return found
+
+
+def list_transfers(view: View, account: bytes, limit: int, after: bytes = b"") -> Page:
+    """Ids of transfers that an account sent from this chain, or that it is to get or got here."""
+    return _page(view, _ACCOUNT_TRANSFERS + account, limit, after)
+
+
 def list_certificates(view: View, account: bytes, limit: int, after: bytes = b"") -> Page:
     """Numbers (u64) of the retirement certificates an account holds, newest first."""
     return _page(view, _ACCOUNT_CERTIFICATES + account, limit, after)
@@ -431,7 +496,7 @@ def _page(view: View, prefix: bytes, limit: int, after: bytes) -> Page:
 
 def _counterparty(transaction: Transaction) -> bytes | None:
     match transaction.payload:
-        case Transfer(to=account) | Deposit(to=account):
+        case Transfer(to=account) | Deposit(to=account) | TransferAbroad(to=account):
             return account
         case RegisterParticipant(account=account) | RegisterMeter(owner=account):
             return account

@@ -165,6 +165,14 @@ def transmission_account(state: Reader) -> bytes | None:
     return None
 
 
+def regulator(state: Reader) -> str | None:
+    """The organisation that regulates the market: the first one by name, if there is any."""
+    for entry in organisations(state):
+        if entry.kind is OrganisationKind.REGULATOR:
+            return entry.name
+    return None
+
+
 def overseer(state: Reader, prefix: str, sender: bytes) -> Organisation:
     """The organisation that acts on a region: its distributor, or the regulator.
 
