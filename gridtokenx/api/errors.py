@@ -92,6 +92,13 @@ _HINTS = {
     ErrorCode.NOT_REGISTERED: "the distributor of the territory registers participants",
     ErrorCode.ACCOUNT_NOT_FOUND: "an account exists from its first deposit or registration on",
     ErrorCode.BAD_ADDRESS: "an address looks like gtx1... and has 62 characters",
+    ErrorCode.PROPOSAL_NOT_FOUND: "gov_getProposals lists them",
+    ErrorCode.UNKNOWN_PARAMETER: "gov_getParams lists all that can be voted on",
+    ErrorCode.VALUE_OUT_OF_RANGE: "gov_getParams tells units, ranges and the values in force",
+    ErrorCode.VOTING_CLOSED: "gov_getProposal tells how it ended and when it is carried out",
+    ErrorCode.NO_VOTING_POWER: "bond gtx to a validator; what counts is the stake at the end",
+    ErrorCode.VALIDATOR_NOT_FOUND: "stake_getValidators lists them",
+    ErrorCode.CROSS_SHARD_PENDING: "try again in a minute; shard_list tells what waits",
     ErrorCode.UNKNOWN_SHARD: "chain_getStatus lists the chains this node follows",
 }
 

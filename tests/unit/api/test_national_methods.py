@@ -17,6 +17,7 @@ from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
 from gridtokenx.cluster.network import GTX, dev_key, operator_key, validator_name
+from gridtokenx.governance.model import ApproveAsAuthority as Approve
 from gridtokenx.governance.model import (
     AuthorityChange,
     AuthorityManagement,
@@ -26,7 +27,6 @@ from gridtokenx.governance.model import (
     Propose,
     Vote,
 )
-from gridtokenx.governance.model import ApproveAsAuthority as Approve
 from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.errors import Rejected
