@@ -36,7 +36,8 @@ class Mempool:
 
     def __init__(self, state: Reader, apply: Apply, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.rejected: dict[bytes, Rejected] = {}
+        self.rejected: dict[bytes, Rejected] = {}  # At the door: anybody can fill this table.
+        self.dropped: dict[bytes, Rejected] = {}  # After their senders were told that they wait.
         self.next_nonces: dict[bytes, int] = {}  # Read by other threads: swapped whole on reset.
         self._nonces = self.next_nonces
         self._apply = apply
@@ -47,14 +48,18 @@ class Mempool:
         self._bytes = 0
         self._gaps: dict[bytes, dict[int, Transaction]] = {}
         self._gap_order: deque[tuple[bytes, int]] = deque()
-        self._held_ids: dict[bytes, None] = {}
+        self._held: dict[bytes, Transaction] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def get(self, transaction_id: bytes) -> Transaction | None:
-        """A waiting transaction. Any thread, also in the middle of a reset."""
-        return self._waiting.get(transaction_id) or self._leaving.get(transaction_id)
+        """A waiting or held transaction. Any thread, also in the middle of a reset."""
+        return (
+            self._waiting.get(transaction_id)
+            or self._leaving.get(transaction_id)
+            or self._held.get(transaction_id)
+        )
 
     def add(self, transaction: Transaction, *, keep_gap: bool = False) -> list[Transaction]:
         """Admit a transaction whose signature is verified; return all that became ready.
@@ -102,7 +107,7 @@ class Mempool:
             try:
                 self._admit(transaction)
             except Rejected as error:
-                self._remember_rejection(transaction.id, error)
+                self._remember_drop(transaction.id, error)
                 dropped.append((transaction.id, error))
         for sender in list(self._gaps):
             self._release(sender)
@@ -112,11 +117,11 @@ class Mempool:
 
     def holds(self, transaction_id: bytes) -> bool:
         """Whether a transaction is held until its sender's earlier nonces come."""
-        return transaction_id in self._held_ids
+        return transaction_id in self._held
 
     def rejection(self, transaction_id: bytes) -> Rejected | None:
         """Why a transaction was refused or dropped here, while it is remembered."""
-        return self.rejected.get(transaction_id)
+        return self.dropped.get(transaction_id) or self.rejected.get(transaction_id)
 
     def note_rejections(self, rejections: Iterable[tuple[bytes, Rejected]]) -> None:
         """Drop transactions that failed while a block was built, keeping why.
@@ -128,7 +133,7 @@ class Mempool:
             gone = self._waiting.pop(key, None)
             if gone is not None:
                 self._bytes -= len(gone.encoded)
-                self._remember_rejection(key, error)
+                self._remember_drop(key, error)
                 self._nonces[gone.sender] = min(self._nonces[gone.sender], gone.nonce)
                 self._has_effects_of_dropped = True
 
@@ -146,6 +151,7 @@ class Mempool:
         self._bytes += len(transaction.encoded)
         self._nonces[transaction.sender] = transaction.nonce + 1
         self.rejected.pop(transaction.id, None)
+        self.dropped.pop(transaction.id, None)
 
     def _hold(self, transaction: Transaction) -> None:
         held = self._gaps.setdefault(transaction.sender, {})
@@ -155,7 +161,7 @@ class Mempool:
                 del self._gaps[transaction.sender]
             raise Rejected(ErrorCode.NONCE_GAP, "too many transactions wait for earlier nonces")
         held[transaction.nonce] = transaction
-        self._held_ids[transaction.id] = None
+        self._held[transaction.id] = transaction
         self._gap_order.append((transaction.sender, transaction.nonce))
 
     def _release(self, sender: bytes) -> list[Transaction]:
@@ -180,7 +186,7 @@ class Mempool:
 
     def _drop_gap(self, sender: bytes, nonce: int) -> None:
         held = self._gaps[sender]
-        del self._held_ids[held.pop(nonce).id]
+        del self._held[held.pop(nonce).id]
         if not held:
             del self._gaps[sender]
 
@@ -192,7 +198,15 @@ class Mempool:
             self._drop_gap(*self._gap_order.popleft())
 
     def _remember_rejection(self, key: bytes, error: Rejected) -> None:
-        if len(self.rejected) >= self.limits.rejected:
-            del self.rejected[next(iter(self.rejected))]
-        # Not the error as raised: its traceback would keep every overlay it passed through.
-        self.rejected[key] = Rejected(error.code, error.detail)
+        _remember(self.rejected, self.limits.rejected, key, error)
+
+    def _remember_drop(self, key: bytes, error: Rejected) -> None:
+        _remember(self.dropped, self.limits.transactions, key, error)
+
+
+def _remember(table: dict[bytes, Rejected], most: int, key: bytes, error: Rejected) -> None:
+    """Keep a reason; of a full table the oldest is forgotten."""
+    if len(table) >= most:
+        del table[next(iter(table))]
+    # Not the error as raised: its traceback would keep every overlay it passed through.
+    table[key] = Rejected(error.code, error.detail)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from gridtokenx.chain.block import MAX_BLOCK_TRANSACTIONS
 from gridtokenx.chain.transaction import (
     MAX_BATCH,
     MAX_TRANSACTION_BYTES,
@@ -26,7 +27,7 @@ from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 CHUNK = 64
-MAX_REMEMBERED = 16_384
+MAX_REMEMBERED = 2 * MAX_BLOCK_TRANSACTIONS
 _verifiers = trio.CapacityLimiter(os.cpu_count() or 1)
 
 Decoded = Transaction | Rejected
@@ -75,36 +76,40 @@ async def decode_and_verify_all(raws: Sequence[bytes], stages: Stages) -> list[D
 
 
 class Recent:
-    """Verified transactions seen lately, by id: bounded by count, the oldest forgotten first.
+    """Bodies of lately proposed transactions and ids of lately decided ones, the oldest forgotten.
 
-    What is decided stays known, for gossip repeats it, but without its body: 16,384 bodies would be
-    30 MB for each chain.
+    The pool has the bodies of what waits; these are there for slow peers and for what the pool here
+    does not want. A decided id stays known without its body, for gossip repeats it.
     """
 
     def __init__(self, max_count: int = MAX_REMEMBERED) -> None:
         self._max_count = max_count
         self._known: OrderedDict[bytes, Transaction | None] = OrderedDict()
-        self._decided: Sequence[bytes] = ()
-
-    def __contains__(self, transaction_id: bytes) -> bool:
-        return transaction_id in self._known
+        self._newest: dict[bytes, Transaction] = {}  # What the newest block holds.
 
     def add(self, transaction: Transaction) -> None:
-        """Remember one."""
-        self._known[transaction.id] = transaction
-        if len(self._known) > self._max_count:
-            self._known.popitem(last=False)
+        """Remember the body of one."""
+        self._remember(transaction.id, transaction)
 
     def get(self, transaction_id: bytes) -> Transaction | None:
         """One whose body is still remembered."""
-        return self._known.get(transaction_id)
+        return self._known.get(transaction_id) or self._newest.get(transaction_id)
 
-    def note_decided(self, transaction_ids: Sequence[bytes]) -> None:
+    def is_decided(self, transaction_id: bytes) -> bool:
+        """Whether a block is known to hold it."""
+        decided = transaction_id in self._known and self._known[transaction_id] is None
+        return decided or transaction_id in self._newest
+
+    def note_decided(self, transactions: Sequence[Transaction]) -> None:
         """Forget the bodies of the block before: slow peers may still ask for this one's."""
-        for one in self._decided:
-            if one in self._known:
-                self._known[one] = None
-        self._decided = transaction_ids
+        for transaction_id in self._newest:
+            self._remember(transaction_id, None)
+        self._newest = {one.id: one for one in transactions}
+
+    def _remember(self, transaction_id: bytes, transaction: Transaction | None) -> None:
+        self._known[transaction_id] = transaction
+        if len(self._known) > self._max_count:
+            self._known.popitem(last=False)
 
 
 class Batcher:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -19,7 +18,6 @@ import trio
 
 from gridtokenx.chain.block import CompactBlock, decode_block
 from gridtokenx.chain.genesis import ChainSpec
-from gridtokenx.chain.transaction import Transaction, TransactionBatch
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import (
     BlockBuilt,
@@ -52,21 +50,21 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.consensus.state import Timing
 from gridtokenx.node import crash_points
-from gridtokenx.node.bodies import Batcher, Decoded, Recent, decode_and_verify_all
+from gridtokenx.node.bodies import Recent, decode_and_verify_all
 from gridtokenx.node.candidates import Ask, Candidates
 from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
+from gridtokenx.node.intake import Intake
 from gridtokenx.node.network import PeerId
-from gridtokenx.node.protocol import BLOCK_LIMIT, MESSAGE_LIMIT, Topics
+from gridtokenx.node.protocol import BLOCK_LIMIT, Topics
 from gridtokenx.node.stages import Stage
 from gridtokenx.node.vote_gate import Judgement, VoteGate, signer_key
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
-from gridtokenx.primitives.errors import RETRYABLE, Rejected
+from gridtokenx.primitives.crypto import SigningKey, verify
+from gridtokenx.primitives.errors import Rejected
 
 INBOX_EVENTS = 4_096
-ADMIT_CHUNK = 256
 OBSERVE_SECONDS = 60
 TWIN_SECONDS = 10  # By then nothing that this key signed in an earlier life is still on its way.
 HOLD_SECONDS = 5.0
@@ -180,9 +178,10 @@ class Driver:
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._timer_ms: int | None = None
         self._worker = trio.CapacityLimiter(1)
-        self._recent = Recent()
-        self._batcher = Batcher(partial(wiring.gossip.publish, self._topics.orders))
-        self.candidates = Candidates(executor, self._recent, wiring.ask, wiring.peers)
+        recent = Recent()
+        publish = partial(wiring.gossip.publish, self._topics.orders)
+        self.intake = Intake(executor, recent, publish, self._in_worker)
+        self.candidates = Candidates(executor, recent, wiring.ask, wiring.peers)
         self._checking: set[tuple[bytes, bool]] = set()
         self._gate = VoteGate(self.spec.chain_id, self.engine.timing.resend_ms, cached_verify)
 
@@ -195,8 +194,8 @@ class Driver:
             self._nursery = nursery
             gossip.subscribe(topics.votes, self._validate_vote)
             gossip.subscribe(topics.blocks, self._validate_block)
-            gossip.subscribe(topics.orders, self._validate_orders)
-            nursery.start_soon(self._batcher.run)
+            gossip.subscribe(topics.orders, self.intake.validate)
+            nursery.start_soon(self.intake.run)
             if self._must_observe:
                 hint = LOST_RECORD.format(chain=self.spec.name)
                 nursery.start_soon(self._observe, "signing.observing", hint)
@@ -425,8 +424,7 @@ class Driver:
                 await self._in_worker(partial(self.executor.check, block, transactions))
 
     def _committed(self, committed: Committed, certificate: QuorumCertificate) -> None:
-        transactions = committed.execution.transactions
-        self._recent.note_decided([transaction.id for transaction in transactions])
+        self.intake.note_committed(committed)
         self._wiring.on_committed(committed)
         self._start_height(self._note_certificate(certificate))
 
@@ -473,67 +471,7 @@ class Driver:
         if committed is not None:
             self._committed(committed, certificate)
 
-    # -- Transactions --------------------------------------------------------------------------
-
-    async def submit(self, raws: Sequence[bytes]) -> list[Rejected | None]:
-        """Admit transactions from a client, in order; those admitted are gossiped."""
-        decoded = await decode_and_verify_all(raws, self.executor.stages)
-        verdicts, fresh = await self._admit(decoded, keep_gaps=False)
-        self._batcher.add(fresh)
-        return verdicts
-
-    async def submit_to(self, raws: Sequence[bytes], future: Future[list[Rejected | None]]) -> None:
-        """As `submit`, answering a future of another thread, whatever happens."""
-        try:
-            future.set_result(await self.submit(raws))
-        except Exception as error:  # A door to the outside is total: told, logged, survived.
-            log.exception("submit.failed", chain=self.spec.name)
-            future.set_exception(error)
-        finally:
-            if not future.done():
-                future.set_exception(RuntimeError("the node is stopping"))
-
-    async def _admit(
-        self, decoded: Sequence[Decoded], *, keep_gaps: bool
-    ) -> tuple[list[Rejected | None], list[Transaction]]:
-        verdicts: list[Rejected | None] = []
-        fresh: list[Transaction] = []
-        for at in range(0, len(decoded), ADMIT_CHUNK):
-            part = decoded[at : at + ADMIT_CHUNK]
-            good = [one for one in part if isinstance(one, Transaction)]
-            admitted, new = await self._in_worker(
-                partial(self.executor.admit, good, keep_gaps=keep_gaps)
-            )
-            for one, refused in zip(good, admitted, strict=True):
-                if refused is None:
-                    self._recent.add(one)
-            results = iter(admitted)
-            verdicts += [one if isinstance(one, Rejected) else next(results) for one in part]
-            fresh += new
-        return verdicts, fresh
-
     # -- Gossip validators: total, bounded; what they return decides forwarding ------------------
-
-    async def _validate_orders(self, _author: PeerId, data: bytes) -> GossipVerdict:
-        try:
-            batch = decode(TransactionBatch, data, MESSAGE_LIMIT)
-        except Rejected:
-            return GossipVerdict.REJECT
-        news = [raw for raw in batch.transactions if self._is_news(tagged_hash("gtx.tx", raw))]
-        if not news:
-            return GossipVerdict.IGNORE
-        decoded = await decode_and_verify_all(news, self.executor.stages)
-        if any(isinstance(one, Rejected) for one in decoded):
-            return GossipVerdict.REJECT  # Whoever forwards has verified: this peer has not.
-        verdicts, fresh = await self._admit(decoded, keep_gaps=True)
-        if fresh or any(verdict is None for verdict in verdicts):
-            return GossipVerdict.ACCEPT
-        return GossipVerdict.IGNORE
-
-    def _is_news(self, transaction_id: bytes) -> bool:
-        """Whether a transaction is worth verifying: not known, nor refused for good."""
-        refused = self.executor.mempool.rejection(transaction_id)
-        return transaction_id not in self._recent and (refused is None or refused.code in RETRYABLE)
 
     async def _validate_block(self, _author: PeerId, data: bytes) -> GossipVerdict:
         try:

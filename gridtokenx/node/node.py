@@ -444,7 +444,7 @@ class Node:
 
         def start() -> None:
             try:
-                self._nursery.start_soon(driver.submit_to, transactions, future)
+                self._nursery.start_soon(driver.intake.submit_to, transactions, future)
             except RuntimeError as error:  # The nursery closed while this call was under way.
                 future.set_exception(error)
 
@@ -459,10 +459,10 @@ class Node:
     ) -> Literal["pending", "queued"] | Rejected | None:
         """What the mempool knows of a transaction. From any thread."""
         mempool = self._drivers[chain].executor.mempool
-        if mempool.get(transaction_id) is not None:
-            return "pending"
         if mempool.holds(transaction_id):
             return "queued"
+        if mempool.get(transaction_id) is not None:
+            return "pending"
         return mempool.rejection(transaction_id)
 
     def pending_nonce(self, chain: str, address: bytes) -> int:

@@ -287,21 +287,19 @@ def test_what_is_remembered_is_bounded() -> None:
     recent = Recent(max_count=2)
     for nonce in range(3):
         recent.add(pay(nonce))
-    assert [pay(nonce).id in recent for nonce in range(3)] == [False, True, True]
-    assert recent.get(pay(2).id) == pay(2)
+    assert [recent.get(pay(nonce).id) for nonce in range(3)] == [None, pay(1), pay(2)]
 
 
 def test_bodies_are_forgotten_a_block_after_they_were_decided() -> None:
     recent = Recent()
     for nonce in range(2):
         recent.add(pay(nonce))
-    recent.note_decided([pay(0).id, pay(7).id])
-    assert recent.get(pay(0).id) == pay(0)
-    recent.note_decided([pay(1).id])
-    assert recent.get(pay(0).id) is None
-    assert pay(0).id in recent
-    assert pay(7).id not in recent
-    assert recent.get(pay(1).id) == pay(1)
+    recent.note_decided([pay(0), pay(7)])
+    assert [recent.get(pay(nonce).id) for nonce in (0, 7)] == [pay(0), pay(7)]
+    assert [recent.is_decided(pay(nonce).id) for nonce in (0, 1, 7)] == [True, False, True]
+    recent.note_decided([pay(1)])
+    assert [recent.get(pay(nonce).id) for nonce in (0, 1, 7)] == [None, pay(1), None]
+    assert all(recent.is_decided(pay(nonce).id) for nonce in (0, 1, 7))
 
 
 async def test_batches_leave_after_a_pause_or_when_full(autojump_clock: MockClock) -> None:
