@@ -163,11 +163,17 @@ class Cluster:
     def pause(self, name: str) -> None:
         """Freeze a node (SIGSTOP): it keeps its connections and answers nothing.
 
-        Errors: ClusterError if it is not running.
+        Returns once it is frozen: on a busy machine the signal may take a while to arrive.
+        Errors: ClusterError if it is not running, or does not stop within ten seconds.
         """
         if not self.is_running(name):
             raise ClusterError(f"{name} of cluster {self.name} is not running")
         self._signal(name, signal.SIGSTOP)
+        end = time.monotonic() + STOP_SECONDS
+        while not self.is_paused(name):
+            if time.monotonic() > end:
+                raise ClusterError(f"{name} of cluster {self.name} does not stop")
+            time.sleep(POLL_SECONDS)
 
     def resume(self, name: str) -> None:
         """Let a frozen node go on (SIGCONT). Errors: ClusterError if it is not running."""
