@@ -35,6 +35,7 @@ from gridtokenx.node.gossip_events import (
     Verdict,
     Verified,
     Verify,
+    Withdraw,
 )
 from gridtokenx.node.gossip_router import Router
 from gridtokenx.node.gossip_scores import PeerScore
@@ -47,6 +48,7 @@ from gridtokenx.node.network import (
     Stream,
     format_peer_id,
 )
+from gridtokenx.node.outbound_queue import OutboundQueue, Turns
 from gridtokenx.primitives import crypto
 
 __all__ = [
@@ -91,44 +93,6 @@ def topic_max_bytes(topic: str) -> int:
 def topic_priority(topic: str) -> Priority:
     """Votes and proposals leave before blocks and orders."""
     return Priority.URGENT if topic.endswith("/votes") else Priority.BULK
-
-
-class OutboundQueue:
-    """Frames waiting for one peer: by priority, oldest first, bounded by bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.bytes = 0
-        self._max_bytes = max_bytes
-        self._frames: dict[Priority, deque[bytes]] = {p: deque() for p in Priority}
-        self._filled = trio.Event()
-
-    def put(self, frame: bytes, priority: Priority) -> int:
-        """Append a frame; return how many frames, bulk and oldest first, were dropped for it."""
-        self._frames[priority].append(frame)
-        self.bytes += len(frame)
-        self._filled.set()
-        dropped = 0
-        for victims in reversed(self._frames.values()):
-            while victims and self.bytes > self._max_bytes:
-                self.bytes -= len(victims.popleft())
-                dropped += 1
-        return dropped
-
-    async def take(self, max_bytes: int) -> bytes:
-        """Wait for frames; return the first ones, joined, up to `max_bytes` or else just one."""
-        while not self.bytes:
-            self._filled = trio.Event()
-            await self._filled.wait()
-        taken: list[bytes] = []
-        size = 0
-        for frames in self._frames.values():
-            while frames and (not taken or size + len(frames[0]) <= max_bytes):
-                taken.append(frames.popleft())
-                size += len(taken[-1])
-            if frames:
-                break  # Less urgent frames must not pass one that did not fit.
-        self.bytes -= size
-        return taken[0] if len(taken) == 1 else b"".join(taken)
 
 
 @dataclass(slots=True)
@@ -185,6 +149,7 @@ class Gossip:
         self._session_added = trio.Event()
         self._counters: Counter[str] = Counter()
         self._queue_bytes = queue_bytes
+        self._turns = Turns()
         self._max_rpc_bytes = max_rpc_bytes
         self._verifiers = trio.CapacityLimiter(2)
         self._nursery: trio.Nursery | None = None
@@ -275,10 +240,15 @@ class Gossip:
     def _perform(self, effect: Effect) -> Event | None:
         """Do one effect; return its answer when that is known at once."""
         match effect:
-            case Send(peer, frame, priority):
+            case Send(peer, frame, priority, message_id):
                 session = self._sessions.get(peer)
                 if session is not None:
-                    self._counters["outbound_dropped"] += session.queue.put(frame, priority)
+                    dropped = session.queue.put(frame, priority, message_id)
+                    self._counters["outbound_dropped"] += dropped
+            case Withdraw(peer, message_id):
+                session = self._sessions.get(peer)
+                if session is not None:
+                    self._counters["outbound_withdrawn"] += session.queue.withdraw(message_id)
             case Verify(token, public_key, signed, signature):
                 if len(signed) <= INLINE_VERIFY_BYTES:
                     return Verified(token, crypto.verify(public_key, signed, signature))
@@ -348,7 +318,7 @@ class Gossip:
     def _open_session(self, peer: PeerId, nursery: trio.Nursery) -> None:
         if peer in self._sessions:
             return
-        session = _Session(peer, OutboundQueue(self._queue_bytes))
+        session = _Session(peer, OutboundQueue(self._queue_bytes, self._turns))
         self._sessions[peer] = session
         self._session_added.set()
         self._session_added = trio.Event()
@@ -359,6 +329,7 @@ class Gossip:
         if session is None:
             return
         session.scope.cancel()
+        self._turns.forget(session.queue)
         self._drop_inbound(session)
         self._apply(PeerRemoved(peer))
 

@@ -229,11 +229,23 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Write `frame` (length prefix included, shared by all peers of a message) to the peer."""
+    """Write `frame` (length prefix included, shared by all peers of a message) to the peer.
+
+    `message_id` is given where the frame is one message, that a Withdraw may take back.
+    """
 
     peer: Peer
     frame: bytes
     priority: Priority
+    message_id: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Do not write that message to the peer, if it has not left: the peer has it."""
+
+    peer: Peer
+    message_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,4 +279,4 @@ class Misbehaved:
     drop_stream: bool
 
 
-Effect = Send | Verify | Deliver | Misbehaved
+Effect = Send | Withdraw | Verify | Deliver | Misbehaved

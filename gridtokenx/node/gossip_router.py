@@ -34,6 +34,7 @@ from gridtokenx.node.gossip_events import (
     Verdict,
     Verified,
     Verify,
+    Withdraw,
 )
 from gridtokenx.node.gossip_limits import Allowances
 from gridtokenx.node.gossip_mesh import Meshes
@@ -340,7 +341,7 @@ class Router:
                 continue
             cached.answered[peer] = times + 1
             self.counters["iwant_ids_answered"] += 1
-            self._out.append(Send(peer, cached.frame, cached.priority))
+            self._out.append(Send(peer, cached.frame, cached.priority, message_id))
 
     def _on_idontwant(self, peer: Peer, state: PeerState, ids: list[bytes]) -> None:
         room = self.parameters.max_idontwant_ids_per_heartbeat - state.idontwant_received
@@ -349,6 +350,7 @@ class Router:
         expires = self._now + self.parameters.idontwant_heartbeats * self.parameters.heartbeat_ms
         for message_id in ids[: max(0, room)]:
             state.dont_send[message_id] = expires
+            self._out.append(Withdraw(peer, message_id))
         state.idontwant_received += len(ids)
 
     # Messages
@@ -472,7 +474,7 @@ class Router:
             if message.id in self._peers[peer].dont_send:
                 self.counters["suppressed_by_idontwant"] += 1
                 continue
-            self._out.append(Send(peer, frame, flight.priority))
+            self._out.append(Send(peer, frame, flight.priority, message.id))
 
     def _publish(self, topic: str, data: bytes) -> None:
         if not topic.startswith(self._topic_prefix):
@@ -499,7 +501,7 @@ class Router:
                 if self._meshes.at_least(peer, threshold):
                     receivers[peer] = self._now
         for peer in receivers:
-            self._out.append(Send(peer, frame, priority))
+            self._out.append(Send(peer, frame, priority, message_id))
 
     # Heartbeat
 

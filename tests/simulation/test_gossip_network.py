@@ -146,7 +146,7 @@ class World:
         effects = self.routers[node].handle(event, self.now)
         for effect in effects:
             match effect:
-                case Send(peer, frame, _):
+                case Send(peer, frame):
                     self.carry(node, self.index[peer], frame)
                 case Verify(token, public_key, signed, signature):
                     self.apply(node, Verified(token, verify(public_key, signed, signature)))

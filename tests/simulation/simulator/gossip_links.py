@@ -6,7 +6,7 @@ rate is one window per round trip. Time in whole microseconds.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
@@ -76,17 +76,24 @@ class Uplink:
     bytes: int = 0
     peak_bytes: int = 0
     dropped: int = 0
-    frames: dict[Priority, deque[tuple[int, bytes]]] = field(
-        default_factory=lambda: {priority: deque() for priority in Priority}
+    withdrawn: int = 0
+    frames: dict[Priority, OrderedDict[tuple[int, bytes | int], bytes]] = field(
+        default_factory=lambda: {priority: OrderedDict() for priority in Priority}
     )
+    is_due: bool = False  # an event will take the next frame
+    _queued: int = 0
 
-    def put(self, peer: int, frame: bytes, priority: Priority) -> None:
+    def put(self, peer: int, frame: bytes, priority: Priority, message_id: bytes) -> None:
         """Queue a frame; over the limit the oldest bulk goes."""
-        self.frames[priority].append((peer, frame))
+        self._queued += 1
+        key = (peer, message_id or self._queued)
+        if key in self.frames[priority]:
+            return
+        self.frames[priority][key] = frame
         self.bytes += len(frame)
         for victims in reversed(self.frames.values()):
             while victims and self.bytes > QUEUE_BYTES:
-                self.bytes -= len(victims.popleft()[1])
+                self.bytes -= len(victims.popitem(last=False)[1])
                 self.dropped += 1
         self.peak_bytes = max(self.peak_bytes, self.bytes)
 
@@ -94,10 +101,18 @@ class Uplink:
         """The next frame to send: (peer, frame)."""
         for waiting in self.frames.values():
             if waiting:
-                peer, frame = waiting.popleft()
+                (peer, _), frame = waiting.popitem(last=False)
                 self.bytes -= len(frame)
                 return peer, frame
         return None
+
+    def withdraw(self, peer: int, message_id: bytes) -> None:
+        """Take back what waits for a peer that has it already."""
+        for waiting in self.frames.values():
+            frame = waiting.pop((peer, message_id), None)
+            if frame is not None:
+                self.bytes -= len(frame)
+                self.withdrawn += 1
 
 
 def arrival_us(

@@ -35,6 +35,7 @@ from gridtokenx.node.gossip_events import (
     Verdict,
     Verified,
     Verify,
+    Withdraw,
 )
 from gridtokenx.node.gossip_router import Router
 from simulator.gossip_links import (
@@ -262,8 +263,10 @@ class GossipWorld:
         while pending:
             effect = pending.pop()
             match effect:
-                case Send(peer, frame, priority):
-                    self._send(node, self.index[peer], frame, priority)
+                case Send(peer, frame, priority, message_id):
+                    self._send(node, self.index[peer], frame, priority, message_id)
+                case Withdraw(peer, message_id):
+                    self.uplinks[node].withdraw(self.index[peer], message_id)
                 case Verify(token, _, _, signature):
                     ok = signature in self._signatures
                     pending += reversed(router.handle(Verified(token, ok), now_ms))
@@ -279,22 +282,25 @@ class GossipWorld:
         one.delivered += 1
         self.latencies_us[one.kind].append(self.now_us - one.at_us)
 
-    def _send(self, node: int, peer: int, frame: bytes, priority: Priority) -> None:
+    def _send(
+        self, node: int, peer: int, frame: bytes, priority: Priority, message_id: bytes
+    ) -> None:
         uplink = self.uplinks[node]
         if uplink.free_us > self.now_us:
-            if not uplink.bytes:
+            if not uplink.is_due:
+                uplink.is_due = True
                 self.push(uplink.free_us - self.now_us, node, None)
-            uplink.put(peer, frame, priority)
+            uplink.put(peer, frame, priority, message_id)
         else:
             self._transmit(node, peer, frame)
 
     def _drain(self, node: int) -> None:
         uplink = self.uplinks[node]
         taken = uplink.take()
+        uplink.is_due = taken is not None
         if taken is not None:
             self._transmit(node, *taken)
-            if uplink.bytes:
-                self.push(uplink.free_us - self.now_us, node, None)
+            self.push(uplink.free_us - self.now_us, node, None)
 
     def _transmit(self, node: int, peer: int, frame: bytes) -> None:
         parcel, size = self._unpack(frame), len(frame)

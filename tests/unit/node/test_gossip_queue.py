@@ -3,8 +3,15 @@
 import pytest
 import trio
 
-from gridtokenx.node.gossip import OutboundQueue, topic_max_bytes, topic_priority
+from gridtokenx.node.gossip import topic_max_bytes, topic_priority
 from gridtokenx.node.gossip_events import Priority
+from gridtokenx.node.outbound_queue import (
+    LARGE_BYTES,
+    LONGEST_TURN_S,
+    PASSED_ON_BYTES_PER_S,
+    OutboundQueue,
+    Turns,
+)
 
 CONTROL, URGENT, BULK = Priority.CONTROL, Priority.URGENT, Priority.BULK
 
@@ -51,6 +58,82 @@ async def test_take_waits_for_a_frame(autojump_clock: trio.testing.MockClock) ->
 
         nursery.start_soon(fill)
         assert await queue.take(10) == b"late"
+
+
+async def test_a_withdrawn_message_does_not_leave_and_is_put_once() -> None:
+    queue = OutboundQueue(100)
+    for message_id in (b"1", b"2", b"1", b"3"):
+        assert queue.put(b"message " + message_id, BULK, message_id) == 0
+    assert queue.bytes == 3 * len(b"message 1")
+    assert queue.withdraw(b"2")
+    assert not queue.withdraw(b"2")
+    assert await queue.take(100) == b"message 1message 3"
+    assert not queue.withdraw(b"1")
+    assert queue.bytes == 0
+
+
+LARGE = bytes(LARGE_BYTES)
+
+
+async def has_turn(queue: OutboundQueue) -> bool:
+    """Whether the queue gives its first frame at once."""
+    with trio.move_on_after(0) as scope:
+        await queue.take(1)
+    return not scope.cancelled_caught
+
+
+@pytest.fixture
+def queues() -> list[OutboundQueue]:
+    turns = Turns(2)
+    made = [OutboundQueue(10 * LARGE_BYTES, turns) for _ in range(4)]
+    for queue in made:
+        queue.put(LARGE, BULK, b"large")
+    return made
+
+
+async def test_large_frames_leave_two_at_a_time(
+    queues: list[OutboundQueue], autojump_clock: trio.testing.MockClock
+) -> None:
+    assert [await has_turn(queue) for queue in queues] == [True, True, False, False]
+    for queue in queues[:2]:
+        assert not await has_turn(queue)  # What it took is written, and no more is there.
+    assert not await has_turn(queues[2])  # A buffer swallowed it: nobody can have passed it on.
+    await trio.sleep(LARGE_BYTES / PASSED_ON_BYTES_PER_S)
+    assert [await has_turn(queue) for queue in queues[2:]] == [True, True]
+
+
+async def test_who_waits_for_a_turn_can_be_told_to_keep_it_and_sends_what_is_urgent(
+    queues: list[OutboundQueue], autojump_clock: trio.testing.MockClock
+) -> None:
+    assert [await has_turn(queue) for queue in queues[:2]] == [True, True]
+    async with trio.open_nursery() as nursery:
+
+        async def vote() -> None:
+            await trio.sleep(LONGEST_TURN_S / 4)
+            queues[2].put(b"vote", URGENT)
+
+        nursery.start_soon(vote)
+        assert await queues[2].take(1) == b"vote"
+    assert trio.current_time() < LONGEST_TURN_S
+    assert queues[2].withdraw(b"large")
+    assert queues[2].bytes == 0
+
+
+async def test_a_slow_peer_holds_up_others_once(
+    queues: list[OutboundQueue], autojump_clock: trio.testing.MockClock
+) -> None:
+    started_s = trio.current_time()
+    assert [await has_turn(queue) for queue in queues[:2]] == [True, True]
+    assert await queues[2].take(1) == LARGE
+    assert trio.current_time() - started_s == pytest.approx(LONGEST_TURN_S, abs=0.01)
+    await trio.sleep(2 * LONGEST_TURN_S)
+    slow, waiting = queues[:2], queues[2:]
+    for queue in slow:
+        queue.put(LARGE, BULK)
+        assert await has_turn(queue)  # No turn is taken for it.
+    for queue in waiting:
+        queue.put(LARGE, BULK)
+        assert await has_turn(queue)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from gridtokenx.node.gossip_events import (
     Verdict,
     Verified,
     Verify,
+    Withdraw,
 )
 from gridtokenx.node.gossip_wire import Prune
 from gridtokenx.primitives import crypto
@@ -508,6 +509,19 @@ def test_received_idontwant_spares_the_peer_the_message() -> None:
     node.rpc(PEERS[1], idontwant=[PEERS[9].id()])
     assert carried(node.rpc(PEERS[0], PEERS[9].message())) == [PEERS[2].peer]
     assert node.router.counters["suppressed_by_idontwant"] == 1
+
+
+def test_received_idontwant_takes_back_what_has_not_left() -> None:
+    node = Node()
+    node.connect(*PEERS[:3])
+    node.do(Subscribe(VOTES))
+    sends = of(Send, node.rpc(PEERS[0], PEERS[9].message()))
+    assert [each.message_id for each in sends] == [PEERS[9].id()] * 2
+    effects = node.rpc(PEERS[1], idontwant=[PEERS[9].id(), b"never seen"])
+    assert of(Withdraw, effects) == [
+        Withdraw(PEERS[1].peer, PEERS[9].id()),
+        Withdraw(PEERS[1].peer, b"never seen"),
+    ]
 
 
 def test_direct_peers_always_get_messages_and_stay_outside_the_mesh() -> None:
