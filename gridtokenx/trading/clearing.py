@@ -39,6 +39,7 @@ PATIENT_ORDERS = 20_000
 
 _UNLIMITED_WH = 1 << 62
 _NEVER = 1 << 62
+_NO_WISH = (0, None)
 _NO_NODES: tuple[tuple[str, ...], ...] = ((), (), (), ())
 
 
@@ -129,21 +130,23 @@ def _price_time_order(
     for order in orders:
         if order.side is not side:
             continue
-        if order.location not in places:
-            places[order.location] = _place(order.location, direction, headroom)
-        rank, hard_wish = _pairing_rank(order)
-        entries.append(
-            _Entry(
-                order,
-                order.limit_mthb,
-                order.height,
-                sha256(tie_salt + order.id),
-                order.energy_wh,
-                *places[order.location],
-                rank,
-                hard_wish,
-            )
+        location = order.location
+        if location not in places:
+            places[location] = _place(location, direction, headroom)
+        groups, nodes = places[location]
+        rank, hard_wish = _NO_WISH if side is Side.SELL else _pairing_rank(order)
+        entry = _Entry(
+            order,
+            order.limit_mthb,
+            order.height,
+            sha256(tie_salt + order.id),
+            order.energy_wh,
+            groups,
+            nodes,
+            rank,
+            hard_wish,
         )
+        entries.append(entry)
     # Three stable sorts by plain keys are several times faster than one by tuples.
     entries.sort(key=attrgetter("tie"))
     entries.sort(key=attrgetter("height"))
@@ -208,8 +211,7 @@ def _place(
 
 
 def _pairing_rank(order: ClearingOrder) -> tuple[int, Source | None]:
-    if order.side is Side.SELL:
-        return 0, None
+    """Of a buy; a sell has no wish."""
     if order.source is Source.ANY:
         return 4, None
     rank = 1 if order.source is Source.RENEWABLE else 0

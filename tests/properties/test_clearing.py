@@ -3,7 +3,6 @@
 import importlib.util
 import random
 from collections import Counter
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -176,7 +175,7 @@ def test_only_orders_behind_a_published_limit_are_congested(
 def test_sweep_goes_as_far_as_prices_do(book: list[ClearingOrder]) -> None:
     """With one source and no limit, a pair that still crosses has under 100 Wh on one side."""
     book = [
-        replace(order, source=Source.ANY if order.side is Side.BUY else Source.COAL, require=False)
+        order._replace(source=Source.ANY if order.side is Side.BUY else Source.COAL, require=False)
         for order in book
     ]
     filled: Counter[bytes] = Counter()

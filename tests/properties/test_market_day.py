@@ -54,6 +54,7 @@ WISHES = (Source.ANY, Source.ANY, Source.RENEWABLE, Source.SOLAR)
 WEALTH_UTHB = 10**12
 
 
+headroom_10wh = st.sampled_from((0, 15, 30, 60, 120))  # Little: several clearings must share it.
 offers = st.fixed_dictionaries(
     {
         "selling": st.booleans(),
@@ -93,8 +94,9 @@ class Resting:
 class Model:
     """Section 3.1 once more, the slow way."""
 
-    def __init__(self, mode: MatchingMode) -> None:
+    def __init__(self, mode: MatchingMode, max_tier: int) -> None:
         self.mode = mode
+        self.max_tier = max_tier
         self.gate_slot = BASE_SLOT
         self.orders: dict[bytes, Resting] = {}
         self.touched: set[tuple[int, str]] = set()
@@ -115,21 +117,24 @@ class Model:
         cleared = set()
         for slot in range(self.gate_slot + 1, current + 1):
             self.expire(slot * SLOT_MS - 1)
-            for region in ("BKK", "NTB"):
-                cleared.add((slot, region))
-                self.clear(slot, region, salt, headroom)
+            for name in ("TH",) if self.max_tier == 3 else ("BKK", "NTB"):
+                cleared.add((slot, name))
+                self.clear(slot, name, salt, headroom)
             self.expire(slot * SLOT_MS)
         self.expire(now_ms)
         self.gate_slot = current
-        for slot, region in sorted(self.touched):
+        for slot, name in sorted({(slot, self.auction(region)) for slot, region in self.touched}):
             if slot > current:
-                cleared.add((slot, region))
-                self.clear(slot, region, salt, headroom)
+                cleared.add((slot, name))
+                self.clear(slot, name, salt, headroom)
         self.touched = set()
         for order_id, order in list(self.orders.items()):
-            place = (order.terms.first_slot, order.terms.location[:3])
+            place = (order.terms.first_slot, self.auction(order.terms.location[:3]))
             if order.terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL and place in cleared:
                 self.leave(order_id, "cancelled")
+
+    def auction(self, region: str) -> str:
+        return "TH" if self.max_tier == 3 else region
 
     def expire(self, until_ms: int) -> None:
         for order_id, order in list(self.orders.items()):
@@ -139,7 +144,7 @@ class Model:
     def leave(self, order_id: bytes, status: str) -> None:
         self.closed[order_id] = (status, self.orders.pop(order_id).rest_wh)
 
-    def clear(self, slot: int, region: str, salt: bytes, headroom: dict[str, int]) -> None:
+    def clear(self, slot: int, name: str, salt: bytes, headroom: dict[str, int]) -> None:
         book = [
             ClearingOrder(
                 order_id,
@@ -153,7 +158,7 @@ class Model:
                 order.height,
             )
             for order_id, order in self.orders.items()
-            if order.terms.location[:3] == region and order.open_wh(slot) >= 100
+            if self.auction(order.terms.location[:3]) == name and order.open_wh(slot) >= 100
         ]
         room = {
             f"{way}:{node}": max(0, wh - self.sold_wh[slot, f"{way}:{node}"])
@@ -161,9 +166,9 @@ class Model:
             for way in "xm"
         }
         market = oracle.Market(book, salt, WHEELING, room)
-        market.run(2)
+        market.run(self.max_tier)
         if market.trades or market.congested:
-            self.cleared.append((slot, region, tuple(sorted(market.congested))))
+            self.cleared.append((slot, name, tuple(sorted(market.congested))))
         order_of = {order.id: order for order in book}
         for buy_id, sell_id, energy_wh, price, fee, tier, _ in market.trades:
             self.trades.append((slot, buy_id, sell_id, energy_wh, price, fee, tier))
@@ -180,14 +185,20 @@ class Model:
 class MarketDay(RuleBasedStateMachine):
     """Places, cancels and blocks in any order; each block must do what the model does."""
 
-    @initialize(mode=st.sampled_from(MatchingMode))
-    def open_market(self, mode: MatchingMode) -> None:
+    @initialize(
+        mode=st.sampled_from((MatchingMode.BLOCK, MatchingMode.BLOCK, *MatchingMode)),
+        max_tier=st.sampled_from((0, 1, 2, 2, 2, 3, 3)),
+        limits=st.dictionaries(st.sampled_from(NODES), headroom_10wh, max_size=5),
+    )
+    def open_market(self, mode: MatchingMode, max_tier: int, limits: dict[str, int]) -> None:
         self.base = KeptState()
         self.state = Overlay(self.base)
-        self.model = Model(mode)
+        self.model = Model(mode, max_tier)
         self.now_ms, self.height, self.count = BASE_SLOT * SLOT_MS, 0, 0
-        self.headroom: dict[str, int] = {}
-        trading.set_parameters(self.state, MarketParameters(matching_mode=mode))
+        self.headroom = {node: 10 * limit for node, limit in limits.items()}
+        trading.set_parameters(
+            self.state, MarketParameters(matching_mode=mode, max_trade_tier=max_tier)
+        )
         self.block(0)
 
     @rule(offers=st.lists(offers, min_size=2, max_size=8))
@@ -237,12 +248,12 @@ class MarketDay(RuleBasedStateMachine):
         trading.cancel_order(self.state, CancelOrder(order_id), owner=order_id)
         self.model.orders.pop(order_id)
 
-    @rule(node=st.sampled_from(NODES), wh=st.integers(0, 120))
-    def publish(self, node: str, wh: int) -> None:
-        self.headroom[node] = wh * 10
+    @rule(node=st.sampled_from(NODES), limit_10wh=headroom_10wh)
+    def publish(self, node: str, limit_10wh: int) -> None:
+        self.headroom[node] = 10 * limit_10wh
 
     @rule(
-        ms=st.sampled_from((1_000, 300_000, SLOT_MS, SLOT_MS, 3 * SLOT_MS)),
+        ms=st.sampled_from((1_000, 1_000, 1_000, 300_000, SLOT_MS, SLOT_MS, 3 * SLOT_MS)),
         restart=st.sampled_from((False, False, False, True)),
     )
     def block(self, ms: int, restart: bool = False) -> None:

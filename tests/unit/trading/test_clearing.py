@@ -1,7 +1,5 @@
 """Rules of the auction one at a time, beside the worked examples in tests/vectors."""
 
-from dataclasses import replace
-
 import pytest
 
 from gridtokenx.primitives.crypto import sha256
@@ -89,7 +87,7 @@ def test_equal_price_and_height_fall_to_the_salted_hash() -> None:
 
 
 def test_price_comes_before_age() -> None:
-    old = replace(bid("old", 500, 4000), height=1)
+    old = bid("old", 500, 4000)._replace(height=1)
     assert trades(run(ask("s", 500, 3000), old, bid("new", 500, 4001)))[0][0] == "new"
 
 

@@ -191,6 +191,30 @@ def test_headroom_limits_and_flags(market) -> None:
     assert not any(order.congested for order in open_orders(market))
 
 
+@pytest.mark.parametrize(
+    ("node", "seller_at"),
+    [
+        ("BKK-01-SUB002", "BKK-01-SUB002"),  # The seller's transformer exports.
+        ("BKK-01-SUB001", "BKK-01-SUB002"),  # The buyer's imports.
+        ("BKK-02", "BKK-02-SUB003"),
+        ("BKK-01", "BKK-02-SUB003"),
+    ],
+)
+def test_the_clearings_of_a_slot_share_its_headroom(market, node: str, seller_at: str) -> None:
+    traded_wh = []
+    for number in range(3):
+        market.sell(f"s{number}", 500, 3_000, location=seller_at)
+        market.buy(f"b{number}", 500, 4_500)
+        events = market.next_block(ms=1_000, headroom={node: 800})
+        traded_wh.append(sum(trade.energy_wh for trade in trades(events)))
+    assert traded_wh == [500, 300, 0]
+    later = market.now_ms // SLOT_MS + 2
+    market.sell("s", 500, 3_000, location=seller_at, first_slot=later)
+    market.buy("b", 500, 4_500, first_slot=later)
+    (trade,) = trades(market.next_block(ms=1_000, headroom={node: 800}))
+    assert (trade.slot, trade.energy_wh) == (later, 500)
+
+
 def test_shares_of_an_escrow_add_up_to_it(market) -> None:
     """An awkward limit: 107/100 of 333 Wh x 3,333 has a fraction in every part."""
     total = 3 * 333
