@@ -280,6 +280,7 @@ class _Auction:
         for entry in (*bids, *asks):
             entry.accepted_wh = 0
         left: list[_Entry] = []
+        doubtful: list[_Entry] = []  # Asks without room that only leaving buyers have met so far.
         b = a = 0
         while b < len(bids) and a < len(asks):
             bid, ask = bids[b], asks[a]
@@ -287,15 +288,25 @@ class _Auction:
                 break
             bid_room_wh, ask_room_wh = self._room(bid), self._room(ask)
             if bid_room_wh < MIN_FILL_WH or ask_room_wh < MIN_FILL_WH:
-                b += self._skip(bid, bid_room_wh)
-                a += self._skip(ask, ask_room_wh)
+                if ask_room_wh < MIN_FILL_WH:
+                    doubtful.append(ask)
+                    a += 1
+                if bid_room_wh < MIN_FILL_WH:
+                    self.congested += [bid, *doubtful]
+                    doubtful = []
+                    b += 1
             elif closed and bid.turn > closed.get(bid.hard_wish, _NEVER):
                 left.append(bid)
                 b += 1
             else:
+                self.congested += doubtful
+                doubtful = []
                 self._accept(bid, ask, min(bid_room_wh, ask_room_wh))
                 b += bid.open_wh - bid.accepted_wh < MIN_FILL_WH
                 a += ask.open_wh - ask.accepted_wh < MIN_FILL_WH
+        if b < len(bids):  # He stays, and meets those whose price he would pay.
+            highest_mthb = bids[b].limit_mthb - wheeling_mthb
+            self.congested += [ask for ask in doubtful if ask.limit_mthb <= highest_mthb]
         accepted_bids = [bid for bid in bids[: b + 1] if bid.accepted_wh]
         accepted_asks = [ask for ask in asks[: a + 1] if ask.accepted_wh]
         self._leave(left)
@@ -305,12 +316,6 @@ class _Auction:
     def _room(self, entry: _Entry) -> int:
         nodes = entry.nodes[self.tier]
         return min([self._swept_room_wh[node] for node in nodes]) if nodes else _UNLIMITED_WH
-
-    def _skip(self, entry: _Entry, room_wh: int) -> bool:
-        if room_wh >= MIN_FILL_WH:
-            return False
-        self.congested.append(entry)
-        return True
 
     def _accept(self, bid: _Entry, ask: _Entry, room_wh: int) -> None:
         energy_wh = min(bid.open_wh - bid.accepted_wh, ask.open_wh - ask.accepted_wh, room_wh)

@@ -191,48 +191,71 @@ def test_sweep_goes_as_far_as_prices_do(book: list[ClearingOrder]) -> None:
 def random_book(
     chance: random.Random, most: int, unit_wh: int
 ) -> tuple[list[ClearingOrder], dict[str, int]]:
-    places = PLACES[: chance.randint(1, 4)]
+    """Few prices, few heights; sellers and buyers live together, apart, or mixed."""
+    places = chance.sample(PLACES, chance.randint(1, 4))
+    homes = {Side.SELL: places, Side.BUY: places}
+    if chance.random() < 0.5:  # Then most energy has to cross boundaries.
+        homes = {Side.SELL: places[: len(places) // 2 or 1], Side.BUY: places[len(places) // 2 :]}
     sold = SOLD[: chance.randint(1, 4)]
+    steps, eager_mthb = chance.choice((1, 3, 10)), chance.choice((400, 1000, 2000))
     orders = []
     for number in range(chance.randint(2, most)):
-        selling = chance.random() < 0.5
+        side = Side.SELL if chance.random() < 0.5 else Side.BUY
+        selling = side is Side.SELL
         orders.append(
             ClearingOrder(
                 id=number.to_bytes(32, "big"),
                 owner=number.to_bytes(32, "little"),
-                side=Side.SELL if selling else Side.BUY,
+                side=side,
                 energy_wh=chance.randrange(100, 1200, unit_wh),
-                limit_mthb=(3000 if selling else 3400) + 100 * chance.randrange(10),
-                location=chance.choice(places),
+                limit_mthb=3000 + (0 if selling else eager_mthb) + 100 * chance.randrange(steps),
+                location=chance.choice(homes[side]),
                 source=chance.choice(sold if selling else WISHED),
                 require=not selling and chance.random() < 0.4,
                 height=chance.randint(10, 12),
             )
         )
+    if chance.random() < 0.4:
+        return orders, {}
+    most_wh = chance.choice((300, 2000))
     headroom = {
-        f"{direction}:{node}": chance.randrange(0, 2000, unit_wh)
+        f"{direction}:{node}": chance.randrange(0, most_wh, unit_wh)
         for node in NODES
         for direction in "xm"
         if chance.random() < 0.3
     }
-    return orders, headroom if chance.random() < 0.6 else {}
+    return orders, headroom
+
+
+def clear_beside_the_oracle(seed: str, most: int, unit_wh: int) -> Clearing:
+    """Clear a book drawn from a seed both ways; they must agree in everything."""
+    chance = random.Random(seed)
+    orders, headroom = random_book(chance, most, unit_wh)
+    salt, max_tier = chance.randbytes(32), chance.choice((0, 1, 2, 2, 3, 3))
+    market = oracle.Market(orders, salt, WHEELING, headroom)
+    market.run(max_tier)
+    result = clear(
+        orders, tie_salt=salt, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom
+    )
+    fills = [
+        (f.buy_id, f.sell_id, f.energy_wh, f.price_mthb, f.wheeling_mthb, f.tier, f.source)
+        for f in result.fills
+    ]
+    told = (fills, list(result.prices), list(result.congested))
+    expected = (market.trades, market.prices, sorted(market.congested))
+    assert told == expected, f"seed {seed!r}, max_tier {max_tier}: {orders} {headroom}"
+    return result
 
 
 @pytest.mark.parametrize("unit_wh", [10, 100])
-@pytest.mark.parametrize("most", [6, 12, 30])
-def test_agrees_with_the_slow_oracle(most: int, unit_wh: int) -> None:
-    for seed in range(100):
-        chance = random.Random(f"{most} {unit_wh} {seed}")
-        orders, headroom = random_book(chance, most, unit_wh)
-        salt, max_tier = chance.randbytes(32), chance.randint(0, 3)
-        market = oracle.Market(orders, salt, WHEELING, headroom)
-        market.run(max_tier)
-        result = clear(
-            orders, tie_salt=salt, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom
-        )
-        assert [
-            (f.buy_id, f.sell_id, f.energy_wh, f.price_mthb, f.wheeling_mthb, f.tier, f.source)
-            for f in result.fills
-        ] == market.trades, seed
-        assert list(result.prices) == market.prices, seed
-        assert list(result.congested) == sorted(market.congested), seed
+@pytest.mark.parametrize(("most", "books"), [(6, 900), (12, 900), (30, 700)])
+def test_agrees_with_the_slow_oracle(most: int, books: int, unit_wh: int) -> None:
+    """5,000 books in all, and each part of them exercises every tier and limit."""
+    fills_by_tier: Counter[int] = Counter()
+    congested = 0
+    for number in range(books):
+        result = clear_beside_the_oracle(f"{most} {unit_wh} {number}", most, unit_wh)
+        fills_by_tier.update(fill.tier for fill in result.fills)
+        congested += bool(result.congested)
+    assert min(fills_by_tier[tier] for tier in range(4)) >= 30
+    assert congested >= 30

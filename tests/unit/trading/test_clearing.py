@@ -147,6 +147,20 @@ def test_congested_orders_are_flagged_and_do_not_set_the_price() -> None:
     assert result.congested == (b"stuck",)  # Nobody would have had to pay "beyond" its price.
 
 
+def test_a_filter_that_leaves_flags_nobody() -> None:
+    """The sweep without him counts: only buyers who stay make a seller congested."""
+    book = [
+        ask("stuck", 1000, 3100),
+        ask("s", 300, 3200, NEXT_DOOR),
+        bid("gas", 300, 4000, source=Source.NATURAL_GAS, require=True),
+    ]
+    cases = [(3699, [], ()), (3700, [], (b"stuck",)), (3800, [("b", "s", 300)], (b"stuck",))]
+    for limit, expected, flagged in cases:
+        buyer = bid("b", 300, limit, "BKK-01-SUB009")
+        result = run(*book, buyer, max_tier=1, x_BKK_01_SUB001=50)
+        assert (trades(result), result.congested) == (expected, flagged)
+
+
 def test_buyer_behind_a_full_import_line_is_flagged() -> None:
     result = run(ask("s", 1000, 3000, NEXT_DOOR), bid("b", 1000, 4000), m_BKK_01_SUB001=99)
     assert result == Clearing((), (), (b"b",))
