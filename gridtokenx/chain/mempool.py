@@ -24,7 +24,9 @@ Apply = Callable[[Overlay, Transaction], object]
 class Limits:
     """How much may wait. A gap is a transaction whose predecessors have not come yet."""
 
-    transactions: int = 20_000  # Each is applied again after every block it waits.
+    # What comes while the largest block fills and the next is decided. About 1.5 KB of memory each;
+    # each is applied again after every block it waits.
+    transactions: int = 40_000
     bytes: int = 32 * 1024 * 1024
     gaps: int = 4_096
     gaps_per_sender: int = 64

@@ -20,6 +20,7 @@ from rocksdict import Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 from gridtokenx.primitives.state import Decode, I, Index, u64
 
 SCHEMA = 1
+GENERATION_ENTRIES = 40_000  # About 30 MB of decoded values.
 MAX_ABSENT = 4_096  # Keys that the executor's reader knows not to exist.
 _BLOCK, _CERTIFICATE, _HASH, _PLACE = b"b", b"c", b"h", b"t"
 _STATE, _META, _CANDIDATE, _INDEX = b"s", b"m", b"x", b"i"
@@ -271,21 +272,26 @@ class StateReader:
     """The executor's reader: decoded values of hot keys stay in memory between blocks.
 
     Values are frozen, so sharing one object among overlays is safe. Only the executor's thread
-    writes, and gives `absorb` what it wrote, or this would not know it.
+    writes, and gives `absorb` what it wrote, or this would not know it. Two generations: a full
+    younger one replaces the older, and what is read there moves up. So accounts and meters stay,
+    while orders, which are written once and seldom read, make room; an LRU would cost every read.
     """
 
-    def __init__(self, store: ChainStore, max_entries: int = 200_000) -> None:
+    def __init__(self, store: ChainStore, generation_entries: int = GENERATION_ENTRIES) -> None:
         self._store = store
         self._cache: dict[bytes, Any] = {}
+        self._older: dict[bytes, Any] = {}  # Where a key is in both, the younger value counts.
         self._absent: dict[bytes, None] = {}
-        self._max_entries = max_entries
+        self._generation_entries = generation_entries
         self._indexes: dict[type[Any], Index] = {}
 
     def load(self, key: bytes, decode: Decode) -> Any | None:
         """State value, decoded at most once while it stays cached."""
         found = self._cache.get(key)
         if found is None and key not in self._absent:
-            found = self._store.load(key, decode)
+            found = self._older.get(key)
+            if found is None:
+                found = self._store.load(key, decode)
             if found is None:
                 self._remember_absent(key)
             else:
@@ -298,7 +304,8 @@ class StateReader:
             state_key = key[1:]
             found = self._cache.get(state_key)
             if found is None:
-                found = decode(raw)
+                found = self._older.get(state_key)
+                found = decode(raw) if found is None else found
                 self._remember(state_key, found)
             yield state_key, found
 
@@ -320,6 +327,7 @@ class StateReader:
         for key, value in changed:
             if value is None:
                 self._cache.pop(key, None)
+                self._older.pop(key, None)
             else:
                 self._remember(key, value)
         for kind, index in self._indexes.items():
@@ -334,8 +342,8 @@ class StateReader:
         self._absent[key] = None
 
     def _remember(self, key: bytes, value: Any) -> None:
-        if len(self._cache) >= self._max_entries and key not in self._cache:
-            self._cache.clear()  # Rare and cheap; an LRU would cost every read.
+        if len(self._cache) >= self._generation_entries:
+            self._older, self._cache = self._cache, {}
         self._cache[key] = value
 
 

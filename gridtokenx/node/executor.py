@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gridtokenx.chain.block import (
+    MAX_BLOCK_TRANSACTIONS,
     Block,
     CompactBlock,
     Receipt,
@@ -57,7 +58,6 @@ from gridtokenx.trading.depth import Depth
 MAX_CANDIDATES = 8
 MAX_EVIDENCE = 64
 NATIONAL_WAIT_MS = 100  # Until a national block that others know may have come here.
-MAX_BLOCK_TRANSACTIONS = 12_000
 TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of block time.
 FINALITY_SAMPLES = 512
 FILL_SHARE = 0.1  # Of the first view's time-out: how long a leader fills a block; roots come after.

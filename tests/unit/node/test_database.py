@@ -21,7 +21,7 @@ from gridtokenx.node.database import (
 )
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
-from gridtokenx.primitives.state import Overlay, u64
+from gridtokenx.primitives.state import MemoryReader, Overlay, u64
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_views_scans_show_no_newer_value(database: Database) -> None:
 
 def test_the_writers_reader_follows_its_blocks(database: Database) -> None:
     chain = database.chain("MET")
-    reader = StateReader(chain, max_entries=2)
+    reader = StateReader(chain, generation_entries=2)
     for height in range(2, 8):
         overlay = Overlay(reader)
         ACCOUNTS.put(overlay, b"a" * 32, Account(nonce=height))
@@ -159,6 +159,23 @@ def test_the_writers_reader_follows_its_blocks(database: Database) -> None:
         assert list(ACCOUNTS.items(reader)) == list(ACCOUNTS.items(chain))
         assert ACCOUNTS.get(reader, bytes([height - 2]) * 32) is None
     assert len(reader._cache) <= 2
+    assert len(reader._older) <= 2
+
+
+def test_what_is_read_often_stays_decoded_while_what_is_not_makes_room(database: Database) -> None:
+    chain = database.chain("MET")
+    often, overlay = b"a" * 32, Overlay(MemoryReader())
+    owners = [number.to_bytes(32, "big") for number in range(20)]
+    for owner in (often, *owners):
+        ACCOUNTS.put(overlay, owner, Account(nonce=1))
+    chain.commit(block(1, state=overlay.changes()))
+    reader = StateReader(chain, generation_entries=4)
+    kept = ACCOUNTS.get(reader, often)
+    first = ACCOUNTS.get(reader, owners[0])
+    for owner in owners[1:]:
+        ACCOUNTS.get(reader, owner)
+        assert ACCOUNTS.get(reader, often) is kept
+    assert ACCOUNTS.get(reader, owners[0]) is not first
 
 
 def test_a_key_that_the_reader_knew_to_be_absent_appears_with_its_block(
