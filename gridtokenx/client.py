@@ -185,6 +185,16 @@ class Client:
         """A chain's derived rules: chain id, validators."""
         return self.genesis().chain(chain)
 
+    def national(self) -> str:
+        """Name of the national chain. Errors: Rejected UNKNOWN_SHARD on a network without one."""
+        national = self.genesis().national
+        if national is None:
+            detail = (
+                f"{self.genesis().network_name} has no national chain, so no stake and no votes"
+            )
+            raise Rejected(ErrorCode.UNKNOWN_SHARD, detail)
+        return national.name
+
     def validators(self, chain: str | None = None) -> dict[str, Any]:
         """The validator set of a chain."""
         return self._object("chain_getValidators", chain=chain)
@@ -242,6 +252,10 @@ class Client:
     def transaction_status(self, transaction_id: str) -> dict[str, Any]:
         """`status`: pending, queued, finalized, rejected (with `error`) or unknown."""
         return self._object("tx_getStatus", id=transaction_id)
+
+    def transfer(self, transfer_id: str) -> dict[str, Any]:
+        """Where a transfer between chains is: `status` and the steps on its way."""
+        return self._object("shard_getTransfer", id=transfer_id)
 
     def wait_for(
         self,

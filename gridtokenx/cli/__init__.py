@@ -33,6 +33,9 @@ COMMANDS = {
     "grid": "gridtokenx.cli.grid:app",
     "participant": "gridtokenx.cli.participant:app",
     "audit": "gridtokenx.cli.audit:app",
+    "governance": "gridtokenx.cli.governance:app",
+    "stake": "gridtokenx.cli.stake:app",
+    "shard": "gridtokenx.cli.shard:app",
     "account": "gridtokenx.cli.account:app",
     "tx": "gridtokenx.cli.tx:app",
     "generate-keys": "gridtokenx.cli.keys:generate_keys",
@@ -41,6 +44,8 @@ COMMANDS = {
     "cluster": "gridtokenx.cli.cluster_faults:app",  # adds to the app of cli.cluster
     "version": "gridtokenx.cli.version:version",
 }
+
+ALIASES = {"gov": "governance"}
 
 # Global options, accepted before and after the command (`gridtokenx status --json`), so a command
 # cannot use these names for something else.
@@ -55,6 +60,7 @@ class RootGroup(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
         if cmd_name not in self.commands:
@@ -62,7 +68,9 @@ class RootGroup(TyperGroup):
         return self.commands[cmd_name]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in COMMANDS:  # typer looks for "did you mean" among the loaded commands
+        if (
+            ALIASES.get(args[0], args[0]) not in COMMANDS
+        ):  # typer looks for "did you mean" among the loaded commands
             for name in COMMANDS:
                 self.get_command(ctx, name)
         return super().resolve_command(ctx, args)

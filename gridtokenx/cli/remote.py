@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -40,12 +40,23 @@ COMMAND_OF_METHOD = {
     "account_getBalance": "gridtokenx account balance",
     "tx_getStatus": "gridtokenx tx status",
     "energy_getMarket": "gridtokenx orders market",
+    "gov_getProposals": "gridtokenx governance list",
+    "gov_getProposal": "gridtokenx governance show",
+    "gov_getParams": "gridtokenx governance params",
+    "stake_getValidators": "gridtokenx stake list",
+    "shard_list": "gridtokenx shard list",
 }
 _METHOD = re.compile("|".join(COMMAND_OF_METHOD))
 
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="gtx1..., or a key's name.")]
 Chain = Annotated[str | None, typer.Option(metavar="NAME", help="Such as MET.")]
 Key = Annotated[str, typer.Option(metavar="NAME", help="Account key of this home that signs.")]
+OwnKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Account key that signs; else api.local_signer or the only one."
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is in a final block.")]
 Reason = Annotated[
     str, typer.Option(metavar="TEXT", help="Why; it goes on chain, so no personal data.")
@@ -177,6 +188,38 @@ def account_key_path(name: str) -> Path:
             exit_code=ExitCode.USAGE,
         )
     return path
+
+
+def own_key(name: str | None, password_file: Path | None) -> tuple[str, Path | None]:
+    """(account key that signs, its password file): the one named, else the home's own.
+
+    `api.local_signer` is opened with the node's password file, as the node itself does.
+    """
+    from gridtokenx.node import keystore
+
+    if name is not None:
+        account_key_path(name)
+        return name, password_file
+    config = output.load_config()
+    if config.api.local_signer:
+        account_key_path(config.api.local_signer)
+        return config.api.local_signer, password_file or config.password_path
+    directory = output.options().keys_path
+    kept = keystore.list_keys(directory) if directory.is_dir() else []
+    names = [one.name for one in kept if one.kind is keystore.KeyKind.ACCOUNT]
+    if len(names) == 1:
+        return names[0], password_file
+    return _ask_for_key(names)
+
+
+def _ask_for_key(names: list[str]) -> NoReturn:
+    output.fail(
+        f"which key signs? this home has {', '.join(names) or 'no account key'}",
+        code="keystore",
+        reason="which_key",
+        hint="--key NAME" if names else "gridtokenx keys new NAME --kind account",
+        exit_code=ExitCode.USAGE,
+    )
 
 
 def unlock(name: str, password_file: Path | None) -> SigningKey:

@@ -121,20 +121,38 @@ def transfer(
     amount: Annotated[str, typer.Option(metavar="NUMBER", help="In the asset's whole units.")],
     key: remote.Key,
     chain: remote.Chain = None,
+    to_chain: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another chain, such as NOR.")
+    ] = None,
     wait: remote.Wait = True,
     password_file: PasswordFile = None,
 ) -> None:
-    """Move an asset to another account of the same chain."""
+    """Move an asset to another account, with --to-chain of another chain.
+
+    With --to-chain, --wait follows it to its end: credited there, or bounced back.
+    """
+    from gridtokenx.cli import shard
+    from gridtokenx.interchain.model import TransferAbroad
     from gridtokenx.ledger.model import Transfer
 
-    moved = _asset(asset)
-    payload = Transfer(remote.address_of(to), moved, _amount(moved, amount))
+    moved, receiver = _asset(asset), remote.address_of(to)
+    units = _amount(moved, amount)
     remote.account_key_path(key)
     with remote.connect(pinned=True) as client:
         name = remote.default_chain(client, chain)
+        payload: Transfer | TransferAbroad = Transfer(receiver, moved, units)
+        if to_chain is not None and to_chain != name:
+            client.spec(to_chain)  # Refused here, before anything is signed.
+            payload = TransferAbroad(to_chain, receiver, moved, units)
         signed = client.sign(remote.unlock(key, password_file), name, payload)
         document = remote.submit(client, signed, wait=wait)
-    output.emit(document, lambda console: _draw(console, document))
+        if isinstance(payload, TransferAbroad):
+            document["transfer"] = shard.follow(client, document["tx_id"], wait=wait)
+    if "transfer" not in document:
+        output.emit(document, lambda console: _draw(console, document))
+        return
+    output.emit(document, lambda console: shard.draw_transfer(console, document["transfer"]))
+    shard.exit_as(document["transfer"], waited=wait)
 
 
 def _draw(console: Console, document: dict[str, Any]) -> None:
