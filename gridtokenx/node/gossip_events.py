@@ -117,6 +117,7 @@ class Parameters:
     max_peers: int = 256
     max_topics_per_peer: int = 400
     max_ihave_per_heartbeat: int = 800  # IHAVE entries heeded, per peer: one a topic, two beats
+    ignored_rpcs_per_offence: int = 200  # of a graylisted peer that does not stop
     max_iwant_ids_per_heartbeat: int = 5_000  # ids asked of, and answered to, one peer
     max_idontwant_ids_per_heartbeat: int = 1_000
     max_seen: int = 100_000

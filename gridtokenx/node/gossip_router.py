@@ -227,7 +227,7 @@ class Router:
             self.counters["rpc_from_unknown_peer"] += 1
             return
         if not self._meshes.at_least(peer, self.parameters.scores.graylist_threshold):
-            self._count(peer, "graylisted_rpc")
+            self._ignore(peer, state)
             return
         if not self._allowances.admits_rpc(peer, len(payload), self._now):
             self._count(peer, "rpc_over_limit")
@@ -245,6 +245,13 @@ class Router:
             self._on_message(peer, message)
         if rpc.has_control:
             self._on_control(peer, state, rpc)
+
+    def _ignore(self, peer: Peer, state: PeerState) -> None:
+        """Read nothing that a graylisted peer sends; who goes on and on is told of again."""
+        self._count(peer, "graylisted_rpc")
+        state.ignored_rpcs += 1
+        if state.ignored_rpcs % self.parameters.ignored_rpcs_per_offence == 0:
+            self._blame(peer, "graylisted")
 
     def _on_subscription(self, peer: Peer, state: PeerState, on: bool, topic: str) -> None:
         if not on:

@@ -25,6 +25,7 @@ class PeerState:
     idontwant_received: int = 0
     over_limit: bool = False
     graylisted: bool = False  # and told so
+    ignored_rpcs: int = 0  # while graylisted, of this connection
 
     def begin_heartbeat(self, now_ms: int) -> None:
         """Start counting anew and drop expired IDONTWANT ids."""

@@ -305,6 +305,9 @@ async def test_garbage_in_good_envelopes_is_scored_and_banned(cluster: Cluster) 
     async with attacker(cluster, "garbage") as one:
         await one.flood([one.message(os.urandom(300)) for _ in range(300)])
         await until_graylisted(cluster, one)
+        with suppress(NetworkError):  # It does not stop.
+            await one.flood([one.message(os.urandom(300)) for _ in range(500)])
+        assert await until_banned(cluster, one) == "gossip_graylisted"
 
 
 async def test_a_flood_of_votes_that_nobody_signed_stops_no_block(cluster: Cluster) -> None:

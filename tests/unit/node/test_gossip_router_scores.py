@@ -109,6 +109,15 @@ def test_rpcs_of_a_graylisted_peer_are_ignored_and_counted_and_it_is_told_of_onc
     assert misdeeds(made.beat()) == ["graylisted"]
 
 
+def test_a_graylisted_peer_that_does_not_stop_is_told_of_again_and_again() -> None:
+    made = node()
+    lower(made, 0, SCORES.graylist_threshold - 50)
+    every = made.router.parameters.ignored_rpcs_per_offence
+    told = [misdeeds(made.rpc(PEERS[0], PEERS[0].message())) for _ in range(2 * every)]
+    assert [number for number, one in enumerate(told, start=1) if one] == [every, 2 * every]
+    assert told[every - 1] == ["graylisted"]
+
+
 def test_direct_peers_stand_above_scores() -> None:
     made = node(2)
     made.do(SetDirectPeers((PEERS[0].peer,)))
