@@ -62,6 +62,7 @@ class MarketWorld:
         genesis = local_genesis(
             clock=BlockClock(START_MS, self.ms_per_block),
             block_time_ms=1_000,
+            with_national=False,
             parameters=MarketParameters(redemptions_per_block=self.redemptions_per_block),
         )
         self.spec = genesis.chain(self.name)

@@ -49,14 +49,20 @@ class Context:
         return chains
 
     def chain(self, name: str | None) -> ChainStatus:
-        """A followed chain, the first one for None. Errors: UNKNOWN_SHARD."""
+        """A followed chain, the first region for None. Errors: UNKNOWN_SHARD."""
         chains = self.chains()
         if name is None:
-            return next(iter(chains.values()))
+            regions = [status for status in chains.values() if not status.spec.is_national]
+            return (regions or list(chains.values()))[0]
         found = chains.get(name)
         if found is None:
+            spec = self.handle.genesis.chain(name)
             followed = ", ".join(chains)
-            raise ApiError(ErrorCode.UNKNOWN_SHARD, f"this node follows {followed}, not {name}")
+            raise ApiError(
+                ErrorCode.UNKNOWN_SHARD,
+                f"this node follows {followed}, not {spec.name}",
+                hint=f"ask a node whose network.regions contains {spec.name}",
+            )
         return found
 
     def national(self) -> ChainStatus:

@@ -113,12 +113,12 @@ class Day:
         self._watchers = [Client(member.api_url, genesis=genesis) for member in members]
         self._ticks = 0
         self.regions = [
-            Region(name, next_order=slots.start, next_reading=slots.start)
-            for name in genesis.chain_names
+            Region(region.name, next_order=slots.start, next_reading=slots.start)
+            for region in genesis.chains
         ]
         self._players = [
-            RegionPlayer(profile, slots, genesis.chain(name), _senders(members, position, genesis))
-            for position, name in enumerate(genesis.chain_names)
+            RegionPlayer(profile, slots, genesis.chain(region.name), _senders(members, at, genesis))
+            for at, region in enumerate(genesis.chains)
         ]
 
     def close(self) -> None:

@@ -93,13 +93,15 @@ def local_genesis(
     clock: BlockClock | None = None,
     parameters: MarketParameters | None = None,
     genesis_time_ms: int = GENESIS_TIME_MS,
-    with_national: bool = False,
+    governance: GovernanceParameters | None = None,
+    with_national: bool = True,
 ) -> Genesis:
     """A genesis of three region chains with the same validators, their slots a quarter apart.
 
     `clock` None: market time is wall-clock time. `with_national`: with the national chain beside
-    them, whose validators are the same keys. ValueError for a number of authorities outside
-    1..16. Source: consensus 1 and 2.7, protocols/market.md section 5.
+    them, whose validators are the same keys. `governance` None: votes of 60 blocks, 10 to their
+    execution. ValueError for a number of authorities outside 1..16. Source: consensus 1 and 2.7,
+    protocols/market.md section 5.
     """
     if not 1 <= authorities <= MAX_AUTHORITIES:
         raise ValueError(f"a cluster has 1 to {MAX_AUTHORITIES} authorities, not {authorities}")
@@ -136,18 +138,33 @@ def local_genesis(
         allocations=tuple(allocations),
         parameters=parameters or MarketParameters(),
         chains=chains,
-        national=_national(authorities, block_time_ms) if with_national else None,
+        national=_national(authorities, block_time_ms, governance or _brisk(clock, block_time_ms))
+        if with_national
+        else None,
     )
 
 
-def _national(authorities: int, block_time_ms: int) -> NationalChain:
+def _brisk(clock: BlockClock | None, block_time_ms: int) -> GovernanceParameters:
+    """Votes of 60 blocks. Their times are market time, which a block clock may stretch."""
+    step_ms = (clock.ms_per_block if clock else 0) or block_time_ms
+    return GovernanceParameters(voting_period_ms=60 * step_ms, execution_delay_ms=10 * step_ms)
+
+
+def stake_key(validator: str) -> SigningKey:
+    """Signs for the stake behind a consensus key: bonds, votes."""
+    return dev_key(f"{validator} stake")
+
+
+def _national(
+    authorities: int, block_time_ms: int, governance: GovernanceParameters
+) -> NationalChain:
     """The national chain: the same nodes, each with a stake of its own, and days of minutes."""
     stakes = []
     for index in range(authorities):
         organisation, key_name = validator_name(index)
         stakes.append(
             GenesisStake(
-                operator=dev_key(f"{key_name} stake").public_key,
+                operator=stake_key(key_name).public_key,
                 public_key=dev_key(key_name).public_key,
                 moniker=f"{organisation}-{index // len(AUTHORITIES)}",
                 commission_bps=500,
@@ -168,9 +185,7 @@ def _national(authorities: int, block_time_ms: int) -> NationalChain:
             jail_blocks=EPOCH_BLOCKS,
             downtime_blocks=EVIDENCE_WINDOW_BLOCKS,
         ),
-        governance=GovernanceParameters(
-            voting_period_ms=60 * block_time_ms, execution_delay_ms=10 * block_time_ms
-        ),
+        governance=governance,
     )
 
 
@@ -244,6 +259,7 @@ def write_home(
     keys = [("node", KeyKind.NODE, f"{member.name} node")]
     if member.validator:
         keys.append(("validator", KeyKind.VALIDATOR, member.validator))
+        keys.append(("stake", KeyKind.ACCOUNT, f"{member.validator} stake"))
     if member.authority:  # What signs for the authority: registrations, grid status, halts.
         keys.append(("operator", KeyKind.ACCOUNT, f"{member.authority} operator"))
     is_bootnode = member.name == bootnode.name

@@ -100,7 +100,7 @@ def summarize(
     finally:
         for client in clients:
             client.close()
-    for name in genesis.chain_names:
+    for name in (region.name for region in genesis.chains):
         _add_region(summary, name, heights[name], genesis, reports)
         refused = {what: why for what, why in refusals.items() if what.startswith(f"{name} ")}
         summary.document["regions"][name]["refused"] = refused

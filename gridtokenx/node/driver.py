@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
-from gridtokenx.chain.block import CompactBlock, decode_block
+from gridtokenx.chain.block import Block, CompactBlock, decode_block
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import (
@@ -68,6 +68,7 @@ INBOX_EVENTS = 4_096
 OBSERVE_SECONDS = 60
 TWIN_SECONDS = 10  # By then nothing that this key signed in an earlier life is still on its way.
 HOLD_SECONDS = 5.0
+NATIONAL_PATIENCE_S = 1.0
 HOLD_POLL_SECONDS = 0.05
 NEVER = 2**62
 DISAGREES = (
@@ -115,6 +116,7 @@ class Wiring:
     is_level: Callable[[], bool]  # whether some peer is heard and none is ahead
     may_propose: Callable[[], bool] = lambda: True
     vote: bool = True
+    next_national: Callable[[], trio.Event] = trio.Event  # set with the next national block
 
 
 @dataclass
@@ -374,18 +376,8 @@ class Driver:
             found = await self.candidates.find(check.block_hash)
             if found is None or self.executor.parent.height + 1 != check.height:
                 return  # The engine asks again with its next resend.
-            block, transactions = found
-
-            def execute() -> NotYet | None:
-                if check.fresh:
-                    later = self.executor.check_fresh(block, check.view, check.proposer_index)
-                    if later is not None:
-                        return later
-                self.executor.check(block, transactions)
-                return None
-
             try:
-                later = await self._in_worker(execute)
+                later = await self._judge(check, *found)
             except Rejected as error:
                 if self.executor.parent.height + 1 != check.height:
                     return
@@ -399,6 +391,27 @@ class Driver:
             await self._send.send(BlockChecked(check, verdict, until_ms))
         finally:
             self._checking.discard(key)
+
+    async def _judge(
+        self, check: CheckBlock, block: Block, transactions: Sequence[Transaction]
+    ) -> NotYet | None:
+        """Errors: Rejected. A block that is ahead of our national chain waits a moment for it."""
+
+        def execute() -> NotYet | None:
+            if check.fresh:
+                later = self.executor.check_fresh(block, check.view, check.proposer_index)
+                if later is not None:
+                    return later
+            self.executor.check(block, transactions)
+            return None
+
+        moved = self._wiring.next_national()
+        later = await self._in_worker(execute)
+        if later is None or not later.for_national:
+            return later
+        with trio.move_on_after(NATIONAL_PATIENCE_S):
+            await moved.wait()
+        return await self._in_worker(execute)
 
     async def _decide(self, effect: Decide) -> None:
         def commit() -> Committed | None:

@@ -58,6 +58,7 @@ from gridtokenx.trading.depth import Depth
 MAX_CANDIDATES = 8
 MAX_EVIDENCE = 64
 NATIONAL_WAIT_MS = 100  # Until a national block that others know may have come here.
+REMEMBERED_HASHES = 64  # Of national blocks that region blocks name.
 TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of block time.
 FINALITY_SAMPLES = 512
 FILL_SHARE = 0.1  # Of the first view's time-out: how long a leader fills a block; roots come after.
@@ -70,9 +71,13 @@ class Damaged(Exception):  # noqa: N818 - names what is wrong: our own data or d
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """A block whose time lies ahead of our clock; ask again at `until_ms`."""
+    """A block that lies ahead of us; ask again at `until_ms`.
+
+    `for_national`: not of our clock but of the national chain, so sooner if that moves on.
+    """
 
     until_ms: int
+    for_national: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +113,26 @@ class DecidedNational:
 
     def __init__(self, store: ChainStore) -> None:
         self._store = store
+        self._hashes: dict[int, bytes] = {}
 
     def head(self) -> tuple[int, bytes]:
         head = self._store.head()
         return (0, ZERO_HASH) if head is None or head[0] == 0 else head
 
     def hash_at(self, height: int) -> bytes | None:
-        raw = self._store.block(height) if height else None
-        return decode_block(raw).header.hash if raw else None
+        """Votes wait for this answer, so a whole block is not decoded for each of them."""
+        newest, newest_hash = self.head()
+        if not 0 < height <= newest:
+            return None
+        found = newest_hash if height == newest else self._hashes.get(height)
+        if found is None:
+            raw = self._store.block(height)
+            found = decode_block(raw).header.hash if raw else None
+        if found is not None:
+            if len(self._hashes) >= REMEMBERED_HASHES:
+                self._hashes.clear()
+            self._hashes[height] = found
+        return found
 
     def messages(self, region: str, nonce: int, count: int, up_to_height: int) -> list[Downward]:
         found = messages_from(self._store, region, nonce, count, up_to_height)
@@ -248,7 +265,7 @@ class Executor:
         if header.time_ms > self._now_ms() + MAX_TIME_AHEAD_MS:
             return NotYet(header.time_ms - MAX_TIME_AHEAD_MS)
         if not check_slice(self._national, self._reader, self.spec, block):
-            return NotYet(self._now_ms() + NATIONAL_WAIT_MS)
+            return NotYet(self._now_ms() + NATIONAL_WAIT_MS, for_national=True)
         return None
 
     def check(self, block: Block, transactions: Sequence[Transaction]) -> None:

@@ -56,6 +56,7 @@ from gridtokenx.node.protocol import (
     topic_prefix,
     topic_priority,
 )
+from gridtokenx.node.relay import Relay
 from gridtokenx.node.reputation import Reputation
 from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.stages import StageCollector, Stages
@@ -130,6 +131,7 @@ class Node:
         self._network_status = NetworkStatus()
         self._drivers: dict[str, Driver] = {}
         self._syncing: dict[str, Syncing] = {}
+        self._national_moves = trio.Event()  # The next national block sets it.
         self._lag_ms = 0
         self._offset_ms = 0
         self._free_disk_mib = _free_disk_mib(config)
@@ -218,6 +220,9 @@ class Node:
             for name, driver in self._drivers.items():
                 await nursery.start(driver.run)
                 nursery.start_soon(self._syncing[name].run)
+            relay = self._relay()
+            if relay is not None:
+                nursery.start_soon(relay.run)
             await nursery.start(discovery.run)
             nursery.start_soon(self._keep_house, discovery)
             await nursery.start(self._admin(network).run)
@@ -297,6 +302,7 @@ class Node:
             is_level=partial(self._is_level, name),
             may_propose=self._may_propose,
             vote=self.config.consensus.vote,
+            next_national=self._next_national,
         )
         driver = Driver(
             executor,
@@ -471,6 +477,9 @@ class Node:
 
     def _on_committed(self, name: str, committed: Committed) -> None:
         self._refresh_status(name, committed.execution.block.header.proposer_index)
+        if self._drivers[name].spec.is_national:
+            moved, self._national_moves = self._national_moves, trio.Event()
+            moved.set()
         self._syncing[name].note_committed(committed.parent.height)
         header = committed.execution.block.header
         log.info(
@@ -486,6 +495,18 @@ class Node:
         if committed.dropped:
             why = str(committed.dropped[0][1])
             log.info("pool.dropped", chain=name, transactions=len(committed.dropped), first=why)
+
+    def _relay(self) -> Relay | None:
+        """What brings this validator's regions to the national chain, if there is one."""
+        national, validator = self.genesis.national, self._keys.validator
+        if national is None or validator is None or not self.config.consensus.vote:
+            return None
+        driver = self._drivers[national.name]
+        regions = {name: one.executor for name, one in self._drivers.items() if one is not driver}
+        return Relay(driver.executor, regions, validator, driver.submit, self._next_national)
+
+    def _next_national(self) -> trio.Event:
+        return self._national_moves
 
     def _refresh_status(self, name: str, proposer_index: int) -> None:
         """Swap in what the API reads; a new dict, so a reader never sees half of it."""
@@ -584,8 +605,8 @@ def _organisations(genesis: Genesis) -> dict[bytes, str]:
     """Names of the authorities by their validators' keys."""
     return {
         member.public_key: member.organisation
-        for name in genesis.chain_names
-        for member in genesis.chain(name).region.validators
+        for region in genesis.chains
+        for member in region.validators
     }
 
 

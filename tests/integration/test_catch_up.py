@@ -228,7 +228,8 @@ def network_with_history(tmp_path: Path) -> Iterator[tuple[Cluster, list[Decided
     """Four authorities of one chain; all but the joiner have the history and run."""
     genesis = fresh_genesis(block_time_ms=BLOCK_TIME_MS)
     begin_ms = genesis.genesis_time_ms - BLOCKS * BLOCK_TIME_MS
-    genesis = replace(genesis, chains=genesis.chains[:1], genesis_time_ms=begin_ms)
+    one = {"chains": genesis.chains[:1], "national": None}
+    genesis = replace(genesis, **one, genesis_time_ms=begin_ms)
     history = make_history(genesis, tmp_path / "history")
     folder = tmp_path / "clusters" / "late"
     members = plan(AUTHORITIES, 0, free_ports(AUTHORITIES, first_ports(31_000, 31_900)))

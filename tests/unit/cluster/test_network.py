@@ -37,9 +37,9 @@ def test_the_committed_file_is_what_the_code_makes(name):
 def test_the_genesis_file_reads_back_and_each_chain_has_its_own_identity():
     genesis = load_genesis((BOOTSTRAP / "genesis.json").read_text())
     assert genesis == network.local_genesis()
-    assert genesis.chain_names == ("MET", "NOR", "NEA")
-    assert len({genesis.chain(name).chain_id for name in genesis.chain_names}) == 3
-    assert [region.offset_ms for region in genesis.chains] == [0, 250, 500]
+    assert genesis.chain_names == ("TH", "MET", "NOR", "NEA")
+    assert len({genesis.chain(name).chain_id for name in genesis.chain_names}) == 4
+    assert [genesis.chain(name).offset_ms for name in genesis.chain_names] == [750, 0, 250, 500]
 
 
 def test_four_authorities_of_weight_one_validate_every_chain():

@@ -57,7 +57,7 @@ from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.validators import MAX_VALIDATORS
 
-GENESIS = local_genesis()
+GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")
 DEV = dev_key(DEV_ACCOUNT)
 HONEST, LIAR = PeerId(b"honest"), PeerId(b"liar")

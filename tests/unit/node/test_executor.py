@@ -45,7 +45,7 @@ from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
-GENESIS = local_genesis()
+GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")
 KEYS = {
     key.public_key: key
