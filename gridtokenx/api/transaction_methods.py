@@ -15,7 +15,7 @@ from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 MAX_SEND = 1000
-MAX_RAW_BYTES = 65_536  # Read, so that an over-long transaction of a batch is refused alone.
+MAX_RAW_BYTES = 256 * 1024  # Read, so that an over-long transaction of a batch is refused alone.
 
 
 async def send(context: Context, arguments: Arguments) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from gridtokenx.chain.genesis import Genesis
 from gridtokenx.node.discovery import Discovery
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.network import Network, format_peer_id
@@ -62,3 +63,12 @@ def network_status(network: Network, gossip: Gossip, discovery: Discovery) -> Ne
 def _ban_status(ban: Ban) -> BanStatus:
     target = ban.address or "" if ban.peer is None else format_peer_id(PeerId(ban.peer))
     return BanStatus(target, ban.reason, ban.since_ms, ban.until_ms)
+
+
+def organisations_of(genesis: Genesis) -> dict[bytes, str]:
+    """Names of the authorities by their validators' keys."""
+    return {
+        member.public_key: member.organisation
+        for region in genesis.chains
+        for member in region.validators
+    }

@@ -44,7 +44,7 @@ from gridtokenx.node.network import (
     parse_address,
     parse_peer_id,
 )
-from gridtokenx.node.network_status import network_status, peer_statuses
+from gridtokenx.node.network_status import network_status, organisations_of, peer_statuses
 from gridtokenx.node.peer_book import PeerBook
 from gridtokenx.node.peers import Peers
 from gridtokenx.node.protocol import (
@@ -550,7 +550,7 @@ class Node:
     async def _keep_house(self, discovery: Discovery) -> None:
         """Once a second: loop delay, peers, live figures; every 30 s the disk."""
         next_disk = trio.current_time() + DISK_SECONDS
-        organisations = _organisations(self.genesis)
+        organisations = organisations_of(self.genesis)
         while True:
             due = trio.current_time() + HOUSEKEEPING_SECONDS
             await trio.sleep_until(due)
@@ -599,15 +599,6 @@ class Node:
                 f"{len(offsets)} peers; this node stops proposing. "
                 "Enable chrony or systemd-timesyncd",
             )
-
-
-def _organisations(genesis: Genesis) -> dict[bytes, str]:
-    """Names of the authorities by their validators' keys."""
-    return {
-        member.public_key: member.organisation
-        for region in genesis.chains
-        for member in region.validators
-    }
 
 
 def _prove(executor: Executor, key: bytes) -> tuple[bytes | None, StateProof]:

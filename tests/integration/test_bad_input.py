@@ -42,7 +42,7 @@ from gridtokenx.chain.transaction import (
 )
 from gridtokenx.client import RpcError
 from gridtokenx.cluster import dev
-from gridtokenx.cluster.network import PAYMENT, dev_key, operator_key, peer_address
+from gridtokenx.cluster.network import NATIONAL, PAYMENT, dev_key, operator_key, peer_address
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.consensus.messages import Phase, Vote
 from gridtokenx.grid.model import SubmitReading, signed_bytes
@@ -239,7 +239,9 @@ def _respelled(raw: bytes, nonce: bytes) -> bytes:
 
 
 def holdings_of(cluster: Cluster, name: str) -> dict[str, object]:
-    """All that a node's API says of money, energy, nonces and the market, without heights."""
+    """All that a node's API says of money, energy, nonces and the market, without heights and what
+    the national chain counts of checkpoints.
+    """
     keys = [DEV, STRANGER, *(operator_key(one) for one in (PAYMENT, "mea", "pea", "egat"))]
     accounts = [*(key.public_key for key in keys), dev_key("mea account").public_key]
     calls = [("account_get", {"address": format_address(one)}) for one in accounts]
@@ -256,17 +258,18 @@ def _without_heights(document: object) -> object:
         return {
             key: _without_heights(value)
             for key, value in document.items()
-            if key not in ("height", "blocks", "window_slots")
+            if key not in ("height", "blocks", "window_slots", "transactions")
         }
     return [_without_heights(one) for one in document] if isinstance(document, list) else document
 
 
 def transactions_between(cluster: Cluster, low: dict[str, int], high: dict[str, int]) -> int:
-    """Transactions in the blocks above `low` up to `high`, over all chains."""
+    """Transactions in the blocks above `low` up to `high`, over all regions."""
     with client_of(cluster, "n4") as client:
         return sum(
             client.block(height, chain)["transaction_count"]
             for chain in low
+            if chain != NATIONAL
             for height in range(low[chain] + 1, high[chain] + 1)
         )
 
