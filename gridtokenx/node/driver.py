@@ -18,6 +18,7 @@ import trio
 
 from gridtokenx.chain.block import Block, CompactBlock, decode_block
 from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.transaction import Transaction
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import (
     BlockBuilt,

@@ -503,7 +503,7 @@ class Node:
             return None
         driver = self._drivers[national.name]
         regions = {name: one.executor for name, one in self._drivers.items() if one is not driver}
-        return Relay(driver.executor, regions, validator, driver.submit, self._next_national)
+        return Relay(driver.executor, regions, validator, driver.intake.submit, self._next_national)
 
     def _next_national(self) -> trio.Event:
         return self._national_moves

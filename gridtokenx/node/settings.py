@@ -150,7 +150,11 @@ class NetworkSettings:
     ] = ""
     regions: Annotated[
         tuple[str, ...],
-        Rule("region chains to follow; empty: all of genesis", matches=_REGION, example="MET"),
+        Rule(
+            "region chains to follow beside the national one; empty: all",
+            matches=_REGION,
+            example="MET",
+        ),
     ] = ()
 
 
