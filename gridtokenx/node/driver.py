@@ -444,6 +444,8 @@ class Driver:
 
     def _start_height(self, before: Sequence[Event] = ()) -> None:
         """Tell the engine of the new tip, after the events of `before`."""
+        if self._nursery.cancel_scope.cancel_called:
+            return  # The node is ending, and sync was still at work.
         parent, sets = self.executor.parent, self.executor.sets
         height = parent.height + 1
         event = HeightStarted(
