@@ -68,9 +68,8 @@ class RootGroup(TyperGroup):
         return self.commands[cmd_name]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if (
-            ALIASES.get(args[0], args[0]) not in COMMANDS
-        ):  # typer looks for "did you mean" among the loaded commands
+        if args[0] not in {*COMMANDS, *ALIASES}:
+            # typer looks for "did you mean" among the loaded commands
             for name in COMMANDS:
                 self.get_command(ctx, name)
         return super().resolve_command(ctx, args)

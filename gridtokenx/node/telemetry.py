@@ -27,6 +27,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from gridtokenx.node.history import load_totals
+from gridtokenx.node.national_metrics import NationalMetrics
 from gridtokenx.node.settings import LoggingSettings
 from gridtokenx.node.view import ChainStatus, NetworkStatus, NodeHandle, PeerStatus
 
@@ -41,6 +42,7 @@ class NodeCollector(Collector):
 
     def __init__(self, handle: NodeHandle) -> None:
         self._handle = handle
+        self._national = NationalMetrics()
 
     def describe(self) -> list[Metric]:
         """Nothing: registering must not need a chain to be open."""
@@ -61,6 +63,7 @@ class NodeCollector(Collector):
         yield from _chain_gauges(chains)
         yield from _chain_counters(chains)
         yield _sync_states(chains)
+        yield from self._national.collect(handle.chains())
 
 
 def _gossip(peers: Sequence[PeerStatus], network: NetworkStatus) -> Iterator[Metric]:

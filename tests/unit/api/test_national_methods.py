@@ -315,6 +315,31 @@ def test_regions_as_the_national_chain_sees_them(node: MemoryNode) -> None:
     assert refusal(node, "shard_get", id="TH")[0] == "unknown_shard"
 
 
+def test_metrics_tell_votes_stake_and_regions(node: MemoryNode) -> None:
+    propose(node)
+    transfer(node, GTX)
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in node.metrics.collect()
+        for sample in family.samples
+    }
+    assert found["gridtokenx_governance_proposals", "voting"] == 1
+    assert found["gridtokenx_staking_bonded_gtx",] >= 400_000
+    assert found["gridtokenx_validators",] == 4
+    assert found["gridtokenx_validators_jailed",] == 0
+    assert found["gridtokenx_region_status", "NEA", "active"] == 1
+    assert found["gridtokenx_region_queue", "MET", "up"] == 1
+    assert found["gridtokenx_region_checkpoint_age_blocks", "MET"] == 2
+    blocks(node, 4)
+    later = {
+        sample.labels["status"]: sample.value
+        for family in node.metrics.collect()
+        for sample in family.samples
+        if sample.name == "gridtokenx_governance_proposals"
+    }
+    assert (later["voting"], later["no_quorum"]) == (0, 1)
+
+
 def test_a_network_without_a_national_chain_says_so(tmp_path: Path) -> None:
     node = MemoryNode(tmp_path / "regions only")
     needs: dict[str, dict[str, Any]] = {
