@@ -14,17 +14,21 @@ from gridtokenx.client import Client, NodeUnreachable
 from gridtokenx.cluster import network, processes, watch
 from gridtokenx.cluster.network import Member
 from gridtokenx.cluster.processes import Cluster, NodeRecord
+from gridtokenx.governance.model import GovernanceParameters
 
 BLOCK_TIME_MS = 500
 TIMEOUT_BASE_MS = 1000
+VOTE = GovernanceParameters(voting_period_ms=15_000, execution_delay_ms=1_000)
 POLL_S = 0.05
 PATIENCE_S = 30.0
 
 
 def fresh_genesis(**changes: Any) -> Genesis:
-    """A local genesis of this moment, with short blocks so that tests wait little."""
+    """A local genesis of this moment, with short blocks and votes so that tests wait little."""
     now_ms = time.time_ns() // 1_000_000
-    genesis = network.local_genesis(block_time_ms=BLOCK_TIME_MS, genesis_time_ms=now_ms)
+    genesis = network.local_genesis(
+        block_time_ms=BLOCK_TIME_MS, genesis_time_ms=now_ms, governance=VOTE
+    )
     return replace(genesis, timeout_base_ms=TIMEOUT_BASE_MS, **changes)
 
 
