@@ -40,6 +40,7 @@ class Admission:
         self.limits = limits
         self.reputation = reputation
         self.protected: set[bytes] = set()  # named by the operator: always room, never too many
+        self.authorities: frozenset[bytes] = frozenset()  # proved to be validators' peers: the same
         self._open: Counter[str] = Counter()  # inbound connections by address, also half-open
         self._windows: dict[str, tuple[float, int]] = {}  # address -> since when, how many
 
@@ -80,7 +81,7 @@ class Admission:
             return "banned"
         if ip is not None and self.reputation.refuses_address(ip):
             return "banned"
-        if peer in self.protected:
+        if peer in self.protected or peer in self.authorities:
             return None
         if self.limits.allow and peer not in self.limits.allow:
             return "not_allowed"

@@ -19,6 +19,7 @@ from gridtokenx.node.gossip_events import (
     Deliver,
     Effect,
     Event,
+    Garbage,
     Heartbeat,
     Misbehaved,
     Parameters,
@@ -417,7 +418,7 @@ class Gossip:
             self._counters["inbound_lost"] += 1
         except WireError:
             self._counters["inbound_garbage"] += 1
-            self._on_offence(session.peer, "malformed")
+            self._apply(Garbage(session.peer))
             await _reset(stream)
         finally:
             if session.inbound is stream:

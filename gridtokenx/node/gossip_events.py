@@ -170,6 +170,13 @@ class RpcReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class Garbage:
+    """The peer's stream has bytes that are no frames of RPCs."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
 class Subscribe:
     topic: str
 
@@ -215,6 +222,7 @@ Event = (
     PeerAdded
     | PeerRemoved
     | RpcReceived
+    | Garbage
     | Subscribe
     | Unsubscribe
     | Publish

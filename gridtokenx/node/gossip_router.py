@@ -16,6 +16,7 @@ from gridtokenx.node.gossip_events import (
     Deliver,
     Effect,
     Event,
+    Garbage,
     Heartbeat,
     Misbehaved,
     Parameters,
@@ -136,6 +137,8 @@ class Router:
         match event:
             case RpcReceived(peer, payload):
                 self._receive(peer, payload)
+            case Garbage(peer):
+                self._blame(peer, "malformed", drop_stream=True)
             case Verified(token, ok):
                 self._on_verified(token, ok)
             case Validated(message_id, verdict):

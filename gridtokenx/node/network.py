@@ -420,6 +420,10 @@ class Network:
         """Let a peer (an authority, a bootnode) connect even when `max_peers` is reached."""
         self._swarm.admission.protected.add(peer)
 
+    def set_authorities(self, peers: Sequence[PeerId]) -> None:
+        """Replace the peers that find room because validators vouch for them."""
+        self._swarm.admission.authorities = frozenset(bytes(peer) for peer in peers)
+
     def report(self, peer: PeerId, offence: str) -> None:
         """Note an offence of `reputation.OFFENCES`; a peer that goes too far is cut off."""
         ban = self.reputation.report(peer, offence, self.remote_ip(peer))

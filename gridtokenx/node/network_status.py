@@ -57,6 +57,7 @@ def network_status(network: Network, gossip: Gossip, discovery: Discovery) -> Ne
         inbound_refused=dict(network.inbound_refused),
         gossip_events=gossip.counters,
         bans=tuple(_ban_status(ban) for ban in network.reputation.bans()),
+        bans_made=dict(network.reputation.banned),
     )
 
 

@@ -25,6 +25,7 @@ from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.node.admin import Admin
+from gridtokenx.node.authorities import Authorities
 from gridtokenx.node.candidates import decode_body_request
 from gridtokenx.node.chain_values import chain_numbers, overruled
 from gridtokenx.node.clock import Clock
@@ -182,7 +183,9 @@ class Node:
             on_offence=lambda peer, offence: network.report(peer, f"gossip_{offence}"),
         )
         persistent = self._dialable(self.config.network.persistent)
-        gossip.set_direct_peers([parse_address(address)[0] for address in persistent])
+        self._named = tuple(parse_address(address)[0] for address in persistent)
+        self._authorities = Authorities(self._keys.validator)
+        gossip.set_direct_peers(self._named)
         self._peers = Peers(
             network,
             requests,
@@ -209,8 +212,8 @@ class Node:
             await self._add_chain(name, database, gossip)
         requests.serve("blocks", self._answer_blocks)
         requests.serve("bodies", self._answer_bodies)
-        for address in persistent:
-            network.reputation.trust(parse_address(address)[0])
+        for peer in self._named:
+            network.reputation.trust(peer)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._bans.run)
@@ -558,14 +561,28 @@ class Node:
             self._statuses = {
                 name: self._with_live(name, status) for name, status in self._statuses.items()
             }
-            self._peer_statuses = peer_statuses(
-                self._network, self._gossip, self._peers, organisations
-            )
+            self._peer_statuses = peer_statuses(self._network, self._gossip, self._peers, names)
             self._network_status = network_status(self._network, self._gossip, discovery)
+            self._favour_authorities()
             self._check_clock()
             if trio.current_time() >= next_disk:
                 next_disk += DISK_SECONDS
                 self._check_disk()
+
+    def _favour_authorities(self) -> None:
+        """Keep room for the validators' peers, and gossip with them whatever the mesh."""
+        known = self._authorities
+        before = known.peers, known.direct
+        members = frozenset(
+            member.public_key
+            for status in self._statuses.values()
+            for member in status.validators.members
+        )
+        known.note(self._peers.proved(), members)
+        if (known.peers, known.direct) != before:
+            self._network.set_authorities(known.peers)
+            self._gossip.set_direct_peers((*self._named, *known.direct))
+            log.info("authorities.known", peers=len(known.peers), direct=len(known.direct))
 
     def _check_disk(self) -> None:
         """Stop before the disk is full: a full disk is what corrupts databases (surface C 13)."""

@@ -103,6 +103,15 @@ class Peers:
         """What is known of a connected peer besides its status."""
         return self._acquaintances.get(peer, Acquaintance())
 
+    def proved(self) -> dict[bytes, tuple[PeerId, ...]]:
+        """Connected peers by the validator key that vouches for them, in id order."""
+        found: dict[bytes, tuple[PeerId, ...]] = {}
+        for peer in sorted(self._acquaintances):
+            validator = self._acquaintances[peer].validator
+            if validator is not None:
+                found[validator] = (*found.get(validator, ()), peer)
+        return found
+
     def followers(self, chain: str) -> tuple[PeerId, ...]:
         """Peers that follow a chain, the highest first."""
         ranked = [(contact.height(chain), contact.peer) for contact in self.contacts()]

@@ -10,7 +10,7 @@ Source: surface A.2; the seed's sections and names are kept exactly.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Annotated, Any, get_type_hints
@@ -26,7 +26,22 @@ _ANNOUNCED_ADDRESS = re.compile(
 _LISTEN_ADDRESS = re.compile(r"/(ip4|ip6)/[^/\s]+/tcp/\d{1,5}(/ws)?")
 _PEER_ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}/p2p/[^/\s]+")
 
-_PEER_ID = re.compile(r"[1-9A-HJ-NP-Za-km-z]{20,64}")
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_PEER_ID = re.compile(rf"[{_BASE58}]{{20,64}}")
+
+
+def _ends_in_peer_id(text: str) -> bool:
+    """Whether the last part of an address, or all of it, is a peer id: one wrong letter is seen
+    here and not when the node starts."""
+    number = 0
+    for letter in text.rpartition("/")[2]:
+        digit = _BASE58.find(letter)
+        if digit < 0:
+            return False
+        number = number * 58 + digit
+    raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    ed25519 = raw[:5] == bytes.fromhex("2408011220") and len(raw) == 37  # its first byte is 0
+    return ed25519 or (raw[:2] == b"\x12\x20" and len(raw) == 34)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,7 @@ class Rule:
     high: int | Decimal | None = None
     choices: tuple[str, ...] = ()
     matches: re.Pattern[str] | None = None
+    check: Callable[[str], bool] | None = None
     example: str = ""
     max_items: int = 64
 
@@ -113,6 +129,7 @@ class NetworkSettings:
         Rule(
             "peer ids that may connect besides bootnodes and persistent ones; empty: everybody",
             matches=_PEER_ID,
+            check=_ends_in_peer_id,
             example="12D3KooW...",
         ),
     ] = ()
@@ -134,6 +151,7 @@ class NetworkSettings:
         Rule(
             "bootnodes, the first peers to ask for others",
             matches=_PEER_ADDRESS,
+            check=_ends_in_peer_id,
             example="/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW...",
         ),
     ] = ()
@@ -142,6 +160,7 @@ class NetworkSettings:
         Rule(
             "peers to stay connected to",
             matches=_PEER_ADDRESS,
+            check=_ends_in_peer_id,
             example="/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW...",
         ),
     ] = ()
@@ -401,6 +420,11 @@ def _check_text(rule: Rule, value: object) -> str:
         raise ValueError(f"must be one of {choices}, not {_shown(value)}")
     if rule.matches and not rule.matches.fullmatch(value):
         raise ValueError(f"must look like {rule.example}, not {_shown(value)}")
+    if rule.check and not rule.check(value):
+        raise ValueError(
+            f"{_shown(value)} has no valid peer id: a letter is missing or wrong; "
+            "`gridtokenx net id` shows a node's own"
+        )
     return value
 
 

@@ -58,12 +58,34 @@ class NodeCollector(Collector):
         )
         build.add_metric([handle.version, platform.python_version(), handle.role], 1)
         yield build
+        yield from _connections(handle.network())
         yield from _gossip(handle.peers(), handle.network())
         chains = list(handle.chains().values())
         yield from _chain_gauges(chains)
         yield from _chain_counters(chains)
         yield _sync_states(chains)
         yield from self._national.collect(handle.chains())
+
+
+def _connections(network: NetworkStatus) -> Iterator[Metric]:
+    """Who dialled whom, and who is refused."""
+    directions = GaugeMetricFamily(
+        "gridtokenx_network_connections",
+        "Connected peers, also of other networks, by who dialled",
+        labels=["direction"],
+    )
+    directions.add_metric(["inbound"], network.inbound)
+    directions.add_metric(["outbound"], network.outbound)
+    yield directions
+    bans = GaugeMetricFamily("gridtokenx_network_bans", "Peers and addresses refused now")
+    bans.add_metric([], len(network.bans))
+    yield bans
+    made = CounterMetricFamily(
+        "gridtokenx_network_bans_made", "Bans made since the start", labels=["reason"]
+    )
+    for reason, count in sorted(network.bans_made.items()):
+        made.add_metric([reason], count)
+    yield made
 
 
 def _gossip(peers: Sequence[PeerStatus], network: NetworkStatus) -> Iterator[Metric]:

@@ -117,6 +117,7 @@ class NetworkStatus:
     inbound_refused: Mapping[str, int] = field(default_factory=dict)
     gossip_events: Mapping[str, int] = field(default_factory=dict)
     bans: tuple[BanStatus, ...] = ()
+    bans_made: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,8 @@ async def test_metrics_have_the_seed_names_exactly(tmp_path: Path) -> None:
         assert 'gridtokenx_gossip_score_bucket{le="-20.0"} 1.0' in text
         assert 'gridtokenx_gossip_score_bucket{le="-40.0"} 0.0' in text
         assert "gridtokenx_gossip_score_min -30.0" in text
+        assert 'gridtokenx_network_connections{direction="inbound"}' in text
+        assert "gridtokenx_network_bans " in text
         assert 'gridtokenx_gossip_events_total{event="rejected"} 3.0' in text
         assert 'gridtokenx_rpc_requests_total{code="0",method="chain_getStatus"} 1.0' in text
         assert 'gridtokenx_ready{check="peers"} 1.0' in text

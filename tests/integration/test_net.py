@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from live_cluster import client_of, wait_until
+from live_cluster import client_of, log_of, wait_until
 from typer.testing import CliRunner
 
 from gridtokenx.cli import app
 from gridtokenx.cluster.processes import Cluster
 
 OBSERVER = "n4"
+TOLD = "authorities.known"
 
 
 def run(cluster: Cluster, node: str, *words: str) -> tuple[int, str]:
@@ -55,6 +56,17 @@ def test_peers_are_shown_with_all_that_is_known(shared_cluster: Cluster) -> None
     code, text = run(shared_cluster, "n0", "net", "peers")
     assert code == 0
     assert all(name in text for name in found)
+
+
+def test_validators_list_each_other_as_direct_peers_and_an_observer_lists_nobody(
+    shared_cluster: Cluster,
+) -> None:
+    def has_told(node: str, peers: int, direct: int) -> bool:
+        rows = [line for line in log_of(shared_cluster, node).splitlines() if TOLD in line]
+        return any(f'"peers": {peers}, "direct": {direct}' in row for row in rows)
+
+    wait_until("n0 has its three colleagues' proofs", lambda: has_told("n0", 3, 3))
+    wait_until("the observer has four validators' proofs", lambda: has_told(OBSERVER, 4, 0))
 
 
 def test_the_topology_is_everybody_with_everybody(shared_cluster: Cluster) -> None:

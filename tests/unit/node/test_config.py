@@ -162,6 +162,15 @@ def test_lines_are_right_after_lists_strings_and_inline_tables(tmp_path: Path) -
         ("[network]\nlisten = '/ip4/0.0.0.0/tcp/9000'", 'must be a list such as ["/ip4/0.0.0.0'),
         ("[network]\nlisten = ['0.0.0.0:9000']", "must look like /ip4/0.0.0.0/tcp/9000"),
         ("[network]\nbootstrap = ['/ip4/192.0.2.1/tcp/9000']", "/p2p/"),
+        ("[network]\nallow = ['/ip4/192.0.2.1']", "network.allow must look like 12D3KooW"),
+        (
+            "[network]\nallow = ['12D3KooWSahP5pFRCEfaziPEba7urXGeif6T1y8jmodzdFUvzBH']",
+            "has no valid peer id",
+        ),
+        (
+            "[network]\npersistent = ['/ip4/192.0.2.1/tcp/9000/p2p/12D3KooWl0']",
+            "has no valid peer id",
+        ),
         ("[network]\nregions = ['MET', 'MET']", "names MET twice"),
         ("[energy]\nmin_trade_amount = nan", "must be a number"),
         ("[energy]\nmin_trade_amount = 20000", "is above max_trade_amount"),

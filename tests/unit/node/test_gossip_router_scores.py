@@ -4,6 +4,7 @@ import pytest
 
 from gridtokenx.node.gossip_events import (
     Deliver,
+    Garbage,
     Misbehaved,
     PeerAdded,
     PeerRemoved,
@@ -264,6 +265,14 @@ def test_malformed_rpcs_graylist_at_the_second() -> None:
     made = node()
     for expected in (0, -160):
         made.do(RpcReceived(PEERS[0].peer, b"\xff\xff"))
+        assert score(made) == expected
+    assert misdeeds(made.effects) == ["malformed"] * 2
+
+
+def test_bytes_that_are_no_frames_cost_what_bytes_that_are_no_rpc_do() -> None:
+    made = node()
+    for expected in (0, -160):
+        made.do(Garbage(PEERS[0].peer))
         assert score(made) == expected
     assert misdeeds(made.effects) == ["malformed"] * 2
 
