@@ -1,12 +1,14 @@
 """Which peers the validators of followed chains vouch for: who finds room, and who is direct.
 
 A proof (`about`, protocols/networking.md 3.4) holds for good, so it is remembered when the peer
-leaves: a node that is full must not refuse the validator that comes back. Pure and bounded.
+leaves: a node that is full must not refuse the validator that comes back. Bounded, without I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+
+import structlog
 
 from gridtokenx.node.peer_events import PeerId
 from gridtokenx.primitives.crypto import SigningKey
@@ -14,35 +16,39 @@ from gridtokenx.primitives.crypto import SigningKey
 PEERS_PER_VALIDATOR = 2  # a node and its stand-in; whoever vouches for more gains nothing
 MAX_DIRECT = 12  # above a dozen the uplink gives in (docs/scaling.md); the mesh does it then
 
+log = structlog.get_logger(__name__)
+
 
 class Authorities:
-    """The peers of validators, by the newest proofs. `own`: this node's validator key, if any."""
+    """The peers of validators, by the newest proofs.
 
-    def __init__(self, own: SigningKey | None) -> None:
+    `own` is this node's validator key, if any; `named` are the operator's, who are always direct.
+    """
+
+    def __init__(self, own: SigningKey | None, named: Sequence[PeerId] = ()) -> None:
         self._own = None if own is None else own.public_key
-        self._members: Collection[bytes] = ()
-        self._peers: dict[bytes, tuple[PeerId, ...]] = {}
+        self._named = tuple(named)
+        self._by_key: dict[bytes, tuple[PeerId, ...]] = {}
+        self.peers: tuple[PeerId, ...] = ()  # whoever connects, these find room
+        self.direct: tuple[PeerId, ...] = self._named
 
-    def note(self, proved: Mapping[bytes, tuple[PeerId, ...]], members: Collection[bytes]) -> None:
-        """Take in what connected peers have proved and who the validators are now."""
-        self._members = members
-        for key in [key for key in self._peers if key not in members]:
-            del self._peers[key]
+    def note(self, proved: Mapping[bytes, tuple[PeerId, ...]], members: Collection[bytes]) -> bool:
+        """Take in what connected peers have proved and whose keys are validators' now.
+
+        True when `peers` or `direct` has changed. Both sides must list each other, so only a
+        validator's node lists others beyond the named ones as direct.
+        """
+        for key in [key for key in self._by_key if key not in members]:
+            del self._by_key[key]
         for key, peers in proved.items():
             if key in members:
-                merged = dict.fromkeys((*peers, *self._peers.get(key, ())))
-                self._peers[key] = tuple(merged)[:PEERS_PER_VALIDATOR]
-
-    @property
-    def peers(self) -> tuple[PeerId, ...]:
-        """All of them, sorted: whoever connects, these find room."""
-        return tuple(sorted({peer for peers in self._peers.values() for peer in peers}))
-
-    @property
-    def direct(self) -> tuple[PeerId, ...]:
-        """Those that are direct peers of gossip: none unless this node is a validator itself.
-
-        Both sides must list each other; a validator's node lists nobody who is none.
-        """
-        found = self.peers
-        return found if self._own in self._members and len(found) <= MAX_DIRECT else ()
+                merged = dict.fromkeys((*peers, *self._by_key.get(key, ())))
+                self._by_key[key] = tuple(merged)[:PEERS_PER_VALIDATOR]
+        peers = tuple(sorted({peer for peers in self._by_key.values() for peer in peers}))
+        is_one = self._own in members and len(peers) <= MAX_DIRECT
+        direct = tuple(dict.fromkeys((*self._named, *(peers if is_one else ()))))
+        changed = (peers, direct) != (self.peers, self.direct)
+        self.peers, self.direct = peers, direct
+        if changed:
+            log.info("authorities.known", peers=len(peers), direct=len(direct))
+        return changed

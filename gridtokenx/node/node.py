@@ -183,9 +183,9 @@ class Node:
             on_offence=lambda peer, offence: network.report(peer, f"gossip_{offence}"),
         )
         persistent = self._dialable(self.config.network.persistent)
-        self._named = tuple(parse_address(address)[0] for address in persistent)
-        self._authorities = Authorities(self._keys.validator)
-        gossip.set_direct_peers(self._named)
+        named = [parse_address(address)[0] for address in persistent]
+        self._authorities = Authorities(self._keys.validator, named)
+        gossip.set_direct_peers(named)
         self._peers = Peers(
             network,
             requests,
@@ -212,8 +212,7 @@ class Node:
             await self._add_chain(name, database, gossip)
         requests.serve("blocks", self._answer_blocks)
         requests.serve("bodies", self._answer_bodies)
-        for peer in self._named:
-            network.reputation.trust(peer)
+        network.reputation.trust(*named)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._bans.run)
@@ -553,7 +552,7 @@ class Node:
     async def _keep_house(self, discovery: Discovery) -> None:
         """Once a second: loop delay, peers, live figures; every 30 s the disk."""
         next_disk = trio.current_time() + DISK_SECONDS
-        organisations = organisations_of(self.genesis)
+        names = organisations_of(self.genesis)
         while True:
             due = trio.current_time() + HOUSEKEEPING_SECONDS
             await trio.sleep_until(due)
@@ -563,26 +562,15 @@ class Node:
             }
             self._peer_statuses = peer_statuses(self._network, self._gossip, self._peers, names)
             self._network_status = network_status(self._network, self._gossip, discovery)
-            self._favour_authorities()
+            sets = [status.validators for status in self._statuses.values()]
+            members = {member.public_key for each in sets for member in each.members}
+            if self._authorities.note(self._peers.proved(), members):
+                self._network.set_authorities(self._authorities.peers)
+                self._gossip.set_direct_peers(self._authorities.direct)
             self._check_clock()
             if trio.current_time() >= next_disk:
                 next_disk += DISK_SECONDS
                 self._check_disk()
-
-    def _favour_authorities(self) -> None:
-        """Keep room for the validators' peers, and gossip with them whatever the mesh."""
-        known = self._authorities
-        before = known.peers, known.direct
-        members = frozenset(
-            member.public_key
-            for status in self._statuses.values()
-            for member in status.validators.members
-        )
-        known.note(self._peers.proved(), members)
-        if (known.peers, known.direct) != before:
-            self._network.set_authorities(known.peers)
-            self._gossip.set_direct_peers((*self._named, *known.direct))
-            log.info("authorities.known", peers=len(known.peers), direct=len(known.direct))
 
     def _check_disk(self) -> None:
         """Stop before the disk is full: a full disk is what corrupts databases (surface C 13)."""

@@ -126,9 +126,9 @@ class Reputation:
         self.on_change: Callable[[], None] = lambda: None
         self.banned: Counter[str] = Counter()  # bans made since the start, by reason
 
-    def trust(self, peer: bytes) -> None:
-        """A peer the operator named: a ban that points bring lasts a minute at most."""
-        self._trusted.add(peer)
+    def trust(self, *peers: bytes) -> None:
+        """Peers the operator named: a ban that points bring lasts a minute at most."""
+        self._trusted.update(peers)
 
     # Judging ------------------------------------------------------------------------------
 

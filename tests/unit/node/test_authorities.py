@@ -13,19 +13,19 @@ A, B, C, D = (PeerId(bytes([number])) for number in range(1, 5))
 
 def test_validators_list_each_others_peers_and_remember_them() -> None:
     known = Authorities(KEY)
-    known.note({THEIRS: (B, A), STRANGER: (C,)}, {OURS, THEIRS})
+    assert known.note({THEIRS: (B, A), STRANGER: (C,)}, {OURS, THEIRS})
     assert known.peers == known.direct == (A, B)
-    known.note({}, {OURS, THEIRS})
+    assert not known.note({}, {OURS, THEIRS})
     assert known.direct == (A, B)
-    known.note({}, {OURS})
-    assert known.peers == ()
+    assert known.note({}, {OURS})
+    assert known.peers == known.direct == ()
 
 
 def test_whoever_is_no_validator_keeps_room_but_lists_nobody() -> None:
     for own in (None, OTHER):
-        known = Authorities(own)
+        known = Authorities(own, [D])
         known.note({THEIRS: (A,)}, {OURS, THEIRS})
-        assert (known.peers, known.direct) == ((A,), ())
+        assert (known.peers, known.direct) == ((A,), (D,))
 
 
 def test_the_newest_proofs_of_a_validator_count_and_not_more_than_two() -> None:
