@@ -23,6 +23,7 @@ from gridtokenx.cluster.network import BLOCK_TIME_MS
 from gridtokenx.cluster.processes import Cluster, ClusterError
 from gridtokenx.cluster.profile import Profile, load_profile
 from gridtokenx.cluster.sending import Refused
+from gridtokenx.cluster.story import Told
 from gridtokenx.cluster.summary import summarize
 from gridtokenx.cluster.view import DayView, print_nodes, print_summary
 from gridtokenx.cluster.watch import wait_ready
@@ -79,8 +80,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         chains = ", ".join(genesis.chain_names)
         told = f"ready in {time.monotonic() - started:.1f} s: blocks of {chains} on every node"
         console.print(told, highlight=False, soft_wrap=True)
-        refusals = _play(cluster, genesis, profile, slots, console)
-        summary = summarize(genesis, cluster.members, profile, time.monotonic() - started, refusals)
+        refusals, between = _play(cluster, genesis, profile, slots, console)
+        wall_s = time.monotonic() - started
+        summary = summarize(genesis, cluster.members, profile, wall_s, refusals, between)
         print_summary(console, summary, refusals)
         if options.json:
             sys.stdout.write(json.dumps(summary.document) + "\n")
@@ -98,8 +100,11 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 def _play(
     cluster: Cluster, genesis: Genesis, profile: Profile, slots: range, console: Console
-) -> dict[str, str]:
-    """Play the slots; returns what was refused and why. Errors: DayError, ClusterError."""
+) -> tuple[dict[str, str], Told]:
+    """Play the slots; what was refused and why, and what happened between the chains.
+
+    Errors: DayError, ClusterError.
+    """
 
     with DayView(console, slots) as view:
         day = Day(
@@ -109,7 +114,7 @@ def _play(
             day.play()
         finally:
             day.close()
-    return day.refusals
+    return day.refusals, day.told
 
 
 def _stay(cluster: Cluster, console: Console) -> None:

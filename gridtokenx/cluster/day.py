@@ -16,7 +16,13 @@ from typing import Any
 from gridtokenx.chain.genesis import BlockClock, ChainSpec, Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
-from gridtokenx.cluster.network import Member, dev_key, local_genesis, operator_key
+from gridtokenx.cluster.network import (
+    DEV_ACCOUNT,
+    Member,
+    dev_key,
+    local_genesis,
+    operator_key,
+)
 from gridtokenx.cluster.profile import (
     TRANSFORMER,
     TRANSFORMER_VA,
@@ -27,8 +33,11 @@ from gridtokenx.cluster.profile import (
     transformer_loading_bps,
 )
 from gridtokenx.cluster.sending import Sender
+from gridtokenx.cluster.story import DESTINATION, ORIGIN, Told, VoteStory
+from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.grid.model import PublishGridStatus
-from gridtokenx.ledger.model import Deposit, RetireCredits
+from gridtokenx.interchain.model import TransferAbroad
+from gridtokenx.ledger.model import Asset, Deposit, RetireCredits
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import (
@@ -43,7 +52,9 @@ from gridtokenx.trading.model import MarketParameters, MatchingMode
 
 LEAD_SLOTS = 6  # How long before its gate an order is sent.
 READING_DELAY_SLOTS = 2  # A node that is a block behind accepts it too.
-DEADLINE_SLOTS = 16  # The rule is 4 slots of 15 minutes; here 4 slots are 4 seconds.
+DEADLINE_SLOTS = 24  # The rule is 4 slots of 15 minutes; here 4 slots are 4 seconds.
+VOTE_SLOTS, EXECUTION_SLOTS = 6, 1  # A vote is over before the readings that wait for it are late.
+GTX_ABROAD_UGTX = 5_000_000
 SETUP_BLOCKS = 20  # From genesis to the first slot's gate: start, registration, deposits.
 POLL_S = 0.2
 SETUP_TIMEOUT_S = 60.0
@@ -69,6 +80,7 @@ class Region:
     finality_ms: int = 0
     next_order: int = 0
     next_reading: int = 0
+    reading_limit: int = 0  # Readings from this slot on wait.
 
     @property
     def slot(self) -> int:
@@ -91,6 +103,9 @@ def day_genesis(slots: range, *, authorities: int, block_time_ms: int, now_ms: i
             reading_deadline_slots=DEADLINE_SLOTS,
         ),
         genesis_time_ms=now_ms,
+        governance=GovernanceParameters(
+            voting_period_ms=VOTE_SLOTS * SLOT_MS, execution_delay_ms=EXECUTION_SLOTS * SLOT_MS
+        ),
     )
 
 
@@ -116,6 +131,12 @@ class Day:
             Region(region.name, next_order=slots.start, next_reading=slots.start)
             for region in genesis.chains
         ]
+        self.told = Told()
+        self._vote = VoteStory(genesis, members)
+        # Ten o'clock of a whole day; some slots on either side of a short one.
+        self._vote_slot = slots.start + max(1, len(slots) * 5 // 12)
+        for region in self.regions:
+            region.reading_limit = self._vote_slot
         self._players = [
             RegionPlayer(profile, slots, genesis.chain(region.name), _senders(members, at, genesis))
             for at, region in enumerate(genesis.chains)
@@ -127,6 +148,7 @@ class Day:
             client.close()
         for player in self._players:
             player.close()
+        self._vote.close()
 
     @property
     def refusals(self) -> dict[str, str]:
@@ -138,16 +160,54 @@ class Day:
         pool = ThreadPoolExecutor(len(self._players))
         try:
             list(pool.map(RegionPlayer.set_up, self._players))
+            self._send_abroad(Asset.GTX, dev_key(DEV_ACCOUNT), GTX_ABROAD_UGTX)
             self._look()
             while not self._is_over():
+                self._go_on_with_vote()
                 list(pool.map(RegionPlayer.play, self._players, self.regions))
                 self._wait_for_block()
             self._wait_settled()
+            self._send_abroad(Asset.ENERGY, *self._player(ORIGIN).most_energy())
+            self._wait_transfers()
             list(pool.map(RegionPlayer.retire, self._players))
             self._wait_reports()
         finally:
             # Without waiting: after Ctrl-C the nodes go next, which ends what still asks them.
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _go_on_with_vote(self) -> None:
+        """Once all readings before its slot are final: vote; then let the others go."""
+        before = self._vote_slot - self.slots.start
+        if self.told.national_height or any(
+            region.totals["readings"] < before * len(player.traders)
+            for region, player in zip(self.regions, self._players, strict=True)
+        ):
+            return
+        if self._vote.step():
+            self.told.national_height = self._vote.in_force_height
+            for region in self.regions:
+                self.told.credits_before_ucr[region.name] = region.totals["carbon_ucr"]
+                region.reading_limit = self.slots.stop
+
+    def _player(self, name: str) -> RegionPlayer:
+        return next(one for one in self._players if one.name == name)
+
+    def _send_abroad(self, asset: Asset, sender: SigningKey, amount: int) -> None:
+        """From an account of one region to the first trader of another."""
+        receiver = self._player(DESTINATION).traders[0].key.public_key
+        command = TransferAbroad(DESTINATION, receiver, asset, amount)
+        sent = self._player(ORIGIN).send(sender, command)
+        self.told.transfers[asset.name.lower()] = (amount, sent.id.hex())
+
+    def _wait_transfers(self) -> None:
+        """Until they have arrived. Errors: DayError."""
+        end = time.monotonic() + END_TIMEOUT_S
+        for asset, (_, transfer) in self.told.transfers.items():
+            while (state := self._vote.client.transfer(transfer)["status"]) != "credited":
+                if time.monotonic() > end:
+                    raise DayError(f"the transfer of {asset} to {DESTINATION} is still {state}")
+                time.sleep(POLL_S)
+                self._look()
 
     def _is_over(self) -> bool:
         return all(region.next_reading >= self.slots.stop for region in self.regions)
@@ -235,6 +295,7 @@ class RegionPlayer:
         self.traders = [trader for trader in profile.traders if trader.location[:3] in prefixes]
         self._distributor = {trader.name: prefixes[trader.location[:3]] for trader in self.traders}
         self.refusals: dict[str, str] = {}
+        self.name = spec.name
         self._profile = profile
         self._slots = slots
         self._spec = spec
@@ -278,7 +339,7 @@ class RegionPlayer:
         for slot in range(region.next_order, last_order):
             self._publish_status(slot)
             due += self._orders(slot)
-        last_reading = min(self._slots.stop, region.slot - READING_DELAY_SLOTS + 1)
+        last_reading = min(region.reading_limit, region.slot - READING_DELAY_SLOTS + 1)
         for slot in range(region.next_reading, last_reading):
             due += self._readings(slot)
         if self._refusals_due and region.next_reading > self._slots.start:
@@ -293,6 +354,32 @@ class RegionPlayer:
             sender.send(mine)
         region.next_order = max(region.next_order, last_order)
         region.next_reading = max(region.next_reading, last_reading)
+
+    def send(self, key: SigningKey, command: Payload) -> Transaction:
+        """One more transaction of an account. Errors: Refused, NodeUnreachable."""
+        transaction = self._sign(key, command)
+        self._senders[0].send([transaction])
+        return transaction
+
+    def most_energy(self) -> tuple[SigningKey, int]:
+        """The trader who has most energy left that is not sold, and how much in Wh.
+
+        Errors: DayError when nobody has any.
+        """
+        keys = [trader.key for trader in self.traders]
+        calls = [
+            (
+                "account_getBalance",
+                {"address": format_address(key.public_key), "chain": self._spec.name},
+            )
+            for key in keys
+        ]
+        answers = self._senders[0].client.call_many(calls)
+        held = [0 if isinstance(one, RpcError) else _energy_wh(one) for one in answers]
+        most = max(range(len(keys)), key=lambda at: held[at])
+        if not held[most]:
+            raise DayError(f"nobody in {self.name} has energy left to send to another region")
+        return keys[most], held[most]
 
     def _publish_status(self, slot: int) -> None:
         """What the transformer will carry in a slot of the story, by its distributor."""
@@ -366,6 +453,10 @@ class RegionPlayer:
         nonce = self._nonces.get(key.public_key, 0)
         self._nonces[key.public_key] = nonce + 1
         return sign_transaction(key, self._spec.chain_id, nonce, payload)
+
+
+def _energy_wh(balance: dict[str, Any]) -> int:
+    return int(balance["chains"][0]["energy_wh"])
 
 
 def chain_totals(stats: dict[str, Any], chain: str) -> dict[str, int]:

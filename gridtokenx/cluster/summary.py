@@ -19,6 +19,13 @@ from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.day import chain_totals
 from gridtokenx.cluster.network import Member
 from gridtokenx.cluster.profile import Profile
+from gridtokenx.cluster.story import Told
+from gridtokenx.cluster.supply import (
+    moved_in,
+    national_accounts,
+    national_document,
+    supply_checks,
+)
 from gridtokenx.cluster.watch import heights as heights_of
 from gridtokenx.ledger.model import TAX, TREASURY
 from gridtokenx.primitives.document import from_document
@@ -72,10 +79,12 @@ def summarize(
     profile: Profile,
     wall_s: float,
     refusals: Mapping[str, str] = MappingProxyType({}),
+    told: Told | None = None,
 ) -> Summary:
     """Read every node and check state roots, money and energy. A node that does not answer fails.
 
     `refusals`: what was sent to be refused (its name begins with the chain's), and why it was.
+    `told`: what happened between the chains.
 
     Errors: NodeUnreachable when none answers.
     """
@@ -101,9 +110,10 @@ def summarize(
         for client in clients:
             client.close()
     for name in (region.name for region in genesis.chains):
-        _add_region(summary, name, heights[name], genesis, reports)
+        _add_region(summary, name, heights[name], reports)
         refused = {what: why for what, why in refusals.items() if what.startswith(f"{name} ")}
         summary.document["regions"][name]["refused"] = refused
+    _add_national(summary, heights, genesis, reports, told or Told())
     summary.document["checks"] = {"passed": len(summary.checks), "failed": summary.failures}
     return summary
 
@@ -117,6 +127,7 @@ class _Report:
     finality_ms: dict[str, dict[str, Any]]
     state_roots: dict[str, str]
     settled: dict[str, dict[str, dict[str, str]]]
+    shards: dict[str, dict[str, Any]]
 
 
 def _read_node(
@@ -129,6 +140,11 @@ def _read_node(
         finality_ms={row["chain"]: row["finality_ms"] for row in status["chains"]},
         state_roots={name: _state_root(client, name, height) for name, height in heights.items()},
         settled=_settled(client, day),
+        shards={
+            name: client.call("shard_get", id=name)
+            for name in heights
+            if not client.spec(name).is_national
+        },
     )
 
 
@@ -152,7 +168,6 @@ def _add_region(
     summary: Summary,
     name: str,
     height: int,
-    genesis: Genesis,
     reports: dict[str, _Report | None],
 ) -> None:
     read = {node: report for node, report in reports.items() if report is not None}
@@ -179,7 +194,32 @@ def _add_region(
     summary.check(equal, f"{name}: all {len(roots)} nodes have one state root at #{height}")
     for node, report in read.items():
         where = f"{name} on {node}"
-        _check_node(summary, where, genesis, report.totals[name], report.held[name])
+        _check_node(summary, where, report, name)
+
+
+def _add_national(
+    summary: Summary,
+    heights: dict[str, int],
+    genesis: Genesis,
+    reports: dict[str, _Report | None],
+    told: Told,
+) -> None:
+    assert genesis.national is not None  # Every network that plays the day has one.
+    name = genesis.national.name
+    roots = ["" if report is None else report.state_roots[name] for report in reports.values()]
+    read = {node: report for node, report in reports.items() if report is not None}
+    shards = next(iter(read.values())).shards
+    regions = summary.document["regions"]
+    issued_ucr = {region: int(row["carbon_issued_ucr"]) for region, row in regions.items()}
+    summary.document["national"] = {
+        "chain": name,
+        **national_document(heights[name], roots, shards, issued_ucr, told),
+    }
+    equal = len(set(roots)) == 1
+    summary.check(equal, f"{name}: all {len(roots)} nodes have one state root at #{heights[name]}")
+    for node, report in read.items():
+        for holds, sentence in supply_checks(genesis, report.held, report.shards):
+            summary.check(holds, f"{node}: {sentence}")
 
 
 def _wait_answering(clients: Sequence[Client]) -> list[Client]:
@@ -192,31 +232,27 @@ def _wait_answering(clients: Sequence[Client]) -> list[Client]:
         time.sleep(POLL_S)
 
 
-def _check_node(
-    summary: Summary, where: str, genesis: Genesis, totals: dict[str, int], held: dict[str, int]
-) -> None:
+def _check_node(summary: Summary, where: str, report: _Report, name: str) -> None:
     """What one node's API says of one chain must add up, to the micro-baht and the Wh."""
+    totals, held = report.totals[name], report.held[name]
+    moved = moved_in(report.shards[name])
     money_uthb = held["thb_uthb"] + held["escrow_uthb"] + held["bond_uthb"]
-    deposited_uthb = totals["deposited_uthb"] - totals["withdrawn_uthb"]
+    deposited_uthb = totals["deposited_uthb"] - totals["withdrawn_uthb"] + moved["thb_uthb"]
     summary.check(
         money_uthb == deposited_uthb,
         f"{where}: accounts hold {money_uthb} uTHB of {deposited_uthb} deposited",
     )
     energy_wh = held["energy_wh"] + held["energy_held_wh"]
     existing_wh = totals["minted_wh"] - totals["consumed_wh"] - totals["redeemed_wh"]
+    existing_wh += moved["energy_wh"]
     summary.check(
         energy_wh == existing_wh,
-        f"{where}: accounts hold {energy_wh} Wh of {existing_wh} minted and not consumed",
+        f"{where}: accounts hold {energy_wh} Wh of {existing_wh} minted or moved, not consumed",
     )
     settled_wh = totals["delivered_wh"] + totals["shortfall_wh"]
     summary.check(
         settled_wh == totals["traded_wh"],
         f"{where}: {settled_wh} Wh delivered or short of {totals['traded_wh']} traded",
-    )
-    gtx_ugtx = sum(allocation.gtx_ugtx for allocation in genesis.allocations)
-    summary.check(
-        held["gtx_ugtx"] == gtx_ugtx,
-        f"{where}: accounts hold {held['gtx_ugtx']} of {gtx_ugtx} ugtx",
     )
     carbon_ucr = totals["carbon_ucr"] - totals["carbon_retired_ucr"]
     summary.check(
@@ -255,6 +291,7 @@ def _addresses(genesis: Genesis, profile: Profile) -> list[bytes]:
         addresses[organisation.operator] = addresses[organisation.account] = None
     for allocation in genesis.allocations:
         addresses[allocation.account] = None
+    addresses |= dict.fromkeys(national_accounts(genesis))
     for trader in profile.traders:
         addresses[trader.key.public_key] = None
     return list(addresses)

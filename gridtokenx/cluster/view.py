@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from gridtokenx.cluster.day import Region
 from gridtokenx.cluster.network import Member
+from gridtokenx.cluster.story import DESTINATION, ORIGIN
 from gridtokenx.cluster.summary import Summary
 from gridtokenx.primitives.quantities import (
     BANGKOK_OFFSET_MS,
@@ -25,6 +26,7 @@ from gridtokenx.primitives.quantities import (
 )
 
 PLAIN_EVERY_SLOTS = 4
+UNITS = {"gtx": "ugtx", "energy": "Wh"}
 # What happens on the day, by its hour. Source: protocols/market.md section 8.
 BEATS = {
     9: "time-of-use peak begins",
@@ -151,6 +153,8 @@ def print_summary(console: Console, summary: Summary, refusals: dict[str, str]) 
         for territory, report in region["reports"].items():
             told = f"settlement report {territory} ({report['state']}): {report['hash']}"
             console.print(told, highlight=False, markup=False, soft_wrap=True)
+    for line in _national_lines(summary.document["national"]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for what, why in refusals.items():
         text = f"refused, as it should be: {what}: {why}"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -163,6 +167,26 @@ def print_summary(console: Console, summary: Summary, refusals: dict[str, str]) 
         f"{passed} checks of money, energy and state roots hold, {failed} do not; {seconds} s",
         highlight=False,
     )
+
+
+def _national_lines(national: dict[str, Any]) -> Iterator[str]:
+    """What happened between the chains."""
+    chain, vote = national["chain"], national["vote"]
+    yield f"{chain} height {national['height']}, state root {_roots(national['state_roots'])}"
+    counts = [
+        f"{name} {count['up']} up, {count['down']} down"
+        for name, count in national["messages"].items()
+    ]
+    yield f"messages: {'; '.join(counts)}"
+    yield (
+        f"vote: {vote['parameter']} = {vote['new_value']} in force on every chain "
+        f"by {chain} height {vote['in_force_height']}"
+    )
+    for name, row in vote["credits_ucr"].items():
+        before, after = _credits(row["before"]), _credits(row["after"])
+        yield f"carbon credits issued in {name}: {before} before the vote, {after} after it"
+    sent = ", ".join(f"{amount} {UNITS[asset]}" for asset, amount in national["transfers"].items())
+    yield f"transferred from {ORIGIN} to {DESTINATION}: {sent}"
 
 
 def print_nodes(console: Console, members: Sequence[Member]) -> None:

@@ -35,6 +35,16 @@ def test_a_few_slots_are_traded_settled_and_add_up_on_every_node(tmp_path):
         assert all(len(report["hash"]) == 64 for report in region["reports"].values())
     reports = [name for region in document["regions"].values() for name in region["reports"]]
     assert sorted(reports) == ["BKK", "CEI", "CNX", "KKC", "NMA", "NTB", "SPK", "UTH"]
+    national = document["national"]
+    assert len(national["state_roots"]) == 5
+    assert len(set(national["state_roots"])) == 1
+    assert national["messages"]["MET"]["up"] >= 3  # Two transfers, and what it has made before one.
+    assert national["messages"]["NOR"]["down"] >= 3  # These and the new parameter.
+    for name, row in national["vote"]["credits_ucr"].items():
+        assert row["before"] > 0
+        assert row["before"] + row["after"] == document["regions"][name]["carbon_issued_ucr"]
+    assert national["transfers"]["gtx"] == 5_000_000
+    assert national["transfers"]["energy"] > 0
     assert document["checks"]["failed"] == []
     assert not (tmp_path / "clusters" / "day").exists()
     left = [
