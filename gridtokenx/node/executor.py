@@ -175,6 +175,7 @@ class Executor:
         self.parent = self._load_parent()
         self.sets = self._load_sets()
         self.totals: Totals = load_totals(store)
+        self._pending_environment = self._next_environment()
         self.mempool = Mempool(self._reader, self._apply_pending)
 
     # -- Admission -----------------------------------------------------------------------------
@@ -189,6 +190,7 @@ class Executor:
         verdicts: list[Rejected | None] = []
         fresh: list[Transaction] = []
         with self.stages.measure(Stage.ADMIT):
+            self._pending_environment = self._next_environment()
             for transaction in transactions:
                 try:
                     fresh += self._admit(transaction, keep_gaps)
@@ -215,7 +217,7 @@ class Executor:
 
     def _apply_pending(self, state: Overlay, transaction: Transaction) -> None:
         """Apply as the next block would; the reward account does not matter to admission."""
-        apply_transaction(state, transaction, self._next_environment())
+        apply_transaction(state, transaction, self._pending_environment)
 
     def _next_environment(self) -> Environment:
         signers = self.sets.at(self.parent.height + 1)
@@ -349,6 +351,7 @@ class Executor:
         for one in block.evidence:
             self._evidence.pop(conviction_key(one), None)
         with self.stages.measure(Stage.ADMIT):
+            self._pending_environment = self._next_environment()
             dropped = self.mempool.reset(self._reader, frozenset(write.transaction_ids))
         finality_ms = max(0, self._now_ms() - header.time_ms)
         if not is_fetched:
