@@ -356,7 +356,7 @@ class Driver:
         proposer_index = engine_state.me
 
         def build() -> CompactBlock | None:
-            if self.executor.parent.height + 1 != effect.height:
+            if self.executor.parent.height + 1 != effect.height or self._is_past(effect):
                 return None
             last_commit = self.executor.store.certificate(effect.height - 1) or b""
             return self.executor.build(effect.view, proposer_index, last_commit)
@@ -378,7 +378,7 @@ class Driver:
             if found is None or self.executor.parent.height + 1 != check.height:
                 return  # The engine asks again with its next resend.
             try:
-                later = await self._judge(check, *found)
+                found_out = await self._judge(check, *found)
             except Rejected as error:
                 if self.executor.parent.height + 1 != check.height:
                     return
@@ -387,32 +387,47 @@ class Driver:
                 )
                 await self._send.send(BlockChecked(check, Verdict.INVALID))
                 return
-            verdict = Verdict.VALID if later is None else Verdict.NOT_YET
-            until_ms = 0 if later is None else later.until_ms
-            await self._send.send(BlockChecked(check, verdict, until_ms))
+            if isinstance(found_out, Verdict):
+                await self._send.send(BlockChecked(check, found_out))
+            elif found_out is not None:
+                await self._send.send(BlockChecked(check, Verdict.NOT_YET, found_out.until_ms))
         finally:
             self._checking.discard(key)
 
     async def _judge(
         self, check: CheckBlock, block: Block, transactions: Sequence[Transaction]
-    ) -> NotYet | None:
-        """Errors: Rejected. A block that is ahead of our national chain waits a moment for it."""
+    ) -> Verdict | NotYet | None:
+        """None where the view that asked is over. Errors: Rejected.
 
-        def execute() -> NotYet | None:
+        A block that is ahead of our national chain waits a moment for it.
+        """
+
+        def execute() -> Verdict | NotYet | None:
+            if check.fresh and self._is_past(check):
+                return None
             if check.fresh:
                 later = self.executor.check_fresh(block, check.view, check.proposer_index)
                 if later is not None:
                     return later
             self.executor.check(block, transactions)
-            return None
+            return Verdict.VALID
 
         moved = self._wiring.next_national()
-        later = await self._in_worker(execute)
-        if later is None or not later.for_national:
-            return later
+        found_out = await self._in_worker(execute)
+        if not isinstance(found_out, NotYet) or not found_out.for_national:
+            return found_out
         with trio.move_on_after(NATIONAL_PATIENCE_S):
             await moved.wait()
         return await self._in_worker(execute)
+
+    def _is_past(self, request: BuildBlock | CheckBlock) -> bool:
+        """Whether the view that asked has ended while this waited for the worker.
+
+        On a slow machine the blocks of ended views would else stand in the way of the next one.
+        Once certified, such a block is asked for again, and then not as a fresh one.
+        """
+        state = self.engine.state
+        return state is not None and (state.height, state.view) > (request.height, request.view)
 
     async def _decide(self, effect: Decide) -> None:
         def commit() -> Committed | None:
