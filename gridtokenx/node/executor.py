@@ -58,7 +58,6 @@ from gridtokenx.trading.depth import Depth
 MAX_CANDIDATES = 8
 MAX_EVIDENCE = 64
 NATIONAL_WAIT_MS = 100  # Until a national block that others know may have come here.
-REMEMBERED_HASHES = 64  # Of national blocks that region blocks name.
 TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of block time.
 FINALITY_SAMPLES = 512
 FILL_SHARE = 0.1  # Of the first view's time-out: how long a leader fills a block; roots come after.
@@ -113,26 +112,15 @@ class DecidedNational:
 
     def __init__(self, store: ChainStore) -> None:
         self._store = store
-        self._hashes: dict[int, bytes] = {}
 
     def head(self) -> tuple[int, bytes]:
         head = self._store.head()
         return (0, ZERO_HASH) if head is None or head[0] == 0 else head
 
     def hash_at(self, height: int) -> bytes | None:
-        """Votes wait for this answer, so a whole block is not decoded for each of them."""
-        newest, newest_hash = self.head()
-        if not 0 < height <= newest:
-            return None
-        found = newest_hash if height == newest else self._hashes.get(height)
-        if found is None:
-            raw = self._store.block(height)
-            found = decode_block(raw).header.hash if raw else None
-        if found is not None:
-            if len(self._hashes) >= REMEMBERED_HASHES:
-                self._hashes.clear()
-            self._hashes[height] = found
-        return found
+        """From the commit certificate: votes wait for this, and a block may have megabytes."""
+        raw = self._store.certificate(height)
+        return decode(QuorumCertificate, raw).block_hash if raw else None  # Height 0 has none.
 
     def messages(self, region: str, nonce: int, count: int, up_to_height: int) -> list[Downward]:
         found = messages_from(self._store, region, nonce, count, up_to_height)
