@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
-from gridtokenx.chain.light import MAX_SET_CHANGES, SetChange, check_decided, follow_sets
+from gridtokenx.chain.light import (
+    MAX_SET_CHANGES,
+    SetChange,
+    TrustedSet,
+    check_decided,
+    follow_sets,
+)
 from gridtokenx.chain.state_tree import StateProof, verify_state_proof
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.consensus.messages import QuorumCertificate
@@ -26,7 +32,6 @@ from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import format_kwh
 from gridtokenx.primitives.types import format_address
-from gridtokenx.primitives.validators import ValidatorSet
 from gridtokenx.trading.model import PlaceOrder, Side, Source
 
 if TYPE_CHECKING:
@@ -88,14 +93,16 @@ class NodeUnreachable(Exception):  # noqa: N818 - a state of the world, said as 
 class ProvenAccount:
     """An account as of a block that more than two thirds of the validators signed.
 
-    `account` is None where the chain proves that the address holds nothing.
+    `account` is None where the chain proves that the address holds nothing. `trusted` has the
+    validators whose certificate it is; a later proof may begin with it.
     """
 
     chain: str
     address: bytes
     header: Header
+    certificate: QuorumCertificate
     account: Account | None
-    signers: ValidatorSet
+    trusted: TrustedSet
 
 
 class Client:
@@ -110,6 +117,7 @@ class Client:
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         self._genesis = genesis
+        self._trusted: dict[str, TrustedSet] = {}
         self._http = httpx.Client(timeout=timeout_s, trust_env=False)
         self._next_id = 0
 
@@ -223,11 +231,27 @@ class Client:
     def proof(self, address: bytes, chain: str) -> ProvenAccount:
         """An account's state, checked here: certificate, header, state proof.
 
-        Trusts the genesis this client was made with. Errors: RpcError PROOF_UNAVAILABLE when the
-        node cannot prove it now; Rejected INVALID_CERTIFICATE or INVALID_BLOCK when it lies.
+        Trusts the genesis this client was made with, and follows each change of the validators
+        once. Errors: RpcError PROOF_UNAVAILABLE when the node cannot prove it now; Rejected
+        INVALID_CERTIFICATE, INVALID_BLOCK or MALFORMED when it lies.
         """
-        document = self._object("account_getProof", address=format_address(address), chain=chain)
-        return check_account_proof(document, self.spec(chain), address)
+        spec = self.spec(chain)
+        while True:
+            trusted = self._trusted.get(chain) or TrustedSet(0, spec.genesis_validators)
+            document = self._object(
+                "account_getProof",
+                address=format_address(address),
+                chain=chain,
+                since=str(trusted.height),
+            )
+            if document.get("next_since") is None:
+                proven = check_account_proof(document, spec, address, trusted)
+                self._trusted[chain] = proven.trusted
+                return proven
+            further = _follow(document, spec, trusted)
+            if further == trusted:  # Each round must be signed progress, or it would never end.
+                raise Rejected(ErrorCode.MALFORMED, "next_since without a change of the set")
+            self._trusted[chain] = further
 
     # Transactions
 
@@ -410,30 +434,36 @@ class Client:
         return answer
 
 
-def check_account_proof(document: dict[str, Any], spec: ChainSpec, address: bytes) -> ProvenAccount:
-    """Check an `account_getProof` answer against the genesis' validators and every
-    change of the set since.
+def check_account_proof(
+    document: dict[str, Any], spec: ChainSpec, address: bytes, trusted: TrustedSet | None = None
+) -> ProvenAccount:
+    """Check an `account_getProof` answer against the validators in `trusted`, else the genesis',
+    and every change of the set since: it must be the answer's last page.
 
     Errors: INVALID_CERTIFICATE, INVALID_BLOCK, MALFORMED.
     """
+    trusted = _follow(document, spec, trusted or TrustedSet(0, spec.genesis_validators))
     header = decode(Header, _hex(document, "header"))
     certificate = decode(QuorumCertificate, _hex(document, "certificate"))
-    signers = follow_sets(spec.chain_id, spec.genesis_validators, _set_changes(document))
-    check_decided(spec.chain_id, header, certificate, signers)
+    if header.height <= trusted.height:
+        detail = f"block {header.height} is not above the change of the set at {trusted.height}"
+        raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+    check_decided(spec.chain_id, header, certificate, trusted.validators)
     value = None if document.get("value") is None else _hex(document, "value")
     proof = decode(StateProof, _hex(document, "proof"))
     if not verify_state_proof(header.state_root, ACCOUNTS.prefix + address, value, proof):
         raise Rejected(ErrorCode.INVALID_BLOCK, "the proof does not lead to the state root")
     account = None if value is None else ACCOUNTS.decode(value)
-    return ProvenAccount(spec.name, address, header, account, signers)
+    return ProvenAccount(spec.name, address, header, certificate, account, trusted)
 
 
-def _set_changes(document: dict[str, Any]) -> list[SetChange]:
+def _follow(document: dict[str, Any], spec: ChainSpec, trusted: TrustedSet) -> TrustedSet:
     rows = document.get("set_changes")
     if not isinstance(rows, list) or len(rows) > MAX_SET_CHANGES:
         detail = f"set_changes must be a list of at most {MAX_SET_CHANGES}"
         raise Rejected(ErrorCode.MALFORMED, detail)
-    return [decode(SetChange, _hex({"set_changes": row}, "set_changes")) for row in rows]
+    changes = [decode(SetChange, _hex({"set_changes": row}, "set_changes")) for row in rows]
+    return follow_sets(spec.chain_id, trusted, changes)
 
 
 def _hex(document: dict[str, Any], name: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
+from itertools import islice
 from typing import Any
 
 from gridtokenx.api.context import Context
@@ -14,14 +15,16 @@ from gridtokenx.api.documents import (
     transaction_document,
 )
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import address, boolean, format_cursor
+from gridtokenx.api.kinds import address, boolean, format_cursor, integer
 from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
 from gridtokenx.chain.block import decode_block
+from gridtokenx.chain.light import MAX_SET_CHANGES
 from gridtokenx.chain.state_tree import verify_state_proof
 from gridtokenx.ledger.model import ACCOUNTS, Account
 from gridtokenx.node import history
+from gridtokenx.node.database import ChainView
 from gridtokenx.node.view import ChainStatus
-from gridtokenx.primitives.codec import encode
+from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.state import u64
 from gridtokenx.primitives.types import format_address
@@ -166,8 +169,12 @@ def get_proof(context: Context, arguments: Arguments) -> dict[str, Any]:
     if not block or not certificate:
         detail = f"{status.spec.name} has no certified block yet"
         raise ApiError(ErrorCode.PROOF_UNAVAILABLE, detail)
+    since = arguments["since"]
+    if since >= height:
+        detail = f"{status.spec.name} is at block {height} here, not above {since}"
+        raise ApiError(ErrorCode.PROOF_UNAVAILABLE, detail, hint="ask a node that is further")
     header = decode_block(block).header
-    changes = status.view.index_rows(history.SET_CHANGES)
+    changes, next_since = _set_changes(status.view, since, height)
     return {
         "chain": status.spec.name,
         "chain_id": status.spec.chain_id.hex(),
@@ -180,11 +187,30 @@ def get_proof(context: Context, arguments: Arguments) -> dict[str, Any]:
         "proof": encode(proof).hex(),
         "header": encode(header).hex(),
         "certificate": certificate.hex(),
-        "set_changes": [row.hex() for key, row in changes if key[1:] < u64(height)],
+        "set_changes": changes,
+        "next_since": None if next_since is None else str(next_since),
     }
 
 
+def _set_changes(view: ChainView, since: int, height: int) -> tuple[list[str], int | None]:
+    """A page of the changes above `since` and below `height`, and where the next page begins."""
+    prefix = history.SET_CHANGES
+    rows = list(islice(view.index_rows(prefix, prefix + u64(since + 1)), MAX_SET_CHANGES + 1))
+    page = [(key, row.hex()) for key, row in rows if key < prefix + u64(height)]
+    if len(page) <= MAX_SET_CHANGES:
+        return [row for _, row in page], None
+    last, _ = page[MAX_SET_CHANGES - 1]
+    return [row for _, row in page[:MAX_SET_CHANGES]], int.from_bytes(last[len(prefix) :], "big")
+
+
 _ADDRESS = Param("address", address(), "account, gtx1...", required=True)
+_SINCE = Param(
+    "since",
+    integer(0, MAX_INT - 1),
+    "height of the last change of the validator set that you have followed, 0 for none; "
+    f"at most {MAX_SET_CHANGES} later ones come, go on from next_since while it is not null",
+    default=0,
+)
 
 METHODS = (
     Method(
@@ -242,8 +268,9 @@ METHODS = (
             header="hex",
             certificate="hex",
             set_changes="list",
+            next_since="decimal?",
         ),
-        (_ADDRESS, CHAIN),
+        (_ADDRESS, CHAIN, _SINCE),
         (Route("GET", "/accounts/{address}/proof"),),
         cost=10,
     ),

@@ -183,18 +183,13 @@ def _name_of(public_key: bytes, spec: ChainSpec) -> str:
 
 def _prove(client: Client, who: bytes, chain: str) -> dict[str, Any]:
     """Errors: Failure `not_verified` when what the node sent does not hold."""
-    from gridtokenx.client import check_account_proof
-    from gridtokenx.consensus.messages import QuorumCertificate
-    from gridtokenx.primitives.codec import decode
     from gridtokenx.primitives.document import to_document
     from gridtokenx.primitives.errors import Rejected
     from gridtokenx.primitives.types import format_address
 
     spec = client.spec(chain)
-    sent = client.call("account_getProof", address=format_address(who), chain=chain)
     try:
-        proven = check_account_proof(sent, spec, who)
-        certificate = decode(QuorumCertificate, bytes.fromhex(sent["certificate"]))
+        proven = client.proof(who, chain)
     except Rejected as error:
         output.fail(
             f"verified: no. {error.detail}",
@@ -203,8 +198,8 @@ def _prove(client: Client, who: bytes, chain: str) -> dict[str, Any]:
             hint=f"do not trust the node at {client.url}; ask another with --rpc URL",
         )
     account = proven.account
-    members = proven.signers.members
-    signers = [one.index for one in certificate.signatures]
+    members = proven.trusted.validators.members
+    signers = [one.index for one in proven.certificate.signatures]
     return {
         "address": format_address(who),
         "chain": chain,

@@ -1,19 +1,32 @@
-"""Following a chain's validators by the headers at which they change."""
+"""Following a chain's validators by the headers at which they change, alone and by a client."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from gridtokenx.chain.light import SetChange, check_decided, follow_sets
+from gridtokenx.api import account_methods
+from gridtokenx.api.errors import ApiError
+from gridtokenx.api.methods import METHOD_BY_NAME
+from gridtokenx.chain.light import SetChange, TrustedSet, check_decided, follow_sets
+from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.chain.validator_sets import current_set, order_set
+from gridtokenx.client import Client, check_account_proof
 from gridtokenx.cluster.network import dev_key, local_genesis, validator_name
+from gridtokenx.node.history import SET_CHANGES
+from gridtokenx.node.view import ChainStatus, Head
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.state import Overlay
+from gridtokenx.primitives.state import Overlay, u64
+from gridtokenx.primitives.types import format_address
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from tests.chains_world import Chain
+
+DEV = dev_key("dev").public_key
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +58,13 @@ def changes(chain: Chain) -> list[SetChange]:
 
 def test_the_newest_set_follows_from_the_genesis(chain: Chain) -> None:
     told = [decode(SetChange, encode(one)) for one in changes(chain)]
-    signers = follow_sets(chain.spec.chain_id, chain.spec.genesis_validators, told)
-    assert signers == current_set(chain.values, 185).validators
+    genesis = TrustedSet(0, chain.spec.genesis_validators)
+    signers = follow_sets(chain.spec.chain_id, genesis, told)
+    first = follow_sets(chain.spec.chain_id, genesis, told[:1])
+    assert follow_sets(chain.spec.chain_id, first, told[1:]) == signers
+    assert signers == TrustedSet(179, current_set(chain.values, 185).validators)
     header, certificate = chain.blocks[185].header, chain.certificates[185]
-    check_decided(chain.spec.chain_id, header, certificate, signers)
+    check_decided(chain.spec.chain_id, header, certificate, signers.validators)
     with pytest.raises(Rejected):
         check_decided(chain.spec.chain_id, header, certificate, chain.spec.genesis_validators)
 
@@ -66,5 +82,93 @@ def test_no_change_can_be_left_out_or_invented(chain: Chain) -> None:
         ([replace(first, header=second.header)], ErrorCode.INVALID_CERTIFICATE),
     ):
         with pytest.raises(Rejected) as refusal:
-            follow_sets(spec.chain_id, old, told)
+            follow_sets(spec.chain_id, TrustedSet(0, old), told)
         assert refusal.value.code is code
+
+
+class Served:
+    """The three reads that `account_getProof` makes of a chain's database."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self._rows = [(SET_CHANGES + u64(one.header.height), encode(one)) for one in changes(chain)]
+
+    def block(self, height: int) -> bytes:
+        return self._chain.blocks[height].encoded
+
+    def certificate(self, height: int) -> bytes:
+        return encode(self._chain.certificates[height])
+
+    def index_rows(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        return iter([row for row in self._rows if row[0].startswith(prefix) and row[0] >= start])
+
+
+class Node:
+    """Stands for `Client._object`: the method itself over a chain in memory, up to a height."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.asked: list[int] = []
+        self.forge: Callable[[dict[str, Any]], dict[str, Any]] = dict
+
+    def answer(self, _: str, **raw: str) -> dict[str, Any]:
+        self.asked.append(int(raw["since"]))
+        chain = self.chain
+        parent = chain.parent
+        head = Head(parent.height, parent.hash, parent.time_ms, 0, parent.state_root, 0)
+        validators = chain.spec.genesis_validators
+
+        def prove(key: bytes) -> tuple[bytes | None, StateProof]:
+            return chain.values.values.get(key), chain.tree.prove(key)
+
+        status = ChainStatus(chain.spec, head, Served(chain), validators, prove)  # type: ignore[arg-type]
+        context = SimpleNamespace(chain=lambda _: status)
+        method = METHOD_BY_NAME["account_getProof"]
+        return self.forge(method.handler(context, method.arguments(raw)))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def node(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> Node:
+    monkeypatch.setattr(account_methods, "MAX_SET_CHANGES", 1)
+    return Node(chain)
+
+
+def client_of(node: Node, monkeypatch: pytest.MonkeyPatch) -> Client:
+    client = Client(genesis=local_genesis())
+    monkeypatch.setattr(client, "_object", node.answer)
+    return client
+
+
+def test_a_client_follows_page_by_page_and_only_once(
+    chain: Chain, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client_of(node, monkeypatch) as client:
+        for _ in range(2):
+            proven = client.proof(DEV, "MET")
+            assert proven.trusted == TrustedSet(179, current_set(chain.values, 185).validators)
+            assert proven.header.height == 185
+    assert node.asked == [0, 119, 179]
+    with pytest.raises(ApiError, match="not above 185"):
+        node.answer("account_getProof", address=format_address(DEV), since="185")
+
+
+def test_pages_without_progress_and_answers_that_stop_short_are_refused(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for forged, code in (
+        ({"set_changes": [], "next_since": "5"}, ErrorCode.MALFORMED),
+        ({"next_since": None}, ErrorCode.INVALID_BLOCK),
+        ({"set_changes": None}, ErrorCode.MALFORMED),
+        ({"set_changes": ["00"] * 51}, ErrorCode.MALFORMED),
+    ):
+        node.forge = lambda answer, forged=forged: {**answer, **forged}  # type: ignore[misc]
+        with client_of(node, monkeypatch) as client, pytest.raises(Rejected) as refusal:
+            client.proof(DEV, "MET")
+        assert refusal.value.code is code, forged
+
+
+def test_a_header_from_before_the_trusted_set_proves_nothing(chain: Chain, node: Node) -> None:
+    answer = node.answer("account_getProof", address=format_address(DEV), since="119")
+    later = TrustedSet(200, current_set(chain.values, 185).validators)
+    with pytest.raises(Rejected, match="not above the change of the set at 200"):
+        check_account_proof({**answer, "set_changes": []}, chain.spec, DEV, later)
