@@ -373,7 +373,7 @@ def begin_block(
 def _close_gates(run: auction.Run, slots: range, now_ms: int) -> None:
     """Close the gates of all `slots` but the first, which was closed before; then expire.
 
-    An order that ends at a gate still takes part in that gate's clearing.
+    An order that ends at a gate still takes part in that gate's clearing, but in none after it.
     """
     ended = book.ended(run.state, slots, now_ms)
     position = 0
@@ -383,8 +383,5 @@ def _close_gates(run: auction.Run, slots: range, now_ms: int) -> None:
             run.expire(ended[position][1])
             position += 1
         run.clear_slot(slot)
-        while position < len(ended) and ended[position][0] == gate_ms:
-            run.expire(ended[position][1])
-            position += 1
     for _, order_id in ended[position:]:
         run.expire(order_id)

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -305,5 +305,10 @@ class MarketDay(RuleBasedStateMachine):
 
 TestMarketDay = MarketDay.TestCase
 TestMarketDay.settings = settings(
-    max_examples=100, stateful_step_count=40, derandomize=True, deadline=None, database=None
+    max_examples=100,
+    stateful_step_count=40,
+    phases=(Phase.generate, Phase.shrink),  # To explain would trace every line.
+    derandomize=True,
+    deadline=None,
+    database=None,
 )

@@ -3,8 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import trio
+from structlog.testing import capture_logs
+
+from gridtokenx.cluster.network import local_genesis
 from gridtokenx.node.chain_values import Overruled, chain_numbers, overruled
 from gridtokenx.node.config import load_config
+from gridtokenx.node.node import Keys, Node
 from gridtokenx.trading.model import MarketParameters
 
 AT_THE_START = MarketParameters()
@@ -27,3 +32,31 @@ def test_both_values_are_told(tmp_path: Path) -> None:
         Overruled("energy.max_trade_amount", "NOR", "10000.0", "20000"),
         Overruled("thai_market.peak_hours.end_hour", "NOR", "21", "22"),
     ]
+
+
+async def test_a_node_that_starts_says_what_its_chains_overrule(tmp_path: Path) -> None:
+    flags = {
+        "network.regions": ["MET"],
+        "network.listen": ["/ip4/127.0.0.1/tcp/0"],
+        "api.port": 0,
+        "thai_market.peak_hours.end_hour": 21,
+    }
+    config = load_config(tmp_path, flags, environ={})
+    genesis = local_genesis(parameters=replace(AT_THE_START, max_order_wh=20_000_000))
+    node = Node(config, genesis, Keys(network_seed=bytes(32)))
+    with capture_logs() as lines, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            nursery.cancel_scope.cancel()
+    told = [line for line in lines if line["event"] == "config.chain_value_in_force"]
+    assert [line["log_level"] for line in told] == ["warning"] * 4
+    fields = ("chain", "setting", "configured", "in_force")
+    assert {tuple([line[name] for name in fields]) for line in told} == {
+        (chain, *values)
+        for chain in ("MET", "TH")
+        for values in (
+            ("energy.max_trade_amount", "10000.0", "20000"),
+            ("thai_market.peak_hours.end_hour", "21", "22"),
+        )
+    }
+    assert lines.index(told[-1]) < [line["event"] for line in lines].index("node.started")

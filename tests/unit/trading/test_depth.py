@@ -10,7 +10,7 @@ from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import MemoryReader, Overlay, index
 from gridtokenx.trading.clearing import clear
 from gridtokenx.trading.depth import Depth, groups_of, open_wh, span_blocks
-from gridtokenx.trading.model import ORDERS, ClearingOrder, Order, Side
+from gridtokenx.trading.model import ORDERS, ClearingOrder, Order, Side, TradeMatched
 from tests.kept_state import KeptState
 
 REGIONS = ["BKK", "NTB"]
@@ -103,6 +103,27 @@ def test_who_left_in_this_block_or_had_his_share_of_a_slot_is_passed_over(market
     ):  # The kept one is a block behind.
         assert depth.crossing(market.state, slot, ["BKK"], FEES[:3]) == []
         assert len(depth.crossing(keeper, slot, ["BKK"], FEES[:3])) == 6
+
+
+@pytest.mark.parametrize("leaver", [0, 1, 2])
+def test_who_leaves_takes_only_his_own_line_of_a_limit(market, leaver: int) -> None:
+    keeper = KeptState()
+    market.state = Overlay(keeper)
+    market.next_block()
+    ids = sorted((market.buy(name, 1_000, 4_000), name) for name in ("anna", "boon", "chai"))
+    keeper.commit(market.state)
+    assert len(keeper.kept(Depth)._terms) == 3
+    market.state = Overlay(keeper)
+    left_id, name = ids.pop(leaver)
+    market.cancel(name, left_id)
+    keeper.commit(market.state)
+    market.state = Overlay(keeper)
+    market.sell("dao", 2_000, 3_000)
+    keeper.commit(market.state)
+    market.state = Overlay(keeper)  # Orders unchanged: the kept books are asked, not built anew.
+    events = market.next_block(ms=1_000)
+    bought = sorted(event.trade.buy_id for event in events if isinstance(event, TradeMatched))
+    assert bought == [order_id for order_id, _ in ids]
 
 
 def test_a_span_is_cut_into_few_blocks_that_hold_each_slot_once() -> None:

@@ -104,6 +104,25 @@ def test_an_order_that_expires_with_a_gate_takes_part_in_it(market, early_ms, ma
     assert [event.status for event in closed(events).values()].count(OrderStatus.EXPIRED) == 1
 
 
+@pytest.mark.parametrize(("late_ms", "slots"), [(-1, []), (0, [1]), (1, [1]), (SLOT_MS, [1, 2])])
+def test_a_block_that_closes_several_gates_lets_each_order_end_in_its_turn(
+    market, late_ms: int, slots: list[int]
+) -> None:
+    """The better buyer ends `late_ms` after the first of three gates; the other trades on."""
+    market.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+    base = market.now_ms // SLOT_MS
+    span = {"last_slot": base + 3, "max_wh_per_slot": 1_000}
+    market.sell("s", 9_000, 3_000, **span)
+    buy = market.buy("b", 9_000, 5_000, expires_ms=(base + 1) * SLOT_MS + late_ms, **span)
+    last = market.buy("c", 9_000, 4_000, **span)
+    events = market.next_block(slots=3)
+    found = [(trade.slot - base, trade.buy_id) for trade in trades(events)]
+    others = [slot for slot in (1, 2, 3) if slot not in slots]
+    assert found == [(slot, buy) for slot in slots] + [(slot, last) for slot in others]
+    assert closed(events)[buy].status is OrderStatus.EXPIRED
+    assert closed(events)[buy].rest_wh == 9_000 - 1_000 * len(slots)
+
+
 def test_slots_are_cleared_in_order_and_share_an_orders_rest(market) -> None:
     base = market.now_ms // SLOT_MS
     market.sell("s", 2_500, 3_000, last_slot=base + 4, max_wh_per_slot=1_000)
@@ -149,6 +168,17 @@ def test_dust_closes_an_order_and_is_refunded(market) -> None:
     assert closed(events)[sell] == OrderClosed(sell, sha256(b"s"), OrderStatus.FILLED, 99, 99_000)
     assert closed(events)[buy].rest_wh == 0
     assert market.account("s").thb_uthb == WEALTH_UTHB - 1_000_000
+
+
+def test_a_rest_of_the_least_fill_stays_and_trades(market) -> None:
+    sell = market.sell("s", 1_100, 3_000)
+    market.buy("b", 1_000, 4_000)
+    assert sell not in closed(market.next_block(ms=1_000))
+    assert ORDERS.get(market.state, sell).rest_wh == 100
+    market.buy("c", 100, 4_000)
+    events = market.next_block(ms=1_000)
+    assert [trade.energy_wh for trade in trades(events)] == [100]
+    assert closed(events)[sell].rest_wh == 0
 
 
 def test_an_immediate_order_leaves_after_its_first_clearing(market) -> None:
