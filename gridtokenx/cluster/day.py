@@ -80,7 +80,7 @@ class Region:
     finality_ms: int = 0
     next_order: int = 0
     next_reading: int = 0
-    reading_limit: int = 0  # Readings from this slot on wait.
+    reading_limit: int = 2**62  # Readings from this slot on wait.
 
     @property
     def slot(self) -> int:
@@ -339,7 +339,8 @@ class RegionPlayer:
         for slot in range(region.next_order, last_order):
             self._publish_status(slot)
             due += self._orders(slot)
-        last_reading = min(region.reading_limit, region.slot - READING_DELAY_SLOTS + 1)
+        last_slot = min(self._slots.stop, region.reading_limit)
+        last_reading = min(last_slot, region.slot - READING_DELAY_SLOTS + 1)
         for slot in range(region.next_reading, last_reading):
             due += self._readings(slot)
         if self._refusals_due and region.next_reading > self._slots.start:
