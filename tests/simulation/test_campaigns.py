@@ -31,6 +31,12 @@ def test_no_seed_breaks_an_invariant(campaign: str, seeds: int, heights: int) ->
     assert int(str(told["heights"])) >= heights
 
 
+def test_no_seed_breaks_a_law_between_chains() -> None:
+    told = run("--campaign", "chains", "--seeds", "3:9")
+    assert (told["seeds"], told["violations"]) == (6, 0)
+    assert int(str(told["heights"])) >= 300
+
+
 def test_exactly_a_third_of_liars_never_forks() -> None:
     told = run("--campaign", "exact-third", "--seeds", "0:100")
     assert (told["seeds"], told["violations"], told["forks"]) == (100, 0, 0)
