@@ -5,7 +5,7 @@ Like those of `telemetry`: from the frozen views, at the moment of a scrape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
@@ -29,14 +29,19 @@ class NationalMetrics:
         self._ended: dict[int, ProposalStatus] = {}
 
     def collect(self, chains: Mapping[str, ChainStatus]) -> Iterator[Metric]:
-        """Nothing where no national chain is followed."""
-        for status in chains.values():
-            if status.spec.is_national:
-                yield self._proposals(status)
-                yield from _stake(status)
-                yield from _regions(status, chains)
+        """Families without samples where no national chain is followed."""
+        national = [status for status in chains.values() if status.spec.is_national]
+        proposals = GaugeMetricFamily(
+            "gridtokenx_governance_proposals", "Proposals by status", labels=["status"]
+        )
+        for status in national:
+            for state, count in self._proposals(status).items():
+                proposals.add_metric([state.value], count)
+        yield proposals
+        yield from _stake(national)
+        yield from _regions(national, chains)
 
-    def _proposals(self, status: ChainStatus) -> Metric:
+    def _proposals(self, status: ChainStatus) -> dict[ProposalStatus, int]:
         newest = NEWEST.get(status.view, b"")
         counts = dict.fromkeys(ProposalStatus, 0)
         for number in range(1, newest.number + 1 if newest else 1):
@@ -49,35 +54,31 @@ class NationalMetrics:
                 if known not in _WAITING:
                     self._ended[number] = known
             counts[known] += 1
-        family = GaugeMetricFamily(
-            "gridtokenx_governance_proposals", "Proposals by status", labels=["status"]
-        )
-        for state, count in counts.items():
-            family.add_metric([state.value], count)
-        return family
+        return counts
 
 
-def _stake(status: ChainStatus) -> Iterator[Metric]:
+def _stake(national: Sequence[ChainStatus]) -> Iterator[Metric]:
     """Bonded gtx, weights by validator (at most 128 sign), and how many are jailed."""
     bonded = GaugeMetricFamily("gridtokenx_staking_bonded_gtx", "gtx bonded to all validators")
-    bonded.add_metric([], pools.total_bonded_ugtx(status.view) / UGTX_PER_GTX)
-    yield bonded
     weights = GaugeMetricFamily(
         "gridtokenx_validator_weight", "Weight in the set that signs now", labels=["chain", "key"]
     )
-    for member in status.validators.members:
-        weights.add_metric([status.spec.name, member.public_key.hex()[:16]], member.weight)
-    yield weights
-    entries = [entry for _, entry in VALIDATORS.items(status.view)]
     jailed = GaugeMetricFamily("gridtokenx_validators_jailed", "Validators in jail or excluded")
-    jailed.add_metric([], sum(entry.is_jailed for entry in entries))
-    yield jailed
     known = GaugeMetricFamily("gridtokenx_validators", "Validators and candidates")
-    known.add_metric([], len(entries))
-    yield known
+    for status in national:
+        bonded.add_metric([], pools.total_bonded_ugtx(status.view) / UGTX_PER_GTX)
+        for member in status.validators.members:
+            name = member.public_key.hex()[:16]
+            weights.add_metric([status.spec.name, name], member.weight)
+        entries = [entry for _, entry in VALIDATORS.items(status.view)]
+        jailed.add_metric([], sum(entry.is_jailed for entry in entries))
+        known.add_metric([], len(entries))
+    yield from (bonded, weights, jailed, known)
 
 
-def _regions(status: ChainStatus, chains: Mapping[str, ChainStatus]) -> Iterator[Metric]:
+def _regions(
+    national: Sequence[ChainStatus], chains: Mapping[str, ChainStatus]
+) -> Iterator[Metric]:
     """Of each region: its status, its last checkpoint, and the messages that wait both ways."""
     states = GaugeMetricFamily(
         "gridtokenx_region_status", "1 for the status a region has", labels=["region", "status"]
@@ -95,7 +96,8 @@ def _regions(status: ChainStatus, chains: Mapping[str, ChainStatus]) -> Iterator
         "Messages that wait: down for the region, up for the national chain",
         labels=["region", "direction"],
     )
-    for region in checkpoints.regions(status.view):
+    seen = [(one, region) for one in national for region in checkpoints.regions(one.view)]
+    for status, region in seen:
         now = region.status(status.head.height)
         for state in RegionStatus:
             states.add_metric([region.name, state.value], int(state is now))
