@@ -6,6 +6,7 @@ Every key is SHA-256 of a public string, so that anybody can act for anybody: NO
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -244,11 +245,18 @@ def plan(authorities: int, observers: int, ports: list[int]) -> tuple[Member, ..
 
 
 def write_home(
-    home: Path, member: Member, genesis: Genesis, bootnode: Member, *, faults: bool = True
+    home: Path,
+    member: Member,
+    genesis: Genesis,
+    bootnode: Member,
+    *,
+    faults: bool = True,
+    regions: Sequence[str] = (),
 ) -> None:
     """Make a node's home: config.toml, genesis.json, keys and their password file.
 
-    `faults` lets `cluster partition` and `cluster delay` act on its links.
+    `faults` lets `cluster partition` and `cluster delay` act on its links; `regions` are those that
+    it follows (none named: all).
     Every node but the bootnode itself knows the bootnode's address and nothing else of the network.
     """
     home.mkdir(parents=True, mode=0o700)
@@ -285,6 +293,7 @@ def write_home(
         "network.network_name": genesis.network_name,
         "network.network_id": genesis.network_id,
         "network.listen": (f"/ip4/127.0.0.1/tcp/{member.p2p_port}",),
+        "network.regions": tuple(regions),
         "network.bootstrap": () if is_bootnode else (address,),
         "api.port": member.api_port,
         "api.rate_per_second": 10_000,

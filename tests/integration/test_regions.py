@@ -1,0 +1,138 @@
+"""Nodes that serve one region each: what a stalled region means to the others, and its return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from live_cluster import client_of, fresh_genesis, heights_of, wait_heights, wait_until
+
+from gridtokenx.chain.genesis import Genesis
+from gridtokenx.chain.transaction import Payload
+from gridtokenx.client import RpcError
+from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key, plan, write_home
+from gridtokenx.cluster.processes import Cluster, NodeRecord, free_ports, this_process
+from gridtokenx.cluster.supply import national_accounts, supply_checks
+from gridtokenx.interchain.model import TransferAbroad
+from gridtokenx.ledger.model import TREASURY, Asset
+from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.types import format_address
+
+BLOCK_TIME_MS = 300
+DEV = dev_key(DEV_ACCOUNT)
+FRIEND = dev_key("friend").public_key
+FOLLOWED = {"n0": ("MET",), "n1": ("MET",), "n2": ("MET",), "n3": ("NOR",), "n4": ()}
+LONG_S = 120.0
+
+
+def genesis_of_two_regions() -> Genesis:
+    """MET is signed by n0 to n2, NOR by n3 alone, TH by all four."""
+    genesis = fresh_genesis()
+    met, nor = genesis.chains[:2]
+    members = met.validators
+    chains = (replace(met, validators=members[:3]), replace(nor, validators=members[3:]))
+    return replace(genesis, chains=chains, block_time_ms=BLOCK_TIME_MS)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    genesis = genesis_of_two_regions()
+    folder = tmp_path / "clusters" / "regions"
+    members = plan(4, 1, free_ports(5, (33_000, 33_900)))
+    for member in members:
+        home = folder / member.name
+        write_home(home, member, genesis, members[0], regions=FOLLOWED[member.name])
+    records = [NodeRecord(member) for member in members]
+    cluster = Cluster(folder, genesis.hash.hex(), records, this_process())
+    try:
+        for member in members:
+            cluster.start(member.name)
+        for name, regions in FOLLOWED.items():
+            goal = dict.fromkeys(("TH", *(regions or ("MET", "NOR"))), 2)
+            wait_heights(cluster, goal, name, seconds=LONG_S)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def send(cluster: Cluster, name: str, chain: str, command: Payload) -> str:
+    """Dev's next transaction on a chain; its id. Errors: RpcError."""
+    with client_of(cluster, name) as client:
+        return client.send(client.sign(DEV, chain, command))
+
+
+def status_of(cluster: Cluster, transfer: str) -> str:
+    """By the observer, whom a transaction reaches a moment after the node that it was sent to."""
+    with client_of(cluster, "n4") as client:
+        answer = client.call_many([("shard_getTransfer", {"id": transfer})])[0]
+    return answer.reason if isinstance(answer, RpcError) else str(answer["status"])
+
+
+def shard(cluster: Cluster, name: str) -> dict[str, object]:
+    with client_of(cluster, "n4") as client:
+        return dict(client.call("shard_get", id=name))
+
+
+def check_supply(cluster: Cluster) -> None:
+    with client_of(cluster, "n4") as client:
+        genesis = client.genesis()
+        accounts = [one.account for one in genesis.allocations]
+        accounts = [*dict.fromkeys([*accounts, *national_accounts(genesis), FRIEND, TREASURY])]
+        held = {name: dict.fromkeys(_ASSETS, 0) for name in genesis.chain_names}
+        calls = [("account_getBalance", {"address": format_address(one)}) for one in accounts]
+        for answer in client.call_many(calls):
+            if isinstance(answer, RpcError):
+                assert answer.code == ErrorCode.ACCOUNT_NOT_FOUND, answer
+                continue
+            for row in answer["chains"]:
+                for asset in _ASSETS:
+                    held[row["chain"]][asset] += int(row[asset])
+        shards = {region.name: shard(cluster, region.name) for region in genesis.chains}
+        for holds, sentence in supply_checks(genesis, held, shards):
+            assert holds, sentence
+
+
+_ASSETS = ("gtx_ugtx", "energy_wh", "thb_uthb")
+
+
+def test_a_region_without_its_authorities_pauses_alone_and_comes_back(cluster: Cluster) -> None:
+    assert set(heights_of(cluster, "n0")) == {"TH", "MET"}
+    assert set(heights_of(cluster, "n3")) == {"TH", "NOR"}
+    with client_of(cluster, "n0") as client, pytest.raises(RpcError) as told:
+        client.head("NOR")
+    assert told.value.code == ErrorCode.UNKNOWN_SHARD
+    assert "network.regions" in told.value.hint
+    first = send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, 1))
+    wait_until("credited", lambda: status_of(cluster, first) == "credited", LONG_S)
+
+    cluster.kill("n3")
+    waiting = []
+    for amount in (7, 8):
+        waiting.append(send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, amount)))
+    wait_until("paused", lambda: shard(cluster, "NOR")["status"] == "paused", LONG_S)
+    assert shard(cluster, "MET")["status"] == "active"  # Which has had to send nothing.
+    now = heights_of(cluster, "n0")
+    wait_heights(cluster, {"TH": now["TH"] + 3, "MET": now["MET"] + 3}, "n0")
+    with pytest.raises(RpcError) as refused:
+        send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, 9))
+    assert refused.value.code == ErrorCode.CROSS_SHARD_PENDING
+    returned = send(cluster, "n1", "MET", TransferAbroad("NOR", FRIEND, Asset.GTX, 9))
+    wait_until("returned", lambda: status_of(cluster, returned) == "bounced", LONG_S)
+    assert {status_of(cluster, one) for one in waiting} == {"in_flight"}
+
+    cluster.start("n3")
+    wait_until("active", lambda: shard(cluster, "NOR")["status"] == "active", LONG_S)
+    for transfer in waiting:
+        wait_until("credited", lambda one=transfer: status_of(cluster, one) == "credited", LONG_S)
+    with client_of(cluster, "n4") as client:
+        (row,) = client.balance(FRIEND, "NOR")["chains"]
+        assert int(row["gtx_ugtx"]) == 1 + 7 + 8
+        amounts = [
+            [step for step in client.transfer(one)["steps"] if step["chain"] == "NOR"]
+            for one in waiting
+        ]
+    order = [int(steps[0]["height"]) for steps in amounts]
+    assert order == sorted(order)
+    check_supply(cluster)
