@@ -7,6 +7,7 @@ A changed vector is a changed protocol: nodes of both versions will not agree wi
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -14,16 +15,19 @@ if __name__ == "__main__":
 
 from core_vectors import vector_files
 from governance_vectors import governance_files
+from interchain_vectors import interchain_files
 from wire_cddl import cddl_files
 
 PROTOCOLS = Path(__file__).parents[2] / "protocols"
 
 
+@cache
 def files() -> dict[Path, str]:
     """Every generated file and its text."""
+    documents = vector_files() | governance_files() | interchain_files()
     out = {
         PROTOCOLS / "vectors" / name: json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-        for name, document in (vector_files() | governance_files()).items()
+        for name, document in documents.items()
     }
     return out | {PROTOCOLS / "wire" / name: text for name, text in cddl_files().items()}
 
