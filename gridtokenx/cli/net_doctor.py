@@ -159,7 +159,9 @@ def peers(info: dict[str, Any], dials: dict[str, Any]) -> Iterator[Finding]:
 def bootnodes(config: Config, reach: Reach) -> Iterator[Finding]:
     """Whether each configured bootnode answers."""
     addresses = [*config.network.bootstrap, *config.network.persistent]
-    if not addresses:
+    if not addresses and config.network.mdns:
+        yield Finding("bootnodes", PASS, "none configured; mDNS looks in the local network")
+    elif not addresses:
         fix = "set network.bootstrap, unless this is the network's first node"
         yield Finding("bootnodes", WARN, "none configured", fix)
     for address in addresses:

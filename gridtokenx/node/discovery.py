@@ -21,6 +21,8 @@ from libp2p.peer.id import ID
 
 from gridtokenx.node.clock import Clock
 from gridtokenx.node.libp2p_overrides import NodeDHT
+from gridtokenx.node.mdns import LocalPeers
+from gridtokenx.node.mdns_wire import service_name
 from gridtokenx.node.network import (
     Network,
     NetworkError,
@@ -105,6 +107,7 @@ class Discovery:
     dialled again, whatever the target; bootnodes while fewer peers than the target are connected.
     `book`: whom an earlier process met; they are dialled as the DHT's are. `regions`: by
     `region_key`, whether this node serves the region and so seeks others that do.
+    `local_network_id`: the network whose nodes find each other by mDNS; None: without.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class Discovery:
         target_peers: int = 20,
         regions: Mapping[bytes, bool] | None = None,
         book: PeerBook | None = None,
+        local_network_id: int | None = None,
     ) -> None:
         self._network = network
         self._target_peers = target_peers
@@ -141,6 +145,7 @@ class Discovery:
             if peer != network.peer_id and peer not in self._candidates:
                 network.remember(peer, met.addresses)
                 self._candidates[peer] = _Candidate()
+        self._local = self._local_peers(local_network_id)
         network.host.on_identified = self._on_identified
         self._identified_send, self._identified = trio.open_memory_channel[PeerId](256)
 
@@ -177,6 +182,8 @@ class Discovery:
             nursery.start_soon(self._meet_regions)
             nursery.start_soon(self._warn_when_alone)
             nursery.start_soon(self._keep_connections, nursery)
+            if self._local is not None:
+                nursery.start_soon(self._local.run)
             task_status.started()
 
     def _wants_more(self) -> bool:
@@ -193,6 +200,18 @@ class Discovery:
         return max(self._target_peers - len(connected), chosen - own)
 
     # Learning who there is ----------------------------------------------------------------
+
+    def _local_peers(self, network_id: int | None) -> LocalPeers | None:
+        if network_id is None:
+            return None
+        network, service = self._network, service_name(network_id)
+        return LocalPeers(
+            network.peer_id, service, lambda: network.listen_addresses, self._on_local_peer
+        )
+
+    def _on_local_peer(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        self._network.remember(peer, addresses)
+        self._add_candidates([ID(peer)])
 
     def _on_identified(self, peer_id: ID) -> None:
         try:

@@ -201,6 +201,7 @@ class Node:
             persistent=persistent,
             target_peers=min(self.config.network.max_outbound, self.config.network.max_peers),
             book=self._book,
+            local_network_id=network_id if self.config.network.mdns else None,
             regions={
                 region_key(network_id, name): name in self.followed()
                 for name in self.genesis.chain_names

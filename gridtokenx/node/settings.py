@@ -155,6 +155,9 @@ class NetworkSettings:
             example="/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW...",
         ),
     ] = ()
+    mdns: Annotated[
+        bool, Rule("find the network's nodes in the local network (multicast DNS), and be found")
+    ] = False
     persistent: Annotated[
         tuple[str, ...],
         Rule(

@@ -90,6 +90,8 @@ def test_bootnodes_are_tried(tmp_path) -> None:
     assert verdicts(net_doctor.bootnodes(load_config(tmp_path, environ={}), open_door)) == {
         "bootnodes": "WARN"
     }
+    local = load_config(tmp_path, environ={"GRIDTOKENX_NETWORK__MDNS": "true"})
+    assert verdicts(net_doctor.bootnodes(local, open_door)) == {"bootnodes": "PASS"}
 
 
 @pytest.mark.parametrize(
