@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import fields
 from itertools import islice
@@ -31,7 +32,8 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import METERS, PARTICIPANTS
 from gridtokenx.trading.model import ORDERS, TRADERS
 
-PROOF_ATTEMPTS = 3
+PROOF_ATTEMPTS = 20
+PROOF_PAUSE_S = 0.05
 _BALANCES = tuple(field.name for field in fields(Account) if field.name != "nonce")
 
 
@@ -153,14 +155,18 @@ def get_history(context: Context, arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def get_proof(context: Context, arguments: Arguments) -> dict[str, Any]:
-    """The tree moves on with each block, so what it gives is checked against the header here."""
+async def get_proof(context: Context, arguments: Arguments) -> dict[str, Any]:
+    """The tree moves on with each block, so what it gives is checked against the header here.
+
+    The status follows a commit only when the node's loop comes round to it, hence the pause.
+    """
     key = ACCOUNTS.prefix + arguments["address"]
     for _ in range(PROOF_ATTEMPTS):
         status = context.chain(arguments["chain"])
         value, proof = status.prove(key)
         if verify_state_proof(status.head.state_root, key, value, proof):
             break
+        await asyncio.sleep(PROOF_PAUSE_S)
     else:
         detail = "blocks come faster than a proof is made; ask again"
         raise ApiError(ErrorCode.PROOF_UNAVAILABLE, detail)

@@ -324,7 +324,8 @@ def test_a_lying_nodes_proof_is_not_believed(desk: Desk) -> None:
         proof["value"] = None
 
     def unsign(proof: dict[str, Any]) -> None:
-        proof["certificate"] = proof["certificate"][:-2] + "00"
+        last = "01" if proof["certificate"].endswith("00") else "00"
+        proof["certificate"] = proof["certificate"][:-2] + last
 
     for change, believed in ((truth, True), (inflate, False), (hide, False), (unsign, False)):
         with lying(desk.url, change) as url:

@@ -103,15 +103,20 @@ GENESIS = Block(0, b"", 0, 0, 0, 0, bytes(32))
 
 @dataclass(frozen=True)
 class State:
-    """What executing the chain so far gives. `sets`: the real tables of validator sets."""
+    """What executing the chain so far gives. `sets`: the real tables of validator sets.
+
+    `set_class` is what a set that comes out of them is made into: mutants break it.
+    """
 
     sets: MemoryReader
     root: bytes = bytes(32)
     punished: frozenset[tuple[bytes, int, int]] = frozenset()
     refused: tuple[str, ...] = ()
+    set_class: type[ValidatorSet] = ValidatorSet
 
     def set_at(self, height: int) -> ValidatorSet:
-        return current_set(self.sets, height).validators
+        found = current_set(self.sets, height).validators
+        return found if self.set_class is ValidatorSet else self.set_class(found.members)
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,10 @@ class Rules:
     def genesis(self) -> Committed:
         nothing = MemoryReader()
         sets = Overlay(nothing)
-        install_set(sets, self.genesis_set, [bytes(32)] * len(self.genesis_set.members))
-        return Committed(GENESIS, None, State(_stored(nothing, sets)))
+        members = self.genesis_set.members
+        install_set(sets, ValidatorSet(members), [bytes(32)] * len(members))
+        state = State(_stored(nothing, sets), set_class=type(self.genesis_set))
+        return Committed(GENESIS, None, state)
 
     def epoch_start(self, height: int) -> int:
         return epoch_start(height, self.epoch_blocks)

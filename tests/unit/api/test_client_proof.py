@@ -34,7 +34,8 @@ def node(tmp_path: Path) -> Iterator[MemoryNode]:
 def proof_of(node: MemoryNode, address: bytes) -> dict[str, Any]:
     async def run() -> Any:
         method = METHOD_BY_NAME["account_getProof"]
-        return method.handler(Context(node), method.arguments({"address": format_address(address)}))
+        arguments = method.arguments({"address": format_address(address)})
+        return await method.handler(Context(node), arguments)
 
     return dict(json.loads(json.dumps(asyncio.run(run()))))
 
