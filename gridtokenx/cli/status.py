@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -117,20 +116,25 @@ def _is_fetching(row: dict[str, Any]) -> bool:
 
 
 def _watch() -> None:
-    """A frame a second; on a terminal in place, else one below the other."""
+    """A frame a second; on a terminal in place, else one below the other.
+
+    Ctrl-C is noted rather than raised: raised in a destructor it would be swallowed.
+    """
+    import signal
+    import threading
+
     from rich.console import Console
     from rich.text import Text
 
     console = Console(file=sys.stdout, no_color=True if not output.options().color else None)
-    try:
-        while True:
-            frame = _frame(console)
-            if console.is_terminal:
-                console.clear()
-            console.print(Text.from_ansi(frame), soft_wrap=True)
-            time.sleep(1.0)
-    except KeyboardInterrupt:
-        return
+    ended = threading.Event()
+    signal.signal(signal.SIGINT, lambda _number, _frame: ended.set())
+    while not ended.is_set():
+        frame = _frame(console)
+        if console.is_terminal:
+            console.clear()
+        console.print(Text.from_ansi(frame), soft_wrap=True)
+        ended.wait(1.0)
 
 
 def _frame(console: Console) -> str:
