@@ -20,7 +20,7 @@ BLOCK_TIME_MS = 500
 TIMEOUT_BASE_MS = 1000
 VOTE = GovernanceParameters(voting_period_ms=15_000, execution_delay_ms=1_000)
 POLL_S = 0.05
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0  # Longer than a busy machine takes; who succeeds waits no longer.
 
 
 def fresh_genesis(**changes: Any) -> Genesis:

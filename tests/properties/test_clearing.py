@@ -25,7 +25,7 @@ SOLD = (Source.SOLAR, Source.WIND, Source.NATURAL_GAS, Source.COAL)
 WISHED = (Source.ANY, Source.RENEWABLE, Source.SOLAR, Source.WIND, Source.NATURAL_GAS)
 NODES = sorted({part for place in PLACES for part in (place, place[:6], place[:3])})
 
-laws = settings(max_examples=150, derandomize=True, deadline=None, database=None)
+laws = settings(max_examples=150, derandomize=True, database=None)
 
 
 @st.composite

@@ -18,7 +18,7 @@ ANY = st.sampled_from(sorted(CLASSES)).flatmap(lambda tag: values_of(CLASSES[tag
 def test_every_class_is_read_back_from_bytes_and_documents(tag: int) -> None:
     cls = CLASSES[tag]
 
-    @settings(max_examples=12, deadline=None)
+    @settings(max_examples=12)
     @given(values_of(cls))
     def round_trip(value: object) -> None:
         raw = encode(value)
@@ -31,7 +31,7 @@ def test_every_class_is_read_back_from_bytes_and_documents(tag: int) -> None:
     round_trip()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ANY, st.data())
 def test_damaged_bytes_are_refused_or_another_value(value: object, data: st.DataObject) -> None:
     raw = bytearray(encode(value))
@@ -51,7 +51,7 @@ def test_damaged_bytes_are_refused_or_another_value(value: object, data: st.Data
     assert encode(other) == bytes(raw)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(CLASSES)), st.binary(max_size=200))
 def test_noise_gets_a_verdict(tag: int, noise: bytes) -> None:
     cls = CLASSES[tag]
@@ -69,14 +69,14 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(CLASSES)), PLAIN)
 def test_any_json_gets_a_verdict(tag: int, document: object) -> None:
     with pytest.raises(Rejected):
         from_document(CLASSES[tag], {"kind": "x", "surprise": document})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ANY, PLAIN, st.data())
 def test_a_document_with_one_field_replaced_gets_a_verdict(
     value: object, junk: object, data: st.DataObject

@@ -146,7 +146,7 @@ def check_bounds(router: Router) -> None:
 
 
 @given(events=st.lists(steps, max_size=40), pauses_ms=st.lists(st.integers(0, 1_500), max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_router_survives_any_bytes_within_its_bounds(events, pauses_ms) -> None:
     router, now, questions = new_router(), 0, []
     for topic in TOPICS:
@@ -261,7 +261,7 @@ class HonestPeer:
 
 
 @given(acts=st.lists(st.sampled_from(HonestPeer.acts), max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_an_honest_peer_does_its_score_is_never_negative(acts: list[str]) -> None:
     honest = HonestPeer()
     for act in acts:
@@ -270,7 +270,7 @@ def test_whatever_an_honest_peer_does_its_score_is_never_negative(acts: list[str
 
 
 @given(payload=payloads)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_decoding_is_total_and_what_decodes_is_what_was_sent(payload: bytes) -> None:
     try:
         rpc = wire.decode_rpc(payload)

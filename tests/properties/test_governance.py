@@ -249,5 +249,5 @@ class Governance(RuleBasedStateMachine):
             assert one.ballots == len(list(BALLOTS.items(self.state, u64(one.number))))
 
 
-Governance.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+Governance.TestCase.settings = settings(max_examples=100, stateful_step_count=50)
 TestGovernance = Governance.TestCase

@@ -34,7 +34,7 @@ def upward(draw: st.DrawFn) -> object:
     return draw(st.sampled_from([one, Bounced(one, "x"), SupplyReport(*totals)]))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(batches=st.lists(st.lists(upward(), max_size=8), max_size=5))
 def test_no_lie_makes_or_loses_anything(batches: list[list[object]]) -> None:
     liar = Liar()

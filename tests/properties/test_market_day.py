@@ -309,6 +309,5 @@ TestMarketDay.settings = settings(
     stateful_step_count=40,
     phases=(Phase.generate, Phase.shrink),  # To explain would trace every line.
     derandomize=True,
-    deadline=None,
     database=None,
 )

@@ -185,5 +185,5 @@ class Staking(RuleBasedStateMachine):
         self.treasury = held
 
 
-Staking.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Staking.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestStaking = Staking.TestCase

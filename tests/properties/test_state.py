@@ -91,13 +91,13 @@ class Overlays(RuleBasedStateMachine):
 
 
 TestOverlays = Overlays.TestCase
-TestOverlays.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestOverlays.settings = settings(max_examples=40, stateful_step_count=25)
 
 
 CHANGES = st.dictionaries(st.binary(max_size=2), st.none() | st.binary(max_size=2), max_size=12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(CHANGES, min_size=1, max_size=5), st.binary(max_size=2))
 def test_a_tree_is_a_function_of_the_state(
     steps: list[dict[bytes, bytes | None]], key: bytes
@@ -147,7 +147,7 @@ def nearly_good(draw: st.DrawFn) -> object:
 PAYLOADS = st.one_of([nearly_good(), *(values_of(member) for member in Payload.__args__)])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(SENDERS), PAYLOADS, st.integers(0, 3))
 def test_whatever_is_signed_is_applied_or_gets_a_verdict(key, payload, fee_ugtx: int) -> None:
     """Nothing else may be raised: it would stop every node that executes it."""

@@ -10,7 +10,7 @@ export const PHASE = { propose: 1, prepare: 2, commit: 3 }
 const HEADER_FIELDS = [
   'chain_id', 'height', 'view0', 'time_ms', 'parent_hash', 'proposer_index', 'set_hash',
   'next_set_hash', 'transactions_root', 'state_root', 'results_root', 'outbox_root', 'outbox_count',
-  'inbox_next', 'root_height', 'root_hash', 'history_root', 'last_commit_hash', 'evidence_root'
+  'inbox_next', 'inbox_root', 'root_height', 'root_hash', 'history_root', 'last_commit_hash', 'evidence_root'
 ]
 const NO_HASH = Buffer.alloc(32)
 const SPKI = Buffer.from('302a300506032b6570032100', 'hex') // DER before a raw Ed25519 public key

@@ -124,7 +124,7 @@ def test_rest_names_are_the_paths(calls: Calls) -> None:
     assert get(calls, "/").status == 404
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     body=st.binary(max_size=60)
     | st.recursive(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -124,7 +125,8 @@ class Node:
         status = ChainStatus(chain.spec, head, Served(chain), validators, prove)  # type: ignore[arg-type]
         context = SimpleNamespace(chain=lambda _: status)
         method = METHOD_BY_NAME["account_getProof"]
-        return self.forge(method.handler(context, method.arguments(raw)))  # type: ignore[arg-type]
+        answered = method.handler(context, method.arguments(raw))  # type: ignore[arg-type]
+        return self.forge(asyncio.run(answered))
 
 
 @pytest.fixture

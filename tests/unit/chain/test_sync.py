@@ -306,7 +306,7 @@ class Swarm:
             self.feed(answer(request, count))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), height=st.integers(1, 300), liars=st.integers(0, 4))
 def test_every_chain_is_fetched_whole_while_one_peer_is_honest(seed, height, liars) -> None:
     """Peers lie, fall silent, cut answers; blocks still arrive once each and in order."""

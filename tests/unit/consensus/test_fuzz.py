@@ -68,7 +68,7 @@ EVENTS: list[Event] = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32))
 def test_no_schedule_makes_it_contradict_itself(seed: int) -> None:
     draw = random.Random(seed)
