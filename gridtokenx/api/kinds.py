@@ -11,11 +11,14 @@ import binascii
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
 from gridtokenx.primitives.types import parse_address
 
+_EPOCH = date(1970, 1, 1).toordinal()
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _PLACE = re.compile(r"[A-Z]{3}(?:-[0-9]{2}(?:-SUB[0-9]{3})?)?")
 _ADDRESS = {"type": "string", "pattern": "^gtx1[02-9ac-hj-np-z]{58}$"}
@@ -148,6 +151,29 @@ def amount() -> Kind:
     number = {"type": "number", "minimum": 0}
     words = {"type": "string", "pattern": r"^[0-9]{1,20}(\.[0-9]{1,20})?$"}
     return Kind(read, {"oneOf": [number, words]})
+
+
+def day() -> Kind:
+    """A date of Bangkok's calendar, from 1970 on, as days since 1970-01-01."""
+
+    def read(raw: Any) -> int:
+        try:
+            if not isinstance(raw, str) or not _DATE.fullmatch(raw):
+                raise ValueError
+            found = date.fromisoformat(raw).toordinal() - _EPOCH
+            if found < 0:
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"must be a date such as 2026-03-16, not {shown(raw)}") from None
+        return found
+
+    return Kind(read, {"type": "string", "maxLength": 10, "pattern": f"^{_DATE.pattern}$"})
+
+
+def format_day(number: int) -> str | None:
+    """The date of a day since 1970-01-01; None for one after the year 9999."""
+    ordinal = number + _EPOCH
+    return date.fromordinal(ordinal).isoformat() if ordinal <= date.max.toordinal() else None
 
 
 def list_of(kind: Kind, max_items: int) -> Kind:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Any
 
 from gridtokenx.api import access
@@ -14,7 +13,9 @@ from gridtokenx.api.kinds import (
     amount,
     boolean,
     choice,
+    day,
     format_cursor,
+    format_day,
     integer,
     text,
 )
@@ -38,7 +39,6 @@ from gridtokenx.trading.report_model import SettlementReport
 from gridtokenx.trading.settlement import Charges
 
 READINGS_METHOD = "energy_getMeterReadings"
-_EPOCH = date(1970, 1, 1).toordinal()
 
 
 # Quotes
@@ -210,43 +210,34 @@ def get_reports(context: Context, arguments: Arguments) -> dict[str, Any]:
         served = [one for _, one in TERRITORIES.items(status.view)]
         for one in served:
             if territory.upper() in (one.prefix, one.distributor.upper()):
-                day = _day(status, arguments["day"])
-                items.append(_report_document(status, one.prefix, one.distributor, day))
+                wanted = arguments["day"]
+                of_day = local_day(status.head.market_ms) if wanted is None else wanted
+                items.append(_report_document(status, one.prefix, one.distributor, of_day))
     if not items:
         detail = f"no region of this node's chains is, or belongs to, {territory!a}"
         raise ApiError(ErrorCode.UNKNOWN_ZONE, detail)
     return {"territory": territory, "items": items}
 
 
-def _day(status: ChainStatus, given: str | None) -> int:
-    if given is None:
-        return local_day(status.head.market_ms)
-    try:
-        return date.fromisoformat(given).toordinal() - _EPOCH
-    except ValueError:
-        detail = f"day must be a date such as 2026-03-16, not {given!a}"
-        raise invalid_params(detail, parameter="day") from None
-
-
 def _report_document(
-    status: ChainStatus, region: str, distributor: str, day: int
+    status: ChainStatus, region: str, distributor: str, of_day: int
 ) -> dict[str, Any]:
-    closed = reports.closed_report(status.view, region, day) if day >= 0 else None
+    closed = reports.closed_report(status.view, region, of_day)
     report: SettlementReport
     if closed is not None:
         report, state = closed, "closed"
     else:
-        report = reports.open_report(status.view, region, distributor, max(day, 0))
+        report = reports.open_report(status.view, region, distributor, of_day)
         clock = CLOCK.get(status.view, b"")
-        over = clock is not None and reports.day_of(clock.settled_slot + 1) > day
+        over = clock is not None and reports.day_of(clock.settled_slot + 1) > of_day
         state = "not_kept" if over else "open"
     return {
         "region": region,
         "distributor": distributor,
         "chain": status.spec.name,
         "height": str(status.head.height),
-        "day": str(day),
-        "date": date.fromordinal(day + _EPOCH).isoformat(),
+        "day": str(of_day),
+        "date": format_day(of_day),
         "state": state,
         "report_hash": None if closed is None else reports.report_hash(closed).hex(),
         "report": document(report),
@@ -360,7 +351,7 @@ METHODS = (
                 "region prefix, or distributor",
                 required=True,
             ),
-            Param("day", text(10, "[0-9]{4}-[0-9]{2}-[0-9]{2}", "2026-03-16"), "Bangkok date"),
+            Param("day", day(), "Bangkok date"),
         ),
         (Route("GET", "/audit/reports/{territory}"),),
         cost=5,

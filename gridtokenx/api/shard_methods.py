@@ -1,4 +1,5 @@
-"""Methods about the chains together: regions as the national chain sees them, and transfers.
+"""Methods about the chains together: regions as the national chain sees them, what they have
+filed, and transfers.
 
 A node that does not follow a region still knows from the national chain what became of a transfer
 to it: whether the region took it, and whether it came back.
@@ -11,7 +12,7 @@ from typing import Any
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import document
 from gridtokenx.api.errors import ApiError, invalid_params
-from gridtokenx.api.kinds import address, format_cursor, hex_bytes
+from gridtokenx.api.kinds import address, day, format_cursor, format_day, hex_bytes
 from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
 from gridtokenx.chain.authorities import authorities_of
 from gridtokenx.interchain import checkpoints
@@ -91,6 +92,37 @@ def get_receipts(context: Context, arguments: Arguments) -> dict[str, Any]:
 
 def get_transfer(context: Context, arguments: Arguments) -> dict[str, Any]:
     return _transfer(context, arguments["id"])
+
+
+def get_settlements(context: Context, arguments: Arguments) -> dict[str, Any]:
+    status = context.national()
+    shard = arguments["shard"]
+    if shard is not None:
+        checkpoints.region_of(status.view, shard)
+    records, following = history.list_filed(
+        status.view,
+        arguments["limit"],
+        arguments["cursor"],
+        region=shard,
+        day=arguments["day"],
+    )
+    return {
+        **_as_of(status),
+        "items": [
+            {
+                "shard": one.event.region,
+                "territory": one.event.territory,
+                "day": str(one.event.day),
+                "date": format_day(one.event.day),
+                "report_hash": one.event.report_hash.hex(),
+                "height": str(one.when.height),
+                "time_ms": str(one.when.time_ms),
+                "market_ms": str(one.when.market_ms),
+            }
+            for one in records
+        ],
+        "next_cursor": format_cursor(following),
+    }
 
 
 # -- Regions -------------------------------------------------------------------------------------
@@ -281,6 +313,21 @@ METHODS = (
         ),
         (Param("id", CHAIN.kind, "name of the region chain, such as NOR", required=True),),
         (Route("GET", "/shards/{id}"),),
+        cost=5,
+    ),
+    Method(
+        "shard_getSettlements",
+        get_settlements,
+        "Hashes of settlement reports that regions have filed with the national chain, newest "
+        "first; of one region or one day.",
+        shape(**_HEAD, items="list", next_cursor="text?"),
+        (
+            Param("shard", CHAIN.kind, "name of a region chain, such as NOR"),
+            Param("day", day(), "Bangkok date of the reports"),
+            LIMIT,
+            CURSOR,
+        ),
+        (Route("GET", "/settlements"),),
         cost=5,
     ),
     Method(

@@ -36,6 +36,7 @@ from gridtokenx.staking.weights import elect
 from gridtokenx.trading.model import PARAMETERS, MarketParameters
 
 MAX_GENESIS_BYTES = 1024 * 1024
+MAX_TERRITORIES = 77  # Provinces of Thailand, Bangkok among them.
 _EARLIEST_START_MS = 86_400_000  # The market looks back less than a day, never before slot 0.
 _CHAIN_NAME = re.compile(r"[A-Z0-9]{2,8}")  # Part of topics and of database keys.
 Name = Annotated[str, Limit(1, 32)]
@@ -74,7 +75,7 @@ class RegionChain:
     name: Annotated[str, Limit(2, 8)]
     incarnation: int
     offset_ms: int
-    territories: Annotated[tuple[Territory, ...], Limit(1, 77)]
+    territories: Annotated[tuple[Territory, ...], Limit(1, MAX_TERRITORIES)]
     validators: Annotated[tuple[GenesisValidator, ...], Limit(1, MAX_VALIDATORS)]
 
 
@@ -152,6 +153,13 @@ class Genesis:
                 return ChainSpec(self, region)
         known = ", ".join(self.chain_names)
         raise Rejected(ErrorCode.UNKNOWN_SHARD, f"no chain {name!r} here; there are {known}")
+
+    @property
+    def unbonding_blocks_min(self) -> int:
+        """How long stake must stay within reach of a slash: a set signs up to three epochs after
+        the stake behind it could leave, and evidence may come a whole window later.
+        """
+        return self.evidence_window_blocks + 3 * self.epoch_blocks
 
     @property
     def chain_names(self) -> tuple[str, ...]:
@@ -347,7 +355,7 @@ def dump_genesis(genesis: Genesis) -> str:
 
 
 def _check(genesis: Genesis) -> None:
-    """Cross-references that types cannot hold. Errors: MALFORMED."""
+    """Cross-references that types cannot hold. Errors: MALFORMED, OUT_OF_RANGE."""
     organisations = [entry.name for entry in genesis.organisations]
     _check_distinct("organisation", organisations)
     _check_distinct("operator", [entry.operator.hex() for entry in genesis.organisations])
@@ -391,11 +399,24 @@ def _check_national(genesis: Genesis, national: NationalChain) -> None:
         if entry.self_bond_ugtx < least:
             detail = f"{entry.moniker} bonds {entry.self_bond_ugtx} ugtx, the least is {least}"
             raise Rejected(ErrorCode.MALFORMED, detail)
+    check_unbonding(genesis, national.staking.unbonding_blocks)
     supply = national.reward_reserve_ugtx + sum(entry.self_bond_ugtx for entry in stakes)
     supply += sum(entry.gtx_ugtx for entry in national.allocations)
     supply += len(genesis.chains) * sum(entry.gtx_ugtx for entry in genesis.allocations)
     if supply > MAX_INT:
         raise Rejected(ErrorCode.MALFORMED, "the gtx supply is more than 2**63 - 1 ugtx")
+
+
+def check_unbonding(genesis: Genesis, unbonding_blocks: int) -> None:
+    """Errors: OUT_OF_RANGE where stake could be gone before evidence against it may come."""
+    least = genesis.unbonding_blocks_min
+    if unbonding_blocks < least:
+        detail = (
+            f"unbonding_blocks is {unbonding_blocks}; with an evidence window of "
+            f"{genesis.evidence_window_blocks} blocks and epochs of {genesis.epoch_blocks} "
+            f"it must be {least} or more"
+        )
+        raise Rejected(ErrorCode.OUT_OF_RANGE, detail)
 
 
 def _check_distinct(what: str, values: list[str]) -> None:

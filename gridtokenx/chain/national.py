@@ -10,7 +10,7 @@ from typing import Any
 
 from gridtokenx.chain import authorities, crossing
 from gridtokenx.chain.block import Event
-from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.genesis import ChainSpec, check_unbonding
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.chain.validator_sets import (
     ScheduledSet,
@@ -284,7 +284,7 @@ def _carry_out(state: Overlay, action: Action, spec: ChainSpec, height: int) -> 
     home = crossing.home_of(spec)
     match action:
         case SetParameter(name, value):
-            _set_parameter(state, voted.find(name), value)
+            _set_parameter(state, voted.find(name), value, spec)
             if voted.find(name).owner is voted.Owner.MARKET:
                 for region in checkpoints.regions(state):
                     order = ParameterOrder(name, value)
@@ -299,13 +299,14 @@ def _carry_out(state: Overlay, action: Action, spec: ChainSpec, height: int) -> 
             return  # Its operators read it from the event: a program cannot replace itself.
 
 
-def _set_parameter(state: Overlay, parameter: voted.Parameter, value: int) -> None:
+def _set_parameter(state: Overlay, parameter: voted.Parameter, value: int, spec: ChainSpec) -> None:
     match parameter.owner:
         case voted.Owner.MARKET:
             market = voted.with_value(trading.parameters(state), parameter, value)
             MARKET_PARAMETERS.put(state, b"", market)
         case voted.Owner.STAKING:
             numbers = voted.with_value(pools.parameters(state), parameter, value)
+            check_unbonding(spec.genesis, numbers.unbonding_blocks)
             STAKING_PARAMETERS.put(state, b"", numbers)
         case voted.Owner.GOVERNANCE:
             rules = voted.with_value(governance.parameters(state), parameter, value)

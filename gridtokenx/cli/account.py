@@ -136,13 +136,7 @@ def history(
     cursor: remote.Cursor = None,
 ) -> None:
     """Transactions an account sent or that name it, newest first."""
-    from gridtokenx.primitives.types import format_address
-
-    who = format_address(remote.address_of(address))
-    with remote.connect() as client:
-        document = client.call(
-            "account_getHistory", address=who, chain=chain, limit=limit, cursor=cursor
-        )
+    who, document = remote.page_of("account_getHistory", address, chain, limit, cursor)
 
     def draw(console: Console) -> None:
         rows = [
@@ -156,12 +150,8 @@ def history(
             )
             for row in document["items"]
         ]
-        if not rows:
-            show.line(console, f"no transactions on {show.printable(document['chain'])}")
-            return
         headings = ("block", "time", "transaction", "", "events", "id")
-        show.table(console, headings, rows, right=(0,))
-        show.next_page(console, document["next_cursor"])
+        show.page(console, document, headings, rows, what="transactions", right=(0,))
 
     output.emit(document, draw)
 

@@ -106,25 +106,25 @@ def _overruled(config: Config) -> list[Overruled] | None:
             names = [row["chain"] for row in client.call("chain_getStatus")["chains"]]
             asked = [("energy_getMarket", {"chain": name}) for name in names]
             answers = client.call_many(asked)
-        found = []
+        markets = {}
         for name, answer in zip(names, answers, strict=True):
             if isinstance(answer, RpcError):
                 return None
-            found += overruled(config, name, numbers_told(answer["parameters"]))
+            markets[name] = numbers_told(answer["parameters"])
     except (NodeUnreachable, RpcError, httpx.InvalidURL):
         return None
     except (KeyError, TypeError, ValueError):
         return None  # Something else, or a node of another version, serves that port.
-    return found
+    return overruled(config, markets)
 
 
 def _in_force(found: list[Overruled], key: str) -> list[str]:
     """One remark for each value that chains have instead of a setting's."""
-    chains: dict[str, list[str]] = {}
-    for one in found:
-        if one.key == key:
-            chains.setdefault(one.in_force, []).append(one.chain)
-    return [f"chain value in force: {value} ({', '.join(on)})" for value, on in chains.items()]
+    return [
+        f"chain value in force: {one.in_force} ({', '.join(one.chains)})"
+        for one in found
+        if one.key == key
+    ]
 
 
 def _json_value(value: object) -> object:

@@ -31,8 +31,7 @@ def suspend(
     """Stop an account from trading; its open orders are cancelled and refunded."""
     from gridtokenx.registry.model import SuspendParticipant
 
-    payload = SuspendParticipant(remote.address_of(address), remote.reason_text(reason))
-    _send(payload, key, chain, password_file, wait=wait)
+    _send(SuspendParticipant, address, reason, key, chain, password_file, wait=wait)
 
 
 @app.command()
@@ -47,18 +46,20 @@ def reinstate(
     """End a suspension; one by the regulator is ended by the regulator alone."""
     from gridtokenx.registry.model import ReinstateParticipant
 
-    payload = ReinstateParticipant(remote.address_of(address), remote.reason_text(reason))
-    _send(payload, key, chain, password_file, wait=wait)
+    _send(ReinstateParticipant, address, reason, key, chain, password_file, wait=wait)
 
 
 def _send(
-    payload: SuspendParticipant | ReinstateParticipant,
+    command: type[SuspendParticipant | ReinstateParticipant],
+    address: str,
+    reason: str,
     key: str,
     chain: str | None,
     password_file: Path | None,
     *,
     wait: bool,
 ) -> None:
+    payload = command(remote.address_of(address), remote.reason_text(reason))
     with remote.connect(pinned=True) as client:
         name = remote.default_chain(client, chain)
         document = remote.command(client, name, payload, key, password_file, wait=wait)

@@ -173,6 +173,17 @@ def address_of(text: str) -> bytes:
     return keystore.read_info(keystore.key_path(output.options().keys_path, text)).address
 
 
+def page_of(
+    method: str, address: str, chain: str | None, limit: int, cursor: str | None
+) -> tuple[str, dict[str, Any]]:
+    """(the account as the API writes it, a page of its list on a chain)."""
+    from gridtokenx.primitives.types import format_address
+
+    who = format_address(address_of(address))
+    with connect() as client:
+        return who, client.call(method, address=who, chain=chain, limit=limit, cursor=cursor)
+
+
 def account_key_path(name: str) -> Path:
     """The file of an account key; keys of another kind sign nothing for a person."""
     from gridtokenx.node import keystore

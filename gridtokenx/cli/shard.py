@@ -1,4 +1,6 @@
-"""`gridtokenx shard ...`: regions as the national chain sees them, transfers between chains."""
+"""`gridtokenx shard ...`: regions as the national chain sees them, what they have filed there,
+transfers between chains.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from gridtokenx.client import Client
 
 app = typer.Typer(
-    help="Region chains and transfers between chains: list, show, transfer, receipts.",
+    help="Region chains and what they send: list, show, settlements, transfer, receipts.",
     no_args_is_help=True,
 )
 
@@ -110,6 +112,41 @@ def _or_dash(value: Any) -> Any:
 
 
 @app.command()
+def settlements(
+    shard: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A region chain; all if left out.")
+    ] = None,
+    day: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Of the reports, such as 2026-03-16.")
+    ] = None,
+    limit: remote.Limit = 20,
+    cursor: remote.Cursor = None,
+) -> None:
+    """Hashes of settlement reports that regions have filed, newest first."""
+    name = None if shard is None else shard.strip().upper()
+    with remote.connect() as client:
+        document = client.call(
+            "shard_getSettlements", shard=name, day=day, limit=limit, cursor=cursor
+        )
+    output.emit(document, lambda console: _draw_settlements(console, document))
+
+
+def _draw_settlements(console: Console, document: dict[str, Any]) -> None:
+    rows = [
+        (
+            one["shard"],
+            one["territory"],
+            one["date"] or f"day {one['day']}",
+            f"{document['chain']} #{one['height']}",
+            one["report_hash"],
+        )
+        for one in document["items"]
+    ]
+    headings = ("shard", "territory", "day", "recorded in", "hash")
+    show.page(console, document, headings, rows, what="settlement reports")
+
+
+@app.command()
 def transfer(
     transfer_id: TransferId,
     wait: Annotated[bool, typer.Option("--wait", help="Until it is credited or back.")] = False,
@@ -130,13 +167,7 @@ def receipts(
     cursor: remote.Cursor = None,
 ) -> None:
     """Transfers to and from other chains of an account on one chain, newest first."""
-    from gridtokenx.primitives.types import format_address
-
-    who = format_address(remote.address_of(address))
-    with remote.connect() as client:
-        document = client.call(
-            "shard_getReceipts", address=who, chain=chain, limit=limit, cursor=cursor
-        )
+    who, document = remote.page_of("shard_getReceipts", address, chain, limit, cursor)
 
     def draw(console: Console) -> None:
         rows = [
@@ -149,11 +180,8 @@ def receipts(
             )
             for one in document["items"]
         ]
-        if not rows:
-            show.line(console, f"no transfers on {show.printable(document['chain'])}")
-            return
-        show.table(console, ("way", "status", "amount", "", "id"), rows)
-        show.next_page(console, document["next_cursor"])
+        headings = ("way", "status", "amount", "", "id")
+        show.page(console, document, headings, rows, what="transfers")
 
     output.emit(document, draw)
 

@@ -6,7 +6,7 @@ What a node answers is outside text: control characters never reach the terminal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,23 @@ def table(
         line(console, title)
     console.width = max(console.width, _MAX_WIDTH)
     console.print(drawn, markup=False, highlight=False)
+
+
+def page(
+    console: Console,
+    document: Mapping[str, Any],
+    headings: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    what: str,
+    right: Sequence[int] = (),
+) -> None:
+    """A page of a chain's list and how to see the rest; or that there is none of `what`."""
+    if not rows:
+        line(console, f"no {what} on {printable(document['chain'])}")
+        return
+    table(console, headings, rows, right=right)
+    next_page(console, document["next_cursor"])
 
 
 def next_page(console: Console, cursor: str | None) -> None:

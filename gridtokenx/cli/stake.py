@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from gridtokenx.chain.transaction import Payload
     from gridtokenx.client import Client
     from gridtokenx.primitives.crypto import SigningKey
+    from gridtokenx.staking.model import Bond, Unbond
 
 app = typer.Typer(
-    help="Stake on the national chain: list, show, account, pool, bond, unbond, create, unjail.",
+    help="Stake on the national chain: list, show, account, pool, bond, unbond, create, update, "
+    "unjail.",
     no_args_is_help=True,
 )
 
@@ -161,11 +163,7 @@ def bond(
     """Bond own gtx to a validator."""
     from gridtokenx.staking.model import Bond
 
-    units = gtx_amount(amount)
-    signer, password = remote.own_key(key, password_file)
-    with remote.connect(pinned=True) as client:
-        payload = Bond(_operator(client, validator), units)
-        _send(client, payload, signer, password, wait=wait)
+    _delegate(Bond, validator, amount, key, password_file, wait=wait)
 
 
 @app.command()
@@ -179,11 +177,22 @@ def unbond(
     """Take gtx back from a validator; it is paid out when the unbonding time is over."""
     from gridtokenx.staking.model import Unbond
 
+    _delegate(Unbond, validator, amount, key, password_file, wait=wait)
+
+
+def _delegate(
+    command: type[Bond | Unbond],
+    validator: str,
+    amount: str,
+    key: str | None,
+    password_file: Path | None,
+    *,
+    wait: bool,
+) -> None:
     units = gtx_amount(amount)
     signer, password = remote.own_key(key, password_file)
     with remote.connect(pinned=True) as client:
-        payload = Unbond(_operator(client, validator), units)
-        _send(client, payload, signer, password, wait=wait)
+        _send(client, command(_operator(client, validator), units), signer, password, wait=wait)
 
 
 @app.command()
@@ -215,20 +224,73 @@ def create(
     password_file: PasswordFile = None,
 ) -> None:
     """Become a candidate for the validator set. The account key is the operator."""
-    from gridtokenx.staking.model import CreateValidator, proof_bytes
+    from gridtokenx.staking.model import CreateValidator
 
     bps, units = _commission(commission), gtx_amount(self_bond)
-    if not 1 <= len(name.encode()) <= 64 or not name.isprintable():
-        raise typer.BadParameter("1 to 64 bytes on one line", param_hint="--name")
+    _check_name(name)
     signer, password = remote.own_key(key, password_file)
     with remote.connect(pinned=True) as client:
-        chain_id = client.spec(client.national()).chain_id
-        consensus = _consensus_key(validator_key, password)
-        proof = consensus.sign(
-            proof_bytes(chain_id, remote.address_of(signer), consensus.public_key)
-        )
-        payload = CreateValidator(consensus.public_key, name, bps, units, proof)
+        public_key, proof = _proven_key(client, validator_key, signer, password)
+        payload = CreateValidator(public_key, name, bps, units, proof)
         _send(client, payload, signer, password, wait=wait)
+
+
+@app.command()
+def update(
+    name: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What people shall know it by.")
+    ] = None,
+    commission: Annotated[
+        str | None, typer.Option(metavar="PERCENT", help="It rises by one point at most at a time.")
+    ] = None,
+    validator_key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another validator key of this home.")
+    ] = None,
+    key: remote.OwnKey = None,
+    wait: remote.Wait = True,
+    password_file: PasswordFile = None,
+) -> None:
+    """Change the own validator; what is left out stays. A new key signs when a set has it."""
+    from gridtokenx.primitives.types import format_address
+    from gridtokenx.staking.model import UpdateValidator
+
+    if name is None and commission is None and validator_key is None:
+        raise typer.BadParameter("name what is to change: --name, --commission, --validator-key")
+    if name is not None:
+        _check_name(name)
+    bps = None if commission is None else _commission(commission)
+    signer, password = remote.own_key(key, password_file)
+    operator = format_address(remote.address_of(signer))
+    with remote.connect(pinned=True) as client:
+        now = client.call("stake_getValidator", operator=operator)
+        public_key, proof = None, None
+        if validator_key is not None:
+            public_key, proof = _proven_key(client, validator_key, signer, password)
+        payload = UpdateValidator(
+            now["moniker"] if name is None else name,
+            now["commission_bps"] if bps is None else bps,
+            public_key,
+            proof,
+        )
+        _send(client, payload, signer, password, wait=wait)
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name.encode()) <= 64 or not name.isprintable():
+        raise typer.BadParameter("1 to 64 bytes on one line", param_hint="--name")
+
+
+def _proven_key(
+    client: Client, name: str, signer: str, password: Path | None
+) -> tuple[bytes, bytes]:
+    """A validator key, and its signature that it signs for the account's validator."""
+    from gridtokenx.staking.model import proof_bytes
+
+    chain_id = client.spec(client.national()).chain_id
+    consensus = _consensus_key(name, password)
+    operator = remote.address_of(signer)
+    proof = consensus.sign(proof_bytes(chain_id, operator, consensus.public_key))
+    return consensus.public_key, proof
 
 
 def _consensus_key(name: str, password_file: Path | None) -> SigningKey:

@@ -21,6 +21,8 @@ from gridtokenx.cluster.network import Member
 from gridtokenx.cluster.profile import Profile
 from gridtokenx.cluster.story import Told
 from gridtokenx.cluster.supply import (
+    closed_of,
+    filing_check,
     moved_in,
     national_accounts,
     national_document,
@@ -127,6 +129,7 @@ class _Report:
     finality_ms: dict[str, dict[str, Any]]
     state_roots: dict[str, str]
     settled: dict[str, dict[str, dict[str, str]]]
+    filed: dict[str, dict[str, str]]
     shards: dict[str, dict[str, Any]]
 
 
@@ -134,12 +137,14 @@ def _read_node(
     client: Client, addresses: Sequence[bytes], heights: dict[str, int], day: str
 ) -> _Report:
     status, stats = client.status(), client.stats()
+    settled = _settled(client, day)
     return _Report(
         totals={name: chain_totals(stats, name) for name in heights},
         held=_balances(client, addresses),
         finality_ms={row["chain"]: row["finality_ms"] for row in status["chains"]},
         state_roots={name: _state_root(client, name, height) for name, height in heights.items()},
-        settled=_settled(client, day),
+        settled=settled,
+        filed=_filed(client, day, settled),
         shards={
             name: client.call("shard_get", id=name)
             for name in heights
@@ -164,6 +169,25 @@ def _settled(client: Client, day: str) -> dict[str, dict[str, dict[str, str]]]:
     return found
 
 
+def _filed(
+    client: Client, day: str, settled: dict[str, dict[str, dict[str, str]]]
+) -> dict[str, dict[str, str]]:
+    """By chain and territory: the hash that the national chain has recorded for the day's report.
+
+    Waits for those of closed reports, which a checkpoint brings there.
+    """
+    closed = {(chain, one) for chain, rows in settled.items() for one in closed_of(rows)}
+    end = time.monotonic() + CATCH_UP_TIMEOUT_S
+    while True:
+        found: dict[str, dict[str, str]] = {}
+        for row in client.call("shard_getSettlements", day=day, limit=100)["items"]:
+            found.setdefault(row["shard"], {})[row["territory"]] = row["report_hash"]
+        missing = [place for place in closed if place[1] not in found.get(place[0], {})]
+        if not missing or time.monotonic() > end:
+            return found
+        time.sleep(POLL_S)
+
+
 def _add_region(
     summary: Summary,
     name: str,
@@ -172,14 +196,18 @@ def _add_region(
 ) -> None:
     read = {node: report for node, report in reports.items() if report is not None}
     roots = ["" if report is None else report.state_roots[name] for report in reports.values()]
-    totals = next(iter(read.values())).totals[name]
+    first = next(iter(read.values()))
+    totals, filed = first.totals[name], first.filed.get(name, {})
     finality = [report.finality_ms[name] for report in read.values()]
     summary.document["regions"][name] = {
         "height": height,
         "state_roots": roots,
         **{figure: totals[figure] for figure in _FIGURES},
         "carbon_issued_ucr": totals["carbon_ucr"],
-        "reports": next(iter(read.values())).settled[name],
+        "reports": {
+            territory: {**row, "recorded": filed.get(territory) == row["hash"]}
+            for territory, row in first.settled[name].items()
+        },
         "average_price_mthb": _ratio(totals["traded_uthb"], totals["traded_wh"]),
         # The middle node's: one that was away counts blocks as late that it only heard of late.
         "finality_ms_p50": median_low(one["p50"] or 0 for one in finality),
@@ -219,6 +247,9 @@ def _add_national(
     summary.check(equal, f"{name}: all {len(roots)} nodes have one state root at #{heights[name]}")
     for node, report in read.items():
         for holds, sentence in supply_checks(genesis, report.held, report.shards):
+            summary.check(holds, f"{node}: {sentence}")
+        for region, rows in report.settled.items():
+            holds, sentence = filing_check(name, region, rows, report.filed.get(region, {}))
             summary.check(holds, f"{node}: {sentence}")
 
 

@@ -53,6 +53,24 @@ def supply_checks(
         yield on_it == escrow, f"{name}'s accounts hold {on_it} of {escrow} ugtx in its escrow"
 
 
+def closed_of(reports: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The hashes of a region's closed settlement reports, by territory."""
+    return {name: one["hash"] for name, one in reports.items() if one["state"] == "closed"}
+
+
+def filing_check(
+    national: str,
+    region: str,
+    reports: Mapping[str, Mapping[str, str]],
+    filed: Mapping[str, str],
+) -> tuple[bool, str]:
+    """Whether the national chain has recorded the very hashes of a region's closed reports."""
+    closed = closed_of(reports)
+    recorded = [name for name, told in closed.items() if filed.get(name) == told]
+    told = f"{national} has recorded {len(recorded)} of {region}'s {len(closed)} closed reports"
+    return len(recorded) == len(closed), told
+
+
 def national_document(
     height: int,
     roots: list[str],

@@ -151,7 +151,8 @@ def print_summary(console: Console, summary: Summary, refusals: dict[str, str]) 
     console.print(table)
     for region in regions.values():
         for territory, report in region["reports"].items():
-            told = f"settlement report {territory} ({report['state']}): {report['hash']}"
+            state = f"{report['state']}, recorded" if report["recorded"] else report["state"]
+            told = f"settlement report {territory} ({state}): {report['hash']}"
             console.print(told, highlight=False, markup=False, soft_wrap=True)
     for line in _national_lines(summary.document["national"]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -23,6 +23,7 @@ from gridtokenx.interchain.model import (
     CHECKPOINTS,
     KEPT_CHECKPOINTS,
     MAX_QUEUED,
+    MAX_REASON_BYTES,
     PAUSED_AFTER_BLOCKS,
     REGIONS,
     STRANDED,
@@ -59,7 +60,6 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 
-MAX_REASON = 64
 Verify = Callable[[ValidatorSet], None]
 
 
@@ -367,6 +367,11 @@ def _checkpoint_key(name: str, height: int) -> bytes:
 # -- Messages from regions -----------------------------------------------------------------------
 
 
+def reason_of(error: Rejected) -> str:
+    """Why a message had no effect, in as many bytes as a message or an event carries."""
+    return error.detail.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+
+
 def _take(
     state: Overlay, name: str, nonce: int, raw: bytes, home: Home, height: int
 ) -> list[InterchainEvent]:
@@ -376,7 +381,7 @@ def _take(
         message = decode_any(Upward, raw)
         events = _apply(attempt, name, nonce, message, home, height)
     except Rejected as error:
-        return [MessageFailed(name, nonce, error.detail[:MAX_REASON])]
+        return [MessageFailed(name, nonce, reason_of(error))]
     attempt.merge()
     return events
 
@@ -422,7 +427,7 @@ def _route(
             onward = send_order(attempt, credit.destination, credit, home=home, height=height)
             event = TransferRouted(credit.transfer_id, name, credit.destination, onward)
     except Rejected as error:
-        reason = error.detail[:MAX_REASON]
+        reason = reason_of(error)
         send_order(state, name, Bounced(credit, reason), home=home, height=height)
         return [TransferReturning(credit.transfer_id, name, reason)]
     attempt.merge()
@@ -459,7 +464,7 @@ def refund(state: Overlay, bounced: Bounced, *, source: str, nonce: int) -> list
         ledger.arrive(attempt, credit.sender, credit.asset, credit.amount)
     except Rejected as error:
         STRANDED.put(state, credit.transfer_id, Stranded(credit))
-        return [MessageFailed(source, nonce, error.detail[:MAX_REASON])]
+        return [MessageFailed(source, nonce, reason_of(error))]
     attempt.merge()
     return [
         TransferReturned(

@@ -25,11 +25,15 @@ MAX_INBOX_MESSAGES = 500  # What one region block takes from its queue,
 MAX_INBOX_BYTES = 128 * 1024  # but one message at least.
 MAX_UNACKNOWLEDGED = 256  # Transfers that leave a region wait for the others to be taken.
 MAX_QUEUED = 10_000  # Transfers to a region wait when so many messages are before them.
+MAX_REASON_BYTES = 64
+# A checkpoint carries whole blocks of messages, so a block must never send more than one may have:
+# one for each message it takes, a hash for each territory and day it closes, a supply report, and
+# a transfer with another report where fewer than 256 waited. All that fits (test_limits.py).
 MAX_HEADER_BYTES = 1024
 MAX_CERTIFICATE_BYTES = 16 * 1024
-MAX_UPWARD_BYTES = 320
+MAX_UPWARD_BYTES = 224
 MAX_CHECKPOINT_MESSAGES = 1_024
-MAX_CHECKPOINT_BYTES = 200 * 1024
+MAX_CHECKPOINT_BYTES = 180 * 1024  # Of messages: header and certificate share the transaction.
 KEPT_CHECKPOINTS = 1_000
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from gridtokenx.interchain import checkpoints
+from gridtokenx.interchain.checkpoints import reason_of
 from gridtokenx.interchain.log import acknowledge, append, log_to, next_head
 from gridtokenx.interchain.model import (
     INBOX,
@@ -44,7 +45,6 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader
 
 Order = ParameterOrder | HaltOrder | AuthorityOrder
-MAX_REASON = 64
 T = TypeVar("T")
 
 
@@ -213,7 +213,7 @@ def receive(
                 try:
                     told += carry_out(attempt, order)
                 except Rejected as error:
-                    reason = error.detail[:MAX_REASON]
+                    reason = reason_of(error)
                     _send_up(state, OrderRefused(nonce, reason), place, height)
                     events.append(MessageFailed(place.national, nonce, reason))
                 else:
@@ -228,7 +228,7 @@ def _receive_credit(
     try:
         ledger.arrive(attempt, credit.to, credit.asset, credit.amount)
     except Rejected as error:
-        reason = error.detail[:MAX_REASON]
+        reason = reason_of(error)
         _send_up(state, Bounced(credit, reason), place, height)
         return [TransferReturning(credit.transfer_id, credit.origin, reason)]
     attempt.merge()

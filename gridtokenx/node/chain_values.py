@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import structlog
+
 from gridtokenx.node.config import Config, format_value
 from gridtokenx.primitives.quantities import BPS
+from gridtokenx.primitives.state import Reader
+from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import MarketParameters
 
 WH_PER_KWH = 1000
+log = structlog.get_logger(__name__)
 # Setting, the market parameter that decides, how many of the parameter's units make one of it.
 DECIDED_BY_CHAIN = (
     ("energy.energy_token_ratio", "", 1),  # Of every chain: one token is one kWh.
@@ -29,10 +34,10 @@ DECIDED_BY_CHAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Overruled:
-    """A setting that disagrees with a chain: its value here, and the chain's, as text."""
+    """A setting that disagrees with chains: its value here, and theirs, as text."""
 
     key: str
-    chain: str
+    chains: tuple[str, ...]
     configured: str
     in_force: str
 
@@ -47,11 +52,32 @@ def numbers_told(parameters: Mapping[str, Any]) -> dict[str, int]:
     return {name: int(parameters[name]) for _, name, _ in DECIDED_BY_CHAIN if name}
 
 
-def overruled(config: Config, chain: str, parameters: Mapping[str, int]) -> list[Overruled]:
-    """The settings that say something else than a chain's market parameters."""
+def overruled(config: Config, markets: Mapping[str, Mapping[str, int]]) -> list[Overruled]:
+    """The settings that say something else than the market parameters in force, given by chain:
+    one entry for each value that chains have instead.
+    """
     found = []
     for key, name, scale in DECIDED_BY_CHAIN:
-        value, in_force = config.value(key), Decimal(parameters[name] if name else 1) / scale
-        if value != in_force:
-            found.append(Overruled(key, chain, format_value(value), f"{in_force.normalize():f}"))
+        value, others = config.value(key), dict[Decimal, list[str]]()
+        for chain, parameters in markets.items():
+            in_force = Decimal(parameters[name] if name else 1) / scale
+            if in_force != value:
+                others.setdefault(in_force, []).append(chain)
+        for other, chains in others.items():
+            text = f"{other.normalize():f}"
+            found.append(Overruled(key, tuple(chains), format_value(value), text))
     return found
+
+
+def warn_overruled(config: Config, states: Mapping[str, Reader]) -> None:
+    """Log, once each, which settings of this home are not those in force; states by chain."""
+    markets = {name: chain_numbers(trading.parameters(state)) for name, state in states.items()}
+    for one in overruled(config, markets):
+        log.warning(
+            "config.chain_value_in_force",
+            setting=one.key,
+            chains=",".join(one.chains),
+            configured=one.configured,
+            in_force=one.in_force,
+            hint="the chain decides; the setting is only a default of this home",
+        )

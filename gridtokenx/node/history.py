@@ -9,7 +9,8 @@ Keys:  T totals | w ~slot: totals at the end of a slot | t id: transaction | h a
        o account place: order id | c order id: how it closed | d trade id: trade | s trade id:
        settlement | n place: trade id | y account place: trade id | r account place: accepted
        reading | k account place: number of a retirement certificate | x transfer id, stage: an
-       event of a transfer between chains | i account place: transfer id
+       event of a transfer between chains | i account place: transfer id | f chain day place: hash
+       of a region's settlement report; also under no chain, no day, and neither
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gridtokenx.chain.block import Event, Receipt
 from gridtokenx.chain.transaction import Transaction, decode_transaction
 from gridtokenx.grid.model import ReadingAccepted
 from gridtokenx.interchain.model import (
+    SettlementRecorded,
     TransferAbroad,
     TransferCredited,
     TransferReturned,
@@ -64,6 +66,7 @@ _TRADE, _SETTLEMENT, _TRADES, _ACCOUNT_TRADES = b"d", b"s", b"n", b"y"
 _SLOT_TOTALS = b"w"
 _ACCOUNT_READINGS, _ACCOUNT_CERTIFICATES = b"r", b"k"
 _TRANSFER, _ACCOUNT_TRANSFERS = b"x", b"i"
+_FILED = b"f"
 _LAST = 2**64 - 1
 _WHEN = struct.Struct(">QIQQ")  # height, number, time_ms, market_ms
 _STATUSES = tuple(OrderStatus)
@@ -189,6 +192,14 @@ class TransferRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class FiledRecord:
+    """The hash of a settlement report that a region has filed, and when it was recorded here."""
+
+    when: When
+    event: SettlementRecorded
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Ids, newest first, and the place to go on from (None: that was all)."""
 
@@ -241,6 +252,7 @@ class _BlockRows:
         self._readings = 0
         self._certificates = 0
         self._transfers = 0
+        self._filed = 0
 
     def add_transaction(
         self, number: int, transaction: Transaction, events: tuple[Event, ...]
@@ -352,6 +364,13 @@ class _BlockRows:
                 (_ACCOUNT_TRANSFERS + account + self._place(number), event.transfer_id)
             )
 
+    def settlement_recorded(self, event: SettlementRecorded) -> None:
+        number, self._filed = self._filed, self._filed + 1
+        value = self._when(number) + encode(event)
+        for region in (None, event.region):
+            for day in (None, event.day):
+                self.rows.append((_filed_prefix(region, day) + self._place(number), value))
+
     def _when(self, number: int) -> bytes:
         return _WHEN.pack(self._height, number, *self._times)
 
@@ -371,6 +390,7 @@ _EVENT_ROWS: dict[type[Any], Callable[[_BlockRows, Any], None]] = {
     SlotCleared: _BlockRows.slot_cleared,
     CreditsRetired: _BlockRows.credits_retired,
     EnergyRedeemed: _BlockRows.energy_redeemed,
+    SettlementRecorded: _BlockRows.settlement_recorded,
     **dict.fromkeys(_STAGES, _BlockRows.transfer_moved),
 }
 
@@ -461,6 +481,24 @@ def find_transfer(view: View, transfer_id: bytes) -> list[TransferRecord]:
 def list_transfers(view: View, account: bytes, limit: int, after: bytes = b"") -> Page:
     """Ids of transfers that an account sent from this chain, or that it is to get or got here."""
     return _page(view, _ACCOUNT_TRANSFERS + account, limit, after)
+
+
+def list_filed(
+    view: View, limit: int, after: bytes = b"", *, region: str | None = None, day: int | None = None
+) -> tuple[list[FiledRecord], bytes | None]:
+    """Settlement reports' hashes that this national chain has recorded, newest first, and the
+    place to go on from: of all regions and days, or of one region chain, one day, or both.
+    """
+    page = _page(view, _filed_prefix(region, day), limit, after)
+    split = [_split_when(raw) for raw in page.ids]
+    records = [FiledRecord(when, decode(SettlementRecorded, rest)) for when, rest in split]
+    return records, page.next_place
+
+
+def _filed_prefix(region: str | None, day: int | None) -> bytes:
+    """A region's name has at most eight characters; no day is 2**63 or more."""
+    name = (region or "").encode().ljust(8, b"\x00")
+    return _FILED + name + (_LAST if day is None else day).to_bytes(8, "big")
 
 
 def list_certificates(view: View, account: bytes, limit: int, after: bytes = b"") -> Page:

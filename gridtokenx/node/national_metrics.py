@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gridtokenx.governance.model import NEWEST, PROPOSALS, ProposalStatus
 from gridtokenx.interchain import checkpoints
@@ -79,7 +79,9 @@ def _stake(national: Sequence[ChainStatus]) -> Iterator[Metric]:
 def _regions(
     national: Sequence[ChainStatus], chains: Mapping[str, ChainStatus]
 ) -> Iterator[Metric]:
-    """Of each region: its status, its last checkpoint, and the messages that wait both ways."""
+    """Of each region: its status, its last checkpoint, the messages that wait both ways, and how
+    many checkpoints this node has sent.
+    """
     states = GaugeMetricFamily(
         "gridtokenx_region_status", "1 for the status a region has", labels=["region", "status"]
     )
@@ -96,6 +98,11 @@ def _regions(
         "Messages that wait: down for the region, up for the national chain",
         labels=["region", "direction"],
     )
+    sent = CounterMetricFamily(
+        "gridtokenx_region_checkpoints_sent",
+        "Checkpoints of a region that this node has brought to the national chain since its start",
+        labels=["region"],
+    )
     seen = [(one, region) for one in national for region in checkpoints.regions(one.view)]
     for status, region in seen:
         now = region.status(status.head.height)
@@ -109,4 +116,5 @@ def _regions(
         if followed is not None:
             up = log_to(followed.view, status.spec.name).count - region.outbox_count
             queues.add_metric([region.name, "up"], max(0, up))
-    yield from (states, heights, ages, queues)
+            sent.add_metric([region.name], followed.checkpoints_sent)
+    yield from (states, heights, ages, queues, sent)

@@ -27,7 +27,7 @@ from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.node.admin import Admin
 from gridtokenx.node.authorities import Authorities
 from gridtokenx.node.candidates import decode_body_request
-from gridtokenx.node.chain_values import chain_numbers, overruled
+from gridtokenx.node.chain_values import warn_overruled
 from gridtokenx.node.clock import Clock
 from gridtokenx.node.config import Config
 from gridtokenx.node.database import Database
@@ -67,7 +67,6 @@ from gridtokenx.node.view import ChainStatus, Check, Head, Health, NetworkStatus
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
-from gridtokenx.trading import rules as trading
 
 MEBIBYTE = 1024 * 1024
 HOUSEKEEPING_SECONDS = 1.0
@@ -132,6 +131,7 @@ class Node:
         self._network_status = NetworkStatus()
         self._drivers: dict[str, Driver] = {}
         self._syncing: dict[str, Syncing] = {}
+        self._relay: Relay | None = None
         self._national_moves = trio.Event()  # The next national block sets it.
         self._lag_ms = 0
         self._offset_ms = 0
@@ -211,6 +211,8 @@ class Node:
             self._start_signing(database)
         for name in self.followed():
             await self._add_chain(name, database, gossip)
+        stores = {name: one.executor.store for name, one in self._drivers.items()}
+        warn_overruled(self.config, stores)
         requests.serve("blocks", self._answer_blocks)
         requests.serve("bodies", self._answer_bodies)
         network.reputation.trust(*named)
@@ -223,9 +225,9 @@ class Node:
             for name, driver in self._drivers.items():
                 await nursery.start(driver.run)
                 nursery.start_soon(self._syncing[name].run)
-            relay = self._relay()
-            if relay is not None:
-                nursery.start_soon(relay.run)
+            self._relay = self._new_relay()
+            if self._relay is not None:
+                nursery.start_soon(self._relay.run)
             await nursery.start(discovery.run)
             nursery.start_soon(self._keep_house, discovery)
             await nursery.start(self._admin(network).run)
@@ -314,24 +316,10 @@ class Node:
             now_ms=self._now_ms,
             resume_above=self._keys.resume_above.get(name),
         )
-        self._tell_overruled(executor)
         self._drivers[name] = driver
         self._syncing[name] = Syncing(driver, self._ask, self._network.report)
         newest = executor.store.block(executor.parent.height)
         self._refresh_status(name, decode_block(newest).header.proposer_index if newest else 0)
-
-    def _tell_overruled(self, executor: Executor) -> None:
-        """Say which settings of this home are not those in force on a chain."""
-        market = trading.parameters(executor.store)
-        for one in overruled(self.config, executor.spec.name, chain_numbers(market)):
-            log.warning(
-                "config.chain_value_in_force",
-                setting=one.key,
-                chain=one.chain,
-                configured=one.configured,
-                in_force=one.in_force,
-                hint="the chain decides; the setting is only a default of this home",
-            )
 
     def _network_settings(self) -> NetworkSettings:
         network = self.config.network
@@ -499,7 +487,7 @@ class Node:
             why = str(committed.dropped[0][1])
             log.info("pool.dropped", chain=name, transactions=len(committed.dropped), first=why)
 
-    def _relay(self) -> Relay | None:
+    def _new_relay(self) -> Relay | None:
         """What brings this validator's regions to the national chain, if there is one."""
         national, validator = self.genesis.national, self._keys.validator
         if national is None or validator is None or not self.config.consensus.vote:
@@ -543,6 +531,7 @@ class Node:
             consensus_view=driver.view,
             timeouts=driver.counters.timeouts,
             equivocations=driver.counters.evidence,
+            checkpoints_sent=self._relay.sent.get(name, 0) if self._relay else 0,
             mempool_transactions=len(driver.executor.mempool),
             sync_state="waiting_peers" if syncing is None else syncing.state(),
             sync_target=max(target, status.head.height),

@@ -20,6 +20,7 @@ from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.interchain.checkpoints import region_of
 from gridtokenx.interchain.log import messages_from
 from gridtokenx.interchain.model import (
+    MAX_CHECKPOINT_BYTES,
     MAX_CHECKPOINT_MESSAGES,
     Region,
     RegionStatus,
@@ -37,7 +38,6 @@ TAKE_OVER_BLOCKS = 2  # How long a validator waits for the one whose turn is bef
 RETRY_BLOCKS = 6  # Until an own checkpoint that has come to nothing is sent again.
 
 TAKEN_MESSAGES = 100  # So many that a region has taken need not stay in the national state.
-MAX_MESSAGE_BYTES = 180 * 1024  # Leaves room for header and certificate in a transaction.
 
 log = structlog.get_logger(__name__)
 Submit = Callable[[Sequence[bytes]], Awaitable[list[Rejected | None]]]
@@ -161,7 +161,7 @@ def checkpoint_of(executor: Executor, region: Region) -> SubmitCheckpoint | None
     while height > region.height:
         messages = _messages(view, executor.spec.national.name, region.outbox_count, height)
         fits = len(messages) <= MAX_CHECKPOINT_MESSAGES
-        if fits and sum(map(len, messages)) <= MAX_MESSAGE_BYTES:
+        if fits and sum(map(len, messages)) <= MAX_CHECKPOINT_BYTES:
             return _command(view, region, height, messages)
         height = region.height + ((height - region.height) >> 1)
     return None

@@ -60,6 +60,7 @@ class ChainStatus:
     consensus_view: int = 0
     timeouts: int = 0
     equivocations: int = 0  # convictions this node has seen since it started
+    checkpoints_sent: int = 0  # of this region, taken into a national mempool, since it started
     mempool_transactions: int = 0
     sync_state: SyncState = "waiting_peers"
     sync_target: int = 0

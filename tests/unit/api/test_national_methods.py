@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -315,9 +316,33 @@ def test_regions_as_the_national_chain_sees_them(node: MemoryNode) -> None:
     assert refusal(node, "shard_get", id="TH")[0] == "unknown_shard"
 
 
+def test_the_hashes_of_closed_reports_are_recorded_and_listed(node: MemoryNode) -> None:
+    assert call(node, "shard_getSettlements")["items"] == []
+    while node.make_block("MET") < 90:
+        pass
+    node.relay("MET")
+    closed = call(node, "audit_getReports", territory="mea", day="2026-01-01")["items"]
+    told = call(node, "shard_getSettlements", day="2026-01-01")
+    assert {one["territory"]: one["report_hash"] for one in told["items"]} == {
+        one["region"]: one["report_hash"] for one in closed
+    }
+    assert {(one["shard"], one["date"], one["height"]) for one in told["items"]} == {
+        ("MET", "2026-01-01", told["height"])
+    }
+    page = call(node, "shard_getSettlements", shard="MET", limit=2)
+    rest = call(node, "shard_getSettlements", shard="MET", limit=2, cursor=page["next_cursor"])
+    assert [*page["items"], *rest["items"]] == told["items"]
+    for other in ({"shard": "NOR"}, {"day": "2026-01-02"}, {"shard": "NOR", "day": "2026-01-01"}):
+        assert call(node, "shard_getSettlements", **other)["items"] == []
+    assert refusal(node, "shard_getSettlements", shard="XYZ")[0] == "unknown_shard"
+    for wrong in ("1969-12-31", "2026-02-30", "today"):
+        assert "such as 2026-03-16" in refusal(node, "shard_getSettlements", day=wrong)[1]
+
+
 def test_metrics_tell_votes_stake_and_regions(node: MemoryNode) -> None:
     propose(node)
     transfer(node, GTX)
+    node.statuses["MET"] = replace(node.statuses["MET"], checkpoints_sent=3)
     found = {
         (sample.name, *sorted(sample.labels.values())): sample.value
         for family in node.metrics.collect()
@@ -330,6 +355,8 @@ def test_metrics_tell_votes_stake_and_regions(node: MemoryNode) -> None:
     assert found["gridtokenx_region_status", "NEA", "active"] == 1
     assert found["gridtokenx_region_queue", "MET", "up"] == 1
     assert found["gridtokenx_region_checkpoint_age_blocks", "MET"] == 2
+    assert found["gridtokenx_region_checkpoints_sent_total", "MET"] == 3
+    assert ("gridtokenx_region_checkpoints_sent_total", "NEA") not in found  # Not followed here.
     blocks(node, 4)
     later = {
         sample.labels["status"]: sample.value

@@ -89,6 +89,15 @@ def test_a_market_day_lies_in_time_and_a_supply_in_range() -> None:
     refused(edited, "MALFORMED: the gtx supply is more")
 
 
+def test_stake_stays_within_reach_of_evidence() -> None:
+    edited = document()
+    edited["evidence_window_blocks"], edited["epoch_blocks"] = 300, 60
+    edited["national"]["staking"]["unbonding_blocks"] = 479
+    refused(edited, "unbonding_blocks is 479; .* window of 300 .* epochs of 60 it must be 480")
+    edited["national"]["staking"]["unbonding_blocks"] = 480
+    assert load_genesis(json.dumps(edited)).unbonding_blocks_min == 480
+
+
 def test_limits_are_checked() -> None:
     for key, value in (
         ("block_time_ms", 99),

@@ -106,11 +106,11 @@ def test_show_tells_what_the_chain_has_instead_when_a_node_answers(
     assert document["settings"]["energy.min_trade_amount"] == "0.25"
     assert document["overruled"][0] == {
         "key": "energy.min_trade_amount",
-        "chain": "MET",
+        "chains": ["MET", "NOR"],
         "configured": "0.25",
         "in_force": "0.1",
     }
-    assert len(document["overruled"]) == 6
+    assert len(document["overruled"]) == 3
 
 
 def test_show_needs_no_node(run, configured: Path, canned_node) -> None:

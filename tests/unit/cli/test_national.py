@@ -254,6 +254,35 @@ def test_a_transfer_to_another_region_is_one_command(network: Network) -> None:
     assert (refused.code, "carbon" in refused.stderr) == (1, True)
 
 
+def test_an_operator_changes_its_validator(network: Network, home: Path) -> None:
+    unasked = network.signed("stake", "update", key="stake", json=False)
+    assert (unasked.code, "--commission" in unasked.stderr) == (ExitCode.USAGE, True)
+    keystore.create(home / "keys", "second", KeyKind.VALIDATOR, "secret", bytes([9]) * 32)
+    network.signed("stake", "update", "--name", "egat-one", "--commission", "4.5", key="stake")
+    told = network("stake", "show", "stake")
+    assert (told["moniker"], told["commission_bps"]) == ("egat-one", 450)
+    much = network.signed("stake", "update", "--commission", "9", key="stake", json=False)
+    assert (much.code, "may change again in block 600" in much.stderr) == (1, True)
+    early = network.signed("stake", "update", "--validator-key", "second", key="stake", json=False)
+    assert (early.code, "may change again in block 600" in early.stderr) == (1, True)
+    nobody = network.signed("stake", "update", "--name", "x", json=False)
+    assert (nobody.code, "validator_not_found" in nobody.stderr) == (1, True)
+
+
+def test_filed_settlement_reports_are_listed(network: Network) -> None:
+    assert "no settlement report" in network("shard", "settlements", json=False).stdout
+    while network.node.make_block("MET") < 90:
+        pass
+    network.node.relay("MET")
+    rows = network("shard", "settlements", "met", "--day", "2026-01-01")["items"]
+    assert {one["territory"] for one in rows} == {"BKK", "NTB", "SPK"}
+    shown = network("shard", "settlements", "--limit", 2, json=False).stdout
+    assert rows[0]["report_hash"] in shown
+    assert "more: --cursor" in shown
+    wrong = network("shard", "settlements", "--day", "tomorrow", json=False)
+    assert (wrong.code, "such as 2026-03-16" in wrong.stderr) == (ExitCode.USAGE, True)
+
+
 def test_a_transfer_to_a_silent_region_comes_back(network: Network) -> None:
     for _ in range(61):
         network.node.make_block("TH")

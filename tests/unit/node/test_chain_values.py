@@ -17,7 +17,7 @@ AT_THE_START = MarketParameters()
 
 def test_the_defaults_agree_with_a_new_chain(tmp_path: Path) -> None:
     config = load_config(tmp_path, environ={})
-    assert overruled(config, "MET", chain_numbers(AT_THE_START)) == []
+    assert overruled(config, {"MET": chain_numbers(AT_THE_START)}) == []
 
 
 def test_both_values_are_told(tmp_path: Path) -> None:
@@ -27,10 +27,11 @@ def test_both_values_are_told(tmp_path: Path) -> None:
     }
     config = load_config(tmp_path, environ=environ)
     market = replace(AT_THE_START, max_order_wh=20_000_000)
-    assert overruled(config, "NOR", chain_numbers(market)) == [
-        Overruled("energy.energy_token_ratio", "NOR", "2", "1"),
-        Overruled("energy.max_trade_amount", "NOR", "10000.0", "20000"),
-        Overruled("thai_market.peak_hours.end_hour", "NOR", "21", "22"),
+    markets = {name: chain_numbers(AT_THE_START) for name in ("TH", "MET")}
+    assert overruled(config, {**markets, "NOR": chain_numbers(market)}) == [
+        Overruled("energy.energy_token_ratio", ("TH", "MET", "NOR"), "2", "1"),
+        Overruled("energy.max_trade_amount", ("NOR",), "10000.0", "20000"),
+        Overruled("thai_market.peak_hours.end_hour", ("TH", "MET", "NOR"), "21", "22"),
     ]
 
 
@@ -49,14 +50,10 @@ async def test_a_node_that_starts_says_what_its_chains_overrule(tmp_path: Path) 
             await nursery.start(node.run)
             nursery.cancel_scope.cancel()
     told = [line for line in lines if line["event"] == "config.chain_value_in_force"]
-    assert [line["log_level"] for line in told] == ["warning"] * 4
-    fields = ("chain", "setting", "configured", "in_force")
-    assert {tuple([line[name] for name in fields]) for line in told} == {
-        (chain, *values)
-        for chain in ("MET", "TH")
-        for values in (
-            ("energy.max_trade_amount", "10000.0", "20000"),
-            ("thai_market.peak_hours.end_hour", "21", "22"),
-        )
-    }
+    assert [line["log_level"] for line in told] == ["warning"] * 2
+    fields = ("chains", "setting", "configured", "in_force")
+    assert [tuple([line[name] for name in fields]) for line in told] == [
+        ("TH,MET", "energy.max_trade_amount", "10000.0", "20000"),
+        ("TH,MET", "thai_market.peak_hours.end_hour", "21", "22"),
+    ]
     assert lines.index(told[-1]) < [line["event"] for line in lines].index("node.started")

@@ -9,6 +9,7 @@ import pytest
 
 from gridtokenx.chain.block import Receipt
 from gridtokenx.chain.transaction import Transaction, sign_transaction
+from gridtokenx.interchain.model import SettlementRecorded
 from gridtokenx.ledger.model import Asset, Deposit, Deposited, Transfer, Transferred
 from gridtokenx.node import history
 from gridtokenx.node.history import Totals, index_rows
@@ -222,3 +223,30 @@ def test_rows_are_cheap() -> None:
     rows, _ = index_rows(1, 1000, SLOT * 900_000, transactions, receipts, Totals())
     assert (time.process_time() - started) / len(rows) < 50e-6
     assert len(rows) == 200 * 3 + 2
+
+
+def test_filed_reports_are_listed_by_region_and_by_day() -> None:
+    index = Index()
+    filed = [
+        SettlementRecorded(region, territory, day, bytes([day % 256]) * 32)
+        for day in (5, 6, 2**63 - 1)
+        for region, territory in (("MET", "BKK"), ("MET", "NTB"), ("NOR", "CNX"))
+    ]
+    for height, event in enumerate(filed, 1):
+        index.add(height, [], [Receipt(ZERO_HASH, (event,))])
+
+    def listed(**chosen: object) -> list[SettlementRecorded]:
+        records, following = history.list_filed(index, 100, **chosen)
+        assert following is None
+        return [one.event for one in records]
+
+    newest_first = filed[::-1]
+    assert listed() == newest_first
+    assert listed(region="MET") == [one for one in newest_first if one.region == "MET"]
+    assert listed(day=6) == [one for one in newest_first if one.day == 6]
+    assert listed(region="NOR", day=2**63 - 1) == [filed[-1]]
+    assert listed(region="ME", day=6) == []
+    first, place = history.list_filed(index, 1, region="NOR")
+    assert place is not None
+    second, _ = history.list_filed(index, 1, place, region="NOR")
+    assert [one.event for one in (*first, *second)] == [filed[-1], filed[5]]
