@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import live_cluster
 from typer.testing import CliRunner
 
@@ -63,6 +64,16 @@ def test_a_vote_reaches_every_region_and_gtx_another_one(shared_cluster: Cluster
     proposal = ask(home, "governance", "show", number)
     assert (proposal["status"], proposal["tally"]["final"]) == ("executed", True)
     assert proposal["tally"]["yes_bps"] > 7000
+    # What left MET has come to the national chain, so one of its authorities has brought it there.
+    assert sum(checkpoints_sent(cluster, f"n{number}", "MET") for number in range(4)) >= 1
+
+
+def checkpoints_sent(cluster: Cluster, name: str, region: str) -> float:
+    """By a node's own count."""
+    lines = httpx.get(f"{cluster.node(name).member.api_url}/metrics").text.splitlines()
+    sample = f'gridtokenx_region_checkpoints_sent_total{{region="{region}"}} '
+    (found,) = [line.removeprefix(sample) for line in lines if line.startswith(sample)]
+    return float(found)
 
 
 def own(home: Path, key: str) -> tuple[object, ...]:
