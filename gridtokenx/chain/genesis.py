@@ -337,7 +337,7 @@ class ChainSpec:
 
 
 def load_genesis(text: str) -> Genesis:
-    """Read a genesis file. Errors: MALFORMED or OUT_OF_RANGE naming the field."""
+    """Read a genesis file. Errors: MALFORMED, OUT_OF_RANGE, VALUE_OUT_OF_RANGE name the field."""
     if len(text) > MAX_GENESIS_BYTES:
         raise Rejected(ErrorCode.TOO_LARGE, f"a genesis file has at most {MAX_GENESIS_BYTES} bytes")
     try:
@@ -355,7 +355,7 @@ def dump_genesis(genesis: Genesis) -> str:
 
 
 def _check(genesis: Genesis) -> None:
-    """Cross-references that types cannot hold. Errors: MALFORMED, OUT_OF_RANGE."""
+    """Cross-references that types cannot hold. Errors: MALFORMED, VALUE_OUT_OF_RANGE."""
     organisations = [entry.name for entry in genesis.organisations]
     _check_distinct("organisation", organisations)
     _check_distinct("operator", [entry.operator.hex() for entry in genesis.organisations])
@@ -408,7 +408,7 @@ def _check_national(genesis: Genesis, national: NationalChain) -> None:
 
 
 def check_unbonding(genesis: Genesis, unbonding_blocks: int) -> None:
-    """Errors: OUT_OF_RANGE where stake could be gone before evidence against it may come."""
+    """Errors: VALUE_OUT_OF_RANGE where stake could be gone before evidence against it may come."""
     least = genesis.unbonding_blocks_min
     if unbonding_blocks < least:
         detail = (
@@ -416,7 +416,7 @@ def check_unbonding(genesis: Genesis, unbonding_blocks: int) -> None:
             f"{genesis.evidence_window_blocks} blocks and epochs of {genesis.epoch_blocks} "
             f"it must be {least} or more"
         )
-        raise Rejected(ErrorCode.OUT_OF_RANGE, detail)
+        raise Rejected(ErrorCode.VALUE_OUT_OF_RANGE, detail)
 
 
 def _check_distinct(what: str, values: list[str]) -> None:

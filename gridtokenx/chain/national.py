@@ -239,10 +239,15 @@ def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
         if refusal is not None:
             raise Rejected(ErrorCode.NOT_PERMITTED, refusal)
 
+    def check_value(name: str, value: int) -> None:
+        if name == "staking.unbonding":
+            check_unbonding(spec.genesis, value)
+
     return Surroundings(
         value_of=lambda name: value_of(state, name),
         authorities_of=lambda where: authorities.active_weights(state, _region(spec, where)),
         check_authority_change=check_authority_change,
+        check_value=check_value,
         regulator=registry.regulator(state),
     )
 
@@ -284,7 +289,7 @@ def _carry_out(state: Overlay, action: Action, spec: ChainSpec, height: int) -> 
     home = crossing.home_of(spec)
     match action:
         case SetParameter(name, value):
-            _set_parameter(state, voted.find(name), value, spec)
+            _set_parameter(state, voted.find(name), value)
             if voted.find(name).owner is voted.Owner.MARKET:
                 for region in checkpoints.regions(state):
                     order = ParameterOrder(name, value)
@@ -299,14 +304,13 @@ def _carry_out(state: Overlay, action: Action, spec: ChainSpec, height: int) -> 
             return  # Its operators read it from the event: a program cannot replace itself.
 
 
-def _set_parameter(state: Overlay, parameter: voted.Parameter, value: int, spec: ChainSpec) -> None:
+def _set_parameter(state: Overlay, parameter: voted.Parameter, value: int) -> None:
     match parameter.owner:
         case voted.Owner.MARKET:
             market = voted.with_value(trading.parameters(state), parameter, value)
             MARKET_PARAMETERS.put(state, b"", market)
         case voted.Owner.STAKING:
             numbers = voted.with_value(pools.parameters(state), parameter, value)
-            check_unbonding(spec.genesis, numbers.unbonding_blocks)
             STAKING_PARAMETERS.put(state, b"", numbers)
         case voted.Owner.GOVERNANCE:
             rules = voted.with_value(governance.parameters(state), parameter, value)

@@ -403,10 +403,12 @@ class Surroundings:
     `value_of` gives a parameter's value in force by name (integer, as in SetParameter);
     `authorities_of` the (organisation, weight) of a region prefix's or chain's active authorities
     and raises UNKNOWN_ZONE or UNKNOWN_SHARD; `check_authority_change` raises what a change of them
-    would be refused with; `regulator` is the organisation that regulates the market, if any.
+    would be refused with, `check_value` what a parameter's new value would, where its range alone
+    does not say; `regulator` is the organisation that regulates the market, if any.
     """
 
     value_of: Callable[[str], int]
     authorities_of: Callable[[str], Sequence[tuple[str, int]]]
     check_authority_change: Callable[[AuthorityManagement], None]
+    check_value: Callable[[str, int], None]
     regulator: str | None = None

@@ -390,6 +390,7 @@ def _check_actions(actions: list[Action], around: Surroundings) -> None:
     for action in actions:
         if isinstance(action, SetParameter):
             around.value_of(action.name)  # A row that this network has not is refused.
+            around.check_value(action.name, action.value)
         elif isinstance(action, AuthorityManagement):
             around.check_authority_change(action)
 

@@ -108,7 +108,9 @@ class Governance(RuleBasedStateMachine):
             parameter = table.find(name)
             return table.value_in(self.records()[parameter.owner][1], parameter)
 
-        return Surroundings(value_of, lambda _: [(name, 1) for name in ORGANISATIONS], lambda _: 0)
+        return Surroundings(
+            value_of, lambda _: [(name, 1) for name in ORGANISATIONS], lambda _: 0, lambda *_: None
+        )
 
     def attempt(self, verb, *arguments, **named) -> None:
         trial = Overlay(self.state)

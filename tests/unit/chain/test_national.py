@@ -109,12 +109,14 @@ def test_the_numbers_of_stake_and_votes_change_here_alone(chains: Chains) -> Non
     assert chains.regions["MET"].blocks[5].inbox == ()
 
 
-def test_a_vote_cannot_let_stake_leave_before_evidence_may_come(chains: Chains) -> None:
-    number = propose(chains, ParameterChange("staking.unbonding", "479"))
-    pass_vote(chains, number)
-    (failed,) = [one for one in chains.national.events if isinstance(one, ProposalFailed)]
-    assert "it must be 480 or more" in failed.reason
-    assert pools.parameters(chains.national.values).unbonding_blocks == 600
+def test_no_vote_lets_stake_leave_before_evidence_may_come(chains: Chains) -> None:
+    national = chains.national
+    national.send(DEV, Propose("a title", "and why", ParameterChange("staking.unbonding", "479")))
+    chains.round()
+    (refused,) = national.refused
+    assert refused.code is ErrorCode.VALUE_OUT_OF_RANGE
+    assert "must be 480 or more" in refused.detail
+    propose(chains, ParameterChange("staking.unbonding", "480"))
 
 
 def test_an_emergency_halts_a_region_as_soon_as_authorities_approve(chains: Chains) -> None:

@@ -87,7 +87,9 @@ class World:
 
     @property
     def around(self) -> Surroundings:
-        return Surroundings(self.value_of, self.authorities_of, self.check_change, "ERC")
+        return Surroundings(
+            self.value_of, self.authorities_of, self.check_change, lambda *_: None, "ERC"
+        )
 
     @property
     def power(self) -> VotingPower:
