@@ -400,7 +400,7 @@ async def test_other_origins_are_refused_unless_listed(tmp_path: Path) -> None:
 async def test_a_slow_client_is_dropped_and_delays_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(server_module, "BODY_TIMEOUT_S", 2.0)
     node = MemoryNode(tmp_path)
     async with running(node) as http:
         stream = await trio.open_tcp_stream("127.0.0.1", http.base_url.port or 0)
@@ -409,9 +409,9 @@ async def test_a_slow_client_is_dropped_and_delays_nobody(
                 b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 100\r\n\r\n{"
             )
-            with trio.fail_after(0.25):
+            with trio.fail_after(1.9):
                 assert (await http.get("/api/v1/status")).status_code == 200
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 assert b"408" in await stream.receive_some(4096)
 
 
@@ -422,7 +422,7 @@ async def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.Monke
         port = http.base_url.port or 0
         idle = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(3)]
         extra = await trio.open_tcp_stream("127.0.0.1", port)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await extra.receive_some(1) == b""
         for stream in (*idle, extra):
             await stream.aclose()

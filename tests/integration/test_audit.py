@@ -22,7 +22,7 @@ def run(cluster: Cluster, home: Path, *words: str):
     return CliRunner().invoke(app, [*words, "--rpc", url, "--json"], env=environ)
 
 
-@pytest.mark.parametrize("chain", ["MET", "NEA"])
+@pytest.mark.parametrize("chain", ["MET", "NOR"])
 def test_a_chain_is_verified_from_its_blocks_alone(
     shared_cluster: Cluster, tmp_path: Path, chain: str
 ) -> None:

@@ -445,7 +445,7 @@ async def our_peer(
         nodes = {}
         for member in cluster.members:
             nodes[member.name] = await net.dial(address_of(cluster, member.name))
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             for topic in topics_of(cluster):
                 while set(gossip.peers(topic)) != set(nodes.values()):  # noqa: ASYNC110 - a poll
                     await trio.sleep(0.05)
@@ -515,7 +515,7 @@ async def test_bad_transactions_as_requests_are_refused_with_a_sentence(
                         await peer.requests.request(node, kind, one.raw)
                 stream = await peer.network.open_stream(node, [peer.requests.protocol(kind)])
                 await stream.write(b"\x81\x80\x04" + bytes(1_000))  # announces 64 KiB and a byte
-                with pytest.raises(NetworkError, match="closed"), trio.fail_after(5):
+                with pytest.raises(NetworkError, match="closed"), trio.fail_after(30):
                     await stream.read_exactly(1)
 
 
@@ -565,11 +565,9 @@ STREAM_GARBAGE = (
 async def test_garbage_on_a_stream_of_every_protocol(shared_cluster: Cluster) -> None:
     async with our_peer(shared_cluster, 9) as peer:
         for name, node in peer.nodes.items():
-            store = peer.network.host.get_peerstore()
-            protocols = set(store.get_protocols(ID(node)))
-            assert {peer.requests.protocol(one) for one in ("status", "blocks", "bodies")} <= (
-                protocols
-            ), f"{name} told {protocols}"
+            protocols = await protocols_of(peer.network, node)
+            ours = {peer.requests.protocol(one) for one in ("status", "blocks", "bodies")}
+            assert ours <= protocols, f"{name} told {protocols}"
             assert len(protocols) >= 8
     for number, garbage in enumerate(STREAM_GARBAGE):  # Each from a peer that is not banned yet.
         settings = NetworkSettings(seed=bytes([9, number]) * 16, listen=())
@@ -577,6 +575,15 @@ async def test_garbage_on_a_stream_of_every_protocol(shared_cluster: Cluster) ->
             for name in peer.nodes:
                 for protocol in sorted(protocols):
                     await spill(net, address_of(shared_cluster, name), protocol, garbage)
+
+
+async def protocols_of(net: Network, node: PeerId) -> set[str]:
+    """What a peer said it speaks, once it said it."""
+    store = net.host.get_peerstore()
+    with trio.fail_after(60):
+        while not (told := set(store.get_protocols(ID(node)))):  # noqa: ASYNC110 - a poll
+            await trio.sleep(0.05)
+    return told
 
 
 async def spill(net: Network, address: str, protocol: str, garbage: bytes) -> None:

@@ -52,7 +52,7 @@ def test_peers_are_shown_with_all_that_is_known(shared_cluster: Cluster) -> None
         assert one["latency_ms"] >= 0
         assert (one["score"], one["offences"]) == (0, {})
         assert one["agent"].startswith("gridtokenx/")
-        assert set(one["heights"]) == {"TH", "MET", "NOR", "NEA"}
+        assert set(one["heights"]) == {"TH", "MET", "NOR"}
     code, text = run(shared_cluster, "n0", "net", "peers")
     assert code == 0
     assert all(name in text for name in found)

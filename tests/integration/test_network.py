@@ -268,7 +268,7 @@ async def test_an_address_has_its_limit_and_an_allow_list_its_members() -> None:
         assert a.inbound_refused == {"address_full": 1}
         await b.disconnect(a.peer_id)
         await until(lambda: a.connected() == ())
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not c.is_connected(a.peer_id):  # the socket closes a moment after the peer left
                 with suppress(NetworkError):
                     await c.dial(a.listen_addresses[0])
@@ -359,7 +359,7 @@ async def test_a_killed_process_is_noticed_at_once() -> None:
         with subprocess.Popen(command) as process:  # noqa: ASYNC220 - it starts at once
             event = await events.receive()
             process.kill()
-            with trio.fail_after(1):
+            with trio.fail_after(10):
                 assert await events.receive() == PeerDisconnected(event.peer)
         assert a.connected() == ()
 

@@ -29,8 +29,8 @@ LONG_S = 120.0
 
 def genesis_of_two_regions() -> Genesis:
     """MET is signed by n0 to n2, NOR by n3 alone, TH by all four."""
-    genesis = fresh_genesis()
-    met, nor = genesis.chains[:2]
+    genesis = fresh_genesis("MET", "NOR")
+    met, nor = genesis.chains
     members = met.validators
     chains = (replace(met, validators=members[:3]), replace(nor, validators=members[3:]))
     return replace(genesis, chains=chains, block_time_ms=BLOCK_TIME_MS)

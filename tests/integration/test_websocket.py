@@ -153,7 +153,7 @@ async def test_a_stream_runs_over_a_websocket_however_it_is_cut() -> None:
     upgrader = NodeUpgrader({NOISE_ID: noise}, {YAMUX_ID: NodeYamux})
     async with listening() as network, trio.open_nursery() as nursery:
         client = await connect(web_port(network), piece_bytes=700)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             raw = RawConnection(client, True)
             secured = await upgrader.upgrade_security(raw, True, ID(network.peer_id))
             muxed = await upgrader.upgrade_connection(secured, ID(network.peer_id))
@@ -196,7 +196,7 @@ async def test_what_is_no_websocket_is_refused_and_counted() -> None:
     async with listening() as network:
         for sent in garbage:
             stream = await trio.open_tcp_stream("127.0.0.1", web_port(network))
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await stream.send_all(sent)
                 await stream.send_eof()
                 await drain(stream)
@@ -239,6 +239,6 @@ async def test_a_silent_handshake_has_a_time_limit(monkeypatch) -> None:
     async with listening() as network:
         stream = await trio.open_tcp_stream("127.0.0.1", web_port(network))
         async with stream:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 assert await stream.receive_some(1) == b""
         assert network.inbound_refused["timeout"] == 1

@@ -119,7 +119,7 @@ def digest(data: bytes) -> str:
 
 async def digests_at(peer: JsPeer, count: int) -> list[dict]:
     found: list[dict] = []
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while len(found) < count:
             found += (await tell(peer, "messages"))["messages"]
             await trio.sleep(0.02)

@@ -39,6 +39,7 @@ from gridtokenx.node.libp2p_overrides.swarm import NodeConnection, NodeSwarm, sh
 
 NEGOTIATE_TIMEOUT_S = 5
 IDENTIFY_TIMEOUT_S = 10.0
+IDENTIFY_PAUSES_S = (0.0, 10.0, 60.0)  # before each attempt
 PING_IDLE_S = 60.0
 MAX_IDENTIFY_BYTES = 64 << 10
 MAX_PEER_ADDRESSES = 16
@@ -84,15 +85,26 @@ class NodeHost(BasicHost):
         self._network.nursery.start_soon(self._identify, connection)
 
     async def _identify(self, connection: NodeConnection) -> None:
-        """Ask a new connection's peer for its addresses and protocols."""
+        """Ask a new connection's peer for its addresses and protocols.
+
+        One too busy to answer is asked again: else it were in no routing table while connected.
+        """
+        for pause_s in IDENTIFY_PAUSES_S:
+            await trio.sleep(pause_s)
+            if connection.is_closed or await self._has_identified(connection):
+                return
+
+    async def _has_identified(self, connection: NodeConnection) -> bool:
         try:
             with trio.move_on_after(IDENTIFY_TIMEOUT_S):
                 await connection.event_started.wait()
                 stream = await connection.new_stream()
                 await self._negotiate(stream, [IDENTIFY_ID])
                 await self._learn_from(stream, connection.muxed_conn.peer_id)
+                return True
         except Exception:  # noqa: BLE001 - bytes from a peer enter here: must be total
-            return
+            return False
+        return False
 
     async def _receive_identify_push(self, stream: INetStream) -> None:
         """Learn what a peer tells unasked. Errors: IOException, which is the peer's fault."""
