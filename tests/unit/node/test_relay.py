@@ -12,6 +12,7 @@ from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.transaction import Payload, decode_transaction, sign_transaction
 from gridtokenx.cluster.network import dev_key, local_genesis, validator_name
 from gridtokenx.interchain.checkpoints import region_of
+from gridtokenx.interchain.log import messages_from
 from gridtokenx.interchain.model import Region, TransferAbroad
 from gridtokenx.interchain.rules import inbox_of
 from gridtokenx.ledger import rules as ledger
@@ -20,6 +21,7 @@ from gridtokenx.node import relay as module
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import NATIONAL_WAIT_MS, DecidedNational, Executor, NotYet
 from gridtokenx.node.relay import LIVENESS_BLOCKS, RETRY_BLOCKS, TAKE_OVER_BLOCKS, Relay
+from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from tests.chains_world import certify
 
@@ -162,17 +164,23 @@ async def test_what_somebody_else_has_sent_is_sent_again_only_later(site: Site) 
     assert site.due() == []
 
 
+@pytest.mark.parametrize(("blocks", "is_by_bytes"), [(1, False), (1, True), (2, False), (2, True)])
 def test_more_messages_than_a_checkpoint_holds_go_block_by_block(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, blocks: int, is_by_bytes: bool
 ) -> None:
-    monkeypatch.setattr(module, "MAX_CHECKPOINT_MESSAGES", 3)
+    """To the message and to the byte: two blocks of two messages, where one or both fit."""
     for _ in range(2):
         for _ in range(2):
             site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 5))
         site.grow(site.met)
+    sent = [encode(one) for one in messages_from(site.met.store, "TH", 0, 4, 2)]
+    limit, total = "MAX_CHECKPOINT_MESSAGES", len(sent)
+    if is_by_bytes:
+        limit, total = "MAX_CHECKPOINT_BYTES", sum(map(len, sent))
+    monkeypatch.setattr(module, limit, total if blocks == 2 else total - 1)
     (command,) = next(found for relay in site.relays if (found := relay.due()))
-    assert len(command.messages) == 2
-    assert site.met.store.certificate(1) == command.certificate
+    assert list(command.messages) == sent[: 2 * blocks]
+    assert site.met.store.certificate(blocks) == command.certificate
 
 
 def test_who_is_no_authority_of_the_region_leaves_it_to_them(site: Site) -> None:
