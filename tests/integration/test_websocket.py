@@ -1,6 +1,7 @@
 """Listening for WebSockets beside TCP: the swarm's limits hold, and nothing of it ends the node."""
 
 import base64
+import gc
 import os
 import struct
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from multiaddr import Multiaddr
 
 from gridtokenx.node.libp2p_overrides import swarm as node_swarm
 from gridtokenx.node.libp2p_overrides.swarm import NodeUpgrader
+from gridtokenx.node.libp2p_overrides.websocket import WebSocketStream
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
 from gridtokenx.node.network import Network, NetworkSettings, Stream, open_network, parse_address
 
@@ -235,6 +237,16 @@ async def test_the_limit_of_half_open_connections_holds(monkeypatch) -> None:
 
 
 async def test_a_silent_handshake_has_a_time_limit(monkeypatch) -> None:
+    """Bare library: its own limit, here a twentieth of a second, is never looked at."""
+    bare = WebsocketListener(no_handler, None, WebsocketListenerConfig(handshake_timeout=0.05))
+    await bare.listen(Multiaddr(WEB))
+    port = int(bare.get_addrs()[0].value_for_protocol("tcp"))
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        with trio.move_on_after(0.5) as patience:
+            await stream.receive_some(1)
+        assert patience.cancelled_caught  # the fault
+    await bare.close()
+
     monkeypatch.setattr(node_swarm, "HANDSHAKE_TIMEOUT_S", 0.2)
     async with listening() as network:
         stream = await trio.open_tcp_stream("127.0.0.1", web_port(network))
@@ -242,3 +254,42 @@ async def test_a_silent_handshake_has_a_time_limit(monkeypatch) -> None:
             with trio.fail_after(60):
                 assert await stream.receive_some(1) == b""
         assert network.inbound_refused["timeout"] == 1
+
+
+async def no_handler(_connection) -> None:
+    await trio.sleep_forever()
+
+
+def test_an_error_behind_the_library_s_listener_ends_the_process() -> None:
+    async def fail() -> None:
+        raise ValueError("a fault of ours")
+
+    async def main() -> None:
+        bare = WebsocketListener(no_handler, None)
+        await bare.listen(Multiaddr(WEB))
+        left.extend(bare._server._listeners)
+        bare._nursery.start_soon(fail)
+        with suppress(Exception):  # of the listener's tasks nobody here can catch anything
+            await trio.sleep(20)
+
+    left: list[trio.SocketListener] = []
+    with pytest.raises(trio.TrioInternalError):  # the fault: out of `trio.run` itself
+        trio.run(main)
+    for each in left:
+        each.socket._sock.close()
+    gc.collect()  # whatever else was left open is told here
+
+
+async def test_an_error_behind_our_listener_ends_one_connection(monkeypatch) -> None:
+    async def fail(_accepted) -> None:
+        raise ValueError("a fault of ours")
+
+    async with listening() as network:
+        with monkeypatch.context() as patch:
+            patch.setattr(WebSocketStream, "accept", fail)
+            stream = await trio.open_tcp_stream("127.0.0.1", web_port(network))
+            async with stream:
+                with trio.fail_after(20):
+                    await drain(stream)
+        assert network.inbound_refused["handshake"] == 1
+        await (await connect(web_port(network))).close()

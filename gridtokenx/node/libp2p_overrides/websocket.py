@@ -2,9 +2,9 @@
 
 The listener of py-libp2p 0.8.1 is not used, because
 
-- its limit of connections is looked at once, before it listens, and its handshake time limit never;
-- it runs in a trio *system* task, where an error ends the process;
-- the port of an IPv6 address with port 0 is not found out.
+- its limit of connections is looked at once, before it listens;
+- its time limit of a handshake is never looked at;
+- it runs in a trio *system* task, where an error ends the process.
 
 Here a WebSocket is one more way to wrap an accepted socket: the swarm's limits hold for it as they
 do for plain TCP. No `Origin` is refused: a peer proves who it is by Noise, wherever it came from.
