@@ -1,4 +1,4 @@
-"""The rate limiter: one bucket of tokens for each remote address. Source: surface C 4."""
+"""The rate limiter: one bucket of tokens for each IPv4 address or IPv6 /64. Source: surface C 4."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from gridtokenx.api.errors import ApiError, TransportCode
 from gridtokenx.node.rate_limit import TokenBuckets
+from gridtokenx.node.reputation import address_group
 from gridtokenx.primitives.errors import ErrorCode
 
 BURST_SECONDS = 2
@@ -28,6 +29,7 @@ class Limiter:
     def pay(self, client: str, price: int) -> None:
         """Take tokens. Errors: BUSY that tells when to come back; TOO_LARGE if it never can."""
         now_s = self._clock()
+        client = address_group(client)
         if self._buckets.take(client, price, now_s):
             return
         wait_s = self._buckets.wait_s(client, price, now_s)

@@ -22,6 +22,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from gridtokenx.api.calls import Reply
+from gridtokenx.api.client_address import TrustedProxies
 from gridtokenx.api.errors import ApiError, TransportCode
 from gridtokenx.api.readiness import Pulse
 from gridtokenx.api.rest import error_reply
@@ -229,6 +230,7 @@ def _handler(
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
     """The function aiohttp calls for each request."""
     max_bytes = settings.max_body_kib * 1024
+    proxies = TrustedProxies(settings.trusted_proxies)
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
         given = http.headers.get("X-Request-Id", "")
@@ -239,7 +241,7 @@ def _handler(
             return _response(reply, request_id)
         load.requests += 1
         try:
-            reply = await site.answer(_request(http, max_bytes))
+            reply = await site.answer(_request(http, max_bytes, proxies))
         finally:
             load.requests -= 1
         return _response(reply, request_id)
@@ -247,7 +249,7 @@ def _handler(
     return handle
 
 
-def _request(http: web.BaseRequest, max_bytes: int) -> Request:
+def _request(http: web.BaseRequest, max_bytes: int, proxies: TrustedProxies) -> Request:
     async def read_body() -> bytes:
         return await _read_body(http, max_bytes)
 
@@ -256,7 +258,7 @@ def _request(http: web.BaseRequest, max_bytes: int) -> Request:
         path=http.path,
         query=list(http.query.items()),
         headers={name.lower(): value for name, value in http.headers.items()},
-        client=http.remote or "",
+        client=proxies.client_of(http.remote or "", http.headers.getall("X-Forwarded-For", ())),
         read_body=read_body,
     )
 

@@ -156,7 +156,7 @@ def load_config(
 
 def check_together(config: Config) -> None:
     """Refuse values that are well each but not together. Errors: ConfigError."""
-    node, api = config.node, config.api
+    node = config.node
     hours = config.thai_market.peak_hours
     if node.node_type == "authority" and not node.authority:
         _refuse(config, "node.node_type", "authority needs node.authority: egat, mea, pea or erc")
@@ -166,20 +166,33 @@ def check_together(config: Config) -> None:
         _refuse(config, "thai_market.peak_hours.start_hour", "is not before end_hour")
     if config.network.min_peers > config.network.max_peers:
         _refuse(config, "network.min_peers", "is above max_peers")
-    if is_loopback(api.host):
+    _check_doors(config)
+
+
+def _check_doors(config: Config) -> None:
+    """Refuse an API that strangers reach and that trusts its callers. Errors: ConfigError."""
+    node, api = config.node, config.api
+    for proxy in api.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            _refuse(config, "api.trusted_proxies", f"is no list of addresses: {error}")
+    if is_loopback(api.host) and not api.trusted_proxies:
         return
+    where = f"{api.host} behind a proxy" if api.trusted_proxies else api.host
     if api.local_signer:
         raise ConfigError(
             "GTX-API-002",
             "unsafe_signer",
-            f"refusing to sign for callers on {api.host}: api.local_signer is only for loopback",
-            'set api.host = "127.0.0.1", or api.local_signer = "" and post signed orders',
+            f"refusing to sign for callers on {where}: api.local_signer is only for this machine",
+            'set api.host = "127.0.0.1" without api.trusted_proxies, or api.local_signer = "" and '
+            "post signed orders",
         )
     if config.validates and not api.public:
         raise ConfigError(
             "GTX-API-001",
             "unsafe_bind",
-            f"refusing to serve RPC on {api.host} from a {node.node_type}",
+            f"refusing to serve RPC on {where} from a {node.node_type}",
             "put an observer in front (docs/node-operation.md, sentry), or set api.public = true",
         )
 

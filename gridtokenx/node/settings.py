@@ -255,7 +255,17 @@ class ApiSettings:
     max_body_kib: Annotated[int, Rule("KiB of one request", low=1, high=65536)] = 1024
     max_response_kib: Annotated[int, Rule("KiB of one response", low=1, high=262144)] = 10240
     call_timeout_ms: Annotated[int, Rule("time one call may take", low=1, high=600000)] = 5000
-    rate_per_second: Annotated[int, Rule("calls a second per client", low=1, high=10**6)] = 50
+    rate_per_second: Annotated[
+        int, Rule("calls a second per client (IPv4 address, IPv6 /64)", low=1, high=10**6)
+    ] = 50
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Rule(
+            "addresses or networks of reverse proxies, whose X-Forwarded-For names the client",
+            matches=re.compile(r"[0-9a-fA-F.:]{2,45}(/[0-9]{1,3})?"),
+            example="127.0.0.1",
+        ),
+    ] = ()
     local_signer: Annotated[
         str,
         Rule(

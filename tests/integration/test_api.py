@@ -18,6 +18,7 @@ from api_node import BUYER, OPEN_API, SELLER, STRANGER, MemoryNode
 
 from gridtokenx.api import server as server_module
 from gridtokenx.api.server import ApiServerError, serve
+from gridtokenx.api.site import Site
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.node.view import NetworkStatus
@@ -337,6 +338,30 @@ async def test_rate_limit_is_paid_by_each_item(tmp_path: Path) -> None:
         hopeless = await http.post("/rpc", json=rpc("tx_sendBatch", transactions=["00"] * 11))
         assert hopeless.json()["error"]["data"]["reason"] == "too_large"
         assert (await http.get("/health")).status_code == 200
+
+
+async def test_behind_a_trusted_proxy_each_client_has_its_own_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "Site", partial(Site, clock=lambda: 0.0))
+    node = MemoryNode(tmp_path)
+    settings = replace(OPEN_API, rate_per_second=1, trusted_proxies=("127.0.0.0/8",))
+    async with running(node, settings) as http:
+
+        async def codes(*lines: str) -> list[int]:
+            headers = [("X-Forwarded-For", line) for line in lines]
+            return [
+                (await http.get("/api/v1/status", headers=headers)).status_code for _ in range(3)
+            ]
+
+        assert await codes("192.0.2.1") == [200, 200, 429]
+        assert await codes("192.0.2.1, 198.51.100.2") == [200, 200, 429]
+        assert await codes("203.0.113.5", "198.51.100.2") == [429, 429, 429]  # its own words
+        assert (await http.get("/api/v1/status")).status_code == 200  # the proxy itself
+    node = MemoryNode(tmp_path / "without a proxy")
+    async with running(node, replace(settings, trusted_proxies=())) as http:
+        assert await codes("192.0.2.1") == [200, 200, 429]
+        assert await codes("192.0.2.2") == [429, 429, 429]  # saying so makes nobody another client
 
 
 async def test_responses_are_bounded(tmp_path: Path) -> None:

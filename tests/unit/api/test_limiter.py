@@ -42,3 +42,11 @@ def test_the_table_of_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     for number in range(1000):
         limiter.pay(f"client {number}", 1)
     assert len(limiter._buckets) == 100
+
+
+def test_the_addresses_of_one_ipv6_network_are_one_client() -> None:
+    limiter = Limiter(10, lambda: 0.0)
+    limiter.pay("2001:db8::1", 20)
+    with pytest.raises(ApiError):
+        limiter.pay("2001:db8::2", 1)
+    limiter.pay("2001:db8:0:1::1", 20)

@@ -337,6 +337,20 @@ def test_a_node_signs_for_callers_only_on_loopback(tmp_path: Path) -> None:
     assert refused(tmp_path, flags=flags).code == "GTX-API-002"
 
 
+def test_behind_a_reverse_proxy_loopback_is_no_longer_safe(tmp_path: Path) -> None:
+    proxied = {"api.trusted_proxies": ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]}
+    assert len(load(tmp_path, None, proxied).api.trusted_proxies) == 3
+    validator = {**proxied, "node.node_type": "validator"}
+    error = refused(tmp_path, flags=validator)
+    assert error.code == "GTX-API-001"
+    assert "127.0.0.1 behind a proxy" in str(error)
+    signer = {**proxied, "api.local_signer": "account"}
+    assert refused(tmp_path, flags=signer).code == "GTX-API-002"
+    for wrong in ("10.0.0.1/8", "300.0.0.1", "proxy.example"):
+        error = refused(tmp_path, flags={"api.trusted_proxies": [wrong]})
+        assert (error.code, wrong in str(error)) == ("GTX-CFG-002", True)
+
+
 @pytest.mark.parametrize("name", AUTHORITIES)
 def test_every_authority_has_a_preset_that_loads(tmp_path: Path, name: str) -> None:
     loaded = load(tmp_path, None, {"node.authority": name})
