@@ -37,12 +37,17 @@ def fresh_genesis(*regions: str, **changes: Any) -> Genesis:
 
 
 @contextmanager
-def running(folder: Path, first_ports: tuple[int, int], *regions: str) -> Iterator[Cluster]:
-    """Four authorities and an observer; each has finalized a block on each chain."""
+def running(
+    folder: Path, first_ports: tuple[int, int], *regions: str, observers: int = 1, **changes: Any
+) -> Iterator[Cluster]:
+    """Four authorities and observers; each has finalized a block on each chain.
+
+    `regions` and `changes` are those of `fresh_genesis`.
+    """
     made = processes.create(
         folder,
-        fresh_genesis(*regions),
-        observers=1,
+        fresh_genesis(*regions, **changes),
+        observers=observers,
         owner=processes.this_process(),
         first_ports=first_ports,
     )

@@ -10,12 +10,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import live_cluster
 import pytest
 from live_cluster import (
     add_member,
     assert_same_state,
     client_of,
-    fresh_genesis,
     genesis_of,
     heights_of,
     log_of,
@@ -26,7 +26,7 @@ from live_cluster import (
 from recorder import Recorder, first_ports
 
 from gridtokenx.cli.output import ExitCode
-from gridtokenx.cluster import network, processes, watch
+from gridtokenx.cluster import network
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.consensus.messages import Phase
 from gridtokenx.node import crash_points
@@ -54,18 +54,10 @@ BOUNDARIES = (
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("home") / "clusters" / "durability"
-    made = processes.create(
-        folder,
-        fresh_genesis(block_time_ms=BLOCK_TIME_MS),
-        observers=0,
-        owner=processes.this_process(),
-        first_ports=first_ports(27_000, 28_000),
-    )
-    try:
-        watch.wait_ready(made)
+    with live_cluster.running(
+        folder, first_ports(27_000, 28_000), block_time_ms=BLOCK_TIME_MS
+    ) as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(scope="module")

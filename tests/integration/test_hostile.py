@@ -24,7 +24,6 @@ from live_cluster import (
     add_member,
     assert_same_state,
     client_of,
-    fresh_genesis,
     genesis_of,
     heights_of,
     log_of,
@@ -33,7 +32,6 @@ from live_cluster import (
     wait_until,
 )
 
-from gridtokenx.cluster import processes, watch
 from gridtokenx.cluster.network import NETWORK_ID, dev_key, peer_address, peer_id
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.consensus.messages import Phase, Vote
@@ -66,19 +64,9 @@ TOPICS = Topics(NETWORK_ID, CHAIN)
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("home") / "clusters" / "hostile"
-    made = processes.create(
-        folder,
-        fresh_genesis(),
-        observers=0,
-        owner=processes.this_process(),
-        first_ports=PORTS,
-    )
-    try:
-        watch.wait_ready(made)
+    with live_cluster.running(folder, PORTS) as made:
         wait_progress(made)
         yield made
-    finally:
-        made.stop()
 
 
 def memory_mib(cluster: Cluster) -> float:

@@ -7,10 +7,10 @@ import socket
 import time
 from collections.abc import Iterator
 
+import live_cluster
 import pytest
 from live_cluster import (
     assert_same_state,
-    fresh_genesis,
     heights_of,
     log_of,
     pids_of,
@@ -22,7 +22,7 @@ from live_cluster import (
 from recorder import first_ports
 
 from gridtokenx.cli import app
-from gridtokenx.cluster import assertions, faults, processes, watch
+from gridtokenx.cluster import assertions, faults
 from gridtokenx.cluster.processes import Cluster, ClusterError
 from gridtokenx.node.admin_socket import SOCKET_NAME, AdminError, call
 
@@ -35,18 +35,8 @@ STANDSTILL_S = 6.0
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """In the folder of a home, so that the command line finds it too."""
     folder = tmp_path_factory.mktemp("home") / "clusters" / "partition"
-    made = processes.create(
-        folder,
-        fresh_genesis(),
-        observers=1,
-        owner=processes.this_process(),
-        first_ports=first_ports(29_000, 30_000),
-    )
-    try:
-        watch.wait_ready(made)
+    with live_cluster.running(folder, first_ports(29_000, 30_000), observers=1) as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(autouse=True)

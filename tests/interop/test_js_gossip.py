@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import js_peer
+import pytest
 import trio
-from js_peer import JsPeer
+from js_peer import JsPeer, PeerError
 
 from gridtokenx.node.gossip import MAX_MESSAGE_BYTES, Gossip
 from gridtokenx.node.gossip_events import PROTOCOL_V12, Parameters, Verdict
+from gridtokenx.node.libp2p_overrides.private_network import parse_key
 from gridtokenx.node.network import (
     Network,
     NetworkSettings,
@@ -47,8 +49,8 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(parameters: Parameters = FAST) -> AsyncIterator[Node]:
-    settings = NetworkSettings(b"p" * 32, (LOOPBACK,))
+async def open_node(parameters: Parameters = FAST, psk: bytes | None = None) -> AsyncIterator[Node]:
+    settings = NetworkSettings(b"p" * 32, (LOOPBACK,), psk=psk)
     async with open_network(settings) as network, trio.open_nursery() as nursery:
         gossip = Gossip(
             network,
@@ -65,10 +67,12 @@ async def open_node(parameters: Parameters = FAST) -> AsyncIterator[Node]:
 
 
 @asynccontextmanager
-async def open_peers(count: int, **options: object) -> AsyncIterator[list[JsPeer]]:
+async def open_peers(
+    count: int, name: str = "gossip", **options: object
+) -> AsyncIterator[list[JsPeer]]:
     """JavaScript peers without DHT, started at the same time."""
     made = [
-        js_peer.running(f"gossip {number}", listen=[LOOPBACK], dht=False, **options)
+        js_peer.running(f"{name} {number}", listen=[LOOPBACK], dht=False, **options)
         for number in range(count)
     ]
     async with AsyncExitStack() as stack:
@@ -84,7 +88,7 @@ async def open_peers(count: int, **options: object) -> AsyncIterator[list[JsPeer
         yield peers
 
 
-async def tell(peer: JsPeer, command: str, **fields: object) -> dict:
+async def tell(peer: JsPeer, command: str, /, **fields: object) -> dict:
     return await trio.to_thread.run_sync(lambda: peer.do(command, **fields))
 
 
@@ -180,3 +184,31 @@ async def test_each_side_spares_the_other_large_messages_it_has() -> None:
         state = await tell(other, "state")
         assert state["control"]["idontwant"] == 1  # ours
         assert len(await digests_at(other, 1)) == 1
+
+
+async def test_in_a_private_network_both_dial_and_are_dialled_and_strangers_are_not_heard() -> None:
+    key_file = f"/key/swarm/psk/1.0.0/\n/base16/\n{os.urandom(32).hex()}"
+
+    async def is_refused(stranger: JsPeer) -> None:
+        with pytest.raises(PeerError):
+            await tell(stranger, "dial", address=node.network.listen_addresses[0])
+
+    async with (
+        open_peers(1, psk=key_file) as (peer,),
+        open_peers(1, name="stranger") as (stranger,),
+        open_node(psk=parse_key(key_file.encode())) as node,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(is_refused, stranger)
+        await join(node, peer)
+        await tell(peer, "hang_up", peer=node.name)
+        await until(lambda: not node.network.connected())
+        await node.network.dial(peer.addresses[0])
+        await until(lambda: node.has_mesh_with(peer))
+        sent = await tell(peer, "publish", topic=TOPIC, size=200_000)
+        await until(lambda: node.received == [sent["digest"]])
+        data = os.urandom(200_000)
+        node.gossip.publish(TOPIC, data)
+        (message,) = await digests_at(peer, 1)
+        assert message["digest"] == digest(data)
+        assert node.network.connected() == (parse_peer_id(peer.peer_id),)

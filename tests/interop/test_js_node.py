@@ -15,9 +15,9 @@ import js_peer
 import live_cluster
 import pytest
 from js_peer import JsPeer, PeerError
-from live_cluster import add_member, client_of, fresh_genesis, heights_of, wait_progress, wait_until
+from live_cluster import add_member, client_of, heights_of, wait_progress, wait_until
 
-from gridtokenx.cluster import dev, processes, watch
+from gridtokenx.cluster import dev
 from gridtokenx.cluster.network import (
     NETWORK_ID,
     PAYMENT,
@@ -56,18 +56,8 @@ SLOT_MS = 900_000
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("home") / "clusters" / "interop"
-    made = processes.create(
-        folder,
-        fresh_genesis(),
-        observers=0,
-        owner=processes.this_process(),
-        first_ports=PORTS,
-    )
-    try:
-        watch.wait_ready(made)
+    with live_cluster.running(folder, PORTS) as made:
         yield made
-    finally:
-        made.stop()
 
 
 def node_id(name: str) -> str:
@@ -124,8 +114,19 @@ def start_newcomer(cluster: Cluster) -> str:
 
 
 @pytest.fixture(scope="module")
-def web_address(cluster: Cluster, peer: JsPeer) -> str:
-    """After the peer has joined, so that nobody can have told the newcomer of it."""
+def provider(cluster: Cluster) -> Iterator[JsPeer]:
+    """Serves the region, and nobody's DHT: only its provider record says that it is there."""
+    listen, bootnode = ["/ip4/127.0.0.1/tcp/0"], cluster.node("n0").member
+    with js_peer.running("provider", listen=listen, serves=False, dials=[node_id("n0")]) as made:
+        join(made, cluster, peer_address("n0", bootnode.p2p_port))
+        told = wait_until("it is told of", lambda: made.do("provide", region=CHAIN)["told"])
+        assert told == [node_id("n0")]
+        yield made
+
+
+@pytest.fixture(scope="module")
+def web_address(cluster: Cluster, peer: JsPeer, provider: JsPeer) -> str:
+    """After the peers have joined, so that nobody can have told the newcomer of them."""
     return start_newcomer(cluster)
 
 
@@ -143,6 +144,21 @@ def test_it_is_found_through_the_dht_by_all_who_were_never_told_of_it(
                 return [one["agent"] for one in client.peers() if one["peer_id"] == peer.peer_id]
 
         assert wait_until(f"{name} has its status", listed)[0].startswith("js-libp2p")
+
+
+def test_who_serves_a_region_is_found_by_its_provider_record(
+    cluster: Cluster, peer: JsPeer, provider: JsPeer, web_address: str
+) -> None:
+    wait_found_by(provider, NEWCOMER)
+    wanted = {node_id(name) for name in ("n1", "n2", "n3")} | {provider.peer_id}
+
+    def found() -> dict[str, list[str]]:
+        known = peer.do("providers", region=CHAIN)
+        return known if wanted <= known.keys() else {}
+
+    known = wait_until("the providers of the region", found)
+    assert any(f"/tcp/{cluster.node('n2').member.p2p_port}" in one for one in known[node_id("n2")])
+    assert peer.do("providers", region="XXX") == {}
 
 
 def test_it_reads_and_verifies_the_votes_and_blocks_of_one_region(

@@ -1,8 +1,8 @@
 // A signed transaction and the batch that carries it, by state-transition.md 2 and networking.md 4.
 import { createPrivateKey, createPublicKey, sign } from 'node:crypto'
 import { encode } from './cbor.mjs'
-import { toValue } from './schema.mjs'
-import { sha256, TAG, transactionMessage } from './verify.mjs'
+import { toValue, valueOf } from './schema.mjs'
+import { sha256, transactionMessage } from './verify.mjs'
 
 const PKCS8 = Buffer.from('302e020100300506032b657004220420', 'hex') // DER before an Ed25519 seed
 
@@ -12,9 +12,9 @@ export function signTransaction (schema, chain, seed, nonce, document) {
   const sender = createPublicKey(key).export({ format: 'der', type: 'spki' }).subarray(-32)
   const payload = toValue(schema, document.kind.replaceAll('_', '-'), document)
   const signature = sign(null, transactionMessage(chain, sender, nonce, 0, payload), key)
-  const bytes = encode([TAG.transaction, chain.chainId, sender, nonce, 0, payload, signature])
+  const bytes = encode(valueOf(schema, 'transaction', { chain_id: chain.chainId, sender, nonce, fee_ugtx: 0, payload, signature }))
   return { id: sha256('gtx.tx', bytes), bytes }
 }
 
 /** What is published on the topic `orders`. */
-export const batchOf = (...transactions) => encode([TAG.batch, transactions])
+export const batchOf = (schema, ...transactions) => encode(valueOf(schema, 'transaction-batch', { transactions }))

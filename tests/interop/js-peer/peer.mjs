@@ -10,15 +10,18 @@ import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { noise } from '@libp2p/noise'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
+import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { lpStream } from '@libp2p/utils'
 import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
+import { CID } from 'multiformats/cid'
+import { sha256 } from 'multiformats/hashes/sha2'
 import { decode, encode } from './cbor.mjs'
 import { batchOf, signTransaction } from './order.mjs'
-import { loadSchema } from './schema.mjs'
+import { fieldsOf, loadSchema, valueOf } from './schema.mjs'
 import { chainOf, verifyCompactBlock, verifyDecidedBlock, verifyMessage } from './verify.mjs'
 
 const MAX_ANSWER_BYTES = (8 << 20) + 1
@@ -28,6 +31,8 @@ const options = {
   listen: [], // multiaddrs
   web: false, // WebSockets only, as in a browser
   dht: true,
+  serves: true, // as a server of the DHT, whom others find there by its peer id
+  psk: null, // text of a private network's key file
   degree: null, // [D, D_low, D_high]; switches flood publishing off too
   forwards: true, // others' messages
   dials: null, // peer ids that may be dialled; null: any
@@ -55,7 +60,7 @@ function gossipOptions () {
 
 const services = { identify: identify(), identifyPush: identifyPush(), ping: ping(), gossip: gossipsub(gossipOptions()) }
 if (options.dht) {
-  services.dht = kadDHT({ protocol: '/ipfs/kad/1.0.0', clientMode: options.web, peerInfoMapper: passthroughMapper, allowQueryWithZeroPeers: true, initialQuerySelfInterval: 500 })
+  services.dht = kadDHT({ protocol: '/ipfs/kad/1.0.0', clientMode: options.web || !options.serves, peerInfoMapper: passthroughMapper, allowQueryWithZeroPeers: true, initialQuerySelfInterval: 500 })
 }
 const node = await createLibp2p({
   privateKey: await generateKeyPairFromSeed('Ed25519', bytesOf(options.seed)),
@@ -63,6 +68,7 @@ const node = await createLibp2p({
   transports: options.web ? [webSockets()] : [tcp()],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],
+  ...(options.psk === null ? {} : { connectionProtector: preSharedKey({ psk: Buffer.from(options.psk) }) }),
   connectionGater: {
     denyDialMultiaddr: () => false, // its default forbids loopback
     denyDialPeer: peer => options.dials !== null && !options.dials.includes(String(peer))
@@ -101,7 +107,7 @@ function read (topic, data) {
       const { header, ids } = verifyCompactBlock(chain, data)
       return { kind: 'compact', height: header.height, blockHash: hex(header.hash), ids: ids.map(hex) }
     }
-    return { kind: 'batch', count: decode(data)[1].length }
+    return { kind: 'batch', count: fieldsOf(schema, 'transaction-batch', decode(data)).transactions.length }
   } catch (error) {
     return { invalid: String(error) }
   }
@@ -125,7 +131,20 @@ async function request (peer, kind, value) {
 }
 
 // networking.md 3.1: a node that follows no chain, so that others need not ask it for blocks.
-const status = () => encode([221, genesis.network_name, chain.genesisHash, 'js', 'js-libp2p', Date.now(), []])
+const status = () => encode(valueOf(schema, 'status', {
+  network_name: genesis.network_name,
+  genesis_hash: chain.genesisHash,
+  node_id: 'js',
+  agent: 'js-libp2p',
+  time_ms: Date.now(),
+  heads: []
+}))
+
+async function fetchBlocks (peer, height, count) {
+  const asked = valueOf(schema, 'blocks-request', { chain: chain.name, from_height: height, count })
+  const { blocks } = fieldsOf(schema, 'blocks-response', await request(peer, 'blocks', asked))
+  return blocks.map(each => fieldsOf(schema, 'decided-block', each))
+}
 
 async function serveStatus (stream) {
   const frames = lpStream(stream)
@@ -133,6 +152,10 @@ async function serveStatus (stream) {
   await frames.write(Buffer.concat([Buffer.of(0), status()]))
   await stream.close()
 }
+
+// networking.md 2: the provider key of a region of this network.
+const RAW = 0x55
+const regionKey = async region => CID.createV1(RAW, await sha256.digest(Buffer.from(`/gridtokenx/${genesis.network_id}/${region}`)))
 
 const commands = {
   async network ({ genesis: path, wire, chain: name }) {
@@ -146,11 +169,26 @@ const commands = {
     const connection = await node.dial(multiaddr(address), { signal: soon() })
     return { peer: String(connection.remotePeer), ms: await node.services.ping.ping(connection.remotePeer) }
   },
+  hang_up: ({ peer }) => node.hangUp(peerIdFromString(peer), { signal: soon() }),
   async find ({ peer }) {
     for await (const step of node.services.dht.findPeer(peerIdFromString(peer), { signal: soon() })) {
       if (step.name === 'FINAL_PEER') return { told_by: String(step.from), addresses: step.peer.multiaddrs.map(String) }
     }
     throw new Error('the DHT does not know the peer')
+  },
+  async provide ({ region }) {
+    const told = []
+    for await (const step of node.services.dht.provide(await regionKey(region), { signal: soon() })) {
+      if (step.name === 'PEER_RESPONSE' && step.messageName === 'ADD_PROVIDER') told.push(String(step.from))
+    }
+    return { told }
+  },
+  async providers ({ region }) {
+    const found = new Map()
+    for await (const each of node.contentRouting.findProviders(await regionKey(region), { signal: soon() })) {
+      found.set(String(each.id), each.multiaddrs.map(String))
+    }
+    return Object.fromEntries(found)
   },
   lose: ({ count }) => { toLose = count },
   subscribe: ({ topic }) => { gossip.subscribe(topic) },
@@ -162,18 +200,17 @@ const commands = {
   },
   async order ({ seed, nonce, document }) {
     const { id, bytes } = signTransaction(schema, chain, bytesOf(seed), nonce, document)
-    const { recipients } = await gossip.publish(`/gridtokenx/${genesis.network_id}/${chain.name}/orders`, batchOf(bytes))
+    const { recipients } = await gossip.publish(`/gridtokenx/${genesis.network_id}/${chain.name}/orders`, batchOf(schema, bytes))
     return { id: hex(id), recipients: recipients.map(String) }
   },
   async blocks ({ peer, from, count }) {
-    const [, entries] = await request(peer, 'blocks', [222, chain.name, from, count])
-    return { blocks: entries.map(([, block, certificate]) => {
+    return { blocks: (await fetchBlocks(peer, from, count)).map(({ block, certificate }) => {
       const { header, ids } = verifyDecidedBlock(chain, block, certificate)
       return { height: header.height, hash: hex(header.hash), state_root: hex(header.state_root), ids: ids.map(hex) }
     }) }
   },
   async doubt ({ peer, height }) { // a certified block with any bit turned must not be believed
-    const [, [[, block, certificate]]] = await request(peer, 'blocks', [222, chain.name, height, 1])
+    const [{ block, certificate }] = await fetchBlocks(peer, height, 1)
     const believed = []
     let tried = 0
     for (const [which, bytes] of [['block', block], ['certificate', certificate]]) {
@@ -189,8 +226,9 @@ const commands = {
     return { tried, believed }
   },
   async status ({ peer }) {
-    const [tag, name, genesisHash, , agent, , heads] = await request(peer, 'status', decode(status()))
-    return { tag, name, genesisHash: hex(genesisHash), agent, heights: Object.fromEntries(heads.map(each => [each[1], each[3]])) }
+    const answer = fieldsOf(schema, 'status', await request(peer, 'status', decode(status())))
+    const heads = answer.heads.map(each => fieldsOf(schema, 'chain-head', each))
+    return { genesisHash: hex(answer.genesis_hash), heights: Object.fromEntries(heads.map(each => [each.name, each.height])) }
   },
   state: () => ({
     control,

@@ -1,17 +1,10 @@
 // What a stranger needs to believe a block, from protocols/{networking,consensus,state-transition}.md
 // alone: the chain's identity from its genesis, signatures of messages and certificates, and what a
-// header commits to. Execution is not repeated: that needs the state.
+// header commits to. Tags and fields are those of wire/*.cddl, never listed here. Execution is not repeated: that needs the state.
 import { createHash, createPublicKey, verify as verifySignature } from 'node:crypto'
 import { decode, encode } from './cbor.mjs'
-import { toValue } from './schema.mjs'
+import { fieldsOf, toValue } from './schema.mjs'
 
-export const TAG = { signature: 10, certificate: 11, proposal: 14, vote: 15, timeout: 16, transaction: 30, batch: 31, header: 32, block: 33, compact: 34 }
-export const PHASE = { propose: 1, prepare: 2, commit: 3 }
-const HEADER_FIELDS = [
-  'chain_id', 'height', 'view0', 'time_ms', 'parent_hash', 'proposer_index', 'set_hash',
-  'next_set_hash', 'transactions_root', 'state_root', 'results_root', 'outbox_root', 'outbox_count',
-  'inbox_next', 'inbox_root', 'root_height', 'root_hash', 'history_root', 'last_commit_hash', 'evidence_root'
-]
 const NO_HASH = Buffer.alloc(32)
 const SPKI = Buffer.from('302a300506032b6570032100', 'hex') // DER before a raw Ed25519 public key
 
@@ -49,6 +42,8 @@ export function chainOf (schema, genesis, name) {
     .sort((a, b) => Buffer.compare(a.publicKey, b.publicKey))
   return {
     name,
+    schema,
+    phases: schema.get('phase').values,
     chainId: sha256(alone),
     genesisHash: sha256(encode(toValue(schema, 'genesis', genesis))),
     members,
@@ -77,16 +72,18 @@ function memberAt (chain, index) {
   return chain.members[index]
 }
 
+const isVoted = ({ phases }, phase) => phase === phases.prepare || phase === phases.commit
+
 /** consensus.md 2.2: check a certificate; returns {phase, height, view, blockHash}. */
 export function verifyCertificate (chain, value) {
-  const [tag, phase, height, view, blockHash, signatures] = value
-  insist(tag === TAG.certificate && value.length === 6, 'not a certificate')
-  insist(phase === PHASE.prepare || phase === PHASE.commit, `no certificate of phase ${phase}`)
+  const { phase, height, view, block_hash: blockHash, signatures } = fieldsOf(chain.schema, 'quorum-certificate', value)
+  insist(isVoted(chain, phase), `no certificate of phase ${phase}`)
   const message = statement(chain, phase, height, view, blockHash)
   let previous = -1
   let weight = 0
-  for (const [kind, index, signature] of signatures) {
-    insist(kind === TAG.signature && index > previous, 'indexes must strictly increase')
+  for (const each of signatures) {
+    const { index, signature } = fieldsOf(chain.schema, 'indexed-signature', each)
+    insist(index > previous, 'indexes must strictly increase')
     weight += memberAt(chain, index).weight
     previous = index
     insist(signed(chain.members[index].publicKey, message, signature), `bad signature of member ${index}`)
@@ -99,76 +96,77 @@ export function verifyCertificate (chain, value) {
 /** consensus.md 2.2: check one message of the topic `votes`; returns {kind, height, view, ...}. */
 export function verifyMessage (chain, data) {
   const value = decode(data)
-  const [tag, ...fields] = value
-  if (tag === TAG.vote) {
-    const [type, height, view, blockHash, index, signature] = fields
-    insist(type === PHASE.prepare || type === PHASE.commit, `no vote of type ${type}`)
-    const good = signed(memberAt(chain, index).publicKey, statement(chain, type, height, view, blockHash), signature)
+  const is = name => value[0] === chain.schema.get(name).tag
+  if (is('consensus/vote')) {
+    const { phase, height, view, block_hash: blockHash, index, signature } = fieldsOf(chain.schema, 'consensus/vote', value)
+    insist(isVoted(chain, phase), `no vote of phase ${phase}`)
+    const good = signed(memberAt(chain, index).publicKey, statement(chain, phase, height, view, blockHash), signature)
     insist(good, `bad signature of member ${index}`)
-    return { kind: type === PHASE.prepare ? 'prepare' : 'commit', height, view, index, blockHash }
+    return { kind: phase === chain.phases.prepare ? 'prepare' : 'commit', height, view, index, blockHash }
   }
-  if (tag === TAG.proposal) {
-    const [height, view, blockHash, timeouts, certificate, signature] = fields
+  if (is('consensus/proposal')) {
+    const { height, view, block_hash: blockHash, timeouts, certificate, signature } = fieldsOf(chain.schema, 'consensus/proposal', value)
     const digest = each => each === null ? NO_HASH : sha256(encode(each))
     const why = view === 0 ? NO_HASH : sha256('gtx.just', digest(timeouts), digest(certificate))
-    const message = statement(chain, PHASE.propose, height, view, Buffer.concat([blockHash, why]))
+    const message = statement(chain, chain.phases.propose, height, view, Buffer.concat([blockHash, why]))
     const index = chain.members.findIndex(each => signed(each.publicKey, message, signature))
     insist(index >= 0, 'no member signed the proposal')
     return { kind: 'proposal', height, view, index, blockHash }
   }
-  if (tag === TAG.certificate) return { kind: 'certificate', ...verifyCertificate(chain, value) }
-  return { kind: `tag ${tag}`, height: fields[0], view: fields[1] }
+  if (is('quorum-certificate')) return { kind: 'certificate', ...verifyCertificate(chain, value) }
+  const other = ['timeout', 'timeout-certificate'].find(is)
+  insist(other !== undefined, `tag ${value[0]} is none of this topic`)
+  const { height, view } = fieldsOf(chain.schema, other, value)
+  return { kind: other, height, view }
 }
 
 /** state-transition.md 5: {hash, ...fields} of a header of this chain and its first set. */
 export function readHeader (chain, value) {
-  insist(value[0] === TAG.header && value.length === 1 + HEADER_FIELDS.length, 'not a header')
-  const header = Object.fromEntries(HEADER_FIELDS.map((field, at) => [field, value[at + 1]]))
+  const header = fieldsOf(chain.schema, 'header', value)
   insist(header.chain_id.equals(chain.chainId), 'a header of another chain')
   insist(header.set_hash.equals(chain.setHash), 'another validator set than the one known')
   insist(header.proposer_index < chain.members.length, 'nobody proposed it')
   return { hash: sha256('gtx.hdr', encode(value)), ...header }
 }
 
-function verifyContents (chain, header, ids, lastCommit, evidence) {
+function verifyContents (chain, header, ids, { last_commit: lastCommit, evidence, inbox }) {
   insist(merkleRoot(ids).equals(header.transactions_root), 'other transactions than the header says')
   insist(sha256('gtx.commit', lastCommit).equals(header.last_commit_hash), 'another last commit')
   insist(merkleRoot(evidence.map(encode)).equals(header.evidence_root), 'other evidence')
+  insist(merkleRoot(inbox.map(encode)).equals(header.inbox_root), 'other messages of the national chain')
   if (header.height === 1) {
     insist(lastCommit.length === 0 && header.parent_hash.equals(chain.chainId), 'block 1 has no parent')
     return
   }
   const parent = verifyCertificate(chain, decode(lastCommit))
-  const extended = parent.phase === PHASE.commit && parent.height === header.height - 1
+  const extended = parent.phase === chain.phases.commit && parent.height === header.height - 1
   insist(extended && parent.blockHash.equals(header.parent_hash), 'the last commit is not the parent\'s')
 }
 
 /** A compact block as gossiped: everything but what its transactions do. Returns {header, ids}. */
 export function verifyCompactBlock (chain, data) {
-  const [tag, headerValue, ids, lastCommit, evidence] = decode(data)
-  insist(tag === TAG.compact, 'not a compact block')
-  const header = readHeader(chain, headerValue)
-  verifyContents(chain, header, ids, lastCommit, evidence)
-  return { header, ids }
+  const body = fieldsOf(chain.schema, 'compact-block', decode(data))
+  const header = readHeader(chain, body.header)
+  verifyContents(chain, header, body.transaction_ids, body)
+  return { header, ids: body.transaction_ids }
 }
 
 /** networking.md 3.2: a decided block and the certificate that decides it. */
 export function verifyDecidedBlock (chain, blockBytes, certificateBytes) {
-  const [tag, headerValue, transactions, lastCommit, evidence] = decode(blockBytes)
-  insist(tag === TAG.block, 'not a block')
-  const header = readHeader(chain, headerValue)
+  const body = fieldsOf(chain.schema, 'block', decode(blockBytes))
+  const header = readHeader(chain, body.header)
   const decided = verifyCertificate(chain, decode(certificateBytes))
-  insist(decided.phase === PHASE.commit && decided.height === header.height, 'not the commit of its height')
+  insist(decided.phase === chain.phases.commit && decided.height === header.height, 'not the commit of its height')
   insist(decided.blockHash.equals(header.hash), 'the certificate is for another block')
-  const ids = transactions.map(each => transactionId(chain, each))
-  verifyContents(chain, header, ids, lastCommit, evidence)
+  const ids = body.transactions.map(each => transactionId(chain, each))
+  verifyContents(chain, header, ids, body)
   return { header, ids }
 }
 
 /** state-transition.md 2: the id of a transaction of this chain whose sender has signed it. */
 export function transactionId (chain, bytes) {
-  const [tag, chainId, sender, nonce, feeUgtx, payload, signature] = decode(bytes)
-  insist(tag === TAG.transaction && chainId.equals(chain.chainId), 'not a transaction of this chain')
+  const { chain_id: chainId, sender, nonce, fee_ugtx: feeUgtx, payload, signature } = fieldsOf(chain.schema, 'transaction', decode(bytes))
+  insist(chainId.equals(chain.chainId), 'not a transaction of this chain')
   const message = transactionMessage(chain, sender, nonce, feeUgtx, payload)
   insist(signed(sender, message, signature), 'bad signature of a transaction')
   return sha256('gtx.tx', bytes)
