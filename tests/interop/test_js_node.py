@@ -113,14 +113,32 @@ def start_newcomer(cluster: Cluster) -> str:
     return f"/ip4/127.0.0.1/tcp/{port}/ws/p2p/{node_id(NEWCOMER)}"
 
 
+def wait_told_or_none(peer: JsPeer, seconds: float = 5.0) -> list[str]:
+    """Whom it could tell that it provides the region."""
+    end, done = time.monotonic() + seconds, []
+    while not done and time.monotonic() < end:
+        done = peer.do("provide", region=CHAIN)["told"]
+        time.sleep(0.1)
+    return done
+
+
 @pytest.fixture(scope="module")
 def provider(cluster: Cluster) -> Iterator[JsPeer]:
     """Serves the region, and nobody's DHT: only its provider record says that it is there."""
-    listen, bootnode = ["/ip4/127.0.0.1/tcp/0"], cluster.node("n0").member
+    listen = ["/ip4/127.0.0.1/tcp/0"]
+    bootnode = peer_address("n0", cluster.node("n0").member.p2p_port)
     with js_peer.running("provider", listen=listen, serves=False, dials=[node_id("n0")]) as made:
-        join(made, cluster, peer_address("n0", bootnode.p2p_port))
-        told = wait_until("it is told of", lambda: made.do("provide", region=CHAIN)["told"])
-        assert told == [node_id("n0")]
+        join(made, cluster, bootnode)
+
+        def told() -> list[str]:
+            """js-libp2p takes a peer into its routing table when it connects, or never."""
+            done = wait_told_or_none(made)
+            if not done:
+                made.do("hang_up", peer=node_id("n0"))
+                made.do("dial", address=bootnode)
+            return done
+
+        assert wait_until("n0 has its provider record", told) == [node_id("n0")]
         yield made
 
 

@@ -167,7 +167,7 @@ const commands = {
   },
   async dial ({ address }) {
     const connection = await node.dial(multiaddr(address), { signal: soon() })
-    return { peer: String(connection.remotePeer), ms: await node.services.ping.ping(connection.remotePeer) }
+    return { peer: String(connection.remotePeer) }
   },
   hang_up: ({ peer }) => node.hangUp(peerIdFromString(peer), { signal: soon() }),
   async find ({ peer }) {
