@@ -11,8 +11,9 @@ import hashlib
 import os
 import socket
 import struct
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 
@@ -146,8 +147,17 @@ def status_of(cluster: Cluster, genesis_hash: bytes = b"") -> bytes:
 
 
 @asynccontextmanager
-async def attacker(cluster: Cluster, name: str, *, status: bytes = b"") -> AsyncIterator[Attacker]:
-    """Connected to the victim, and answering it as an honest peer would."""
+async def attacker(
+    cluster: Cluster,
+    name: str,
+    *,
+    status: bytes = b"",
+    read: Callable[[Stream], Awaitable[None]] = swallow,
+) -> AsyncIterator[Attacker]:
+    """Connected to the victim, and answering it as an honest peer would.
+
+    `read`: what it does with the gossip that it hears.
+    """
     address = peer_address(VICTIM, cluster.node(VICTIM).member.p2p_port)
     answer = b"\0" + (status or status_of(cluster))
 
@@ -157,7 +167,7 @@ async def attacker(cluster: Cluster, name: str, *, status: bytes = b"") -> Async
 
     seed = hashlib.sha256(f"{name} {time.time_ns()}".encode()).digest()
     async with open_network(NetworkSettings(seed=seed, listen=())) as network:
-        network.handle(PROTOCOLS, swallow)
+        network.handle(PROTOCOLS, read)
         network.handle([f"/gridtokenx/{NETWORK_ID}/status/1"], tell)
         await network.dial(address)
         yield Attacker(network, address)
@@ -206,6 +216,33 @@ async def until_graylisted(cluster: Cluster, one: Attacker) -> None:
     await trio.to_thread.run_sync(partial(wait_until, "the attacker is silenced", silenced))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def sleeper(cluster: Cluster, started_mib: float) -> Iterator[None]:
+    """A peer that is in every mesh from the first test to the last and reads nothing of it."""
+    begun, over = threading.Event(), threading.Event()
+
+    async def doze(_stream: Stream) -> None:
+        await trio.sleep_forever()
+
+    async def stay() -> None:
+        async with attacker(cluster, "sleeper", read=doze) as one:
+            stream = await one.gossip_stream()
+            topics = [TOPICS.votes, TOPICS.blocks, TOPICS.orders]
+            wanted = [(True, topic) for topic in topics]
+            await stream.write(one.control(wire.Rpc(subscriptions=wanted, graft=topics)))
+            begun.set()
+            await trio.to_thread.run_sync(over.wait)
+
+    thread = threading.Thread(target=trio.run, args=(stay,), daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(30)
+
+
 # On the port -------------------------------------------------------------------------------------
 
 
@@ -241,7 +278,9 @@ async def test_who_sends_no_protobuf_is_silenced(cluster: Cluster) -> None:
         await until_graylisted(cluster, one)
 
 
-async def test_frames_longer_than_any_may_be_end_their_stream(cluster: Cluster) -> None:
+async def test_frames_longer_than_any_may_be_end_their_stream_and_then_the_peer(
+    cluster: Cluster,
+) -> None:
     async with attacker(cluster, "long") as one:
         for kind in ("status", "blocks", "bodies"):
             stream = await one.network.open_stream(
@@ -254,6 +293,14 @@ async def test_frames_longer_than_any_may_be_end_their_stream(cluster: Cluster) 
         with trio.fail_after(60), pytest.raises(NetworkError):
             await stream.write(wire.encode_varint(1 << 31) + bytes(4 << 20))
         await go_on(cluster)
+        for _ in range(10):
+            with suppress(NetworkError):
+                stream = await one.network.open_stream(
+                    one.victim, [f"/gridtokenx/{NETWORK_ID}/status/1"]
+                )
+                await stream.write(b"\xff\xff\xff\xff\x0f" + bytes(1_000))
+                await stream.read_some(1)
+        assert await until_banned(cluster, one) == "malformed_request"
 
 
 async def test_who_opens_requests_and_never_reads_delays_nobody(cluster: Cluster) -> None:
