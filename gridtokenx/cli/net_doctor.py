@@ -26,6 +26,34 @@ FEW_PEERS = 3
 CLOCK_WARN_MS = 500
 _WHERE = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/([^/]+)/tcp/(\d+)")
 
+# Why dials fail, by the words of `net_getDialStats`: what it means, what to do.
+DIAL_FAULTS = {
+    "timeout": (
+        "nothing came back",
+        "a firewall drops it, or the address is wrong: ask the node's operator for both",
+    ),
+    "refused": (
+        "nothing listens at that port",
+        "is that node running? ask its operator for its address (gridtokenx net id)",
+    ),
+    "security": (
+        "another node answers there than the address names, or none of this private network",
+        "take the whole address, /p2p/... too, from its operator (gridtokenx net id); "
+        "network.psk_file must be the same",
+    ),
+    "protocol": ("what answers is no libp2p node", "another program has that port: check it"),
+    "unreachable": (
+        "there is no way to that address",
+        "check the address and this machine's routes",
+    ),
+    "banned": ("this node refuses the peer", "gridtokenx net bans says why"),
+    "closed": (
+        "the peer hung up",
+        "it may be full, on another network, or refuse this node for a while: see its log",
+    ),
+    "not_allowed": ("the peer is not on the list of allowed ones", "add it to network.allow"),
+}
+
 Reach = Callable[[str, int], str | None]
 
 
@@ -74,6 +102,7 @@ def _examine() -> Iterator[Finding]:
     yield from listening(info, reach)
     yield from announcing(info)
     yield from peers(info, dials)
+    yield from strangers(info, bans)
     yield from bootnodes(config, reach)
     yield health
     yield from table(info)
@@ -146,6 +175,8 @@ def peers(info: dict[str, Any], dials: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("peers", WARN, told, "fewer than three: add bootnodes")
     else:
         yield Finding("peers", PASS, told)
+    if info["peers"] < FEW_PEERS:
+        yield from failed_dials(dials["dials"])
     refused = dials["inbound_refused"]
     for reason, fix in (
         ("full", "raise network.max_peers or network.max_inbound"),
@@ -154,6 +185,30 @@ def peers(info: dict[str, Any], dials: dict[str, Any]) -> Iterator[Finding]:
     ):
         if refused.get(reason):
             yield Finding("refused", WARN, f"{refused[reason]} inbound refused: {reason}", fix)
+
+
+def failed_dials(dials: dict[str, int]) -> Iterator[Finding]:
+    """What the commonest failures of this node's dials mean."""
+    for reason, count in sorted(dials.items(), key=lambda item: -item[1]):
+        if reason in DIAL_FAULTS:
+            meaning, fix = DIAL_FAULTS[reason]
+            yield Finding("dials", WARN, f"{count} {reason}: {meaning}", fix)
+
+
+def strangers(info: dict[str, Any], bans: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Whether peers have another genesis: with no other peers, it is this node that is wrong."""
+    count = sum(one["reason"] == "wrong_genesis" for one in bans)
+    if not count:
+        return
+    told = f"{count} peer(s) have another genesis than this node's {info['genesis_hash'][:16]}"
+    fix = (
+        "compare the whole hash with the network's operator; begin again with the right file "
+        "(gridtokenx init --genesis FILE --force) and an empty data folder"
+    )
+    if info["peers"]:
+        yield Finding("genesis", WARN, told, "they are on another network, not this node")
+    else:
+        yield Finding("genesis", FAIL, told, fix)
 
 
 def bootnodes(config: Config, reach: Reach) -> Iterator[Finding]:
@@ -171,7 +226,7 @@ def bootnodes(config: Config, reach: Reach) -> Iterator[Finding]:
         why = reach(found[2], int(found[3]))
         name = f"{found[2]}:{found[3]}"
         if why is None:
-            yield Finding("bootnode", PASS, f"{name} answers")
+            yield Finding("bootnode", PASS, f"{name}: a TCP port answers")
         else:
             yield Finding("bootnode", WARN, f"{name}: {why}", "ask its operator, or name another")
 

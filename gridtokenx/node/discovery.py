@@ -161,6 +161,12 @@ class Discovery:
 
     def hint(self) -> str:
         """What to tell an operator whose node is alone (GTX-NET-001)."""
+        foreign = sum(one.reason == "wrong_genesis" for one in self._network.reputation.bans())
+        if foreign:
+            return (
+                f"no peers for {ALONE_HINT_AFTER_S:.0f} s: {foreign} have another genesis. "
+                "Compare genesis.hash with the network's operator (GTX-NET-002)."
+            )
         ports = [where.split("/tcp/")[1].split("/")[0] for where in self._network.listen_addresses]
         parts = [
             f"no peers for {ALONE_HINT_AFTER_S:.0f} s: {describe_outcomes(self.dial_outcomes)}.",
@@ -170,7 +176,11 @@ class Discovery:
             parts.append(
                 f"announce is empty and you are behind NAT (peers saw {self._network.nat_ip})."
             )
-        return " ".join([*parts, "Check network.bootstrap and the firewall."])
+        if self.dial_outcomes["security"]:
+            parts.append("Another node answers at an address of network.bootstrap than it names.")
+        return " ".join(
+            [*parts, "Check network.bootstrap and the firewall; gridtokenx net doctor says more."]
+        )
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the DHT and keep connections until cancelled."""

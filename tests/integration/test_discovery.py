@@ -226,7 +226,7 @@ async def test_a_lonely_node_says_why_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(hints) == 1
     dials = r"[1-4] dials — [1-4] refused"
     nat = r"announce is empty and you are behind NAT \(peers saw 203\.0\.113\.7\)\."
-    way_out = r"Check network\.bootstrap and the firewall\."
+    way_out = r"Check network\.bootstrap and the firewall; gridtokenx net doctor says more\."
     expected = rf"no peers for 1 s: {dials}\. Is TCP {port} open\? {nat} {way_out}"
     assert re.fullmatch(expected, hints[0])
 

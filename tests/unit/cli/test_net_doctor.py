@@ -7,6 +7,7 @@ import pytest
 from gridtokenx.cli import net_doctor
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.node.config import load_config
+from gridtokenx.node.discovery import OUTCOME_WORDS
 
 WELL = {
     "peer_id": "12D3",
@@ -66,9 +67,27 @@ def test_what_is_announced_must_be_dialable(changes, expected) -> None:
 
 @pytest.mark.parametrize(("count", "verdict"), [(0, "FAIL"), (2, "WARN"), (3, "PASS")])
 def test_peers_are_counted(count: int, verdict: str) -> None:
-    (found,) = net_doctor.peers({**WELL, "peers": count}, DIALS)
+    found, *dials = net_doctor.peers({**WELL, "peers": count}, DIALS)
     assert found.verdict == verdict
     assert "4 connected, 1 timeout" in found.found
+    assert [one.check for one in dials] == ([] if verdict == "PASS" else ["dials"])
+
+
+def test_failed_dials_are_explained_the_commonest_first() -> None:
+    counted = {"connected": 1, "timeout": 2, "security": 5, "full": 1}
+    found = list(net_doctor.failed_dials(counted))
+    assert [one.found.split(":")[0] for one in found] == ["5 security", "2 timeout"]
+    assert "/p2p/" in found[0].fix
+    assert net_doctor.DIAL_FAULTS.keys() <= OUTCOME_WORDS.keys()
+
+
+def test_another_genesis_is_this_nodes_fault_when_nobody_is_left() -> None:
+    bans = [{"reason": "wrong_genesis"}, {"reason": "mute"}]
+    (found,) = net_doctor.strangers({**WELL, "genesis_hash": "ab" * 32, "peers": 0}, bans)
+    assert (found.verdict, "1 peer(s) have another genesis" in found.found) == ("FAIL", True)
+    (found,) = net_doctor.strangers({**WELL, "genesis_hash": "ab" * 32}, bans)
+    assert found.verdict == "WARN"
+    assert not list(net_doctor.strangers(WELL, bans[1:]))
 
 
 def test_refused_peers_and_bans_are_told() -> None:
