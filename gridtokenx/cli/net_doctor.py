@@ -93,20 +93,44 @@ def _examine() -> Iterator[Finding]:
             info = client.call("net_getInfo")
             dials = client.call("net_getDialStats")
             bans = client.call("net_getBans")["items"]
-            health = _clock_of(client.url)
+            health = _clock_of(client.url, info)
     except Failure as failure:
         yield Finding("node", FAIL, failure.detail, failure.hint or "gridtokenx start")
+        yield from taken(config, may_listen)
         yield from bootnodes(config, reach)
         return
     yield Finding("node", PASS, f"{info['node_id']} {info['version']} answers, {info['peer_id']}")
     yield from listening(info, reach)
     yield from announcing(info)
+    others = [one for one in bans if one["reason"] != "wrong_genesis"]
     yield from peers(info, dials)
-    yield from strangers(info, bans)
+    yield from strangers(info, len(bans) - len(others))
+    if info["peers"] < FEW_PEERS:
+        yield from failed_dials(dials["dials"], others)
     yield from bootnodes(config, reach)
     yield health
     yield from table(info)
-    yield from banned(bans)
+    yield from banned(others)
+
+
+def may_listen(host: str, port: int) -> str | None:
+    """Whether a program may listen there now: None, or why it may not."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        return str(error.strerror or error)
+    return None
+
+
+def taken(config: Config, may_listen: Reach) -> Iterator[Finding]:
+    """Whether a node that does not answer could have its ports of peers."""
+    for address in config.network.listen:
+        found = _WHERE.match(address)
+        why = None if found is None else may_listen(found[2], int(found[3]))
+        if found is not None and why is not None:
+            fix = "see who has it (ss -ltnp) and end that, or choose another in network.listen"
+            yield Finding("port", FAIL, f"no node can listen at TCP {found[3]}: {why}", fix)
 
 
 def reach(host: str, port: int) -> str | None:
@@ -169,14 +193,12 @@ def peers(info: dict[str, Any], dials: dict[str, Any]) -> Iterator[Finding]:
     ended = ", ".join(f"{count} {reason}" for reason, count in dials["dials"].items()) or "none"
     told = f"{info['peers']} ({info['inbound']} in, {info['outbound']} out); dials: {ended}"
     if info["peers"] == 0:
-        fix = "check network.bootstrap, the firewall, and that the genesis is the network's"
+        fix = "as the lines below say; where they do not, check network.bootstrap and the firewall"
         yield Finding("peers", FAIL, told, fix)
     elif info["peers"] < FEW_PEERS:
         yield Finding("peers", WARN, told, "fewer than three: add bootnodes")
     else:
         yield Finding("peers", PASS, told)
-    if info["peers"] < FEW_PEERS:
-        yield from failed_dials(dials["dials"])
     refused = dials["inbound_refused"]
     for reason, fix in (
         ("full", "raise network.max_peers or network.max_inbound"),
@@ -187,28 +209,27 @@ def peers(info: dict[str, Any], dials: dict[str, Any]) -> Iterator[Finding]:
             yield Finding("refused", WARN, f"{refused[reason]} inbound refused: {reason}", fix)
 
 
-def failed_dials(dials: dict[str, int]) -> Iterator[Finding]:
-    """What the commonest failures of this node's dials mean."""
+def failed_dials(dials: dict[str, int], bans: list[dict[str, Any]]) -> Iterator[Finding]:
+    """What the commonest failures of this node's dials mean; `bans` but those for the genesis."""
     for reason, count in sorted(dials.items(), key=lambda item: -item[1]):
-        if reason in DIAL_FAULTS:
+        if reason in DIAL_FAULTS and (reason != "banned" or bans):
             meaning, fix = DIAL_FAULTS[reason]
             yield Finding("dials", WARN, f"{count} {reason}: {meaning}", fix)
 
 
-def strangers(info: dict[str, Any], bans: list[dict[str, Any]]) -> Iterator[Finding]:
+def strangers(info: dict[str, Any], count: int) -> Iterator[Finding]:
     """Whether peers have another genesis: with no other peers, it is this node that is wrong."""
-    count = sum(one["reason"] == "wrong_genesis" for one in bans)
     if not count:
         return
     told = f"{count} peer(s) have another genesis than this node's {info['genesis_hash'][:16]}"
+    if info["peers"]:
+        yield Finding("genesis", WARN, told, "they are on another network, not this node")
+        return
     fix = (
         "compare the whole hash with the network's operator; begin again with the right file "
         "(gridtokenx init --genesis FILE --force) and an empty data folder"
     )
-    if info["peers"]:
-        yield Finding("genesis", WARN, told, "they are on another network, not this node")
-    else:
-        yield Finding("genesis", FAIL, told, fix)
+    yield Finding("genesis", FAIL, told, fix)
 
 
 def bootnodes(config: Config, reach: Reach) -> Iterator[Finding]:
@@ -231,9 +252,12 @@ def bootnodes(config: Config, reach: Reach) -> Iterator[Finding]:
             yield Finding("bootnode", WARN, f"{name}: {why}", "ask its operator, or name another")
 
 
-def _clock_of(url: str) -> Finding:
+def _clock_of(url: str, info: dict[str, Any]) -> Finding:
     """The clock as /ready compares it with the peers'."""
     import httpx
+
+    if not info["peers"]:
+        return Finding("clock", WARN, "there are no peers to compare it with")
 
     try:
         rows = httpx.get(f"{url}/ready", timeout=REACH_SECONDS, trust_env=False).json()["checks"]
