@@ -272,7 +272,10 @@ class Discovery:
         pauses = itertools.chain(FIRST_REGION_PAUSES_S, itertools.repeat(REGION_PAUSE_S))
         while served:
             # Whoever is alone has nobody to tell, and asks again as soon as the first ones do.
-            await trio.sleep(next(pauses) if self._network.connected() else FAST_REFRESH_S)
+            if not self._network.connected():
+                await trio.sleep(FAST_REFRESH_S)
+                continue
+            await trio.sleep(next(pauses))
             try:
                 with trio.move_on_after(LOOKUP_TIMEOUT_S):
                     self._note_providers(await self._dht.exchange_providers(served, served))

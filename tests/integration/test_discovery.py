@@ -216,11 +216,13 @@ async def test_a_lonely_node_says_why_once(monkeypatch: pytest.MonkeyPatch) -> N
             gone = await start(nursery, 1)
             bootstrap = gone.network.listen_addresses
             gone.scope.cancel()
-            node = await start(nursery, 2, bootstrap)
+            regions = {region_key(7, name): True for name in ("MET", "NOR", "NEA", "SOU")}
+            node = await start(nursery, 2, bootstrap, regions=regions)
             node.network.host.observed_ip = "203.0.113.7"
             port = node.network.listen_addresses[0].split("/tcp/")[1].split("/")[0]
             await until(lambda: any(entry.get("code") == "GTX-NET-001" for entry in logs))
             await trio.sleep(1.2)
+            assert node.network.dial_outcomes.total() <= 4  # it dials again after 1, 2, 4 s
             nursery.cancel_scope.cancel()
     hints = [entry["hint"] for entry in logs if entry.get("code") == "GTX-NET-001"]
     assert len(hints) == 1
