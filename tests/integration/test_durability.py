@@ -55,7 +55,7 @@ BOUNDARIES = (
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("home") / "clusters" / "durability"
     with live_cluster.running(
-        folder, first_ports(27_000, 28_000), block_time_ms=BLOCK_TIME_MS
+        folder, first_ports(27_000, 28_000), observers=0, block_time_ms=BLOCK_TIME_MS
     ) as made:
         yield made
 

@@ -65,7 +65,7 @@ TOPICS = Topics(NETWORK_ID, CHAIN)
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("home") / "clusters" / "hostile"
-    with live_cluster.running(folder, PORTS) as made:
+    with live_cluster.running(folder, PORTS, observers=0) as made:
         wait_progress(made)
         yield made
 

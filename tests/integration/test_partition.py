@@ -35,7 +35,7 @@ STANDSTILL_S = 6.0
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """In the folder of a home, so that the command line finds it too."""
     folder = tmp_path_factory.mktemp("home") / "clusters" / "partition"
-    with live_cluster.running(folder, first_ports(29_000, 30_000), observers=1) as made:
+    with live_cluster.running(folder, first_ports(29_000, 30_000)) as made:
         yield made
 
 

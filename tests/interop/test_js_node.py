@@ -56,7 +56,7 @@ SLOT_MS = 900_000
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("home") / "clusters" / "interop"
-    with live_cluster.running(folder, PORTS) as made:
+    with live_cluster.running(folder, PORTS, observers=0) as made:
         yield made
 
 
