@@ -2,7 +2,7 @@
 
 Every line has `bench`, its figures, `limit` (Ed25519 verifications per second on one core, measured
 in the same run) and `ratio`, the figure that matters divided by that limit; those of `state` count
-bytes and have neither. Nothing here asserts.
+bytes and those of `regions` compare rows with each other: they have neither. Nothing here asserts.
 """
 
 from __future__ import annotations
@@ -203,6 +203,27 @@ def cluster(
     figures = asdict(result)
     ratio = round(result.sustained_per_s / limit, 4)
     report("cluster", limit, ratio, block_time_ms=block_time_ms, rate=rate, **figures)
+
+
+@app.command()
+def regions(
+    number: Annotated[
+        list[int] | None, typer.Option("--regions", help="Regions, once each; 1, 2, 3 and then 5.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Measured time of each.")] = 30.0,
+    rate: Annotated[int, typer.Option(help="Orders a second in each region, at most 80.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, no table.")] = False,
+) -> None:
+    """What a node of one region pays while regions are added that it does not serve."""
+    from scripts import regions_bench as bench
+
+    rows = []
+    for count in number or [1, 2, 3, 5]:
+        rows.append(bench.measure(count, seconds, rate))
+        if as_json:
+            write(bench="regions", block_time_ms=bench.BLOCK_TIME_MS, **asdict(rows[-1]))
+    if not as_json:
+        bench.print_table(rows)
 
 
 @app.command()

@@ -105,7 +105,7 @@ def _load(cluster: Cluster, spec: ChainSpec, orders_per_s: int, seconds: int) ->
     nodes = [psutil.Process(node.pid) for node in cluster.nodes]
     height = int(clients[0].head(CHAIN)["height"])
     rss = [node.memory_info().rss >> 20 for node in nodes]
-    before, stages, generator = _orders(clients[0]), _stages(clients), time.process_time()
+    before, stages, generator = _orders(clients[0]), stage_seconds(clients), time.process_time()
     started = time.monotonic()
     accepted = _submit(clients, streams, total / seconds)
     sent = time.monotonic() - started
@@ -113,7 +113,7 @@ def _load(cluster: Cluster, spec: ChainSpec, orders_per_s: int, seconds: int) ->
     finalized = _wait_orders(clients, before + accepted) - before
     elapsed = time.monotonic() - started
     waiting = _waiting(clients) if finalized < accepted else 0
-    spent = {name: value - stages[name] for name, value in _stages(clients).items()}
+    spent = {name: value - stages[name] for name, value in stage_seconds(clients).items()}
     us = 1e6 / max(finalized, 1)
     blocks = [_order_blocks(cluster.log_path(member.name), height) for member in cluster.members]
     finality = sorted(block.finality_ms for node in blocks for block in node)
@@ -167,7 +167,7 @@ def _sustained(blocks: list[_Block]) -> float:
     return sum(block.transactions for block in full) / (full[-1].at_s - blocks[0].at_s)
 
 
-def _stages(clients: list[Client]) -> dict[str, float]:
+def stage_seconds(clients: list[Client]) -> dict[str, float]:
     """CPU seconds of all nodes together, by what they went into."""
     sums: dict[str, float] = {}
     for client in clients:

@@ -142,12 +142,17 @@ def register(client: Client, spec: ChainSpec, members: Sequence[Household]) -> N
 
 @dataclass(eq=False)
 class SteadyOrders(threading.Thread):
-    """Sends orders to all chains at a rate until it is stopped. `per_s` is for all of them."""
+    """Sends orders to region chains at a rate until it is stopped. `per_s` is for all of them.
+
+    `chains` are those it sends to, `nodes` those it asks; none named: all.
+    """
 
     cluster: Cluster
     genesis: Genesis
     per_s: int
     seed: int
+    chains: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
     accepted: int = 0
     refused: int = 0
     unanswered: int = 0
@@ -157,12 +162,14 @@ class SteadyOrders(threading.Thread):
     def __post_init__(self) -> None:
         super().__init__(daemon=True, name="orders")
         self._random = random.Random(self.seed)
-        specs = [self.genesis.chain(region.name) for region in self.genesis.chains]
+        wanted = self.chains or tuple(region.name for region in self.genesis.chains)
+        specs = [self.genesis.chain(name) for name in wanted]
         self._chains = [(spec, households(spec, PER_CHAIN)) for spec in specs]
 
     def set_up(self) -> None:
         """Register everybody. Errors: RpcError, NodeUnreachable."""
-        with Client(self.cluster.members[0].api_url, SETUP_TIMEOUT_S) as client:
+        first = self.cluster.node(self._names()[0]).member
+        with Client(first.api_url, SETUP_TIMEOUT_S) as client:
             for spec, members in self._chains:
                 register(client, spec, members)
 
@@ -187,7 +194,7 @@ class SteadyOrders(threading.Thread):
 
     def _send(self, spec: ChainSpec, members: Sequence[Household]) -> None:
         """A second's orders to one chain through one node, chosen anew each time."""
-        names = [one.name for one in self.cluster.members]
+        names = self._names()
         name = self._random.choice([one for one in names if self._may_answer(one)] or names)
         with Client(self.cluster.node(name).member.api_url, REQUEST_TIMEOUT_S) as client:
             try:
@@ -196,6 +203,9 @@ class SteadyOrders(threading.Thread):
                 self.unanswered += 1
             except RpcError:  # Such as a node that has just started and follows no chain yet.
                 self.refused += 1
+
+    def _names(self) -> Sequence[str]:
+        return self.nodes or [one.name for one in self.cluster.members]
 
     def _may_answer(self, name: str) -> bool:
         return self.cluster.is_running(name) and not self.cluster.is_paused(name)

@@ -266,19 +266,23 @@ def create(
     observers: int,
     owner: tuple[int, float] | None = None,
     first_ports: tuple[int, int] = (FIRST_API_PORT, FIRST_P2P_PORT),
+    regions: Mapping[str, Sequence[str]] | None = None,
 ) -> Cluster:
     """Make a cluster's folder and start all its nodes, as many authorities as genesis names.
 
+    `regions`: by node the regions that it follows; who is not named there follows all.
     The port lock is held until the processes are recorded, so two clusters that start at the same
     time do not choose the same ports. Errors: ClusterError.
     """
-    authorities = len(genesis.chains[0].validators)
+    keys = {one.public_key for region in genesis.chains for one in region.validators}
+    authorities = len(keys)
     with locked(Path(tempfile.gettempdir()) / f"gridtokenx-ports-{os.getuid()}.lock"):
         ports = free_ports(authorities + observers, first_ports)
         members = plan(authorities, observers, ports)
         folder.mkdir(parents=True, mode=0o700)
         for member in members:
-            write_home(folder / member.name, member, genesis, members[0])
+            followed = (regions or {}).get(member.name, ())
+            write_home(folder / member.name, member, genesis, members[0], regions=followed)
         cluster = Cluster(folder, genesis.hash.hex(), [NodeRecord(it) for it in members], owner)
         cluster.save()
         try:

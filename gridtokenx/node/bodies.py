@@ -7,7 +7,7 @@ decoded once and verified once. Source: network 2, architecture 5.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 import trio
@@ -28,6 +28,7 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 CHUNK = 64
 MAX_REMEMBERED = 2 * MAX_BLOCK_TRANSACTIONS
+REMEMBERED_BLOCKS = 100  # Gossip repeats an id for two minutes; later, the nonce tells as well.
 _verifiers = trio.CapacityLimiter(os.cpu_count() or 1)
 
 Decoded = Transaction | Rejected
@@ -86,6 +87,7 @@ class Recent:
         self._max_count = max_count
         self._known: OrderedDict[bytes, Transaction | None] = OrderedDict()
         self._newest: dict[bytes, Transaction] = {}  # What the newest block holds.
+        self._decided: deque[tuple[bytes, ...]] = deque()  # Ids of the blocks before it.
 
     def add(self, transaction: Transaction) -> None:
         """Remember the body of one."""
@@ -104,7 +106,11 @@ class Recent:
         """Forget the bodies of the block before: slow peers may still ask for this one's."""
         for transaction_id in self._newest:
             self._remember(transaction_id, None)
+        self._decided.append(tuple(self._newest))
         self._newest = {one.id: one for one in transactions}
+        if len(self._decided) > REMEMBERED_BLOCKS:
+            for transaction_id in self._decided.popleft():
+                self._known.pop(transaction_id, None)
 
     def _remember(self, transaction_id: bytes, transaction: Transaction | None) -> None:
         self._known[transaction_id] = transaction

@@ -21,6 +21,7 @@ from gridtokenx.primitives.state import Decode, I, Index, u64
 
 SCHEMA = 1
 GENERATION_ENTRIES = 40_000  # About 30 MB of decoded values.
+GENERATION_BLOCKS = 100  # With few transactions, rather than hours of what nobody reads again.
 MAX_ABSENT = 4_096  # Keys that the executor's reader knows not to exist.
 _BLOCK, _CERTIFICATE, _HASH, _PLACE = b"b", b"c", b"h", b"t"
 _STATE, _META, _CANDIDATE, _INDEX = b"s", b"m", b"x", b"i"
@@ -272,9 +273,10 @@ class StateReader:
     """The executor's reader: decoded values of hot keys stay in memory between blocks.
 
     Values are frozen, so sharing one object among overlays is safe. Only the executor's thread
-    writes, and gives `absorb` what it wrote, or this would not know it. Two generations: a full
-    younger one replaces the older, and what is read there moves up. So accounts and meters stay,
-    while orders, which are written once and seldom read, make room; an LRU would cost every read.
+    writes, and gives `absorb` what it wrote, or this would not know it. Two generations: a younger
+    one that is full or old replaces the older, and what is read there moves up. So accounts and
+    meters stay, while orders, which are written once and seldom read, make room; an LRU would cost
+    every read.
     """
 
     def __init__(self, store: ChainStore, generation_entries: int = GENERATION_ENTRIES) -> None:
@@ -283,6 +285,7 @@ class StateReader:
         self._older: dict[bytes, Any] = {}  # Where a key is in both, the younger value counts.
         self._absent: dict[bytes, None] = {}
         self._generation_entries = generation_entries
+        self._blocks = 0  # That the younger generation has lasted.
         self._indexes: dict[type[Any], Index] = {}
 
     def load(self, key: bytes, decode: Decode) -> Any | None:
@@ -324,6 +327,9 @@ class StateReader:
     def absorb(self, changed: Collection[tuple[bytes, Any | None]]) -> None:
         """Take over a committed block's values."""
         self._absent.clear()
+        self._blocks += 1
+        if self._blocks >= GENERATION_BLOCKS:
+            self._begin_generation()
         for key, value in changed:
             if value is None:
                 self._cache.pop(key, None)
@@ -343,8 +349,11 @@ class StateReader:
 
     def _remember(self, key: bytes, value: Any) -> None:
         if len(self._cache) >= self._generation_entries:
-            self._older, self._cache = self._cache, {}
+            self._begin_generation()
         self._cache[key] = value
+
+    def _begin_generation(self) -> None:
+        self._older, self._cache, self._blocks = self._cache, {}, 0
 
 
 def _get(source: Any, key: bytes) -> bytes | None:

@@ -404,8 +404,17 @@ class Executor:
             yield transaction
 
     def _keep(self, execution: Execution) -> None:
-        while len(self._candidates) >= MAX_CANDIDATES:
-            del self._candidates[next(iter(self._candidates))]
+        """The oldest make room: by transactions, too, of which each takes 3.4 KB here.
+
+        Each view halves the block, so all views of a height fit in twice the largest block.
+        """
+        waiting = len(execution.transactions)
+        waiting += sum(len(one.transactions) for one in self._candidates.values())
+        while self._candidates and (
+            len(self._candidates) >= MAX_CANDIDATES or waiting > 2 * self._max_transactions
+        ):
+            oldest = self._candidates.pop(next(iter(self._candidates)))
+            waiting -= len(oldest.transactions)
         self._candidates[execution.block.header.hash] = execution
 
     def _compact(self, execution: Execution) -> CompactBlock:

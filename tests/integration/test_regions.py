@@ -12,8 +12,8 @@ from live_cluster import client_of, fresh_genesis, heights_of, wait_heights, wai
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import Payload
 from gridtokenx.client import RpcError
-from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key, plan, write_home
-from gridtokenx.cluster.processes import Cluster, NodeRecord, free_ports, this_process
+from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key
+from gridtokenx.cluster.processes import Cluster, create, this_process
 from gridtokenx.cluster.supply import national_accounts, supply_checks
 from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger.model import TREASURY, Asset
@@ -38,17 +38,15 @@ def genesis_of_two_regions() -> Genesis:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    genesis = genesis_of_two_regions()
-    folder = tmp_path / "clusters" / "regions"
-    members = plan(4, 1, free_ports(5, (33_000, 33_900)))
-    for member in members:
-        home = folder / member.name
-        write_home(home, member, genesis, members[0], regions=FOLLOWED[member.name])
-    records = [NodeRecord(member) for member in members]
-    cluster = Cluster(folder, genesis.hash.hex(), records, this_process())
+    cluster = create(
+        tmp_path / "clusters" / "regions",
+        genesis_of_two_regions(),
+        observers=1,
+        owner=this_process(),
+        first_ports=(33_000, 33_900),
+        regions=FOLLOWED,
+    )
     try:
-        for member in members:
-            cluster.start(member.name)
         for name, regions in FOLLOWED.items():
             goal = dict.fromkeys(("TH", *(regions or ("MET", "NOR"))), 2)
             wait_heights(cluster, goal, name, seconds=LONG_S)

@@ -33,7 +33,7 @@ from gridtokenx.consensus.messages import (
     Vote,
 )
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.node.bodies import Batcher, Recent, decode_and_verify
+from gridtokenx.node.bodies import REMEMBERED_BLOCKS, Batcher, Recent, decode_and_verify
 from gridtokenx.node.candidates import (
     MAX_PROPOSALS,
     Candidates,
@@ -300,6 +300,15 @@ def test_bodies_are_forgotten_a_block_after_they_were_decided() -> None:
     recent.note_decided([pay(1)])
     assert [recent.get(pay(nonce).id) for nonce in (0, 1, 7)] == [None, pay(1), None]
     assert all(recent.is_decided(pay(nonce).id) for nonce in (0, 1, 7))
+
+
+def test_decided_ids_are_forgotten_after_many_blocks() -> None:
+    recent = Recent()
+    for height in range(REMEMBERED_BLOCKS + 10):
+        recent.note_decided([pay(height)])
+    known = [height for height in range(height + 1) if recent.is_decided(pay(height).id)]
+    assert known == list(range(9, height + 1))  # The newest block, and a hundred before it.
+    assert len(recent._known) == REMEMBERED_BLOCKS
 
 
 async def test_batches_leave_after_a_pause_or_when_full(autojump_clock: MockClock) -> None:

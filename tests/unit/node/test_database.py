@@ -178,6 +178,26 @@ def test_what_is_read_often_stays_decoded_while_what_is_not_makes_room(database:
     assert ACCOUNTS.get(reader, owners[0]) is not first
 
 
+def test_what_few_transactions_leave_behind_is_not_kept_for_ever(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridtokenx.node.database.GENERATION_BLOCKS", 5)
+    chain = database.chain("MET")
+    reader = StateReader(chain)
+    often = b"a" * 32
+    for height in range(1, 25):
+        overlay = Overlay(reader)
+        ACCOUNTS.put(overlay, height.to_bytes(32, "big"), Account(nonce=1))
+        if height == 1:
+            ACCOUNTS.put(overlay, often, Account(nonce=1))
+        chain.commit(block(height, state=overlay.changes()))
+        reader.absorb(overlay.changed())
+        kept = ACCOUNTS.get(reader, often)
+        assert ACCOUNTS.get(reader, often) is kept
+    assert len(reader._cache) + len(reader._older) <= 2 * (5 + 1)
+    assert ACCOUNTS.get(reader, (1).to_bytes(32, "big")) == Account(nonce=1)
+
+
 def test_a_key_that_the_reader_knew_to_be_absent_appears_with_its_block(
     database: Database,
 ) -> None:

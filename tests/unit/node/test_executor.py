@@ -366,6 +366,21 @@ def test_undecided_blocks_are_bounded(site: Site) -> None:
     assert site.executor.candidate_compact(hashes[0]) is None
 
 
+def test_undecided_blocks_are_bounded_by_their_transactions(site: Site) -> None:
+    site.executor._max_transactions = 3
+    site.executor.admit([pay(nonce) for nonce in range(2)], keep_gaps=False)
+    hashes = []
+    for _ in range(5):
+        site.clock.ms += 1_000
+        hashes.append(site.build().header.hash)
+    held = [one for one in hashes if site.executor.candidate(one) is not None]
+    assert held == hashes[-3:]
+    site.executor._max_transactions = 0
+    site.clock.ms += 1_000
+    newest = site.build().header.hash
+    assert [one for one in (*hashes, newest) if site.executor.candidate(one)] == [newest]
+
+
 def test_a_commit_forgets_the_losers(site: Site) -> None:
     loser = site.build()
     site.clock.ms += 1_000
