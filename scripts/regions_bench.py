@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ import httpx
 import psutil
 from rich.console import Console
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gridtokenx.chain.genesis import BlockClock, Genesis, RegionChain
 from gridtokenx.client import Client
@@ -129,7 +132,7 @@ def measure(regions: int, seconds: float, orders_per_s: int) -> RegionCost:
         try:
             watch.wait_ready(cluster)
             with _loaded(cluster, genesis, served, orders_per_s):
-                return _measure(cluster, served, seconds)
+                return observe(cluster, served, seconds)
         finally:
             cluster.stop()
 
@@ -200,7 +203,8 @@ def _traffic(cluster: Cluster, pid: int) -> tuple[int, int] | None:
     return received, sent
 
 
-def _measure(cluster: Cluster, served: Mapping[str, Sequence[str]], seconds: float) -> RegionCost:
+def observe(cluster: Cluster, served: Mapping[str, Sequence[str]], seconds: float) -> RegionCost:
+    """What the nodes of MET use in so many seconds; `served`: the nodes of each region."""
     others = [nodes[0] for name, nodes in served.items() if name != MEASURED]
     watched = [*served[MEASURED], *others]
     before = {name: _read(cluster, name) for name in watched}

@@ -78,7 +78,7 @@ def _folder_bytes(cluster: Cluster, name: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """A straight line through the second half of a series. `growth` is its rise over that half."""
+    """A straight line through the last third of a series. `growth` is its rise over that third."""
 
     what: str
     mean: float
@@ -92,16 +92,17 @@ def trend(
 ) -> Trend | None:
     """Whether a series of (seconds, value) levels off; None for too few points or too short a time.
 
-    Flat: the second half rises by at most `relative` of its mean or `absolute`, whichever is more.
-    The first half is warming up: caches and buffers fill then.
+    Flat: the last third rises by at most `relative` of its mean or `absolute`, whichever is more.
+    Before it caches and buffers fill. A leak rises as fast in the last third as in the first: the
+    longer the run, the smaller the leak that it shows.
     """
-    half = points[len(points) // 2 :]
-    if len(half) < LEAST_POINTS or half[-1][0] - half[0][0] < LEAST_S:
+    last = points[-(len(points) // 3) :]
+    if len(last) < LEAST_POINTS or last[-1][0] - last[0][0] < LEAST_S:
         return None
-    middle_s, mean = fmean(at for at, _ in half), fmean(value for _, value in half)
-    spread = sum((at - middle_s) ** 2 for at, _ in half)
-    per_s = sum((at - middle_s) * (value - mean) for at, value in half) / spread if spread else 0.0
-    growth = per_s * (half[-1][0] - half[0][0])
+    middle_s, mean = fmean(at for at, _ in last), fmean(value for _, value in last)
+    spread = sum((at - middle_s) ** 2 for at, _ in last)
+    per_s = sum((at - middle_s) * (value - mean) for at, value in last) / spread if spread else 0.0
+    growth = per_s * (last[-1][0] - last[0][0])
     allowed = max(relative * mean, absolute)
     return Trend(what, round(mean, 1), round(growth, 1), round(per_s * 3600, 1), growth <= allowed)
 

@@ -3,7 +3,7 @@
 Four authorities and an observer under a steady load of orders; faults drawn from a seed, one at a
 time: kill -9 and start again, freeze, cut, slow down. After each one every node must catch up by
 itself and all state roots must be equal. n3 and n4 are never killed, so what they use can be
-followed from start to end; at the end it must be level.
+followed from start to end; in the last third it must be level.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 OBSERVERS = 1
 BLOCK_TIME_MS = 1_000
 BLOCKS_PER_SLOT = 15  # A quarter of an hour passes in 15 s, so orders are settled during the run.
-ORDERS_PER_S = 60  # Fast enough that what is bounded by count is full by half time.
+ORDERS_PER_S = 60  # In half an hour a leak of half a kilobyte an order is told from noise.
 FIRST_PORTS = (31_000, 32_000)
 KILLED = ("n0", "n1", "n2")
 STEADY = ("n3", "n4")
@@ -219,7 +219,7 @@ def judge(soak: Soak) -> dict[str, list[Trend]]:
         found[name] = trends(soak.series[name])
         for line in found[name]:
             if not line.flat:
-                told = f"{line.what} of {name} grows: {line.growth} over the second half"
+                told = f"{line.what} of {name} grows: {line.growth} over the last third"
                 soak.failures.append(f"{told}, {line.per_hour} an hour at {line.mean}")
     return found
 
@@ -324,7 +324,7 @@ def _print_end(console: Console, document: dict[str, Any]) -> None:
     for name, found in document["trends"].items():
         for one in found:
             word = "flat" if one["flat"] else "GROWS"
-            told = f"{one['growth']:+} over the second half, {one['per_hour']:+} an hour"
+            told = f"{one['growth']:+} over the last third, {one['per_hour']:+} an hour"
             lines.append(f"{name} {one['what']} {one['mean']}: {word}: {told}")
         if not found:
             lines.append(f"{name}: too short a run to say whether it grows")

@@ -13,6 +13,7 @@ import trio
 from nacl.secret import SecretBox
 from nacl.signing import VerifyKey
 
+from gridtokenx.node.libp2p_overrides import swarm
 from gridtokenx.node.libp2p_overrides.private_network import parse_key, xsalsa20
 from gridtokenx.node.network import (
     REASONS,
@@ -226,7 +227,8 @@ def test_the_stream_cipher_is_xsalsa20() -> None:
         assert streamed + cipher.encrypt(message[7:]) == boxed
 
 
-async def test_a_private_network_is_closed_to_others() -> None:
+async def test_a_private_network_is_closed_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swarm, "HANDSHAKE_TIMEOUT_S", 2.0)  # What the wrong key waits for.
     key = parse_key(b"/key/swarm/psk/1.0.0/\n/base16/\n" + b"ab" * 32 + b"\n")
     assert key == b"\xab" * 32
     with pytest.raises(ValueError, match="three lines"):

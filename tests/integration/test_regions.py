@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_cluster import client_of, fresh_genesis, heights_of, wait_heights, wait_until
 
-from gridtokenx.chain.genesis import Genesis
+from gridtokenx.chain.genesis import Genesis, dump_genesis, load_genesis
 from gridtokenx.chain.transaction import Payload
 from gridtokenx.client import RpcError
 from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key
@@ -20,7 +24,7 @@ from gridtokenx.ledger.model import TREASURY, Asset
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 
-BLOCK_TIME_MS = 300
+BLOCK_TIME_MS = 200  # A region pauses after sixty of TH's.
 DEV = dev_key(DEV_ACCOUNT)
 FRIEND = dev_key("friend").public_key
 FOLLOWED = {"n0": ("MET",), "n1": ("MET",), "n2": ("MET",), "n3": ("NOR",), "n4": ()}
@@ -92,10 +96,50 @@ def check_supply(cluster: Cluster) -> None:
             assert holds, sentence
 
 
+def regions_bench() -> Any:
+    path = Path(__file__).parents[2] / "scripts" / "regions_bench.py"
+    spec = importlib.util.spec_from_file_location("regions_bench", path)
+    bench = sys.modules["regions_bench"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    return bench
+
+
+@pytest.mark.parametrize("regions", [1, 2, 3, 5])
+def test_regions_are_added_beside_the_nodes_that_are_measured(regions: int) -> None:
+    bench = regions_bench()
+    served = bench.served_by(regions)
+    genesis = bench.genesis_of(served, 1_800_000_000_000)
+    assert load_genesis(dump_genesis(genesis)) == genesis
+    assert genesis.chain_names == ("TH", *served)
+    signed = [len(region.validators) for region in genesis.chains]
+    assert signed == [2, *[1] * (regions - 1)]
+    assert [one.public_key for one in genesis.national.stakes] == [
+        one.public_key for one in genesis.chains[0].validators
+    ]
+    nodes = [node for names in served.values() for node in names]
+    assert sorted(nodes) == [f"n{number}" for number in range(2 if regions == 1 else 6)]
+    offsets = {genesis.chains[0].offset_ms, genesis.national.offset_ms}
+    assert offsets == {0, 750}  # Whoever is added, what is measured has its blocks apart.
+
+
 _ASSETS = ("gtx_ugtx", "energy_wh", "thb_uthb")
 
 
+def check_measurement(cluster: Cluster) -> None:
+    """`scripts/bench regions` on this cluster: every figure is there."""
+    served = {"MET": ("n0", "n1", "n2"), "NOR": ("n3",)}
+    cost = regions_bench().observe(cluster, served, 1.0)
+    assert (cost.regions, cost.nodes, cost.peers) == (2, 5, 4)
+    assert cost.blocks > 0
+    assert cost.cpu_ms_per_block > 0
+    assert cost.cpu_ms_per_s_by_stage["network"] > 0
+    if shutil.which("ss"):
+        assert cost.in_kb_per_s > 0
+        assert cost.out_kb_per_s > 0
+
+
 def test_a_region_without_its_authorities_pauses_alone_and_comes_back(cluster: Cluster) -> None:
+    check_measurement(cluster)
     assert set(heights_of(cluster, "n0")) == {"TH", "MET"}
     assert set(heights_of(cluster, "n3")) == {"TH", "NOR"}
     with client_of(cluster, "n0") as client, pytest.raises(RpcError) as told:

@@ -42,7 +42,28 @@ def test_what_fills_and_then_stays_is_flat_and_what_climbs_is_not() -> None:
     assert level is not None
     assert slope is not None
     assert (level.flat, level.growth) == (True, 0.0)
-    assert (slope.flat, slope.growth, slope.per_hour) == (False, 28.0, 120.0)
+    assert (slope.flat, slope.growth, slope.per_hour) == (False, 18.0, 120.0)
+
+
+# What n3 had after each minute of half an hour at 30 orders a second, while the others were killed,
+# cut off and paused.
+LEVEL_IN_THE_END = [
+    143, 153, 163, 159, 167, 177, 173, 180, 186, 186, 193, 200, 189, 196, 203,
+    204, 207, 215, 209, 211, 216, 216, 219, 218, 217, 215, 213, 215, 217, 216,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("leak_kb", "is_flat"), [(0, True), (0.2, True), (1, False), (2, False)])
+def test_a_leak_of_a_kilobyte_an_order_is_told_from_noise(leak_kb: float, is_flat: bool) -> None:
+    orders_per_minute = 30 * MINUTE_S
+    rows = [
+        Usage(
+            at_s=minute * MINUTE_S, pid=1, rss_mib=rss + minute * orders_per_minute * leak_kb / 1024
+        )
+        for minute, rss in enumerate(LEVEL_IN_THE_END)
+    ]
+    (line,) = trends(rows)
+    assert (line.what, line.flat) == ("rss_mib", is_flat), line
 
 
 def test_a_short_run_says_nothing() -> None:
