@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rocksdict import Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteOptions,
+)
 
 from gridtokenx.primitives.state import Decode, I, Index, u64
 
@@ -25,9 +33,12 @@ GENERATION_BLOCKS = 100  # With few transactions, rather than hours of what nobo
 MAX_ABSENT = 4_096  # Keys that the executor's reader knows not to exist.
 _BLOCK, _CERTIFICATE, _HASH, _PLACE = b"b", b"c", b"h", b"t"
 _STATE, _META, _CANDIDATE, _INDEX = b"s", b"m", b"x", b"i"
-# What waits in memory to be written out; the library's 64 MiB would be half of a small node, for no
-# speed. It is also what a restart reads again from the log.
-WRITE_BUFFER_BYTES = 16 << 20
+# What waits in memory to be written out, two of them at most, and what was read from files. The
+# library's 64 and 32 MiB would be most of a small node, and fill only after hours of a small load:
+# values at hand are kept decoded, and the system keeps files in memory anyway. A restart reads the
+# waiting ones again from the log.
+WRITE_BUFFER_BYTES = 8 << 20
+BLOCK_CACHE_BYTES = 8 << 20
 _HEAD, _SAFETY = _META + b"head", _META + b"safety"
 
 
@@ -95,6 +106,9 @@ class Database:
         options.set_keep_log_file_num(4)
         options.set_max_open_files(256)
         options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+        tables = BlockBasedOptions()
+        tables.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+        options.set_block_based_table_factory(tables)
         self._db = Rdict(str(path / "rocksdb"), options=options)
         self._synced = WriteOptions()
         self._synced.sync = True
