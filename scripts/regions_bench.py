@@ -124,7 +124,7 @@ def measure(regions: int, seconds: float, orders_per_s: int) -> RegionCost:
         cluster = create(
             Path(folder) / "bench",
             genesis,
-            observers=0,
+            observers=len(follows) - SIGNERS - (regions - 1),
             owner=this_process(),
             first_ports=FIRST_PORTS,
             regions=follows,

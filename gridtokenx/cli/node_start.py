@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gridtokenx.node.node import Keys
 
 COLLECT_AFTER_OBJECTS = 50_000
+M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+GIVE_BACK_FROM_BYTES = 256 * 1024
 
 
 def start(
@@ -133,6 +135,7 @@ def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
 
     configure_logging(config.logging, config.log_path)
     _calm_collector()
+    give_back_memory()
     node = Node(config, genesis, unlocked)
 
     async def main() -> None:
@@ -157,6 +160,19 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()  # Modules and classes are never garbage.
     gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 20)
+
+
+def give_back_memory() -> None:
+    """Return large buffers to the system as soon as they are freed, where malloc is glibc's.
+
+    Left alone it learns from each large one that is freed to keep those as large, up to 32 MiB, so
+    that room of blocks and batches stays in its heaps: 90 of 325 MiB after 40,000 orders.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, GIVE_BACK_FROM_BYTES)
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

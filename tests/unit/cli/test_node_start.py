@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import sys
+
 import pytest
 
 from gridtokenx.cli import node_start, output
@@ -20,3 +24,32 @@ def test_two_chains_that_stop_for_one_reason_are_told_as_one() -> None:
 def test_a_fault_of_ours_beside_a_known_end_is_not_hidden() -> None:
     known = StopNode("GTX-KEY-002: MET: taken")
     node_start._explain(BaseExceptionGroup("", [known, ZeroDivisionError()]))  # returns
+
+
+LARGE_BUFFERS = """
+import ctypes
+from gridtokenx.cli.node_start import give_back_memory
+
+class MallocInfo(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in
+        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+give_back_memory()
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = MallocInfo
+for _ in range(3):
+    bytearray(8 << 20)
+before = libc.mallinfo2().hblks
+kept = [bytearray(1 << 20) for _ in range(5)]
+print(libc.mallinfo2().hblks - before)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc 2.33 or newer tells of its memory"
+)
+def test_large_buffers_are_given_back_whatever_was_freed_before() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", LARGE_BUFFERS], capture_output=True, text=True, check=True
+    )
+    assert int(told.stdout) == 5  # Each is a mapping of its own, which goes when it is freed.
