@@ -24,7 +24,8 @@ from gridtokenx.ledger.model import TREASURY, Asset
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 
-BLOCK_TIME_MS = 200  # A region pauses after sixty of TH's.
+BLOCK_TIME_MS = 200  # A region pauses after sixty of TH's, and each that n3 should have led waits.
+TIMEOUT_BASE_MS = 500
 DEV = dev_key(DEV_ACCOUNT)
 FRIEND = dev_key("friend").public_key
 FOLLOWED = {"n0": ("MET",), "n1": ("MET",), "n2": ("MET",), "n3": ("NOR",), "n4": ()}
@@ -37,7 +38,12 @@ def genesis_of_two_regions() -> Genesis:
     met, nor = genesis.chains
     members = met.validators
     chains = (replace(met, validators=members[:3]), replace(nor, validators=members[3:]))
-    return replace(genesis, chains=chains, block_time_ms=BLOCK_TIME_MS)
+    return replace(
+        genesis,
+        chains=chains,
+        block_time_ms=BLOCK_TIME_MS,
+        timeout_base_ms=TIMEOUT_BASE_MS,
+    )
 
 
 @pytest.fixture
