@@ -6,15 +6,15 @@ Source: protocols/market.md sections 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
-from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_crossing
-from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of, open_wh
+from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books, clear_crossing
+from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of, taker
 from gridtokenx.trading.model import (
     CONGESTED,
     FLOWS,
@@ -24,7 +24,6 @@ from gridtokenx.trading.model import (
     POSITIONS,
     TRADES,
     Clearing,
-    ClearingOrder,
     Fill,
     GroupPrice,
     LastPrice,
@@ -198,25 +197,36 @@ class Run:
         self._note_immediate(slot, regions)
         first, second, third, fourth = self.market.wheeling_mthb
         max_tier = self.market.max_trade_tier
-        permitted = self.market.wheeling_mthb[: max_tier + 1]
-        orders = self._depth.crossing(self.state, slot, regions, permitted)
-        self._cleared += len(orders) + 1
-        if not orders:
+        look = self._depth.look(self.state, slot, self.market.wheeling_mthb[: max_tier + 1])
+        groups = look.groups(regions)
+        self._cleared += 1
+        if not any(groups):
             self._flag(slot, regions, {})
             return
-        by_id = {order.id: order for order in orders}
-        result = clear_crossing(
-            [_taker(order, slot) for order in orders],
+        answer = clear_books(
+            groups,
+            look.taker,
             tie_salt=self.tie_salt,
             wheeling_mthb=(first, second, third, fourth),
-            max_tier=max_tier,
-            headroom=self._headroom_left(slot, orders),
+            headroom_of=lambda key: self._headroom_left(slot, key),
         )
+        if answer is None:
+            result, passed = self._clear_crossing(slot, look.crossing(regions))
+        else:
+            result, passed = answer
+        self._cleared += passed
+        by_id = {
+            order_id: order
+            for fill in result.fills
+            for order_id in (fill.buy_id, fill.sell_id)
+            if (order := look.order(order_id)) is not None
+        }
         fillings = self._carry_out(slot, result.fills, by_id)
         self._store_rests(slot, fillings)
         flagged = {
-            order_id: book.region_of(by_id[order_id].terms.location)
+            order_id: book.region_of(order.terms.location)
             for order_id in result.congested
+            if (order := look.order(order_id)) is not None
         }
         self._flag(slot, regions, flagged)
         if result.fills or result.congested:
@@ -225,6 +235,22 @@ class Run:
             for tier, group, price_mthb in result.prices:
                 last = LastPrice(slot, price_mthb)
                 LAST_PRICES.put(self.state, book.last_price_key(tier, group), last)
+
+    def _clear_crossing(self, slot: int, orders: Sequence[Order]) -> tuple[Clearing, int]:
+        """A slot's clearing by all who cross somebody, and their number: someone leaves a group."""
+        first, second, third, fourth = self.market.wheeling_mthb
+        places = dict.fromkeys([order.terms.location for order in orders])
+        nodes = dict.fromkeys([node for place in places for node in groups_of(place)[:3]])
+        keys = [f"{direction}:{node}" for node in nodes for direction in "xm"]
+        headroom = {key: self._headroom_left(slot, key) for key in keys}
+        result = clear_crossing(
+            [taker(order, slot) for order in orders],
+            tie_salt=self.tie_salt,
+            wheeling_mthb=(first, second, third, fourth),
+            max_tier=self.market.max_trade_tier,
+            headroom={key: room_wh for key, room_wh in headroom.items() if room_wh is not None},
+        )
+        return result, len(orders)
 
     def _flag(self, slot: int, regions: list[str], congested: Mapping[bytes, str]) -> None:
         self._has_flags = self._has_flags or bool(congested)
@@ -239,18 +265,14 @@ class Run:
             if order is not None and book.region_of(order.terms.location) in regions:
                 self._immediate[order_id] = None
 
-    def _headroom_left(self, slot: int, orders: Iterable[Order]) -> dict[str, int]:
-        """What earlier clearings of the slot have left of the nodes around some orders."""
-        left: dict[str, int] = {}
-        places = dict.fromkeys([order.terms.location for order in orders])
-        nodes = dict.fromkeys([node for place in places for node in groups_of(place)[:3]])
-        for node in nodes:
-            headroom_wh = self.grid.headroom_wh(node, slot)
-            if headroom_wh is not None:
-                flow = FLOWS.get(self.state, flow_key(slot, node)) or _NO_FLOW
-                left[f"x:{node}"] = max(0, headroom_wh - flow.export_wh)
-                left[f"m:{node}"] = max(0, headroom_wh - flow.import_wh)
-        return left
+    def _headroom_left(self, slot: int, key: str) -> int | None:
+        """What earlier clearings of the slot have left of `x:NODE` or `m:NODE`; None: no limit."""
+        direction, _, node = key.partition(":")
+        headroom_wh = self.grid.headroom_wh(node, slot)
+        if headroom_wh is None:
+            return None
+        flow = FLOWS.get(self.state, flow_key(slot, node)) or _NO_FLOW
+        return max(0, headroom_wh - (flow.export_wh if direction == "x" else flow.import_wh))
 
     def _carry_out(
         self, slot: int, fills: Sequence[Fill], by_id: Mapping[bytes, Order]
@@ -370,22 +392,6 @@ def _flow(flows: dict[str, _Flow], fill: Fill, buy: Order, sell: Order) -> None:
             flows.setdefault(sink, _Flow()).import_wh += fill.energy_wh
         else:
             flows.setdefault(source, _Flow()).local_wh += fill.energy_wh
-
-
-def _taker(order: Order, slot: int) -> ClearingOrder:
-    """What an order may still trade in a slot, as the auction takes it."""
-    terms = order.terms
-    return ClearingOrder(
-        order.id,
-        order.owner,
-        terms.side,
-        open_wh(order, slot),
-        terms.limit_mthb,
-        terms.location,
-        terms.source,
-        terms.require,
-        order.height,
-    )
 
 
 def _filling(fillings: dict[bytes, _Filling], order: Order) -> _Filling:

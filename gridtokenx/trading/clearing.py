@@ -21,9 +21,11 @@ Readings where the page leaves a choice:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
+from heapq import merge
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from types import MappingProxyType
 
 from gridtokenx.primitives.crypto import sha256
@@ -37,10 +39,17 @@ NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 PATIENT_SWEEPS = 24
 PATIENT_ORDERS = 20_000
 
+# How many orders of a side a group's auction is first given; as many again as it turns out to want.
+FIRST_LOOK = 8
+
+Line = tuple[int, bytes]  # Price rank and order id; a smaller rank is a better price.
+
 _UNLIMITED_WH = 1 << 62
 _NEVER = 1 << 62
 _NO_WISH = (0, None)
 _NO_NODES: tuple[tuple[str, ...], ...] = ((), (), (), ())
+
+_Place = tuple[tuple[str, str, str, str], tuple[tuple[str, ...], ...]]  # Groups; nodes by tier.
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +71,9 @@ class _Entry:
     hard_wish: Source | None
     turn: int = 0
     accepted_wh: int = 0  # In the sweep at hand.
+
+
+_Pair = tuple[_Entry, _Entry, int]  # Bid, ask, Wh.
 
 
 def clear(
@@ -121,32 +133,150 @@ def clear_crossing(
     return Clearing(tuple(fills), tuple(prices), tuple(sorted(congested)))
 
 
+@dataclass(frozen=True, slots=True)
+class GroupBook:
+    """A group's orders, each side in one or several ladders that are sorted by price."""
+
+    name: str
+    bids: Sequence[Iterable[Line]]
+    asks: Sequence[Iterable[Line]]
+
+
+def clear_books(
+    tiers: Sequence[Sequence[GroupBook]],
+    order_of: Callable[[bytes], ClearingOrder | None],
+    *,
+    tie_salt: bytes,
+    wheeling_mthb: tuple[int, int, int, int],
+    headroom_of: Callable[[str], int | None],
+) -> tuple[Clearing, int] | None:
+    """`clear`, of books that are read only as far as the auctions look.
+
+    `tiers` holds the groups of each tier in which somebody might trade; `order_of` an order with
+    what it may trade, or None where that is nothing; `headroom_of` a key `x:NODE` or `m:NODE`.
+    Returns the clearing and how many orders the auctions passed. None when a hard filter was not
+    served: who then leaves depends on all orders of his group, and `clear_crossing` has to say.
+    """
+    desk = _Desk(order_of, headroom_of, tie_salt)
+    fills: list[Fill] = []
+    prices: list[tuple[int, str, int]] = []
+    congested: dict[bytes, None] = {}
+    passed = 0
+    for tier, groups in enumerate(tiers):
+        for group in sorted(groups, key=attrgetter("name")):
+            auction = desk.auction(group, tier, wheeling_mthb[tier])
+            if auction is None:
+                continue
+            pairs = auction.attempt()
+            if pairs is None:
+                return None
+            passed += auction.passed
+            group_fills = auction.book(pairs)
+            congested.update((entry.order.id, None) for entry in auction.congested)
+            if group_fills:
+                fills += group_fills
+                prices.append((tier, group.name, auction.price_mthb))
+    return Clearing(tuple(fills), tuple(prices), tuple(sorted(congested))), passed
+
+
+@dataclass(slots=True, eq=False)
+class _Front:
+    """One side of a group in price-time order, as far as it has been read."""
+
+    _levels: Iterator[list[_Entry]]
+    _read: list[_Entry] = field(default_factory=list)
+    is_whole: bool = False
+
+    def open(self) -> list[_Entry]:
+        """Who can still trade, at least one unless the side has been read whole."""
+        while True:
+            able = [entry for entry in self._read if entry.open_wh >= MIN_FILL_WH]
+            if able or self.is_whole:
+                return able
+            self.read_on()
+
+    def read_on(self) -> None:
+        """Read as many orders again as so far, and always whole prices."""
+        wanted = max(FIRST_LOOK, 2 * len(self._read))
+        while len(self._read) < wanted:
+            level = next(self._levels, None)
+            if level is None:
+                self.is_whole = True
+                return
+            self._read += level
+
+
+@dataclass(slots=True, eq=False)
+class _Desk:
+    """What the auctions of one slot share: the orders read so far and the grid's headroom."""
+
+    order_of: Callable[[bytes], ClearingOrder | None]
+    headroom_of: Callable[[str], int | None]
+    tie_salt: bytes
+    room_wh: dict[str, int] = field(default_factory=dict)
+    _entries: dict[bytes, _Entry | None] = field(default_factory=dict)
+    _places: dict[str, dict[Side, _Place]] = field(default_factory=dict)
+
+    def auction(self, group: GroupBook, tier: int, wheeling_mthb: int) -> _Auction | None:
+        """A group's auction over as many of its orders as it looks at; None if nobody crosses."""
+        bid_front, ask_front = _Front(self._levels(group.bids)), _Front(self._levels(group.asks))
+        while True:
+            bids, asks = bid_front.open(), ask_front.open()
+            if not bids or not asks or bids[0].limit_mthb - wheeling_mthb < asks[0].limit_mthb:
+                return None
+            for position, bid in enumerate(bids):
+                bid.turn = bid.rank << 32 | position
+            auction = _Auction(tier, wheeling_mthb, bids, asks, self.room_wh)
+            auction.sweep()
+            wants_bids = auction.rejected_bid_mthb() is None and not bid_front.is_whole
+            wants_asks = auction.rejected_ask_mthb() is None and not ask_front.is_whole
+            if not wants_bids and not wants_asks:
+                return auction
+            if wants_bids:
+                bid_front.read_on()
+            if wants_asks:
+                ask_front.read_on()
+
+    def _levels(self, ladders: Sequence[Iterable[Line]]) -> Iterator[list[_Entry]]:
+        """The entries of each price, in order of height and tie."""
+        for _, lines in groupby(merge(*ladders), key=itemgetter(0)):
+            entries = [entry for _, order_id in lines if (entry := self._entry(order_id))]
+            if len(entries) > 1:
+                entries.sort(key=attrgetter("tie"))
+                entries.sort(key=attrgetter("height"))
+            yield entries
+
+    def _entry(self, order_id: bytes) -> _Entry | None:
+        if order_id not in self._entries:
+            order = self.order_of(order_id)
+            made = None if order is None else _enter(order, self.tie_salt, self._place(order))
+            self._entries[order_id] = made
+        return self._entries[order_id]
+
+    def _place(self, order: ClearingOrder) -> _Place:
+        location = order.location
+        if location not in self._places:
+            for node in _groups_of(location)[:3]:
+                for key in ("x:" + node, "m:" + node):
+                    room_wh = None if key in self.room_wh else self.headroom_of(key)
+                    if room_wh is not None:
+                        self.room_wh[key] = room_wh
+            self._places[location] = {side: _place(location, side, self.room_wh) for side in Side}
+        return self._places[location][order.side]
+
+
 def _price_time_order(
     orders: Sequence[ClearingOrder], side: Side, tie_salt: bytes, headroom: Mapping[str, int]
 ) -> list[_Entry]:
-    direction = "x:" if side is Side.SELL else "m:"
-    places: dict[str, tuple[tuple[str, str, str, str], tuple[tuple[str, ...], ...]]] = {}
+    places: dict[str, _Place] = {}
     entries = []
     for order in orders:
         if order.side is not side:
             continue
         location = order.location
         if location not in places:
-            places[location] = _place(location, direction, headroom)
-        groups, nodes = places[location]
-        rank, hard_wish = _NO_WISH if side is Side.SELL else _pairing_rank(order)
-        entry = _Entry(
-            order,
-            order.limit_mthb,
-            order.height,
-            sha256(tie_salt + order.id),
-            order.energy_wh,
-            groups,
-            nodes,
-            rank,
-            hard_wish,
-        )
-        entries.append(entry)
+            places[location] = _place(location, side, headroom)
+        entries.append(_enter(order, tie_salt, places[location]))
     # Three stable sorts by plain keys are several times faster than one by tuples.
     entries.sort(key=attrgetter("tie"))
     entries.sort(key=attrgetter("height"))
@@ -154,6 +284,22 @@ def _price_time_order(
     for position, entry in enumerate(entries):
         entry.turn = entry.rank << 32 | position
     return entries
+
+
+def _enter(order: ClearingOrder, tie_salt: bytes, place: _Place) -> _Entry:
+    groups, nodes = place
+    rank, hard_wish = _NO_WISH if order.side is Side.SELL else _pairing_rank(order)
+    return _Entry(
+        order,
+        order.limit_mthb,
+        order.height,
+        sha256(tie_salt + order.id),
+        order.energy_wh,
+        groups,
+        nodes,
+        rank,
+        hard_wish,
+    )
 
 
 def _crossing(
@@ -199,12 +345,11 @@ def _groups_of(location: str) -> tuple[str, str, str, str]:
     return location, location.rpartition("-")[0], location.partition("-")[0], NATIONAL_GROUP
 
 
-def _place(
-    location: str, direction: str, headroom: Mapping[str, int]
-) -> tuple[tuple[str, str, str, str], tuple[tuple[str, ...], ...]]:
+def _place(location: str, side: Side, headroom: Mapping[str, int]) -> _Place:
     groups = _groups_of(location)
     if not headroom:
         return groups, _NO_NODES
+    direction = "x:" if side is Side.SELL else "m:"
     keys = [direction + group for group in groups]
     crossed = [tuple(key for key in keys[:tier] if key in headroom) for tier in range(4)]
     return groups, tuple(crossed)
@@ -250,8 +395,9 @@ class _Auction:
     congested: list[_Entry] = field(default_factory=list)
     # Hard filters by wish: those whose turn is later than the number leave when they are reached.
     _closed: dict[Source | None, int] = field(default_factory=dict)
-    # What the last sweep left: headroom, the first unaccepted entries, the last accepted ones.
+    # What the last sweep left: headroom, who was accepted, the first who were not, last prices.
     _swept_room_wh: dict[str, int] = field(default_factory=dict)
+    _accepted: tuple[list[_Entry], list[_Entry]] = field(default_factory=lambda: ([], []))
     _next_bid: int = 0
     _next_ask: int = 0
     _last_bid_mthb: int = 0
@@ -262,18 +408,31 @@ class _Auction:
         patience = max(PATIENT_SWEEPS, PATIENT_ORDERS // (len(self.bids) + len(self.asks)))
         sweeps = 0
         while True:
-            bids, asks = self._sweep()
+            self.sweep()
             sweeps += 1
-            pairs, unserved = _pair(bids, asks)
+            pairs, unserved = _pair(*self._accepted)
             if not unserved:
-                break
+                return self.book(pairs)
             self._close(unserved, patient=sweeps < patience)
+
+    def attempt(self) -> list[_Pair] | None:
+        """Pair what a first `sweep` accepted; None if a hard filter was not wholly served."""
+        pairs, unserved = _pair(*self._accepted)
+        return None if unserved else pairs
+
+    def book(self, pairs: list[_Pair]) -> list[Fill]:
+        """Set the price and take what was paired from orders and headroom."""
         if pairs:
             self.price_mthb = self._price()
-        return [self._book(bid, ask, energy_wh) for bid, ask, energy_wh in pairs]
+        return [self._fill(bid, ask, energy_wh) for bid, ask, energy_wh in pairs]
 
-    def _sweep(self) -> tuple[list[_Entry], list[_Entry]]:
-        """Accept bids and asks from the best on; return the accepted ones of both sides."""
+    @property
+    def passed(self) -> int:
+        """How many orders the last sweep accepted or passed over."""
+        return self._next_bid + self._next_ask
+
+    def sweep(self) -> None:
+        """Accept bids and asks from the best on."""
         bids, asks, closed, wheeling_mthb = self.bids, self.asks, self._closed, self.wheeling_mthb
         self._swept_room_wh = dict(self.room_wh)
         self.congested = []
@@ -309,9 +468,9 @@ class _Auction:
             self.congested += [ask for ask in doubtful if ask.limit_mthb <= highest_mthb]
         accepted_bids = [bid for bid in bids[: b + 1] if bid.accepted_wh]
         accepted_asks = [ask for ask in asks[: a + 1] if ask.accepted_wh]
+        self._accepted = accepted_bids, accepted_asks
         self._leave(left)
         self._next_bid, self._next_ask = b - len(left), a
-        return accepted_bids, accepted_asks
 
     def _room(self, entry: _Entry) -> int:
         nodes = entry.nodes[self.tier]
@@ -358,8 +517,7 @@ class _Auction:
         return any(wish is None or _matches(wish, ask.order.source) for ask in self.asks)
 
     def _price(self) -> int:
-        rejected_bid_mthb = self._first_rejected(self.bids, self._next_bid)
-        rejected_ask_mthb = self._first_rejected(self.asks, self._next_ask)
+        rejected_bid_mthb, rejected_ask_mthb = self.rejected_bid_mthb(), self.rejected_ask_mthb()
         low, high = self._last_ask_mthb, self._last_bid_mthb - self.wheeling_mthb
         if rejected_bid_mthb is not None:
             low = max(low, rejected_bid_mthb - self.wheeling_mthb)
@@ -367,13 +525,21 @@ class _Auction:
             high = min(high, rejected_ask_mthb)
         return (low + high) // 2
 
+    def rejected_bid_mthb(self) -> int | None:
+        """The limit of the first bid with room that the last sweep did not accept whole."""
+        return self._first_rejected(self.bids, self._next_bid)
+
+    def rejected_ask_mthb(self) -> int | None:
+        """As `rejected_bid_mthb`."""
+        return self._first_rejected(self.asks, self._next_ask)
+
     def _first_rejected(self, entries: list[_Entry], start: int) -> int | None:
         for position in range(start, len(entries)):
             if self._room(entries[position]) >= MIN_FILL_WH:
                 return entries[position].limit_mthb
         return None
 
-    def _book(self, bid: _Entry, ask: _Entry, energy_wh: int) -> Fill:
+    def _fill(self, bid: _Entry, ask: _Entry, energy_wh: int) -> Fill:
         for entry in (bid, ask):
             entry.open_wh -= energy_wh
             for node in entry.nodes[self.tier]:
@@ -389,15 +555,13 @@ class _Auction:
         )
 
 
-def _pair(
-    bids: list[_Entry], asks: list[_Entry]
-) -> tuple[list[tuple[_Entry, _Entry, int]], list[_Entry]]:
+def _pair(bids: list[_Entry], asks: list[_Entry]) -> tuple[list[_Pair], list[_Entry]]:
     """Give the accepted quantities to each other by source; use up `accepted_wh`.
 
     Returns (bid, ask, Wh) in pairing order and the hard filters that were not wholly served.
     """
     queues: dict[Source | None, list[_Entry]] = {}  # Best ask last; None: not renewable.
-    pairs: list[tuple[_Entry, _Entry, int]] = []
+    pairs: list[_Pair] = []
     unserved = []
     for bid in sorted(bids, key=attrgetter("turn")):
         for wish in _preferences(bid):
@@ -423,7 +587,7 @@ def _serves(ask: _Entry, wish: Source | None) -> bool:
     return wish is Source.ANY or _matches(wish, source)
 
 
-def _take(bid: _Entry, queue: list[_Entry], pairs: list[tuple[_Entry, _Entry, int]]) -> None:
+def _take(bid: _Entry, queue: list[_Entry], pairs: list[_Pair]) -> None:
     while queue and bid.accepted_wh >= MIN_FILL_WH:
         ask = queue[-1]
         if ask.accepted_wh < MIN_FILL_WH:

@@ -19,15 +19,14 @@ from typing import ClassVar
 
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.state import Reader
-from gridtokenx.trading.clearing import MIN_FILL_WH, NATIONAL_GROUP
-from gridtokenx.trading.model import ORDERS, Order, PlaceOrder, Side
+from gridtokenx.trading.clearing import MIN_FILL_WH, NATIONAL_GROUP, GroupBook, Line
+from gridtokenx.trading.model import ORDERS, ClearingOrder, Order, PlaceOrder, Side
 
 LEVELS = 7  # A span of up to 96 slots holds no aligned block of more than 64.
 NATIONAL_TIER = 3
 _NOBODY = MAX_INT + 1  # A rank that crosses none.
 
 Block = tuple[int, int]  # Level and number: the slots number << level .. (number + 1 << level) - 1.
-Line = tuple[int, bytes]  # Price rank and order id; a smaller rank is a better price.
 
 
 def span_blocks(first_slot: int, last_slot: int) -> list[Block]:
@@ -102,33 +101,18 @@ class Depth:
         names = [name for nation in self._blocks.values() for name in nation.inner]
         return sorted(dict.fromkeys(names))
 
-    def crossing(
-        self, state: Reader, slot: int, regions: list[str], wheeling_mthb: tuple[int, ...]
-    ) -> list[Order]:
-        """The open orders of a slot that somebody in one of their groups could trade with.
+    def look(self, state: Reader, slot: int, wheeling_mthb: tuple[int, ...]) -> Look:
+        """One slot's search for those who could trade.
 
-        In a group with wheeling w those are the buys of at least the best ask plus w, and the sells
-        of at most the best bid less w. All others can be accepted in no group, and as first
-        rejected they would lie beyond the last accepted one. So the work is in proportion to the
-        orders that cross and the groups around them, not to the book.
         Units: wheeling in mTHB/kWh for the permitted tiers, from 0 on; `state` may have changed
         since this index was taken only by orders that left or were filled.
         """
-        look = _Look(state, slot, wheeling_mthb)
         nations = [
             nation
             for level in range(LEVELS)
             if (nation := self._blocks.get((level, slot >> level))) is not None
         ]
-        inside = [
-            [one for nation in nations if (one := nation.inner.get(region)) is not None]
-            for region in regions
-        ]
-        everybody = [group for groups in inside for group in groups]
-        if len(wheeling_mthb) <= NATIONAL_TIER or look.meet(everybody, NATIONAL_TIER):
-            for groups in inside:
-                look.visit(groups, NATIONAL_TIER - 1)
-        return list(look.found.values())
+        return Look(state, slot, wheeling_mthb, nations)
 
     def _enter(self, line: Line, terms: PlaceOrder) -> None:
         names = groups_of(terms.location)[:NATIONAL_TIER]
@@ -155,38 +139,117 @@ class Depth:
 
 
 @dataclass(slots=True)
-class _Look:
+class Look:
     """One slot's search for the orders that cross."""
 
-    state: Reader
-    slot: int
-    wheeling_mthb: tuple[int, ...]
-    found: dict[bytes, Order] = field(default_factory=dict)
+    _state: Reader
+    _slot: int
+    _wheeling_mthb: tuple[int, ...]
+    _nations: list[_Group]
+    _found: dict[bytes, Order] = field(default_factory=dict)
     _known: dict[bytes, Order | None] = field(default_factory=dict)
 
-    def visit(self, groups: list[_Group], tier: int) -> None:
-        """Find who crosses in a group, of whose lines `groups` are parts, and in those inside."""
-        if self.meet(groups, tier):
-            for inner in _inner(groups):
-                self.visit(inner, tier - 1)
+    def groups(self, regions: list[str]) -> list[list[GroupBook]]:
+        """By permitted tier the groups whose best orders cross, without reading the others."""
+        tiers: list[list[GroupBook]] = [[] for _ in self._wheeling_mthb]
+        inside = self._inside(regions)
+        if self._is_national:
+            everybody = [group for groups in inside.values() for group in groups]
+            if not self._enlist(NATIONAL_GROUP, everybody, NATIONAL_TIER, tiers):
+                return tiers
+        for region, groups in inside.items():
+            self._gather(region, groups, NATIONAL_TIER - 1, tiers)
+        return tiers
 
-    def meet(self, groups: list[_Group], tier: int) -> bool:
+    def crossing(self, regions: list[str]) -> list[Order]:
+        """The open orders of a slot that somebody in one of their groups could trade with.
+
+        In a group with wheeling w those are the buys of at least the best ask plus w, and the sells
+        of at most the best bid less w. All others can be accepted in no group, and as first
+        rejected they would lie beyond the last accepted one. So the work is in proportion to the
+        orders that cross and the groups around them, not to the book.
+        """
+        inside = self._inside(regions)
+        everybody = [group for groups in inside.values() for group in groups]
+        if not self._is_national or self._meet(everybody, NATIONAL_TIER):
+            for groups in inside.values():
+                self._visit(groups, NATIONAL_TIER - 1)
+        return list(self._found.values())
+
+    def order(self, order_id: bytes) -> Order | None:
+        """An order that can still trade in the slot, as it was before the clearing."""
+        if order_id not in self._known:
+            order = ORDERS.get(self._state, order_id)
+            able = order is not None and open_wh(order, self._slot) >= MIN_FILL_WH
+            self._known[order_id] = order if able else None
+        return self._known[order_id]
+
+    def taker(self, order_id: bytes) -> ClearingOrder | None:
+        """`order` with what it may trade, as the auction takes it."""
+        order = self.order(order_id)
+        return None if order is None else taker(order, self._slot)
+
+    @property
+    def _is_national(self) -> bool:
+        return len(self._wheeling_mthb) > NATIONAL_TIER
+
+    def _inside(self, regions: list[str]) -> dict[str, list[_Group]]:
+        return {
+            region: [
+                one for nation in self._nations if (one := nation.inner.get(region)) is not None
+            ]
+            for region in regions
+        }
+
+    def _gather(
+        self, name: str, groups: list[_Group], tier: int, tiers: list[list[GroupBook]]
+    ) -> None:
+        if self._enlist(name, groups, tier, tiers):
+            for inner_name, inner in _inner(groups).items():
+                self._gather(inner_name, inner, tier - 1, tiers)
+
+    def _enlist(
+        self, name: str, groups: list[_Group], tier: int, tiers: list[list[GroupBook]]
+    ) -> bool:
+        """Note a group where its best cross; tells whether anybody could in the groups inside."""
+        bids, asks = _ladders(groups)
+        best = self._best_of(bids, asks, tier)
+        if best is None:
+            return False
+        if tier < len(tiers) and _cross(*best, self._wheeling_mthb[tier]):
+            tiers[tier].append(GroupBook(name, bids, asks))
+        return True
+
+    def _visit(self, groups: list[_Group], tier: int) -> None:
+        """Find who crosses in a group, of whose lines `groups` are parts, and in those inside."""
+        if self._meet(groups, tier):
+            for inner in _inner(groups).values():
+                self._visit(inner, tier - 1)
+
+    def _meet(self, groups: list[_Group], tier: int) -> bool:
         """Find who crosses in a group; tells whether anybody could in the groups inside it."""
-        bids = [group.bids for group in groups if group.bids]
-        asks = [group.asks for group in groups if group.asks]
-        if not bids or not asks:
+        bids, asks = _ladders(groups)
+        best = self._best_of(bids, asks, tier)
+        if best is None:
             return False
-        least_mthb = min(self.wheeling_mthb[: tier + 1])
-        if not _cross(_top(bids), _top(asks), least_mthb):
-            return False  # Perhaps of orders that can trade no more; then even less.
-        bid_rank, ask_rank = self._best(bids), self._best(asks)
-        if not _cross(bid_rank, ask_rank, least_mthb):
-            return False
-        if tier < len(self.wheeling_mthb):
-            fee_mthb = self.wheeling_mthb[tier]
+        if tier < len(self._wheeling_mthb):
+            bid_rank, ask_rank = best
+            fee_mthb = self._wheeling_mthb[tier]
             self._take(bids, MAX_INT - ask_rank - fee_mthb)
             self._take(asks, MAX_INT - bid_rank - fee_mthb)
         return True
+
+    def _best_of(
+        self, bids: list[list[Line]], asks: list[list[Line]], tier: int
+    ) -> tuple[int, int] | None:
+        """The best ranks of both sides; None if nobody can trade in the group or inside it."""
+        if not bids or not asks:
+            return None
+        least_mthb = min(self._wheeling_mthb[: tier + 1])
+        if not _cross(_top(bids), _top(asks), least_mthb):
+            return None  # Perhaps of orders that can trade no more; then even less.
+        best = self._best(bids), self._best(asks)
+        return best if _cross(*best, least_mthb) else None
 
     def _best(self, ladders: list[list[Line]]) -> int:
         """The rank of the best order that can still trade in the slot."""
@@ -200,27 +263,44 @@ class _Look:
                     break
                 order = self._known[order_id]
                 assert order is not None  # It is live.
-                self.found[order_id] = order
+                self._found[order_id] = order
 
     def _live(self, lines: list[Line]) -> Iterator[Line]:
         known = self._known
         for line in lines:
             order_id = line[1]
-            if order_id not in known:
-                order = ORDERS.get(self.state, order_id)
-                able = order is not None and open_wh(order, self.slot) >= MIN_FILL_WH
-                known[order_id] = order if able else None
-            if known[order_id] is not None:
+            if (known[order_id] if order_id in known else self.order(order_id)) is not None:
                 yield line
 
 
-def _inner(groups: list[_Group]) -> list[list[_Group]]:
+def taker(order: Order, slot: int) -> ClearingOrder:
+    """What an order may still trade in a slot, as the auction takes it."""
+    terms = order.terms
+    return ClearingOrder(
+        order.id,
+        order.owner,
+        terms.side,
+        open_wh(order, slot),
+        terms.limit_mthb,
+        terms.location,
+        terms.source,
+        terms.require,
+        order.height,
+    )
+
+
+def _ladders(groups: list[_Group]) -> tuple[list[list[Line]], list[list[Line]]]:
+    bids = [group.bids for group in groups if group.bids]
+    return bids, [group.asks for group in groups if group.asks]
+
+
+def _inner(groups: list[_Group]) -> dict[str, list[_Group]]:
     """The groups inside a group, each with its lines of all blocks."""
     names: dict[str, list[_Group]] = {}
     for group in groups:
         for name, one in group.inner.items():
             names.setdefault(name, []).append(one)
-    return list(names.values())
+    return names
 
 
 def _rank(terms: PlaceOrder) -> int:
