@@ -90,7 +90,8 @@ class NodeHost(BasicHost):
         One too busy to answer is asked again: else it were in no routing table while connected.
         """
         for pause_s in IDENTIFY_PAUSES_S:
-            await trio.sleep(pause_s)
+            with trio.move_on_after(pause_s):
+                await connection.event_closed.wait()
             if connection.is_closed or await self._has_identified(connection):
                 return
 
