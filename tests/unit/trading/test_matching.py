@@ -205,6 +205,22 @@ def test_regions_do_not_trade_with_each_other_until_national_trade_opens(market)
     assert (trade.tier, trade.wheeling_mthb, trade.region) == (3, 1_151, "BKK")
 
 
+def test_territories_that_oversubscribe_a_line_share_its_capacity(market) -> None:
+    """Scenario 48: five pairs want 500 Wh each over a border that takes 1,200 Wh; the rest is freed."""
+    market.configure(MarketParameters(max_trade_tier=3))
+    for number in range(5):
+        market.sell(f"s{number}", 500, 3_000, location="NTB-01-SUB001")
+        market.buy(f"b{number}", 500, 5_000)
+    made = trades(market.next_block(ms=1_000, headroom={"NTB": 1_200}))
+    assert {trade.tier for trade in made} == {3}
+    assert sum(trade.energy_wh for trade in made) == 1_200
+    market.next_block(slots=1, headroom={"NTB": 1_200})
+    assert open_orders(market) == []
+    buyers = [market.account(f"b{number}") for number in range(5)]
+    assert sum(account.escrow_uthb for account in buyers) == sum(one.escrow_uthb for one in made)
+    assert all(account.thb_uthb + account.escrow_uthb == WEALTH_UTHB for account in buyers)
+
+
 def test_headroom_limits_and_flags(market) -> None:
     market.sell("s2", 1_000, 3_000, location="BKK-01-SUB002")
     market.sell("s3", 1_000, 3_400, location="BKK-01-SUB003")
