@@ -206,7 +206,7 @@ def test_regions_do_not_trade_with_each_other_until_national_trade_opens(market)
 
 
 def test_territories_that_oversubscribe_a_line_share_its_capacity(market) -> None:
-    """Scenario 48: five pairs want 500 Wh each over a border that takes 1,200 Wh; the rest is freed."""
+    """Scenario 48: five pairs want 500 Wh each over a line that takes 1,200; the rest is freed."""
     market.configure(MarketParameters(max_trade_tier=3))
     for number in range(5):
         market.sell(f"s{number}", 500, 3_000, location="NTB-01-SUB001")
