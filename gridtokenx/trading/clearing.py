@@ -115,9 +115,7 @@ def clear_crossing(
     bids = _price_time_order(orders, Side.BUY, tie_salt, headroom)
     asks = _price_time_order(orders, Side.SELL, tie_salt, headroom)
     room_wh = dict(headroom)
-    fills: list[Fill] = []
-    prices: list[tuple[int, str, int]] = []
-    congested: dict[bytes, None] = {}
+    outcome = _Outcome()
     for tier in range(max_tier + 1):
         bids = [bid for bid in bids if bid.open_wh >= MIN_FILL_WH]
         asks = [ask for ask in asks if ask.open_wh >= MIN_FILL_WH]
@@ -125,12 +123,26 @@ def clear_crossing(
             if group_bids[0].limit_mthb - wheeling_mthb[tier] < group_asks[0].limit_mthb:
                 continue
             auction = _Auction(tier, wheeling_mthb[tier], group_bids, group_asks, room_wh)
-            group_fills = auction.run()
-            congested.update((entry.order.id, None) for entry in auction.congested)
-            if group_fills:
-                fills += group_fills
-                prices.append((tier, group, auction.price_mthb))
-    return Clearing(tuple(fills), tuple(prices), tuple(sorted(congested)))
+            outcome.add(group, auction, auction.run())
+    return outcome.clearing()
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What the auctions of one slot have come to so far."""
+
+    fills: list[Fill] = field(default_factory=list)
+    prices: list[tuple[int, str, int]] = field(default_factory=list)
+    congested: dict[bytes, None] = field(default_factory=dict)
+
+    def add(self, group: str, auction: _Auction, fills: list[Fill]) -> None:
+        self.congested.update((entry.order.id, None) for entry in auction.congested)
+        if fills:
+            self.fills += fills
+            self.prices.append((auction.tier, group, auction.price_mthb))
+
+    def clearing(self) -> Clearing:
+        return Clearing(tuple(self.fills), tuple(self.prices), tuple(sorted(self.congested)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +170,7 @@ def clear_books(
     served: who then leaves depends on all orders of his group, and `clear_crossing` has to say.
     """
     desk = _Desk(order_of, headroom_of, tie_salt)
-    fills: list[Fill] = []
-    prices: list[tuple[int, str, int]] = []
-    congested: dict[bytes, None] = {}
-    passed = 0
+    outcome, passed = _Outcome(), 0
     for tier, groups in enumerate(tiers):
         for group in sorted(groups, key=attrgetter("name")):
             auction = desk.auction(group, tier, wheeling_mthb[tier])
@@ -171,12 +180,8 @@ def clear_books(
             if pairs is None:
                 return None
             passed += auction.passed
-            group_fills = auction.book(pairs)
-            congested.update((entry.order.id, None) for entry in auction.congested)
-            if group_fills:
-                fills += group_fills
-                prices.append((tier, group.name, auction.price_mthb))
-    return Clearing(tuple(fills), tuple(prices), tuple(sorted(congested))), passed
+            outcome.add(group.name, auction, auction.book(pairs))
+    return outcome.clearing(), passed
 
 
 @dataclass(slots=True, eq=False)
@@ -216,6 +221,7 @@ class _Desk:
     room_wh: dict[str, int] = field(default_factory=dict)
     _entries: dict[bytes, _Entry | None] = field(default_factory=dict)
     _places: dict[str, dict[Side, _Place]] = field(default_factory=dict)
+    _nodes: dict[str, None] = field(default_factory=dict)  # Whose headroom has been asked.
 
     def auction(self, group: GroupBook, tier: int, wheeling_mthb: int) -> _Auction | None:
         """A group's auction over as many of its orders as it looks at; None if nobody crosses."""
@@ -257,12 +263,17 @@ class _Desk:
         location = order.location
         if location not in self._places:
             for node in _groups_of(location)[:3]:
-                for key in ("x:" + node, "m:" + node):
-                    room_wh = None if key in self.room_wh else self.headroom_of(key)
-                    if room_wh is not None:
-                        self.room_wh[key] = room_wh
+                if node not in self._nodes:
+                    self._nodes[node] = None
+                    self._learn_headroom(node)
             self._places[location] = {side: _place(location, side, self.room_wh) for side in Side}
         return self._places[location][order.side]
+
+    def _learn_headroom(self, node: str) -> None:
+        for key in ("x:" + node, "m:" + node):
+            room_wh = self.headroom_of(key)
+            if room_wh is not None:
+                self.room_wh[key] = room_wh
 
 
 def _price_time_order(

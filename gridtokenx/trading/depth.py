@@ -13,7 +13,7 @@ cross are passed over as a whole.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -152,8 +152,13 @@ class Look:
     def groups(self, regions: list[str]) -> list[list[GroupBook]]:
         """By permitted tier the groups whose best orders cross, without reading the others."""
         tiers: list[list[GroupBook]] = [[] for _ in self._wheeling_mthb]
-        inside = self._inside(regions)
-        if self._is_national:
+        inside = {
+            region: [
+                one for nation in self._nations if (one := nation.inner.get(region)) is not None
+            ]
+            for region in regions
+        }
+        if len(tiers) > NATIONAL_TIER:
             everybody = [group for groups in inside.values() for group in groups]
             if not self._enlist(NATIONAL_GROUP, everybody, NATIONAL_TIER, tiers):
                 return tiers
@@ -169,11 +174,11 @@ class Look:
         rejected they would lie beyond the last accepted one. So the work is in proportion to the
         orders that cross and the groups around them, not to the book.
         """
-        inside = self._inside(regions)
-        everybody = [group for groups in inside.values() for group in groups]
-        if not self._is_national or self._meet(everybody, NATIONAL_TIER):
-            for groups in inside.values():
-                self._visit(groups, NATIONAL_TIER - 1)
+        for groups, fee_mthb in zip(self.groups(regions), self._wheeling_mthb, strict=True):
+            for group in groups:
+                bid_rank, ask_rank = self._best(group.bids), self._best(group.asks)
+                self._take(group.bids, MAX_INT - ask_rank - fee_mthb)
+                self._take(group.asks, MAX_INT - bid_rank - fee_mthb)
         return list(self._found.values())
 
     def order(self, order_id: bytes) -> Order | None:
@@ -188,18 +193,6 @@ class Look:
         """`order` with what it may trade, as the auction takes it."""
         order = self.order(order_id)
         return None if order is None else taker(order, self._slot)
-
-    @property
-    def _is_national(self) -> bool:
-        return len(self._wheeling_mthb) > NATIONAL_TIER
-
-    def _inside(self, regions: list[str]) -> dict[str, list[_Group]]:
-        return {
-            region: [
-                one for nation in self._nations if (one := nation.inner.get(region)) is not None
-            ]
-            for region in regions
-        }
 
     def _gather(
         self, name: str, groups: list[_Group], tier: int, tiers: list[list[GroupBook]]
@@ -220,25 +213,6 @@ class Look:
             tiers[tier].append(GroupBook(name, bids, asks))
         return True
 
-    def _visit(self, groups: list[_Group], tier: int) -> None:
-        """Find who crosses in a group, of whose lines `groups` are parts, and in those inside."""
-        if self._meet(groups, tier):
-            for inner in _inner(groups).values():
-                self._visit(inner, tier - 1)
-
-    def _meet(self, groups: list[_Group], tier: int) -> bool:
-        """Find who crosses in a group; tells whether anybody could in the groups inside it."""
-        bids, asks = _ladders(groups)
-        best = self._best_of(bids, asks, tier)
-        if best is None:
-            return False
-        if tier < len(self._wheeling_mthb):
-            bid_rank, ask_rank = best
-            fee_mthb = self._wheeling_mthb[tier]
-            self._take(bids, MAX_INT - ask_rank - fee_mthb)
-            self._take(asks, MAX_INT - bid_rank - fee_mthb)
-        return True
-
     def _best_of(
         self, bids: list[list[Line]], asks: list[list[Line]], tier: int
     ) -> tuple[int, int] | None:
@@ -251,12 +225,12 @@ class Look:
         best = self._best(bids), self._best(asks)
         return best if _cross(*best, least_mthb) else None
 
-    def _best(self, ladders: list[list[Line]]) -> int:
+    def _best(self, ladders: Sequence[Iterable[Line]]) -> int:
         """The rank of the best order that can still trade in the slot."""
         ranks = [next(self._live(lines), None) for lines in ladders]
         return min([line[0] for line in ranks if line is not None], default=_NOBODY)
 
-    def _take(self, ladders: list[list[Line]], last_rank: int) -> None:
+    def _take(self, ladders: Sequence[Iterable[Line]], last_rank: int) -> None:
         for lines in ladders:
             for rank, order_id in self._live(lines):
                 if rank > last_rank:
@@ -265,7 +239,7 @@ class Look:
                 assert order is not None  # It is live.
                 self._found[order_id] = order
 
-    def _live(self, lines: list[Line]) -> Iterator[Line]:
+    def _live(self, lines: Iterable[Line]) -> Iterator[Line]:
         known = self._known
         for line in lines:
             order_id = line[1]
