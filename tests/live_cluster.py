@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gridtokenx.chain.genesis import Genesis, load_genesis
 from gridtokenx.client import Client, NodeUnreachable
@@ -21,6 +24,8 @@ TIMEOUT_BASE_MS = 1000
 VOTE = GovernanceParameters(voting_period_ms=15_000, execution_delay_ms=1_000)
 POLL_S = 0.05
 PATIENCE_S = 90.0  # Longer than a busy machine takes; who succeeds waits no longer.
+PORTS = range(16_000, 32_000, 50)  # Below what the system gives outgoing connections.
+_blocks_held: list[IO[str]] = []
 
 
 def fresh_genesis(*regions: str, **changes: Any) -> Genesis:
@@ -36,10 +41,27 @@ def fresh_genesis(*regions: str, **changes: Any) -> Genesis:
     return replace(genesis, timeout_base_ms=TIMEOUT_BASE_MS, chains=chains, **changes)
 
 
+def port_block() -> tuple[int, int]:
+    """From where on 25 ports each, for APIs and P2P, are this process's alone until it ends.
+
+    A node that is down keeps its ports: neither another test process nor a run beside this one may
+    take them meanwhile.
+    """
+    for first in PORTS:
+        lock = Path(tempfile.gettempdir()) / f"gridtokenx-test-ports-{os.getuid()}-{first}.lock"
+        held = lock.open("a")
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.close()
+            continue
+        _blocks_held.append(held)
+        return first, first + PORTS.step // 2
+    raise AssertionError("every block of ports is taken")
+
+
 @contextmanager
-def running(
-    folder: Path, first_ports: tuple[int, int], *regions: str, observers: int = 1, **changes: Any
-) -> Iterator[Cluster]:
+def running(folder: Path, *regions: str, observers: int = 1, **changes: Any) -> Iterator[Cluster]:
     """Four authorities and observers; each has finalized a block on each chain.
 
     `regions` and `changes` are those of `fresh_genesis`.
@@ -49,7 +71,7 @@ def running(
         fresh_genesis(*regions, **changes),
         observers=observers,
         owner=processes.this_process(),
-        first_ports=first_ports,
+        first_ports=port_block(),
     )
     try:
         watch.wait_ready(made)
@@ -90,6 +112,12 @@ def heights_of(cluster: Cluster, name: str) -> dict[str, int]:
         return watch.heights(client)
 
 
+def answered_heights(cluster: Cluster, name: str) -> dict[str, int]:
+    """A node's height by chain, once it answers."""
+    heights: dict[str, int] = wait_until(f"{name} answers", lambda: heights_of(cluster, name))
+    return heights
+
+
 def names_of(cluster: Cluster) -> list[str]:
     """The nodes whose process runs."""
     return [one.name for one in cluster.members if cluster.is_running(one.name)]
@@ -100,8 +128,8 @@ def wait_progress(
 ) -> dict[str, int]:
     """Until each node finalized so many more blocks on each chain than any had; their goal."""
     chosen = names or tuple(names_of(cluster))
-    known = [heights_of(cluster, name) for name in chosen]
-    goal = {chain: max(one.get(chain, 0) for one in known) + blocks for chain in known[0]}
+    known = [answered_heights(cluster, name) for name in chosen]
+    goal = {chain: max(one[chain] for one in known) + blocks for chain in known[0]}
     wait_heights(cluster, goal, *chosen, seconds=seconds)
     return goal
 
@@ -110,6 +138,7 @@ def wait_heights(
     cluster: Cluster, goal: Mapping[str, int], *names: str, seconds: float = PATIENCE_S
 ) -> None:
     """Until each node has each chain's height."""
+    assert goal, "whoever was asked for the goal did not answer"
     for name in names:
         with client_of(cluster, name) as client:
 
@@ -133,7 +162,7 @@ def roots_at(cluster: Cluster, heights: Mapping[str, int], *names: str) -> dict[
 def assert_same_state(cluster: Cluster, *names: str) -> None:
     """Every node has the same state root of each chain at a height that all have."""
     chosen = names or tuple(names_of(cluster))
-    known = [heights_of(cluster, name) for name in chosen]
+    known = [answered_heights(cluster, name) for name in chosen]
     goal = {chain: max(one[chain] for one in known) for chain in known[0]}
     wait_heights(cluster, goal, *chosen)
     for chain, roots in roots_at(cluster, goal, *chosen).items():
@@ -153,7 +182,7 @@ def signs(cluster: Cluster, name: str, asked: str, chain: str, height: int) -> b
 def signs_after(cluster: Cluster, name: str, asked: str, floor: Mapping[str, int]) -> bool:
     """Whether on each chain some certificate above `floor` has a node's signature."""
     now = heights_of(cluster, asked)
-    return all(
+    return now.keys() >= floor.keys() and all(
         any(signs(cluster, name, asked, chain, at) for at in range(height, now[chain] + 1)[-5:])
         for chain, height in floor.items()
     )
@@ -169,9 +198,21 @@ def pids_of(cluster: Cluster) -> dict[str, int]:
     return {name: cluster.node(name).pid for name in names_of(cluster)}
 
 
-def add_member(cluster: Cluster, name: str, first_ports: tuple[int, int], **fields: str) -> Member:
+def more_ports(cluster: Cluster) -> tuple[int, int]:
+    """An API and a P2P port of the cluster's block that no node of it has."""
+    api_port, p2p_port = processes.free_ports(
+        1,
+        (
+            max(one.api_port for one in cluster.members) + 1,
+            max(one.p2p_port for one in cluster.members) + 1,
+        ),
+    )
+    return api_port, p2p_port
+
+
+def add_member(cluster: Cluster, name: str, **fields: str) -> Member:
     """Plan and write one more node, which knows the bootnode's address alone."""
-    api_port, p2p_port = processes.free_ports(1, first_ports)
+    api_port, p2p_port = more_ports(cluster)
     member = Member(
         name=name,
         role=fields.get("role", "observer"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import defaultdict
@@ -41,13 +40,6 @@ from gridtokenx.primitives.validators import ValidatorSet
 DIAL_S = 0.1
 Place = tuple[str, int, int, int, Phase]
 """(chain, index of the signer, height, view, phase): one statement may be signed for each."""
-
-
-def first_ports(api: int, p2p: int) -> tuple[int, int]:
-    """Where a test's cluster looks for ports: elsewhere in each run, so that a run beside this one
-    does not take the port of a node that is down."""
-    shift = os.getpid() % 40 * 20
-    return api + shift, p2p + shift
 
 
 def status_of(genesis: Genesis, name: str, heads: tuple[Any, ...] = ()) -> Status:

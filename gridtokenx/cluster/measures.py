@@ -30,6 +30,7 @@ class Usage:
     files: int | None = None
     threads: int | None = None
     tasks: int | None = None
+    python_blocks: int | None = None
     disk_mib: float | None = None
     peers: int | None = None
     heights: Mapping[str, int] = field(default_factory=dict)
@@ -52,7 +53,7 @@ def usage(cluster: Cluster, name: str, at_s: float) -> Usage:
 def _own_word(cluster: Cluster, name: str) -> dict[str, Any]:
     path = cluster.home(name) / "data" / SOCKET_NAME
     try:
-        tasks = int(call(path, {"do": "resources"}, REQUEST_TIMEOUT_S)["tasks"])
+        resources = call(path, {"do": "resources"}, REQUEST_TIMEOUT_S)
         with Client(cluster.node(name).member.api_url, REQUEST_TIMEOUT_S) as client:
             status = client.status()
     except (AdminError, OSError, NodeUnreachable, RpcError):
@@ -60,7 +61,8 @@ def _own_word(cluster: Cluster, name: str) -> dict[str, Any]:
     rows = status["chains"]
     medians = [row["finality_ms"]["p50"] for row in rows]  # None until a chain has decided.
     return {
-        "tasks": tasks,
+        "tasks": int(resources["tasks"]),
+        "python_blocks": int(resources["python_blocks"]),
         "peers": int(status["peers"]),
         "heights": {row["chain"]: int(row["head"]["height"]) for row in rows},
         "finality_ms": max((float(one) for one in medians if one is not None), default=None),
@@ -112,6 +114,7 @@ def trends(series: Sequence[Usage]) -> list[Trend]:
     found = []
     for what, relative, absolute in (
         ("rss_mib", 0.05, 8.0),
+        ("python_blocks", 0.05, 20_000.0),  # Whether objects are kept or only their room.
         ("files", 0.05, 8.0),
         ("threads", 0.0, 4.0),
         ("tasks", 0.0, 20.0),  # A cut link takes some twenty away for as long as it lasts.

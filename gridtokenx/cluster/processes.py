@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ LOG_NAME = "node.log"
 LOG_TAIL_LINES = 20
 LOG_TAIL_BYTES = 65_536
 STOP_SECONDS = 10.0
+KILL_SECONDS = 30.0
 POLL_SECONDS = 0.1
 FIRST_API_PORT = 18080
 FIRST_P2P_PORT = 19000
@@ -154,11 +155,15 @@ class Cluster:
         self.save()
 
     def kill(self, name: str) -> None:
-        """End a node as a power cut would (SIGKILL). Errors: ClusterError if it is not running."""
+        """End a node as a power cut would (SIGKILL), and see it gone.
+
+        Errors: ClusterError if it is not running, or its last write holds it for half a minute.
+        """
         if not self.is_running(name):
             raise ClusterError(f"{name} of cluster {self.name} is not running")
         self._signal(name, signal.SIGKILL)
-        self._wait_gone([name], STOP_SECONDS)
+        if self._wait_gone([name], KILL_SECONDS):
+            raise ClusterError(f"{name} of cluster {self.name} is still not gone", "its disk hangs")
 
     def pause(self, name: str) -> None:
         """Freeze a node (SIGSTOP): it keeps its connections and answers nothing.
@@ -277,7 +282,7 @@ def create(
     keys = {one.public_key for region in genesis.chains for one in region.validators}
     authorities = len(keys)
     with locked(Path(tempfile.gettempdir()) / f"gridtokenx-ports-{os.getuid()}.lock"):
-        ports = free_ports(authorities + observers, first_ports)
+        ports = free_ports(authorities + observers, first_ports, recorded_ports(folder.parent))
         members = plan(authorities, observers, ports)
         folder.mkdir(parents=True, mode=0o700)
         for member in members:
@@ -366,24 +371,37 @@ def this_process() -> tuple[int, float]:
     return os.getpid(), psutil.Process().create_time()
 
 
-def free_ports(nodes: int, first: tuple[int, int]) -> list[int]:
+def free_ports(nodes: int, first: tuple[int, int], reserved: Set[int] = frozenset()) -> list[int]:
     """API and P2P ports in turn, for so many nodes, from two starting points upward.
 
+    Those `reserved` are passed over, as are those in use.
     They lie below the range the system gives to outgoing connections, one of which could otherwise
     take a port before its node does. Errors: ClusterError.
     """
     found: list[int] = []
     api, p2p = first
     for _ in range(nodes):
-        api = _next_free(api)
-        p2p = _next_free(p2p)
+        api = _next_free(api, reserved)
+        p2p = _next_free(p2p, reserved)
         found += [api, p2p]
         api, p2p = api + 1, p2p + 1
     return found
 
 
-def _next_free(port: int) -> int:
+def recorded_ports(clusters: Path) -> set[int]:
+    """Those of other clusters' nodes, of whom some may be down for a moment."""
+    found: set[int] = set()
+    for path in clusters.glob(f"*/{RECORD_NAME}"):
+        with contextlib.suppress(ClusterError):  # Whoever asks for that cluster is told.
+            for member in load(path.parent).members:
+                found |= {member.api_port, member.p2p_port}
+    return found
+
+
+def _next_free(port: int, reserved: Set[int]) -> int:
     for candidate in range(port, port + PORT_TRIES):
+        if candidate in reserved:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

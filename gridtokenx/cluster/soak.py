@@ -192,14 +192,16 @@ class Soak:
         """The newest row of every node."""
         self._last_print = time.monotonic()
         table = Table(title=f"after {self._clock()}", title_justify="left")
-        for column in ("node", "RSS MiB", "files", "threads", "tasks", "disk MiB", "peers",
-                       "heights", "finality p50 ms"):  # fmt: skip
+        for column in ("node", "RSS MiB", "Python k blocks", "files", "threads", "tasks",
+                       "disk MiB", "peers", "heights", "finality p50 ms"):  # fmt: skip
             table.add_column(column, justify="left" if column == "node" else "right")
         for name, rows in self.series.items():
             row = rows[-1]
             heights = " ".join(str(one) for one in row.heights.values())
-            cells = (row.rss_mib, row.files, row.threads, row.tasks, row.disk_mib, row.peers)
-            table.add_row(name, *map(_cell, cells), heights or "-", _cell(row.finality_ms))
+            blocks_k = None if row.python_blocks is None else row.python_blocks / 1_000
+            cells = [row.rss_mib, blocks_k, row.files, row.threads, row.tasks, row.disk_mib]
+            told = [*map(_cell, [*cells, row.peers]), heights or "-", _cell(row.finality_ms)]
+            table.add_row(name, *told)
         self.console.print(table)
 
     def _clock(self) -> str:

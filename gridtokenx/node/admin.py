@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -123,9 +124,16 @@ class Admin:
         return {"ok": True, "pid": os.getpid()}
 
     async def _resources(self, _command: dict[str, Any]) -> dict[str, Any]:
-        """What the process counts itself: living trio tasks and Python threads."""
-        tasks = trio.lowlevel.current_statistics().tasks_living
-        return {"ok": True, "tasks": tasks, "threads": threading.active_count()}
+        """What the process counts itself: living trio tasks, Python threads, blocks of memory.
+
+        `python_blocks` tells memory that Python holds from what its allocator keeps for later.
+        """
+        return {
+            "ok": True,
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+            "threads": threading.active_count(),
+            "python_blocks": sys.getallocatedblocks(),
+        }
 
     async def _shutdown(self, _command: dict[str, Any]) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGTERM)  # The one way in which a node ends in order.

@@ -18,7 +18,7 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
     Its processes must be left running and the dev account's money as it is.
     """
     folder = tmp_path_factory.mktemp("home") / "clusters" / "shared"
-    with live_cluster.running(folder, (23_000, 24_000), "MET", "NOR") as cluster:
+    with live_cluster.running(folder, "MET", "NOR") as cluster:
         with live_cluster.client_of(cluster, "n0") as client:
             dev.fund_dev_account(client)
         yield cluster

@@ -21,12 +21,13 @@ from live_cluster import (
     genesis_of,
     heights_of,
     log_of,
+    port_block,
     roots_at,
     wait_heights,
     wait_progress,
     wait_until,
 )
-from recorder import Recorder, first_ports, keep_dialling, status_of
+from recorder import Recorder, keep_dialling, status_of
 
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.genesis import Genesis
@@ -232,7 +233,7 @@ def network_with_history(tmp_path: Path) -> Iterator[tuple[Cluster, list[Decided
     genesis = replace(genesis, **one, genesis_time_ms=begin_ms)
     history = make_history(genesis, tmp_path / "history")
     folder = tmp_path / "clusters" / "late"
-    members = plan(AUTHORITIES, 0, free_ports(AUTHORITIES, first_ports(31_000, 31_900)))
+    members = plan(AUTHORITIES, 0, free_ports(AUTHORITIES, port_block()))
     for member in members:
         write_home(folder / member.name, member, genesis, members[0])
     records = [NodeRecord(member) for member in members]

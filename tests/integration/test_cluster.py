@@ -9,6 +9,7 @@ import time
 
 import httpx
 import pytest
+from live_cluster import port_block
 
 from gridtokenx.client import Client
 from gridtokenx.cluster import dev, network, processes, watch
@@ -36,7 +37,7 @@ def cluster(tmp_path_factory):
         genesis,
         observers=1,
         owner=processes.this_process(),
-        first_ports=(21_000, 22_000),
+        first_ports=port_block(),
     )
     try:
         watch.wait_ready(made)

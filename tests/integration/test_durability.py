@@ -23,7 +23,7 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
-from recorder import Recorder, first_ports
+from recorder import Recorder
 
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster import network
@@ -54,9 +54,7 @@ BOUNDARIES = (
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("home") / "clusters" / "durability"
-    with live_cluster.running(
-        folder, first_ports(27_000, 28_000), observers=0, block_time_ms=BLOCK_TIME_MS
-    ) as made:
+    with live_cluster.running(folder, observers=0, block_time_ms=BLOCK_TIME_MS) as made:
         yield made
 
 
@@ -273,8 +271,7 @@ def test_a_copied_key_without_its_record_finds_its_twin_before_it_signs_anything
     """The copy is silent, hears the key sign at heights it has never signed at, and stops."""
     name, copy = "n0", "n6"
     validator = cluster.node(name).member.validator
-    ports = first_ports(27_016, 28_016)
-    add_member(cluster, copy, ports, role="authority", authority="egat", validator=validator)
+    add_member(cluster, copy, role="authority", authority="egat", validator=validator)
     (cluster.home(copy) / "keys" / "validator.unused").unlink()
     cluster.start(copy)
     wait_until("the copy stops", lambda: not cluster.is_running(copy), 60)
@@ -292,14 +289,7 @@ def test_of_two_processes_with_one_key_and_its_record_one_at_least_stops(
     name, index = "n3", index_of(cluster, "n3")
     cluster.kill(name)
     validator = cluster.node(name).member.validator
-    twin = add_member(
-        cluster,
-        "n5",
-        first_ports(27_010, 28_010),
-        role="authority",
-        authority="erc",
-        validator=validator,
-    )
+    twin = add_member(cluster, "n5", role="authority", authority="erc", validator=validator)
     without_socket = shutil.ignore_patterns("node.sock")
     shutil.copytree(cluster.home(name) / "data", cluster.home("n5") / "data", ignore=without_socket)
     (cluster.home("n5") / "keys" / "validator.unused").unlink()

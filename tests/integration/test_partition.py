@@ -19,7 +19,6 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
-from recorder import first_ports
 
 from gridtokenx.cli import app
 from gridtokenx.cluster import assertions, faults
@@ -35,7 +34,7 @@ STANDSTILL_S = 6.0
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """In the folder of a home, so that the command line finds it too."""
     folder = tmp_path_factory.mktemp("home") / "clusters" / "partition"
-    with live_cluster.running(folder, first_ports(29_000, 30_000)) as made:
+    with live_cluster.running(folder) as made:
         yield made
 
 
@@ -152,6 +151,7 @@ def test_the_admin_socket_is_its_users_alone_and_survives_nonsense(cluster: Clus
     resources = call(path, {"do": "resources"})
     assert 10 < resources["tasks"] < 1_000
     assert 1 < resources["threads"] < 100
+    assert 100_000 < resources["python_blocks"] < 10_000_000
     for command in (
         {"do": "obey"},
         {},

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_cluster import client_of, fresh_genesis, heights_of, wait_heights, wait_until
+from live_cluster import (
+    client_of,
+    fresh_genesis,
+    heights_of,
+    port_block,
+    wait_heights,
+    wait_until,
+)
 
 from gridtokenx.chain.genesis import Genesis, dump_genesis, load_genesis
 from gridtokenx.chain.transaction import Payload
@@ -53,7 +60,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         genesis_of_two_regions(),
         observers=1,
         owner=this_process(),
-        first_ports=(33_000, 33_900),
+        first_ports=port_block(),
         regions=FOLLOWED,
     )
     try:
@@ -175,8 +182,12 @@ def test_a_region_without_its_authorities_pauses_alone_and_comes_back(cluster: C
     for transfer in waiting:
         wait_until("credited", lambda one=transfer: status_of(cluster, one) == "credited", LONG_S)
     with client_of(cluster, "n4") as client:
-        (row,) = client.balance(FRIEND, "NOR")["chains"]
-        assert int(row["gtx_ugtx"]) == 1 + 7 + 8
+
+        def credited_ugtx() -> int:
+            (row,) = client.balance(FRIEND, "NOR")["chains"]
+            return int(row["gtx_ugtx"])
+
+        wait_until("n4 has NOR's block too", lambda: credited_ugtx() == 1 + 7 + 8)
         amounts = [
             [step for step in client.transfer(one)["steps"] if step["chain"] == "NOR"]
             for one in waiting

@@ -26,7 +26,7 @@ from gridtokenx.cluster.network import (
     peer_address,
     peer_id,
 )
-from gridtokenx.cluster.processes import Cluster, free_ports
+from gridtokenx.cluster.processes import Cluster
 from gridtokenx.cluster.profile import LICENCE_EXPIRY_MS
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.primitives.crypto import SigningKey, kyc_reference
@@ -44,7 +44,6 @@ from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
 
 AUTHORITIES = ("n0", "n1", "n2", "n3")
 NEWCOMER = "n4"
-PORTS, NEWCOMER_PORTS, WEB_PORTS = (31_000, 32_000), (31_100, 32_100), (31_200, 32_200)
 CHAIN = "MET"
 WIRE = Path(__file__).parents[2] / "protocols" / "wire"
 TRADER_SEED = hashlib.sha256(b"a trader in a browser").digest()
@@ -56,7 +55,7 @@ SLOT_MS = 900_000
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("home") / "clusters" / "interop"
-    with live_cluster.running(folder, PORTS, observers=0) as made:
+    with live_cluster.running(folder, observers=0) as made:
         yield made
 
 
@@ -101,8 +100,8 @@ def wait_found_by(peer: JsPeer, name: str) -> None:
 
 def start_newcomer(cluster: Cluster) -> str:
     """A fifth node, which also listens for WebSockets; returns that address."""
-    add_member(cluster, NEWCOMER, NEWCOMER_PORTS)
-    port = free_ports(1, WEB_PORTS)[1]
+    add_member(cluster, NEWCOMER)
+    port = live_cluster.more_ports(cluster)[1]
     path = cluster.home(NEWCOMER) / "config.toml"
     text = path.read_text(encoding="utf-8")
     own = f"/tcp/{cluster.node(NEWCOMER).member.p2p_port}"

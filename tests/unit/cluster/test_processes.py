@@ -143,6 +143,24 @@ def test_free_ports_pass_over_those_in_use():
     assert len(set(found)) == 4
 
 
+def test_ports_of_nodes_that_are_down_are_passed_over(cluster):
+    broken = cluster.folder.parent / "broken"
+    broken.mkdir()
+    (broken / processes.RECORD_NAME).write_text("{")
+    recorded = processes.recorded_ports(cluster.folder.parent)
+    assert recorded == {20_000, 20_001, 20_002, 20_003}
+    found = processes.free_ports(1, (20_000, 20_001), recorded)
+    assert not recorded.intersection(found)
+
+
+def test_a_killed_process_that_is_not_gone_is_told(cluster, sleeper, monkeypatch):
+    run_as(cluster, "n0", sleeper)
+    monkeypatch.setattr(processes, "KILL_SECONDS", 0.2)
+    monkeypatch.setattr(Cluster, "_signal", lambda *_: None)  # As if a write could not end.
+    with pytest.raises(ClusterError, match="n0 of cluster demo is still not gone"):
+        cluster.kill("n0")
+
+
 def test_a_lock_is_held_by_one(tmp_path):
     path = tmp_path / "demo.lock"
     with (
