@@ -10,6 +10,8 @@ import pytest
 from gridtokenx.cluster import dev
 from gridtokenx.cluster.processes import Cluster
 
+SHARED = "shared_cluster"
+
 
 @pytest.fixture(scope="session")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -24,6 +26,9 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
         yield cluster
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Its users run last, so that its processes do not slow every other test."""
-    items.sort(key=lambda item: "shared_cluster" in getattr(item, "fixturenames", ()))
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Its processes do not slow the tests that come after its last user."""
+    cluster = getattr(item, "funcargs", {}).get(SHARED)
+    if cluster is not None and SHARED not in getattr(nextitem, "fixturenames", ()):
+        cluster.stop()
