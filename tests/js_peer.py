@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent / "interop" / "js-peer"
 MODULES = FOLDER / "node_modules"
 STAMP = MODULES / ".installed-from"
 INSTALL_TIMEOUT_S = 180
-ANSWER_TIMEOUT_S = 30
+ANSWER_TIMEOUT_S = 60
 
 
 class PeerError(AssertionError):

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from patience import PATIENCE_S
+
 from gridtokenx.chain.genesis import Genesis, load_genesis
 from gridtokenx.client import Client, NodeUnreachable
 from gridtokenx.cluster import network, processes, watch
@@ -23,7 +25,6 @@ BLOCK_TIME_MS = 500
 TIMEOUT_BASE_MS = 1000
 VOTE = GovernanceParameters(voting_period_ms=15_000, execution_delay_ms=1_000)
 POLL_S = 0.05
-PATIENCE_S = 90.0  # Longer than a busy machine takes; who succeeds waits no longer.
 PORTS = range(16_000, 32_000, 50)  # Below what the system gives outgoing connections.
 _blocks_held: list[IO[str]] = []
 

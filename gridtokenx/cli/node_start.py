@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -48,18 +51,28 @@ def start(
     ] = False,
 ) -> None:
     """Run the node: p2p, consensus, API. SIGTERM or Ctrl-C stops it cleanly, twice at once."""
-    flags = {"network.bootstrap": bootstrap or None}
-    config = output.load_config(flags)
-    genesis = read_genesis(config)
-    unlocked = replace(
-        unlock_keys(config, password_file),
-        resume_above=_resume_above(resume_signing_above or [], genesis),
-    )
+    with _collector_off():
+        config = output.load_config({"network.bootstrap": bootstrap or None})
+        genesis = read_genesis(config)
+        unlocked = replace(
+            unlock_keys(config, password_file),
+            resume_above=_resume_above(resume_signing_above or [], genesis),
+        )
     if dry_run:
         document = {"node_id": config.node.node_id, "genesis_hash": genesis.hash.hex(), "ok": True}
         output.emit(document, lambda console: console.print("configuration, genesis and keys: ok"))
         return
     _run(config, genesis, unlocked)
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """While modules are imported: all of it stays, and looking for garbage is a tenth of it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _resume_above(texts: list[str], genesis: Genesis) -> dict[str, int]:
@@ -155,8 +168,6 @@ def _calm_collector() -> None:
 
     With the interpreter's own settings the search takes a ninth of a busy node's CPU time.
     """
-    import gc
-
     gc.collect()
     gc.freeze()  # Modules and classes are never garbage.
     gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 20)

@@ -22,9 +22,9 @@ import pytest
 import trio
 from libp2p.peer.id import ID
 from live_cluster import (
+    answered_heights,
     client_of,
     genesis_of,
-    heights_of,
     log_of,
     names_of,
     pids_of,
@@ -282,7 +282,7 @@ def unharmed(shared_cluster: Cluster) -> Iterator[None]:
     pids = pids_of(cluster)
     assert len(pids) == 5
     holdings = {name: holdings_of(cluster, name) for name in pids}
-    heights = heights_of(cluster, "n4")
+    heights = answered_heights(cluster, "n4")
     logs = {name: len(log_of(cluster, name)) for name in pids}
     yield
     goal = wait_progress(cluster)
@@ -356,7 +356,7 @@ def test_bad_transactions_are_refused_over_http(
 ) -> None:
     bad = bad_transactions(genesis_of(shared_cluster).chain(CHAIN), fee_ugtx)
     url = shared_cluster.node(node).member.api_url
-    with httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
         for one, error in zip(bad, send(http, bad), strict=True):
             reason = error["data"]["reason"] if "data" in error else error["reason"]
             check_refusal(one, error, reason, error["message"])
@@ -602,7 +602,7 @@ async def spill(net: Network, address: str, protocol: str, garbage: bytes) -> No
 
 async def test_garbage_as_gossip_on_every_topic(shared_cluster: Cluster) -> None:
     spec = genesis_of(shared_cluster).chain(CHAIN)
-    now = heights_of(shared_cluster, "n0")[CHAIN]
+    now = answered_heights(shared_cluster, "n0")[CHAIN]
     forged = [
         Vote(Phase.COMMIT, height, 0, bytes(32), index, bytes(64))
         for height in (0, now, now + 1, now + 2, 2**63 - 1)
@@ -634,7 +634,7 @@ def test_garbage_on_the_ports(shared_cluster: Cluster) -> None:
                     with suppress(ConnectionError):
                         throw(port, garbage)
                 for _ in range(5):
-                    idle.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+                    idle.append(socket.create_connection(("127.0.0.1", port), timeout=30))
                 idle[-1].send(b"\x13")  # the beginning of a handshake, and then nothing
         wait_progress(shared_cluster)
         assert len(names_of(shared_cluster)) == 5
@@ -645,6 +645,6 @@ def test_garbage_on_the_ports(shared_cluster: Cluster) -> None:
 
 def throw(port: int, garbage: bytes) -> None:
     """Connect, send, and leave in the rudest way: a reset for what is not read."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as rude:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as rude:
         rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0" + bytes(4))
         rude.sendall(garbage + os.linesep.encode())

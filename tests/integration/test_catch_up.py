@@ -16,10 +16,10 @@ from typing import Self
 import pytest
 import trio
 from live_cluster import (
+    answered_heights,
     assert_same_state,
     fresh_genesis,
     genesis_of,
-    heights_of,
     log_of,
     port_block,
     roots_at,
@@ -278,11 +278,11 @@ def _join(
     recorder: Recorder,
 ) -> None:
     others = ("n0", "n1", "n2")
-    before = heights_of(cluster, "n0")[CHAIN]
+    before = answered_heights(cluster, "n0")[CHAIN]
     cluster.start(JOINER)
     pid = cluster.node(JOINER).pid
     wait_heights(cluster, {CHAIN: before}, JOINER, seconds=CATCH_UP_S)
-    after = heights_of(cluster, "n0")[CHAIN]
+    after = answered_heights(cluster, "n0")[CHAIN]
     assert after > before, "no block was decided meanwhile"
 
     def told(liar: Liar) -> bool:

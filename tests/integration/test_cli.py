@@ -372,5 +372,5 @@ def test_watching_goes_on_until_it_is_interrupted(desk: Desk) -> None:
             if frames == 2:
                 break
         watching.send_signal(signal.SIGINT)
-        _, told = watching.communicate(timeout=20)
+        _, told = watching.communicate(timeout=60)
     assert (watching.returncode, told) == (0, "")

@@ -9,9 +9,15 @@ import time
 
 import httpx
 import pytest
-from live_cluster import port_block
+from live_cluster import (
+    answered_heights,
+    client_of,
+    port_block,
+    wait_heights,
+    wait_progress,
+    wait_until,
+)
 
-from gridtokenx.client import Client
 from gridtokenx.cluster import dev, network, processes, watch
 from gridtokenx.cluster.processes import ClusterError
 
@@ -46,42 +52,24 @@ def cluster(tmp_path_factory):
         made.stop()
 
 
-def wait_until(what, condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.2)
-
-
 def command(cluster, *words):
     """The JSON document of `gridtokenx cluster ...` on this cluster's home."""
     home = cluster.folder.parents[1]
     line = [sys.executable, "-m", "gridtokenx", "--home", str(home), "--json", "cluster", *words]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     cluster.refresh()
     return json.loads(done.stdout)
 
 
-def client_of(cluster, name):
-    return Client(cluster.node(name).member.api_url)
-
-
-def heights_of(cluster, name):
-    with client_of(cluster, name) as client:
-        return watch.heights(client)
-
-
 def test_every_node_finalizes_each_chain_and_finds_all_others_from_the_bootnode(cluster):
     for member in cluster.members:
-        heights = heights_of(cluster, member.name)
+        heights = answered_heights(cluster, member.name)
         assert set(heights) == {"TH", "MET", "NOR", "NEA"}
         assert min(heights.values()) >= 1
         with client_of(cluster, member.name) as client:
             wait_until(
-                f"{member.name} knows four peers",
-                lambda client=client: len(client.peers()) == 4,
-                15,
+                f"{member.name} knows four peers", lambda client=client: len(client.peers()) == 4
             )
 
 
@@ -95,7 +83,7 @@ def test_the_seed_order_is_taken_by_the_node_that_signs_and_refused_by_others(cl
     assert refused.status_code == 401
     assert refused.json()["error"]["reason"] == "signature_required"
     with client_of(cluster, "n4") as observer:
-        wait_until("the observer has the order", lambda: len(observer.orders()["items"]) == 1, 15)
+        wait_until("the observer has the order", lambda: len(observer.orders()["items"]) == 1)
 
 
 def test_a_killed_authority_does_not_stop_the_others_and_comes_back(cluster):
@@ -104,26 +92,17 @@ def test_a_killed_authority_does_not_stop_the_others_and_comes_back(cluster):
     assert states == {**dict.fromkeys(("n0", "n1", "n3", "n4"), "live"), "n2": "stopped"}
     with pytest.raises(ClusterError, match="n2"):
         cluster.check_alive("n2")
-    before = heights_of(cluster, "n0")
-    wait_until(
-        "the other nodes go on",
-        lambda: all(now >= before[name] + 2 for name, now in heights_of(cluster, "n0").items()),
-        30,
-    )
+    wait_progress(cluster, "n0", "n1", "n3", "n4")
     command(cluster, "start", "n2", "--name", cluster.name)
     assert command(cluster, "logs", "n2", "--name", cluster.name)["lines"]
     roots = set()
-    height = heights_of(cluster, "n2")["MET"]
+    goal = {"MET": answered_heights(cluster, "n2")["MET"]}
     for member in cluster.members:
+        wait_heights(cluster, goal, member.name)
         with client_of(cluster, member.name) as client:
-            wait_until(
-                f"{member.name} has block {height}",
-                lambda client=client: int(client.head("MET")["height"]) >= height,
-                15,
-            )
-            roots.add(client.block(height, "MET")["header"]["state_root"])
+            roots.add(client.block(goal["MET"], "MET")["header"]["state_root"])
     assert len(roots) == 1
-    wait_until("n2 votes again", lambda: _votes(cluster, "n2"), 20)
+    wait_until("n2 votes again", lambda: _votes(cluster, "n2"))
 
 
 def _votes(cluster, name):

@@ -17,7 +17,7 @@ def test_a_few_slots_are_traded_settled_and_add_up_on_every_node(tmp_path):
         env={**os.environ, "GRIDTOKENX_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr

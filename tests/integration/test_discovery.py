@@ -1,7 +1,7 @@
 """Real hosts on 127.0.0.1 which know the bootnode's address and nothing else."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 
 import pytest
@@ -9,6 +9,7 @@ import structlog
 import trio
 import trio.testing
 from libp2p.peer.id import ID
+from patience import until
 
 from gridtokenx.node import discovery
 from gridtokenx.node.clock import Clock
@@ -63,11 +64,6 @@ async def start(nursery: trio.Nursery, number: int, bootstrap=(), **options) -> 
         await node.run(number, bootstrap, task_status=task_status, **options)
 
     return await nursery.start(run)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the state lives in several nodes
-        await trio.sleep(0.02)
 
 
 def meshed(nodes: Sequence[RunningNode]) -> bool:

@@ -14,10 +14,10 @@ import live_cluster
 import pytest
 from live_cluster import (
     add_member,
+    answered_heights,
     assert_same_state,
     client_of,
     genesis_of,
-    heights_of,
     log_of,
     wait_heights,
     wait_progress,
@@ -33,7 +33,6 @@ from gridtokenx.node import crash_points
 
 AUTHORITIES = ("n0", "n1", "n2", "n3")
 BLOCK_TIME_MS = 1_000
-CRASH_S = 30.0
 
 # Boundary, and how many of its kind pass before: each falls among other chains and phases.
 BOUNDARIES = (
@@ -77,14 +76,14 @@ def start_with(cluster: Cluster, name: str, crash_point: str = "") -> None:
 
 
 def wait_crashed(cluster: Cluster, name: str) -> None:
-    wait_until(f"{name} crashes", lambda: not cluster.is_running(name), CRASH_S)
+    wait_until(f"{name} crashes", lambda: not cluster.is_running(name))
     assert cluster.exit_code(name) == -9, cluster.tail(name)
 
 
 def wait_signing(cluster: Cluster, recorder: Recorder, name: str) -> None:
     """Until the gossip carries a validator's COMMITs at heights that were not there before."""
     index = index_of(cluster, name)
-    floor = heights_of(cluster, "n0" if name != "n0" else "n1")
+    floor = answered_heights(cluster, "n0" if name != "n0" else "n1")
 
     def signs() -> bool:
         places = list(recorder.signed)
@@ -118,7 +117,7 @@ def test_killed_at_every_boundary_it_never_signs_twice_and_votes_again(
         start_with(cluster, name, boundary)
         wait_crashed(cluster, name)
         assert not recorder.doubles(), boundary
-    before = heights_of(cluster, "n0")
+    before = answered_heights(cluster, "n0")
     start_with(cluster, name)
     wait_heights(cluster, before, name)
     wait_signing(cluster, recorder, name)
@@ -169,14 +168,14 @@ def test_a_lost_record_keeps_the_key_silent_until_the_operator_says_from_where(
     signed = recorder.statements(index)
     cluster.start(name)
     wait_until("it says so", lambda: "GTX-KEY-001" in log_of(cluster, name))
-    wait_heights(cluster, heights_of(cluster, "n0"), name)
+    wait_heights(cluster, answered_heights(cluster, "n0"), name)
     wait_progress(cluster, "n0", "n1", "n2", name)
     assert recorder.statements(index) == signed
     assert "gridtokenx keys protection import FILE" in log_of(cluster, name)
     assert "gridtokenx start --resume-signing-above MET=HEIGHT" in log_of(cluster, name)
 
     cluster.kill(name)
-    above = {chain: height + 4 for chain, height in heights_of(cluster, "n0").items()}
+    above = {chain: height + 4 for chain, height in answered_heights(cluster, "n0").items()}
     words = [f"--resume-signing-above={chain}={height}" for chain, height in above.items()]
     cluster.start(name, words)
     wait_signing(cluster, recorder, name)
@@ -210,7 +209,7 @@ def test_a_restored_old_backup_is_found_out_and_signs_nothing(
     shutil.rmtree(data)
     shutil.move(backup, data)
     cluster.start(name)
-    before = heights_of(cluster, "n0")
+    before = answered_heights(cluster, "n0")
     wait_heights(cluster, before, name)
     wait_until("it is found out", lambda: "signing.old_record" in log_of(cluster, name))
     wait_progress(cluster, "n0", "n2", "n3", name, blocks=2)
@@ -221,7 +220,7 @@ def test_a_restored_old_backup_is_found_out_and_signs_nothing(
     assert_same_state(cluster)
     cluster.kill(name)
     shutil.rmtree(data)  # What the manual says: an empty folder, and the operator's word.
-    above = {chain: height + 3 for chain, height in heights_of(cluster, "n0").items()}
+    above = {chain: height + 3 for chain, height in answered_heights(cluster, "n0").items()}
     cluster.start(name, [f"--resume-signing-above={one}={height}" for one, height in above.items()])
     wait_signing(cluster, recorder, name)
 
@@ -250,7 +249,7 @@ def test_a_node_that_computes_another_state_stops_and_says_so_while_the_chain_go
     """Its program is another from a height on, as a wrong version would be."""
     name = "n1"
     cluster.kill(name)
-    height = heights_of(cluster, "n0")["MET"] + 6
+    height = answered_heights(cluster, "n0")["MET"] + 6
     (tmp_path / "sitecustomize.py").write_text(ANOTHER_PROGRAM.format(height=height))
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     cluster.start(name, environment={"PYTHONPATH": path})
@@ -274,7 +273,7 @@ def test_a_copied_key_without_its_record_finds_its_twin_before_it_signs_anything
     add_member(cluster, copy, role="authority", authority="egat", validator=validator)
     (cluster.home(copy) / "keys" / "validator.unused").unlink()
     cluster.start(copy)
-    wait_until("the copy stops", lambda: not cluster.is_running(copy), 60)
+    wait_until("the copy stops", lambda: not cluster.is_running(copy))
     assert cluster.exit_code(copy) == ExitCode.INTERNAL
     assert "GTX-KEY-002" in cluster.tail(copy)
     assert "Traceback" not in log_of(cluster, copy)
@@ -296,7 +295,7 @@ def test_of_two_processes_with_one_key_and_its_record_one_at_least_stops(
     cluster.start(name)
     cluster.start("n5")
     stopped = wait_until(
-        "one stops", lambda: [one for one in (name, "n5") if not cluster.is_running(one)], 60
+        "one stops", lambda: [one for one in (name, "n5") if not cluster.is_running(one)]
     )
     for one in stopped:
         wait_until(f"the end of {one}", lambda one=one: cluster.exit_code(one) is not None)

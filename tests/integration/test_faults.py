@@ -149,7 +149,7 @@ def test_the_others_go_on_without_one_and_it_comes_back(cluster: Cluster, name: 
         cluster.kill(name)
         wait_progress(cluster, *others, OBSERVER, blocks=2)
         cluster.start(name)
-        wait_heights(cluster, heights_of(cluster, others[0]), name)
+        wait_heights(cluster, answered_heights(cluster, others[0]), name)
         wait_voting(cluster, others[0], name)
 
 
@@ -164,7 +164,7 @@ def test_ten_power_cuts_at_any_instant(cluster: Cluster) -> None:
             assert cluster.is_running("n2"), f"n2 ended by itself:\n{cluster.tail('n2')}"
             cluster.kill("n2")
             cluster.start("n2")
-        wait_heights(cluster, heights_of(cluster, "n0"), "n2")
+        wait_heights(cluster, answered_heights(cluster, "n0"), "n2")
         wait_voting(cluster, "n0", "n2")
         taken = deposits.accepted
     assert taken > KILLS
@@ -176,7 +176,7 @@ def test_the_chain_goes_on_after_all_authorities_lost_power(cluster: Cluster) ->
     for name in AUTHORITIES:
         os.kill(cluster.node(name).pid, signal.SIGKILL)
     wait_until("all four are gone", lambda: names_of(cluster) == [OBSERVER])
-    last = heights_of(cluster, OBSERVER)
+    last = answered_heights(cluster, OBSERVER)
     for name in AUTHORITIES:
         cluster.start(name)
     wait_heights(cluster, {chain: at + 2 for chain, at in last.items()}, *AUTHORITIES, OBSERVER)
@@ -208,9 +208,9 @@ def test_a_newcomer_is_found_by_all_and_fetches_the_whole_chain(cluster: Cluster
                 f"{name} knows the newcomer",
                 lambda name=name: newcomer in peers_of(cluster, name),
             )
-        wait_heights(cluster, heights_of(cluster, "n0"), "n5")
+        wait_heights(cluster, answered_heights(cluster, "n0"), "n5")
         assert_same_state(cluster)
-        first = dict.fromkeys(heights_of(cluster, "n5"), 1)
+        first = dict.fromkeys(answered_heights(cluster, "n5"), 1)
         for chain, roots in roots_at(cluster, first, "n0", "n5").items():
             assert len(roots) == 1, chain
 
@@ -239,7 +239,7 @@ def test_a_node_of_another_genesis_is_told_so_and_kept_out(cluster: Cluster) -> 
         for name in (*AUTHORITIES, OBSERVER):
             assert stranger not in peers_of(cluster, name)
         wait_until("n6 answers", lambda: heights_of(cluster, "n6"))
-        assert set(heights_of(cluster, "n6").values()) == {0}
+        assert set(answered_heights(cluster, "n6").values()) == {0}
         assert cluster.is_running("n6")
 
 
@@ -255,8 +255,8 @@ def test_a_validator_key_without_its_record_observes_first(cluster: Cluster) -> 
         shutil.copy(old, cluster.home("n7") / "keys" / "validator.json")
         cluster.start("n7")
         wait_until("n7 says so", lambda: log_of(cluster, "n7").count("GTX-KEY-001") == 2)
-        wait_heights(cluster, heights_of(cluster, "n0"), "n7")
-        floor = heights_of(cluster, "n0")
+        wait_heights(cluster, answered_heights(cluster, "n0"), "n7")
+        floor = answered_heights(cluster, "n0")
         goal = wait_progress(cluster, "n0", "n7", blocks=3)
         for chain, low in floor.items():
             for height in range(low + 1, goal[chain] + 1):
@@ -278,7 +278,7 @@ def test_sigterm_ends_a_node_cleanly(cluster: Cluster, name: str) -> None:
     assert code == [0], cluster.tail(name)
     assert "node.stopping" in cluster.tail(name)
     cluster.start(name)
-    wait_heights(cluster, heights_of(cluster, "n0"), name)
+    wait_heights(cluster, answered_heights(cluster, "n0"), name)
 
 
 def run_node(home: Path, seconds: float = 90) -> subprocess.CompletedProcess[str]:

@@ -3,12 +3,13 @@
 import importlib.util
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
+from patience import until
 
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import PROTOCOLS, Parameters, Verdict
@@ -53,12 +54,6 @@ async def open_node(number: int, **options: int) -> AsyncIterator[Node]:
         await nursery.start(gossip.run)
         yield Node(network, gossip)
         nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    with trio.fail_after(timeout_s):
-        while not condition():  # noqa: ASYNC110 - polls several nodes
-            await trio.sleep(0.02)
 
 
 @asynccontextmanager

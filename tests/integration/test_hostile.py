@@ -23,6 +23,7 @@ import pytest
 import trio
 from live_cluster import (
     add_member,
+    answered_heights,
     assert_same_state,
     client_of,
     genesis_of,
@@ -351,7 +352,7 @@ async def test_garbage_in_good_envelopes_is_scored_and_banned(cluster: Cluster) 
 
 async def test_a_flood_of_votes_that_nobody_signed_stops_no_block(cluster: Cluster) -> None:
     async with attacker(cluster, "votes") as one:
-        height = heights_of(cluster, VICTIM)[CHAIN]
+        height = answered_heights(cluster, VICTIM)[CHAIN]
         frames = [
             one.message(
                 encode(

@@ -30,6 +30,7 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.utils.varint import encode_varint_prefixed
 from multiaddr import Multiaddr
+from patience import until
 
 from gridtokenx.node.discovery import Discovery
 from gridtokenx.node.libp2p_overrides import dht as node_dht
@@ -40,12 +41,6 @@ from gridtokenx.node.network import Network, NetworkError, NetworkSettings, Stre
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 TEST = "/test/1"
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
-    with trio.fail_after(timeout_s):
-        while not condition():  # noqa: ASYNC110 - the state lives in several hosts
-            await trio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -343,7 +338,7 @@ async def test_idle_half_open_connections_keep_nobody_out(monkeypatch) -> None:
         await a.dial(b.listen_addresses[0])
         await until(lambda: bool(b.connected()))
         assert len(b.host.get_network()._half_open) <= node_swarm.MAX_HALF_OPEN
-        await until(lambda: not b.host.get_network()._half_open, timeout_s=10)
+        await until(lambda: not b.host.get_network()._half_open)
         for stream in idle:
             nursery.start_soon(stream.aclose)
 
@@ -565,7 +560,7 @@ async def test_the_time_to_notice_a_silent_peer_is_bounded() -> None:
 async def test_disconnecting_a_frozen_peer_is_prompt() -> None:
     async with two_nodes_over_a_relay() as (a, b, relay):
         relay.freeze()
-        with trio.fail_after(5):
+        with trio.fail_after(15):
             await a.disconnect(b.peer_id)
         assert not a.connected()
 
@@ -618,7 +613,7 @@ async def test_ending_a_stream_wakes_its_reader(ending: str) -> None:
         stream = await a.open_stream(b.peer_id, [TEST])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(getattr(stream, ending))
-            with trio.fail_after(10), pytest.raises(NetworkError, match="closed"):
+            with trio.fail_after(60), pytest.raises(NetworkError, match="closed"):
                 await stream.read_some(1)
 
 
@@ -872,7 +867,7 @@ def test_the_node_runs_without_fastecdsa() -> None:
         [sys.executable, "-c", WITHOUT_FASTECDSA.partition("import trio")[0] + "import libp2p"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert "No module named 'fastecdsa" in bare.stderr  # the fault
@@ -880,7 +875,7 @@ def test_the_node_runs_without_fastecdsa() -> None:
         [sys.executable, "-c", WITHOUT_FASTECDSA],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
         env=os.environ,
     )

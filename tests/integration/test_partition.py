@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import live_cluster
 import pytest
 from live_cluster import (
+    answered_heights,
     assert_same_state,
-    heights_of,
     log_of,
     pids_of,
     roots_at,
@@ -65,20 +65,20 @@ def test_halves_decide_nothing_and_go_on_once_they_hear_each_other(cluster: Clus
     assert holds(cluster, "n0.peers == 1 within 60s")
     assert holds(cluster, "n2.peers == 2 within 60s")
     time.sleep(1.0)  # What was decided before the cut may still be on its way within a half.
-    before = {name: heights_of(cluster, name) for name in AUTHORITIES}
+    before = {name: answered_heights(cluster, name) for name in AUTHORITIES}
     time.sleep(STANDSTILL_S)  # Nothing to wait for: nothing may happen.
-    assert {name: heights_of(cluster, name) for name in AUTHORITIES} == before
+    assert {name: answered_heights(cluster, name) for name in AUTHORITIES} == before
     faults.heal(cluster)
-    goal = {chain: height + 1 for chain, height in heights_of(cluster, "n0").items()}
+    goal = {chain: height + 1 for chain, height in answered_heights(cluster, "n0").items()}
     wait_heights(cluster, goal, *AUTHORITIES)
 
 
 def test_who_was_alone_catches_up_without_a_restart(cluster: Cluster) -> None:
     cut(cluster, "n0,n1,n2,n4|n3")
     assert holds(cluster, "n3.peers == 0 within 60s")
-    alone = heights_of(cluster, "n3")
+    alone = answered_heights(cluster, "n3")
     wait_progress(cluster, "n0", "n1", "n2", OBSERVER, blocks=5)
-    now = heights_of(cluster, "n3")
+    now = answered_heights(cluster, "n3")
     assert all(now[chain] <= height + 1 for chain, height in alone.items())
     faults.heal(cluster)
     goal = wait_progress(cluster, *AUTHORITIES)
@@ -129,7 +129,7 @@ def test_commands_and_their_exit_codes(
     assert run("pause", "n2") == (0, {"node": "n2", "state": "paused"})
     assert run("assert", "n2.state == paused")[0] == 0
     assert run("resume", "n2") == (0, {"node": "n2", "state": "resumed"})
-    height = heights_of(cluster, "n0")["MET"]
+    height = answered_heights(cluster, "n0")["MET"]
     assert run("wait", "--height", str(height + 1), "--timeout", "60s")[0] == 0
     assert run("wait", "--height", "1000000", "--timeout", "300ms")[0] == 1
     assert run("partition", "n0|n9")[0] == 1

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from live_cluster import (
+    answered_heights,
     client_of,
     fresh_genesis,
-    heights_of,
     port_block,
     wait_heights,
     wait_until,
@@ -153,8 +153,8 @@ def check_measurement(cluster: Cluster) -> None:
 
 def test_a_region_without_its_authorities_pauses_alone_and_comes_back(cluster: Cluster) -> None:
     check_measurement(cluster)
-    assert set(heights_of(cluster, "n0")) == {"TH", "MET"}
-    assert set(heights_of(cluster, "n3")) == {"TH", "NOR"}
+    assert set(answered_heights(cluster, "n0")) == {"TH", "MET"}
+    assert set(answered_heights(cluster, "n3")) == {"TH", "NOR"}
     with client_of(cluster, "n0") as client, pytest.raises(RpcError) as told:
         client.head("NOR")
     assert told.value.code == ErrorCode.UNKNOWN_SHARD
@@ -168,7 +168,7 @@ def test_a_region_without_its_authorities_pauses_alone_and_comes_back(cluster: C
         waiting.append(send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, amount)))
     wait_until("paused", lambda: shard(cluster, "NOR")["status"] == "paused", LONG_S)
     assert shard(cluster, "MET")["status"] == "active"  # Which has had to send nothing.
-    now = heights_of(cluster, "n0")
+    now = answered_heights(cluster, "n0")
     wait_heights(cluster, {"TH": now["TH"] + 3, "MET": now["MET"] + 3}, "n0")
     with pytest.raises(RpcError) as refused:
         send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, 9))

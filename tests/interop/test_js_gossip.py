@@ -10,6 +10,7 @@ import js_peer
 import pytest
 import trio
 from js_peer import JsPeer, PeerError
+from patience import PATIENCE_S, until
 
 from gridtokenx.node.gossip import MAX_MESSAGE_BYTES, Gossip
 from gridtokenx.node.gossip_events import PROTOCOL_V12, Parameters, Verdict
@@ -92,14 +93,8 @@ async def tell(peer: JsPeer, command: str, /, **fields: object) -> dict:
     return await trio.to_thread.run_sync(lambda: peer.do(command, **fields))
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
-    with trio.fail_after(timeout_s):
-        while not condition():  # noqa: ASYNC110 - polls several nodes
-            await trio.sleep(0.02)
-
-
-async def until_state(peer: JsPeer, holds: Callable[[dict], object], timeout_s: float = 30) -> dict:
-    with trio.fail_after(timeout_s):
+async def until_state(peer: JsPeer, holds: Callable[[dict], object]) -> dict:
+    with trio.fail_after(PATIENCE_S):
         while True:
             state = await tell(peer, "state")
             if holds(state):
