@@ -52,13 +52,30 @@ def leaf_hash(entries: bytes) -> bytes:
     return sha256(b"\x00" + entries)
 
 
+def _empty_hashes() -> tuple[bytes, ...]:
+    hashes = [leaf_hash(b"")]
+    for _ in range(DEPTH):
+        hashes.append(sha256(b"\x01" + hashes[-1] * 2))
+    return tuple(reversed(hashes))
+
+
+EMPTY = _empty_hashes()
+"""The hash of a tree without keys at each depth, from the root to the leaves."""
+
+
 class StateTree:
-    """The committed tree: 10 MiB of nodes, 64 bytes a key for the buckets. One writer."""
+    """The committed tree: up to 10 MiB of nodes, 64 bytes a key for the buckets. One writer.
+
+    Where no key is, nodes are the objects of `EMPTY`: orders come and go all over the tree, and it
+    shall be as large as what is left of them.
+    """
 
     def __init__(self, values: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Build from all (state key, encoded value) there are, some 5 s for a million keys."""
         self._buckets: list[bytes] = [b""] * BUCKETS
-        self._nodes = _empty_nodes()
+        self._nodes = [b""]  # Index 0 is unused.
+        for depth, empty in enumerate(EMPTY):
+            self._nodes += [empty] * (1 << depth)
         self.commit(self.update(values))
 
     @property
@@ -99,18 +116,24 @@ class StateTree:
         return StateProof(self._buckets[number], tuple(siblings))
 
     def _rehash(self, buckets: dict[int, bytes]) -> TreeUpdate:
-        nodes = {BUCKETS + number: leaf_hash(entries) for number, entries in buckets.items()}
+        empty = EMPTY[DEPTH]
+        nodes = {
+            BUCKETS + number: leaf_hash(entries) if entries else empty
+            for number, entries in buckets.items()
+        }
         committed, changed = self._nodes, nodes.get
         level = list(nodes)
-        while level and level[0] > 1:
+        for depth in reversed(range(DEPTH)):
             level = list(dict.fromkeys([index >> 1 for index in level]))
             for parent in level:
-                left = parent * 2
-                nodes[parent] = sha256(
-                    b"\x01"
-                    + (changed(left) or committed[left])
-                    + (changed(left + 1) or committed[left + 1])
-                )
+                index = parent * 2
+                left = changed(index) or committed[index]
+                right = changed(index + 1) or committed[index + 1]
+                if left is empty and right is empty:
+                    nodes[parent] = EMPTY[depth]
+                else:
+                    nodes[parent] = sha256(b"\x01" + left + right)
+            empty = EMPTY[depth]
         return TreeUpdate(nodes.get(1) or self.root, buckets, nodes)
 
 
@@ -151,14 +174,3 @@ def _replace_entries(entries: bytes, changed: dict[bytes, bytes | None]) -> byte
         else:
             rows[key_hash] = value_hash
     return b"".join(key_hash + rows[key_hash] for key_hash in sorted(rows))
-
-
-def _empty_nodes() -> list[bytes]:
-    """The tree of no keys: every level repeats one hash, so this needs 17 hashes, not 131,071."""
-    levels = [leaf_hash(b"")]
-    for _ in range(DEPTH):
-        levels.append(sha256(b"\x01" + levels[-1] * 2))
-    nodes = [b""]  # Index 0 is unused.
-    for depth in range(DEPTH + 1):
-        nodes += [levels[DEPTH - depth]] * (1 << depth)
-    return nodes

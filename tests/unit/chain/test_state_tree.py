@@ -142,6 +142,23 @@ def test_any_history_of_one_state_has_one_root() -> None:
     assert tree.update([]).root == tree.root
 
 
+def test_keys_that_are_gone_leave_nothing_behind() -> None:
+    """Ten thousand orders that came and went would else be megabytes of nodes without keys."""
+
+    def nodes_held(tree: StateTree) -> int:
+        return len({id(node) for node in tree._nodes})
+
+    tree = StateTree()
+    tree.commit(tree.update([(KEYS[0], b"stays")]))
+    held, root = nodes_held(tree), tree.root
+    for at in range(0, 5_000, 500):
+        keys = [b"order %d" % number for number in range(at, at + 500)]
+        tree.commit(tree.update([(key, b"open") for key in keys]))
+        assert nodes_held(tree) > held + 500
+        tree.commit(tree.update([(key, None) for key in keys]))
+    assert (nodes_held(tree), tree.root) == (held, root)
+
+
 def test_the_values_rebuild_the_tree() -> None:
     tree, stored = StateTree(), dict[bytes, bytes | None]()
     for step in range(3):
