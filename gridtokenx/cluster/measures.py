@@ -110,11 +110,14 @@ def trend(
 
 
 def trends(series: Sequence[Usage]) -> list[Trend]:
-    """What must not grow for ever, of one process. Disk does, with the chain, and is not judged."""
+    """What must not grow for ever, of one process.
+
+    Disk does, with the chain, and Python's blocks are a saw, since garbage in cycles waits to be
+    collected: neither is judged. With memory that grows the blocks tell whether objects are kept.
+    """
     found = []
     for what, relative, absolute in (
         ("rss_mib", 0.05, 8.0),
-        ("python_blocks", 0.05, 20_000.0),  # Whether objects are kept or only their room.
         ("files", 0.05, 8.0),
         ("threads", 0.0, 4.0),
         ("tasks", 0.0, 20.0),  # A cut link takes some twenty away for as long as it lasts.
