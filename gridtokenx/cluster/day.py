@@ -203,11 +203,20 @@ class Day:
         """Until they have arrived. Errors: DayError."""
         end = time.monotonic() + END_TIMEOUT_S
         for asset, (_, transfer) in self.told.transfers.items():
-            while (state := self._vote.client.transfer(transfer)["status"]) != "credited":
+            while (state := self._transfer_state(transfer)) != "credited":
                 if time.monotonic() > end:
                     raise DayError(f"the transfer of {asset} to {DESTINATION} is still {state}")
                 time.sleep(POLL_S)
                 self._look()
+
+    def _transfer_state(self, transfer: str) -> str:
+        """By one node, which hears a moment later of what was sent to another."""
+        try:
+            return str(self._vote.client.transfer(transfer)["status"])
+        except RpcError as error:
+            if error.code != ErrorCode.TX_NOT_FOUND:
+                raise
+            return error.reason
 
     def _is_over(self) -> bool:
         return all(region.next_reading >= self.slots.stop for region in self.regions)

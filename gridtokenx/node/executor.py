@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from gridtokenx.chain.block import (
     MAX_BLOCK_TRANSACTIONS,
@@ -202,6 +203,19 @@ class Executor:
         """
         waiting = self.mempool.next_nonces.get(address)
         return ledger.account(self.store, address).nonce if waiting is None else waiting
+
+    def pending_status(
+        self, transaction_id: bytes
+    ) -> Literal["pending", "queued"] | Rejected | None:
+        """What is known of a transaction that the published view does not show. Any thread.
+
+        A block leaves the mempool a moment before its view is published: till then its own wait.
+        """
+        if self.mempool.holds(transaction_id):
+            return "queued"
+        if self.mempool.get(transaction_id) is not None or self.store.place_of(transaction_id):
+            return "pending"
+        return self.mempool.rejection(transaction_id)
 
     def _apply_pending(self, state: Overlay, transaction: Transaction) -> None:
         """Apply as the next block would; the reward account does not matter to admission."""

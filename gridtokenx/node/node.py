@@ -454,13 +454,8 @@ class Node:
     def pending_status(
         self, chain: str, transaction_id: bytes
     ) -> Literal["pending", "queued"] | Rejected | None:
-        """What the mempool knows of a transaction. From any thread."""
-        mempool = self._drivers[chain].executor.mempool
-        if mempool.holds(transaction_id):
-            return "queued"
-        if mempool.get(transaction_id) is not None:
-            return "pending"
-        return mempool.rejection(transaction_id)
+        """What the executor knows of a transaction. From any thread."""
+        return self._drivers[chain].executor.pending_status(transaction_id)
 
     def pending_nonce(self, chain: str, address: bytes) -> int:
         """The next nonce of an account, counting what waits. From any thread."""

@@ -197,7 +197,9 @@ class NodeHandle(Protocol):
     def pending_status(
         self, chain: str, transaction_id: bytes
     ) -> Literal["pending", "queued"] | Rejected | None:
-        """What the mempool knows: waiting, held behind a nonce gap, refused here, or nothing."""
+        """Of one that the view does not show: waiting, or in a block that it is about to show; held
+        behind a nonce gap; refused here; or nothing.
+        """
 
     def pending_nonce(self, chain: str, address: bytes) -> int:
         """The nonce an account's next transaction needs, counting what waits in the mempool."""

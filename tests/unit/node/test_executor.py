@@ -252,6 +252,21 @@ def test_an_included_transaction_is_a_duplicate_for_ever(site: Site) -> None:
         site.reopen()
 
 
+def test_at_no_moment_a_transaction_is_unknown(site: Site) -> None:
+    """Out of the pool, it is in the block; which views show it is not the executor's to say."""
+    assert site.executor.pending_status(pay(0).id) is None
+    site.executor.admit([pay(1)], keep_gaps=True)
+    assert site.executor.pending_status(pay(1).id) == "queued"
+    site.executor.admit([pay(0)], keep_gaps=True)
+    assert site.executor.pending_status(pay(0).id) == "pending"
+    site.grow()
+    assert site.executor.mempool.get(pay(0).id) is None
+    assert site.executor.pending_status(pay(0).id) == "pending"
+    site.executor.admit([pay(2, amount=10**15)], keep_gaps=False)
+    refusal = site.executor.pending_status(pay(2, amount=10**15).id)
+    assert isinstance(refusal, Rejected)
+
+
 # -- Blocks --------------------------------------------------------------------------------------
 
 
