@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from patience import PATIENCE_S
 
@@ -26,7 +26,6 @@ TIMEOUT_BASE_MS = 1000
 VOTE = GovernanceParameters(voting_period_ms=15_000, execution_delay_ms=1_000)
 POLL_S = 0.05
 PORTS = range(16_000, 32_000, 50)  # Below what the system gives outgoing connections.
-_blocks_held: list[IO[str]] = []
 
 
 def fresh_genesis(*regions: str, **changes: Any) -> Genesis:
@@ -50,13 +49,12 @@ def port_block() -> tuple[int, int]:
     """
     for first in PORTS:
         lock = Path(tempfile.gettempdir()) / f"gridtokenx-test-ports-{os.getuid()}-{first}.lock"
-        held = lock.open("a")
+        held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            held.close()
+            os.close(held)
             continue
-        _blocks_held.append(held)
         return first, first + PORTS.step // 2
     raise AssertionError("every block of ports is taken")
 
