@@ -135,10 +135,7 @@ class MemoryNode:
         return future
 
     def pending_status(self, chain: str, transaction_id: bytes) -> str | Rejected | None:
-        mempool = self.executors[chain].mempool
-        if mempool.get(transaction_id) is not None:
-            return "pending"
-        return mempool.rejection(transaction_id)
+        return self.executors[chain].pending_status(transaction_id)
 
     def pending_nonce(self, chain: str, address: bytes) -> int:
         return self.executors[chain].pending_nonce(address)

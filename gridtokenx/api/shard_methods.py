@@ -7,6 +7,7 @@ to it: whether the region took it, and whether it came back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gridtokenx.api.context import Context
@@ -166,13 +167,14 @@ def _region_document(context: Context, status: ChainStatus, region: Region) -> d
 
 def _transfer(context: Context, transfer_id: bytes) -> dict[str, Any]:
     """Errors: TX_NOT_FOUND where no followed chain knows it."""
+    statuses = list(context.chains().values())
     steps: _Steps = [
         (status, record)
-        for status in context.chains().values()
+        for status in statuses
         for record in history.find_transfer(status.view, transfer_id)
     ]
     if not steps:
-        return _waiting(context, transfer_id)
+        return _waiting(context, statuses, transfer_id)
     told = [record.event for _, record in steps]
     facts = _facts(steps)
     reason = next(
@@ -185,7 +187,7 @@ def _transfer(context: Context, transfer_id: bytes) -> dict[str, Any]:
         state = "bounced"
     elif is_credited or (reason is None and _was_taken(context, steps)):
         state = "credited"
-    elif any(STRANDED.get(one.view, transfer_id) for one in context.chains().values()):
+    elif any(STRANDED.get(one.view, transfer_id) for one in statuses):
         state = "stranded"
     return {
         "transfer_id": transfer_id.hex(),
@@ -212,12 +214,15 @@ def _order(step: tuple[ChainStatus, TransferRecord]) -> tuple[int, int]:
     return history.stage_of(record.event), record.when.time_ms
 
 
-def _waiting(context: Context, transfer_id: bytes) -> dict[str, Any]:
-    """A transfer that no block has yet, if a mempool here knows it."""
-    for name in context.chains():
+def _waiting(
+    context: Context, statuses: Sequence[ChainStatus], transfer_id: bytes
+) -> dict[str, Any]:
+    """A transfer that no block of these views has yet, if this node knows it."""
+    for status in statuses:
+        name = status.spec.name
         known = context.handle.pending_status(name, transfer_id)
-        if known is None:
-            continue
+        if known is None or status.view.place_of(transfer_id) is not None:
+            continue  # In a block that sent nothing to another chain, it is no transfer.
         is_refused = isinstance(known, Rejected)
         return {
             "transfer_id": transfer_id.hex(),
@@ -228,7 +233,7 @@ def _waiting(context: Context, transfer_id: bytes) -> dict[str, Any]:
             "steps": [],
             "error": ApiError.of(known).to_rpc() if isinstance(known, Rejected) else None,
         }
-    names = ", ".join(context.chains())
+    names = ", ".join(status.spec.name for status in statuses)
     detail = f"no transfer {transfer_id.hex()} on {names}"
     hint = "a transfer's id is that of the transaction which ordered it"
     raise ApiError(ErrorCode.TX_NOT_FOUND, detail, hint=hint)

@@ -207,9 +207,10 @@ class Executor:
     def pending_status(
         self, transaction_id: bytes
     ) -> Literal["pending", "queued"] | Rejected | None:
-        """What is known of a transaction that the published view does not show. Any thread.
+        """What is known of a transaction that the caller's view does not show. Any thread.
 
-        A block leaves the mempool a moment before its view is published: till then its own wait.
+        A block's transactions leave the mempool a moment before its view is published: till then
+        they wait. The caller has looked into its view first, so what is in a block is in a newer.
         """
         if self.mempool.holds(transaction_id):
             return "queued"

@@ -29,7 +29,7 @@ from gridtokenx.governance.model import (
     Vote,
 )
 from gridtokenx.interchain.model import TransferAbroad
-from gridtokenx.ledger.model import Asset
+from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
 from gridtokenx.staking.model import Bond, Unbond
@@ -268,6 +268,13 @@ def test_a_transfer_between_regions_is_followed_to_its_credit(node: MemoryNode) 
     assert refusal(node, "shard_getTransfer", id="00" * 32)[0] == "tx_not_found"
     history = call(node, "account_getHistory", address=buyer, chain="MET")["items"]
     assert history[0]["transaction"]["payload"]["kind"] == "transfer_abroad"
+
+
+def test_a_payment_within_a_chain_is_no_transfer(node: MemoryNode) -> None:
+    payment = node.put(DEV, Transfer(BUYER.public_key, Asset.GTX, 1), "MET")
+    node.make_block("MET")
+    assert call(node, "tx_getStatus", id=payment.id.hex())["status"] == "finalized"
+    assert refusal(node, "shard_getTransfer", id=payment.id.hex())[0] == "tx_not_found"
 
 
 def test_who_does_not_follow_the_destination_learns_it_from_the_national_chain(
