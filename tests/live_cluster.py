@@ -61,7 +61,7 @@ def port_block() -> tuple[int, int]:
 
 @contextmanager
 def running(folder: Path, *regions: str, observers: int = 1, **changes: Any) -> Iterator[Cluster]:
-    """Four authorities and observers; each has finalized a block on each chain.
+    """Four authorities and observers; each has a block of each chain and is connected with all.
 
     `regions` and `changes` are those of `fresh_genesis`.
     """

@@ -7,30 +7,43 @@ from typing import Any
 
 from gridtokenx.client import Client, NodeUnreachable
 from gridtokenx.cluster.processes import Cluster, ClusterError
+from gridtokenx.node.settings import NetworkSettings
 
 READY_TIMEOUT_S = 90.0
 POLL_S = 0.2
 
 
 def wait_ready(cluster: Cluster, timeout_s: float = READY_TIMEOUT_S) -> None:
-    """Until every node has finalized a block on each chain.
+    """Until every node has finalized a block on each chain and is connected with all others.
 
-    Errors: ClusterError naming the node that ended or lags, with the end of its log.
+    A cluster that is cut or loses its bootnode before that may fall into pieces that never hear of
+    each other. Errors: ClusterError naming the node that ended or lags, with the end of its log.
     """
     started = time.monotonic()
     for member in cluster.members:
         with Client(member.api_url) as client:
-            while not (now := heights(client)) or min(now.values()) < 1:
+            while (lacks := _lacks(client, len(cluster.members) - 1)) is not None:
                 for other in cluster.members:
                     cluster.check_alive(other.name)
                 if time.monotonic() - started > timeout_s:
-                    what = "has not finalized a block" if now else "does not answer"
                     raise ClusterError(
-                        f"node {member.name} {what} after {timeout_s:.0f} s",
+                        f"node {member.name} {lacks} after {timeout_s:.0f} s",
                         f"its log: {cluster.log_path(member.name)}",
                         cluster.tail(member.name),
                     )
                 time.sleep(POLL_S)
+
+
+def _lacks(client: Client, others: int) -> str | None:
+    """What keeps a node from being ready; None: nothing. It dials up to a target, no further."""
+    try:
+        status = client.status()
+    except NodeUnreachable:
+        return "does not answer"
+    if min((int(row["head"]["height"]) for row in status["chains"]), default=0) < 1:
+        return "has not finalized a block"
+    peers, goal = int(status["peers"]), min(others, NetworkSettings().max_outbound)
+    return None if peers >= goal else f"is connected with {peers} of {goal} nodes"
 
 
 def wait_caught_up(cluster: Cluster, name: str, timeout_s: float = READY_TIMEOUT_S) -> float:
