@@ -46,7 +46,7 @@ def up(
     name: ClusterOption = DEFAULT_NAME,
     timeout: Annotated[int, typer.Option(min=1, help="Seconds until it must be ready.")] = 90,
 ) -> None:
-    """Start a network; wait until each node has a block of every chain and is connected with all."""
+    """Start a network; wait until each node has a block of every chain and knows all others."""
     from gridtokenx.chain.genesis import BlockClock
     from gridtokenx.client import Client
     from gridtokenx.cluster import dev, network, processes, watch

@@ -36,6 +36,7 @@ from gridtokenx.node.peer_book import PeerBook
 
 FIRST_BACKOFF_S = 1.0
 LAST_BACKOFF_S = 30.0
+LAST_BACKOFF_AMONG_PEERS_S = 600.0
 FAST_REFRESH_S = 1.0
 FAST_PERIOD_S = 20.0
 SLOW_REFRESH_S = 30.0
@@ -63,10 +64,10 @@ class _Candidate:
     dialling: bool = False
     serves: bool = False  # a region that this node serves too
 
-    @property
-    def backoff_s(self) -> float:
+    def backoff_s(self, last_s: float) -> float:
+        """How long to leave it alone after its latest failure."""
         doublings = max(0, min(self.failures - 1, 10))
-        return min(FIRST_BACKOFF_S * float(1 << doublings), LAST_BACKOFF_S)
+        return min(FIRST_BACKOFF_S * float(1 << doublings), last_s)
 
 
 def region_key(network_id: int, region: str) -> bytes:
@@ -241,6 +242,8 @@ class Discovery:
             match event:
                 case PeerConnected(peer):
                     candidate = self._candidates.setdefault(peer, _Candidate())
+                    if candidate.failures >= GIVE_UP_AFTER_FAILURES:
+                        self._dial_all_again()
                     candidate.failures, candidate.not_before_s = 0, 0.0
                 case PeerDisconnected(peer):
                     log.debug("peer left", peer=format_peer_id(peer))
@@ -252,6 +255,7 @@ class Discovery:
         started_s = trio.current_time()
         target = self._network.peer_id
         while True:
+            self._book.see(self._network.connected())
             for peer in self._network.connected():
                 await self._learn(peer)
             if self._network.connected():
@@ -308,9 +312,14 @@ class Discovery:
         log.error("discovery task failed", task=task, exc_info=error)
 
     def _add_candidates(self, found: Sequence[ID]) -> None:
+        """Others tell of them. One that does not answer us may be back: it waits less again."""
+        soon_s = trio.current_time() + LAST_BACKOFF_S
         for peer_id in found:
             peer = PeerId(peer_id.to_bytes())
-            if peer != self._network.peer_id and peer not in self._candidates:
+            if peer in self._candidates:
+                candidate = self._candidates[peer]
+                candidate.not_before_s = min(candidate.not_before_s, soon_s)
+            elif peer != self._network.peer_id:
                 if len(self._candidates) >= MAX_CANDIDATES:
                     self._drop_worst_candidate()
                 self._candidates[peer] = _Candidate()
@@ -339,14 +348,18 @@ class Discovery:
 
     def _due(self) -> list[PeerId]:
         """The peers to dial now: persistent ones first, then, while below the target, those that
-        serve a region of ours, then others."""
+        serve a region of ours, then others; of equals who failed least."""
         now_s = trio.current_time()
         wanted = self._wanted()
         wanted -= sum(candidate.dialling for candidate in self._candidates.values())
         due: list[PeerId] = []
         ordered = sorted(
             self._candidates.items(),
-            key=lambda item: (item[0] not in self._persistent, not item[1].serves),
+            key=lambda item: (
+                item[0] not in self._persistent,
+                not item[1].serves,
+                item[1].failures,
+            ),
         )
         for peer, candidate in ordered:
             if candidate.dialling or candidate.not_before_s > now_s:
@@ -364,6 +377,7 @@ class Discovery:
                 if candidate.address is not None:
                     await self._network.dial(candidate.address)
                 else:
+                    self._network.remember(peer, self._book.addresses(peer))
                     await self._network.dial_peer(peer)
         except NetworkError as error:
             log.debug("dial failed", peer=format_peer_id(peer), reason=error.reason)
@@ -372,17 +386,27 @@ class Discovery:
             candidate.dialling = False
 
     def _postpone(self, peer: PeerId) -> None:
-        """Wait longer after each failure; forget a found peer that has failed too often."""
+        """Wait longer after each failure; forget a found peer that fails and was never met.
+
+        Whoever was met may be behind the same outage as all others, and come back when it ends.
+        """
         candidate = self._candidates.get(peer)
         if candidate is None:
             return
         candidate.failures += 1
         self._book.note_failure(peer)
-        candidate.not_before_s = trio.current_time() + candidate.backoff_s
+        patient = candidate.address is None and self._network.connected()
+        last_s = LAST_BACKOFF_AMONG_PEERS_S if patient else LAST_BACKOFF_S
+        candidate.not_before_s = trio.current_time() + candidate.backoff_s(last_s)
         if candidate.address is None and candidate.failures >= GIVE_UP_AFTER_FAILURES:
-            del self._candidates[peer]
-            self._book.forget(peer)
-            self._dht.table.remove_peer(ID(peer))
+            self._dht.table.remove_peer(ID(peer))  # Others shall not hear of it from us.
+            if not self._book.addresses(peer):
+                del self._candidates[peer]
+
+    def _dial_all_again(self) -> None:
+        """An outage has ended: who did not answer during it may answer now."""
+        for candidate in self._candidates.values():
+            candidate.not_before_s = 0.0
 
     async def _warn_when_alone(self) -> None:
         """Print one hint for each time the node has had no peer for ALONE_HINT_AFTER_S."""

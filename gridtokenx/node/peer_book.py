@@ -6,8 +6,8 @@ first, and one that is not met for a month is not dialled any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gridtokenx.node.peer_events import PeerId
@@ -17,6 +17,7 @@ MAX_ADDRESSES = 8
 MAX_ADDRESS_CHARACTERS = 300
 MAX_AGENT_CHARACTERS = 64
 FORGOTTEN_AFTER_MS = 30 * 24 * 3_600_000
+KEPT_EVERY_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class PeerBook:
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
         self._met: dict[PeerId, Met] = {}  # the one seen longest ago first
+        self._kept_ms = now_ms()  # when `on_change` was last told of who is connected still
         self.on_change: Callable[[], None] = lambda: None
 
     def note(self, peer: PeerId, addresses: tuple[str, ...], agent: str) -> None:
@@ -50,13 +52,25 @@ class PeerBook:
         """A dial failed."""
         met = self._met.get(peer)
         if met is not None:
-            self._met[peer] = Met(met.addresses, met.agent, met.seen_ms, met.failures + 1)
+            self._met[peer] = replace(met, failures=met.failures + 1)
             self.on_change()
 
-    def forget(self, peer: PeerId) -> None:
-        """It is not worth another dial."""
-        if self._met.pop(peer, None) is not None:
+    def see(self, connected: Iterable[PeerId]) -> None:
+        """They are connected still: newer than all who came and went, and not of long ago."""
+        now_ms = self._now_ms()
+        for peer in connected:
+            if peer in self._met:
+                self._put(peer, replace(self._met[peer], seen_ms=now_ms))
+        if now_ms - self._kept_ms >= KEPT_EVERY_MS:
+            self._kept_ms = now_ms
             self.on_change()
+
+    def addresses(self, peer: PeerId) -> tuple[str, ...]:
+        """Where a peer was met within a month; () when it was not."""
+        met = self._met.get(peer)
+        if met is None or met.seen_ms < self._now_ms() - FORGOTTEN_AFTER_MS:
+            return ()
+        return met.addresses
 
     def peers(self) -> dict[PeerId, Met]:
         """Who is worth a dial, the one seen last first."""

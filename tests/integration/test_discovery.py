@@ -146,6 +146,41 @@ async def test_after_a_restart_no_bootnode_is_needed() -> None:
             nursery.cancel_scope.cancel()
 
 
+def gave_up(node: RunningNode, *others: RunningNode) -> bool:
+    """Whether a node has failed to reach others as often as one that was never there."""
+    failures = [node.discovery._candidates[other.network.peer_id].failures for other in others]
+    return min(failures) >= discovery.GIVE_UP_AFTER_FAILURES
+
+
+async def cut(nodes: Sequence[RunningNode], *others: RunningNode) -> None:
+    for node in nodes:
+        await node.network.block(frozenset(other.network.peer_id for other in others))
+
+
+async def test_a_long_outage_makes_nobody_forget_whom_they_met(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(discovery, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(discovery, "LAST_BACKOFF_S", 0.1)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            boot = await start(nursery, 1)
+            bootstrap = boot.network.listen_addresses
+            a, b, c, d = [await start(nursery, number, bootstrap) for number in (2, 3, 4, 5)]
+            await until(lambda: all(len(one.discovery._book.peers()) == 4 for one in (a, b, c, d)))
+            boot.scope.cancel()  # For good: only their memory leads them back.
+            await cut((c, d), a, b)
+            await until(lambda: gave_up(a, c, d) and gave_up(b, c, d))
+            for node in (a, b, c, d):  # As after hours, when pauses are long.
+                for candidate in node.discovery._candidates.values():
+                    candidate.not_before_s = trio.current_time() + 3_600
+            await cut((c, d))
+            a.discovery._candidates[c.network.peer_id].not_before_s = 0
+            # Who comes back shows that the others are worth a dial again.
+            await until(lambda: meshed([a, b, c, d]))
+            nursery.cancel_scope.cancel()
+
+
 async def test_nodes_find_those_that_serve_their_region(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "FIRST_REGION_PAUSES_S", (0.2,) * 50)
     met, nor = region_key(7, "MET"), region_key(7, "NOR")

@@ -34,8 +34,6 @@ def test_who_was_met_survives_a_restart() -> None:
     assert second.book.peers()[A].failures == 1
     second.book.note(A, WHERE, "gridtokenx/0.1.0")
     assert second.book.peers()[A].failures == 0
-    second.book.forget(A)
-    assert list(second.book.peers()) == [B]
 
 
 def test_peers_without_an_address_and_peers_of_long_ago_are_not_kept() -> None:
@@ -45,6 +43,24 @@ def test_peers_without_an_address_and_peers_of_long_ago_are_not_kept() -> None:
     assert list(world.book.peers()) == [B]
     world.now_ms += FORGOTTEN_AFTER_MS + 1
     assert world.book.peers() == {}
+
+
+def test_a_peer_that_stays_for_months_is_kept_and_outlives_a_flood_of_strangers() -> None:
+    world, changes = World(), []
+    world.book.on_change = lambda: changes.append(world.now_ms)
+    world.book.note(A, WHERE, "stays")
+    world.now_ms += FORGOTTEN_AFTER_MS + 1
+    assert world.book.addresses(A) == ()
+    world.book.see([A, B])
+    world.book.see([A, B])
+    assert len(changes) == 2  # It is written again, but not at each sight.
+    for number in range(10 * MAX_PEERS):
+        world.now_ms += 1
+        world.book.note(PeerId(b"%d" % number), WHERE, "passes")
+        if number % (MAX_PEERS // 2) == 0:
+            world.book.see([A])
+    assert world.book.addresses(A) == WHERE
+    assert world.book.addresses(B) == ()
 
 
 def test_the_book_is_bounded() -> None:
