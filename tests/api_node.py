@@ -148,7 +148,7 @@ class MemoryNode:
             check_signature(transaction)
         except Rejected as error:
             return error
-        (verdict,), _ = self.executors[chain].admit([transaction], keep_gaps=False)
+        (verdict,), _ = self.executors[chain].admit([transaction], heard=False)
         return verdict
 
     def sign(self, key: SigningKey, payload: Payload, chain: str = "MET") -> Transaction:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from gridtokenx.chain.transaction import Transaction
-from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.errors import RETRYABLE, ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader
 
 Apply = Callable[[Overlay, Transaction], object]
@@ -40,6 +40,7 @@ class Mempool:
         self.limits = limits or Limits()
         self.rejected: dict[bytes, Rejected] = {}  # At the door: anybody can fill this table.
         self.dropped: dict[bytes, Rejected] = {}  # After their senders were told that they wait.
+        self._turned_away: dict[bytes, Rejected] = {}  # Heard, and refused at this head.
         self.next_nonces: dict[bytes, int] = {}  # Read by other threads: swapped whole on reset.
         self._nonces = self.next_nonces
         self._apply = apply
@@ -63,11 +64,13 @@ class Mempool:
             or self._held.get(transaction_id)
         )
 
-    def add(self, transaction: Transaction, *, keep_gap: bool = False) -> list[Transaction]:
+    def add(self, transaction: Transaction, *, heard: bool = False) -> list[Transaction]:
         """Admit a transaction whose signature is verified; return all that became ready.
 
-        `keep_gap` holds one that is ahead of its sender's nonce (gossip may overtake) until its
-        predecessors come; without it NONCE_GAP is raised, so that a direct sender hears of it.
+        One that was `heard`, through gossip, and is ahead of its sender's nonce is held until its
+        predecessors come, for gossip may overtake; a direct sender is told NONCE_GAP. A refusal of
+        one that was heard is no news to anybody: another node has admitted it, and this one may be
+        a block behind. It holds until the next block alone.
         Errors: DUPLICATE, MEMPOOL_FULL, and whatever applying it raises.
         """
         if transaction.id in self._waiting:
@@ -80,10 +83,13 @@ class Mempool:
         try:
             self._admit(transaction)
         except Rejected as error:
-            if error.code is ErrorCode.NONCE_GAP and keep_gap:
+            if error.code is ErrorCode.NONCE_GAP and heard:
                 self._hold(transaction)
                 return []
-            self._remember_rejection(transaction.id, error)
+            if heard:
+                self._turn_away(transaction.id, error)
+            else:
+                self._remember_rejection(transaction.id, error)
             raise
         return [transaction, *self._release(transaction.sender)]
 
@@ -104,6 +110,7 @@ class Mempool:
         self._leaving = self._waiting
         self._pending, self._has_effects_of_dropped = Overlay(state), False
         self._waiting, self._bytes, self._nonces = {}, 0, {}
+        self._turned_away = {}
         dropped = []
         for transaction in left:
             try:
@@ -124,6 +131,15 @@ class Mempool:
     def rejection(self, transaction_id: bytes) -> Rejected | None:
         """Why a transaction was refused or dropped here, while it is remembered."""
         return self.dropped.get(transaction_id) or self.rejected.get(transaction_id)
+
+    def refuses(self, transaction_id: bytes) -> bool:
+        """Whether it would be in vain to verify a transaction again at this head. Any thread.
+
+        What was dropped for a reason that passes may come back.
+        """
+        dropped = self.dropped.get(transaction_id)
+        for_good = dropped is not None and dropped.code not in RETRYABLE
+        return for_good or transaction_id in self._turned_away
 
     def note_rejections(self, rejections: Iterable[tuple[bytes, Rejected]]) -> None:
         """Drop transactions that failed while a block was built, keeping why.
@@ -201,6 +217,10 @@ class Mempool:
 
     def _remember_rejection(self, key: bytes, error: Rejected) -> None:
         _remember(self.rejected, self.limits.rejected, key, error)
+
+    def _turn_away(self, key: bytes, error: Rejected) -> None:
+        if error.code not in RETRYABLE:
+            _remember(self._turned_away, self.limits.rejected, key, error)
 
     def _remember_drop(self, key: bytes, error: Rejected) -> None:
         _remember(self.dropped, self.limits.transactions, key, error)

@@ -161,6 +161,7 @@ class Driver:
         # Above this height a decided block that bears our signature shows that we have forgotten.
         self._signed_height = (resume_above or 0) if restored is None else restored.height
         self._twin_above = NEVER
+        self._ending = False  # The nursery takes no more tasks, while gossip and sync still call.
         self._must_hold = restored is not None and restored.height > 0
         block_time_ms = self.spec.genesis.block_time_ms
         self.engine = Engine(
@@ -206,8 +207,11 @@ class Driver:
                 nursery.start_soon(self._hold)
             self._start_height()
             task_status.started()
-            while True:
-                await self._step()
+            try:
+                while True:
+                    await self._step()
+            finally:
+                self._ending = True
 
     async def _step(self) -> None:
         event: Event = Tick()
@@ -459,8 +463,8 @@ class Driver:
 
     def _start_height(self, before: Sequence[Event] = ()) -> None:
         """Tell the engine of the new tip, after the events of `before`."""
-        if self._nursery.cancel_scope.cancel_called:
-            return  # The node is ending, and sync was still at work.
+        if self._ending:
+            return  # And sync was still at work.
         parent, sets = self.executor.parent, self.executor.sets
         height = parent.height + 1
         event = HeightStarted(
@@ -523,7 +527,7 @@ class Driver:
         except Rejected:
             return GossipVerdict.REJECT
         state, now_ms = self.engine.state, self._now_ms()
-        if state is None:
+        if state is None or self._ending:
             return GossipVerdict.IGNORE
         # By the executor's height, which its sets begin at: the engine may be a moment behind it.
         height, sets = self.executor.parent.height + 1, self.executor.sets
@@ -548,6 +552,7 @@ class Driver:
         """While this key is silent: whoever signs with it at a new height is another node."""
         author = signer_key(self.executor.sets, message)
         if self._signer is not None and author == self._signer.public_key:
+            self._twin_above = NEVER  # Once is enough.
             self._nursery.start_soon(self._stop_for_twin, message.height)
 
     async def _stop_for_twin(self, height: int) -> None:

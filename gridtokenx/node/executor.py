@@ -170,7 +170,7 @@ class Executor:
     # -- Admission -----------------------------------------------------------------------------
 
     def admit(
-        self, transactions: Sequence[Transaction], *, keep_gaps: bool
+        self, transactions: Sequence[Transaction], *, heard: bool
     ) -> tuple[list[Rejected | None], list[Transaction]]:
         """Admit transactions with verified signatures, in order.
 
@@ -182,19 +182,19 @@ class Executor:
             self._pending_environment = self._next_environment()
             for transaction in transactions:
                 try:
-                    fresh += self._admit(transaction, keep_gaps)
+                    fresh += self._admit(transaction, heard)
                 except Rejected as error:
                     verdicts.append(error)
                 else:
                     verdicts.append(None)
         return verdicts, fresh
 
-    def _admit(self, transaction: Transaction, keep_gap: bool) -> list[Transaction]:
+    def _admit(self, transaction: Transaction, heard: bool) -> list[Transaction]:
         nonce = ledger.account(self._reader, transaction.sender).nonce
         # The place is on disk, so it is looked up only where the nonce allows for one.
         if transaction.nonce < nonce and self.store.place_of(transaction.id) is not None:
             raise Rejected(ErrorCode.DUPLICATE, "this transaction is in a block already")
-        return self.mempool.add(transaction, keep_gap=keep_gap)
+        return self.mempool.add(transaction, heard=heard)
 
     def pending_nonce(self, address: bytes) -> int:
         """The nonce an account's next transaction needs, counting what waits. Any thread.

@@ -23,7 +23,7 @@ from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import MESSAGE_LIMIT
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import tagged_hash
-from gridtokenx.primitives.errors import RETRYABLE, Rejected
+from gridtokenx.primitives.errors import Rejected
 
 ADMIT_CHUNK = 256
 REPEAT_BLOCKS = 3  # A leader each, so that in most networks one of them has heard of it.
@@ -110,7 +110,7 @@ class Intake:
     async def submit(self, raws: Sequence[bytes]) -> list[Rejected | None]:
         """Admit transactions from a client, in order; those admitted are gossiped."""
         decoded = await decode_and_verify_all(raws, self._executor.stages)
-        verdicts, fresh = await self._admit(decoded, keep_gaps=False)
+        verdicts, fresh = await self._admit(decoded, heard=False)
         self._repeats.note_own(fresh, self._executor.parent.height)
         self._batcher.add(fresh)
         return verdicts
@@ -139,7 +139,7 @@ class Intake:
         decoded = await decode_and_verify_all(news, self._executor.stages)
         if any(isinstance(one, Rejected) for one in decoded):
             return GossipVerdict.REJECT  # Whoever forwards has verified: this peer has not.
-        verdicts, _ = await self._admit(decoded, keep_gaps=True)
+        verdicts, _ = await self._admit(decoded, heard=True)
         if all(isinstance(verdict, Rejected) for verdict in verdicts):
             return GossipVerdict.IGNORE
         self._repeats.note_forwarded(ids, self._executor.parent.height)
@@ -159,18 +159,16 @@ class Intake:
         return GossipVerdict.ACCEPT if waiting else GossipVerdict.IGNORE
 
     def _is_news(self, transaction_id: bytes) -> bool:
-        """Whether a transaction is worth verifying: not here, not decided, not refused for good.
+        """Whether a transaction is worth verifying: not here, not decided, not refused here.
 
         Never by having been here once: what the pool let go for a passing reason may come back.
         """
         pool = self._executor.mempool
-        if pool.get(transaction_id) is not None or self._recent.is_decided(transaction_id):
-            return False
-        refused = pool.rejection(transaction_id)
-        return refused is None or refused.code in RETRYABLE
+        known = pool.get(transaction_id) is not None or self._recent.is_decided(transaction_id)
+        return not known and not pool.refuses(transaction_id)
 
     async def _admit(
-        self, decoded: Sequence[Decoded], *, keep_gaps: bool
+        self, decoded: Sequence[Decoded], *, heard: bool
     ) -> tuple[list[Rejected | None], list[Transaction]]:
         """A verdict for each; and all that became ready, of these and of those held before."""
         verdicts: list[Rejected | None] = []
@@ -179,7 +177,7 @@ class Intake:
             part = decoded[at : at + ADMIT_CHUNK]
             good = [one for one in part if isinstance(one, Transaction)]
             admitted, new = await self._in_worker(
-                partial(self._executor.admit, good, keep_gaps=keep_gaps)
+                partial(self._executor.admit, good, heard=heard)
             )
             results = iter(admitted)
             verdicts += [one if isinstance(one, Rejected) else next(results) for one in part]

@@ -108,7 +108,7 @@ def make_history(genesis: Genesis, folder: Path) -> list[DecidedBlock]:
             if height % DEPOSIT_EVERY == 0:
                 nonce = executor.pending_nonce(payment.public_key)
                 one = sign_transaction(payment, spec.chain_id, nonce, Deposit(account, height))
-                assert executor.admit([one], keep_gaps=False)[0] == [None]
+                assert executor.admit([one], heard=False)[0] == [None]
             block = executor.build(0, schedule.leader(height), last_commit)
             certificate = certify(genesis, keys, height, block.header.hash)
             committed = executor.commit(block.header.hash, certificate)

@@ -104,22 +104,22 @@ def test_a_direct_sender_hears_of_a_gap(chain: Chain) -> None:
 
 def test_gossip_may_overtake(chain: Chain) -> None:
     for nonce in (3, 1, 2):
-        assert chain.pool.add(pay(nonce), keep_gap=True) == []
+        assert chain.pool.add(pay(nonce), heard=True) == []
         assert chain.pool.holds(pay(nonce).id)
     assert len(chain.pool) == 0
-    assert chain.pool.add(pay(0), keep_gap=True) == [pay(nonce) for nonce in range(4)]
+    assert chain.pool.add(pay(0), heard=True) == [pay(nonce) for nonce in range(4)]
     assert chain.pool.take(9, 10**6) == [pay(nonce) for nonce in range(4)]
     assert not chain.pool.holds(pay(3).id)
 
 
 def test_a_block_releases_what_waited_for_it(chain: Chain) -> None:
-    chain.pool.add(pay(1), keep_gap=True)
+    chain.pool.add(pay(1), heard=True)
     assert chain.include(pay(0)) == []
     assert chain.pool.take(9, 10**6) == [pay(1)]
 
 
 def test_held_transactions_that_come_too_late_are_dropped(chain: Chain) -> None:
-    chain.pool.add(pay(1), keep_gap=True)
+    chain.pool.add(pay(1), heard=True)
     chain.include(pay(0), pay(1, 5))
     assert not chain.pool.holds(pay(1).id)
     rejection = chain.pool.rejection(pay(1).id)
@@ -130,18 +130,18 @@ def test_held_transactions_that_come_too_late_are_dropped(chain: Chain) -> None:
 def test_gaps_are_bounded_for_a_sender_and_in_all() -> None:
     chain = Chain(Limits(gaps=5, gaps_per_sender=3))
     for nonce in (1, 2, 3):
-        chain.pool.add(pay(nonce), keep_gap=True)
+        chain.pool.add(pay(nonce), heard=True)
     with refused(ErrorCode.NONCE_GAP):
-        chain.pool.add(pay(4), keep_gap=True)
+        chain.pool.add(pay(4), heard=True)
     with refused(ErrorCode.NONCE_GAP):
-        chain.pool.add(pay(1, 9), keep_gap=True)
+        chain.pool.add(pay(1, 9), heard=True)
     for nonce in (1, 2):
-        chain.pool.add(pay(nonce, key=BOB), keep_gap=True)
+        chain.pool.add(pay(nonce, key=BOB), heard=True)
     with refused(ErrorCode.NONCE_GAP):
-        chain.pool.add(pay(3, key=BOB), keep_gap=True)
+        chain.pool.add(pay(3, key=BOB), heard=True)
     chain.include()  # A full table loses its older half, so it cannot be blocked for good.
     assert [chain.pool.holds(pay(nonce).id) for nonce in (1, 2, 3)] == [False, False, True]
-    chain.pool.add(pay(3, key=BOB), keep_gap=True)
+    chain.pool.add(pay(3, key=BOB), heard=True)
 
 
 def test_a_new_head_drops_what_no_longer_applies_and_says_why(chain: Chain) -> None:
@@ -199,7 +199,7 @@ def test_the_pool_is_bounded_by_count_and_bytes() -> None:
 def test_a_full_pool_releases_no_more_than_fits() -> None:
     chain = Chain(Limits(transactions=2))
     for nonce in (1, 2):
-        chain.pool.add(pay(nonce), keep_gap=True)
+        chain.pool.add(pay(nonce), heard=True)
     assert chain.pool.add(pay(0)) == [pay(0), pay(1)]
     assert chain.pool.holds(pay(2).id)
     chain.include(pay(0), pay(1))

@@ -42,7 +42,7 @@ class OneNode:
         self.executor = executor
 
     def send_many(self, transactions):
-        verdicts, _ = self.executor.admit(transactions, keep_gaps=False)
+        verdicts, _ = self.executor.admit(transactions, heard=False)
         return [self._error(verdict) for verdict in verdicts]
 
     def wait_for(self, transaction_ids, timeout_s):

@@ -91,7 +91,7 @@ class Node:
 @pytest.fixture
 def leader(tmp_path: Path) -> Iterator[Node]:
     node = Node(tmp_path / "leader")
-    node.executor.admit([pay(nonce) for nonce in range(3)], keep_gaps=False)
+    node.executor.admit([pay(nonce) for nonce in range(3)], heard=False)
     yield node
     node.database.close()
 
@@ -175,7 +175,7 @@ async def test_a_proposed_header_with_another_body_is_not_kept(
 async def test_a_body_is_put_together_from_our_pool_and_a_peer(
     node: Node, leader: Node, proposal: CompactBlock, autojump_clock: MockClock
 ) -> None:
-    node.executor.admit([pay(0)], keep_gaps=False)
+    node.executor.admit([pay(0)], heard=False)
     node.answers = {HONEST: leader.candidates}
     found = await node.candidates.find(proposal.header.hash)
     assert found is not None

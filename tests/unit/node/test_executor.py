@@ -169,7 +169,7 @@ def test_two_nodes_start_from_one_state(site: Site, other: Site) -> None:
 
 
 def test_a_restart_continues_where_the_last_batch_ended(site: Site) -> None:
-    site.executor.admit([pay(0), pay(1)], keep_gaps=False)
+    site.executor.admit([pay(0), pay(1)], heard=False)
     site.grow(3)
     parent, totals = site.executor.parent, site.executor.totals
     executor = site.reopen()
@@ -225,7 +225,7 @@ def test_a_lost_body_is_noticed_at_start(tmp_path: Path) -> None:
 
 def test_admission_gives_each_transaction_its_verdict(site: Site) -> None:
     poor = sign_transaction(dev_key("poor"), MET.chain_id, 0, Transfer(SHOP, Asset.GTX, 1))
-    verdicts, fresh = site.executor.admit([pay(0), poor, pay(0), pay(5)], keep_gaps=False)
+    verdicts, fresh = site.executor.admit([pay(0), poor, pay(0), pay(5)], heard=False)
     codes = [None if verdict is None else verdict.code for verdict in verdicts]
     assert codes == [
         None,
@@ -238,15 +238,15 @@ def test_admission_gives_each_transaction_its_verdict(site: Site) -> None:
 
 
 def test_gossip_may_bring_a_gap_and_then_fill_it(site: Site) -> None:
-    assert site.executor.admit([pay(1)], keep_gaps=True) == ([None], [])
-    assert site.executor.admit([pay(0)], keep_gaps=True) == ([None], [pay(0), pay(1)])
+    assert site.executor.admit([pay(1)], heard=True) == ([None], [])
+    assert site.executor.admit([pay(0)], heard=True) == ([None], [pay(0), pay(1)])
 
 
 def test_an_included_transaction_is_a_duplicate_for_ever(site: Site) -> None:
-    site.executor.admit([pay(0)], keep_gaps=False)
+    site.executor.admit([pay(0)], heard=False)
     site.grow()
     for _ in range(2):
-        verdicts, fresh = site.executor.admit([pay(0)], keep_gaps=True)
+        verdicts, fresh = site.executor.admit([pay(0)], heard=True)
         assert [verdict.code for verdict in verdicts if verdict] == [ErrorCode.DUPLICATE]
         assert fresh == []
         site.reopen()
@@ -255,14 +255,14 @@ def test_an_included_transaction_is_a_duplicate_for_ever(site: Site) -> None:
 def test_at_no_moment_a_transaction_is_unknown(site: Site) -> None:
     """Out of the pool, it is in the block; which views show it is not the executor's to say."""
     assert site.executor.pending_status(pay(0).id) is None
-    site.executor.admit([pay(1)], keep_gaps=True)
+    site.executor.admit([pay(1)], heard=True)
     assert site.executor.pending_status(pay(1).id) == "queued"
-    site.executor.admit([pay(0)], keep_gaps=True)
+    site.executor.admit([pay(0)], heard=True)
     assert site.executor.pending_status(pay(0).id) == "pending"
     site.grow()
     assert site.executor.mempool.get(pay(0).id) is None
     assert site.executor.pending_status(pay(0).id) == "pending"
-    site.executor.admit([pay(2, amount=10**15)], keep_gaps=False)
+    site.executor.admit([pay(2, amount=10**15)], heard=False)
     refusal = site.executor.pending_status(pay(2, amount=10**15).id)
     assert isinstance(refusal, Rejected)
 
@@ -271,7 +271,7 @@ def test_at_no_moment_a_transaction_is_unknown(site: Site) -> None:
 
 
 def test_one_builds_another_checks_both_commit(site: Site, other: Site) -> None:
-    site.executor.admit([pay(0), pay(1)], keep_gaps=False)
+    site.executor.admit([pay(0), pay(1)], heard=False)
     block = site.build()
     other.executor.check(block, block.decode_transactions())
     for one in (site, other):
@@ -288,7 +288,7 @@ def test_one_builds_another_checks_both_commit(site: Site, other: Site) -> None:
 
 def test_a_view_without_a_decision_halves_the_next_block(site: Site) -> None:
     sent = [pay(nonce) for nonce in range(4 * FILL_CHUNK)]
-    site.executor.admit(sent, keep_gaps=False)
+    site.executor.admit(sent, heard=False)
     sizes = [len(site.build(view=view).transactions) for view in range(5)]
     assert sizes == [256, 128, 64, 64, 64]
 
@@ -297,7 +297,7 @@ def test_a_leader_that_is_slow_makes_a_smaller_block(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = [pay(nonce) for nonce in range(4 * FILL_CHUNK)]
-    site.executor.admit(sent, keep_gaps=False)
+    site.executor.admit(sent, heard=False)
     step_s = MET.genesis.timeout_base_ms / 1_000 * FILL_SHARE * 0.4
     ticks = count()
     monkeypatch.setattr(
@@ -311,9 +311,9 @@ def test_a_leader_that_is_slow_makes_a_smaller_block(
 
 def test_transactions_of_another_proposer_leave_the_pool(site: Site, other: Site) -> None:
     for one in (site, other):
-        one.executor.admit([pay(0)], keep_gaps=False)
-    other.executor.admit([pay(1, 7)], keep_gaps=False)
-    site.executor.admit([pay(1, 8)], keep_gaps=False)
+        one.executor.admit([pay(0)], heard=False)
+    other.executor.admit([pay(1, 7)], heard=False)
+    site.executor.admit([pay(1, 8)], heard=False)
     block = site.build()
     other.executor.check(block, block.decode_transactions())
     committed = other.executor.commit(block.header.hash, decided(block))
@@ -323,7 +323,7 @@ def test_transactions_of_another_proposer_leave_the_pool(site: Site, other: Site
 
 
 def test_checking_a_block_changes_nothing(site: Site, other: Site) -> None:
-    site.executor.admit([pay(0)], keep_gaps=False)
+    site.executor.admit([pay(0)], heard=False)
     block = site.build()
     parent = other.executor.parent
     for _ in range(2):
@@ -334,7 +334,7 @@ def test_checking_a_block_changes_nothing(site: Site, other: Site) -> None:
 
 
 def test_a_value_is_proved_at_the_head(site: Site) -> None:
-    site.executor.admit([pay(0, 9)], keep_gaps=False)
+    site.executor.admit([pay(0, 9)], heard=False)
     site.grow()
     height, value, proof = site.executor.prove(b"la" + SHOP)
     assert height == 1
@@ -383,7 +383,7 @@ def test_undecided_blocks_are_bounded(site: Site) -> None:
 
 def test_undecided_blocks_are_bounded_by_their_transactions(site: Site) -> None:
     site.executor._max_transactions = 3
-    site.executor.admit([pay(nonce) for nonce in range(2)], keep_gaps=False)
+    site.executor.admit([pay(nonce) for nonce in range(2)], heard=False)
     hashes = []
     for _ in range(5):
         site.clock.ms += 1_000
@@ -457,7 +457,7 @@ def test_later_blocks_carry_a_certificate_of_their_parent(site: Site, other: Sit
 
 
 def test_decided_blocks_of_a_peer_are_taken_over(site: Site, other: Site) -> None:
-    site.executor.admit([pay(nonce) for nonce in range(4)], keep_gaps=False)
+    site.executor.admit([pay(nonce) for nonce in range(4)], heard=False)
     site.grow(4)
     for height in range(1, 5):
         take(other, site, height)
@@ -491,7 +491,7 @@ def test_a_block_without_its_certificate_is_refused(site: Site, other: Site) -> 
 
 def test_a_peer_cannot_make_us_think_we_are_damaged(site: Site, other: Site) -> None:
     """A decided header and its certificate with another body: the peer's fault, not ours."""
-    site.executor.admit([pay(0)], keep_gaps=False)
+    site.executor.admit([pay(0)], heard=False)
     block = site.build()
     bodies = [
         replace(block, transactions=()),

@@ -29,6 +29,7 @@ GENESIS = local_genesis()
 MET = GENESIS.chain("MET")
 DEV = dev_key(DEV_ACCOUNT)
 AUTHOR = PeerId(b"author")
+PAID = dev_key("paid")
 PAUSE_S = 1.0  # Longer than transactions wait for a batch.
 
 
@@ -144,6 +145,22 @@ async def test_what_a_full_pool_turned_away_is_taken_when_it_comes_again(
     assert await node.hear(pay(2)) is Verdict.IGNORE
     assert node.lead() == 2
     assert await node.hear(pay(2)) is Verdict.ACCEPT
+    assert node.lead() == 1
+
+
+async def test_what_a_node_that_is_a_block_behind_refused_is_taken_after_that_block(
+    node: Node, leader: Node, autojump_clock: MockClock
+) -> None:
+    """Its sender has just been paid, by a block that this node has not got yet."""
+    spent = sign_transaction(PAID, MET.chain_id, 0, Transfer(sha256(b"shop"), Asset.GTX, 5))
+    paid = sign_transaction(DEV, MET.chain_id, 0, Transfer(PAID.public_key, Asset.GTX, 5))
+    assert await leader.submit(paid) == [None]
+    assert await node.hear(spent) is Verdict.IGNORE
+    assert await node.hear(spent) is Verdict.IGNORE
+    assert node.executor.pending_status(spent.id) is None  # Refused here is not rejected.
+    assert leader.lead(node) == 1
+    assert await node.hear(spent) is Verdict.ACCEPT
+    assert node.executor.pending_status(spent.id) == "pending"
     assert node.lead() == 1
 
 

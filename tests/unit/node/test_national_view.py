@@ -56,7 +56,7 @@ class Home:
     def send(self, executor: Executor, payload: Payload) -> None:
         nonce = executor.pending_nonce(DEV.public_key)
         one = sign_transaction(DEV, executor.spec.chain_id, nonce, payload)
-        assert executor.admit([one], keep_gaps=False)[0] == [None]
+        assert executor.admit([one], heard=False)[0] == [None]
 
     def build(self, executor: Executor) -> bytes:
         self.ms += 1_000

@@ -56,7 +56,7 @@ class Site:
     def relay(self, key) -> Relay:
         async def submit(raws: Sequence[bytes]) -> list[Rejected | None]:
             decoded = [decode_transaction(raw) for raw in raws]
-            verdicts = self.national.admit(decoded, keep_gaps=False)[0]
+            verdicts = self.national.admit(decoded, heard=False)[0]
             self.submitted.set()
             return verdicts
 
@@ -83,7 +83,7 @@ class Site:
         spec = self.met.spec
         signed = sign_transaction(DEV, spec.chain_id, self.nonce, command)
         self.nonce += 1
-        assert self.met.admit([signed], keep_gaps=False)[0] == [None]
+        assert self.met.admit([signed], heard=False)[0] == [None]
 
     def due(self) -> list[int]:
         """The numbers of the authorities whose relay would send now; each thinks it did."""
