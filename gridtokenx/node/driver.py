@@ -63,7 +63,7 @@ from gridtokenx.node.stages import Stage
 from gridtokenx.node.vote_gate import Judgement, VoteGate, signer_key
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey, verify
-from gridtokenx.primitives.errors import Rejected
+from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 INBOX_EVENTS = 4_096
 OBSERVE_SECONDS = 60
@@ -259,14 +259,24 @@ class Driver:
     async def _hold(self) -> None:
         """A key that starts again: hear first what was decided meanwhile.
 
-        An old backup would otherwise sign again, at once, where the key has signed before. Peers
-        that only say that they are ahead cost no more than this moment.
+        An old backup would otherwise sign again, at once, where the key has signed before. Alone it
+        could decide nothing, so it waits for others. Those that only say that they are ahead cost
+        no more than HOLD_SECONDS: what they say must bring blocks.
         """
-        with trio.move_on_after(HOLD_SECONDS):
-            while not self._wiring.is_level():  # noqa: ASYNC110 - the state lives in other services
-                await trio.sleep(HOLD_POLL_SECONDS)
+        height, since_s = self.executor.parent.height, trio.current_time()
+        while not self._wiring.is_level() and trio.current_time() - since_s < HOLD_SECONDS:
+            await trio.sleep(HOLD_POLL_SECONDS)
+            if self._needs_peers() or self.executor.parent.height > height:
+                height, since_s = self.executor.parent.height, trio.current_time()
         if not self._must_observe:
             await self._send.send(Observe(-1))
+
+    def _needs_peers(self) -> bool:
+        """Whether there are none, and this key alone is no quorum."""
+        validators = self.executor.sets.at(self.executor.parent.height + 1).validators
+        me = None if self._signer is None else validators.index_of(self._signer.public_key)
+        weight = 0 if me is None else validators.weight_of([me])
+        return not self._wiring.peers() and not validators.is_quorum(weight)
 
     def _note_certificate(self, certificate: QuorumCertificate) -> list[Event]:
         """Find out an old record: a decided block bears a signature of ours it does not know."""
@@ -484,10 +494,17 @@ class Driver:
 
     # -- Sync ----------------------------------------------------------------------------------
 
-    async def apply_decided(self, block_bytes: bytes, certificate: QuorumCertificate) -> None:
-        """Commit the next block that a peer sent. Errors: Rejected; StopNode when we are wrong."""
+    async def apply_decided(
+        self, height: int, block_bytes: bytes, certificate: QuorumCertificate
+    ) -> None:
+        """Commit the block that a peer sent for a height, unless consensus has decided it since.
 
+        Errors: Rejected; StopNode when we are wrong.
+        """
         block = decode_block(block_bytes)
+        if block.header.height != height:
+            detail = f"a block of height {block.header.height} was sent for height {height}"
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
         transactions = []
         for one in await decode_and_verify_all(block.transactions, self.executor.stages):
             if isinstance(one, Rejected):
@@ -495,7 +512,7 @@ class Driver:
             transactions.append(one)
 
         def apply() -> Committed | None:
-            if self.executor.parent.height >= block.header.height:
+            if self.executor.parent.height >= height:
                 return None
             return self.executor.apply_decided(block, transactions, certificate)
 

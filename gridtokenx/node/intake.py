@@ -176,9 +176,7 @@ class Intake:
         for at in range(0, len(decoded), ADMIT_CHUNK):
             part = decoded[at : at + ADMIT_CHUNK]
             good = [one for one in part if isinstance(one, Transaction)]
-            admitted, new = await self._in_worker(
-                partial(self._executor.admit, good, heard=heard)
-            )
+            admitted, new = await self._in_worker(partial(self._executor.admit, good, heard=heard))
             results = iter(admitted)
             verdicts += [one if isinstance(one, Rejected) else next(results) for one in part]
             fresh += new

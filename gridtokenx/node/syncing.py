@@ -159,7 +159,7 @@ class Syncing:
 
     async def _apply(self, effect: ApplyBlock) -> None:
         try:
-            await self._driver.apply_decided(effect.block, effect.certificate)
+            await self._driver.apply_decided(effect.height, effect.block, effect.certificate)
         except Rejected as error:
             await self._send.send(Invalid(effect.height, effect.peer, error.detail))
         else:

@@ -8,30 +8,35 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from gridtokenx.cluster.network import AUTHORITIES, dev_key, local_genesis, validator_name
-from gridtokenx.consensus.events import CheckBlock
+from gridtokenx.consensus.events import CheckBlock, Observe
 from gridtokenx.consensus.messages import (
     Phase,
     Proposal,
+    QuorumCertificate,
     Timeout,
     Vote,
     decode_message,
     timeout_bytes,
 )
 from gridtokenx.node.database import Database
-from gridtokenx.node.driver import Driver, Wiring
+from gridtokenx.node.driver import HOLD_SECONDS, Driver, Wiring
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.gossip_events import Verdict
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import Topics
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import ZERO_HASH
+from gridtokenx.primitives.errors import Rejected
 
 GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")
@@ -104,10 +109,11 @@ class Node:
             pass
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def until(condition: Callable[[], Any]) -> Any:
     with trio.fail_after(30):
-        while not condition():  # noqa: ASYNC110 - what is awaited has no event
+        while not (found := condition()):  # noqa: ASYNC110 - what is awaited has no event
             await trio.sleep(0.01)
+    return found
 
 
 @asynccontextmanager
@@ -181,3 +187,45 @@ async def test_a_fresh_block_is_executed_only_while_its_view_lasts(
         node.driver._start_check(CheckBlock(1, 0, block_hash, leader, fresh=False))
         await until(lambda: node.executor.candidate(block_hash))
         assert not voted()
+
+
+async def test_a_key_that_starts_again_is_silent_until_peers_bring_no_more_blocks(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A restored old backup: others are ahead, and its blocks come late and slowly."""
+    node = Node(tmp_path, 0)
+    peers: list[PeerId] = []
+    others_are_ahead = partial(replace, is_level=lambda: False, peers=lambda: tuple(peers))
+    node.driver._wiring = others_are_ahead(node.driver._wiring)
+    over = trio.Event()
+
+    async def hold() -> None:
+        await node.driver._hold()
+        over.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold)
+        await trio.sleep(10 * HOLD_SECONDS)  # Alone it could decide nothing.
+        peers.append(PEER)
+        for height in range(1, 4):
+            await trio.sleep(HOLD_SECONDS - 1)
+            node.executor.parent = replace(node.executor.parent, height=height)
+        await trio.sleep(HOLD_SECONDS - 1)
+        assert not over.is_set()
+        with trio.fail_after(2):  # Who only says that it is ahead costs no more.
+            await over.wait()
+    assert node.driver._inbox.receive_nowait() == Observe(-1)
+    node.database.close()
+
+
+async def test_a_block_of_another_height_than_asked_for_is_its_senders_fault(
+    tmp_path: Path,
+) -> None:
+    """Else a decided block of the past, sent for the next one, would be waited for in vain."""
+    leader, block_hash, _ = await propose(tmp_path)
+    certificate = QuorumCertificate(Phase.COMMIT, 1, 0, block_hash, ())
+    async with running(tmp_path / "victim", leader) as node:
+        node.driver._worker.release()
+        execution = await until(lambda: node.executor.candidate(block_hash))
+        with pytest.raises(Rejected, match="a block of height 1 was sent for height 2"):
+            await node.driver.apply_decided(2, execution.block.encoded, certificate)
