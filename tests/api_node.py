@@ -137,6 +137,9 @@ class MemoryNode:
     def pending_status(self, chain: str, transaction_id: bytes) -> str | Rejected | None:
         return self.executors[chain].pending_status(transaction_id)
 
+    def turned_away(self, chain: str, transaction_id: bytes) -> Rejected | None:
+        return self.executors[chain].turned_away(transaction_id)
+
     def pending_nonce(self, chain: str, address: bytes) -> int:
         return self.executors[chain].pending_nonce(address)
 

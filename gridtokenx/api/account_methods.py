@@ -32,7 +32,7 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import METERS, PARTICIPANTS
 from gridtokenx.trading.model import ORDERS, TRADERS
 
-PROOF_ATTEMPTS = 20
+PROOF_ATTEMPTS = 60
 PROOF_PAUSE_S = 0.05
 _BALANCES = tuple(field.name for field in fields(Account) if field.name != "nonce")
 

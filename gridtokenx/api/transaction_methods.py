@@ -116,6 +116,10 @@ def _status(context: Context, transaction_id: bytes) -> dict[str, Any]:
             return {**answer, "chain": name, "status": "rejected", "error": error}
         if known is not None:
             return {**answer, "chain": name, "status": known}
+    for name in context.chains():
+        why = context.handle.turned_away(name, transaction_id)
+        if why is not None:
+            return {**answer, "chain": name, "error": ApiError.of(why).to_rpc()}
     return answer
 
 
@@ -173,7 +177,8 @@ METHODS = (
     Method(
         "tx_getStatus",
         get_transaction_status,
-        "pending, queued (an earlier nonce is missing), finalized, rejected or unknown.",
+        "pending, queued (an earlier nonce is missing), finalized, rejected or unknown; with an "
+        "error when this node did not take what it heard of: another may have.",
         shape(**_STATUS_SHAPE),
         (Param("id", _HASH, "transaction id", required=True),),
         (Route("GET", "/transactions/{id}/status"),),

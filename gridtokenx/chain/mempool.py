@@ -40,7 +40,10 @@ class Mempool:
         self.limits = limits or Limits()
         self.rejected: dict[bytes, Rejected] = {}  # At the door: anybody can fill this table.
         self.dropped: dict[bytes, Rejected] = {}  # After their senders were told that they wait.
-        self._turned_away: dict[bytes, Rejected] = {}  # Heard, and refused at this head.
+        self.turned_away: dict[
+            bytes, Rejected
+        ] = {}  # Heard, and refused here: by others perhaps not.
+        self._in_vain: set[bytes] = set()  # Of those: refused at this head.
         self.next_nonces: dict[bytes, int] = {}  # Read by other threads: swapped whole on reset.
         self._nonces = self.next_nonces
         self._apply = apply
@@ -110,7 +113,7 @@ class Mempool:
         self._leaving = self._waiting
         self._pending, self._has_effects_of_dropped = Overlay(state), False
         self._waiting, self._bytes, self._nonces = {}, 0, {}
-        self._turned_away = {}
+        self._in_vain = set()
         dropped = []
         for transaction in left:
             try:
@@ -139,7 +142,7 @@ class Mempool:
         """
         dropped = self.dropped.get(transaction_id)
         for_good = dropped is not None and dropped.code not in RETRYABLE
-        return for_good or transaction_id in self._turned_away
+        return for_good or transaction_id in self._in_vain
 
     def note_rejections(self, rejections: Iterable[tuple[bytes, Rejected]]) -> None:
         """Drop transactions that failed while a block was built, keeping why.
@@ -169,6 +172,7 @@ class Mempool:
         self._bytes += len(transaction.encoded)
         self._nonces[transaction.sender] = transaction.nonce + 1
         self.rejected.pop(transaction.id, None)
+        self.turned_away.pop(transaction.id, None)
         self.dropped.pop(transaction.id, None)
 
     def _hold(self, transaction: Transaction) -> None:
@@ -219,8 +223,11 @@ class Mempool:
         _remember(self.rejected, self.limits.rejected, key, error)
 
     def _turn_away(self, key: bytes, error: Rejected) -> None:
+        _remember(self.turned_away, self.limits.rejected, key, error)
         if error.code not in RETRYABLE:
-            _remember(self._turned_away, self.limits.rejected, key, error)
+            if len(self._in_vain) >= self.limits.rejected:
+                self._in_vain.clear()
+            self._in_vain.add(key)
 
     def _remember_drop(self, key: bytes, error: Rejected) -> None:
         _remember(self.dropped, self.limits.transactions, key, error)

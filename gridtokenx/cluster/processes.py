@@ -37,6 +37,7 @@ LOG_TAIL_LINES = 20
 LOG_TAIL_BYTES = 65_536
 STOP_SECONDS = 10.0
 KILL_SECONDS = 30.0
+LISTENING_SECONDS = 180.0  # Many nodes that start at once share the cores; one that ends is told.
 POLL_SECONDS = 0.1
 FIRST_API_PORT = 18080
 FIRST_P2P_PORT = 19000
@@ -57,7 +58,7 @@ class ClusterError(Exception):
 
 @dataclass(slots=True)
 class NodeRecord:
-    """A node and its last process; `started` is the kernel's start time of `pid` (Unix s)."""
+    """A node and its last process; `started` is when that `pid` began, as `seconds_at_start`."""
 
     member: Member
     pid: int = 0
@@ -151,7 +152,7 @@ class Cluster:
         self._children[name] = child
         node.pid = child.pid
         with contextlib.suppress(psutil.NoSuchProcess):
-            node.started = psutil.Process(child.pid).create_time()
+            node.started = seconds_at_start(psutil.Process(child.pid))
         self.save()
 
     def kill(self, name: str) -> None:
@@ -368,7 +369,12 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 def this_process() -> tuple[int, float]:
     """Owner of a cluster that must not outlive this program."""
-    return os.getpid(), psutil.Process().create_time()
+    return os.getpid(), seconds_at_start(psutil.Process())
+
+
+def seconds_at_start(process: psutil.Process) -> float:
+    """When a process began, since the machine did: no correction of the wall clock moves it."""
+    return process.create_time() - psutil.boot_time()
 
 
 def free_ports(nodes: int, first: tuple[int, int], reserved: Set[int] = frozenset()) -> list[int]:
@@ -412,7 +418,7 @@ def _next_free(port: int, reserved: Set[int]) -> int:
     raise ClusterError(f"no free port from {port} to {port + PORT_TRIES}")
 
 
-def _wait_listening(cluster: Cluster, seconds: float = 60.0) -> None:
+def _wait_listening(cluster: Cluster, seconds: float = LISTENING_SECONDS) -> None:
     """Until each node serves its API, by when it has both ports. Errors: ClusterError."""
     end = time.monotonic() + seconds
     for member in cluster.members:
@@ -435,7 +441,7 @@ def _is_alive(pid: int, started: float) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < START_TIME_TOLERANCE_S
+        same = abs(seconds_at_start(process) - started) < START_TIME_TOLERANCE_S
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

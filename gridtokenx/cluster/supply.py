@@ -5,15 +5,66 @@ Shards are documents of `shard_get`. Source: protocols/interchain.md section 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gridtokenx.chain.genesis import Genesis
+from gridtokenx.client import Client, RpcError
 from gridtokenx.cluster.story import NEW_VALUE, PARAMETER, Told
 from gridtokenx.governance.model import DEPOSITS
+from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.types import format_address
 from gridtokenx.staking.model import BONDED, FEES, REWARD_RESERVE, UNBONDING
 
 Shard = dict[str, Any]
+ONE_BLOCK_TIMEOUT_S = 30.0
+_HOLDINGS = (
+    "energy_wh",
+    "energy_held_wh",
+    "thb_uthb",
+    "escrow_uthb",
+    "bond_uthb",
+    "gtx_ugtx",
+    "carbon_ucr",
+)
+
+
+def holdings(client: Client, addresses: Sequence[bytes]) -> dict[str, dict[str, int]]:
+    """By chain: what all accounts hold together, in whole units. Errors: RpcError.
+
+    Every national block moves gtx between accounts of that chain alone: those are of one block.
+    """
+    moving = national_accounts(client.genesis())
+    others = [one for one in addresses if one not in moving]
+    sums: dict[str, dict[str, int]] = {}
+    for row in [*_rows(client, others), *_rows_of_one_block(client, moving)]:
+        held = sums.setdefault(row["chain"], dict.fromkeys(_HOLDINGS, 0))
+        for name in _HOLDINGS:
+            held[name] += int(row[name])
+    return sums
+
+
+def _rows(client: Client, addresses: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Each account's balances on each chain. Errors: RpcError."""
+    calls = [("account_getBalance", {"address": format_address(one)}) for one in addresses]
+    rows: list[dict[str, Any]] = []
+    for answer in client.call_many(calls):
+        if not isinstance(answer, RpcError):
+            rows += answer["chains"]
+        elif answer.code != ErrorCode.ACCOUNT_NOT_FOUND:  # Nobody has paid the address yet.
+            raise answer
+    return rows
+
+
+def _rows_of_one_block(client: Client, addresses: Sequence[bytes]) -> list[dict[str, Any]]:
+    """As `_rows`, asked again until no block of a chain came in between, for a while."""
+    end = time.monotonic() + ONE_BLOCK_TIMEOUT_S
+    while True:
+        rows = _rows(client, addresses)
+        places = {(row["chain"], row["height"]) for row in rows}
+        if len(places) == len({chain for chain, _ in places}) or time.monotonic() > end:
+            return rows
 
 
 def moved_in(shard: Shard) -> dict[str, int]:

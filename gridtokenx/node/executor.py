@@ -218,6 +218,13 @@ class Executor:
             return "pending"
         return self.mempool.rejection(transaction_id)
 
+    def turned_away(self, transaction_id: bytes) -> Rejected | None:
+        """Why this node did not take a transaction that it heard of. Any thread.
+
+        That decides nothing: it may have been a block behind whoever admitted it.
+        """
+        return self.mempool.turned_away.get(transaction_id)
+
     def _apply_pending(self, state: Overlay, transaction: Transaction) -> None:
         """Apply as the next block would; the reward account does not matter to admission."""
         apply_transaction(state, transaction, self._pending_environment)

@@ -457,6 +457,10 @@ class Node:
         """What the executor knows of a transaction. From any thread."""
         return self._drivers[chain].executor.pending_status(transaction_id)
 
+    def turned_away(self, chain: str, transaction_id: bytes) -> Rejected | None:
+        """Why the executor did not take what it heard. From any thread."""
+        return self._drivers[chain].executor.turned_away(transaction_id)
+
     def pending_nonce(self, chain: str, address: bytes) -> int:
         """The next nonce of an account, counting what waits. From any thread."""
         return self._drivers[chain].executor.pending_nonce(address)

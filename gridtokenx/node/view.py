@@ -201,5 +201,8 @@ class NodeHandle(Protocol):
         behind a nonce gap; refused here; or nothing.
         """
 
+    def turned_away(self, chain: str, transaction_id: bytes) -> Rejected | None:
+        """Why this node did not take one that it heard of from others, who may have taken it."""
+
     def pending_nonce(self, chain: str, address: bytes) -> int:
         """The nonce an account's next transaction needs, counting what waits in the mempool."""

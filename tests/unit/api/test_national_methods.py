@@ -293,6 +293,19 @@ def test_who_does_not_follow_the_destination_learns_it_from_the_national_chain(
     node.statuses["NOR"] = hidden
 
 
+def test_who_follows_the_destination_waits_for_its_word(node: MemoryNode) -> None:
+    """The national chain may tell of a block of the destination that is not here yet."""
+    sent = transfer(node, GTX)
+    node.relay("MET")
+    behind = node.statuses["NOR"]
+    node.make_block("NOR")
+    node.relay("NOR")
+    node.statuses["NOR"], there = behind, node.statuses["NOR"]
+    assert status_of(node, sent)[0] == "in_flight"
+    node.statuses["NOR"] = there
+    assert status_of(node, sent)[0] == "credited"
+
+
 def test_what_cannot_be_credited_comes_back(node: MemoryNode) -> None:
     """NOR is silent for 60 national blocks, so nothing more goes there."""
     sent = transfer(node, GTX)

@@ -42,7 +42,7 @@ def sleeper():
 
 def run_as(cluster, name, child):
     node = cluster.node(name)
-    node.pid, node.started = child.pid, psutil.Process(child.pid).create_time()
+    node.pid, node.started = child.pid, processes.seconds_at_start(psutil.Process(child.pid))
     cluster.save()
 
 
@@ -77,6 +77,14 @@ def test_a_pid_that_is_used_again_is_not_our_node(cluster, sleeper):
     assert not cluster.is_running("n0")
     cluster.stop()
     assert sleeper.poll() is None
+
+
+def test_a_wall_clock_that_is_set_loses_no_node(cluster, sleeper, monkeypatch):
+    run_as(cluster, "n0", sleeper)
+    boot_s, created_s = psutil.boot_time(), psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot_s + 3_600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: created_s(self) + 3_600)
+    assert cluster.is_running("n0")
 
 
 def test_a_node_that_another_command_started_is_stopped_too(cluster, sleeper):

@@ -158,9 +158,13 @@ async def test_what_a_node_that_is_a_block_behind_refused_is_taken_after_that_bl
     assert await node.hear(spent) is Verdict.IGNORE
     assert await node.hear(spent) is Verdict.IGNORE
     assert node.executor.pending_status(spent.id) is None  # Refused here is not rejected.
+    why = node.executor.turned_away(spent.id)
+    assert why is not None
+    assert why.code is ErrorCode.INSUFFICIENT_BALANCE
     assert leader.lead(node) == 1
     assert await node.hear(spent) is Verdict.ACCEPT
     assert node.executor.pending_status(spent.id) == "pending"
+    assert node.executor.turned_away(spent.id) is None
     assert node.lead() == 1
 
 
