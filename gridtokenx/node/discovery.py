@@ -255,6 +255,7 @@ class Discovery:
         started_s = trio.current_time()
         target = self._network.peer_id
         while True:
+            self._news = trio.Event()  # Who is identified during this round is asked in the next.
             self._book.see(self._network.connected())
             for peer in self._network.connected():
                 await self._learn(peer)
@@ -265,7 +266,6 @@ class Discovery:
                 target = PeerId(random.randbytes(32))
             fast = trio.current_time() - started_s < FAST_PERIOD_S
             alone = not self._network.connected()
-            self._news = trio.Event()
             await trio.sleep(LEAST_REFRESH_S)
             with trio.move_on_after(FAST_REFRESH_S if fast or alone else SLOW_REFRESH_S):
                 await self._news.wait()

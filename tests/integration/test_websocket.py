@@ -285,7 +285,7 @@ async def test_an_error_behind_our_listener_ends_one_connection(monkeypatch) -> 
             patch.setattr(WebSocketStream, "accept", fail)
             stream = await trio.open_tcp_stream("127.0.0.1", web_port(network))
             async with stream:
-                with trio.fail_after(20):
+                with trio.fail_after(60):
                     await drain(stream)
         assert network.inbound_refused["handshake"] == 1
         await (await connect(web_port(network))).close()

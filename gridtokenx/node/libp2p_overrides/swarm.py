@@ -289,7 +289,9 @@ class NodeSwarm(Swarm):
 
     async def _accept_admitted(self, listening: _Listening, stream: trio.SocketStream) -> None:
         if len(self._half_open) >= MAX_HALF_OPEN:  # honest peers finish in milliseconds: the
-            next(iter(self._half_open)).cancel()  # oldest half-open one is the idle one
+            idle = next(iter(self._half_open))  # oldest half-open one is the idle one
+            del self._half_open[idle]
+            idle.cancel()
         scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_TIMEOUT_S)
         self._half_open[scope] = None
         connection: NodeConnection | None = None
@@ -302,7 +304,7 @@ class NodeSwarm(Swarm):
         except Exception:  # noqa: BLE001 - bytes from anybody enter here: must be total
             self.inbound_refused["handshake"] += 1
         finally:
-            del self._half_open[scope]
+            self._half_open.pop(scope, None)
         if scope.cancelled_caught:
             self.inbound_refused["timeout"] += 1
         if connection is not None:

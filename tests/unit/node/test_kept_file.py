@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import trio
+from patience import PATIENCE_S
 from structlog.testing import capture_logs
 
 from gridtokenx.node.kept_file import MAX_BYTES, KeptFile
@@ -29,7 +30,7 @@ async def test_changes_are_written_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "kept.json"
     owner = Owner(path)
     owner.file.load()  # Nothing there yet.
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(owner.file.run)
             owner.value = 1
@@ -60,7 +61,7 @@ def test_a_damaged_file_is_put_aside(tmp_path: Path, raw: bytes) -> None:
 
 async def test_a_disk_that_refuses_is_said_and_not_fatal(tmp_path: Path) -> None:
     owner = Owner(tmp_path / "missing" / "kept.json")
-    with capture_logs() as lines, trio.fail_after(20):
+    with capture_logs() as lines, trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(owner.file.run)
             owner.file.changed()

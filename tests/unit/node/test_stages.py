@@ -50,14 +50,15 @@ def test_threads_in_different_stages_do_not_disturb_each_other() -> None:
 
 
 def test_a_stage_that_fails_is_counted_and_left() -> None:
-    stages = Stages()
+    stages, began = Stages(), time.thread_time()
     try:
         with stages.measure(Stage.ADMIT):
             burn(0.01)
             raise LookupError
     except LookupError:
+        inside = time.thread_time() - began
         burn(0.02)
-    assert 0.01 <= stages.seconds()["admit"] < 0.02
+    assert 0.01 <= stages.seconds()["admit"] <= inside
 
 
 def test_metrics_show_every_stage_and_their_sum_is_the_process() -> None:
