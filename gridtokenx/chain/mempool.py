@@ -40,9 +40,7 @@ class Mempool:
         self.limits = limits or Limits()
         self.rejected: dict[bytes, Rejected] = {}  # At the door: anybody can fill this table.
         self.dropped: dict[bytes, Rejected] = {}  # After their senders were told that they wait.
-        self.turned_away: dict[
-            bytes, Rejected
-        ] = {}  # Heard, and refused here: by others perhaps not.
+        self.turned_away: dict[bytes, Rejected] = {}  # Heard, and not taken by this node.
         self._in_vain: set[bytes] = set()  # Of those: refused at this head.
         self.next_nonces: dict[bytes, int] = {}  # Read by other threads: swapped whole on reset.
         self._nonces = self.next_nonces

@@ -17,12 +17,15 @@ SHARED = "shared_cluster"
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Four authorities and an observer; the dev account has a meter and 10,000 THB on MET.
 
-    Its processes must be left running and the dev account's money as it is.
+    Every node has the blocks of that. Its processes must be left running and the dev account's
+    money as it is.
     """
     folder = tmp_path_factory.mktemp("home") / "clusters" / "shared"
     with live_cluster.running(folder, "MET", "NOR") as cluster:
         with live_cluster.client_of(cluster, "n0") as client:
             dev.fund_dev_account(client)
+        funded = live_cluster.answered_heights(cluster, "n0")
+        live_cluster.wait_heights(cluster, funded, *live_cluster.names_of(cluster))
         yield cluster
 
 

@@ -324,7 +324,10 @@ async def test_a_batch_of_sends_crosses_once_and_in_order(tmp_path: Path) -> Non
         assert (quiet.status_code, quiet.content) == (204, b"")
 
 
-async def test_rate_limit_is_paid_by_each_item(tmp_path: Path) -> None:
+async def test_rate_limit_is_paid_by_each_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "Site", partial(Site, clock=lambda: 0.0))
     node = MemoryNode(tmp_path)
     settings = replace(OPEN_API, rate_per_second=5)
     async with running(node, settings) as http:
@@ -383,7 +386,7 @@ async def test_a_call_has_a_deadline_and_what_was_handed_over_stays(tmp_path: Pa
     node = MemoryNode(tmp_path)
     node.populate()
     node.stuck = True
-    settings = replace(OPEN_API, call_timeout_ms=50)
+    settings = replace(OPEN_API, call_timeout_ms=2_000)
     raw = node.sign(SELLER, Transfer(BUYER.public_key, Asset.THB, 5)).encoded.hex()
     async with running(node, settings) as http:
         answer = await http.post("/api/v1/transactions", json={"tx": raw})

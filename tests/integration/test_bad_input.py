@@ -115,10 +115,10 @@ def an_order(**changes: object) -> PlaceOrder:
     return replace(good, **changes)
 
 
-def a_reading(spec: ChainSpec, meter: bytes, signer=DEV_METER) -> SubmitReading:
+def a_reading(spec: ChainSpec, meter: bytes, signer=DEV_METER, seq: int = 1) -> SubmitReading:
     """A reading of the last full slot."""
     slot = slot_at(time.time_ns() // 1_000_000) - 1
-    bare = SubmitReading(meter, slot, 0, 1_000, 1, bytes(64))
+    bare = SubmitReading(meter, slot, 0, 1_000, seq, bytes(64))
     return replace(bare, signature=signer.sign(signed_bytes(spec.chain_id, bare)))
 
 
@@ -208,7 +208,7 @@ def bad_transactions(spec: ChainSpec, fee_ugtx: int) -> list[Bad]:
         ),
         ("own money", sign(DEV, payload=Deposit(DEV.public_key, 10**9)), code.NOT_PERMITTED),
     ]
-    # A stranger has no gtx for a fee; its nonce makes the ids differ instead.
+    # A stranger has no gtx for a fee; its nonce or what it says makes the ids differ instead.
     free = partial(sign_transaction, STRANGER, spec.chain_id)
     return [
         *undecodable,
@@ -224,7 +224,7 @@ def bad_transactions(spec: ChainSpec, fee_ugtx: int) -> list[Bad]:
         ),
         Bad(
             "reading from a stranger",
-            free(0, a_reading(spec, DEV_METER.public_key)).encoded,
+            free(0, a_reading(spec, DEV_METER.public_key, seq=fee_ugtx)).encoded,
             code.NOT_REGISTERED,
             explained=True,
         ),

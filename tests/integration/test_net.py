@@ -38,11 +38,17 @@ def peers_of(cluster: Cluster, node: str) -> dict[str, dict[str, Any]]:
     return {one["node_id"]: one for one in ask(cluster, node, "peers")["items"]}
 
 
+def bans_of(cluster: Cluster) -> dict[str, str]:
+    """Reasons by target; others of the cluster's users may have had somebody banned too."""
+    return {one["target"]: one["reason"] for one in ask(cluster, OBSERVER, "bans")["items"]}
+
+
 def test_peers_are_shown_with_all_that_is_known(shared_cluster: Cluster) -> None:
     def known() -> dict[str, dict[str, Any]] | None:
         found = peers_of(shared_cluster, "n0")
         authorities = [one for one in found.values() if one["organisation"]]
-        return found if len(found) == 4 and len(authorities) == 3 else None
+        timed = [one for one in found.values() if one["latency_ms"] is not None]
+        return found if len(found) == len(timed) == 4 and len(authorities) == 3 else None
 
     found = wait_until("n0 knows four peers and whose they are", known)
     names = sorted(one["organisation"] or "-" for one in found.values())
@@ -100,18 +106,18 @@ def test_a_ban_cuts_a_peer_off_survives_kill_9_and_is_lifted(shared_cluster: Clu
 
     wait_until("the observer has dropped n1", lambda: len(ids() - {victim}) == len(ids()) == 3)
     kept = shared_cluster.home(OBSERVER) / "data" / "bans.json"
-    wait_until("the bans are on disk", lambda: "192.0.2.77" in kept.read_text())
+    wait_until("the bans are on disk", lambda: kept.exists() and "192.0.2.77" in kept.read_text())
     shared_cluster.kill(OBSERVER)
     shared_cluster.start(OBSERVER)
     wait_until("the observer is back", lambda: len(ids()) == 3)
-    bans = {one["target"]: one["reason"] for one in ask(shared_cluster, OBSERVER, "bans")["items"]}
-    assert bans == {victim: "a test", "192.0.2.77": "operator"}
+    wanted = {victim: "a test", "192.0.2.77": "operator"}
+    assert bans_of(shared_cluster).items() >= wanted.items()
     ask(shared_cluster, OBSERVER, "unban", victim)
     ask(shared_cluster, OBSERVER, "unban", "192.0.2.77")
     address = ask(shared_cluster, "n1", "id")["listen"][0]
     assert ask(shared_cluster, OBSERVER, "connect", address)["peer_id"] == victim
     wait_until("n1 is back", lambda: len(ids()) == 4)
-    wait_until("nobody is banned", lambda: not ask(shared_cluster, OBSERVER, "bans")["items"])
+    wait_until("neither is banned", lambda: wanted.keys().isdisjoint(bans_of(shared_cluster)))
 
 
 @pytest.mark.parametrize(
