@@ -173,7 +173,7 @@ class _Reading:
 def _read(cluster: Cluster, name: str) -> _Reading:
     node = cluster.node(name)
     with Client(node.member.api_url) as client:
-        text = httpx.get(f"{client.url}/metrics").text
+        text = httpx.get(f"{client.url}/metrics", trust_env=False, timeout=60).text
         times = psutil.Process(node.pid).cpu_times()
         return _Reading(
             time.monotonic(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,9 @@ from gridtokenx.governance.model import GovernanceParameters
 
 BLOCK_TIME_MS = 500
 TIMEOUT_BASE_MS = 1000
-VOTE = GovernanceParameters(voting_period_ms=15_000, execution_delay_ms=1_000)
+# Long enough for four ballots on a slow machine; whoever awaits the outcome waits all of it.
+VOTE = GovernanceParameters(voting_period_ms=25_000, execution_delay_ms=1_000)
+ANSWER_S = 60.0
 POLL_S = 0.05
 PORTS = range(16_000, 32_000, 50)  # Below what the system gives outgoing connections.
 
@@ -86,7 +89,7 @@ def genesis_of(cluster: Cluster) -> Genesis:
 
 def client_of(cluster: Cluster, name: str) -> Client:
     """A client of one node."""
-    return Client(cluster.node(name).member.api_url)
+    return Client(cluster.node(name).member.api_url, timeout_s=ANSWER_S)
 
 
 def wait_until(
@@ -190,6 +193,15 @@ def signs_after(cluster: Cluster, name: str, asked: str, floor: Mapping[str, int
 def log_of(cluster: Cluster, name: str) -> str:
     """Everything a node has printed, across its restarts."""
     return cluster.log_path(name).read_text(errors="replace")
+
+
+def silent_up_to(cluster: Cluster, name: str) -> dict[str, int]:
+    """By chain the height up to which a key without its newest record signs nothing.
+
+    A node says so once it has observed for a minute, before it signs anything; empty until then.
+    """
+    said = re.findall(r"signing\.above .*chain=(\w+) .*height=(\d+)", log_of(cluster, name))
+    return {chain: int(height) for chain, height in said}
 
 
 def pids_of(cluster: Cluster) -> dict[str, int]:

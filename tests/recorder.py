@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Self
 
 import trio
+from patience import PATIENCE_S
 
 from gridtokenx.chain.genesis import ChainSpec, Genesis
 from gridtokenx.cluster.network import Member, dev_key, peer_address
@@ -76,12 +77,12 @@ class Recorder:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._started.wait(20), "the recorder does not start"
+        assert self._started.wait(PATIENCE_S), "the recorder does not start"
         return self
 
     def __exit__(self, *_: object) -> None:
         self._token.run_sync_soon(self._scope.cancel)
-        self._thread.join(20)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
     def statements(self, index: int, phase: Phase | None = None) -> int:
@@ -90,7 +91,8 @@ class Recorder:
 
     def doubles(self) -> dict[Place, set[bytes]]:
         """Places with two different signed statements: what must never be."""
-        return {place: found for place, found in self.signed.items() if len(found) > 1}
+        signed = self.signed.copy()  # Its thread goes on adding to it.
+        return {place: found for place, found in signed.items() if len(found) > 1}
 
     def highest(self, index: int, chain: str) -> int:
         """The highest height of a chain at which a validator has signed."""

@@ -57,11 +57,9 @@ VOTE_SLOTS, EXECUTION_SLOTS = 6, 1  # A vote is over before the readings that wa
 GTX_ABROAD_UGTX = 5_000_000
 SETUP_BLOCKS = 20  # From genesis to the first slot's gate: start, registration, deposits.
 POLL_S = 0.2
-SETUP_TIMEOUT_S = 60.0
-END_TIMEOUT_S = 60.0
 FREQUENCY_MHZ = 50_000
 RETIRED_FOR = sha256(b"demonstration day")
-STALL_TIMEOUT_S = 60.0
+PATIENCE_S, PATIENCE_BLOCKS = 60.0, 2 * DEADLINE_SLOTS
 
 
 class DayError(Exception):
@@ -127,6 +125,7 @@ class Day:
         self._check_alive = check_alive
         self._watchers = [Client(member.api_url, genesis=genesis) for member in members]
         self._ticks = 0
+        self._patience_s = patience_s(genesis)
         self.regions = [
             Region(region.name, next_order=slots.start, next_reading=slots.start)
             for region in genesis.chains
@@ -201,7 +200,7 @@ class Day:
 
     def _wait_transfers(self) -> None:
         """Until they have arrived. Errors: DayError."""
-        end = time.monotonic() + END_TIMEOUT_S
+        end = time.monotonic() + self._patience_s
         for asset, (_, transfer) in self.told.transfers.items():
             while (state := self._transfer_state(transfer)) != "credited":
                 if time.monotonic() > end:
@@ -224,15 +223,15 @@ class Day:
     def _wait_for_block(self) -> None:
         """Until some chain has a new block. Errors: DayError when none comes."""
         before = [region.height for region in self.regions]
-        end = time.monotonic() + STALL_TIMEOUT_S
+        end = time.monotonic() + self._patience_s
         while before == [region.height for region in self.regions]:
             if time.monotonic() > end:
-                raise DayError(f"no chain has finalized a block for {STALL_TIMEOUT_S:.0f} s")
+                raise DayError(f"no chain has finalized a block for {self._patience_s:.0f} s")
             time.sleep(POLL_S)
             self._look()
 
     def _wait_settled(self) -> None:
-        end = time.monotonic() + END_TIMEOUT_S
+        end = time.monotonic() + self._patience_s
         wanted = len(self.slots)
         while True:
             self._look()
@@ -254,7 +253,7 @@ class Day:
         if self.slots.stop != self.profile.slot0 + SLOTS_PER_DAY:
             return
         last = self.slots.stop + DEADLINE_SLOTS
-        end = time.monotonic() + END_TIMEOUT_S
+        end = time.monotonic() + self._patience_s
         while any(region.slot <= last for region in self.regions):
             if time.monotonic() > end:
                 raise DayError(f"the reports of the day are not closed: slot {last} is not over")
@@ -308,6 +307,7 @@ class RegionPlayer:
         self._profile = profile
         self._slots = slots
         self._spec = spec
+        self._patience_s = patience_s(spec.genesis)
         self._senders = senders
         self._nonces: dict[bytes, int] = {}
         self._meters = {trader.name: MeterState() for trader in self.traders}
@@ -332,7 +332,7 @@ class RegionPlayer:
             transactions.append(self._sign(operator_key("payment"), deposit))
         sender = self._senders[0]
         sender.send(transactions)
-        sender.client.wait_for([one.id.hex() for one in transactions], timeout_s=SETUP_TIMEOUT_S)
+        sender.client.wait_for([one.id.hex() for one in transactions], timeout_s=self._patience_s)
 
     def play(self, region: Region) -> None:
         """Send what is due at the region's newest block. Errors: DayError when it is too late."""
@@ -415,7 +415,7 @@ class RegionPlayer:
             command = RetireCredits(int(held["carbon_ucr"]), RETIRED_FOR)
             transaction = self._sign(buyer.key, command)
             self._senders[0].send([transaction])
-            client.wait_for([transaction.id.hex()], timeout_s=SETUP_TIMEOUT_S)
+            client.wait_for([transaction.id.hex()], timeout_s=self._patience_s)
 
     def _orders(self, slot: int) -> Iterable[tuple[Trader, Payload]]:
         index = self._profile.index(slot)
@@ -474,6 +474,11 @@ def chain_totals(stats: dict[str, Any], chain: str) -> dict[str, int]:
     row = next(one for one in stats["chains"] if one["chain"] == chain)
     totals = row.get("totals", row)
     return {name: int(value) for name, value in totals.items() if _is_number(value)}
+
+
+def patience_s(genesis: Genesis) -> float:
+    """How long to wait for what takes some blocks, however slow they are."""
+    return PATIENCE_S + PATIENCE_BLOCKS * genesis.block_time_ms / 1_000
 
 
 def _is_number(value: object) -> bool:

@@ -68,16 +68,20 @@ def test_every_node_finalizes_each_chain_and_finds_all_others_from_the_bootnode(
         assert set(heights) == {"TH", "MET", "NOR", "NEA"}
         assert min(heights.values()) >= 1
         with client_of(cluster, member.name) as client:
-            assert len(client.peers()) == 4
+            wait_until(
+                f"{member.name} has all others as peers",
+                lambda client=client: len(client.peers()) == 4,
+            )
 
 
 def test_the_seed_order_is_taken_by_the_node_that_signs_and_refused_by_others(cluster):
     with client_of(cluster, "n0") as client:
         dev.fund_dev_account(client)
     first, second = (cluster.node(name).member.api_url for name in ("n0", "n1"))
-    taken = httpx.post(f"{first}/api/v1/energy/orders", json=SEED_ORDER, trust_env=False)
+    patiently = {"trust_env": False, "timeout": 60}
+    taken = httpx.post(f"{first}/api/v1/energy/orders", json=SEED_ORDER, **patiently)
     assert taken.is_success, taken.text + cluster.tail("n0", 80)
-    refused = httpx.post(f"{second}/api/v1/energy/orders", json=SEED_ORDER, trust_env=False)
+    refused = httpx.post(f"{second}/api/v1/energy/orders", json=SEED_ORDER, **patiently)
     assert refused.status_code == 401
     assert refused.json()["error"]["reason"] == "signature_required"
     with client_of(cluster, "n4") as observer:
@@ -86,8 +90,8 @@ def test_the_seed_order_is_taken_by_the_node_that_signs_and_refused_by_others(cl
 
 def test_a_killed_authority_does_not_stop_the_others_and_comes_back(cluster):
     command(cluster, "kill", "n2", "--name", cluster.name)
-    states = {node["name"]: node["state"] for node in command(cluster, "status", "test")["nodes"]}
-    assert states == {**dict.fromkeys(("n0", "n1", "n3", "n4"), "live"), "n2": "stopped"}
+    expected = {**dict.fromkeys(("n0", "n1", "n3", "n4"), "live"), "n2": "stopped"}
+    wait_until("four are live and n2 is stopped", lambda: _states(cluster) == expected)
     with pytest.raises(ClusterError, match="n2"):
         cluster.check_alive("n2")
     wait_progress(cluster, "n0", "n1", "n3", "n4")
@@ -101,6 +105,11 @@ def test_a_killed_authority_does_not_stop_the_others_and_comes_back(cluster):
             roots.add(client.block(goal["MET"], "MET")["header"]["state_root"])
     assert len(roots) == 1
     wait_until("n2 votes again", lambda: _votes(cluster, "n2"))
+
+
+def _states(cluster):
+    """By node, as the command line tells it."""
+    return {node["name"]: node["state"] for node in command(cluster, "status", "test")["nodes"]}
 
 
 def _votes(cluster, name):

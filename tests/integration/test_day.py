@@ -12,8 +12,9 @@ import psutil
 
 def test_a_few_slots_are_traded_settled_and_add_up_on_every_node(tmp_path):
     command = [sys.executable, "-m", "gridtokenx.cluster", "--slots", "4", "--exit", "--json"]
+    slowly = ["--block-time", "1500"]  # What must be done within some blocks has longer.
     done = subprocess.run(
-        command,
+        [*command, *slowly],
         env={**os.environ, "GRIDTOKENX_HOME": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -60,7 +60,7 @@ def test_a_vote_reaches_every_region_and_gtx_another_one(shared_cluster: Cluster
     def in_force() -> bool:
         return all(set(values_at(cluster, name).values()) == {"0.7"} for name in ("n0", "n4"))
 
-    live_cluster.wait_until("0.7 on every chain", in_force, 60)
+    live_cluster.wait_until("0.7 on every chain", in_force)
     proposal = ask(home, "governance", "show", number)
     assert (proposal["status"], proposal["tally"]["final"]) == ("executed", True)
     assert proposal["tally"]["yes_bps"] > 7000
@@ -70,7 +70,8 @@ def test_a_vote_reaches_every_region_and_gtx_another_one(shared_cluster: Cluster
 
 def checkpoints_sent(cluster: Cluster, name: str, region: str) -> float:
     """By a node's own count."""
-    lines = httpx.get(f"{cluster.node(name).member.api_url}/metrics").text.splitlines()
+    url = f"{cluster.node(name).member.api_url}/metrics"
+    lines = httpx.get(url, trust_env=False, timeout=60).text.splitlines()
     sample = f'gridtokenx_region_checkpoints_sent_total{{region="{region}"}} '
     (found,) = [line.removeprefix(sample) for line in lines if line.startswith(sample)]
     return float(found)
@@ -81,14 +82,16 @@ def own(home: Path, key: str) -> tuple[object, ...]:
 
 
 def vote_with_all_stake_but_one(cluster: Cluster, number: int) -> None:
-    """At once, because the vote does not wait."""
+    """At once, because the vote does not wait; but not before the node has the proposal."""
+    proposed = live_cluster.answered_heights(cluster, "n0")
+    live_cluster.wait_heights(cluster, {NATIONAL: proposed[NATIONAL]}, "n1")
     with live_cluster.client_of(cluster, "n1") as client:
         signed = [
             client.sign(dev_key(f"{name} validator 0 stake"), NATIONAL, Vote(number, Choice.YES))
             for name in ("mea", "pea", "erc")
         ]
         assert client.send_many(signed) == [None] * 3
-        client.wait_for([one.id.hex() for one in signed])
+        client.wait_for([one.id.hex() for one in signed], timeout_s=60)
 
 
 def move_gtx(home: Path) -> None:

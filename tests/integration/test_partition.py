@@ -28,6 +28,7 @@ from gridtokenx.node.admin_socket import SOCKET_NAME, AdminError, call
 AUTHORITIES = ("n0", "n1", "n2", "n3")
 OBSERVER = "n4"
 STANDSTILL_S = 6.0
+SETTLED_S = 2.0  # Within it consensus repeats what somebody lacks.
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def whole(cluster: Cluster) -> Iterator[None]:
     pids = pids_of(cluster)
     yield
     faults.heal(cluster)
-    wait_progress(cluster, seconds=60)
+    wait_progress(cluster)
     assert_same_state(cluster)
     assert pids_of(cluster) == pids
     for member in cluster.members:
@@ -60,14 +61,32 @@ def cut(cluster: Cluster, groups: str) -> None:
     faults.partition(cluster, faults.parse_groups(groups, [one.name for one in cluster.members]))
 
 
+def settled_heights(cluster: Cluster, *groups: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """By node, once those of each group have had the same heights for a while.
+
+    What was decided before a cut is still on its way within a group.
+    """
+    known: dict[str, dict[str, int]] = {}
+    since = time.monotonic()
+
+    def is_settled() -> bool:
+        nonlocal known, since
+        now = {name: answered_heights(cluster, name) for group in groups for name in group}
+        if now != known or any(now[name] != now[group[0]] for group in groups for name in group):
+            known, since = now, time.monotonic()
+        return time.monotonic() - since >= SETTLED_S
+
+    wait_until(f"{groups} have settled", is_settled)
+    return known
+
+
 def test_halves_decide_nothing_and_go_on_once_they_hear_each_other(cluster: Cluster) -> None:
     cut(cluster, "n0,n1|n2,n3,n4")
     assert holds(cluster, "n0.peers == 1 within 60s")
     assert holds(cluster, "n2.peers == 2 within 60s")
-    time.sleep(1.0)  # What was decided before the cut may still be on its way within a half.
-    before = {name: answered_heights(cluster, name) for name in AUTHORITIES}
+    before = settled_heights(cluster, ("n0", "n1"), ("n2", "n3", OBSERVER))
     time.sleep(STANDSTILL_S)  # Nothing to wait for: nothing may happen.
-    assert {name: answered_heights(cluster, name) for name in AUTHORITIES} == before
+    assert {name: answered_heights(cluster, name) for name in before} == before
     faults.heal(cluster)
     goal = {chain: height + 1 for chain, height in answered_heights(cluster, "n0").items()}
     wait_heights(cluster, goal, *AUTHORITIES)
@@ -76,10 +95,9 @@ def test_halves_decide_nothing_and_go_on_once_they_hear_each_other(cluster: Clus
 def test_who_was_alone_catches_up_without_a_restart(cluster: Cluster) -> None:
     cut(cluster, "n0,n1,n2,n4|n3")
     assert holds(cluster, "n3.peers == 0 within 60s")
-    alone = answered_heights(cluster, "n3")
+    alone = settled_heights(cluster, ("n3",))["n3"]
     wait_progress(cluster, "n0", "n1", "n2", OBSERVER, blocks=5)
-    now = answered_heights(cluster, "n3")
-    assert all(now[chain] <= height + 1 for chain, height in alone.items())
+    assert answered_heights(cluster, "n3") == alone
     faults.heal(cluster)
     goal = wait_progress(cluster, *AUTHORITIES)
     assert all(len(roots) == 1 for roots in roots_at(cluster, goal, *AUTHORITIES).values())
@@ -99,7 +117,7 @@ def test_one_authority_frozen_for_ten_seconds(cluster: Cluster) -> None:
 
 def test_blocks_are_decided_though_every_write_waits_200_ms(cluster: Cluster) -> None:
     faults.delay(cluster, 200)
-    wait_progress(cluster, blocks=3, seconds=60)
+    wait_progress(cluster, blocks=3, seconds=180)
 
 
 def test_commands_and_their_exit_codes(
@@ -117,13 +135,17 @@ def test_commands_and_their_exit_codes(
         0,
         {"groups": [["n0", "n1", "n2", "n4"], ["n3"]]},
     )
-    code, document = run("assert", "n3.peers == 0 within 60s", "n0.peers == 3 within 20s")
+    code, document = run("assert", "n3.peers == 0 within 60s", "n0.peers == 3 within 60s")
     assert (code, document["holds"]) == (0, True)
-    code, document = run("assert", "n3.peers >= 1")
-    assert (code, document["holds"]) == (1, False)
-    assert document["assertions"][0]["found"] == {"n3": 0}
+
+    def tells_what_it_found() -> bool:  # Which is nothing where the node took too long to answer.
+        code, document = run("assert", "n3.peers >= 1")
+        assert (code, document["holds"]) == (1, False)
+        return bool(document["assertions"][0]["found"] == {"n3": 0})
+
+    wait_until("it tells what it found", tells_what_it_found)
     assert run("heal") == (0, {"groups": [], "delay_ms": 0})
-    assert run("assert", "*.peers == 4 within 30s")[0] == 0
+    assert run("assert", "*.peers == 4 within 60s")[0] == 0
     assert run("delay", "50ms", "--node", "n0") == (0, {"delay_ms": 50, "nodes": ["n0"]})
     assert run("heal")[0] == 0
     assert run("pause", "n2") == (0, {"node": "n2", "state": "paused"})
@@ -165,7 +187,7 @@ def test_the_admin_socket_is_its_users_alone_and_survives_nonsense(cluster: Clus
             call(path, command)
     for garbage in (b"\xff\n", b"[" * 60_000 + b"\n", b"1\n", b"x" * 200_000):
         with socket.socket(socket.AF_UNIX) as raw:
-            raw.settimeout(10)
+            raw.settimeout(60)
             raw.connect(str(path))
             try:
                 raw.sendall(garbage)
@@ -181,7 +203,7 @@ def test_more_connections_than_it_takes_are_refused_until_one_ends(cluster: Clus
     try:
         for _ in range(8):
             raw = socket.socket(socket.AF_UNIX)
-            raw.settimeout(10)
+            raw.settimeout(60)
             raw.connect(str(path))
             raw.sendall(b'{"do": "ping"}\n')
             assert b"ok" in raw.recv(4096)
