@@ -68,15 +68,15 @@ class PeerBook:
     def addresses(self, peer: PeerId) -> tuple[str, ...]:
         """Where a peer was met within a month; () when it was not."""
         met = self._met.get(peer)
-        if met is None or met.seen_ms < self._now_ms() - FORGOTTEN_AFTER_MS:
-            return ()
-        return met.addresses
+        return met.addresses if met is not None and self._is_recent(met) else ()
 
     def peers(self) -> dict[PeerId, Met]:
         """Who is worth a dial, the one seen last first."""
-        oldest_ms = self._now_ms() - FORGOTTEN_AFTER_MS
         ordered = sorted(self._met.items(), key=lambda item: -item[1].seen_ms)
-        return {peer: met for peer, met in ordered if met.seen_ms >= oldest_ms}
+        return {peer: met for peer, met in ordered if self._is_recent(met)}
+
+    def _is_recent(self, met: Met) -> bool:
+        return met.seen_ms >= self._now_ms() - FORGOTTEN_AFTER_MS
 
     def _put(self, peer: PeerId, met: Met) -> None:
         self._met.pop(peer, None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
-from patience import PATIENCE_S
+from patience import PATIENCE_S, settled
 from recorder import Recorder, keep_dialling, status_of
 
 from gridtokenx.chain.block import Block, decode_block
@@ -71,7 +70,6 @@ JOINER = "n3"
 DEPOSIT_EVERY = 10
 CLAIMED_HEIGHT = 1_000_000
 CATCH_UP_S = 120.0
-STILL_S, STILL_TRIES = 2.0, 20
 Tamper = Callable[[DecidedBlock], DecidedBlock]
 
 
@@ -299,7 +297,7 @@ def _join(
     wait_until(
         "the liars are cut off", lambda: _peers(cluster) & {one.peer for one in liars} == set()
     )
-    served = _served_in_the_end(liars)
+    served = settled(lambda: [liar.served for liar in liars], 2.0)  # one may be on its way
     goal = wait_progress(cluster, *others, JOINER, blocks=3)
     assert [liar.served for liar in liars] == served, "a banned peer was asked again"
     assert all(len(roots) == 1 for roots in roots_at(cluster, goal).values())
@@ -310,16 +308,6 @@ def _join(
     assert cluster.node(JOINER).pid == pid
     assert cluster.is_running(JOINER)
     assert "Traceback" not in log_of(cluster, JOINER)
-
-
-def _served_in_the_end(liars: list[Liar]) -> list[int]:
-    """How often each was asked, once that is still: a request may have been on its way."""
-    for _ in range(STILL_TRIES):
-        served = [liar.served for liar in liars]
-        time.sleep(STILL_S)
-        if served == [liar.served for liar in liars]:
-            return served
-    raise AssertionError("the liars are asked again and again")
 
 
 def _peers(cluster: Cluster) -> set[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import namespaces
 import pytest
 from namespaces import Conditions, Links
+from patience import settled
 
 from gridtokenx.cluster import network
 
@@ -122,17 +123,6 @@ def wait_more(nodes: list[Node], blocks: int) -> None:
         time.sleep(0.1)
 
 
-def settled_heights(node: Node) -> dict[str, int]:
-    """Its heights once it finalizes no more of what was on its way to it."""
-    found, end = node.heights(), time.monotonic() + PATIENCE_S
-    while True:
-        time.sleep(3.0)
-        before, found = found, node.heights()
-        if found == before:
-            return found
-        assert time.monotonic() < end, f"it goes on alone: {found}"
-
-
 def test_blocks_are_decided_with_200_ms_of_delay_and_5_percent_of_loss(
     net: tuple[list[Node], Links],
 ) -> None:
@@ -149,7 +139,7 @@ def test_who_was_cut_off_fetches_what_it_missed_without_a_restart(
     nodes, links = net
     alone, others = nodes[-1], nodes[:-1]
     links.conditions = Conditions(cut=frozenset([bytes(map(int, alone.address.split(".")))]))
-    before = settled_heights(alone)
+    before = settled(alone.heights, 3.0)
     wait_more(others, 3)  # Nothing may happen there while it is alone.
     assert alone.heights() == before
     links.conditions = Conditions()

@@ -19,6 +19,7 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
+from patience import settled
 
 from gridtokenx.cli import app
 from gridtokenx.cluster import assertions, faults
@@ -66,18 +67,17 @@ def settled_heights(cluster: Cluster, *groups: tuple[str, ...]) -> dict[str, dic
 
     What was decided before a cut is still on its way within a group.
     """
-    known: dict[str, dict[str, int]] = {}
-    since = time.monotonic()
 
-    def is_settled() -> bool:
-        nonlocal known, since
-        now = {name: answered_heights(cluster, name) for group in groups for name in group}
-        if now != known or any(now[name] != now[group[0]] for group in groups for name in group):
-            known, since = now, time.monotonic()
-        return time.monotonic() - since >= SETTLED_S
+    def sample() -> dict[str, dict[str, int]]:
+        return {name: answered_heights(cluster, name) for group in groups for name in group}
 
-    wait_until(f"{groups} have settled", is_settled)
-    return known
+    def agreed() -> dict[str, dict[str, int]] | None:
+        known = settled(sample, SETTLED_S)
+        same = all(known[name] == known[group[0]] for group in groups for name in group)
+        return known if same else None
+
+    found: dict[str, dict[str, int]] = wait_until(f"{groups} have settled", agreed)
+    return found
 
 
 def test_halves_decide_nothing_and_go_on_once_they_hear_each_other(cluster: Cluster) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import trio
+from patience import until
 from trio.testing import MockClock
 
 from gridtokenx.cluster.network import AUTHORITIES, dev_key, local_genesis, validator_name
@@ -107,13 +108,6 @@ class Node:
         """Until whatever waited for the worker has had it."""
         async with self.driver._worker:
             pass
-
-
-async def until(condition: Callable[[], Any]) -> Any:
-    with trio.fail_after(30):
-        while not (found := condition()):  # noqa: ASYNC110 - what is awaited has no event
-            await trio.sleep(0.01)
-    return found
 
 
 @asynccontextmanager
