@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gridtokenx.chain.genesis import BlockClock, ChainSpec
 from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.chain.transition import Execution, Parent, execute_block, propose_block
 from gridtokenx.cluster.network import local_genesis, operator_key
-from gridtokenx.grid.model import SubmitReading, signed_bytes
+from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import ACCOUNTS, Account, Deposit
 from gridtokenx.primitives.crypto import SigningKey, sha256
@@ -41,6 +41,7 @@ class Household:
     import_wh: int = 0
     export_wh: int = 0
     seq: int = 0
+    read_slot: int | None = None  # Of its last reading; registered in the slot after it.
 
 
 @dataclass
@@ -123,6 +124,7 @@ class MarketWorld:
             SigningKey(sha256(f"{name} meter".encode())),
             location,
             source,
+            read_slot=self.slot - 1,
         )
         makes = source is not Generation.NONE
         distributor = operator_key("mea")
@@ -156,18 +158,24 @@ class MarketWorld:
         }  # fmt: skip
         return PlaceOrder(**(terms | changes))  # type: ignore[arg-type]
 
-    def reading(self, house: Household, slot: int, export: int, imported: int) -> SubmitReading:
-        """The meter's next reading, signed."""
+    def reading(self, house: Household, slot: int, export: int, imported: int) -> SubmitReadings:
+        """The meter's next reading, signed; before it one of the slot before where that is missing,
+        so that it serves what was sold in its slot."""
+        readings = []
+        if house.read_slot is not None and house.read_slot < slot - 1:
+            readings.append(self._sign_reading(house, slot - 1))
         house.export_wh += export
         house.import_wh += imported
+        readings.append(self._sign_reading(house, slot))
+        return SubmitReadings(tuple(readings))
+
+    def _sign_reading(self, house: Household, slot: int) -> MeterReading:
         house.seq += 1
-        unsigned = SubmitReading(
+        house.read_slot = slot
+        bare = MeterReading(
             house.meter.public_key, slot, house.import_wh, house.export_wh, house.seq, bytes(64)
         )
-        signature = house.meter.sign(signed_bytes(self.spec.chain_id, unsigned))
-        return SubmitReading(
-            house.meter.public_key, slot, house.import_wh, house.export_wh, house.seq, signature
-        )
+        return replace(bare, signature=house.meter.sign(signed_bytes(self.spec.chain_id, bare)))
 
     def account(self, house: Household) -> Account:
         """What a household holds."""

@@ -17,16 +17,18 @@ from gridtokenx.grid.model import (
     GridLimits,
     HaltRegion,
     MeteringPoint,
+    MeterReading,
     PublishGridStatus,
-    ReadingAccepted,
+    ReadingRefused,
     ResumeRegion,
-    SubmitReading,
+    SubmitReadings,
 )
 from gridtokenx.interchain import rules as interchain
 from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Deposit, LedgerCommand, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import SLOTS_PER_DAY
 from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.registry import rules as registry
 from gridtokenx.registry.model import (
@@ -111,8 +113,8 @@ def run_command(state: Overlay, transaction: Transaction, env: Environment) -> l
             return _place_order(state, command, sender, transaction.id, env)
         case CancelOrder() as command:
             return [*trading.cancel_order(state, command, owner=sender)]
-        case SubmitReading() as command:
-            return _submit_reading(state, command, sender, env)
+        case SubmitReadings() as command:
+            return _submit_readings(state, command, sender, env)
         case Redeem() as command:
             customer = _customer(state, registry.participant(state, sender))
             return [*trading.redeem(state, command, customer=customer, now_ms=env.now_ms)]
@@ -190,41 +192,63 @@ def _place_order(
     ]
 
 
-def _submit_reading(
-    state: Overlay, command: SubmitReading, sender: bytes, env: Environment
+def _submit_readings(
+    state: Overlay, command: SubmitReadings, sender: bytes, env: Environment
 ) -> list[Event]:
+    """Judge each reading by itself. Errors: that of the first, where none has any effect."""
     registry.check_known(state, sender)
-    meter = registry.meter(state, command.meter_id)
-    parameters = trading.parameters(state)
     events: list[Event] = []
-    accepted: list[ReadingAccepted] = grid.submit_reading(
+    refused: list[Rejected] = []
+    for reading in command.readings:
+        attempt = Overlay(state)
+        try:
+            told = _take_reading(attempt, reading, sender, env)
+        except Rejected as error:
+            refused.append(error)
+            events.append(ReadingRefused(reading.key, reading.slot, error.code, error.detail[:240]))
+            continue
+        attempt.merge()
+        events += told
+    if len(refused) == len(command.readings):
+        raise refused[0]
+    return events
+
+
+def _take_reading(
+    state: Overlay, reading: MeterReading, sender: bytes, env: Environment
+) -> list[Event]:
+    meter = registry.meter_of_key(state, reading.key)
+    owner = registry.check_counts(state, meter)
+    region = registry.region_of(meter.location)
+    parameters = trading.parameters(state)
+    accepted = grid.accept_reading(
         state,
-        command,
-        point=_metering_point(meter),
+        reading,
+        point=metering_point(meter, owner),
         chain_id=env.spec.chain_id,
         now_ms=env.now_ms,
-        deadline_slots=parameters.reading_deadline_slots,
+        due_slot=trading.due_slot(state),
+        claim_slots=parameters.reading_deadline_slots + SLOTS_PER_DAY,
+        by_distributor=sender == registry.distributor_of(state, region).operator,
         carbon_mcr_per_kwh=parameters.carbon_mcr_per_kwh(meter.source.value),
     )
-    events += accepted
     payees = Payees(
         distributor_of=lambda prefix: registry.distributor_account(state, prefix),
         authority=env.reward_account,
         transmission=registry.transmission_account(state),
     )
-    for reading in accepted:
-        facts = ReadingFacts(
-            meter_id=reading.meter_id,
-            slot=reading.slot,
-            region=registry.region_of(meter.location),
-            source=meter.source.value,
-            import_wh=reading.import_wh,
-            export_wh=reading.export_wh,
-            deliverable_wh=reading.deliverable_wh,
-            carbon_ucr=reading.carbon_ucr,
-        )
-        events += trading.settle_reading(state, facts, payees=payees)
-    return events
+    facts = ReadingFacts(
+        meter_id=accepted.meter_id,
+        slot=accepted.slot,
+        slots=accepted.slots,
+        region=region,
+        source=meter.source.value,
+        import_wh=accepted.import_wh,
+        export_wh=accepted.export_wh,
+        deliverable_wh=accepted.deliverable_wh,
+        carbon_ucr=accepted.carbon_ucr,
+    )
+    return [accepted, *trading.settle_reading(state, facts, payees=payees)]
 
 
 def _operate_grid(
@@ -319,13 +343,18 @@ def _meter_facts(meter: Meter) -> MeterFacts:
     )
 
 
-def _metering_point(meter: Meter) -> MeteringPoint:
+def metering_point(meter: Meter, owner: Participant) -> MeteringPoint:
+    """What the grid must know of a meter."""
     return MeteringPoint(
-        meter.owner,
-        meter.nameplate_export_w,
-        meter.first_slot,
-        meter.import_wh_cum,
-        meter.export_wh_cum,
+        meter_id=meter.meter_id,
+        key=meter.key,
+        owner=meter.owner,
+        is_local=registry.region_of(meter.location) == owner.territory,
+        nameplate_import_w=meter.nameplate_import_w,
+        nameplate_export_w=meter.nameplate_export_w,
+        first_slot=meter.first_slot,
+        import_wh_cum=meter.import_wh_cum,
+        export_wh_cum=meter.export_wh_cum,
     )
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Annotated
 
 from gridtokenx.governance.model import GovernanceCommand, Propose
-from gridtokenx.grid.model import HaltRegion, PublishGridStatus, ResumeRegion, SubmitReading
+from gridtokenx.grid.model import HaltRegion, PublishGridStatus, ResumeRegion, SubmitReadings
 from gridtokenx.interchain.model import InterchainCommand, SubmitCheckpoint
 from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, decode, encode, encode_array, wire
@@ -44,7 +44,7 @@ Payload = (
     | RetireCredits
     | RegisterParticipant
     | RegisterMeter
-    | SubmitReading
+    | SubmitReadings
     | PlaceOrder
     | CancelOrder
     | Redeem

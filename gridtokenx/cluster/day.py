@@ -35,7 +35,7 @@ from gridtokenx.cluster.profile import (
 from gridtokenx.cluster.sending import Sender
 from gridtokenx.cluster.story import DESTINATION, ORIGIN, Told, VoteStory
 from gridtokenx.governance.model import GovernanceParameters
-from gridtokenx.grid.model import PublishGridStatus
+from gridtokenx.grid.model import PublishGridStatus, SubmitReadings
 from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger.model import Asset, Deposit, RetireCredits
 from gridtokenx.primitives.crypto import SigningKey, sha256
@@ -427,7 +427,8 @@ class RegionPlayer:
     def _readings(self, slot: int) -> Iterable[tuple[Trader, Payload]]:
         index = self._profile.index(slot)
         for trader in self.traders:
-            yield trader, self._meters[trader.name].read(trader, index, slot, self._spec.chain_id)
+            reading = self._meters[trader.name].read(trader, index, slot, self._spec.chain_id)
+            yield trader, SubmitReadings((reading,))
 
     def _try_refused(self, region: Region) -> None:
         """A forged reading and an order of somebody unregistered: both must be refused."""
@@ -448,7 +449,13 @@ class RegionPlayer:
         order = trader.order(index, region.slot + 3)
         assert order is not None
         attempts: list[tuple[str, SigningKey, int, Payload, ErrorCode]] = [
-            ("forged reading", trader.key, nonce, forged, ErrorCode.BAD_SIGNATURE),
+            (
+                "forged reading",
+                trader.key,
+                nonce,
+                SubmitReadings((forged,)),
+                ErrorCode.BAD_SIGNATURE,
+            ),
             ("unregistered seller", forger, 0, order, ErrorCode.NOT_REGISTERED),
         ]
         for what, key, number, payload, expected in attempts:

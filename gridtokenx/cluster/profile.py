@@ -12,7 +12,7 @@ from functools import cached_property
 from importlib import resources
 
 from gridtokenx.cluster.network import dev_key
-from gridtokenx.grid.model import SubmitReading, signed_bytes
+from gridtokenx.grid.model import MeterReading, signed_bytes
 from gridtokenx.primitives.crypto import SigningKey, kyc_reference, sha256
 from gridtokenx.primitives.quantities import (
     BANGKOK_OFFSET_MS,
@@ -180,7 +180,7 @@ class MeterState:
     export_wh_cum: int = 0
     seq: int = 0
 
-    def read(self, trader: Trader, index: int, slot: int, chain_id: bytes) -> SubmitReading:
+    def read(self, trader: Trader, index: int, slot: int, chain_id: bytes) -> MeterReading:
         """Count one slot and sign what the registers show after it."""
         net_wh = trader.actual_gen_wh(index, slot) - trader.load_wh[index]
         self.import_wh_cum += max(0, -net_wh)
@@ -205,13 +205,13 @@ def sign_reading(
     export_wh_cum: int,
     seq: int,
     chain_id: bytes,
-) -> SubmitReading:
+) -> MeterReading:
     """A reading of the trader's meter, signed by `key` (by another than its meter's: a forgery)."""
-    bare = SubmitReading(
+    bare = MeterReading(
         trader.meter_key.public_key, slot, import_wh_cum, export_wh_cum, seq, bytes(64)
     )
     signature = key.sign(signed_bytes(chain_id, bare))
-    return SubmitReading(bare.meter_id, slot, import_wh_cum, export_wh_cum, seq, signature)
+    return MeterReading(bare.key, slot, import_wh_cum, export_wh_cum, seq, signature)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         ("market.dust", "dust_wh", _ENERGY, 1, 10_000),
         ("market.open_slots", "open_slots", _SLOTS, 1, 96),
         ("market.max_open_orders", "max_open_orders", _COUNT, 1, 1000),
-        ("market.reading_deadline", "reading_deadline_slots", _SLOTS, 1, 96),
+        ("market.reading_deadline", "reading_deadline_slots", _SLOTS, 1, 672),
         ("market.redemptions_per_block", "redemptions_per_block", _COUNT, 1, 10_000),
         ("grid.alert_loading", "grid_alert_bps", _PART, 0, 10 * BPS),
         ("grid.congested_loading", "grid_congested_bps", _PART, 1, 10 * BPS),

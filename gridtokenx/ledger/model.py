@@ -35,7 +35,8 @@ class Account:
     Units: energy in Wh, of which `energy_held_wh` was delivered to a meter whose reading of that
     slot is still out (it cannot be spent, the reading decides how much of it was consumed);
     thb, escrow (buyers' reserve) and bond (sellers' reserve) in uTHB; gtx in ugtx (1 gtx = 10**6);
-    carbon in micro-credits. Source: protocols/market.md sections 1 and 4.
+    carbon in micro-credits; `local_wh` is the part of energy_wh that was metered in the owner's own
+    territory, which alone its utility takes over. Source: protocols/market.md sections 1 and 4.
     """
 
     nonce: int = 0
@@ -46,6 +47,7 @@ class Account:
     bond_uthb: int = 0
     gtx_ugtx: int = 0
     carbon_ucr: int = 0
+    local_wh: int = 0
 
 
 @wire(51)

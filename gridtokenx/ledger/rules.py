@@ -60,9 +60,11 @@ def adjust(
     bond_uthb: int = 0,
     gtx_ugtx: int = 0,
     carbon_ucr: int = 0,
+    local_wh: int = 0,
 ) -> None:
     """Add signed amounts to one account, all or none.
 
+    `local_wh` never exceeds energy_wh: what leaves is first what was metered elsewhere.
     Errors: INSUFFICIENT_BALANCE naming the first asset that would go below zero. The caller moves
     the other side; only the create and destroy rules below change the supply.
     """
@@ -76,6 +78,7 @@ def adjust(
         old.bond_uthb + bond_uthb,
         old.gtx_ugtx + gtx_ugtx,
         old.carbon_ucr + carbon_ucr,
+        max(0, min(old.local_wh + local_wh, old.energy_wh + energy_wh)),
     )
     if (
         new.energy_wh < 0
@@ -134,6 +137,7 @@ def use_nonce(state: Overlay, address: bytes, nonce: int) -> None:
         old.bond_uthb,
         old.gtx_ugtx,
         old.carbon_ucr,
+        old.local_wh,
     )
     ACCOUNTS.put(state, address, new)
 
@@ -189,10 +193,14 @@ def release_bond(state: Overlay, address: bytes, amount_uthb: int) -> None:
 # Creating and destroying
 
 
-def mint_energy(state: Overlay, to: bytes, energy_wh: int, carbon_ucr: int) -> None:
-    """Create metered energy and its carbon credits. Errors: OUT_OF_RANGE at 2**63."""
+def mint_energy(
+    state: Overlay, to: bytes, energy_wh: int, carbon_ucr: int, *, local_wh: int
+) -> None:
+    """Create metered energy and its carbon credits; `local_wh` of it was metered where its owner is
+    registered. Errors: OUT_OF_RANGE at 2**63.
+    """
     _change_supply(state, energy_minted_wh=energy_wh, carbon_issued_ucr=carbon_ucr)
-    adjust(state, to, energy_wh=energy_wh, carbon_ucr=carbon_ucr)
+    adjust(state, to, energy_wh=energy_wh, carbon_ucr=carbon_ucr, local_wh=local_wh)
 
 
 def burn_held_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:

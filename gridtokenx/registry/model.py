@@ -111,13 +111,23 @@ class Participant:
     suspended_by: Annotated[str, Limit(0, 16)] = ""
 
 
+class MeterStatus(StrEnum):
+    """What a meter's readings do."""
+
+    ACTIVE = "active"
+    PENDING = "pending"  # A large plant that waits for the regulator.
+    SUSPENDED = "suspended"  # By its distributor or the regulator: nothing counts.
+    RETIRED = "retired"  # Gone for good.
+
+
 @wire(73)
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """A metering point; `meter_id` is the Ed25519 key that signs its readings.
+    """A metering point. `meter_id` names it for life: the key of its first device; orders name it.
 
-    `first_slot` is the slot in which it was registered, when its registers stood at
-    import_wh_cum and export_wh_cum.
+    `key` is the Ed25519 key of the device that signs its readings today (ReplaceMeter changes it).
+    `first_slot` is the slot in which its registers stood at import_wh_cum and export_wh_cum and
+    from which on readings count; `suspended_by` names the organisation that suspended it.
     """
 
     meter_id: Bytes32
@@ -130,6 +140,18 @@ class Meter:
     first_slot: int
     import_wh_cum: int
     export_wh_cum: int
+    key: Bytes32
+    status: MeterStatus = MeterStatus.ACTIVE
+    suspended_by: Annotated[str, Limit(0, 16)] = ""
+
+
+@wire(86)
+@dataclass(frozen=True, slots=True)
+class MeterKey:
+    """Which metering point a device's key signs for; one that is not in use never signs again."""
+
+    meter_id: Bytes32
+    in_use: bool
 
 
 @wire(74)
@@ -279,5 +301,6 @@ OPERATORS = Table(b"rk", Organisation)  # key: the operator's 32-byte address
 TERRITORIES = Table(b"rt", Territory)  # key: prefix
 PARTICIPANTS = Table(b"rp", Participant)  # key: 32-byte address
 METERS = Table(b"rm", Meter)  # key: 32-byte meter id
+METER_KEYS = Table(b"rd", MeterKey)  # key: a device's 32-byte key, for ever
 ENROLMENTS = Table(b"rn", Enrolment)  # key: number u64, from 0
 ENROLMENT_COUNT = Table(b"rc", EnrolmentCount)  # key: b""

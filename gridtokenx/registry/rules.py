@@ -16,6 +16,7 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import (
     ENROLMENT_COUNT,
     ENROLMENTS,
+    METER_KEYS,
     METERS,
     OPERATORS,
     ORGANISATIONS,
@@ -28,7 +29,9 @@ from gridtokenx.registry.model import (
     LicenceClass,
     LicenceRenewed,
     Meter,
+    MeterKey,
     MeterRegistered,
+    MeterStatus,
     Organisation,
     OrganisationKind,
     Participant,
@@ -235,6 +238,38 @@ def meter(state: Reader, meter_id: bytes) -> Meter:
     return found
 
 
+def meter_of_key(state: Reader, key: bytes) -> Meter:
+    """The metering point that a device's key signs for. Errors: UNKNOWN_METER."""
+    found = METER_KEYS.get(state, key)
+    if found is None:
+        detail = f"meter {key.hex()} is not registered; its distributor can register it"
+        raise Rejected(ErrorCode.UNKNOWN_METER, detail)
+    if not found.in_use:
+        detail = f"device {key.hex()} was replaced or retired and signs for no meter any more"
+        raise Rejected(ErrorCode.UNKNOWN_METER, detail)
+    return meter(state, found.meter_id)
+
+
+def check_counts(state: Reader, entry: Meter) -> Participant:
+    """The owner of a meter whose readings count now.
+
+    Errors: NOT_ACTIVE for a meter that waits for approval, is suspended or retired, or whose owner
+    is suspended: then nothing is minted.
+    """
+    if entry.status is not MeterStatus.ACTIVE:
+        by = f" by {entry.suspended_by}" if entry.suspended_by else ""
+        detail = f"meter {entry.meter_id.hex()} is {entry.status}{by}: its readings do not count"
+        raise Rejected(ErrorCode.NOT_ACTIVE, detail)
+    owner = participant(state, entry.owner)
+    if not owner.active:
+        detail = (
+            f"{format_address(owner.account)} is suspended by {owner.suspended_by}: readings of "
+            "its meters do not count"
+        )
+        raise Rejected(ErrorCode.NOT_ACTIVE, detail)
+    return owner
+
+
 def check_known(state: Reader, account: bytes) -> None:
     """Errors: NOT_REGISTERED unless the account is a participant's or an organisation's."""
     if OPERATORS.get(state, account) is None:
@@ -288,7 +323,7 @@ def register_meter(
     """
     _check_distributor(state, region_of(command.location), sender)
     owner = participant(state, command.owner)
-    if METERS.get(state, command.meter_id):
+    if METER_KEYS.get(state, command.meter_id):
         detail = f"meter {command.meter_id.hex()} is registered already"
         raise Rejected(ErrorCode.ALREADY_REGISTERED, detail)
     exports = command.nameplate_export_w > 0
@@ -298,6 +333,7 @@ def register_meter(
     total_w = owner.export_nameplate_w + command.nameplate_export_w
     _check_exemption(owner.licence_class, total_w)
     METERS.put(state, command.meter_id, _meter(command, now_ms))
+    METER_KEYS.put(state, command.meter_id, MeterKey(command.meter_id, True))
     if exports:
         PARTICIPANTS.put(state, command.owner, replace(owner, export_nameplate_w=total_w))
     return [MeterRegistered(command.meter_id, command.owner, command.location)]
@@ -377,6 +413,7 @@ def _meter(command: RegisterMeter, now_ms: int) -> Meter:
         first_slot=slot_at(now_ms),
         import_wh_cum=command.import_wh_cum,
         export_wh_cum=command.export_wh_cum,
+        key=command.meter_id,
     )
 
 

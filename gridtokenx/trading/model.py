@@ -151,7 +151,8 @@ class MarketParameters:
     zone, region, national); peak hours are Bangkok working days, start <= hour < end; holidays
     are Bangkok days since 1970-01-01 without a peak; vat_bps holds before vat_end_ms (0: without
     end) and vat_after_bps from then on; transmission_mthb is the transmission operator's part of
-    national wheeling; frequencies in millihertz.
+    national wheeling; frequencies in millihertz; deposit_limit_uthb is the most baht that comes to
+    a chain in one Bangkok day.
     Source: protocols/market.md sections 1 to 4.
     """
 
@@ -173,7 +174,7 @@ class MarketParameters:
     dust_wh: int = 100
     open_slots: Annotated[int, Limit(1, 96)] = 96
     max_open_orders: Annotated[int, Limit(1, 1000)] = 100
-    reading_deadline_slots: Annotated[int, Limit(1, 96)] = 4
+    reading_deadline_slots: Annotated[int, Limit(1, 672)] = 4
     carbon_rates: Annotated[tuple[CarbonRate, ...], Limit(0, 16)] = CARBON_RATES
     vat_end_ms: int = 0
     vat_after_bps: Annotated[int, Limit(0, BPS)] = 1000
@@ -186,6 +187,7 @@ class MarketParameters:
     grid_stale_rating_bps: Annotated[int, Limit(0, BPS)] = 5000
     frequency_min_mhz: int = 49_500
     frequency_max_mhz: int = 50_500
+    deposit_limit_uthb: int = 10**15
 
     def vat_bps_in(self, slot: int) -> int:
         """The VAT rate of energy delivered in a slot: the reduced rate ends at `vat_end_ms`."""

@@ -63,6 +63,12 @@ def set_parameters(state: Overlay, value: MarketParameters) -> None:
     PARAMETERS.put(state, b"", value)
 
 
+def due_slot(state: Reader) -> int:
+    """The last slot whose reading deadline has passed: readings of it serve no trade any more."""
+    clock = CLOCK.get(state, b"")
+    return -1 if clock is None else clock.settled_slot
+
+
 def is_peak(slot: int, market: MarketParameters) -> bool:
     """Whether a slot starts in the peak hours of a Bangkok working day."""
     day = local_day(slot_start_ms(slot))

@@ -69,12 +69,14 @@ class Payees:
 class ReadingFacts:
     """What trading must know of an accepted reading.
 
-    Wh since the reading before; deliverable_wh is the part of the export that serves what was sold
-    in this slot; region is the prefix of the meter's location, source its plant ("none" without).
+    Wh since the reading `slots` slots before; deliverable_wh is the part of the export that serves
+    what was sold in this slot; region is the prefix of the meter's location, source its plant
+    ("none" without).
     """
 
     meter_id: bytes
     slot: int
+    slots: int
     region: str
     source: str
     import_wh: int
