@@ -55,7 +55,7 @@ class MarketWorld:
     name: str = "MET"
     ms_per_block: int = SLOT_MS
     redemptions_per_block: int = 500
-    parameters: MarketParameters = MarketParameters()
+    parameters: MarketParameters = field(default_factory=MarketParameters)
     spec: ChainSpec = field(init=False)
     values: MemoryReader = field(default_factory=MemoryReader)
     tree: StateTree = field(default_factory=StateTree)

@@ -1,4 +1,4 @@
-"""The market's clock: which gates are due, which deadlines have passed, and how much a block may do.
+"""The market's clock: which gates and deadlines have passed, and how much one block may do.
 
 Pure functions over `MarketClock`. A chain may stand still; then time goes on and blocks do not. The
 gates that pass meanwhile close without a clearing, and the deadlines of readings count only slots

@@ -6,7 +6,9 @@ Source: protocols/market.md 3.1, 4.2, 4.3.
 from dataclasses import replace
 
 import pytest
+from market_world import Household, MarketWorld
 
+from gridtokenx.cluster.network import operator_key
 from gridtokenx.grid.model import (
     MeterReading,
     ReadingAccepted,
@@ -16,6 +18,7 @@ from gridtokenx.grid.model import (
 )
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at
+from gridtokenx.primitives.state import Overlay
 from gridtokenx.registry.model import Generation
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import (
@@ -28,7 +31,6 @@ from gridtokenx.trading.model import (
     TradeMatched,
     TradeSettled,
 )
-from market_world import Household, MarketWorld
 
 HOUR_MS = 3_600_000
 
@@ -73,8 +75,8 @@ def go_to(world: MarketWorld, slot: int) -> None:
 
 @pytest.fixture
 def standing() -> MarketWorld:
-    """A chain on wall-clock time in the first minute of a slot, with one trade for the next slot and
-    two orders that would meet in the slot four ahead."""
+    """A chain on wall-clock time in the first minute of a slot, with one trade for the next slot
+    and two orders that would meet in the slot four ahead."""
     made = MarketWorld(ms_per_block=0)
     start = (slot_at(made.parent.time_ms) + 2) * SLOT_MS
     made.block(start)
@@ -289,8 +291,6 @@ def test_import_is_bounded_by_the_nameplate_over_the_slots(world) -> None:
 
 def test_a_large_claim_needs_the_distributor(world) -> None:
     """Ten silent days at the full nameplate: the household alone cannot claim them."""
-    from gridtokenx.cluster.network import operator_key
-
     slot = world.slot + 960
     go_to(world, slot + 1)
     claim = 27_500 * 960
@@ -338,8 +338,6 @@ def test_a_shorter_deadline_does_not_punish_what_was_agreed_before_it(world) -> 
 
 def vote(world: MarketWorld, **changes: object) -> None:
     """Put market parameters in force, as an order of the national chain does."""
-    from gridtokenx.primitives.state import Overlay
-
     overlay = Overlay(world.values)
     trading.set_parameters(overlay, replace(trading.parameters(world.values), **changes))
     world._store(overlay.changes())
