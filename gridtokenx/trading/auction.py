@@ -6,7 +6,7 @@ Source: protocols/market.md sections 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gridtokenx.ledger import rules as ledger
@@ -17,6 +17,7 @@ from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books, clear_cross
 from gridtokenx.trading.clock import WORK_FILL, WORK_PASS, WORK_SLOT, Budget, agree_deadline
 from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of, taker
 from gridtokenx.trading.model import (
+    CARRIED_OVER,
     CONGESTED,
     DEADLINES,
     FLOWS,
@@ -25,6 +26,7 @@ from gridtokenx.trading.model import (
     ORDERS,
     POSITIONS,
     TRADES,
+    CarriedOver,
     Clearing,
     Fill,
     GroupPrice,
@@ -45,6 +47,7 @@ from gridtokenx.trading.model import (
 from gridtokenx.trading.settlement import escrow_needed, trade_key
 
 _NO_FLOW = NodeFlow()
+FILLS_A_ROW = 250
 ALL_REGIONS = "~"  # Sorts behind every region's name.
 # From so many fills on, one scan of the slot's positions is cheaper than asking for each.
 MANY_FILLS = 100
@@ -137,6 +140,7 @@ class Run:
     tie_salt: bytes
     grid: GridView
     budget: Budget
+    gate_slot: int  # The last slot whose gate has passed.
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
     _depth: Depth = field(init=False)
@@ -185,9 +189,45 @@ class Run:
 
     def drop_immediate(self) -> None:
         """Cancel the rests of immediate-or-cancel orders that met a clearing in this block."""
-        for order_id in sorted(self._immediate):
-            self._close_if_open(order_id, OrderStatus.CANCELLED)
+        self._drop(sorted(self._immediate))
         self._immediate = {}
+
+    def _drop(self, order_ids: Iterable[bytes]) -> None:
+        for order_id in order_ids:
+            self._close_if_open(order_id, OrderStatus.CANCELLED)
+
+    def finish_carried_over(self) -> bool:
+        """Go on with the fills that earlier blocks could not carry out; tells whether all are."""
+        rows = list(CARRIED_OVER.items(self.state))
+        most = max(1, self.budget.affords(WORK_FILL) // FILLS_A_ROW)
+        taken = rows[:most]
+        for key, _ in taken:
+            CARRIED_OVER.delete(self.state, key)
+        if taken:  # All of one clearing: while they are there, nothing is cleared.
+            self._carry_out(taken[0][1].slot, [fill for _, row in taken for fill in row.fills])
+            self._drop(taken[-1][1].immediates)
+        return len(taken) == len(rows)
+
+    def _carry_out_what_fits(self, slot: int, fills: Sequence[Fill]) -> None:
+        """Carry out fills as the budget allows, and keep the others for the next blocks.
+
+        Their orders stay in the book with their reserves. One that is cancelled meanwhile, by its
+        owner or by a suspension, takes its fills with it.
+        """
+        most = self.budget.affords(WORK_FILL)
+        self._carry_out(slot, fills[:most])
+        rest = fills[most:]
+        for number, start in enumerate(range(0, len(rest), FILLS_A_ROW)):
+            last = start + FILLS_A_ROW >= len(rest)
+            row = CarriedOver(
+                slot,
+                tuple(rest[start : start + FILLS_A_ROW]),
+                tuple(sorted(self._immediate)) if last else (),
+            )
+            CARRIED_OVER.put(self.state, u64(number), row)
+        if rest:
+            self._immediate = {}
+            self.budget.spend(self.budget.left)  # Nothing is cleared before they are carried out.
 
     def _auctions(self) -> list[list[str]]:
         """Regions are auctions of their own unless national trade is open."""
@@ -221,15 +261,8 @@ class Run:
             result, passed = self._clear_crossing(slot, look.crossing(regions))
         else:
             result, passed = answer
-        self.budget.spend(passed * WORK_PASS + len(result.fills) * WORK_FILL)
-        by_id = {
-            order_id: order
-            for fill in result.fills
-            for order_id in (fill.buy_id, fill.sell_id)
-            if (order := look.order(order_id)) is not None
-        }
-        fillings = self._carry_out(slot, result.fills, by_id)
-        self._store_rests(slot, fillings)
+        self.budget.spend(passed * WORK_PASS)
+        self._carry_out_what_fits(slot, result.fills)
         flagged = {
             order_id: book.region_of(order.terms.location)
             for order_id in result.congested
@@ -281,10 +314,12 @@ class Run:
         flow = FLOWS.get(self.state, flow_key(slot, node)) or _NO_FLOW
         return max(0, headroom_wh - (flow.export_wh if direction == "x" else flow.import_wh))
 
-    def _carry_out(
-        self, slot: int, fills: Sequence[Fill], by_id: Mapping[bytes, Order]
-    ) -> dict[bytes, _Filling]:
+    def _carry_out(self, slot: int, fills: Sequence[Fill]) -> None:
         """Turn fills into trades, which take their shares of both reserves with them."""
+        self.budget.spend(len(fills) * WORK_FILL)
+        ids = dict.fromkeys([one for fill in fills for one in (fill.buy_id, fill.sell_id)])
+        by_id = {one: order for one in ids if (order := ORDERS.get(self.state, one)) is not None}
+        fills = [fill for fill in fills if fill.buy_id in by_id and fill.sell_id in by_id]
         fillings: dict[bytes, _Filling] = {}
         meters = self._meters(slot, fills, by_id)
         flows: dict[str, _Flow] = {}
@@ -303,7 +338,7 @@ class Run:
             DEADLINES.put(self.state, u64(slot), agree_deadline(self.market))
         for meter_id, meter in meters.items():
             POSITIONS.put(self.state, u64(slot) + meter_id, meter.position())
-        return fillings
+        self._store_rests(slot, fillings)
 
     def _meters(
         self, slot: int, fills: Sequence[Fill], by_id: Mapping[bytes, Order]
@@ -367,12 +402,26 @@ class Run:
             )
             FLOWS.put(self.state, key, total)
 
+    def _add_fill(
+        self, fills: tuple[SlotFill, ...], slot: int, energy_wh: int
+    ) -> tuple[SlotFill, ...]:
+        """An order's fills in the slots whose gates are still open, and in this one."""
+        if not fills:
+            return (SlotFill(slot, energy_wh),)
+        others = []
+        for fill in fills:
+            if fill.slot == slot:
+                energy_wh += fill.energy_wh
+            elif fill.slot > self.gate_slot:
+                others.append(fill)
+        return (*others, SlotFill(slot, energy_wh))
+
     def _store_rests(self, slot: int, fillings: Mapping[bytes, _Filling]) -> None:
         """Write filled orders back, close those whose rest is dust."""
         filled, dust_wh = OrderStatus.FILLED, self.market.dust_wh
         for order_id, filling in fillings.items():
             order, rest_wh, reserve_uthb = filling.order, filling.rest_wh, filling.reserve_uthb
-            fills = _add_fill(order.fills, slot, filling.filled_wh)
+            fills = self._add_fill(order.fills, slot, filling.filled_wh)
             after = replace(order, rest_wh=rest_wh, reserve_uthb=reserve_uthb, fills=fills)
             if rest_wh < dust_wh:
                 self.events.append(_leave(self.state, after, filled, rest_wh, reserve_uthb, 0))
@@ -409,12 +458,6 @@ def _filling(fillings: dict[bytes, _Filling], order: Order) -> _Filling:
     if found is None:
         found = fillings[order.id] = _Filling(order, order.rest_wh, order.reserve_uthb)
     return found
-
-
-def _add_fill(fills: tuple[SlotFill, ...], slot: int, energy_wh: int) -> tuple[SlotFill, ...]:
-    before_wh = sum(fill.energy_wh for fill in fills if fill.slot == slot)
-    others = tuple([fill for fill in fills if fill.slot != slot])
-    return (*others, SlotFill(slot, before_wh + energy_wh))
 
 
 def _cleared(slot: int, region: str, result: Clearing) -> SlotCleared:

@@ -72,6 +72,7 @@ class ClearingOrder(NamedTuple):
     height: int
 
 
+@wire(154)
 @dataclass(frozen=True, slots=True)
 class Fill:
     """A quantity that one buyer takes from one seller.
@@ -80,13 +81,25 @@ class Fill:
     tier 0 substation, 1 zone, 2 region, 3 national; source is the seller's.
     """
 
-    buy_id: bytes
-    sell_id: bytes
+    buy_id: Bytes32
+    sell_id: Bytes32
     energy_wh: int
     price_mthb: int
     wheeling_mthb: int
     tier: int
     source: Source
+
+
+@wire(155)
+@dataclass(frozen=True, slots=True)
+class CarriedOver:
+    """Fills of a clearing that its block could not carry out any more; the next blocks do, before
+    they clear anything. `immediates` are the orders that leave with the last of them.
+    """
+
+    slot: int
+    fills: tuple[Fill, ...]
+    immediates: tuple[Bytes32, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -637,6 +650,7 @@ TRADERS = Table(b"ta", Trader)  # key: 32-byte address
 TRADES = Table(b"td", Trade)  # key: slot u64, seller's meter, number u64; unsettled trades only
 POSITIONS = Table(b"ts", Position)  # key: slot u64, meter id
 DEADLINES = Table(b"tk", SlotDeadline)  # key: slot u64; of slots that traded, until settled
+CARRIED_OVER = Table(b"tv", CarriedOver)  # key: number u64, from 0 for each clearing
 IMPORTS = Table(b"tb", ImportBalance)  # key: meter id; where there is anything to owe
 FLOWS = Table(b"tf", NodeFlow)  # key: slot u64, node text; kept for a day
 LAST_PRICES = Table(b"tl", LastPrice)  # key: tier u8, group text

@@ -369,7 +369,7 @@ def begin_block(
     *,
     now_ms: int,
     gate_grace_ms: int,
-    previous_block_hash: bytes,
+    previous_block_hash: bytes = bytes(32),
     grid: GridView = NO_LIMITS,
     territories: Callable[[], Mapping[str, str]] = dict,
     customers: Callable[[], Customers] | None = None,
@@ -398,11 +398,13 @@ def begin_block(
     clock = clocks.arrive(before, now_ms, gate_grace_ms)
     clock = clocks.pass_deadlines(state, clock, market)
     budget = Budget(clocks.WORK_PER_BLOCK)
-    run = auction.Run(state, market, previous_block_hash, grid, budget)
+    run = auction.Run(state, market, previous_block_hash, grid, budget, clock.slot)
     if clock.still_slot > before.still_slot:
         run.events.append(GatesMissed(before.slot + 1, clock.still_slot))
-    clock = _close_gates(run, clock)
-    has_expired = clock.gate_slot == clock.slot and _expire(run, clock.slot, clock.slot, now_ms)
+    if run.finish_carried_over():
+        clock = _close_gates(run, clock)
+    is_open = clock.gate_slot == clock.slot
+    has_expired = is_open and _expire(run, clock.slot, clock.slot, now_ms)
     clock, settled = _settle_slots(state, clock, market, budget, territories, read_to)
     if has_expired:
         run.clear_touched(clock.slot)
