@@ -181,7 +181,7 @@ def _come_back(region: Region, hours: int) -> Figures:
         assert clock is not None
         waits = clock.settled_slot == clock.due_slot and clock.gate_slot == clock.slot
         slots += waits
-        now_ms += SLOT_MS if waits else BLOCK_MS
+        now_ms = (now_ms // SLOT_MS + 1) * SLOT_MS + 1_000 if waits else now_ms + BLOCK_MS
     return figures
 
 

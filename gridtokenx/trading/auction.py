@@ -39,7 +39,6 @@ from gridtokenx.trading.model import (
     Position,
     Side,
     SlotCleared,
-    SlotFill,
     Trade,
     TradeMatched,
     TradingEvent,
@@ -140,7 +139,6 @@ class Run:
     tie_salt: bytes
     grid: GridView
     budget: Budget
-    gate_slot: int  # The last slot whose gate has passed.
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
     _depth: Depth = field(init=False)
@@ -402,27 +400,13 @@ class Run:
             )
             FLOWS.put(self.state, key, total)
 
-    def _add_fill(
-        self, fills: tuple[SlotFill, ...], slot: int, energy_wh: int
-    ) -> tuple[SlotFill, ...]:
-        """An order's fills in the slots whose gates are still open, and in this one."""
-        if not fills:
-            return (SlotFill(slot, energy_wh),)
-        others = []
-        for fill in fills:
-            if fill.slot == slot:
-                energy_wh += fill.energy_wh
-            elif fill.slot > self.gate_slot:
-                others.append(fill)
-        return (*others, SlotFill(slot, energy_wh))
-
     def _store_rests(self, slot: int, fillings: Mapping[bytes, _Filling]) -> None:
         """Write filled orders back, close those whose rest is dust."""
         filled, dust_wh = OrderStatus.FILLED, self.market.dust_wh
         for order_id, filling in fillings.items():
             order, rest_wh, reserve_uthb = filling.order, filling.rest_wh, filling.reserve_uthb
-            fills = self._add_fill(order.fills, slot, filling.filled_wh)
-            after = replace(order, rest_wh=rest_wh, reserve_uthb=reserve_uthb, fills=fills)
+            filled_wh = order.with_fill(slot, filling.filled_wh)
+            after = replace(order, rest_wh=rest_wh, reserve_uthb=reserve_uthb, filled_wh=filled_wh)
             if rest_wh < dust_wh:
                 self.events.append(_leave(self.state, after, filled, rest_wh, reserve_uthb, 0))
             else:

@@ -271,13 +271,8 @@ class CancelOrder:
     order_id: Bytes32
 
 
-@wire(124)
-@dataclass(frozen=True, slots=True)
-class SlotFill:
-    """How much of an order traded in one slot."""
-
-    slot: int
-    energy_wh: int
+# An order reaches 96 slots at most; what a meter traded, two days from where the first began.
+FilledWh = Annotated[tuple[int, ...], Limit(0, 256)]
 
 
 @wire(125)
@@ -287,7 +282,8 @@ class Order:
 
     `reserve_uthb` is the escrow (buy) or bond (sell) that still stands behind `rest_wh`; the rates
     in force when it was placed stay with it, so that its escrow always covers its trades: vat_bps
-    is the highest in any of its slots.
+    is the highest in any of its slots. `filled_wh` is what traded in its first slot and those
+    after it, as far as it has traded.
     """
 
     id: Bytes32
@@ -300,13 +296,21 @@ class Order:
     vat_registered: bool
     rest_wh: int
     reserve_uthb: int
-    fills: tuple[SlotFill, ...]
+    filled_wh: FilledWh
     congested: bool
     is_local: bool = True
 
     def filled_in(self, slot: int) -> int:
         """Wh that traded in `slot`."""
-        return sum(fill.energy_wh for fill in self.fills if fill.slot == slot)
+        place = slot - self.terms.first_slot
+        return self.filled_wh[place] if 0 <= place < len(self.filled_wh) else 0
+
+    def with_fill(self, slot: int, energy_wh: int) -> tuple[int, ...]:
+        """`filled_wh` with more of it in `slot`, which is one of the order's."""
+        place, filled = slot - self.terms.first_slot, [*self.filled_wh]
+        filled += [0] * (place + 1 - len(filled))
+        filled[place] += energy_wh
+        return tuple(filled)
 
 
 @wire(126)
@@ -327,11 +331,14 @@ class OpenOrder:
 @wire(149)
 @dataclass(frozen=True, slots=True)
 class TradedLoad:
-    """What a meter has traded on one side by orders that have left the book, by slot to come."""
+    """What a meter has traded on one side, by orders that have left the book, in `first_slot` and
+    those after it.
+    """
 
     meter_id: Bytes32
     side: Side
-    fills: tuple[SlotFill, ...]
+    first_slot: int
+    filled_wh: FilledWh
 
 
 @wire(127)

@@ -141,7 +141,7 @@ def place_order(
         vat_registered=trader.vat_registered,
         rest_wh=command.energy_wh,
         reserve_uthb=reserve_uthb,
-        fills=(),
+        filled_wh=(),
         congested=False,
         is_local=meter.is_local,
     )
@@ -398,7 +398,7 @@ def begin_block(
     clock = clocks.arrive(before, now_ms, gate_grace_ms)
     clock = clocks.pass_deadlines(state, clock, market)
     budget = Budget(clocks.WORK_PER_BLOCK)
-    run = auction.Run(state, market, previous_block_hash, grid, budget, clock.slot)
+    run = auction.Run(state, market, previous_block_hash, grid, budget)
     if clock.still_slot > before.still_slot:
         run.events.append(GatesMissed(before.slot + 1, clock.still_slot))
     if run.finish_carried_over():
