@@ -326,6 +326,22 @@ class Client:
         """A page of trades; filters as in `energy_getTrades`."""
         return self._object("energy_getTrades", **filters)
 
+    def meter_readings(self, signer: SigningKey, **filters: str) -> dict[str, Any]:
+        """A page of an account's accepted readings, asked for by a key that may see them.
+
+        Filters as in `energy_getMeterReadings`: address, limit, chain, cursor, each as text.
+        """
+        signed_ms = time.time_ns() // 1_000_000
+        method = "energy_getMeterReadings"
+        message = request_bytes(self.genesis().hash, method, filters, signed_ms)
+        return self._object(
+            method,
+            **filters,
+            signer=format_address(signer.public_key),
+            signed_ms=str(signed_ms),
+            signature=signer.sign(message).hex(),
+        )
+
     def trade(self, trade_id: str, chain: str | None = None) -> dict[str, Any]:
         """A trade and its settlement."""
         return self._object("energy_getTrade", id=trade_id, chain=chain)
