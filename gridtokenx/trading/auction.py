@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.primitives.quantities import saturated
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
 from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books, clear_crossing
@@ -127,7 +128,8 @@ class _Meter:
 
     def position(self) -> Position:
         """The position after the fills. Orders match before delivery: nothing is received yet."""
-        return Position(self.before.owner, self.sales, self.sold_wh, region=self.before.region)
+        sold_wh = saturated(self.sold_wh)
+        return Position(self.before.owner, self.sales, sold_wh, region=self.before.region)
 
 
 @dataclass
@@ -394,9 +396,9 @@ class Run:
             key = flow_key(slot, node)
             flow = FLOWS.get(self.state, key) or _NO_FLOW
             total = NodeFlow(
-                flow.export_wh + more.export_wh,
-                flow.import_wh + more.import_wh,
-                flow.local_wh + more.local_wh,
+                saturated(flow.export_wh + more.export_wh),
+                saturated(flow.import_wh + more.import_wh),
+                saturated(flow.local_wh + more.local_wh),
             )
             FLOWS.put(self.state, key, total)
 
@@ -448,7 +450,7 @@ def _cleared(slot: int, region: str, result: Clearing) -> SlotCleared:
     return SlotCleared(
         slot=slot,
         region=region,
-        traded_wh=sum(fill.energy_wh for fill in result.fills),
+        traded_wh=saturated(sum(fill.energy_wh for fill in result.fills)),
         prices=tuple([GroupPrice(*price) for price in result.prices]),
         congested=result.congested,
     )

@@ -11,6 +11,9 @@ from gridtokenx.primitives.quantities import BPS, slot_start_ms
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
 
+MAX_OPEN_ORDERS = 1000  # Of one account, whatever is voted.
+MAX_FLAGGED = 1_000_000  # Orders that one clearing names as congested: more than can be cleared.
+
 
 class Side(IntEnum):
     """Which side of the book an order stands on."""
@@ -186,7 +189,7 @@ class MarketParameters:
     max_order_wh: int = 10_000_000
     dust_wh: int = 100
     open_slots: Annotated[int, Limit(1, 96)] = 96
-    max_open_orders: Annotated[int, Limit(1, 1000)] = 100
+    max_open_orders: Annotated[int, Limit(1, MAX_OPEN_ORDERS)] = 100
     reading_deadline_slots: Annotated[int, Limit(1, 672)] = 4
     carbon_rates: Annotated[tuple[CarbonRate, ...], Limit(0, 16)] = CARBON_RATES
     vat_end_ms: int = 0
@@ -348,8 +351,8 @@ class Trader:
     its closed orders have traded in slots to come (a meter's nameplate).
     """
 
-    buys: tuple[OpenOrder, ...] = ()
-    sells: tuple[OpenOrder, ...] = ()
+    buys: Annotated[tuple[OpenOrder, ...], Limit(0, MAX_OPEN_ORDERS)] = ()
+    sells: Annotated[tuple[OpenOrder, ...], Limit(0, MAX_OPEN_ORDERS)] = ()
     day: int = 0
     ordered_wh: int = 0
     traded: tuple[TradedLoad, ...] = ()
@@ -529,7 +532,7 @@ class SlotCleared:
     region: str
     traded_wh: int
     prices: tuple[GroupPrice, ...]
-    congested: tuple[Bytes32, ...]
+    congested: Annotated[tuple[Bytes32, ...], Limit(0, MAX_FLAGGED)]
 
 
 @wire(137)
