@@ -81,9 +81,9 @@ def clear_(orders: Orders = 10_000) -> None:
     """One slot of one region, all tiers: 50 substations in 5 zones."""
     limit = verifies_per_second()
     book = [_resting(number) for number in range(orders)]
-    salt, wheeling = sha256(b"salt"), (300, 600, 900, 1151)
-    seconds = cpu_seconds(lambda: clear(book, tie_salt=salt, wheeling_mthb=wheeling))
-    fills = len(clear(book, tie_salt=salt, wheeling_mthb=wheeling).fills)
+    wheeling = (300, 600, 900, 1151)
+    seconds = cpu_seconds(lambda: clear(book, wheeling_mthb=wheeling))
+    fills = len(clear(book, wheeling_mthb=wheeling).fills)
     figures = {"orders": orders, "fills": fills, "cpu_ms": round(seconds * 1000, 1)}
     report("clear", limit, round(orders / seconds / limit, 2), **figures)
 

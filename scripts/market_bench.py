@@ -79,9 +79,7 @@ class _Chain:
     def begin(self, overlay: Overlay) -> list[object]:
         return [
             *trading.begin_block(
-                overlay,
-                now_ms=BASE_SLOT * SLOT_MS + self.height,
-                previous_block_hash=sha256(b"salt %d" % self.height),
+                overlay, now_ms=BASE_SLOT * SLOT_MS + self.height
             )
         ]
 

@@ -13,8 +13,8 @@ from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
-from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books, clear_crossing
-from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of, taker
+from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books
+from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of
 from gridtokenx.trading.model import (
     CONGESTED,
     FLOWS,
@@ -44,7 +44,7 @@ from gridtokenx.trading.settlement import escrow_needed, trade_key
 
 _NO_FLOW = NodeFlow()
 # A block must not be stalled by orders that span many slots of a deep book: beyond so many orders
-# put before the auction, the later slots wait for the next block. Closing gates never wait.
+# that its sweeps looked at, the later slots wait for the next block. Closing gates never wait.
 MAX_ORDERS_CLEARED = 100_000
 # From so many fills on, one scan of the slot's positions is cheaper than asking for each.
 MANY_FILLS = 100
@@ -134,7 +134,6 @@ class Run:
 
     state: Overlay
     market: MarketParameters
-    tie_salt: bytes
     grid: GridView
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
@@ -203,18 +202,13 @@ class Run:
         if not any(groups):
             self._flag(slot, regions, {})
             return
-        answer = clear_books(
+        result, cost = clear_books(
             groups,
             look.taker,
-            tie_salt=self.tie_salt,
             wheeling_mthb=(first, second, third, fourth),
             headroom_of=lambda key: self._headroom_left(slot, key),
         )
-        if answer is None:
-            result, passed = self._clear_crossing(slot, look.crossing(regions))
-        else:
-            result, passed = answer
-        self._cleared += passed
+        self._cleared += cost
         by_id = {
             order_id: order
             for fill in result.fills
@@ -235,22 +229,6 @@ class Run:
             for tier, group, price_mthb in result.prices:
                 last = LastPrice(slot, price_mthb)
                 LAST_PRICES.put(self.state, book.last_price_key(tier, group), last)
-
-    def _clear_crossing(self, slot: int, orders: Sequence[Order]) -> tuple[Clearing, int]:
-        """A slot's clearing by all who cross somebody, and their number: someone leaves a group."""
-        first, second, third, fourth = self.market.wheeling_mthb
-        places = dict.fromkeys([order.terms.location for order in orders])
-        nodes = dict.fromkeys([node for place in places for node in groups_of(place)[:3]])
-        keys = [f"{direction}:{node}" for node in nodes for direction in "xm"]
-        headroom = {key: self._headroom_left(slot, key) for key in keys}
-        result = clear_crossing(
-            [taker(order, slot) for order in orders],
-            tie_salt=self.tie_salt,
-            wheeling_mthb=(first, second, third, fourth),
-            max_tier=self.market.max_trade_tier,
-            headroom={key: room_wh for key, room_wh in headroom.items() if room_wh is not None},
-        )
-        return result, len(orders)
 
     def _flag(self, slot: int, regions: list[str], congested: Mapping[bytes, str]) -> None:
         self._has_flags = self._has_flags or bool(congested)

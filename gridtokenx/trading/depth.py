@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.state import Reader
-from gridtokenx.trading.clearing import MIN_FILL_WH, NATIONAL_GROUP, GroupBook, Line
+from gridtokenx.trading.clearing import NATIONAL_GROUP, GroupBook, Line
 from gridtokenx.trading.model import ORDERS, ClearingOrder, Order, PlaceOrder, Side
 
 LEVELS = 7  # A span of up to 96 slots holds no aligned block of more than 64.
@@ -140,13 +140,12 @@ class Depth:
 
 @dataclass(slots=True)
 class Look:
-    """One slot's search for the orders that cross."""
+    """One slot's search for the groups whose orders cross."""
 
     _state: Reader
     _slot: int
     _wheeling_mthb: tuple[int, ...]
     _nations: list[_Group]
-    _found: dict[bytes, Order] = field(default_factory=dict)
     _known: dict[bytes, Order | None] = field(default_factory=dict)
 
     def groups(self, regions: list[str]) -> list[list[GroupBook]]:
@@ -166,26 +165,11 @@ class Look:
             self._gather(region, groups, NATIONAL_TIER - 1, tiers)
         return tiers
 
-    def crossing(self, regions: list[str]) -> list[Order]:
-        """The open orders of a slot that somebody in one of their groups could trade with.
-
-        In a group with wheeling w those are the buys of at least the best ask plus w, and the sells
-        of at most the best bid less w. All others can be accepted in no group, and as first
-        rejected they would lie beyond the last accepted one. So the work is in proportion to the
-        orders that cross and the groups around them, not to the book.
-        """
-        for groups, fee_mthb in zip(self.groups(regions), self._wheeling_mthb, strict=True):
-            for group in groups:
-                bid_rank, ask_rank = self._best(group.bids), self._best(group.asks)
-                self._take(group.bids, MAX_INT - ask_rank - fee_mthb)
-                self._take(group.asks, MAX_INT - bid_rank - fee_mthb)
-        return list(self._found.values())
-
     def order(self, order_id: bytes) -> Order | None:
         """An order that can still trade in the slot, as it was before the clearing."""
         if order_id not in self._known:
             order = ORDERS.get(self._state, order_id)
-            able = order is not None and open_wh(order, self._slot) >= MIN_FILL_WH
+            able = order is not None and open_wh(order, self._slot) > 0
             self._known[order_id] = order if able else None
         return self._known[order_id]
 
@@ -229,15 +213,6 @@ class Look:
         """The rank of the best order that can still trade in the slot."""
         ranks = [next(self._live(lines), None) for lines in ladders]
         return min([line[0] for line in ranks if line is not None], default=_NOBODY)
-
-    def _take(self, ladders: Sequence[Iterable[Line]], last_rank: int) -> None:
-        for lines in ladders:
-            for rank, order_id in self._live(lines):
-                if rank > last_rank:
-                    break
-                order = self._known[order_id]
-                assert order is not None  # It is live.
-                self._found[order_id] = order
 
     def _live(self, lines: Iterable[Line]) -> Iterator[Line]:
         known = self._known

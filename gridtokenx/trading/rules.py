@@ -323,7 +323,6 @@ def begin_block(
     state: Overlay,
     *,
     now_ms: int,
-    previous_block_hash: bytes,
     grid: GridView = NO_LIMITS,
     territories: Callable[[], Mapping[str, str]] = dict,
     customers: Callable[[], Customers] | None = None,
@@ -347,7 +346,7 @@ def begin_block(
     if clock is None:  # The chain's first block: nothing can be due, or was before.
         CLOCK.put(state, b"", MarketClock(current, current - 1))
         return []
-    run = auction.Run(state, market, previous_block_hash, grid)
+    run = auction.Run(state, market, grid)
     # No order reaches further than the open slots counted from the block before, so a chain that
     # stood still for a year has no more to do than one that stood still for a day.
     horizon = clock.gate_slot + SLOTS_PER_DAY + 1

@@ -48,7 +48,6 @@ class Market:
         return rules.begin_block(
             self.state,
             now_ms=self.now_ms,
-            previous_block_hash=sha256(b"block %d" % self.height),
             grid=GridView(
                 lambda node, _: (headroom or {}).get(node), lambda region: region in halted
             ),
