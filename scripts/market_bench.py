@@ -77,11 +77,7 @@ class _Chain:
         return len(changes)
 
     def begin(self, overlay: Overlay) -> list[object]:
-        return [
-            *trading.begin_block(
-                overlay, now_ms=BASE_SLOT * SLOT_MS + self.height
-            )
-        ]
+        return [*trading.begin_block(overlay, now_ms=BASE_SLOT * SLOT_MS + self.height)]
 
 
 def measure(resting: int, touching: int, slots: int = 96) -> Figures:

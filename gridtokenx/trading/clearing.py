@@ -13,14 +13,12 @@ from itertools import groupby
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
 
-from gridtokenx.trading.model import Clearing, ClearingOrder, Fill, Side, Source
-from gridtokenx.trading.pairing import Entry, Pair, pair, trim, wish_of
+from gridtokenx.trading.model import Clearing, ClearingOrder, Fill, Side
+from gridtokenx.trading.pairing import BuyCaps, Entry, Pair, SellCaps, pair, trim, wish_of
 from gridtokenx.trading.sharing import share, within_headroom
 
 NATIONAL_GROUP = "TH"
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
-# A book made to be unservable must not stall a block.
-MOST_SWEEPS = 4
 
 Line = tuple[int, bytes]  # Price rank and order id; a smaller rank is a better price.
 
@@ -88,9 +86,7 @@ def clear_books(
     for tier, groups in enumerate(tiers):
         for group in sorted(groups, key=attrgetter("name")):
             bids, asks = desk.front(group.bids), desk.front(group.asks)
-            outcome.add(
-                _Auction(group.name, tier, wheeling_mthb[tier], bids, asks, desk.room_wh)
-            )
+            outcome.add(_Auction(group.name, tier, wheeling_mthb[tier], bids, asks, desk.room_wh))
     return outcome.clearing(), outcome.cost
 
 
@@ -275,7 +271,7 @@ class _Sweep:
     front: _Front
     tier: int
     room_wh: Mapping[str, int]  # Before the sweep; grows as levels of other places are read.
-    caps_wh: Mapping[Source, Mapping[bytes, int]]
+    caps: BuyCaps | SellCaps | None
     level: _Level | None = None
     accepted: list[Entry] = field(default_factory=list)
     last_mthb: int = 0  # The limit of the last level of which anything was accepted.
@@ -289,9 +285,14 @@ class _Sweep:
         self.level = None
         while (members := self.front.level(self._position)) is not None:
             self._position += 1
-            wanted_wh = [entry.open_wh for entry in members]
-            if self.caps_wh:
-                members, wanted_wh = self._capped(members)
+            if self.caps is None:
+                wanted_wh = [entry.open_wh for entry in members]
+            else:
+                capped_wh = self.caps.wanted_wh(members)
+                members = [
+                    entry for entry, most_wh in zip(members, capped_wh, strict=True) if most_wh
+                ]
+                wanted_wh = [most_wh for most_wh in capped_wh if most_wh]
             if members:
                 self.level = self._weigh(members, wanted_wh)
                 break
@@ -312,17 +313,6 @@ class _Sweep:
     @property
     def orders_seen(self) -> int:
         return self.front.orders_to(self._position)
-
-    def _capped(self, members: list[Entry]) -> tuple[list[Entry], list[int]]:
-        taking_part, wanted_wh = [], []
-        for entry in members:
-            most_wh = entry.open_wh
-            if entry.required in self.caps_wh:
-                most_wh = self.caps_wh[entry.required].get(entry.order.id, 0)
-            if most_wh:
-                taking_part.append(entry)
-                wanted_wh.append(most_wh)
-        return taking_part, wanted_wh
 
     def _weigh(self, members: list[Entry], wanted_wh: list[int]) -> _Level:
         weights_wh, kept_back = wanted_wh, []
@@ -347,6 +337,16 @@ class _Sweep:
                 self.last_mthb = level.limit_mthb
 
 
+@dataclass(frozen=True, slots=True)
+class _Swept:
+    """What a sweep accepted, at which price, and whom the grid kept back."""
+
+    bids: list[Entry]
+    asks: list[Entry]
+    price_mthb: int
+    congested: list[Entry]
+
+
 @dataclass(slots=True)
 class _Auction:
     """The auction of one group in one tier."""
@@ -360,27 +360,27 @@ class _Auction:
     price_mthb: int = 0
     cost: int = 0  # Orders that the sweeps looked at.
     congested: list[Entry] = field(default_factory=list)
-    # By required source that was short: what the orders that require it may trade here.
-    _caps_wh: dict[Source, dict[bytes, int]] = field(default_factory=dict)
 
     def run(self) -> list[Fill]:
-        """Sweep and pair until every required source is served, at most four times; then book."""
-        for _ in range(MOST_SWEEPS):
-            bids, asks = self._sweep()
-            pairs = pair(bids, asks)
-            unserved = [bid for bid in bids if bid.unpaired_wh]
-            if not unserved:
-                return self._book(pairs)
-            for required in dict.fromkeys([bid.required for bid in unserved]):
-                self._cap(required, bids)
-        trim(bids, asks)
-        return self._book(pair(bids, asks))
+        """Sweep and pair, if a required source was short three ways; book what trades the most."""
+        swept = self._sweep(None, None)
+        pairs = pair(swept.bids, swept.asks)
+        if any(bid.unpaired_wh for bid in swept.bids):
+            buy_caps = BuyCaps.after(swept.bids, swept.asks, pairs)
+            sell_caps = trim(swept.bids, swept.asks)
+            outcomes = [(swept, pair(swept.bids, swept.asks))]
+            for caps in ((buy_caps, None), (None, sell_caps)):
+                swept = self._sweep(*caps)
+                outcomes.append((swept, _served(swept)))
+            swept, pairs = max(outcomes, key=_traded_wh)
+        self.price_mthb, self.congested = swept.price_mthb, swept.congested
+        return self._book(pairs)
 
-    def _sweep(self) -> tuple[list[Entry], list[Entry]]:
-        """Accept bids and asks from the best level on; sets price and flags."""
-        bids = _Sweep(self.bid_front, self.tier, self.room_wh, self._caps_wh)
-        asks = _Sweep(self.ask_front, self.tier, self.room_wh, {})
-        self.congested = []
+    def _sweep(self, buy_caps: BuyCaps | None, sell_caps: SellCaps | None) -> _Swept:
+        """Accept bids and asks from the best level on."""
+        bids = _Sweep(self.bid_front, self.tier, self.room_wh, buy_caps)
+        asks = _Sweep(self.ask_front, self.tier, self.room_wh, sell_caps)
+        congested: list[Entry] = []
         bid, ask = bids.advance(), asks.advance()
         have_met = False
         while bid is not None and ask is not None:
@@ -389,7 +389,7 @@ class _Auction:
             have_met = True
             for level in (bid, ask):
                 if level.kept_back:
-                    self.congested += level.kept_back
+                    congested += level.kept_back
                     level.kept_back = []
             energy_wh = min(bid.left_wh, ask.left_wh)
             bid.left_wh -= energy_wh
@@ -399,10 +399,11 @@ class _Auction:
                 bid = bids.advance()
             if is_ask_done:
                 ask = asks.advance()
-        if have_met:
-            self.price_mthb = self._price(bids, asks)
-            self.cost += bids.orders_seen + asks.orders_seen
-        return bids.accepted, asks.accepted
+        if not have_met:
+            return _Swept([], [], 0, [])
+        price_mthb = self._price(bids, asks)
+        self.cost += bids.orders_seen + asks.orders_seen
+        return _Swept(bids.accepted, asks.accepted, price_mthb, congested)
 
     def _price(self, bids: _Sweep, asks: _Sweep) -> int:
         """The middle of the prices at which just this much is traded."""
@@ -413,15 +414,6 @@ class _Auction:
         if rejected_ask_mthb is not None:
             high = min(high, rejected_ask_mthb)
         return (low + high) // 2
-
-    def _cap(self, required: Source | None, bids: list[Entry]) -> None:
-        """Keep a source that was short to those who got of it, and to what they got."""
-        assert required is not None  # Whoever requires nothing takes what is there.
-        self._caps_wh[required] = {
-            bid.order.id: bid.accepted_wh - bid.unpaired_wh
-            for bid in bids
-            if bid.required is required
-        }
 
     def _book(self, pairs: list[Pair]) -> list[Fill]:
         """Take what was paired from orders and headroom."""
@@ -443,3 +435,16 @@ class _Auction:
                 )
             )
         return fills
+
+
+def _served(swept: _Swept) -> list[Pair]:
+    """Pair what a sweep accepted; a required source that is short is not traded."""
+    pairs = pair(swept.bids, swept.asks)
+    if any(bid.unpaired_wh for bid in swept.bids):
+        trim(swept.bids, swept.asks)
+        pairs = pair(swept.bids, swept.asks)
+    return pairs
+
+
+def _traded_wh(outcome: tuple[_Swept, list[Pair]]) -> int:
+    return sum(energy_wh for _, _, energy_wh in outcome[1])

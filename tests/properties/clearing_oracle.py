@@ -5,12 +5,10 @@ with fractions, and nothing is read lazily, remembered or skipped.
 """
 
 from fractions import Fraction
-from itertools import count
 
 from gridtokenx.trading.model import ClearingOrder, Side
 
 RENEWABLE = ("solar", "wind", "hydro", "biomass", "geothermal")
-MOST_SWEEPS = 4
 
 
 def group_name(location: str, tier: int) -> str:
@@ -75,7 +73,7 @@ class Market:
         self.prices: list[tuple[int, str, int]] = []
         self.congested: set[bytes] = set()
         self.cost = 0
-        self.sweeps: list[int] = []  # Of each group.
+        self.chosen: list[tuple[int, int]] = []  # Of each group: its sweeps, and which counts.
 
     def run(self, max_tier: int) -> None:
         for tier in range(max_tier + 1):
@@ -88,30 +86,21 @@ class Market:
             for order in self.orders
             if group_name(order.location, tier) == group and self.rest[order.id] > 0
         ]
-        caps: dict[bytes, int] = {}
-        for number in count(1):
-            sweep = Sweep(self, members, tier, caps)
-            self.cost += sweep.cost()
-            pairs, got = pair_by_source(members, sweep.accepted)
-            unserved = [
-                order
-                for order in members
-                if is_hard(order) and got[order.id] < sweep.accepted[order.id]
-            ]
-            if not unserved:
-                break
-            if number == MOST_SWEEPS:
-                pairs, _ = pair_by_source(members, traded(members, sweep.accepted, got))
-                break
-            for wish in {order.source for order in unserved}:
-                for order in members:
-                    if order.side is Side.BUY and is_hard(order) and order.source == wish:
-                        caps[order.id] = got[order.id]
-        if sweep.met:
-            self.sweeps.append(number)
-        self.congested.update(sweep.congested)
-        if pairs:
-            self.book(tier, group, pairs, sweep.price())
+        first = Outcome(self, members, tier, {})
+        outcomes = [first]
+        if first.unserved:
+            outcomes.append(Outcome(self, members, tier, first.second_wants()))
+            outcomes.append(Outcome(self, members, tier, first.third_wants()))
+        best = outcomes[0]
+        for outcome in outcomes:
+            self.cost += outcome.sweep.cost()
+            if outcome.traded_wh > best.traded_wh:
+                best = outcome
+        if first.sweep.met:
+            self.chosen.append((len(outcomes), outcomes.index(best)))
+        self.congested.update(best.sweep.congested)
+        if best.pairs:
+            self.book(tier, group, best.pairs, best.sweep.price())
 
     def book(self, tier: int, group: str, pairs: list[tuple], price: int) -> None:
         self.prices.append((tier, group, price))
@@ -131,15 +120,13 @@ class Sweep:
     """Steps 1, 3, 4, 5 and 8: what the group accepts, before anybody asks for the source."""
 
     def __init__(
-        self, market: Market, members: list[ClearingOrder], tier: int, caps: dict[bytes, int]
+        self, market: Market, members: list[ClearingOrder], tier: int, wants: dict[bytes, int]
     ) -> None:
         self.market = market
         self.members = members
         self.tier = tier
         self.fee = market.wheeling[tier]
-        self.wants = {
-            order.id: min(market.rest[order.id], caps.get(order.id, 10**30)) for order in members
-        }
+        self.wants = {order.id: wants.get(order.id, market.rest[order.id]) for order in members}
         self.accepted = {order.id: 0 for order in members}
         self.congested: set[bytes] = set()
         self.met: set[tuple[Side, int, int]] = set()
@@ -259,48 +246,94 @@ def pair_by_source(
     buyers = [order for order in members if order.side is Side.BUY and accepted[order.id]]
     for one in sorted({kind(buyer) for buyer in buyers}):
         group = sorted((b for b in buyers if kind(b) == one), key=lambda order: order.id)
-        first = group[0]
-        if is_hard(first):
-            turns = [[s for s in sellers if fits(first.source, s.source)]]
-        elif first.source == "any":
-            turns = [[s for s in sellers if s.source not in RENEWABLE], sellers]
-        else:
-            turns = [[s for s in sellers if fits(first.source, s.source)], sellers]
         wanted = sum(lacking[buyer.id] for buyer in group)
         taken: list[list] = []
-        for seller in [seller for turn in turns for seller in turn]:
+        for seller in in_turn(group[0], sellers):
             energy_wh = min(wanted, lacking[seller.id])
             if energy_wh:
                 wanted -= energy_wh
                 lacking[seller.id] -= energy_wh
                 taken.append([seller, energy_wh])
         if len(group) == 1:
-            lacking[first.id] = wanted
-            pairs += [(first, seller, energy_wh) for seller, energy_wh in taken]
-            continue
-        for source in dict.fromkeys(seller.source for seller, _ in taken):
-            pieces = [piece for piece in taken if piece[0].source is source]
-            total = sum(energy_wh for _, energy_wh in pieces)
-            shares = shared(total, {buyer.id: lacking[buyer.id] for buyer in group})
-            for buyer in group:
-                lacking[buyer.id] -= shares[buyer.id]
-                for piece in pieces:
-                    energy_wh = min(shares[buyer.id], piece[1])
-                    if energy_wh:
-                        shares[buyer.id] -= energy_wh
-                        piece[1] -= energy_wh
-                        pairs.append((buyer, piece[0], energy_wh))
+            lacking[group[0].id] = wanted
+            pairs += [(group[0], seller, energy_wh) for seller, energy_wh in taken]
+        else:
+            for source in dict.fromkeys(seller.source for seller, _ in taken):
+                pairs += joined(group, [one for one in taken if one[0].source is source], lacking)
     return pairs, {name: accepted[name] - lacking[name] for name in accepted}
 
 
-def traded(
-    members: list[ClearingOrder], accepted: dict[bytes, int], got: dict[bytes, int]
-) -> dict[bytes, int]:
-    """The end of step 7: who was accepted in the last sweep and with what of it he trades."""
-    result = {order.id: got[order.id] for order in members if order.side is Side.BUY}
-    sellers = [order for order in members if order.side is Side.SELL]
-    for kind in {(order.limit_mthb, order.height, order.source) for order in sellers}:
-        equals = [o.id for o in sellers if (o.limit_mthb, o.height, o.source) == kind]
-        sold = sum(got[name] for name in equals)
-        result.update(shared(sold, {name: accepted[name] for name in equals}))
-    return result
+def in_turn(buyer: ClearingOrder, sellers: list[ClearingOrder]) -> list[ClearingOrder]:
+    """From whom he takes, first to last; who was asked already has nothing left."""
+    fitting = [seller for seller in sellers if fits(buyer.source, seller.source)]
+    if is_hard(buyer):
+        return fitting
+    if buyer.source == "any":
+        return [seller for seller in sellers if seller.source not in RENEWABLE] + sellers
+    return fitting + sellers
+
+
+def joined(group: list[ClearingOrder], pieces: list[list], lacking: dict[bytes, int]) -> list:
+    """The end of step 6: a class shares one source."""
+    total = sum(energy_wh for _, energy_wh in pieces)
+    shares = shared(total, {buyer.id: lacking[buyer.id] for buyer in group})
+    pairs = []
+    for buyer in group:
+        lacking[buyer.id] -= shares[buyer.id]
+        for piece in pieces:
+            energy_wh = min(shares[buyer.id], piece[1])
+            if energy_wh:
+                shares[buyer.id] -= energy_wh
+                piece[1] -= energy_wh
+                pairs.append((buyer, piece[0], energy_wh))
+    return pairs
+
+
+class Outcome:
+    """Step 7: one sweep and its pairing; `wants` by id where it is not what is open."""
+
+    def __init__(
+        self, market: Market, members: list[ClearingOrder], tier: int, wants: dict[bytes, int]
+    ) -> None:
+        self.market, self.members = market, members
+        self.sweep = Sweep(market, members, tier, wants)
+        self.accepted = self.sweep.accepted
+        self.first_pairs, self.got = pair_by_source(members, self.accepted)
+        self.requiring = [o for o in members if o.side is Side.BUY and is_hard(o)]
+        self.sells = [order for order in members if order.side is Side.SELL]
+        self.unserved = any(self.got[o.id] < self.accepted[o.id] for o in self.requiring)
+        self.traded = self.got | self.sold()
+        self.pairs, _ = pair_by_source(members, self.traded)
+        self.traded_wh = sum(energy_wh for _, _, energy_wh in self.pairs)
+
+    def sold(self) -> dict[bytes, int]:
+        result: dict[bytes, int] = {}
+        for kind in {(o.limit_mthb, o.height, o.source) for o in self.sells}:
+            equals = [o.id for o in self.sells if (o.limit_mthb, o.height, o.source) == kind]
+            sold = sum(self.got[name] for name in equals)
+            result |= shared(sold, {name: self.accepted[name] for name in equals})
+        return result
+
+    def second_wants(self) -> dict[bytes, int]:
+        wants: dict[bytes, int] = {}
+        for wish in {order.source for order in self.requiring}:
+            left = sum(self.accepted[o.id] for o in self.sells if fits(wish, o.source))
+            for buyer, seller, energy_wh in self.first_pairs:
+                if is_hard(buyer) and fits(wish, seller.source):
+                    left -= energy_wh
+            buyers = [order for order in self.requiring if order.source == wish]
+            levels = {(-order.limit_mthb, order.height) for order in buyers}
+            for level in sorted(levels):
+                more = {
+                    order.id: self.market.rest[order.id] - self.got[order.id]
+                    for order in buyers
+                    if (-order.limit_mthb, order.height) == level
+                }
+                shares = shared(left, more)
+                left -= sum(shares.values())
+                wants |= {name: self.got[name] + share for name, share in shares.items()}
+        return wants
+
+    def third_wants(self) -> dict[bytes, int]:
+        unsold = {o.source for o in self.sells if self.got[o.id] < self.accepted[o.id]}
+        return {o.id: self.traded[o.id] for o in self.sells if o.source in unsold}
