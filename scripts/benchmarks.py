@@ -129,6 +129,27 @@ def market(
 
 
 @app.command()
+def hostile(
+    runs: Annotated[int, typer.Option(help="Runs of each, the best of them counts.")] = 3,
+) -> None:
+    """600 orders over 96 slots that only wish for a source that is not there, and that require it.
+
+    The last line's `ratio` is what a block's start pays for the hostile book by the plain one.
+    """
+    from scripts.market_bench import measure_hostile
+
+    books = {"plain": False, "hostile": True}
+    best: dict[str, float] = {}
+    for _ in range(runs):  # In turns, so that both see the same machine.
+        for book, required in books.items():
+            figures = measure_hostile(required)
+            best[book] = min(best.get(book, figures.begin_ms), figures.begin_ms)
+            write(bench="hostile", book=book, orders=600, **asdict(figures))
+    ratio = round(best["hostile"] / best["plain"], 2)
+    write(bench="hostile", plain_ms=best["plain"], hostile_ms=best["hostile"], ratio=ratio)
+
+
+@app.command()
 def execute(orders: Orders = 10_000) -> None:
     """A block of orders: decode, verify, apply with all roots, write to RocksDB."""
     from gridtokenx.node.database import BlockWrite, Database

@@ -13,14 +13,13 @@ from itertools import groupby
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
 
+from gridtokenx.trading.caps import BuyCaps, Caps, Ladder, Line, SellCaps
 from gridtokenx.trading.model import Clearing, ClearingOrder, Fill, Side
-from gridtokenx.trading.pairing import BuyCaps, Entry, Pair, SellCaps, pair, trim, wish_of
+from gridtokenx.trading.pairing import Entry, Pair, pair, trim, wish_of
 from gridtokenx.trading.sharing import share, within_headroom
 
 NATIONAL_GROUP = "TH"
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
-
-Line = tuple[int, bytes]  # Price rank and order id; a smaller rank is a better price.
 
 _NO_NODES: tuple[tuple[str, ...], ...] = ((), (), (), ())
 
@@ -60,11 +59,11 @@ def clear(
 
 @dataclass(frozen=True, slots=True)
 class GroupBook:
-    """A group's orders, each side in one or several ladders that are sorted by price and id."""
+    """A group's orders, each side in one or several ladders."""
 
     name: str
-    bids: Sequence[Iterable[Line]]
-    asks: Sequence[Iterable[Line]]
+    bids: Sequence[Ladder]
+    asks: Sequence[Ladder]
 
 
 def clear_books(
@@ -119,6 +118,7 @@ class _Front:
     """
 
     _source: Iterator[list[Entry]]
+    _anew: Callable[[Caps], Iterator[list[Entry]]] | None = None
     _read: list[list[Entry]] = field(default_factory=list)
 
     def level(self, position: int) -> list[Entry] | None:
@@ -130,9 +130,9 @@ class _Front:
             self._read.append(level)
         return self._read[position]
 
-    def orders_to(self, position: int) -> int:
-        """How many orders the levels before a place have."""
-        return sum(map(len, self._read[:position]))
+    def capped(self, caps: Caps) -> _Front:
+        """The same side without reading those who want nothing, if that is known of any."""
+        return self if self._anew is None else _Front(self._anew(caps))
 
 
 @dataclass(slots=True, eq=False)
@@ -146,10 +146,11 @@ class _Desk:
     _places: dict[str, dict[Side, _Place]] = field(default_factory=dict)
     _nodes: dict[str, None] = field(default_factory=dict)  # Whose headroom has been asked.
 
-    def front(self, ladders: Sequence[Iterable[Line]]) -> _Front:
-        return _Front(self._levels(ladders))
+    def front(self, ladders: Sequence[Ladder]) -> _Front:
+        every = [lines for _, lines in ladders]
+        return _Front(self._levels(every), lambda caps: self._levels(caps.ladders(ladders)))
 
-    def _levels(self, ladders: Sequence[Iterable[Line]]) -> Iterator[list[Entry]]:
+    def _levels(self, ladders: Iterable[Iterable[Line]]) -> Iterator[list[Entry]]:
         for _, lines in groupby(merge(*ladders), key=itemgetter(0)):
             entries = [
                 entry
@@ -271,10 +272,11 @@ class _Sweep:
     front: _Front
     tier: int
     room_wh: Mapping[str, int]  # Before the sweep; grows as levels of other places are read.
-    caps: BuyCaps | SellCaps | None
+    caps: Caps | None
     level: _Level | None = None
     accepted: list[Entry] = field(default_factory=list)
     last_mthb: int = 0  # The limit of the last level of which anything was accepted.
+    orders_seen: int = 0  # Of those who want something.
     _position: int = 0
     _used_wh: dict[str, int] = field(default_factory=dict)  # By node.
 
@@ -294,6 +296,7 @@ class _Sweep:
                 ]
                 wanted_wh = [most_wh for most_wh in capped_wh if most_wh]
             if members:
+                self.orders_seen += len(members)
                 self.level = self._weigh(members, wanted_wh)
                 break
         return self.level
@@ -309,10 +312,6 @@ class _Sweep:
             while level is not None and not level.total_wh:
                 level = self.advance()
         return None if level is None else level.limit_mthb
-
-    @property
-    def orders_seen(self) -> int:
-        return self.front.orders_to(self._position)
 
     def _weigh(self, members: list[Entry], wanted_wh: list[int]) -> _Level:
         weights_wh, kept_back = wanted_wh, []
@@ -367,7 +366,9 @@ class _Auction:
         pairs = pair(swept.bids, swept.asks)
         if any(bid.unpaired_wh for bid in swept.bids):
             buy_caps = BuyCaps.after(swept.bids, swept.asks, pairs)
-            sell_caps = trim(swept.bids, swept.asks)
+            unsold = frozenset([ask.order.source for ask in swept.asks if ask.unpaired_wh])
+            trim(swept.bids, swept.asks)
+            sell_caps = SellCaps.after(swept.asks, unsold)
             outcomes = [(swept, pair(swept.bids, swept.asks))]
             for caps in ((buy_caps, None), (None, sell_caps)):
                 swept = self._sweep(*caps)
@@ -378,8 +379,8 @@ class _Auction:
 
     def _sweep(self, buy_caps: BuyCaps | None, sell_caps: SellCaps | None) -> _Swept:
         """Accept bids and asks from the best level on."""
-        bids = _Sweep(self.bid_front, self.tier, self.room_wh, buy_caps)
-        asks = _Sweep(self.ask_front, self.tier, self.room_wh, sell_caps)
+        bids = _Sweep(_capped(self.bid_front, buy_caps), self.tier, self.room_wh, buy_caps)
+        asks = _Sweep(_capped(self.ask_front, sell_caps), self.tier, self.room_wh, sell_caps)
         congested: list[Entry] = []
         bid, ask = bids.advance(), asks.advance()
         have_met = False
@@ -435,6 +436,10 @@ class _Auction:
                 )
             )
         return fills
+
+
+def _capped(front: _Front, caps: Caps | None) -> _Front:
+    return front if caps is None else front.capped(caps)
 
 
 def _served(swept: _Swept) -> list[Pair]:

@@ -6,7 +6,7 @@ choice of an id brings anybody the solar energy of his equals. Source: protocols
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -21,14 +21,20 @@ _ANYBODY = 4
 _NO_WISH: Wish = (0, None, ())
 
 
+def required_source(source: Source, require: bool) -> Source | None:
+    """What a buyer takes nothing but; `any` asks for nothing, required or not."""
+    return source if require and source is not Source.ANY else None
+
+
 def _wish(source: Source, require: bool) -> Wish:
     if source is Source.ANY:
         return _ANYBODY, None, (None, Source.ANY)
+    required = required_source(source, require)
     rank = 1 if source is Source.RENEWABLE else 0
-    return (rank, source, (source,)) if require else (rank + 2, None, (source, Source.ANY))
+    return (rank, required, (source,)) if required else (rank + 2, None, (source, Source.ANY))
 
 
-_WISHES = {(source, require): _wish(source, require) for source in Source for require in (0, 1)}
+_WISHES = {(source, require): _wish(source, require) for source in Source for require in (False, True)}
 
 
 @dataclass(slots=True, eq=False)
@@ -85,15 +91,13 @@ def pair(bids: Sequence[Entry], asks: Sequence[Entry]) -> list[Pair]:
     return pairs
 
 
-def trim(bids: Sequence[Entry], asks: Sequence[Entry]) -> SellCaps:
+def trim(bids: Sequence[Entry], asks: Sequence[Entry]) -> None:
     """Accept only what `pair` could pair, and of equal sellers of a source from each his share.
 
-    Returns the caps of a sweep without the sources that were not wholly sold.
     Source: protocols/market.md 3.2 step 7.
     """
     for bid in bids:
         bid.accepted_wh -= bid.unpaired_wh
-    unsold = frozenset([ask.order.source for ask in asks if ask.unpaired_wh])
     equals: dict[tuple[int, int, Source], list[Entry]] = {}
     for ask in asks:
         equals.setdefault((ask.limit_mthb, ask.height, ask.order.source), []).append(ask)
@@ -104,70 +108,6 @@ def trim(bids: Sequence[Entry], asks: Sequence[Entry]) -> SellCaps:
             ask.accepted_wh = energy_wh
     for entry in (*bids, *asks):
         entry.unpaired_wh = entry.accepted_wh
-    return SellCaps(unsold, {ask.order.id: ask.accepted_wh for ask in asks})
-
-
-@dataclass(frozen=True, slots=True)
-class SellCaps:
-    """What sells want when sources of which not all was sold keep to what they sold, by order."""
-
-    unsold: frozenset[Source]
-    sold_wh: Mapping[bytes, int]
-
-    def wanted_wh(self, level: Sequence[Entry]) -> list[int]:
-        """What each order of a level wants, in Wh."""
-        return [
-            self.sold_wh.get(ask.order.id, 0) if ask.order.source in self.unsold else ask.open_wh
-            for ask in level
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class BuyCaps:
-    """What buys want when those that require a source keep to what they got, by order, and to
-    what of their source nobody who requires it took."""
-
-    got_wh: Mapping[bytes, int]
-    left_wh: dict[Source, int]  # By required source; falls as levels ask for it.
-
-    @staticmethod
-    def after(bids: Sequence[Entry], asks: Sequence[Entry], pairs: Sequence[Pair]) -> BuyCaps:
-        """The caps that follow from a sweep and what came of its pairing."""
-        sold_wh = dict.fromkeys(Source, 0)
-        for ask in asks:
-            sold_wh[ask.order.source] += ask.accepted_wh
-        for bid, ask, energy_wh in pairs:
-            if bid.required is not None:
-                sold_wh[ask.order.source] -= energy_wh
-        left_wh = {
-            required: sum(wh for source, wh in sold_wh.items() if _matches(source, required))
-            for required in Source
-        }
-        got_wh = {
-            bid.order.id: bid.accepted_wh - bid.unpaired_wh
-            for bid in bids
-            if bid.required is not None
-        }
-        return BuyCaps(got_wh, left_wh)
-
-    def wanted_wh(self, level: Sequence[Entry]) -> list[int]:
-        """What each order of a level wants, in Wh; the levels ask one after the other."""
-        wanted_wh = [bid.open_wh for bid in level]
-        alike: dict[Source, list[int]] = {}
-        for position, bid in enumerate(level):
-            if bid.required is not None:
-                alike.setdefault(bid.required, []).append(position)
-        for required, positions in alike.items():
-            got_wh = [self.got_wh.get(level[position].order.id, 0) for position in positions]
-            more_wh = [
-                level[position].open_wh - had_wh
-                for position, had_wh in zip(positions, got_wh, strict=True)
-            ]
-            shares_wh = share(self.left_wh[required], more_wh)
-            self.left_wh[required] -= sum(shares_wh)
-            for position, had_wh, share_wh in zip(positions, got_wh, shares_wh, strict=True):
-                wanted_wh[position] = had_wh + share_wh
-        return wanted_wh
 
 
 def _classes(bids: Sequence[Entry]) -> Iterator[list[Entry]]:
@@ -231,8 +171,9 @@ def _serves(ask: Entry, choice: Choice) -> bool:
     source = ask.order.source
     if choice is None:
         return not source.is_renewable
-    return choice is Source.ANY or _matches(source, choice)
+    return choice is Source.ANY or matches(source, choice)
 
 
-def _matches(source: Source, wish: Source) -> bool:
-    return source is wish or (wish is Source.RENEWABLE and source.is_renewable)
+def matches(source: Source, required: Source) -> bool:
+    """Whether what a seller makes is what a buyer requires."""
+    return source is required or (required is Source.RENEWABLE and source.is_renewable)

@@ -225,7 +225,8 @@ class Sweep:
             sign = -1 if order.side is Side.BUY else 1
             last = self.rejected.get(order.side)
             own = (sign * order.limit_mthb, order.height)
-            looked_at += last is None or own <= (sign * last[0], last[1])
+            is_near = last is None or own <= (sign * last[0], last[1])
+            looked_at += is_near and self.wants[order.id] > 0
         return looked_at
 
 

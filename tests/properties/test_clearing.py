@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridtokenx.trading import sharing
+from gridtokenx.trading.caps import Ladder, price_rank
 from gridtokenx.trading.clearing import GroupBook, clear, clear_books
 from gridtokenx.trading.model import Clearing, ClearingOrder, Side, Source
 from gridtokenx.trading.sharing import share
@@ -232,10 +233,14 @@ def group_books(
 ) -> Iterator[list[GroupBook]]:
     """All groups of each tier, each side cut into ladders as the books in memory are."""
 
-    def cut(group: list[ClearingOrder], side: Side) -> list[list[tuple[int, bytes]]]:
-        sign = -1 if side is Side.BUY else 1
-        lines = [(sign * order.limit_mthb, order.id) for order in group if order.side is side]
-        return [sorted(lines[first::ladders]) for first in range(ladders)]
+    def cut(group: list[ClearingOrder], side: Side) -> list[Ladder]:
+        rows: dict[tuple[Source | None, int], list[tuple[int, bytes]]] = {}
+        for number, order in enumerate(group):
+            if order.side is side:
+                kept = side is Side.SELL or (order.require and order.source is not Source.ANY)
+                line = price_rank(side, order.limit_mthb), order.id
+                rows.setdefault((order.source if kept else None, number % ladders), []).append(line)
+        return [(source, sorted(lines)) for (source, _), lines in rows.items()]
 
     for tier in range(max_tier + 1):
         names = {ancestors(order.location)[tier] for order in orders}
