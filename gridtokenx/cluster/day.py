@@ -315,8 +315,7 @@ class RegionPlayer:
         self._senders = senders
         self._nonces: dict[bytes, int] = {}
         self._gateways = {
-            trader.name: Gateway(trader, spec.chain_id, trader.meter_key)
-            for trader in self.traders
+            trader.name: Gateway(trader, spec.chain_id, trader.meter_key) for trader in self.traders
         }
         self.incidents = gateways.plan(profile, slots, self.traders, AWAY_SLOTS)
         self._last_reading: Transaction | None = None  # Of the meter that is exchanged.

@@ -90,8 +90,8 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Incidents:
-    """When what goes wrong in a region: `away` are the slots without a gateway, and the new device's
-    first slot is `exchange_slot`.
+    """When what goes wrong in a region: `away` are the slots without a gateway, and the new
+    device's first slot is `exchange_slot`.
     """
 
     away: range
@@ -106,9 +106,7 @@ class Incidents:
         return not self.is_away(trader, slot) or slot == self.away.start
 
 
-def plan(
-    profile: Profile, slots: range, traders: Sequence[Trader], away_slots: int
-) -> Incidents:
+def plan(profile: Profile, slots: range, traders: Sequence[Trader], away_slots: int) -> Incidents:
     """The gateway goes when its household first sells; the exchange is late in the day."""
     first = slots.stop
     for trader in traders:

@@ -7,7 +7,7 @@ Source: protocols/market.md section 8.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 

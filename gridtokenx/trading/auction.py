@@ -14,9 +14,9 @@ from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.quantities import saturated
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
-from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books, clear_crossing
+from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books
 from gridtokenx.trading.clock import WORK_FILL, WORK_PASS, WORK_SLOT, Budget, agree_deadline
-from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of, taker
+from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of
 from gridtokenx.trading.model import (
     CARRIED_OVER,
     CONGESTED,
@@ -138,7 +138,6 @@ class Run:
 
     state: Overlay
     market: MarketParameters
-    tie_salt: bytes
     grid: GridView
     budget: Budget
     events: list[TradingEvent] = field(default_factory=list)
@@ -250,18 +249,13 @@ class Run:
         if not any(groups):
             self._flag(slot, regions, {})
             return
-        answer = clear_books(
+        result, cost = clear_books(
             groups,
             look.taker,
-            tie_salt=self.tie_salt,
             wheeling_mthb=(first, second, third, fourth),
             headroom_of=lambda key: self._headroom_left(slot, key),
         )
-        if answer is None:
-            result, passed = self._clear_crossing(slot, look.crossing(regions))
-        else:
-            result, passed = answer
-        self.budget.spend(passed * WORK_PASS)
+        self.budget.spend(cost * WORK_PASS)
         self._carry_out_what_fits(slot, result.fills)
         flagged = {
             order_id: book.region_of(order.terms.location)
@@ -275,22 +269,6 @@ class Run:
             for tier, group, price_mthb in result.prices:
                 last = LastPrice(slot, price_mthb)
                 LAST_PRICES.put(self.state, book.last_price_key(tier, group), last)
-
-    def _clear_crossing(self, slot: int, orders: Sequence[Order]) -> tuple[Clearing, int]:
-        """A slot's clearing by all who cross somebody, and their number: someone leaves a group."""
-        first, second, third, fourth = self.market.wheeling_mthb
-        places = dict.fromkeys([order.terms.location for order in orders])
-        nodes = dict.fromkeys([node for place in places for node in groups_of(place)[:3]])
-        keys = [f"{direction}:{node}" for node in nodes for direction in "xm"]
-        headroom = {key: self._headroom_left(slot, key) for key in keys}
-        result = clear_crossing(
-            [taker(order, slot) for order in orders],
-            tie_salt=self.tie_salt,
-            wheeling_mthb=(first, second, third, fourth),
-            max_tier=self.market.max_trade_tier,
-            headroom={key: room_wh for key, room_wh in headroom.items() if room_wh is not None},
-        )
-        return result, len(orders)
 
     def _flag(self, slot: int, regions: list[str], congested: Mapping[bytes, str]) -> None:
         self._has_flags = self._has_flags or bool(congested)

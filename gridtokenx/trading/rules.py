@@ -369,7 +369,6 @@ def begin_block(
     *,
     now_ms: int,
     gate_grace_ms: int,
-    previous_block_hash: bytes = bytes(32),
     grid: GridView = NO_LIMITS,
     territories: Callable[[], Mapping[str, str]] = dict,
     customers: Callable[[], Customers] | None = None,
@@ -398,7 +397,7 @@ def begin_block(
     clock = clocks.arrive(before, now_ms, gate_grace_ms)
     clock = clocks.pass_deadlines(state, clock, market)
     budget = Budget(clocks.WORK_PER_BLOCK)
-    run = auction.Run(state, market, previous_block_hash, grid, budget)
+    run = auction.Run(state, market, grid, budget)
     if clock.still_slot > before.still_slot:
         run.events.append(GatesMissed(before.slot + 1, clock.still_slot))
     if run.finish_carried_over():
