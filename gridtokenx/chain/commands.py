@@ -19,6 +19,7 @@ from gridtokenx.grid.model import (
     MeteringPoint,
     MeterReading,
     PublishGridStatus,
+    ReadingAccepted,
     ReadingRefused,
     ResumeRegion,
     SubmitReadings,
@@ -30,16 +31,23 @@ from gridtokenx.ledger.model import Deposit, LedgerCommand, RetireCredits, Trans
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOTS_PER_DAY
 from gridtokenx.primitives.state import Overlay, Reader
+from gridtokenx.registry import meters
 from gridtokenx.registry import rules as registry
 from gridtokenx.registry.model import (
+    ApproveMeter,
     Meter,
+    MeterCommand,
     OrganisationKind,
     Participant,
     RegisterMeter,
     RegisterParticipant,
     RegistryCommand,
+    ReinstateMeter,
     ReinstateParticipant,
     RenewLicence,
+    ReplaceMeter,
+    RetireMeter,
+    SuspendMeter,
     SuspendParticipant,
 )
 from gridtokenx.trading import rules as trading
@@ -122,13 +130,7 @@ def run_command(state: Overlay, transaction: Transaction, env: Environment) -> l
             return _operate_grid(state, command, sender, env)
         case Transfer() | Deposit() | Withdraw() | RetireCredits() as command:
             return _run_ledger(state, command, sender, env)
-        case (
-            RegisterParticipant()
-            | RegisterMeter()
-            | SuspendParticipant()
-            | ReinstateParticipant()
-            | RenewLicence()
-        ) as command:
+        case command if isinstance(command, RegistryCommand):
             return _run_registry(state, command, sender, env)
         case other:
             name = type(other).__name__
@@ -159,15 +161,85 @@ def _run_registry(
     match command:
         case RegisterParticipant():
             return [*registry.register_participant(state, command, sender=sender, now_ms=now_ms)]
-        case RegisterMeter():
-            return [*registry.register_meter(state, command, sender=sender, now_ms=now_ms)]
         case SuspendParticipant():
             suspended = registry.suspend_participant(state, command, sender=sender)
             return [*suspended, *trading.cancel_orders_of(state, command.account)]
         case ReinstateParticipant():
-            return [*registry.reinstate_participant(state, command, sender=sender)]
-        case RenewLicence():
-            return [*registry.renew_licence(state, command, sender=sender, now_ms=now_ms)]
+            return [*registry.reinstate_participant(state, command, sender=sender, now_ms=now_ms)]
+        case RenewLicence(account, _, until_ms):
+            renewed = registry.renew_licence(state, command, sender=sender, now_ms=now_ms)
+            return [*renewed, *trading.cancel_orders_beyond(state, account, until_ms)]
+        case of_meter:
+            return _run_meter(state, of_meter, sender, env)
+
+
+def _run_meter(
+    state: Overlay, command: MeterCommand, sender: bytes, env: Environment
+) -> list[Event]:
+    now_ms = env.now_ms
+    match command:
+        case RegisterMeter():
+            rating_va = operation.rating_va(state, command.location)
+            return [
+                *meters.register_meter(
+                    state, command, sender=sender, now_ms=now_ms, rating_va=rating_va
+                )
+            ]
+        case ReplaceMeter():
+            return _replace_meter(state, command, sender, env)
+        case RetireMeter():
+            return _retire_meter(state, command, sender, env)
+        case SuspendMeter(meter_id):
+            owner = registry.meter(state, meter_id).owner
+            suspended = meters.suspend_meter(state, command, sender=sender)
+            return [*suspended, *trading.cancel_orders_of_meter(state, owner, meter_id)]
+        case ReinstateMeter(meter_id):
+            events = meters.reinstate_meter(state, command, sender=sender, now_ms=now_ms)
+            grid.forget_registers(state, meter_id)
+            return [*events]
+        case ApproveMeter():
+            return [*meters.approve_meter(state, command, sender=sender, now_ms=now_ms)]
+
+
+def _replace_meter(
+    state: Overlay, command: ReplaceMeter, sender: bytes, env: Environment
+) -> list[Event]:
+    before = registry.meter(state, command.meter_id)
+    events = meters.replace_meter(state, command, sender=sender)
+    if registry.counts(state, before):
+        grid.exchange_registers(
+            state,
+            metering_point(before, registry.participant(state, before.owner)),
+            old_import_wh_cum=command.old_import_wh_cum,
+            old_export_wh_cum=command.old_export_wh_cum,
+            new_import_wh_cum=command.new_import_wh_cum,
+            new_export_wh_cum=command.new_export_wh_cum,
+            now_ms=env.now_ms,
+        )
+    else:
+        grid.forget_registers(state, command.meter_id)
+    return [*events]
+
+
+def _retire_meter(
+    state: Overlay, command: RetireMeter, sender: bytes, env: Environment
+) -> list[Event]:
+    """The rest is minted before the end, by a meter whose readings count."""
+    before = registry.meter(state, command.meter_id)
+    counts = registry.counts(state, before)
+    events: list[Event] = [*meters.retire_meter(state, command, sender=sender)]
+    if counts:
+        source = before.source.value
+        last = grid.close_registers(
+            state,
+            metering_point(before, registry.participant(state, before.owner)),
+            import_wh_cum=command.import_wh_cum,
+            export_wh_cum=command.export_wh_cum,
+            now_ms=env.now_ms,
+            carbon_mcr_per_kwh=trading.parameters(state).carbon_mcr_per_kwh(source),
+        )
+        events += _settle_reading(state, last, before, env)
+    return [*events, *trading.cancel_orders_of_meter(state, before.owner, command.meter_id)]
 
 
 def _place_order(
@@ -178,6 +250,7 @@ def _place_order(
     limits = grid_limits(trading.parameters(state))
     operation.check_operating(state, region, env.now_ms, limits)
     meter = registry.meter(state, command.meter_id)
+    registry.check_active(meter)
     return [
         *trading.place_order(
             state,
@@ -221,10 +294,12 @@ def _take_reading(
     owner = registry.check_counts(state, meter)
     region = registry.region_of(meter.location)
     parameters = trading.parameters(state)
+    point = metering_point(meter, owner)
+    grid.restart_registers(state, point, reading.import_wh_cum, reading.export_wh_cum)
     accepted = grid.accept_reading(
         state,
         reading,
-        point=metering_point(meter, owner),
+        point=point,
         chain_id=env.spec.chain_id,
         now_ms=env.now_ms,
         due_slot=trading.due_slot(state),
@@ -232,6 +307,12 @@ def _take_reading(
         by_distributor=sender == registry.distributor_of(state, region).operator,
         carbon_mcr_per_kwh=parameters.carbon_mcr_per_kwh(meter.source.value),
     )
+    return _settle_reading(state, accepted, meter, env)
+
+
+def _settle_reading(
+    state: Overlay, accepted: ReadingAccepted, meter: Meter, env: Environment
+) -> list[Event]:
     payees = Payees(
         distributor_of=lambda prefix: registry.distributor_account(state, prefix),
         authority=env.reward_account,
@@ -241,7 +322,7 @@ def _take_reading(
         meter_id=accepted.meter_id,
         slot=accepted.slot,
         slots=accepted.slots,
-        region=region,
+        region=registry.region_of(meter.location),
         source=meter.source.value,
         import_wh=accepted.import_wh,
         export_wh=accepted.export_wh,
@@ -345,6 +426,9 @@ def _meter_facts(meter: Meter) -> MeterFacts:
 
 def metering_point(meter: Meter, owner: Participant) -> MeteringPoint:
     """What the grid must know of a meter."""
+    restart_slot = max(meter.restart_slot, owner.restart_slot)
+    if restart_slot <= meter.first_slot:  # Its registers are known from a later slot on.
+        restart_slot = 0
     return MeteringPoint(
         meter_id=meter.meter_id,
         key=meter.key,
@@ -352,9 +436,10 @@ def metering_point(meter: Meter, owner: Participant) -> MeteringPoint:
         is_local=registry.region_of(meter.location) == owner.territory,
         nameplate_import_w=meter.nameplate_import_w,
         nameplate_export_w=meter.nameplate_export_w,
-        first_slot=meter.first_slot,
+        first_slot=max(meter.first_slot, restart_slot),
         import_wh_cum=meter.import_wh_cum,
         export_wh_cum=meter.export_wh_cum,
+        restart_slot=restart_slot,
     )
 
 

@@ -16,7 +16,7 @@ from gridtokenx.grid.model import (
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.quantities import BPS, SLOT_MS, slot_end_ms
+from gridtokenx.primitives.quantities import BPS, SLOT_MS, slot_at, slot_end_ms
 from gridtokenx.primitives.state import Overlay, Reader
 
 SECONDS_PER_SLOT = SLOT_MS // 1000
@@ -50,6 +50,82 @@ def read_to(state: Reader, meter_id: bytes) -> int:
     """The slot of a meter's last reading; -1 where it never sent one."""
     found = REGISTERS.get(state, meter_id)
     return -1 if found is None else found.slot
+
+
+def forget_registers(state: Overlay, meter_id: bytes) -> None:
+    """A meter goes on from the registers that the registry states."""
+    REGISTERS.delete(state, meter_id)
+
+
+def restart_registers(
+    state: Overlay, point: MeteringPoint, import_wh_cum: int, export_wh_cum: int
+) -> None:
+    """Where nothing has been told since `point.restart_slot`, go on from these registers (Wh).
+
+    So what a meter counted before its readings count again is nobody's, and no meter is stuck with
+    it. Source: protocols/market.md 5.2.
+    """
+    last = registers(state, point)
+    if point.restart_slot and last.slot < point.restart_slot:
+        before = point.restart_slot - 1
+        restarted = Registers(before, import_wh_cum, export_wh_cum, last.seq)
+        REGISTERS.put(state, point.meter_id, restarted)
+
+
+def exchange_registers(
+    state: Overlay,
+    point: MeteringPoint,
+    *,
+    old_import_wh_cum: int,
+    old_export_wh_cum: int,
+    new_import_wh_cum: int,
+    new_export_wh_cum: int,
+    now_ms: int,
+) -> None:
+    """Go on with another device, from its registers (Wh); mints nothing yet.
+
+    What the old one counted since the last reading is carried to the next, so neither the slots
+    between readings nor what was sold in them is touched.
+    Errors: BAD_READING for old registers that fall or exceed the nameplates up to the running slot.
+    Source: protocols/market.md 5.1.
+    """
+    restart_registers(state, point, old_import_wh_cum, old_export_wh_cum)
+    last = registers(state, point)
+    import_wh, export_wh = _deltas(old_import_wh_cum, old_export_wh_cum, last)
+    _check_nameplates(point, import_wh, export_wh, slot_at(now_ms) - last.slot)
+    exchanged = Registers(last.slot, new_import_wh_cum, new_export_wh_cum, -1, import_wh, export_wh)
+    REGISTERS.put(state, point.meter_id, exchanged)
+
+
+def close_registers(
+    state: Overlay,
+    point: MeteringPoint,
+    *,
+    import_wh_cum: int,
+    export_wh_cum: int,
+    now_ms: int,
+    carbon_mcr_per_kwh: int,
+) -> ReadingAccepted:
+    """Mint what a meter exported from its last reading to its end, as a reading of the running slot
+    that serves nothing which was sold.
+
+    Units: as `accept_reading`. Errors: BAD_READING for registers that fall or exceed the
+    nameplates up to the running slot. Source: protocols/market.md 5.1.
+    """
+    restart_registers(state, point, import_wh_cum, export_wh_cum)
+    last = registers(state, point)
+    slot = slot_at(now_ms)
+    slots = slot - last.slot
+    import_wh, export_wh = _deltas(import_wh_cum, export_wh_cum, last)
+    _check_nameplates(point, import_wh, export_wh, slots)
+    carbon_ucr = export_wh * carbon_mcr_per_kwh
+    local_wh = export_wh if point.is_local else 0
+    ledger.mint_energy(state, point.owner, export_wh, carbon_ucr, local_wh=local_wh)
+    shown = Registers(slot, import_wh_cum, export_wh_cum, last.seq)
+    REGISTERS.put(state, point.meter_id, shown)
+    return ReadingAccepted(
+        point.meter_id, point.owner, slot, slots, import_wh, export_wh, 0, carbon_ucr
+    )
 
 
 def accept_reading(

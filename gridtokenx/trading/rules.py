@@ -161,14 +161,12 @@ def cancel_order(state: Overlay, command: CancelOrder, *, owner: bytes) -> list[
 
 def cancel_orders_of(state: Overlay, owner: bytes) -> list[TradingEvent]:
     """Take all of an account's open orders off the book (its owner was suspended)."""
-    listed = book.trader(state, owner)
-    events: list[TradingEvent] = []
-    for line in listed.buys + listed.sells:
-        order = ORDERS.get(state, line.order_id)
-        if order is None:
-            raise LookupError(f"open order {line.order_id.hex()} is missing")
-        events.append(auction.close(state, order, OrderStatus.CANCELLED))
-    return events
+    return _cancel_where(state, owner, lambda _: True)
+
+
+def cancel_orders_of_meter(state: Overlay, owner: bytes, meter_id: bytes) -> list[TradingEvent]:
+    """Take the open orders of one meter off the book (it was suspended or retired)."""
+    return _cancel_where(state, owner, lambda order: order.terms.meter_id == meter_id)
 
 
 def settle_reading(state: Overlay, reading: ReadingFacts, *, payees: Payees) -> list[TradingEvent]:
@@ -220,10 +218,34 @@ def quote(
     )
 
 
+def cancel_orders_beyond(state: Overlay, owner: bytes, until_ms: int) -> list[TradingEvent]:
+    """Take the open orders that would outlast a licence which ends at until_ms off the book."""
+    return _cancel_where(state, owner, lambda order: _needed_ms(order.terms) > until_ms)
+
+
+def _cancel_where(
+    state: Overlay, owner: bytes, is_wanted: Callable[[Order], bool]
+) -> list[TradingEvent]:
+    listed = book.trader(state, owner)
+    events: list[TradingEvent] = []
+    for line in listed.buys + listed.sells:
+        order = ORDERS.get(state, line.order_id)
+        if order is None:
+            raise LookupError(f"open order {line.order_id.hex()} is missing")
+        if is_wanted(order):
+            events.append(auction.close(state, order, OrderStatus.CANCELLED))
+    return events
+
+
+def _needed_ms(terms: PlaceOrder) -> int:
+    """Until when an order needs its owner's licence."""
+    return min(terms.expires_ms, slot_end_ms(terms.last_slot))
+
+
 def _check_trader(command: PlaceOrder, trader: TraderFacts) -> None:
     if not trader.active:
         raise Rejected(ErrorCode.NOT_ACTIVE, "the account is suspended from trading")
-    needed_ms = min(command.expires_ms, slot_end_ms(command.last_slot))
+    needed_ms = _needed_ms(command)
     if trader.licence_expiry_ms < needed_ms:
         detail = f"the licence ends at {trader.licence_expiry_ms}, the order at {needed_ms}"
         raise Rejected(ErrorCode.LICENCE_EXPIRED, detail)
