@@ -148,7 +148,16 @@ def _run_ledger(
             return [*ledger.retire_credits(state, command, sender=sender, now_ms=env.now_ms)]
         case Deposit():
             authority = _payment_authority(state)
-            return [*ledger.deposit(state, command, sender=sender, payment_authority=authority)]
+            return [
+                *ledger.deposit(
+                    state,
+                    command,
+                    sender=sender,
+                    payment_authority=authority,
+                    now_ms=env.now_ms,
+                    limit_uthb=trading.parameters(state).deposit_limit_uthb,
+                )
+            ]
         case Withdraw():
             authority = _payment_authority(state)
             return [*ledger.withdraw(state, command, sender=sender, payment_authority=authority)]
@@ -402,7 +411,7 @@ def _customers(state: Reader) -> Customers:
 def _customer(state: Reader, participant: Participant) -> Customer:
     region = participant.territory
     utility = registry.distributor_account(state, region)
-    return Customer(participant.account, region, utility)
+    return Customer(participant.account, region, utility, participant.active)
 
 
 def _trader_facts(participant: Participant) -> TraderFacts:

@@ -180,7 +180,7 @@ def settle_reading(state: Overlay, reading: ReadingFacts, *, payees: Payees) -> 
 def redeem(
     state: Overlay, command: Redeem, *, customer: Customer, now_ms: int
 ) -> list[TradingEvent]:
-    """Sell unused energy to the utility. Errors: INSUFFICIENT_BALANCE of either."""
+    """Sell unused energy to the utility. Errors: NOT_ACTIVE; INSUFFICIENT_BALANCE of either."""
     return redemption.redeem(
         state, command, customer=customer, market=parameters(state), now_ms=now_ms
     )
