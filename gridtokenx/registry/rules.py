@@ -104,7 +104,9 @@ def check_rotation(state: Reader, name: str, new_operator: bytes) -> Organisatio
         raise Rejected(ErrorCode.DUPLICATE, detail)
     _check_no_operator(state, new_operator)
     if PARTICIPANTS.get(state, new_operator):
-        detail = f"{format_address(new_operator)} is a participant's account; take a fresh key"
+        # The sentence begins with its point: what a region tells of a refusal is cut short.
+        key = format_address(new_operator)
+        detail = f"a participant's account is no operator key, take another than {key}"
         raise Rejected(ErrorCode.ALREADY_REGISTERED, detail)
     return entry
 
@@ -468,7 +470,7 @@ def check_class(licence_class: LicenceClass, export_nameplate_w: int) -> None:
 def _check_no_operator(state: Reader, account: bytes) -> None:
     found = OPERATORS.get(state, account)
     if found is not None:
-        detail = f"{format_address(account)} signs for {found.name}; take a fresh key"
+        detail = f"{found.name} signs with this key, take another than {format_address(account)}"
         raise Rejected(ErrorCode.ALREADY_REGISTERED, detail)
 
 
