@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from gridtokenx.chain.genesis import BlockClock, ChainSpec
 from gridtokenx.chain.state_tree import StateTree
@@ -26,6 +27,7 @@ from gridtokenx.registry.model import (
 )
 from gridtokenx.trading.model import MarketParameters, PlaceOrder, Side, Source, TimeInForce
 
+E = TypeVar("E")
 START_MS = 1_773_594_000_000  # Monday 2026-03-16 00:00 in Bangkok
 FAR_MS = START_MS + 400 * 86_400_000
 
@@ -46,11 +48,14 @@ class Household:
 
 @dataclass
 class MarketWorld:
-    """Chain MET with one block per 15-minute slot of market time."""
+    """Chain MET with one block per 15-minute slot of market time; with `ms_per_block` 0 its market
+    time is that of the headers, as on a real network.
+    """
 
     name: str = "MET"
     ms_per_block: int = SLOT_MS
     redemptions_per_block: int = 500
+    parameters: MarketParameters = field(default_factory=MarketParameters)
     spec: ChainSpec = field(init=False)
     values: MemoryReader = field(default_factory=MemoryReader)
     tree: StateTree = field(default_factory=StateTree)
@@ -64,7 +69,7 @@ class MarketWorld:
             clock=BlockClock(START_MS, self.ms_per_block),
             block_time_ms=1_000,
             with_national=False,
-            parameters=MarketParameters(redemptions_per_block=self.redemptions_per_block),
+            parameters=replace(self.parameters, redemptions_per_block=self.redemptions_per_block),
         )
         self.spec = genesis.chain(self.name)
         overlay = Overlay(self.values)
@@ -75,7 +80,13 @@ class MarketWorld:
     @property
     def slot(self) -> int:
         """The market slot of the next block."""
-        return slot_at(self.spec.market_time_ms(self.parent.height + 1, 0))
+        next_ms = self.spec.opens_ms(self.parent.time_ms)
+        return slot_at(self.spec.market_time_ms(self.parent.height + 1, next_ms))
+
+    def events(self, kind: type[E]) -> list[E]:
+        """All events of a kind so far, in order."""
+        receipts = [one for execution in self.executions for one in execution.receipts]
+        return [event for one in receipts for event in one.events if isinstance(event, kind)]
 
     def send(self, key: SigningKey, payload: Payload) -> Transaction:
         """Sign a command and let it wait for the next block."""
@@ -85,9 +96,12 @@ class MarketWorld:
         self.waiting.append(transaction)
         return transaction
 
-    def block(self) -> list[tuple[bytes, Rejected]]:
-        """Propose the next block, have a second node execute it, commit. Returns refusals."""
-        time_ms = self.spec.opens_ms(self.parent.time_ms)
+    def block(self, time_ms: int = 0) -> list[tuple[bytes, Rejected]]:
+        """Propose the next block, have a second node execute it, commit. Returns refusals.
+
+        `time_ms` is its header time (0: as soon as it may be).
+        """
+        time_ms = time_ms or self.spec.opens_ms(self.parent.time_ms)
         execution, refused = propose_block(
             self.spec, self.values, self.tree, self.parent,
             view=0, proposer_index=0, time_ms=time_ms,

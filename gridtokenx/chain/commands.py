@@ -83,10 +83,12 @@ def begin_market(state: Overlay, env: Environment) -> list[Event]:
         *trading.begin_block(
             state,
             now_ms=env.now_ms,
+            gate_grace_ms=env.spec.gate_grace_ms,
             previous_block_hash=env.parent_hash,
             grid=_grid_view(state, env.now_ms),
             territories=lambda: registry.territories(state),
             customers=lambda: _customers(state),
+            read_to=lambda meter_id: grid.read_to(state, meter_id),
         )
     ]
     closed = [
@@ -269,7 +271,7 @@ def _place_order(
             now_ms=env.now_ms,
             height=env.height,
             trader=_trader_facts(participant),
-            meter=_meter_facts(meter),
+            meter=_meter_facts(meter, participant),
         )
     ]
 
@@ -337,6 +339,7 @@ def _settle_reading(
         export_wh=accepted.export_wh,
         deliverable_wh=accepted.deliverable_wh,
         carbon_ucr=accepted.carbon_ucr,
+        is_local=region == owner.territory,
     )
     return [accepted, *trading.settle_reading(state, facts, payees=payees)]
 
@@ -423,13 +426,14 @@ def _trader_facts(participant: Participant) -> TraderFacts:
     )
 
 
-def _meter_facts(meter: Meter) -> MeterFacts:
+def _meter_facts(meter: Meter, owner: Participant) -> MeterFacts:
     return MeterFacts(
         meter.owner,
         meter.location,
         meter.source.value,
         meter.nameplate_import_w,
         meter.nameplate_export_w,
+        registry.region_of(meter.location) == owner.territory,
     )
 
 

@@ -38,6 +38,7 @@ from gridtokenx.trading.model import PARAMETERS, MarketParameters
 MAX_GENESIS_BYTES = 1024 * 1024
 MAX_TERRITORIES = 77  # Provinces of Thailand, Bangkok among them.
 _EARLIEST_START_MS = 86_400_000  # The market looks back less than a day, never before slot 0.
+GATE_GRACE_BLOCKS, LEAST_GATE_GRACE_MS = 6, 60_000
 _CHAIN_NAME = re.compile(r"[A-Z0-9]{2,8}")  # Part of topics and of database keys.
 Name = Annotated[str, Limit(1, 32)]
 Milliseconds = Annotated[int, Limit(100, 86_400_000)]
@@ -276,6 +277,17 @@ class ChainSpec:
         if clock.ms_per_block:
             return clock.start_ms + height * clock.ms_per_block
         return time_ms
+
+    @property
+    def gate_grace_ms(self) -> int:
+        """How late after a gate a block may still clear it: later, the chain stood still.
+
+        A market clock that runs by blocks never stands still.
+        """
+        clock = self.genesis.market_clock
+        return clock.ms_per_block or max(
+            LEAST_GATE_GRACE_MS, GATE_GRACE_BLOCKS * self.genesis.block_time_ms
+        )
 
     def opens_ms(self, parent_time_ms: int) -> int:
         """Earliest time of the next block: the start of the next slot, a fifth of one at least.

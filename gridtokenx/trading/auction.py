@@ -14,9 +14,11 @@ from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
 from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books, clear_crossing
+from gridtokenx.trading.clock import WORK_FILL, WORK_PASS, WORK_SLOT, Budget, agree_deadline
 from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of, taker
 from gridtokenx.trading.model import (
     CONGESTED,
+    DEADLINES,
     FLOWS,
     IMMEDIATES,
     LAST_PRICES,
@@ -43,9 +45,7 @@ from gridtokenx.trading.model import (
 from gridtokenx.trading.settlement import escrow_needed, trade_key
 
 _NO_FLOW = NodeFlow()
-# A block must not be stalled by orders that span many slots of a deep book: beyond so many orders
-# put before the auction, the later slots wait for the next block. Closing gates never wait.
-MAX_ORDERS_CLEARED = 100_000
+ALL_REGIONS = "~"  # Sorts behind every region's name.
 # From so many fills on, one scan of the slot's positions is cheaper than asking for each.
 MANY_FILLS = 100
 
@@ -136,10 +136,10 @@ class Run:
     market: MarketParameters
     tie_salt: bytes
     grid: GridView
+    budget: Budget
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
     _depth: Depth = field(init=False)
-    _cleared: int = 0
 
     def __post_init__(self) -> None:
         self._depth = index(self.state, Depth)
@@ -154,11 +154,18 @@ class Run:
         """Close an order at its own end, if it is still open."""
         self._close_if_open(order_id, OrderStatus.EXPIRED)
 
-    def clear_slot(self, slot: int) -> None:
-        """Clear a slot's books at its gate."""
+    def clear_gate(self, slot: int, cleared: str) -> str:
+        """Clear a slot's books at its gate, by name of their regions, as the budget allows.
+
+        `cleared` is the region up to which that is done; returns how far it is done now.
+        """
         for group in self._auctions():
-            self._clear(slot, group)
-        book.forget_flags(self.state, slot)
+            if group and group[0] > cleared:
+                if self.budget.is_spent:
+                    return cleared
+                self._clear(slot, group)
+                cleared = group[-1]
+        return ALL_REGIONS
 
     def clear_touched(self, after_slot: int) -> None:
         """Clear open slots with new orders, nearest first, as far as one block's work allows.
@@ -168,7 +175,7 @@ class Run:
         national = self.market.max_trade_tier >= NATIONAL_TIER
         cleared_slot = after_slot
         for slot, region in book.take_touched(self.state, after_slot, self._halted):
-            if self._cleared >= MAX_ORDERS_CLEARED:
+            if self.budget.is_spent:
                 book.touch(self.state, slot, region)
             elif not national:
                 self._clear(slot, [region])
@@ -199,7 +206,7 @@ class Run:
         max_tier = self.market.max_trade_tier
         look = self._depth.look(self.state, slot, self.market.wheeling_mthb[: max_tier + 1])
         groups = look.groups(regions)
-        self._cleared += 1
+        self.budget.spend(WORK_SLOT)
         if not any(groups):
             self._flag(slot, regions, {})
             return
@@ -214,7 +221,7 @@ class Run:
             result, passed = self._clear_crossing(slot, look.crossing(regions))
         else:
             result, passed = answer
-        self._cleared += passed
+        self.budget.spend(passed * WORK_PASS + len(result.fills) * WORK_FILL)
         by_id = {
             order_id: order
             for fill in result.fills
@@ -292,6 +299,8 @@ class Run:
             self.events.append(TradeMatched(trade))
             _flow(flows, fill, buy.order, sell.order)
         self._add_flows(slot, flows)
+        if fills and DEADLINES.get(self.state, u64(slot)) is None:
+            DEADLINES.put(self.state, u64(slot), agree_deadline(self.market))
         for meter_id, meter in meters.items():
             POSITIONS.put(self.state, u64(slot) + meter_id, meter.position())
         return fillings
@@ -333,11 +342,12 @@ class Run:
             source=fill.source,
             escrow_uthb=buy.take(fill.energy_wh),
             bond_uthb=sell.take(fill.energy_wh),
-            vat_bps=buy.order.vat_bps,
+            vat_bps=min(buy.order.vat_bps, self.market.vat_bps_in(slot)),
             vat_on_energy=sell.order.vat_registered,
             fee_bps=self.market.fee_bps,
             penalty_mthb=sell.order.penalty_mthb,
             transmission_mthb=self._transmission_mthb(fill),
+            is_local=buy.order.is_local and fill.tier < NATIONAL_TIER,
         )
 
     def _transmission_mthb(self, fill: Fill) -> int:
@@ -362,12 +372,12 @@ class Run:
         filled, dust_wh = OrderStatus.FILLED, self.market.dust_wh
         for order_id, filling in fillings.items():
             order, rest_wh, reserve_uthb = filling.order, filling.rest_wh, filling.reserve_uthb
-            if rest_wh < dust_wh:
-                self.events.append(_leave(self.state, order, filled, rest_wh, reserve_uthb, 0))
-                continue
             fills = _add_fill(order.fills, slot, filling.filled_wh)
             after = replace(order, rest_wh=rest_wh, reserve_uthb=reserve_uthb, fills=fills)
-            ORDERS.put(self.state, order_id, after)
+            if rest_wh < dust_wh:
+                self.events.append(_leave(self.state, after, filled, rest_wh, reserve_uthb, 0))
+            else:
+                ORDERS.put(self.state, order_id, after)
 
 
 @dataclass(slots=True)

@@ -214,13 +214,16 @@ class TraderFacts:
 
 @dataclass(frozen=True, slots=True)
 class MeterFacts:
-    """What trading must know of a meter; source is the plant's ("none" without one)."""
+    """What trading must know of a meter; source is the plant's ("none" without one); `is_local`: it
+    stands in the territory in which its owner is registered.
+    """
 
     owner: bytes
     location: str
     source: str
     nameplate_import_w: int
     nameplate_export_w: int
+    is_local: bool = True
 
 
 @wire(122)
@@ -270,7 +273,8 @@ class Order:
     """An open order. Its id is that of the transaction that placed it.
 
     `reserve_uthb` is the escrow (buy) or bond (sell) that still stands behind `rest_wh`; the rates
-    in force when it was placed stay with it, so that its escrow always covers its trades.
+    in force when it was placed stay with it, so that its escrow always covers its trades: vat_bps
+    is the highest in any of its slots.
     """
 
     id: Bytes32
@@ -285,6 +289,7 @@ class Order:
     reserve_uthb: int
     fills: tuple[SlotFill, ...]
     congested: bool
+    is_local: bool = True
 
     def filled_in(self, slot: int) -> int:
         """Wh that traded in `slot`."""
@@ -294,22 +299,40 @@ class Order:
 @wire(126)
 @dataclass(frozen=True, slots=True)
 class OpenOrder:
-    """One line of an account's list of open orders."""
+    """One line of an account's list of open orders.
+
+    `max_wh_per_slot` is what it may trade in each of its slots, traded and open together.
+    """
 
     order_id: Bytes32
     first_slot: int
     last_slot: int
+    meter_id: Bytes32
+    max_wh_per_slot: int
+
+
+@wire(149)
+@dataclass(frozen=True, slots=True)
+class TradedLoad:
+    """What a meter has traded on one side by orders that have left the book, by slot to come."""
+
+    meter_id: Bytes32
+    side: Side
+    fills: tuple[SlotFill, ...]
 
 
 @wire(127)
 @dataclass(frozen=True, slots=True)
 class Trader:
-    """An account's open orders by side, and what it ordered on one Bangkok day (daily cap)."""
+    """An account's open orders by side, what it ordered on one Bangkok day (daily cap), and what
+    its closed orders have traded in slots to come (a meter's nameplate).
+    """
 
     buys: tuple[OpenOrder, ...] = ()
     sells: tuple[OpenOrder, ...] = ()
     day: int = 0
     ordered_wh: int = 0
+    traded: tuple[TradedLoad, ...] = ()
 
 
 @wire(128)
@@ -324,7 +347,8 @@ class Trade:
     """A matched quantity that waits for the seller's reading.
 
     escrow_uthb and bond_uthb are the shares of the two orders' reserves that moved into it;
-    region is the buyer's, whose distributor is paid the wheeling.
+    region is the buyer's, whose distributor is paid the wheeling; `is_local`: the energy is metered
+    where the buyer is registered.
     """
 
     id: Bytes32
@@ -348,6 +372,7 @@ class Trade:
     fee_bps: int
     penalty_mthb: int
     transmission_mthb: int = 0  # The transmission operator's part of wheeling_mthb.
+    is_local: bool = True
 
 
 @wire(130)
@@ -356,9 +381,9 @@ class Position:
     """What one meter has traded in one slot, until the slot's reading deadline.
 
     sales counts its trades as a seller (their keys end in 0..sales-1) and sold_wh sums them;
-    received_wh has been delivered to it, burned_wh of that is consumed; `read` tells whether its
-    reading is in, with import_wh as the consumption it showed; then its sales are settled too;
-    region is the prefix of its location.
+    received_wh has been delivered to it, local_wh of that from its own territory, and burned_wh is
+    consumed; `read` tells whether its reading is in, with import_wh as the consumption that it
+    showed; then its sales are settled too; region is the prefix of its location.
     """
 
     owner: Address
@@ -369,15 +394,69 @@ class Position:
     read: bool = False
     import_wh: int = 0
     region: str = ""
+    local_wh: int = 0
 
 
 @wire(131)
 @dataclass(frozen=True, slots=True)
 class MarketClock:
-    """Up to which slot gates are closed and cleared, and reading deadlines are settled."""
+    """How far the market has come; what one block cannot do goes on in the next.
 
+    `slot` is that of the newest block. Gates up to `gate_slot` are closed; of the next one the
+    regions up to `cleared_region` by name are cleared. Gates up to `still_slot` passed while the
+    chain stood still. Reading deadlines up to `due_slot` have passed, and slots up to
+    `settled_slot` are settled. `standstills` are those that an unsettled slot may have seen.
+    """
+
+    slot: int
     gate_slot: int
-    settled_slot: int
+    still_slot: Annotated[int, Limit(-1, MAX_INT)]
+    cleared_region: str
+    due_slot: Annotated[int, Limit(-1, MAX_INT)]
+    settled_slot: Annotated[int, Limit(-1, MAX_INT)]
+    standstills: tuple[Standstill, ...]
+
+
+@wire(150)
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """The chain had no block in the slots between these two."""
+
+    after_slot: int
+    next_slot: int
+
+
+@wire(151)
+@dataclass(frozen=True, slots=True)
+class SlotDeadline:
+    """Within how many slots readings of a slot are due, as agreed when it first traded."""
+
+    slots: int
+
+
+@wire(152)
+@dataclass(frozen=True, slots=True)
+class ImportBalance:
+    """What a meter's consumption and its burned purchases owe each other, so that each Wh is burned
+    once.
+
+    `assumed_wh` was burned without a reading and is covered by the imports that come next;
+    `loose_wh` was imported in several slots up to `loose_slot` which no reading tells apart, and
+    is not burned yet.
+    """
+
+    assumed_wh: int = 0
+    loose_wh: int = 0
+    loose_slot: int = 0
+
+
+@wire(153)
+@dataclass(frozen=True, slots=True)
+class GatesMissed:
+    """Event: the chain stood still while these gates passed; they close without a clearing."""
+
+    first_slot: int
+    last_slot: int
 
 
 @wire(132)
@@ -548,6 +627,7 @@ TradingEvent = (
     | EnergyConsumed
     | EnergyRedeemed
     | ReportClosed
+    | GatesMissed
 )
 
 PARAMETERS = Table(b"tp", MarketParameters)  # key: b""
@@ -556,6 +636,8 @@ ORDERS = Table(b"to", Order)  # key: order id; open orders only
 TRADERS = Table(b"ta", Trader)  # key: 32-byte address
 TRADES = Table(b"td", Trade)  # key: slot u64, seller's meter, number u64; unsettled trades only
 POSITIONS = Table(b"ts", Position)  # key: slot u64, meter id
+DEADLINES = Table(b"tk", SlotDeadline)  # key: slot u64; of slots that traded, until settled
+IMPORTS = Table(b"tb", ImportBalance)  # key: meter id; where there is anything to owe
 FLOWS = Table(b"tf", NodeFlow)  # key: slot u64, node text; kept for a day
 LAST_PRICES = Table(b"tl", LastPrice)  # key: tier u8, group text
 MONTH_END = Table(b"tm", MonthEnd)  # key: b""

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.quantities import SLOT_MS, local_month
+from gridtokenx.primitives.quantities import local_month, slot_start_ms
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading import reports
+from gridtokenx.trading.clock import WORK_REDEMPTION, Budget
 from gridtokenx.trading.model import (
     MONTH_END,
     EnergyRedeemed,
@@ -62,13 +63,20 @@ def redeem(
 
 
 def redeem_month_end(
-    state: Overlay, *, customers: Customers, market: MarketParameters, now_ms: int
+    state: Overlay,
+    *,
+    customers: Customers,
+    market: MarketParameters,
+    now_ms: int,
+    settled_slot: int,
+    budget: Budget,
 ) -> list[TradingEvent]:
     """Go on with the last month's redemption: the next participants, as many as a block may visit.
 
-    A utility that cannot pay for all takes over what it can pay for; the rest stays with its owner.
+    A month has ended once its last slot is settled. A utility that cannot pay for all takes over
+    what it can pay for; the rest stays with its owner.
     """
-    settled_month = local_month(now_ms - (market.reading_deadline_slots + 1) * SLOT_MS)
+    settled_month = local_month(slot_start_ms(settled_slot + 1))
     progress = MONTH_END.get(state, b"")
     if progress is None:
         MONTH_END.put(state, b"", MonthEnd(settled_month, 0, 0))
@@ -77,7 +85,9 @@ def redeem_month_end(
         if settled_month <= progress.month:
             return []
         progress = MonthEnd(settled_month, 0, customers.count)
-    stop = min(progress.stop_number, progress.next_number + market.redemptions_per_block)
+    most = min(market.redemptions_per_block, budget.affords(WORK_REDEMPTION))
+    stop = min(progress.stop_number, progress.next_number + most)
+    budget.spend((stop - progress.next_number) * WORK_REDEMPTION)
     events: list[TradingEvent] = []
     for number in range(progress.next_number, stop):
         customer = customers.customer(number)

@@ -17,9 +17,13 @@ from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.quantities import local_day, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
+from gridtokenx.trading.clock import WORK_FORGOTTEN_ROW, WORK_REPORT, Budget
 from gridtokenx.trading.model import (
+    CONGESTED,
+    DEADLINES,
     FLOWS,
     Mark,
+    MarketClock,
     ReportClosed,
     Source,
     TradeSettled,
@@ -38,9 +42,7 @@ from gridtokenx.trading.report_model import (
 )
 
 FLOWS_KEPT_SLOTS = 96
-# Rows of the past that one block may clean away, so that no block does unbounded work.
-MAX_FORGOTTEN = 1_000
-# A block's settlements reach at most 193 slots from the last one settled: at most 3 midnights.
+# What a region's block sends up must fit a checkpoint: a hash for each territory and day it closes.
 MAX_DAYS_CLOSED = 4
 
 V = TypeVar("V")
@@ -97,14 +99,16 @@ def add_reading(
     state: Overlay,
     *,
     region: str,
-    slot: int,
+    day: int,
     import_wh: int,
     export_wh: int,
     source: str,
     carbon_ucr: int,
 ) -> None:
-    """Count an accepted reading; `source` is the plant's, "none" without one."""
-    prefix = _prefix(region, day_of(slot))
+    """Count an accepted reading in a day that is still open; `source` is the plant's, "none"
+    without one.
+    """
+    prefix = _prefix(region, day)
     totals = _totals(state, prefix)
     after = replace(totals, readings=totals.readings + 1, import_wh=totals.import_wh + import_wh)
     REPORT_TOTALS.put(state, prefix, after)
@@ -172,34 +176,39 @@ def closed_report(state: Reader, region: str, day: int) -> SettlementReport | No
     return REPORTS.get(state, report_key(region, day))
 
 
-def close_days(
-    state: Overlay, settled_before: int, settled_now: int, territories: Mapping[str, str]
+def close_day(
+    state: Overlay, day: int, territories: Mapping[str, str], budget: Budget
 ) -> list[TradingEvent]:
-    """Close the days whose last slot is settled now and was not before; every territory reports.
+    """Close a day whose last slot is settled; every territory reports.
 
     `territories` maps region prefixes to the distributors' names.
     """
-    first, last = day_of(settled_before + 1), day_of(settled_now + 1)
     events: list[TradingEvent] = []
-    for day in range(first, min(last, first + MAX_DAYS_CLOSED)):
-        for region in sorted(territories):
-            report = open_report(state, region, territories[region], day)
-            REPORTS.put(state, report_key(region, day), report)
-            _drop(state, _prefix(region, day))
-            events.append(ReportClosed(region, day, report_hash(report)))
+    for region in sorted(territories):
+        report = open_report(state, region, territories[region], day)
+        REPORTS.put(state, report_key(region, day), report)
+        _drop(state, _prefix(region, day))
+        events.append(ReportClosed(region, day, report_hash(report)))
+        budget.spend(WORK_REPORT)
     return events
 
 
-def forget(state: Overlay, settled_slot: int) -> None:
-    """Clean away some of what closed days and old slots have left behind."""
-    _forget(state, REPORT_MEMBERS, day_of(settled_slot + 1))
-    _forget(state, FLOWS, max(0, settled_slot - FLOWS_KEPT_SLOTS))
+def forget(state: Overlay, clock: MarketClock, budget: Budget) -> None:
+    """Clean away what closed days, old slots and closed gates have left behind, as the budget
+    allows.
+    """
+    _forget(state, REPORT_MEMBERS, day_of(clock.settled_slot + 1), budget)
+    _forget(state, FLOWS, max(0, clock.settled_slot - FLOWS_KEPT_SLOTS), budget)
+    _forget(state, DEADLINES, max(0, clock.settled_slot + 1), budget)
+    _forget(state, CONGESTED, clock.gate_slot + 1, budget)
 
 
-def _forget(state: Overlay, table: Table[V], before: int) -> None:
+def _forget(state: Overlay, table: Table[V], before: int, budget: Budget) -> None:
     """Delete rows whose key starts with a number below `before`."""
-    for key in list(islice(_older(table, state, before), MAX_FORGOTTEN)):
+    keys = list(islice(_older(table, state, before), budget.affords(WORK_FORGOTTEN_ROW)))
+    for key in keys:
         table.delete(state, key)
+    budget.spend(len(keys) * WORK_FORGOTTEN_ROW)
 
 
 def _older(table: Table[V], state: Reader, before: int) -> Iterator[bytes]:
