@@ -89,6 +89,7 @@ def begin_market(state: Overlay, env: Environment) -> list[Event]:
             territories=lambda: registry.territories(state),
             customers=lambda: _customers(state),
             read_to=lambda meter_id: grid.read_to(state, meter_id),
+            read_since=lambda meter_id: grid.read_since(state, _metering_point(state, meter_id)),
         )
     ]
     closed = [
@@ -207,6 +208,7 @@ def _run_meter(
         case ReinstateMeter(meter_id):
             events = meters.reinstate_meter(state, command, sender=sender, now_ms=now_ms)
             grid.forget_registers(state, meter_id)
+            trading.forget_assumed(state, meter_id)
             return [*events]
         case ApproveMeter():
             return [*meters.approve_meter(state, command, sender=sender, now_ms=now_ms)]
@@ -220,7 +222,7 @@ def _replace_meter(
     if registry.counts(state, before):
         grid.exchange_registers(
             state,
-            metering_point(before, registry.participant(state, before.owner)),
+            _metering_point(state, command.meter_id),
             old_import_wh_cum=command.old_import_wh_cum,
             old_export_wh_cum=command.old_export_wh_cum,
             new_import_wh_cum=command.new_import_wh_cum,
@@ -243,7 +245,7 @@ def _retire_meter(
         source = before.source.value
         last = grid.close_registers(
             state,
-            metering_point(before, registry.participant(state, before.owner)),
+            _metering_point(state, command.meter_id),
             import_wh_cum=command.import_wh_cum,
             export_wh_cum=command.export_wh_cum,
             now_ms=env.now_ms,
@@ -306,7 +308,9 @@ def _take_reading(
     region = registry.region_of(meter.location)
     parameters = trading.parameters(state)
     point = metering_point(meter, owner)
-    grid.restart_registers(state, point, reading.import_wh_cum, reading.export_wh_cum)
+    shown = (reading.import_wh_cum, reading.export_wh_cum)
+    if grid.restart_registers(state, point, reading.slot, *shown):
+        trading.forget_assumed(state, meter.meter_id)
     accepted = grid.accept_reading(
         state,
         reading,
@@ -324,6 +328,7 @@ def _take_reading(
 def _settle_reading(
     state: Overlay, accepted: ReadingAccepted, meter: Meter, env: Environment
 ) -> list[Event]:
+    region = registry.region_of(meter.location)
     payees = Payees(
         distributor_of=lambda prefix: registry.distributor_account(state, prefix),
         authority=env.reward_account,
@@ -333,13 +338,13 @@ def _settle_reading(
         meter_id=accepted.meter_id,
         slot=accepted.slot,
         slots=accepted.slots,
-        region=registry.region_of(meter.location),
+        region=region,
         source=meter.source.value,
         import_wh=accepted.import_wh,
         export_wh=accepted.export_wh,
         deliverable_wh=accepted.deliverable_wh,
         carbon_ucr=accepted.carbon_ucr,
-        is_local=region == owner.territory,
+        is_local=region == registry.participant(state, meter.owner).territory,
     )
     return [accepted, *trading.settle_reading(state, facts, payees=payees)]
 
@@ -435,6 +440,11 @@ def _meter_facts(meter: Meter, owner: Participant) -> MeterFacts:
         meter.nameplate_export_w,
         registry.region_of(meter.location) == owner.territory,
     )
+
+
+def _metering_point(state: Reader, meter_id: bytes) -> MeteringPoint:
+    meter = registry.meter(state, meter_id)
+    return metering_point(meter, registry.participant(state, meter.owner))
 
 
 def metering_point(meter: Meter, owner: Participant) -> MeteringPoint:

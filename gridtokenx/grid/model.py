@@ -48,7 +48,8 @@ class Registers:
     """A meter's last accepted reading: cumulative Wh and its sequence number (-1: none yet).
 
     After an exchange of the device they are the first registers of the new one, and what the old
-    one counted beyond its last reading is carried to the next reading.
+    one counted beyond its last reading is carried to the next reading. Of slots before `since_slot`
+    they tell nothing: what the meter counted then is nobody's.
     """
 
     slot: int
@@ -57,6 +58,7 @@ class Registers:
     seq: Annotated[int, Limit(-1, MAX_INT)]
     carried_import_wh: int = 0
     carried_export_wh: int = 0
+    since_slot: int = 0
 
 
 @wire(101)

@@ -54,7 +54,7 @@ def read(
     """A reading at a slot's end, sent in the slot after it, as `commands` does it."""
     bare = MeterReading(key.public_key, slot, imported, exported, seq, bytes(64))
     signed = replace(bare, signature=key.sign(signed_bytes(CHAIN, bare)))
-    rules.restart_registers(state, point, imported, exported)
+    rules.restart_registers(state, point, slot, imported, exported)
     return rules.accept_reading(
         state, signed, point=point, chain_id=CHAIN, now_ms=now_ms(slot + 1), due_slot=slot - 4,
         claim_slots=100, by_distributor=False, carbon_mcr_per_kwh=500,
@@ -171,15 +171,27 @@ def test_what_was_counted_before_a_restart_is_nobodys(state: Overlay) -> None:
     read(state, SLOT, 700, 500)
     accepted = read(state, SLOT + 52, 9_000, 9_000, point=GAP, seq=2)
     assert (accepted.import_wh, accepted.export_wh, accepted.deliverable_wh) == (0, 0, 0)
+    assert accepted.slots > 1, "it settles nothing of its own slot"
     assert minted_wh(state) == 400
+    assert rules.read_since(state, GAP) == SLOT + 53
+    assert not rules.restart_registers(state, GAP, SLOT + 53, 0, 0)
     accepted = read(state, SLOT + 53, 9_050, 9_100, point=GAP, seq=3)
     assert (accepted.slots, accepted.export_wh, accepted.deliverable_wh) == (1, 100, 100)
     assert minted_wh(state) == 500
 
 
 def test_a_meter_that_was_never_read_restarts_as_well(state: Overlay) -> None:
-    assert read(state, SLOT + 50, 9_000, 9_000, point=GAP).export_wh == 0
+    assert rules.read_since(state, GAP) == SLOT + 50
+    accepted = read(state, SLOT + 50, 9_000, 9_000, point=GAP)
+    assert (accepted.slots, accepted.export_wh) == (2, 0)
     assert read(state, SLOT + 51, 9_000, 9_001, point=GAP, seq=2).export_wh == 1
+
+
+def test_a_suspension_within_a_slot_leaves_that_slot_out(state: Overlay) -> None:
+    read(state, SLOT + 49, 700, 500)
+    accepted = read(state, SLOT + 50, 700, 900, point=GAP, seq=2)
+    assert (accepted.slots, accepted.export_wh) == (2, 0)
+    assert read(state, SLOT + 51, 700, 1_000, point=GAP, seq=3).export_wh == 100
 
 
 def test_a_forged_or_early_reading_restarts_nothing(state: Overlay) -> None:
@@ -191,7 +203,7 @@ def test_a_forged_or_early_reading_restarts_nothing(state: Overlay) -> None:
         attempt = Overlay(state)
         bare = MeterReading(OLD.public_key, slot, 900, 900, 2, bytes(64))
         forged = replace(bare, signature=key.sign(signed_bytes(CHAIN, bare)))
-        rules.restart_registers(attempt, GAP, 900, 900)
+        assert rules.restart_registers(attempt, GAP, slot, 900, 900)
         with pytest.raises(Rejected) as caught:
             rules.accept_reading(
                 attempt, forged, point=GAP, chain_id=CHAIN, now_ms=now_ms(slot + 1), due_slot=0,
