@@ -19,13 +19,7 @@ from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, decode, encode,
 from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.types import Address
-from gridtokenx.registry.model import (
-    RegisterMeter,
-    RegisterParticipant,
-    ReinstateParticipant,
-    RenewLicence,
-    SuspendParticipant,
-)
+from gridtokenx.registry.model import RegistryCommand
 from gridtokenx.staking.model import StakingCommand
 from gridtokenx.trading.model import CancelOrder, PlaceOrder, Redeem
 
@@ -42,8 +36,7 @@ Payload = (
     | Deposit
     | Withdraw
     | RetireCredits
-    | RegisterParticipant
-    | RegisterMeter
+    | RegistryCommand
     | SubmitReadings
     | PlaceOrder
     | CancelOrder
@@ -51,9 +44,6 @@ Payload = (
     | PublishGridStatus
     | HaltRegion
     | ResumeRegion
-    | SuspendParticipant
-    | ReinstateParticipant
-    | RenewLicence
     | InterchainCommand
     | StakingCommand
     | GovernanceCommand

@@ -67,6 +67,7 @@ _PRICE, _ENERGY, _GTX = ("THB/kWh", 3), ("kWh", 3), ("gtx", 6)
 _PART, _CREDITS, _SECONDS = ("of 1", 4), ("credits/kWh", 3), ("s", 3)
 _HOUR, _SLOTS, _BLOCKS = ("hour of the day", 0), ("slots of 15 min", 0), ("blocks", 0)
 _COUNT, _HERTZ, _UNIX_MS = ("number", 0), ("Hz", 3), ("Unix ms, 0 for never", 0)
+_BAHT = ("THB", 6)
 
 _CARBON = [
     Parameter(
@@ -89,6 +90,12 @@ _TIER = Parameter(
     *("market.max_trade_tier", Owner.MARKET, "max_trade_tier", *_COUNT, 0, 3), is_regulated=True
 )
 
+# What its authority may bring to a chain in a day is money that people can take out: market 1.
+_DEPOSITS = Parameter(
+    *("market.deposit_limit", Owner.MARKET, "deposit_limit_uthb", *_BAHT, 0, 10**18),
+    is_regulated=True,
+)
+
 PARAMETERS: tuple[Parameter, ...] = (
     *_CARBON,
     *_WHEELING,
@@ -109,6 +116,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         ("vat.rate_after", "vat_after_bps", _PART, 0, 3000),
         _TIER,
         _MODE,
+        _DEPOSITS,
         ("market.min_order", "min_order_wh", _ENERGY, 1, 1_000_000),
         ("market.max_order", "max_order_wh", _ENERGY, 1000, 1_000_000_000),
         ("market.dust", "dust_wh", _ENERGY, 1, 10_000),

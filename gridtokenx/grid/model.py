@@ -7,15 +7,13 @@ from enum import StrEnum
 from typing import Annotated
 
 from gridtokenx.primitives.codec import MAX_INT, Bytes32, Bytes64, Limit, wire
-from gridtokenx.primitives.quantities import BPS
+from gridtokenx.primitives.quantities import BPS, MAX_REGISTER_WH
 from gridtokenx.primitives.state import Table, u64
 from gridtokenx.primitives.types import Address
 
 READING_DOMAIN = b"GTXv1 meter reading"
 MAX_RATING_VA = 2**40
 MAX_READINGS = 24  # Of one transaction: six hours of one meter, or one slot of two dozen.
-# A register of 2**53 Wh is 9 PWh: more than any plant makes, and room for every sum below 2**63.
-MAX_REGISTER_WH = 2**53
 MAX_SLOT = 2**40
 MAX_SEQ = 2**53
 Register = Annotated[int, Limit(0, MAX_REGISTER_WH)]
@@ -28,7 +26,8 @@ Reason = Annotated[str, Limit(1, 200)]  # Why an authority acts; no personal dat
 class MeteringPoint:
     """What the grid must know of a registered meter; registers (Wh) as they stood in first_slot.
 
-    `key` signs its readings; `is_local`: it stands where its owner is registered.
+    `key` signs its readings; `is_local`: it stands where its owner is registered. Its first reading
+    of `restart_slot` or later says where its registers stand, and mints nothing (0: no such slot).
     """
 
     meter_id: bytes
@@ -40,6 +39,7 @@ class MeteringPoint:
     first_slot: int
     import_wh_cum: int
     export_wh_cum: int
+    restart_slot: int = 0
 
 
 @wire(100)
@@ -48,7 +48,8 @@ class Registers:
     """A meter's last accepted reading: cumulative Wh and its sequence number (-1: none yet).
 
     After an exchange of the device they are the first registers of the new one, and what the old
-    one counted beyond its last reading is carried to the next reading.
+    one counted beyond its last reading is carried to the next reading. Of slots before `since_slot`
+    they tell nothing: what the meter counted then is nobody's.
     """
 
     slot: int
@@ -57,6 +58,7 @@ class Registers:
     seq: Annotated[int, Limit(-1, MAX_INT)]
     carried_import_wh: int = 0
     carried_export_wh: int = 0
+    since_slot: int = 0
 
 
 @wire(101)

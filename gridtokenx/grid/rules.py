@@ -16,7 +16,7 @@ from gridtokenx.grid.model import (
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.quantities import BPS, SLOT_MS, slot_end_ms
+from gridtokenx.primitives.quantities import BPS, SLOT_MS, slot_at, slot_end_ms
 from gridtokenx.primitives.state import Overlay, Reader
 
 SECONDS_PER_SLOT = SLOT_MS // 1000
@@ -50,6 +50,101 @@ def read_to(state: Reader, meter_id: bytes) -> int:
     """The slot of a meter's last reading; -1 where it never sent one."""
     found = REGISTERS.get(state, meter_id)
     return -1 if found is None else found.slot
+
+
+def read_since(state: Reader, point: MeteringPoint) -> int:
+    """The first slot that a meter's readings, those to come included, can tell of."""
+    found = REGISTERS.get(state, point.meter_id)
+    return point.first_slot if found is None else max(point.first_slot, found.since_slot)
+
+
+def forget_registers(state: Overlay, meter_id: bytes) -> None:
+    """A meter goes on from the registers that the registry states."""
+    REGISTERS.delete(state, meter_id)
+
+
+def restart_registers(
+    state: Overlay, point: MeteringPoint, slot: int, import_wh_cum: int, export_wh_cum: int
+) -> bool:
+    """Where nothing has been told since `point.restart_slot`, go on from these registers (Wh) at
+    the end of `slot`; tells whether it was so.
+
+    So what a meter counted before its readings count again is nobody's, and no meter is stuck with
+    it. The reading that follows spans several slots, so that it serves no trade of the last one.
+    Source: protocols/market.md 5.2.
+    """
+    last = registers(state, point)
+    if not point.restart_slot or last.slot >= point.restart_slot:
+        return False
+    before = min(last.slot, point.restart_slot - 2)
+    restarted = Registers(before, import_wh_cum, export_wh_cum, last.seq, since_slot=slot + 1)
+    REGISTERS.put(state, point.meter_id, restarted)
+    return True
+
+
+def exchange_registers(
+    state: Overlay,
+    point: MeteringPoint,
+    *,
+    old_import_wh_cum: int,
+    old_export_wh_cum: int,
+    new_import_wh_cum: int,
+    new_export_wh_cum: int,
+    now_ms: int,
+) -> None:
+    """Go on with another device, from its registers (Wh); mints nothing yet.
+
+    What the old one counted since the last reading is carried to the next, so neither the slots
+    between readings nor what was sold in them is touched.
+    Errors: BAD_READING for old registers that fall or exceed the nameplates up to the running slot.
+    Source: protocols/market.md 5.1.
+    """
+    slot = slot_at(now_ms)
+    restart_registers(state, point, slot, old_import_wh_cum, old_export_wh_cum)
+    last = registers(state, point)
+    import_wh, export_wh = _deltas(old_import_wh_cum, old_export_wh_cum, last)
+    _check_nameplates(point, import_wh, export_wh, slot - last.slot)
+    exchanged = Registers(
+        last.slot,
+        new_import_wh_cum,
+        new_export_wh_cum,
+        -1,
+        import_wh,
+        export_wh,
+        last.since_slot,
+    )
+    REGISTERS.put(state, point.meter_id, exchanged)
+
+
+def close_registers(
+    state: Overlay,
+    point: MeteringPoint,
+    *,
+    import_wh_cum: int,
+    export_wh_cum: int,
+    now_ms: int,
+    carbon_mcr_per_kwh: int,
+) -> ReadingAccepted:
+    """Mint what a meter exported from its last reading to its end, as a reading of the running slot
+    that serves nothing which was sold.
+
+    Units: as `accept_reading`. Errors: BAD_READING for registers that fall or exceed the
+    nameplates up to the running slot. Source: protocols/market.md 5.1.
+    """
+    slot = slot_at(now_ms)
+    restart_registers(state, point, slot, import_wh_cum, export_wh_cum)
+    last = registers(state, point)
+    slots = slot - last.slot
+    import_wh, export_wh = _deltas(import_wh_cum, export_wh_cum, last)
+    _check_nameplates(point, import_wh, export_wh, slots)
+    carbon_ucr = export_wh * carbon_mcr_per_kwh
+    local_wh = export_wh if point.is_local else 0
+    ledger.mint_energy(state, point.owner, export_wh, carbon_ucr, local_wh=local_wh)
+    shown = Registers(slot, import_wh_cum, export_wh_cum, last.seq, since_slot=last.since_slot)
+    REGISTERS.put(state, point.meter_id, shown)
+    return ReadingAccepted(
+        point.meter_id, point.owner, slot, slots, import_wh, export_wh, 0, carbon_ucr
+    )
 
 
 def accept_reading(
@@ -86,7 +181,7 @@ def accept_reading(
         raise Rejected(ErrorCode.BAD_SIGNATURE, detail)
     last = registers(state, point)
     if slot < point.first_slot:
-        detail = f"the meter was registered in slot {point.first_slot}, after slot {slot}"
+        detail = f"readings of the meter count from slot {point.first_slot} on, not of slot {slot}"
         raise Rejected(ErrorCode.READING_OUT_OF_ORDER, detail)
     _check_order(reading, last)
     slots = slot - last.slot
@@ -102,8 +197,8 @@ def accept_reading(
     carbon_ucr = export_wh * carbon_mcr_per_kwh
     local_wh = export_wh if point.is_local else 0
     ledger.mint_energy(state, point.owner, export_wh, carbon_ucr, local_wh=local_wh)
-    now_shows = Registers(slot, reading.import_wh_cum, reading.export_wh_cum, reading.seq)
-    REGISTERS.put(state, point.meter_id, now_shows)
+    shown = reading.import_wh_cum, reading.export_wh_cum, reading.seq
+    REGISTERS.put(state, point.meter_id, Registers(slot, *shown, since_slot=last.since_slot))
     deliverable_wh = export_wh if slots == 1 and slot > due_slot else 0
     return ReadingAccepted(
         point.meter_id,

@@ -28,6 +28,7 @@ from gridtokenx.interchain.model import (
     Inbox,
     InterchainEvent,
     MessageFailed,
+    OperatorOrder,
     OrderRefused,
     ParameterOrder,
     SettlementFiled,
@@ -44,7 +45,7 @@ from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader
 
-Order = ParameterOrder | HaltOrder | AuthorityOrder
+Order = ParameterOrder | HaltOrder | AuthorityOrder | OperatorOrder
 T = TypeVar("T")
 
 

@@ -174,10 +174,20 @@ class Crossings:
     gtx_departed_ugtx: int = 0
 
 
+@wire(62)
+@dataclass(frozen=True, slots=True)
+class DepositDay:
+    """Baht that was created on the newest Bangkok day on which any was (days since 1970-01-01)."""
+
+    day: int
+    amount_uthb: int
+
+
 LedgerCommand = Transfer | Deposit | Withdraw | RetireCredits
 LedgerEvent = Transferred | Deposited | Withdrawn | CreditsRetired
 
 ACCOUNTS = Table(b"la", Account)  # key: 32-byte address
 SUPPLY = Table(b"ls", Supply)  # key: b""
 CROSSINGS = Table(b"lx", Crossings)  # key: b""
+DEPOSIT_DAY = Table(b"ld", DepositDay)  # key: b""
 CERTIFICATES = Table(b"lc", RetirementCertificate)  # key: number u64

@@ -12,12 +12,14 @@ from gridtokenx.ledger.model import (
     ACCOUNTS,
     CERTIFICATES,
     CROSSINGS,
+    DEPOSIT_DAY,
     SUPPLY,
     Account,
     Asset,
     CreditsRetired,
     Crossings,
     Deposit,
+    DepositDay,
     Deposited,
     LedgerEvent,
     RetireCredits,
@@ -30,7 +32,7 @@ from gridtokenx.ledger.model import (
 )
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.quantities import format_kwh, format_thb
+from gridtokenx.primitives.quantities import format_kwh, format_thb, local_day
 from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.primitives.types import format_address
 
@@ -212,9 +214,20 @@ def burn_held_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:
     _change_supply(state, energy_burned_wh=energy_wh)
 
 
-def burn_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:
-    """Destroy an owner's own energy, which a utility took over. Errors: INSUFFICIENT_BALANCE."""
-    adjust(state, owner, energy_wh=-energy_wh)
+def burn_local_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:
+    """Destroy energy metered in its owner's own territory, whose utility took it over.
+
+    Errors: INSUFFICIENT_BALANCE with what of the balance was metered there.
+    """
+    held = account(state, owner)
+    if energy_wh > held.local_wh:
+        detail = (
+            f"{format_address(owner)} has {format_kwh(held.local_wh)} kWh that were metered in its "
+            f"own territory, of {format_kwh(held.energy_wh)} kWh in all, not "
+            f"{format_kwh(energy_wh)}; other energy can be sold or transferred"
+        )
+        raise Rejected(ErrorCode.INSUFFICIENT_BALANCE, detail)
+    adjust(state, owner, energy_wh=-energy_wh, local_wh=-energy_wh)
     _change_supply(state, energy_burned_wh=energy_wh)
 
 
@@ -341,10 +354,31 @@ def transfer(state: Overlay, command: Transfer, *, sender: bytes) -> list[Ledger
 
 
 def deposit(
-    state: Overlay, command: Deposit, *, sender: bytes, payment_authority: bytes
+    state: Overlay,
+    command: Deposit,
+    *,
+    sender: bytes,
+    payment_authority: bytes,
+    now_ms: int,
+    limit_uthb: int,
 ) -> list[LedgerEvent]:
-    """Create baht for an account. Errors: NOT_PERMITTED unless the payment authority sends it."""
+    """Create baht for an account, at most limit_uthb on all accounts in a Bangkok day.
+
+    Errors: NOT_PERMITTED unless the payment authority sends it; DAILY_CAP with what is left of the
+    day's limit; OUT_OF_RANGE at 2**63. Source: protocols/market.md 1.
+    """
     _require_authority(sender, payment_authority, "deposit")
+    day = local_day(now_ms)
+    newest = DEPOSIT_DAY.get(state, b"")
+    so_far_uthb = newest.amount_uthb if newest is not None and newest.day == day else 0
+    left_uthb = max(0, limit_uthb - so_far_uthb)
+    if command.amount_uthb > left_uthb:
+        detail = (
+            f"{format_thb(command.amount_uthb)} THB, but of the {format_thb(limit_uthb)} THB that "
+            f"may come to this chain in a Bangkok day {format_thb(left_uthb)} are left today"
+        )
+        raise Rejected(ErrorCode.DAILY_CAP, detail)
+    DEPOSIT_DAY.put(state, b"", DepositDay(day, so_far_uthb + command.amount_uthb))
     _change_supply(state, thb_uthb=command.amount_uthb)
     adjust(state, command.to, thb_uthb=command.amount_uthb)
     return [Deposited(command.to, command.amount_uthb)]

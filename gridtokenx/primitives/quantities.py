@@ -19,6 +19,8 @@ UCREDIT_PER_CREDIT = 1_000_000
 BPS = 10_000
 SLOT_MS = 900_000
 SLOTS_PER_DAY = 96
+# A register of 2**53 Wh is 9 PWh: more than any plant makes, and room for every sum below 2**63.
+MAX_REGISTER_WH = 2**53
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?(E\+?[0-9])?", re.IGNORECASE)
 BANGKOK_OFFSET_MS = 7 * 3_600_000  # No daylight saving time since 1920.
 

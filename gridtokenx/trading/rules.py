@@ -50,7 +50,7 @@ from gridtokenx.trading.model import (
 )
 from gridtokenx.trading.quotes import Quote
 from gridtokenx.trading.redemption import Customer, Customers
-from gridtokenx.trading.settlement import Payees, ReadingFacts
+from gridtokenx.trading.settlement import Payees, ReadingFacts, Readings
 
 _BANGKOK_SLOTS = 28  # UTC+7 in slots
 _DEFAULTS = MarketParameters()
@@ -208,10 +208,16 @@ def settle_reading(state: Overlay, reading: ReadingFacts, *, payees: Payees) -> 
     return settlement.settle_reading(state, reading, market=parameters(state), payees=payees)
 
 
+def forget_assumed(state: Overlay, meter_id: bytes) -> None:
+    """What a meter is taken to have consumed is no longer set against its next readings: it starts
+    anew, and they do not show it."""
+    settlement.forget_assumed(state, meter_id)
+
+
 def redeem(
     state: Overlay, command: Redeem, *, customer: Customer, now_ms: int
 ) -> list[TradingEvent]:
-    """Sell unused energy to the utility. Errors: INSUFFICIENT_BALANCE of either."""
+    """Sell unused energy to the utility. Errors: NOT_ACTIVE; INSUFFICIENT_BALANCE of either."""
     return redemption.redeem(
         state, command, customer=customer, market=parameters(state), now_ms=now_ms
     )
@@ -373,6 +379,7 @@ def begin_block(
     territories: Callable[[], Mapping[str, str]] = dict,
     customers: Callable[[], Customers] | None = None,
     read_to: Callable[[bytes], int] = lambda _: -1,
+    read_since: Callable[[bytes], int] = lambda _: 0,
 ) -> list[TradingEvent]:
     """Do what time demands, over orders of earlier blocks only, before a block's transactions.
 
@@ -386,7 +393,7 @@ def begin_block(
     Units: now_ms is market time in Unix ms, gate_grace_ms how late after a gate a block may still
     clear it; `grid` is what the grid can carry now; `territories` maps region prefixes to
     distributors' names; `customers` are those who redeem at month end; `read_to` is the slot of a
-    meter's last reading.
+    meter's last reading, `read_since` the first one that its readings can tell of.
     Source: protocols/market.md 3.1.
     """
     market = parameters(state)
@@ -404,7 +411,9 @@ def begin_block(
         clock = _close_gates(run, clock)
     is_open = clock.gate_slot == clock.slot
     has_expired = is_open and _expire(run, clock.slot, clock.slot, now_ms)
-    clock, settled = _settle_slots(state, clock, market, budget, territories, read_to)
+    clock, settled = _settle_slots(
+        state, clock, market, budget, territories, Readings(read_to, read_since)
+    )
     if has_expired:
         run.clear_touched(clock.slot)
     run.drop_immediate()
@@ -474,7 +483,7 @@ def _settle_slots(
     market: MarketParameters,
     budget: Budget,
     territories: Callable[[], Mapping[str, str]],
-    read_to: Callable[[bytes], int],
+    readings: Readings,
 ) -> tuple[MarketClock, list[TradingEvent]]:
     """Settle slots whose deadline has passed and report days that end with one."""
     events: list[TradingEvent] = []
@@ -485,7 +494,7 @@ def _settle_slots(
         slot = clock.settled_slot + 1
         budget.spend(clocks.WORK_SLOT)
         told, is_done = settlement.settle_deadline(
-            state, slot, market=market, budget=budget, read_to=read_to
+            state, slot, market=market, budget=budget, readings=readings
         )
         events += told
         if not is_done:

@@ -94,6 +94,15 @@ class ReadingFacts:
     is_local: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What trading asks of a meter's readings: the slot of the last one, and the first slot that
+    they can tell of. What the meter counted before that is nobody's."""
+
+    to: Callable[[bytes], int]
+    since: Callable[[bytes], int]
+
+
 def charges(
     *,
     energy_wh: int,
@@ -240,14 +249,14 @@ def settle_deadline(
     *,
     market: MarketParameters,
     budget: Budget,
-    read_to: Callable[[bytes], int],
+    readings: Readings,
 ) -> tuple[list[TradingEvent], bool]:
     """Close a slot whose reading deadline has passed, as far as the budget goes.
 
     A seller without a reading of the slot delivered nothing. A buyer without any reading up to it
     consumed all that it received, for otherwise not reporting would turn consumed energy into
     tokens to spend; its next readings are not burned for that again. One whose reading covers
-    several slots consumed what that showed. `read_to` is the slot of a meter's last reading.
+    several slots consumed what that showed.
     Returns the events and whether the slot is settled to its end.
     """
     events: list[TradingEvent] = []
@@ -262,7 +271,7 @@ def settle_deadline(
             events += told
             if not is_done:
                 return events, False
-            events += _settle_unread_purchases(state, slot, meter_id, position, read_to)
+            events += _settle_unread_purchases(state, slot, meter_id, position, readings)
         POSITIONS.delete(state, key)
         if budget.is_spent:
             return events, False  # Perhaps it was the last one; the next block will see.
@@ -292,21 +301,29 @@ def _settle_unread_purchases(
     slot: int,
     meter_id: bytes,
     position: Position,
-    read_to: Callable[[bytes], int],
+    readings: Readings,
 ) -> list[TradingEvent]:
     received_wh = position.received_wh - position.burned_wh
     before = IMPORTS.get(state, meter_id) or _NOTHING_OWED
-    if read_to(meter_id) >= slot:
+    if readings.since(meter_id) <= slot <= readings.to(meter_id):
         burned_wh = min(received_wh, before.loose_wh)
         _owe(state, meter_id, before, replace(before, loose_wh=before.loose_wh - burned_wh))
         _release(state, position, received_wh - burned_wh)
         events = _consume(state, meter_id, slot, position, burned_wh)
         reports.add_missing_reading(state, position.region, slot, 0)
         return events
-    assumed_wh = before.assumed_wh + received_wh
-    _owe(state, meter_id, before, replace(before, assumed_wh=assumed_wh))
+    if slot >= readings.since(meter_id):  # Else no reading to come will show it either.
+        assumed_wh = before.assumed_wh + received_wh
+        _owe(state, meter_id, before, replace(before, assumed_wh=assumed_wh))
     reports.add_missing_reading(state, position.region, slot, received_wh)
     return _burn(state, meter_id, slot, position.owner, received_wh)
+
+
+def forget_assumed(state: Overlay, meter_id: bytes) -> None:
+    """Set nothing against a meter's next readings: they begin after what it is taken to have
+    consumed."""
+    before = IMPORTS.get(state, meter_id) or _NOTHING_OWED
+    _owe(state, meter_id, before, replace(before, assumed_wh=0))
 
 
 def _release(state: Overlay, position: Position, energy_wh: int) -> None:

@@ -171,6 +171,7 @@ def test_mistakes_are_told_before_a_node_is_asked(
         ("emergency --territory BKK --reason flood --duration 4h", "halt BKK for 240 min: flood"),
         ("infrastructure-funding --to dev --amount 2.5", "2.5 gtx to gtx1"),
         ("upgrade --release 0.2.0 --height 9000", "version 0.2.0 from block 9000"),
+        ("operator-rotation --organisation mea --new-operator dev", "gtx1"),
     ],
 )
 def test_every_type_can_be_proposed(network: Network, words: str, summary: str) -> None:
