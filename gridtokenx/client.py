@@ -14,6 +14,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from gridtokenx.api.access import request_bytes
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
 from gridtokenx.chain.light import (
@@ -325,6 +326,22 @@ class Client:
     def trades(self, **filters: Any) -> dict[str, Any]:
         """A page of trades; filters as in `energy_getTrades`."""
         return self._object("energy_getTrades", **filters)
+
+    def meter_readings(self, signer: SigningKey, **filters: str) -> dict[str, Any]:
+        """A page of an account's accepted readings, asked for by a key that may see them.
+
+        Filters as in `energy_getMeterReadings`: address, limit, chain, cursor, each as text.
+        """
+        signed_ms = time.time_ns() // 1_000_000
+        method = "energy_getMeterReadings"
+        message = request_bytes(self.genesis().hash, method, filters, signed_ms)
+        return self._object(
+            method,
+            **filters,
+            signer=format_address(signer.public_key),
+            signed_ms=str(signed_ms),
+            signature=signer.sign(message).hex(),
+        )
 
     def trade(self, trade_id: str, chain: str | None = None) -> dict[str, Any]:
         """A trade and its settlement."""

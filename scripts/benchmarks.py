@@ -81,9 +81,9 @@ def clear_(orders: Orders = 10_000) -> None:
     """One slot of one region, all tiers: 50 substations in 5 zones."""
     limit = verifies_per_second()
     book = [_resting(number) for number in range(orders)]
-    salt, wheeling = sha256(b"salt"), (300, 600, 900, 1151)
-    seconds = cpu_seconds(lambda: clear(book, tie_salt=salt, wheeling_mthb=wheeling))
-    fills = len(clear(book, tie_salt=salt, wheeling_mthb=wheeling).fills)
+    wheeling = (300, 600, 900, 1151)
+    seconds = cpu_seconds(lambda: clear(book, wheeling_mthb=wheeling))
+    fills = len(clear(book, wheeling_mthb=wheeling).fills)
     figures = {"orders": orders, "fills": fills, "cpu_ms": round(seconds * 1000, 1)}
     report("clear", limit, round(orders / seconds / limit, 2), **figures)
 
@@ -126,6 +126,27 @@ def market(
     crowded = measure_slot(slot_orders)
     ratio = round(slot_orders / crowded.begin_ms * 1000 / limit, 3)
     report("market_slot", limit, ratio, orders=slot_orders, **asdict(crowded))
+
+
+@app.command()
+def hostile(
+    runs: Annotated[int, typer.Option(help="Runs of each, the best of them counts.")] = 3,
+) -> None:
+    """600 orders over 96 slots that only wish for a source that is not there, and that require it.
+
+    The last line's `ratio` is what a block's start pays for the hostile book by the plain one.
+    """
+    from scripts.market_bench import measure_hostile
+
+    books = {"plain": False, "hostile": True}
+    best: dict[str, float] = {}
+    for _ in range(runs):  # In turns, so that both see the same machine.
+        for book, required in books.items():
+            figures = measure_hostile(required)
+            best[book] = min(best.get(book, figures.begin_ms), figures.begin_ms)
+            write(bench="hostile", book=book, orders=600, **asdict(figures))
+    ratio = round(best["hostile"] / best["plain"], 2)
+    write(bench="hostile", plain_ms=best["plain"], hostile_ms=best["hostile"], ratio=ratio)
 
 
 @app.command()
@@ -187,6 +208,27 @@ def execute(orders: Orders = 10_000) -> None:
         orders_per_s=round(orders / total),
         **per_order,
     )
+
+
+@app.command()
+def halt(
+    traders: Annotated[int, typer.Option(help="Half sell, half buy, in every slot.")] = 10_000,
+    hours: Annotated[
+        list[int] | None, typer.Option(help="Standstills in hours; 3, 24 and 168.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="block, or gate.")] = "block",
+) -> None:
+    """Blocks' own work after a standstill, with its encoding and state tree, until all is done.
+
+    No meter is read afterwards: every trade is settled at its deadline, which is the most work.
+    """
+    from gridtokenx.trading.model import MatchingMode
+    from scripts.halt_bench import measure
+
+    limit = verifies_per_second()
+    for figures in measure(traders, hours or [3, 24, 168], MatchingMode(mode)):
+        ratio = round(1000 / max(float(str(figures["worst_block_cpu_ms"])), 0.1) / limit, 5)
+        report("halt", limit, ratio, traders=traders, **figures)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.node.database import BlockWrite, Database, StateReader
 from gridtokenx.primitives.crypto import sha256
-from gridtokenx.primitives.quantities import SLOT_MS
+from gridtokenx.primitives.quantities import SLOT_MS, SLOTS_PER_DAY
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.trading import book
 from gridtokenx.trading import rules as trading
@@ -77,13 +77,7 @@ class _Chain:
         return len(changes)
 
     def begin(self, overlay: Overlay) -> list[object]:
-        return [
-            *trading.begin_block(
-                overlay,
-                now_ms=BASE_SLOT * SLOT_MS + self.height,
-                previous_block_hash=sha256(b"salt %d" % self.height),
-            )
-        ]
+        return [*trading.begin_block(overlay, now_ms=BASE_SLOT * SLOT_MS + self.height)]
 
 
 def measure(resting: int, touching: int, slots: int = 96) -> Figures:
@@ -124,17 +118,61 @@ def _measure_slot(orders: int) -> Figures:
         return figures
 
 
+def measure_hostile(required: bool) -> Figures:
+    """600 orders of three regions over 96 slots, of which 300 wish for or require solar energy that
+    is not to be had at their price: in every slot one after the other gets in the others' way."""
+    with tempfile.TemporaryDirectory() as folder:
+        chain = _Chain(Path(folder))
+        overlay = Overlay(chain.reader)
+        chain.begin(overlay)
+        chain.commit(overlay)
+        figures = _measure_block(chain, dict(enumerate(_hostile_terms(required))))
+        chain.database.close()
+        return figures
+
+
+def _hostile_terms(required: bool) -> Iterator[PlaceOrder]:
+    """In each region 50 cheap asks of wind, a dear one of solar, 49 bids that take anything, and
+    100 lower ones, no two alike, for solar."""
+    number = 0
+    for region in REGIONS:
+        asks = [(Side.SELL, 2_000, Source.WIND, False)] * 50
+        asks.append((Side.SELL, 3_000, Source.SOLAR, False))
+        bids = [(Side.BUY, 9_000, Source.ANY, False)] * 49
+        bids += [(Side.BUY, 8_000 - lower, Source.SOLAR, required) for lower in range(100)]
+        for side, limit_mthb, source, require in asks + bids:
+            yield PlaceOrder(
+                side=side,
+                energy_wh=100 * SLOTS_PER_DAY,
+                limit_mthb=limit_mthb,
+                location=f"{region}-01-SUB001",
+                meter_id=sha256(b"meter %d" % number),
+                source=source,
+                require=require,
+                first_slot=BASE_SLOT + 1,
+                last_slot=BASE_SLOT + SLOTS_PER_DAY,
+                max_wh_per_slot=100,
+                time_in_force=TimeInForce.GOOD_TILL_CANCELLED,
+                expires_ms=2**62,
+            )
+            number += 1
+
+
 def _block(chain: _Chain, numbers: range, slots: int, beside_spread: bool) -> Figures:
     """Place some orders in one block and begin the next."""
+    return _measure_block(chain, {n: _touching(n, slots, beside_spread) for n in numbers})
+
+
+def _measure_block(chain: _Chain, orders: Mapping[int, PlaceOrder]) -> Figures:
     overlay = Overlay(chain.reader)
-    for number in numbers:
+    for number in orders:
         ledger.adjust(overlay, _owner(number), thb_uthb=10**12)
     chain.commit(overlay)
     chain.seconds = {}
     overlay = Overlay(chain.reader)
     with chain.timed("place"):
-        for number in numbers:
-            _place(overlay, number, slots, beside_spread)
+        for number, terms in orders.items():
+            _place(overlay, number, terms)
     rows = chain.commit(overlay, "seal")
     overlay = Overlay(chain.reader)
     with chain.timed("begin"):
@@ -194,18 +232,22 @@ def _rest(state: Overlay, number: int, slots: int) -> None:
         vat_registered=False,
         rest_wh=terms.energy_wh,
         reserve_uthb=needed_uthb,
-        fills=(),
+        filled_wh=(),
         congested=False,
     )
     book.add(state, order, touch=False)
     book.enter_trader(state, order, book.trader(state, order.owner))
 
 
-def _place(state: Overlay, number: int, slots: int, beside_spread: bool) -> None:
+def _touching(number: int, slots: int, beside_spread: bool) -> PlaceOrder:
     terms = _terms(number, slots)
     if beside_spread:  # Of a resting book, at 4.000: some cross it and the wheeling.
-        spread_mthb = 4_000 + terms.limit_mthb % 1_200 - 600
-        terms = replace(terms, limit_mthb=spread_mthb)
+        terms = replace(terms, limit_mthb=4_000 + terms.limit_mthb % 1_200 - 600)
+    return terms
+
+
+def _place(state: Overlay, number: int, terms: PlaceOrder) -> None:
+    source = str(terms.source) if terms.side is Side.SELL else "solar"
     trading.place_order(
         state,
         terms,
@@ -214,5 +256,5 @@ def _place(state: Overlay, number: int, slots: int, beside_spread: bool) -> None
         now_ms=BASE_SLOT * SLOT_MS,
         height=2,
         trader=FIT,
-        meter=MeterFacts(_owner(number), terms.location, "solar", 10**6, 10**6),
+        meter=MeterFacts(_owner(number), terms.location, source, 10**6, 10**6),
     )

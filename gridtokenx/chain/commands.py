@@ -84,7 +84,6 @@ def begin_market(state: Overlay, env: Environment) -> list[Event]:
             state,
             now_ms=env.now_ms,
             gate_grace_ms=env.spec.gate_grace_ms,
-            previous_block_hash=env.parent_hash,
             grid=_grid_view(state, env.now_ms),
             territories=lambda: registry.territories(state),
             customers=lambda: _customers(state),

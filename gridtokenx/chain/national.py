@@ -285,9 +285,9 @@ def _carried_out(state: Overlay, event: Any, spec: ChainSpec, height: int) -> li
     try:
         for action in event.actions:
             _carry_out(attempt, action, spec, height)
+        attempt.merge()
     except Rejected as error:
         return [*governance.fail(state, event.proposal, error.detail[:200])]
-    attempt.merge()
     return [event]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -49,7 +48,6 @@ def readings(
     password_file: PasswordFile = None,
 ) -> None:
     """Accepted meter readings. The request is signed: owner, distributor and regulator see them."""
-    from gridtokenx.api.access import request_bytes
     from gridtokenx.primitives.types import format_address
 
     remote.account_key_path(key)
@@ -59,16 +57,7 @@ def readings(
         if cursor is not None:
             params["cursor"] = cursor
         signer = remote.unlock(key, password_file)
-        signed_ms = time.time_ns() // 1_000_000
-        method = "energy_getMeterReadings"
-        message = request_bytes(client.genesis().hash, method, params, signed_ms)
-        document: dict[str, Any] = client.call(
-            method,
-            **params,
-            signer=format_address(signer.public_key),
-            signed_ms=str(signed_ms),
-            signature=signer.sign(message).hex(),
-        )
+        document = client.meter_readings(signer, **params)
     output.emit(document, lambda console: _draw_readings(console, document))
 
 

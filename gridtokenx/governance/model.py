@@ -256,7 +256,7 @@ class Proposal:
     deposit_ugtx: int
     status: ProposalStatus = ProposalStatus.VOTING
     ballots: int = 0
-    approvals: tuple[str, ...] = ()
+    approvals: Annotated[tuple[Organisation, ...], Limit(0, 64)] = ()
     tally: Tally | None = None
 
 

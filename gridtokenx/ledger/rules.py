@@ -199,8 +199,11 @@ def mint_energy(
     state: Overlay, to: bytes, energy_wh: int, carbon_ucr: int, *, local_wh: int
 ) -> None:
     """Create metered energy and its carbon credits; `local_wh` of it was metered where its owner is
-    registered. Errors: OUT_OF_RANGE at 2**63.
+    registered.
+
+    Errors: OUT_OF_RANGE where all energy ever here, or all credits, would reach 2**63.
     """
+    _check_ever(state, energy_wh)
     _change_supply(state, energy_minted_wh=energy_wh, carbon_issued_ucr=carbon_ucr)
     adjust(state, to, energy_wh=energy_wh, carbon_ucr=carbon_ucr, local_wh=local_wh)
 
@@ -308,9 +311,7 @@ def arrive(state: Overlay, to: bytes, asset: Asset, amount: int) -> None:
     """
     match asset:
         case Asset.ENERGY:
-            ever = supply(state).energy_minted_wh + crossings(state).energy_arrived_wh
-            if ever + amount > MAX_INT:
-                raise Rejected(ErrorCode.OUT_OF_RANGE, "all energy is beyond 2**63 - 1 Wh")
+            _check_ever(state, amount)
             _cross(state, energy_arrived_wh=amount)
             adjust(state, to, energy_wh=amount)
         case Asset.THB:
@@ -323,6 +324,13 @@ def arrive(state: Overlay, to: bytes, asset: Asset, amount: int) -> None:
             adjust(state, to, gtx_ugtx=amount)
         case Asset.CARBON:
             raise Rejected(ErrorCode.NOT_PERMITTED, "carbon credits stay on the chain of issue")
+
+
+def _check_ever(state: Reader, energy_wh: int) -> None:
+    """Bounds every account, and what can ever be burned: a block's own work may not fail there."""
+    ever = supply(state).energy_minted_wh + crossings(state).energy_arrived_wh
+    if ever + energy_wh > MAX_INT:
+        raise Rejected(ErrorCode.OUT_OF_RANGE, "all energy is beyond 2**63 - 1 Wh")
 
 
 def _cross(state: Overlay, **amounts: int) -> None:

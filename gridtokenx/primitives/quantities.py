@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 WH_PER_KWH = 1000
@@ -52,6 +53,15 @@ def local_month(time_ms: int) -> int:
     day_of_year = day_of_era - (365 * year + year // 4 - year // 100)
     months_since_march = (5 * day_of_year + 2) // 153
     return (era * 400 + year - 1970) * 12 + 2 + months_since_march
+
+
+def saturated(total: int) -> int:
+    """`total`, at most the 2**63-1 that can be stored: where it ends, a count stands still.
+
+    Only for reports and statistics, never for what somebody owns: money and energy are refused
+    (OUT_OF_RANGE) where they would leave the range. Source: protocols/state-transition.md 6.
+    """
+    return min(total, MAX_INT)
 
 
 def share_half_up(amount: int, rate_bps: int) -> int:

@@ -6,17 +6,19 @@ Source: protocols/market.md sections 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.primitives.quantities import saturated
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
-from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books, clear_crossing
+from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books
 from gridtokenx.trading.clock import WORK_FILL, WORK_PASS, WORK_SLOT, Budget, agree_deadline
-from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of, taker
+from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of
 from gridtokenx.trading.model import (
+    CARRIED_OVER,
     CONGESTED,
     DEADLINES,
     FLOWS,
@@ -25,6 +27,7 @@ from gridtokenx.trading.model import (
     ORDERS,
     POSITIONS,
     TRADES,
+    CarriedOver,
     Clearing,
     Fill,
     GroupPrice,
@@ -37,7 +40,6 @@ from gridtokenx.trading.model import (
     Position,
     Side,
     SlotCleared,
-    SlotFill,
     Trade,
     TradeMatched,
     TradingEvent,
@@ -45,6 +47,7 @@ from gridtokenx.trading.model import (
 from gridtokenx.trading.settlement import escrow_needed, trade_key
 
 _NO_FLOW = NodeFlow()
+FILLS_A_ROW = 250
 ALL_REGIONS = "~"  # Sorts behind every region's name.
 # From so many fills on, one scan of the slot's positions is cheaper than asking for each.
 MANY_FILLS = 100
@@ -125,7 +128,8 @@ class _Meter:
 
     def position(self) -> Position:
         """The position after the fills. Orders match before delivery: nothing is received yet."""
-        return Position(self.before.owner, self.sales, self.sold_wh, region=self.before.region)
+        sold_wh = saturated(self.sold_wh)
+        return Position(self.before.owner, self.sales, sold_wh, region=self.before.region)
 
 
 @dataclass
@@ -134,7 +138,6 @@ class Run:
 
     state: Overlay
     market: MarketParameters
-    tie_salt: bytes
     grid: GridView
     budget: Budget
     events: list[TradingEvent] = field(default_factory=list)
@@ -185,9 +188,45 @@ class Run:
 
     def drop_immediate(self) -> None:
         """Cancel the rests of immediate-or-cancel orders that met a clearing in this block."""
-        for order_id in sorted(self._immediate):
-            self._close_if_open(order_id, OrderStatus.CANCELLED)
+        self._drop(sorted(self._immediate))
         self._immediate = {}
+
+    def _drop(self, order_ids: Iterable[bytes]) -> None:
+        for order_id in order_ids:
+            self._close_if_open(order_id, OrderStatus.CANCELLED)
+
+    def finish_carried_over(self) -> bool:
+        """Go on with the fills that earlier blocks could not carry out; tells whether all are."""
+        rows = list(CARRIED_OVER.items(self.state))
+        most = max(1, self.budget.affords(WORK_FILL) // FILLS_A_ROW)
+        taken = rows[:most]
+        for key, _ in taken:
+            CARRIED_OVER.delete(self.state, key)
+        if taken:  # All of one clearing: while they are there, nothing is cleared.
+            self._carry_out(taken[0][1].slot, [fill for _, row in taken for fill in row.fills])
+            self._drop(taken[-1][1].immediates)
+        return len(taken) == len(rows)
+
+    def _carry_out_what_fits(self, slot: int, fills: Sequence[Fill]) -> None:
+        """Carry out fills as the budget allows, and keep the others for the next blocks.
+
+        Their orders stay in the book with their reserves. One that is cancelled meanwhile, by its
+        owner or by a suspension, takes its fills with it.
+        """
+        most = self.budget.affords(WORK_FILL)
+        self._carry_out(slot, fills[:most])
+        rest = fills[most:]
+        for number, start in enumerate(range(0, len(rest), FILLS_A_ROW)):
+            last = start + FILLS_A_ROW >= len(rest)
+            row = CarriedOver(
+                slot,
+                tuple(rest[start : start + FILLS_A_ROW]),
+                tuple(sorted(self._immediate)) if last else (),
+            )
+            CARRIED_OVER.put(self.state, u64(number), row)
+        if rest:
+            self._immediate = {}
+            self.budget.spend(self.budget.left)  # Nothing is cleared before they are carried out.
 
     def _auctions(self) -> list[list[str]]:
         """Regions are auctions of their own unless national trade is open."""
@@ -210,26 +249,14 @@ class Run:
         if not any(groups):
             self._flag(slot, regions, {})
             return
-        answer = clear_books(
+        result, cost = clear_books(
             groups,
             look.taker,
-            tie_salt=self.tie_salt,
             wheeling_mthb=(first, second, third, fourth),
             headroom_of=lambda key: self._headroom_left(slot, key),
         )
-        if answer is None:
-            result, passed = self._clear_crossing(slot, look.crossing(regions))
-        else:
-            result, passed = answer
-        self.budget.spend(passed * WORK_PASS + len(result.fills) * WORK_FILL)
-        by_id = {
-            order_id: order
-            for fill in result.fills
-            for order_id in (fill.buy_id, fill.sell_id)
-            if (order := look.order(order_id)) is not None
-        }
-        fillings = self._carry_out(slot, result.fills, by_id)
-        self._store_rests(slot, fillings)
+        self.budget.spend(cost * WORK_PASS)
+        self._carry_out_what_fits(slot, result.fills)
         flagged = {
             order_id: book.region_of(order.terms.location)
             for order_id in result.congested
@@ -242,22 +269,6 @@ class Run:
             for tier, group, price_mthb in result.prices:
                 last = LastPrice(slot, price_mthb)
                 LAST_PRICES.put(self.state, book.last_price_key(tier, group), last)
-
-    def _clear_crossing(self, slot: int, orders: Sequence[Order]) -> tuple[Clearing, int]:
-        """A slot's clearing by all who cross somebody, and their number: someone leaves a group."""
-        first, second, third, fourth = self.market.wheeling_mthb
-        places = dict.fromkeys([order.terms.location for order in orders])
-        nodes = dict.fromkeys([node for place in places for node in groups_of(place)[:3]])
-        keys = [f"{direction}:{node}" for node in nodes for direction in "xm"]
-        headroom = {key: self._headroom_left(slot, key) for key in keys}
-        result = clear_crossing(
-            [taker(order, slot) for order in orders],
-            tie_salt=self.tie_salt,
-            wheeling_mthb=(first, second, third, fourth),
-            max_tier=self.market.max_trade_tier,
-            headroom={key: room_wh for key, room_wh in headroom.items() if room_wh is not None},
-        )
-        return result, len(orders)
 
     def _flag(self, slot: int, regions: list[str], congested: Mapping[bytes, str]) -> None:
         self._has_flags = self._has_flags or bool(congested)
@@ -281,10 +292,12 @@ class Run:
         flow = FLOWS.get(self.state, flow_key(slot, node)) or _NO_FLOW
         return max(0, headroom_wh - (flow.export_wh if direction == "x" else flow.import_wh))
 
-    def _carry_out(
-        self, slot: int, fills: Sequence[Fill], by_id: Mapping[bytes, Order]
-    ) -> dict[bytes, _Filling]:
+    def _carry_out(self, slot: int, fills: Sequence[Fill]) -> None:
         """Turn fills into trades, which take their shares of both reserves with them."""
+        self.budget.spend(len(fills) * WORK_FILL)
+        ids = dict.fromkeys([one for fill in fills for one in (fill.buy_id, fill.sell_id)])
+        by_id = {one: order for one in ids if (order := ORDERS.get(self.state, one)) is not None}
+        fills = [fill for fill in fills if fill.buy_id in by_id and fill.sell_id in by_id]
         fillings: dict[bytes, _Filling] = {}
         meters = self._meters(slot, fills, by_id)
         flows: dict[str, _Flow] = {}
@@ -303,7 +316,7 @@ class Run:
             DEADLINES.put(self.state, u64(slot), agree_deadline(self.market))
         for meter_id, meter in meters.items():
             POSITIONS.put(self.state, u64(slot) + meter_id, meter.position())
-        return fillings
+        self._store_rests(slot, fillings)
 
     def _meters(
         self, slot: int, fills: Sequence[Fill], by_id: Mapping[bytes, Order]
@@ -361,9 +374,9 @@ class Run:
             key = flow_key(slot, node)
             flow = FLOWS.get(self.state, key) or _NO_FLOW
             total = NodeFlow(
-                flow.export_wh + more.export_wh,
-                flow.import_wh + more.import_wh,
-                flow.local_wh + more.local_wh,
+                saturated(flow.export_wh + more.export_wh),
+                saturated(flow.import_wh + more.import_wh),
+                saturated(flow.local_wh + more.local_wh),
             )
             FLOWS.put(self.state, key, total)
 
@@ -372,8 +385,8 @@ class Run:
         filled, dust_wh = OrderStatus.FILLED, self.market.dust_wh
         for order_id, filling in fillings.items():
             order, rest_wh, reserve_uthb = filling.order, filling.rest_wh, filling.reserve_uthb
-            fills = _add_fill(order.fills, slot, filling.filled_wh)
-            after = replace(order, rest_wh=rest_wh, reserve_uthb=reserve_uthb, fills=fills)
+            filled_wh = order.with_fill(slot, filling.filled_wh)
+            after = replace(order, rest_wh=rest_wh, reserve_uthb=reserve_uthb, filled_wh=filled_wh)
             if rest_wh < dust_wh:
                 self.events.append(_leave(self.state, after, filled, rest_wh, reserve_uthb, 0))
             else:
@@ -411,17 +424,11 @@ def _filling(fillings: dict[bytes, _Filling], order: Order) -> _Filling:
     return found
 
 
-def _add_fill(fills: tuple[SlotFill, ...], slot: int, energy_wh: int) -> tuple[SlotFill, ...]:
-    before_wh = sum(fill.energy_wh for fill in fills if fill.slot == slot)
-    others = tuple([fill for fill in fills if fill.slot != slot])
-    return (*others, SlotFill(slot, before_wh + energy_wh))
-
-
 def _cleared(slot: int, region: str, result: Clearing) -> SlotCleared:
     return SlotCleared(
         slot=slot,
         region=region,
-        traded_wh=sum(fill.energy_wh for fill in result.fills),
+        traded_wh=saturated(sum(fill.energy_wh for fill in result.fills)),
         prices=tuple([GroupPrice(*price) for price in result.prices]),
         congested=result.congested,
     )

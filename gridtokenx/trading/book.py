@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from gridtokenx.primitives.quantities import SLOT_MS, local_day, slot_start_ms
+from gridtokenx.primitives.quantities import SLOT_MS, SLOTS_PER_DAY, local_day, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.trading.depth import span_blocks
 from gridtokenx.trading.model import (
@@ -26,12 +26,12 @@ from gridtokenx.trading.model import (
     Order,
     PlaceOrder,
     Side,
-    SlotFill,
     TimeInForce,
     TradedLoad,
     Trader,
 )
 
+KEPT_SLOTS = 2 * SLOTS_PER_DAY
 _MARK = Mark()
 _NO_ORDERS = Trader()
 
@@ -111,33 +111,39 @@ def remove(state: Overlay, order: Order, returned_wh: int) -> None:
         buys = _without(buys, order.id)
     else:
         sells = _without(sells, order.id)
-    traded = _with_fills(before.traded, order) if order.fills else before.traded
+    traded = _with_fills(before.traded, order) if order.filled_wh else before.traded
     TRADERS.put(state, order.owner, Trader(buys, sells, before.day, ordered_wh, traded))
 
 
 def _with_fills(traded: tuple[TradedLoad, ...], order: Order) -> tuple[TradedLoad, ...]:
     """Add an order's fills to what its meter has traded on its side."""
     terms = order.terms
-    wh_of: dict[int, int] = {}
+    first, filled_wh = terms.first_slot, order.filled_wh
     others = []
     for load in traded:
-        if (load.meter_id, load.side) == (terms.meter_id, terms.side):
-            wh_of = {fill.slot: fill.energy_wh for fill in load.fills}
-        else:
+        if (load.meter_id, load.side) != (terms.meter_id, terms.side):
             others.append(load)
-    for fill in order.fills:
-        wh_of[fill.slot] = wh_of.get(fill.slot, 0) + fill.energy_wh
-    fills = tuple([SlotFill(slot, wh_of[slot]) for slot in sorted(wh_of)])
-    return (*others, TradedLoad(terms.meter_id, terms.side, fills))
+            continue
+        start = min(first, load.first_slot)
+        end = max(first + len(filled_wh), load.first_slot + len(load.filled_wh))
+        both = [0] * (end - start)
+        for begin, part in ((first, filled_wh), (load.first_slot, load.filled_wh)):
+            for place, energy_wh in enumerate(part, begin - start):
+                both[place] += energy_wh
+        first, filled_wh = start, tuple(both)
+    past = max(0, len(filled_wh) - KEPT_SLOTS)  # Nobody trades so far ahead of these.
+    first, filled_wh = first + past, filled_wh[past:]
+    return (*others, TradedLoad(terms.meter_id, terms.side, first, filled_wh))
 
 
 def without_past(traded: tuple[TradedLoad, ...], slot: int) -> tuple[TradedLoad, ...]:
     """What was traded for slots later than `slot`."""
     kept = []
     for load in traded:
-        fills = tuple([fill for fill in load.fills if fill.slot > slot])
-        if fills:
-            kept.append(load if len(fills) == len(load.fills) else replace(load, fills=fills))
+        past = max(0, slot + 1 - load.first_slot)
+        if past < len(load.filled_wh):
+            cut = replace(load, first_slot=load.first_slot + past, filled_wh=load.filled_wh[past:])
+            kept.append(cut)
     return tuple(kept)
 
 
@@ -151,9 +157,9 @@ def committed_wh(listed: Trader, terms: PlaceOrder) -> int:
             _step(steps, max(first, line.first_slot), line.last_slot, line.max_wh_per_slot)
     for load in listed.traded:
         if (load.meter_id, load.side) == (terms.meter_id, terms.side):
-            for fill in load.fills:
-                if first <= fill.slot <= last:
-                    _step(steps, fill.slot, fill.slot, fill.energy_wh)
+            for slot, energy_wh in enumerate(load.filled_wh, load.first_slot):
+                if first <= slot <= last:
+                    _step(steps, slot, slot, energy_wh)
     most_wh = now_wh = 0
     for slot in sorted(steps):
         now_wh += steps[slot]

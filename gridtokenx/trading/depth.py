@@ -19,8 +19,10 @@ from typing import ClassVar
 
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.state import Reader
-from gridtokenx.trading.clearing import MIN_FILL_WH, NATIONAL_GROUP, GroupBook, Line
-from gridtokenx.trading.model import ORDERS, ClearingOrder, Order, PlaceOrder, Side
+from gridtokenx.trading.caps import Ladder, Line, price_rank
+from gridtokenx.trading.clearing import NATIONAL_GROUP, GroupBook
+from gridtokenx.trading.model import ORDERS, ClearingOrder, Order, PlaceOrder, Side, Source
+from gridtokenx.trading.pairing import required_source
 
 LEVELS = 7  # A span of up to 96 slots holds no aligned block of more than 64.
 NATIONAL_TIER = 3
@@ -56,20 +58,39 @@ def groups_of(location: str) -> tuple[str, str, str, str]:
 
 def open_wh(order: Order, slot: int) -> int:
     """What an order may still trade in a slot: its rest, within what the slot may take of it."""
-    used_wh = order.filled_in(slot) if order.fills else 0
+    used_wh = order.filled_in(slot) if order.filled_wh else 0
     return min(order.rest_wh, order.terms.max_wh_per_slot - used_wh)
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """The lines of one group in one block, best price first, and the groups inside it."""
+    """The lines of one group in one block, best price first, and the groups inside it.
 
-    bids: list[Line] = field(default_factory=list)
-    asks: list[Line] = field(default_factory=list)
+    Sells lie by their source, buys by the one that they require.
+    """
+
+    bids: dict[Source | None, list[Line]] = field(default_factory=dict)
+    asks: dict[Source | None, list[Line]] = field(default_factory=dict)
     inner: dict[str, _Group] = field(default_factory=dict)
 
-    def side(self, side: Side) -> list[Line]:
-        return self.bids if side is Side.BUY else self.asks
+    def enter(self, terms: PlaceOrder, line: Line) -> None:
+        ladders, source = self._place(terms)
+        if source in ladders:
+            insort(ladders[source], line)
+        else:
+            ladders[source] = [line]
+
+    def leave(self, terms: PlaceOrder, line: Line) -> None:
+        ladders, source = self._place(terms)
+        lines = ladders[source]
+        del lines[bisect_left(lines, line)]
+        if not lines:
+            del ladders[source]
+
+    def _place(self, terms: PlaceOrder) -> tuple[dict[Source | None, list[Line]], Source | None]:
+        if terms.side is Side.SELL:
+            return self.asks, terms.source
+        return self.bids, required_source(terms.source, terms.require)
 
 
 class Depth:
@@ -91,7 +112,7 @@ class Depth:
                     self._leave(order_id, terms)
             elif order_id not in self._terms:  # What was placed stays; only rests change.
                 self._terms[order_id] = order.terms
-                arrived.append((_rank(order.terms), order_id))
+                arrived.append((price_rank(order.terms.side, order.terms.limit_mthb), order_id))
         for line in sorted(arrived):  # Sorted, so that a whole book is built by appending.
             self._enter(line, self._terms[line[1]])
 
@@ -120,17 +141,16 @@ class Depth:
             group = self._blocks.setdefault(block, _Group())
             for name in reversed(names):
                 group = group.inner.setdefault(name, _Group())
-                insort(group.side(terms.side), line)
+                group.enter(terms, line)
 
     def _leave(self, order_id: bytes, terms: PlaceOrder) -> None:
-        line = (_rank(terms), order_id)
+        line = (price_rank(terms.side, terms.limit_mthb), order_id)
         names = groups_of(terms.location)[:NATIONAL_TIER]
         for block in span_blocks(terms.first_slot, terms.last_slot):
             path = [self._blocks[block]]
             for name in reversed(names):
                 path.append(path[-1].inner[name])
-                lines = path[-1].side(terms.side)
-                del lines[bisect_left(lines, line)]
+                path[-1].leave(terms, line)
             for name, outer, group in zip(names, path[-2::-1], path[:0:-1], strict=True):
                 if not group.bids and not group.asks:
                     del outer.inner[name]
@@ -140,13 +160,12 @@ class Depth:
 
 @dataclass(slots=True)
 class Look:
-    """One slot's search for the orders that cross."""
+    """One slot's search for the groups whose orders cross."""
 
     _state: Reader
     _slot: int
     _wheeling_mthb: tuple[int, ...]
     _nations: list[_Group]
-    _found: dict[bytes, Order] = field(default_factory=dict)
     _known: dict[bytes, Order | None] = field(default_factory=dict)
 
     def groups(self, regions: list[str]) -> list[list[GroupBook]]:
@@ -166,26 +185,11 @@ class Look:
             self._gather(region, groups, NATIONAL_TIER - 1, tiers)
         return tiers
 
-    def crossing(self, regions: list[str]) -> list[Order]:
-        """The open orders of a slot that somebody in one of their groups could trade with.
-
-        In a group with wheeling w those are the buys of at least the best ask plus w, and the sells
-        of at most the best bid less w. All others can be accepted in no group, and as first
-        rejected they would lie beyond the last accepted one. So the work is in proportion to the
-        orders that cross and the groups around them, not to the book.
-        """
-        for groups, fee_mthb in zip(self.groups(regions), self._wheeling_mthb, strict=True):
-            for group in groups:
-                bid_rank, ask_rank = self._best(group.bids), self._best(group.asks)
-                self._take(group.bids, MAX_INT - ask_rank - fee_mthb)
-                self._take(group.asks, MAX_INT - bid_rank - fee_mthb)
-        return list(self._found.values())
-
     def order(self, order_id: bytes) -> Order | None:
         """An order that can still trade in the slot, as it was before the clearing."""
         if order_id not in self._known:
             order = ORDERS.get(self._state, order_id)
-            able = order is not None and open_wh(order, self._slot) >= MIN_FILL_WH
+            able = order is not None and open_wh(order, self._slot) > 0
             self._known[order_id] = order if able else None
         return self._known[order_id]
 
@@ -213,9 +217,7 @@ class Look:
             tiers[tier].append(GroupBook(name, bids, asks))
         return True
 
-    def _best_of(
-        self, bids: list[list[Line]], asks: list[list[Line]], tier: int
-    ) -> tuple[int, int] | None:
+    def _best_of(self, bids: list[Ladder], asks: list[Ladder], tier: int) -> tuple[int, int] | None:
         """The best ranks of both sides; None if nobody can trade in the group or inside it."""
         if not bids or not asks:
             return None
@@ -225,19 +227,10 @@ class Look:
         best = self._best(bids), self._best(asks)
         return best if _cross(*best, least_mthb) else None
 
-    def _best(self, ladders: Sequence[Iterable[Line]]) -> int:
+    def _best(self, ladders: Sequence[Ladder]) -> int:
         """The rank of the best order that can still trade in the slot."""
-        ranks = [next(self._live(lines), None) for lines in ladders]
+        ranks = [next(self._live(lines), None) for _, lines in ladders]
         return min([line[0] for line in ranks if line is not None], default=_NOBODY)
-
-    def _take(self, ladders: Sequence[Iterable[Line]], last_rank: int) -> None:
-        for lines in ladders:
-            for rank, order_id in self._live(lines):
-                if rank > last_rank:
-                    break
-                order = self._known[order_id]
-                assert order is not None  # It is live.
-                self._found[order_id] = order
 
     def _live(self, lines: Iterable[Line]) -> Iterator[Line]:
         known = self._known
@@ -263,9 +256,10 @@ def taker(order: Order, slot: int) -> ClearingOrder:
     )
 
 
-def _ladders(groups: list[_Group]) -> tuple[list[list[Line]], list[list[Line]]]:
-    bids = [group.bids for group in groups if group.bids]
-    return bids, [group.asks for group in groups if group.asks]
+def _ladders(groups: list[_Group]) -> tuple[list[Ladder], list[Ladder]]:
+    bids: list[Ladder] = [ladder for group in groups for ladder in group.bids.items()]
+    asks: list[Ladder] = [ladder for group in groups for ladder in group.asks.items()]
+    return bids, asks
 
 
 def _inner(groups: list[_Group]) -> dict[str, list[_Group]]:
@@ -277,12 +271,8 @@ def _inner(groups: list[_Group]) -> dict[str, list[_Group]]:
     return names
 
 
-def _rank(terms: PlaceOrder) -> int:
-    return MAX_INT - terms.limit_mthb if terms.side is Side.BUY else terms.limit_mthb
-
-
-def _top(ladders: list[list[Line]]) -> int:
-    return min([lines[0][0] for lines in ladders])
+def _top(ladders: list[Ladder]) -> int:
+    return min([lines[0][0] for _, lines in ladders])
 
 
 def _cross(bid_rank: int, ask_rank: int, fee_mthb: int) -> bool:

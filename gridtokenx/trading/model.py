@@ -11,6 +11,9 @@ from gridtokenx.primitives.quantities import BPS, slot_start_ms
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
 
+MAX_OPEN_ORDERS = 1000  # Of one account, whatever is voted.
+MAX_FLAGGED = 1_000_000  # Orders that one clearing names as congested: more than can be cleared.
+
 
 class Side(IntEnum):
     """Which side of the book an order stands on."""
@@ -72,6 +75,7 @@ class ClearingOrder(NamedTuple):
     height: int
 
 
+@wire(154)
 @dataclass(frozen=True, slots=True)
 class Fill:
     """A quantity that one buyer takes from one seller.
@@ -80,13 +84,25 @@ class Fill:
     tier 0 substation, 1 zone, 2 region, 3 national; source is the seller's.
     """
 
-    buy_id: bytes
-    sell_id: bytes
+    buy_id: Bytes32
+    sell_id: Bytes32
     energy_wh: int
     price_mthb: int
     wheeling_mthb: int
     tier: int
     source: Source
+
+
+@wire(155)
+@dataclass(frozen=True, slots=True)
+class CarriedOver:
+    """Fills of a clearing that its block could not carry out any more; the next blocks do, before
+    they clear anything. `immediates` are the orders that leave with the last of them.
+    """
+
+    slot: int
+    fills: tuple[Fill, ...]
+    immediates: tuple[Bytes32, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +189,7 @@ class MarketParameters:
     max_order_wh: int = 10_000_000
     dust_wh: int = 100
     open_slots: Annotated[int, Limit(1, 96)] = 96
-    max_open_orders: Annotated[int, Limit(1, 1000)] = 100
+    max_open_orders: Annotated[int, Limit(1, MAX_OPEN_ORDERS)] = 100
     reading_deadline_slots: Annotated[int, Limit(1, 672)] = 4
     carbon_rates: Annotated[tuple[CarbonRate, ...], Limit(0, 16)] = CARBON_RATES
     vat_end_ms: int = 0
@@ -258,13 +274,8 @@ class CancelOrder:
     order_id: Bytes32
 
 
-@wire(124)
-@dataclass(frozen=True, slots=True)
-class SlotFill:
-    """How much of an order traded in one slot."""
-
-    slot: int
-    energy_wh: int
+# An order reaches 96 slots at most; what a meter traded, two days from where the first began.
+FilledWh = Annotated[tuple[int, ...], Limit(0, 256)]
 
 
 @wire(125)
@@ -274,7 +285,8 @@ class Order:
 
     `reserve_uthb` is the escrow (buy) or bond (sell) that still stands behind `rest_wh`; the rates
     in force when it was placed stay with it, so that its escrow always covers its trades: vat_bps
-    is the highest in any of its slots.
+    is the highest in any of its slots. `filled_wh` is what traded in its first slot and those
+    after it, as far as it has traded.
     """
 
     id: Bytes32
@@ -287,13 +299,21 @@ class Order:
     vat_registered: bool
     rest_wh: int
     reserve_uthb: int
-    fills: tuple[SlotFill, ...]
+    filled_wh: FilledWh
     congested: bool
     is_local: bool = True
 
     def filled_in(self, slot: int) -> int:
         """Wh that traded in `slot`."""
-        return sum(fill.energy_wh for fill in self.fills if fill.slot == slot)
+        place = slot - self.terms.first_slot
+        return self.filled_wh[place] if 0 <= place < len(self.filled_wh) else 0
+
+    def with_fill(self, slot: int, energy_wh: int) -> tuple[int, ...]:
+        """`filled_wh` with more of it in `slot`, which is one of the order's."""
+        place, filled = slot - self.terms.first_slot, [*self.filled_wh]
+        filled += [0] * (place + 1 - len(filled))
+        filled[place] += energy_wh
+        return tuple(filled)
 
 
 @wire(126)
@@ -314,11 +334,14 @@ class OpenOrder:
 @wire(149)
 @dataclass(frozen=True, slots=True)
 class TradedLoad:
-    """What a meter has traded on one side by orders that have left the book, by slot to come."""
+    """What a meter has traded on one side, by orders that have left the book, in `first_slot` and
+    those after it.
+    """
 
     meter_id: Bytes32
     side: Side
-    fills: tuple[SlotFill, ...]
+    first_slot: int
+    filled_wh: FilledWh
 
 
 @wire(127)
@@ -328,8 +351,8 @@ class Trader:
     its closed orders have traded in slots to come (a meter's nameplate).
     """
 
-    buys: tuple[OpenOrder, ...] = ()
-    sells: tuple[OpenOrder, ...] = ()
+    buys: Annotated[tuple[OpenOrder, ...], Limit(0, MAX_OPEN_ORDERS)] = ()
+    sells: Annotated[tuple[OpenOrder, ...], Limit(0, MAX_OPEN_ORDERS)] = ()
     day: int = 0
     ordered_wh: int = 0
     traded: tuple[TradedLoad, ...] = ()
@@ -509,7 +532,7 @@ class SlotCleared:
     region: str
     traded_wh: int
     prices: tuple[GroupPrice, ...]
-    congested: tuple[Bytes32, ...]
+    congested: Annotated[tuple[Bytes32, ...], Limit(0, MAX_FLAGGED)]
 
 
 @wire(137)
@@ -637,6 +660,7 @@ TRADERS = Table(b"ta", Trader)  # key: 32-byte address
 TRADES = Table(b"td", Trade)  # key: slot u64, seller's meter, number u64; unsettled trades only
 POSITIONS = Table(b"ts", Position)  # key: slot u64, meter id
 DEADLINES = Table(b"tk", SlotDeadline)  # key: slot u64; of slots that traded, until settled
+CARRIED_OVER = Table(b"tv", CarriedOver)  # key: number u64, from 0 for each clearing
 IMPORTS = Table(b"tb", ImportBalance)  # key: meter id; where there is anything to owe
 FLOWS = Table(b"tf", NodeFlow)  # key: slot u64, node text; kept for a day
 LAST_PRICES = Table(b"tl", LastPrice)  # key: tier u8, group text

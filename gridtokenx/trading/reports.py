@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import tagged_hash
-from gridtokenx.primitives.quantities import local_day, slot_start_ms
+from gridtokenx.primitives.quantities import local_day, saturated, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
 from gridtokenx.trading.clock import WORK_FORGOTTEN_ROW, WORK_REPORT, Budget
 from gridtokenx.trading.model import (
@@ -46,6 +46,7 @@ FLOWS_KEPT_SLOTS = 96
 MAX_DAYS_CLOSED = 4
 
 V = TypeVar("V")
+R = TypeVar("R", ReportTotals, ProductionLine)
 _MARK = Mark()
 _NOTHING = ReportTotals()
 
@@ -69,30 +70,30 @@ def report_key(region: str, day: int) -> bytes:
 
 
 def add_trade(state: Overlay, trade: TradeSettled) -> None:
-    """Count a settled trade."""
+    """Count a settled trade. As all sums here, those of a line end at 2**63-1."""
     prefix = _prefix(trade.region, day_of(trade.slot))
     key = prefix + bytes((trade.tier,)) + trade.source.encode()
     line = REPORT_LINES.get(state, key) or ReportLine(trade.tier, trade.source)
     after = ReportLine(
         tier=trade.tier,
         source=trade.source,
-        trades=line.trades + 1,
-        traded_wh=line.traded_wh + trade.traded_wh,
-        delivered_wh=line.delivered_wh + trade.delivered_wh,
-        energy_uthb=line.energy_uthb + trade.energy_uthb,
-        wheeling_uthb=line.wheeling_uthb + trade.wheeling_uthb,
-        transmission_uthb=line.transmission_uthb + trade.transmission_uthb,
-        vat_uthb=line.vat_uthb + trade.vat_uthb,
-        fee_uthb=line.fee_uthb + trade.fee_uthb,
-        penalty_uthb=line.penalty_uthb + trade.penalty_uthb,
-        carbon_ucr=line.carbon_ucr + trade.carbon_ucr,
+        trades=saturated(line.trades + 1),
+        traded_wh=saturated(line.traded_wh + trade.traded_wh),
+        delivered_wh=saturated(line.delivered_wh + trade.delivered_wh),
+        energy_uthb=saturated(line.energy_uthb + trade.energy_uthb),
+        wheeling_uthb=saturated(line.wheeling_uthb + trade.wheeling_uthb),
+        transmission_uthb=saturated(line.transmission_uthb + trade.transmission_uthb),
+        vat_uthb=saturated(line.vat_uthb + trade.vat_uthb),
+        fee_uthb=saturated(line.fee_uthb + trade.fee_uthb),
+        penalty_uthb=saturated(line.penalty_uthb + trade.penalty_uthb),
+        carbon_ucr=saturated(line.carbon_ucr + trade.carbon_ucr),
     )
     REPORT_LINES.put(state, key, after)
     for account in (trade.buyer, trade.seller):
         if REPORT_MEMBERS.get(state, prefix + account) is None:
             REPORT_MEMBERS.put(state, prefix + account, _MARK)
             totals = _totals(state, prefix)
-            REPORT_TOTALS.put(state, prefix, replace(totals, participants=totals.participants + 1))
+            REPORT_TOTALS.put(state, prefix, _plus(totals, participants=1))
 
 
 def add_reading(
@@ -110,14 +111,11 @@ def add_reading(
     """
     prefix = _prefix(region, day)
     totals = _totals(state, prefix)
-    after = replace(totals, readings=totals.readings + 1, import_wh=totals.import_wh + import_wh)
-    REPORT_TOTALS.put(state, prefix, after)
+    REPORT_TOTALS.put(state, prefix, _plus(totals, readings=1, import_wh=import_wh))
     if export_wh:
         key = prefix + source.encode()
         line = REPORT_PRODUCTION.get(state, key) or ProductionLine(Source(source))
-        more = replace(
-            line, export_wh=line.export_wh + export_wh, carbon_ucr=line.carbon_ucr + carbon_ucr
-        )
+        more = _plus(line, export_wh=export_wh, carbon_ucr=carbon_ucr)
         REPORT_PRODUCTION.put(state, key, more)
 
 
@@ -125,20 +123,14 @@ def add_consumption(state: Overlay, region: str, slot: int, energy_wh: int) -> N
     """Count bought energy that a meter is known to have taken in."""
     prefix = _prefix(region, day_of(slot))
     totals = _totals(state, prefix)
-    after = replace(totals, consumed_wh=totals.consumed_wh + energy_wh)
-    REPORT_TOTALS.put(state, prefix, after)
+    REPORT_TOTALS.put(state, prefix, _plus(totals, consumed_wh=energy_wh))
 
 
 def add_missing_reading(state: Overlay, region: str, slot: int, assumed_wh: int) -> None:
     """Count a meter that traded and was not read, and what it is taken to have consumed."""
     prefix = _prefix(region, day_of(slot))
     totals = _totals(state, prefix)
-    after = replace(
-        totals,
-        missing_readings=totals.missing_readings + 1,
-        assumed_wh=totals.assumed_wh + assumed_wh,
-    )
-    REPORT_TOTALS.put(state, prefix, after)
+    REPORT_TOTALS.put(state, prefix, _plus(totals, missing_readings=1, assumed_wh=assumed_wh))
 
 
 def add_redemption(
@@ -147,11 +139,7 @@ def add_redemption(
     """Count energy that the utility took over."""
     prefix = _prefix(region, local_day(now_ms))
     totals = _totals(state, prefix)
-    after = replace(
-        totals,
-        redeemed_wh=totals.redeemed_wh + energy_wh,
-        redeemed_uthb=totals.redeemed_uthb + paid_uthb,
-    )
+    after = _plus(totals, redeemed_wh=energy_wh, redeemed_uthb=paid_uthb)
     REPORT_TOTALS.put(state, prefix, after)
 
 
@@ -228,6 +216,13 @@ def _drop(state: Overlay, prefix: bytes) -> None:
 
 def _prefix(region: str, day: int) -> bytes:
     return u64(day) + region.encode()
+
+
+def _plus(sums: R, **amounts: int) -> R:
+    after: dict[str, Any] = {
+        name: saturated(getattr(sums, name) + more) for name, more in amounts.items()
+    }
+    return replace(sums, **after)
 
 
 def _totals(state: Reader, prefix: bytes) -> ReportTotals:

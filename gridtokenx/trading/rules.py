@@ -141,7 +141,7 @@ def place_order(
         vat_registered=trader.vat_registered,
         rest_wh=command.energy_wh,
         reserve_uthb=reserve_uthb,
-        fills=(),
+        filled_wh=(),
         congested=False,
         is_local=meter.is_local,
     )
@@ -375,7 +375,6 @@ def begin_block(
     *,
     now_ms: int,
     gate_grace_ms: int,
-    previous_block_hash: bytes,
     grid: GridView = NO_LIMITS,
     territories: Callable[[], Mapping[str, str]] = dict,
     customers: Callable[[], Customers] | None = None,
@@ -405,11 +404,13 @@ def begin_block(
     clock = clocks.arrive(before, now_ms, gate_grace_ms)
     clock = clocks.pass_deadlines(state, clock, market)
     budget = Budget(clocks.WORK_PER_BLOCK)
-    run = auction.Run(state, market, previous_block_hash, grid, budget)
+    run = auction.Run(state, market, grid, budget)
     if clock.still_slot > before.still_slot:
         run.events.append(GatesMissed(before.slot + 1, clock.still_slot))
-    clock = _close_gates(run, clock)
-    has_expired = clock.gate_slot == clock.slot and _expire(run, clock.slot, clock.slot, now_ms)
+    if run.finish_carried_over():
+        clock = _close_gates(run, clock)
+    is_open = clock.gate_slot == clock.slot
+    has_expired = is_open and _expire(run, clock.slot, clock.slot, now_ms)
     clock, settled = _settle_slots(
         state, clock, market, budget, territories, Readings(read_to, read_since)
     )

@@ -267,7 +267,7 @@ def settle_deadline(
         meter_id = key[8:]
         budget.spend(WORK_POSITION)
         if not position.read:
-            told, is_done = _settle_unread_sales(state, key, market, budget)
+            told, is_done = _settle_unread_sales(state, key, position.sales, market, budget)
             events += told
             if not is_done:
                 return events, False
@@ -279,18 +279,21 @@ def settle_deadline(
 
 
 def _settle_unread_sales(
-    state: Overlay, key: bytes, market: MarketParameters, budget: Budget
+    state: Overlay, key: bytes, sales: int, market: MarketParameters, budget: Budget
 ) -> tuple[list[TradingEvent], bool]:
     """Settle a meter's sales of a slot as not delivered; `key` is slot and meter."""
     events: list[TradingEvent] = []
     nobody = Payees(lambda _: TREASURY, TREASURY)  # Nothing delivered: no wheeling, no fee.
-    most = budget.affords(WORK_SETTLEMENT)
-    rows = list(islice(TRADES.items(state, key), most + 1))
-    for number, trade in rows[:most]:
+    for number in range(sales):
+        trade = TRADES.get(state, key + u64(number))
+        if trade is None:
+            continue  # The block before came so far.
+        if budget.is_spent:
+            return events, False
         budget.spend(WORK_SETTLEMENT)
-        TRADES.delete(state, key + number[len(key) :])
+        TRADES.delete(state, key + u64(number))
         events += _settle_trade(state, trade, 0, market, nobody, False)
-    return events, len(rows) <= most
+    return events, True
 
 
 def _settle_unread_purchases(

@@ -1,16 +1,13 @@
-"""The auction once more, the slow way: 10 Wh at a time, everything worked out anew each time.
+"""The auction once more, the slow way, written from protocols/market.md section 3.2 alone.
 
-It shares no code with `gridtokenx.trading.clearing`. Quantities and headroom must be multiples
-of 10 Wh. Hard filters leave strictly one by one, as protocols/market.md section 3 says; nothing
-is anticipated, so a book costs as many sweeps as buyers leave.
+It shares no code with `gridtokenx.trading.clearing`: everything is worked out anew at each step
+with fractions, and nothing is read lazily, remembered or skipped.
 """
 
-import hashlib
+from fractions import Fraction
 
 from gridtokenx.trading.model import ClearingOrder, Side
 
-STEP_WH = 10
-LEAST_WH = 100
 RENEWABLE = ("solar", "wind", "hydro", "biomass", "geothermal")
 
 
@@ -32,32 +29,51 @@ def is_hard(buyer: ClearingOrder) -> bool:
     return buyer.require and buyer.source != "any"
 
 
-def pairing_rank(buyer: ClearingOrder) -> tuple[bool, bool, bool]:
-    """Sorts any last, hard before wishes, a specific source before renewable."""
+def rank(buyer: ClearingOrder) -> tuple[bool, bool, bool]:
+    """Sorts any last, required before wished, a specific source before renewable."""
     return (buyer.source == "any", not is_hard(buyer), buyer.source == "renewable")
+
+
+def shared(total: int, wants: dict[bytes, int]) -> dict[bytes, int]:
+    """Step 2. `wants` by id."""
+    if total >= sum(wants.values()):
+        return dict(wants)
+    shares = dict.fromkeys(wants, 0)
+    if total == 0:
+        return shares
+    there = {name: wh for name, wh in wants.items() if wh > 0}
+    while True:
+        least = min(there.values())
+        last = max(name for name, wh in there.items() if wh == least)
+        whole = sum(there.values())
+        if int(Fraction(total * least, whole)) >= min(100, least) or whole - least < total:
+            break
+        del there[last]
+    whole = sum(there.values())
+    exact = {name: Fraction(total * wh, whole) for name, wh in there.items()}
+    for name, part in exact.items():
+        shares[name] = int(part)
+    by_remainder = sorted(there, key=lambda name: (int(exact[name]) - exact[name], name))
+    for name in by_remainder[: total - sum(shares.values())]:
+        shares[name] += 1
+    return shares
 
 
 class Market:
     """One slot's book while the oracle works through it."""
 
     def __init__(
-        self,
-        orders: list[ClearingOrder],
-        salt: bytes,
-        wheeling: tuple[int, ...],
-        headroom: dict[str, int],
+        self, orders: list[ClearingOrder], wheeling: tuple[int, ...], headroom: dict[str, int]
     ) -> None:
-        def urgency(order: ClearingOrder) -> tuple[int, int, bytes]:
-            price = order.limit_mthb if order.side is Side.SELL else -order.limit_mthb
-            return price, order.height, hashlib.sha256(salt + order.id).digest()
-
-        self.orders = sorted(orders, key=urgency)
+        self.orders = orders
         self.wheeling = wheeling
         self.room = dict(headroom)
         self.rest = {order.id: order.energy_wh for order in orders}
         self.trades: list[tuple] = []
         self.prices: list[tuple[int, str, int]] = []
         self.congested: set[bytes] = set()
+        self.cost = 0
+        self.chosen: list[tuple[int, int]] = []  # Of each group: its sweeps, and which counts.
 
     def run(self, max_tier: int) -> None:
         for tier in range(max_tier + 1):
@@ -68,20 +84,25 @@ class Market:
         members = [
             order
             for order in self.orders
-            if group_name(order.location, tier) == group and self.rest[order.id] >= LEAST_WH
+            if group_name(order.location, tier) == group and self.rest[order.id] > 0
         ]
-        gone: list[bytes] = []
-        while True:
-            present = [order for order in members if order.id not in gone]
-            sweep = Sweep(self, present, tier)
-            pairs, disappointed = pair_by_source(sweep)
-            if not disappointed:
-                break
-            gone.append(disappointed[-1].id)
-        self.congested.update(sweep.congested)
-        if not pairs:
-            return
-        price = sweep.price()
+        first = Outcome(self, members, tier, {})
+        outcomes = [first]
+        if first.unserved:
+            outcomes.append(Outcome(self, members, tier, first.second_wants()))
+            outcomes.append(Outcome(self, members, tier, first.third_wants()))
+        best = outcomes[0]
+        for outcome in outcomes:
+            self.cost += outcome.sweep.cost()
+            if outcome.traded_wh > best.traded_wh:
+                best = outcome
+        if first.sweep.met:
+            self.chosen.append((len(outcomes), outcomes.index(best)))
+        self.congested.update(best.sweep.congested)
+        if best.pairs:
+            self.book(tier, group, best.pairs, best.sweep.price())
+
+    def book(self, tier: int, group: str, pairs: list[tuple], price: int) -> None:
         self.prices.append((tier, group, price))
         for buyer, seller, energy_wh in pairs:
             for order in (buyer, seller):
@@ -96,76 +117,224 @@ class Market:
 
 
 class Sweep:
-    """Which quantities the group accepts, before anybody asks for the source."""
+    """Steps 1, 3, 4, 5 and 8: what the group accepts, before anybody asks for the source."""
 
-    def __init__(self, market: Market, present: list[ClearingOrder], tier: int) -> None:
+    def __init__(
+        self, market: Market, members: list[ClearingOrder], tier: int, wants: dict[bytes, int]
+    ) -> None:
+        self.market = market
+        self.members = members
         self.tier = tier
         self.fee = market.wheeling[tier]
-        self.buyers = [order for order in present if order.side is Side.BUY]
-        self.sellers = [order for order in present if order.side is Side.SELL]
-        self.open = {order.id: market.rest[order.id] for order in present}
-        self.accepted = {order.id: 0 for order in present}
-        self.room = dict(market.room)
-        self.congested: list[bytes] = []
-        buyers, sellers = list(self.buyers), list(self.sellers)
-        while buyers and sellers and buyers[0].limit_mthb - self.fee >= sellers[0].limit_mthb:
-            stuck = [o for o in (buyers[0], sellers[0]) if self.room_of(o) < LEAST_WH]
-            if not stuck:
-                self.trickle(buyers[0], sellers[0])
-            self.congested += [order.id for order in stuck]
-            for queue in (buyers, sellers):
-                if queue[0] in stuck or self.open[queue[0].id] < LEAST_WH:
-                    queue.pop(0)
+        self.wants = {order.id: wants.get(order.id, market.rest[order.id]) for order in members}
+        self.accepted = {order.id: 0 for order in members}
+        self.congested: set[bytes] = set()
+        self.met: set[tuple[Side, int, int]] = set()
+        self.rejected: dict[Side, tuple[int, int]] = {}  # The first rejected level.
+        done: dict[Side, int] = {Side.BUY: 0, Side.SELL: 0}
+        left: dict[Side, int | None] = {Side.BUY: None, Side.SELL: None}
+        levels = {side: self.levels(side) for side in Side}
+        while all(done[side] < len(levels[side]) for side in Side):
+            bid, ask = levels[Side.BUY][done[Side.BUY]], levels[Side.SELL][done[Side.SELL]]
+            if bid[0] - self.fee < ask[0]:
+                break
+            for side, level in ((Side.BUY, bid), (Side.SELL, ask)):
+                self.met.add((side, *level))
+                weights = self.weights(side, level)
+                self.congested |= {name for name, wh in weights.items() if wh < self.wants[name]}
+                if left[side] is None:
+                    left[side] = sum(weights.values())
+            moved = min(left.values())
+            for side, level in ((Side.BUY, bid), (Side.SELL, ask)):
+                left[side] -= moved
+                if left[side] == 0:
+                    self.accepted.update(self.weights(side, level))
+                    done[side], left[side] = done[side] + 1, None
+        for side in Side:
+            self.end(side, levels[side][done[side] :], left[side])
 
-    def room_of(self, order: ClearingOrder) -> int:
-        return min(
-            [self.room.get(node, 10**18) for node in nodes_crossed(order, self.tier)] or [10**18]
-        )
+    def end(self, side: Side, levels: list[tuple[int, int]], left: int | None) -> None:
+        """What of the level at hand was traded, and who is the first rejected."""
+        for level in levels:
+            weights = self.weights(side, level)
+            whole = sum(weights.values())
+            if whole:
+                self.rejected[side] = level
+                if left is not None and left < whole:
+                    self.accepted.update(shared(whole - left, weights))
+                return
 
-    def trickle(self, *pair: ClearingOrder) -> None:
-        while all(min(self.open[o.id], self.room_of(o)) >= STEP_WH for o in pair):
-            for order in pair:
-                self.open[order.id] -= STEP_WH
-                self.accepted[order.id] += STEP_WH
-                for node in nodes_crossed(order, self.tier):
-                    if node in self.room:
-                        self.room[node] -= STEP_WH
+    def levels(self, side: Side) -> list[tuple[int, int]]:
+        """Limit and height, the best first."""
+        found = {
+            (order.limit_mthb, order.height)
+            for order in self.members
+            if order.side is side and self.wants[order.id]
+        }
+        sign = -1 if side is Side.BUY else 1
+        return sorted(found, key=lambda level: (sign * level[0], level[1]))
+
+    def of(self, side: Side, level: tuple[int, int]) -> list[ClearingOrder]:
+        return [
+            order
+            for order in self.members
+            if order.side is side and (order.limit_mthb, order.height) == level
+        ]
+
+    def weights(self, side: Side, level: tuple[int, int]) -> dict[bytes, int]:
+        """Step 3, with what better levels were accepted with by now."""
+        orders = [order for order in self.of(side, level) if self.wants[order.id]]
+        weights = {order.id: self.wants[order.id] for order in orders}
+        for below in range(self.tier):
+            for node in {nodes_crossed(order, self.tier)[below] for order in orders}:
+                if node not in self.market.room:
+                    continue
+                used = sum(
+                    self.accepted[order.id]
+                    for order in self.members
+                    if node in nodes_crossed(order, self.tier)
+                )
+                inside = {
+                    order.id: weights[order.id]
+                    for order in orders
+                    if node in nodes_crossed(order, self.tier)
+                }
+                weights.update(shared(self.market.room[node] - used, inside))
+        return weights
 
     def price(self) -> int:
-        """The middle of all prices at which exactly these quantities are accepted."""
+        low, high = [], []
+        for order in self.members:
+            if self.accepted[order.id]:
+                if order.side is Side.SELL:
+                    low.append(order.limit_mthb)
+                else:
+                    high.append(order.limit_mthb - self.fee)
+        if Side.BUY in self.rejected:
+            low.append(self.rejected[Side.BUY][0] - self.fee)
+        if Side.SELL in self.rejected:
+            high.append(self.rejected[Side.SELL][0])
+        assert max(low) <= min(high)
+        return (max(low) + min(high)) // 2
 
-        def taken(orders: list[ClearingOrder]) -> list[int]:
-            return [order.limit_mthb for order in orders if self.accepted[order.id]]
-
-        def refused(orders: list[ClearingOrder]) -> list[int]:
-            return [
-                order.limit_mthb
-                for order in orders
-                if min(self.open[order.id], self.room_of(order)) >= LEAST_WH
-            ]
-
-        low = max(taken(self.sellers) + [bid - self.fee for bid in refused(self.buyers)])
-        high = min([bid - self.fee for bid in taken(self.buyers)] + refused(self.sellers))
-        assert low <= high
-        return (low + high) // 2
+    def cost(self) -> int:
+        if not self.met:
+            return 0
+        looked_at = 0
+        for order in self.members:
+            sign = -1 if order.side is Side.BUY else 1
+            last = self.rejected.get(order.side)
+            own = (sign * order.limit_mthb, order.height)
+            is_near = last is None or own <= (sign * last[0], last[1])
+            looked_at += is_near and self.wants[order.id] > 0
+        return looked_at
 
 
-def pair_by_source(sweep: Sweep) -> tuple[list[tuple], list[ClearingOrder]]:
-    left = dict(sweep.accepted)
-    pairs, disappointed = [], []
-    for buyer in sorted(sweep.buyers, key=pairing_rank):
-        if is_hard(buyer):
-            sellers = [seller for seller in sweep.sellers if fits(buyer.source, seller.source)]
-        elif buyer.source == "any":
-            sellers = sorted(sweep.sellers, key=lambda seller: seller.source in RENEWABLE)
+def pair_by_source(
+    members: list[ClearingOrder], accepted: dict[bytes, int]
+) -> tuple[list[tuple], dict[bytes, int]]:
+    """Step 6: (buyer, seller, Wh) in order, and what each order got or sold."""
+    lacking = dict(accepted)
+    pairs: list[tuple] = []
+    sellers = sorted(
+        (order for order in members if order.side is Side.SELL),
+        key=lambda order: (order.limit_mthb, order.height, order.id),
+    )
+
+    def kind(buyer: ClearingOrder) -> tuple:
+        return rank(buyer), -buyer.limit_mthb, buyer.height, str(buyer.source)
+
+    buyers = [order for order in members if order.side is Side.BUY and accepted[order.id]]
+    for one in sorted({kind(buyer) for buyer in buyers}):
+        group = sorted((b for b in buyers if kind(b) == one), key=lambda order: order.id)
+        wanted = sum(lacking[buyer.id] for buyer in group)
+        taken: list[list] = []
+        for seller in in_turn(group[0], sellers):
+            energy_wh = min(wanted, lacking[seller.id])
+            if energy_wh:
+                wanted -= energy_wh
+                lacking[seller.id] -= energy_wh
+                taken.append([seller, energy_wh])
+        if len(group) == 1:
+            lacking[group[0].id] = wanted
+            pairs += [(group[0], seller, energy_wh) for seller, energy_wh in taken]
         else:
-            sellers = sorted(sweep.sellers, key=lambda s: not fits(buyer.source, s.source))
-        for seller in sellers:
-            energy_wh = min(left[buyer.id], left[seller.id])
-            if energy_wh >= LEAST_WH:
-                left[buyer.id] -= energy_wh
-                left[seller.id] -= energy_wh
-                pairs.append((buyer, seller, energy_wh))
-        if is_hard(buyer) and left[buyer.id] >= LEAST_WH:
-            disappointed.append(buyer)
-    return pairs, disappointed
+            for source in dict.fromkeys(seller.source for seller, _ in taken):
+                pairs += joined(group, [one for one in taken if one[0].source is source], lacking)
+    return pairs, {name: accepted[name] - lacking[name] for name in accepted}
+
+
+def in_turn(buyer: ClearingOrder, sellers: list[ClearingOrder]) -> list[ClearingOrder]:
+    """From whom he takes, first to last; who was asked already has nothing left."""
+    fitting = [seller for seller in sellers if fits(buyer.source, seller.source)]
+    if is_hard(buyer):
+        return fitting
+    if buyer.source == "any":
+        return [seller for seller in sellers if seller.source not in RENEWABLE] + sellers
+    return fitting + sellers
+
+
+def joined(group: list[ClearingOrder], pieces: list[list], lacking: dict[bytes, int]) -> list:
+    """The end of step 6: a class shares one source."""
+    total = sum(energy_wh for _, energy_wh in pieces)
+    shares = shared(total, {buyer.id: lacking[buyer.id] for buyer in group})
+    pairs = []
+    for buyer in group:
+        lacking[buyer.id] -= shares[buyer.id]
+        for piece in pieces:
+            energy_wh = min(shares[buyer.id], piece[1])
+            if energy_wh:
+                shares[buyer.id] -= energy_wh
+                piece[1] -= energy_wh
+                pairs.append((buyer, piece[0], energy_wh))
+    return pairs
+
+
+class Outcome:
+    """Step 7: one sweep and its pairing; `wants` by id where it is not what is open."""
+
+    def __init__(
+        self, market: Market, members: list[ClearingOrder], tier: int, wants: dict[bytes, int]
+    ) -> None:
+        self.market, self.members = market, members
+        self.sweep = Sweep(market, members, tier, wants)
+        self.accepted = self.sweep.accepted
+        self.first_pairs, self.got = pair_by_source(members, self.accepted)
+        self.requiring = [o for o in members if o.side is Side.BUY and is_hard(o)]
+        self.sells = [order for order in members if order.side is Side.SELL]
+        self.unserved = any(self.got[o.id] < self.accepted[o.id] for o in self.requiring)
+        self.traded = self.got | self.sold()
+        self.pairs, _ = pair_by_source(members, self.traded)
+        self.traded_wh = sum(energy_wh for _, _, energy_wh in self.pairs)
+
+    def sold(self) -> dict[bytes, int]:
+        result: dict[bytes, int] = {}
+        for kind in {(o.limit_mthb, o.height, o.source) for o in self.sells}:
+            equals = [o.id for o in self.sells if (o.limit_mthb, o.height, o.source) == kind]
+            sold = sum(self.got[name] for name in equals)
+            result |= shared(sold, {name: self.accepted[name] for name in equals})
+        return result
+
+    def second_wants(self) -> dict[bytes, int]:
+        wants: dict[bytes, int] = {}
+        for wish in {order.source for order in self.requiring}:
+            left = sum(self.accepted[o.id] for o in self.sells if fits(wish, o.source))
+            for buyer, seller, energy_wh in self.first_pairs:
+                if is_hard(buyer) and fits(wish, seller.source):
+                    left -= energy_wh
+            buyers = [order for order in self.requiring if order.source == wish]
+            levels = {(-order.limit_mthb, order.height) for order in buyers}
+            for level in sorted(levels):
+                more = {
+                    order.id: self.market.rest[order.id] - self.got[order.id]
+                    for order in buyers
+                    if (-order.limit_mthb, order.height) == level
+                }
+                shares = shared(left, more)
+                left -= sum(shares.values())
+                wants |= {name: self.got[name] + share for name, share in shares.items()}
+        return wants
+
+    def third_wants(self) -> dict[bytes, int]:
+        unsold = {o.source for o in self.sells if self.got[o.id] < self.accepted[o.id]}
+        return {o.id: self.traded[o.id] for o in self.sells if o.source in unsold}

@@ -3,15 +3,19 @@
 import importlib.util
 import random
 from collections import Counter
-from itertools import product
+from collections.abc import Iterator
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridtokenx.trading.clearing import clear
+from gridtokenx.trading import sharing
+from gridtokenx.trading.caps import Ladder, price_rank
+from gridtokenx.trading.clearing import GroupBook, clear, clear_books
 from gridtokenx.trading.model import Clearing, ClearingOrder, Side, Source
+from gridtokenx.trading.sharing import share
 
 _SPEC = importlib.util.spec_from_file_location(
     "clearing_oracle", Path(__file__).with_name("clearing_oracle.py")
@@ -59,13 +63,7 @@ limits = st.dictionaries(
 
 
 def run(book: list[ClearingOrder], headroom: dict[str, int], max_tier: int = 3) -> Clearing:
-    return clear(
-        book,
-        tie_salt=b"\x07" * 32,
-        wheeling_mthb=WHEELING,
-        max_tier=max_tier,
-        headroom=headroom,
-    )
+    return clear(book, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom)
 
 
 def ancestors(location: str) -> tuple[str, str, str, str]:
@@ -110,13 +108,13 @@ def test_flows_stay_within_headroom(book: list[ClearingOrder], headroom: dict[st
 
 @laws
 @given(book=books(), headroom=limits)
-def test_nobody_trades_more_than_offered_nor_under_100_wh(
+def test_nobody_trades_more_than_offered(
     book: list[ClearingOrder], headroom: dict[str, int]
 ) -> None:
     result = run(book, headroom)
     filled: Counter[bytes] = Counter()
     for fill in result.fills:
-        assert fill.energy_wh >= 100
+        assert fill.energy_wh > 0
         filled[fill.buy_id] += fill.energy_wh
         filled[fill.sell_id] += fill.energy_wh
     assert all(0 <= filled[order.id] <= order.energy_wh for order in book)
@@ -173,7 +171,7 @@ def test_only_orders_behind_a_published_limit_are_congested(
 @laws
 @given(book=books())
 def test_sweep_goes_as_far_as_prices_do(book: list[ClearingOrder]) -> None:
-    """With one source and no limit, a pair that still crosses has under 100 Wh on one side."""
+    """With one source and no limit, no pair is left that still crosses."""
     book = [
         order._replace(source=Source.ANY if order.side is Side.BUY else Source.COAL, require=False)
         for order in book
@@ -182,7 +180,7 @@ def test_sweep_goes_as_far_as_prices_do(book: list[ClearingOrder]) -> None:
     for fill in run(book, {}, max_tier=0).fills:
         filled[fill.buy_id] += fill.energy_wh
         filled[fill.sell_id] += fill.energy_wh
-    alive = [order for order in book if order.energy_wh - filled[order.id] >= 100]
+    alive = [order for order in book if order.energy_wh > filled[order.id]]
     for buy, sell in product(alive, alive):
         if buy.side is Side.BUY and sell.side is Side.SELL and buy.location == sell.location:
             assert buy.limit_mthb - WHEELING[0] < sell.limit_mthb
@@ -191,28 +189,31 @@ def test_sweep_goes_as_far_as_prices_do(book: list[ClearingOrder]) -> None:
 def random_book(
     chance: random.Random, most: int, unit_wh: int
 ) -> tuple[list[ClearingOrder], dict[str, int]]:
-    """Few prices, few heights; sellers and buyers live together, apart, or mixed."""
+    """Few prices, heights and sizes; sellers and buyers live together, apart, or mixed."""
     places = chance.sample(PLACES, chance.randint(1, 4))
     homes = {Side.SELL: places, Side.BUY: places}
     if chance.random() < 0.5:  # Then most energy has to cross boundaries.
         homes = {Side.SELL: places[: len(places) // 2 or 1], Side.BUY: places[len(places) // 2 :]}
     sold = SOLD[: chance.randint(1, 4)]
+    required = chance.choice((0.0, 0.4, 0.8))
+    wished = chance.choice((WISHED, WISHED, WISHED[2:]))
     steps, eager_mthb = chance.choice((1, 3, 10)), chance.choice((400, 1000, 2000))
+    heights, most_wh = chance.choice((1, 3)), chance.choice((120, 400, 1200))
     orders = []
     for number in range(chance.randint(2, most)):
         side = Side.SELL if chance.random() < 0.5 else Side.BUY
         selling = side is Side.SELL
         orders.append(
             ClearingOrder(
-                id=number.to_bytes(32, "big"),
+                id=chance.randbytes(32),
                 owner=number.to_bytes(32, "little"),
                 side=side,
-                energy_wh=chance.randrange(100, 1200, unit_wh),
+                energy_wh=chance.randrange(unit_wh, most_wh, unit_wh),
                 limit_mthb=3000 + (0 if selling else eager_mthb) + 100 * chance.randrange(steps),
                 location=chance.choice(homes[side]),
-                source=chance.choice(sold if selling else WISHED),
-                require=not selling and chance.random() < 0.4,
-                height=chance.randint(10, 12),
+                source=chance.choice(sold if selling else wished),
+                require=not selling and chance.random() < required,
+                height=10 + chance.randrange(heights),
             )
         )
     if chance.random() < 0.4:
@@ -227,16 +228,43 @@ def random_book(
     return orders, headroom
 
 
-def clear_beside_the_oracle(seed: str, most: int, unit_wh: int) -> Clearing:
-    """Clear a book drawn from a seed both ways; they must agree in everything."""
+def group_books(
+    orders: list[ClearingOrder], max_tier: int, ladders: int
+) -> Iterator[list[GroupBook]]:
+    """All groups of each tier, each side cut into ladders as the books in memory are."""
+
+    def cut(group: list[ClearingOrder], side: Side) -> list[Ladder]:
+        rows: dict[tuple[Source | None, int], list[tuple[int, bytes]]] = {}
+        for number, order in enumerate(group):
+            if order.side is side:
+                kept = side is Side.SELL or (order.require and order.source is not Source.ANY)
+                line = price_rank(side, order.limit_mthb), order.id
+                rows.setdefault((order.source if kept else None, number % ladders), []).append(line)
+        return [(source, sorted(lines)) for (source, _), lines in rows.items()]
+
+    for tier in range(max_tier + 1):
+        names = {ancestors(order.location)[tier] for order in orders}
+        groups = {
+            name: [order for order in orders if ancestors(order.location)[tier] == name]
+            for name in names
+        }
+        yield [
+            GroupBook(name, cut(group, Side.BUY), cut(group, Side.SELL))
+            for name, group in groups.items()
+        ]
+
+
+def clear_beside_the_oracle(
+    seed: str, most: int, unit_wh: int
+) -> tuple[Clearing, list[tuple[int, int]]]:
+    """Clear a book drawn from a seed both ways, read whole and lazily; they must agree in
+    everything. Returns the clearing and, of each group, its sweeps and which of them counts."""
     chance = random.Random(seed)
     orders, headroom = random_book(chance, most, unit_wh)
-    salt, max_tier = chance.randbytes(32), chance.choice((0, 1, 2, 2, 3, 3))
-    market = oracle.Market(orders, salt, WHEELING, headroom)
+    max_tier = chance.choice((0, 1, 2, 2, 3, 3))
+    market = oracle.Market(orders, WHEELING, headroom)
     market.run(max_tier)
-    result = clear(
-        orders, tie_salt=salt, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom
-    )
+    result = clear(orders, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom)
     fills = [
         (f.buy_id, f.sell_id, f.energy_wh, f.price_mthb, f.wheeling_mthb, f.tier, f.source)
         for f in result.fills
@@ -244,18 +272,119 @@ def clear_beside_the_oracle(seed: str, most: int, unit_wh: int) -> Clearing:
     told = (fills, list(result.prices), list(result.congested))
     expected = (market.trades, market.prices, sorted(market.congested))
     assert told == expected, f"seed {seed!r}, max_tier {max_tier}: {orders} {headroom}"
-    return result
+    order_of = {order.id: order for order in orders}
+    lazily = clear_books(
+        list(group_books(orders, max_tier, chance.randint(1, 3))),
+        order_of.get,
+        wheeling_mthb=WHEELING,
+        headroom_of=headroom.get,
+    )
+    assert lazily == (result, market.cost), f"seed {seed!r}, max_tier {max_tier}"
+    return result, market.chosen
 
 
-@pytest.mark.parametrize("unit_wh", [10, 100])
-@pytest.mark.parametrize(("most", "books"), [(6, 900), (12, 900), (30, 700)])
+@pytest.mark.parametrize("unit_wh", [1, 100])
+@pytest.mark.parametrize(("most", "books"), [(6, 1300), (12, 1300), (30, 500)])
 def test_agrees_with_the_slow_oracle(most: int, books: int, unit_wh: int) -> None:
-    """5,000 books in all, and each part of them exercises every tier and limit."""
+    """6,200 books in all, and each part of them exercises every tier, limit and sweep."""
     fills_by_tier: Counter[int] = Counter()
+    chosen: Counter[tuple[int, int]] = Counter()
     congested = 0
     for number in range(books):
-        result = clear_beside_the_oracle(f"{most} {unit_wh} {number}", most, unit_wh)
+        result, sweeps = clear_beside_the_oracle(f"{most} {unit_wh} {number}", most, unit_wh)
         fills_by_tier.update(fill.tier for fill in result.fills)
+        chosen.update(sweeps)
         congested += bool(result.congested)
     assert min(fills_by_tier[tier] for tier in range(4)) >= 30
     assert congested >= 30
+    assert set(chosen) == {(1, 0), (3, 0), (3, 1), (3, 2)}
+    assert min(chosen.values()) >= 10
+
+
+def twins(chance: random.Random) -> tuple[list[ClearingOrder], dict[str, int]]:
+    """A book in which every order has up to three equals, at any Wh."""
+    orders, headroom = random_book(chance, 8, 1)
+    return [
+        order._replace(id=chance.randbytes(32), owner=chance.randbytes(32))
+        for order in orders
+        for _ in range(chance.randint(1, 4))
+    ], headroom
+
+
+def test_equal_orders_trade_the_same_to_one_wh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each tier, apart from the rule that no share is under 100 Wh."""
+    monkeypatch.setattr(sharing, "LEAST_SHARE_WH", 0)
+    compared = apart = 0
+    for number in range(1500):
+        book, headroom = twins(random.Random(f"twins {number}"))
+        filled: Counter[bytes] = Counter()
+        tiers: dict[bytes, set[int]] = {order.id: set() for order in book}
+        for fill in run(book, headroom).fills:
+            for order_id in (fill.buy_id, fill.sell_id):
+                filled[order_id] += fill.energy_wh
+                tiers[order_id].add(fill.tier)
+        for one, other in combinations(book, 2):
+            if one._replace(id=b"", owner=b"") == other._replace(id=b"", owner=b""):
+                gap_wh = abs(filled[one.id] - filled[other.id])
+                assert gap_wh <= len(tiers[one.id] | tiers[other.id]), f"book {number}: {one}"
+                compared += 0 < filled[one.id] < one.energy_wh
+                apart += gap_wh
+    assert compared > 1000
+    assert apart > 100
+
+
+def test_equal_buyers_get_the_same_of_each_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No id brings anybody the solar energy of his equals, whatever they wish for."""
+    monkeypatch.setattr(sharing, "LEAST_SHARE_WH", 0)
+    compared = 0
+    for number in range(500):
+        book, _ = twins(random.Random(f"sources {number}"))
+        got: Counter[tuple[bytes, Source]] = Counter()
+        for fill in run(book, {}, max_tier=0).fills:
+            got[fill.buy_id, fill.source] += fill.energy_wh
+        for one, other in combinations(book, 2):
+            if one._replace(id=b"", owner=b"") == other._replace(id=b"", owner=b""):
+                for source in SOLD:
+                    assert abs(got[one.id, source] - got[other.id, source]) <= 2, number
+                compared += sum(got[one.id, source] > 0 for source in SOLD) > 1
+    assert compared > 50
+
+
+def test_other_ids_move_no_more_than_the_least_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without requirements an id is worth 1 Wh in a group, and where shares are small under 200."""
+    for least_wh, moved in ((0, range(1, 2)), (100, range(100, 200))):
+        monkeypatch.setattr(sharing, "LEAST_SHARE_WH", least_wh)
+        moved_wh = 0
+        for number in range(300):
+            chance = random.Random(f"ids {number}")
+            book = [order._replace(require=False) for order in twins(chance)[0]]
+            renamed = [order._replace(id=chance.randbytes(32)) for order in book]
+            amounts = []
+            for orders in (book, renamed):
+                filled: Counter[bytes] = Counter()
+                for fill in run(orders, {}, max_tier=0).fills:
+                    filled[fill.buy_id] += fill.energy_wh
+                    filled[fill.sell_id] += fill.energy_wh
+                amounts.append([filled[order.id] for order in orders])
+            moved_wh = max(moved_wh, *[abs(a - b) for a, b in zip(*amounts, strict=True)])
+        assert moved_wh in moved
+
+
+quantities_wh = st.integers(0, 300) | st.integers(0, 20_000)
+
+
+@settings(max_examples=2000, derandomize=True, database=None)
+@given(total_wh=quantities_wh, wanted_wh=st.lists(quantities_wh, max_size=12))
+def test_shares_sum_up_keep_to_wishes_and_are_as_the_oracles(
+    total_wh: int, wanted_wh: list[int]
+) -> None:
+    shares_wh = share(total_wh, wanted_wh)
+    assert sum(shares_wh) == min(total_wh, sum(wanted_wh))
+    assert all(0 <= got <= wanted for got, wanted in zip(shares_wh, wanted_wh, strict=True))
+    by_id = {number.to_bytes(2, "big"): wanted for number, wanted in enumerate(wanted_wh)}
+    assert shares_wh == list(oracle.shared(total_wh, by_id).values())
+    rows = list(zip(wanted_wh, shares_wh, strict=True))
+    for (wanted, got), (other_wanted, other_got) in product(rows, rows):
+        assert wanted <= other_wanted or got >= other_got  # Who wants more gets no less.
+    large = [got for wanted, got in rows if wanted >= 100 and got]
+    assert len(large) <= total_wh // 100 + 1

@@ -170,7 +170,6 @@ class Walk:
         events = trading.begin_block(
             self.state,
             now_ms=self.now_ms,
-            previous_block_hash=sha256(b"%d" % self.height),
             grid=grid,
             territories=lambda: registry.territories(self.state),
             customers=self.customers,

@@ -111,7 +111,7 @@ class Model:
             for slot in range(terms.first_slot, terms.last_slot + 1):
                 self.touched.add((slot, terms.location[:3]))
 
-    def begin(self, now_ms: int, salt: bytes, headroom: dict[str, int]) -> None:
+    def begin(self, now_ms: int, headroom: dict[str, int]) -> None:
         self.trades, self.closed, self.cleared = [], {}, []
         current = now_ms // SLOT_MS
         cleared = set()
@@ -119,14 +119,14 @@ class Model:
             self.expire(slot * SLOT_MS - 1)
             for name in ("TH",) if self.max_tier == 3 else ("BKK", "NTB"):
                 cleared.add((slot, name))
-                self.clear(slot, name, salt, headroom)
+                self.clear(slot, name, headroom)
             self.expire(slot * SLOT_MS)
         self.expire(now_ms)
         self.gate_slot = current
         for slot, name in sorted({(slot, self.auction(region)) for slot, region in self.touched}):
             if slot > current:
                 cleared.add((slot, name))
-                self.clear(slot, name, salt, headroom)
+                self.clear(slot, name, headroom)
         self.touched = set()
         for order_id, order in list(self.orders.items()):
             place = (order.terms.first_slot, self.auction(order.terms.location[:3]))
@@ -144,7 +144,7 @@ class Model:
     def leave(self, order_id: bytes, status: str) -> None:
         self.closed[order_id] = (status, self.orders.pop(order_id).rest_wh)
 
-    def clear(self, slot: int, name: str, salt: bytes, headroom: dict[str, int]) -> None:
+    def clear(self, slot: int, name: str, headroom: dict[str, int]) -> None:
         book = [
             ClearingOrder(
                 order_id,
@@ -158,14 +158,14 @@ class Model:
                 order.height,
             )
             for order_id, order in self.orders.items()
-            if self.auction(order.terms.location[:3]) == name and order.open_wh(slot) >= 100
+            if self.auction(order.terms.location[:3]) == name and order.open_wh(slot) > 0
         ]
         room = {
             f"{way}:{node}": max(0, wh - self.sold_wh[slot, f"{way}:{node}"])
             for node, wh in headroom.items()
             for way in "xm"
         }
-        market = oracle.Market(book, salt, WHEELING, room)
+        market = oracle.Market(book, WHEELING, room)
         market.run(self.max_tier)
         if market.trades or market.congested:
             self.cleared.append((slot, name, tuple(sorted(market.congested))))
@@ -264,16 +264,14 @@ class MarketDay(RuleBasedStateMachine):
         self.state = Overlay(self.base)
         self.now_ms += ms
         self.height += 1
-        salt = sha256(b"block %d" % self.height)
         limits = dict(self.headroom)
         events = trading.begin_block(
             self.state,
             now_ms=self.now_ms,
-            previous_block_hash=salt,
             grid=GridView(lambda node, _: limits.get(node)),
             territories=lambda: {"BKK": "MEA", "NTB": "MEA"},
         )
-        self.model.begin(self.now_ms, salt, limits)
+        self.model.begin(self.now_ms, limits)
         self.compare(events)
 
     def compare(self, events: list) -> None:

@@ -75,9 +75,7 @@ def test_a_block_gives_the_published_trades_prices_and_rests(case: dict, mode) -
     grid = GridView(lambda node, _: limits.get(node))
 
     def begin(ms: int) -> list:
-        return trading.begin_block(
-            state, now_ms=NOW_SLOT * SLOT_MS + ms, previous_block_hash=bytes(32), grid=grid
-        )
+        return trading.begin_block(state, now_ms=NOW_SLOT * SLOT_MS + ms, grid=grid)
 
     begin(0)
     for row in case["orders"]:

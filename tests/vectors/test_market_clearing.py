@@ -11,7 +11,6 @@ from gridtokenx.trading.model import Clearing, ClearingOrder, Side, Source
 VECTORS = json.loads(Path(__file__).with_name("market_vectors.json").read_text())
 CASES = [vector for vector in VECTORS if "orders" in vector]
 TIERS = ("substation", "zone", "region", "national")
-SALT = bytes(32)
 
 
 def order_of(row: dict) -> ClearingOrder:
@@ -32,7 +31,6 @@ def cleared(case: dict, *, backwards: bool = False) -> Clearing:
     orders = [order_of(row) for row in case["orders"]]
     return clear(
         orders[::-1] if backwards else orders,
-        tie_salt=SALT,
         wheeling_mthb=(300, 600, 900, 1151),
         headroom=case["headroom"],
     )

@@ -39,7 +39,6 @@ def settle(number: str, delivered: list[int]) -> list[dict[str, int]]:
             )
             for order_id, row in orders.items()
         ],
-        tie_salt=bytes(32),
         wheeling_mthb=MARKET.wheeling_mthb,
     )
     return [

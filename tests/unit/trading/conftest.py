@@ -61,7 +61,6 @@ class Market:
             now_ms=self.now_ms,
             gate_grace_ms=grace_ms,
             read_to=lambda meter_id: self.read_slots.get(meter_id, -1),
-            previous_block_hash=sha256(b"block %d" % self.height),
             grid=GridView(
                 lambda node, _: (headroom or {}).get(node), lambda region: region in halted
             ),
