@@ -355,6 +355,10 @@ class Client:
         """Units, slots and the price band now."""
         return self._object("energy_getMarket", chain=chain)
 
+    def meter(self, meter_id: bytes, chain: str | None = None) -> dict[str, Any]:
+        """A metering point, by its id or the key of one of its devices."""
+        return self._object("grid_getMeter", id=meter_id.hex(), chain=chain)
+
     def grid(self, chain: str | None = None) -> dict[str, Any]:
         """Regions and substations."""
         return self._object("grid_getStatus", chain=chain)
@@ -370,13 +374,14 @@ class Client:
         source: Source,
         expires_hours: int = 24,
         require: bool = False,
+        meter_id: bytes | None = None,
         nonce: int | None = None,
     ) -> Transaction:
         """A signed order for the caller's meter at `location`, in every slot until it expires.
 
-        The node works out meter, slots and nonce; what is signed is checked against what was asked.
-        Units: Wh, mTHB/kWh. Errors: RpcError; Rejected MALFORMED_TX if the node answers with
-        another order.
+        The node works out slots, nonce and the meter, unless several can be meant: then `meter_id`
+        must say which. What is signed is checked against what was asked. Units: Wh, mTHB/kWh.
+        Errors: RpcError; Rejected MALFORMED_TX if the node answers with another order.
         """
         answer = self._object(
             "energy_prepareOrder",
@@ -388,12 +393,14 @@ class Client:
             grid_location=location,
             expiration_hours=str(expires_hours),
             require=require,
+            meter_id=None if meter_id is None else meter_id.hex(),
         )
         terms = decode(PlaceOrder, bytes.fromhex(answer["payload"]))
-        asked = (side, energy_wh, limit_mthb, location, source, require)
+        asked = (side, energy_wh, limit_mthb, location, source, require, meter_id)
         got = (
             *(terms.side, terms.energy_wh, terms.limit_mthb),
             *(terms.location, terms.source, terms.require),
+            None if meter_id is None else terms.meter_id,
         )
         if asked != got:
             detail = f"the node prepared another order than asked: {got}, not {asked}"

@@ -74,6 +74,20 @@ def _draw_readings(console: Console, document: dict[str, Any]) -> None:
         )
         for row in document["items"]
     ]
+    meters = [
+        (
+            one["location"],
+            one["status"],
+            show.kwh(one["import_wh_cum"]),
+            show.kwh(one["export_wh_cum"]),
+            show.slots(one["slot"], one["slot"]),
+            one["meter_id"],
+        )
+        for one in document["meters"]
+    ]
+    if meters:
+        columns = ("meter at", "state", "in kWh", "out kWh", "at the end of", "id")
+        show.table(console, columns, meters, right=(2, 3))
     if rows:
         headings = ("slot", "at", "in kWh", "out kWh", "credits", "block", "meter")
         show.table(console, headings, rows, right=(2, 3, 4, 5))

@@ -71,7 +71,7 @@ def restart_registers(
 
     So what a meter counted before its readings count again is nobody's, and no meter is stuck with
     it. The reading that follows spans several slots, so that it serves no trade of the last one.
-    Source: protocols/market.md 5.2.
+    Source: protocols/market.md 5.4.
     """
     last = registers(state, point)
     if not point.restart_slot or last.slot >= point.restart_slot:
@@ -97,7 +97,7 @@ def exchange_registers(
     What the old one counted since the last reading is carried to the next, so neither the slots
     between readings nor what was sold in them is touched.
     Errors: BAD_READING for old registers that fall or exceed the nameplates up to the running slot.
-    Source: protocols/market.md 5.1.
+    Source: protocols/market.md 5.4.
     """
     slot = slot_at(now_ms)
     restart_registers(state, point, slot, old_import_wh_cum, old_export_wh_cum)
@@ -129,7 +129,7 @@ def close_registers(
     that serves nothing which was sold.
 
     Units: as `accept_reading`. Errors: BAD_READING for registers that fall or exceed the
-    nameplates up to the running slot. Source: protocols/market.md 5.1.
+    nameplates up to the running slot. Source: protocols/market.md 5.4.
     """
     slot = slot_at(now_ms)
     restart_registers(state, point, slot, import_wh_cum, export_wh_cum)

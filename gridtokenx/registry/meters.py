@@ -1,7 +1,7 @@
 """The verbs of a meter's life: registered, approved, replaced, suspended, reinstated, retired.
 
 A meter's id names its metering point for life; devices and their keys come and go. What the
-registers of a device mean is the grid's business, not known here. Source: protocols/market.md 5.1.
+registers of a device mean is the grid's business, not known here. Source: protocols/market.md 5.4.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def register_meter(
     sends it; NOT_REGISTERED for its owner; ALREADY_REGISTERED for a key ever used; UNKNOWN_SOURCE
     when plant and export nameplate contradict each other; OUT_OF_RANGE for a nameplate above the
     rating; NOT_PERMITTED when the owner's plants exceed its licence's class, or for a large plant
-    where nobody regulates.
+    where nobody regulates. Source: protocols/market.md 5.1.
     """
     rules.check_distributor(state, rules.region_of(command.location), sender)
     owner = rules.participant(state, command.owner)
