@@ -14,7 +14,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from gridtokenx.api.access import request_bytes
+from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
 from gridtokenx.chain.light import (

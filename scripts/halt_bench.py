@@ -19,8 +19,8 @@ from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS, SLOTS_PER_DAY
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.trading import rules as trading
+from gridtokenx.trading.clock_model import CLOCK
 from gridtokenx.trading.model import (
-    CLOCK,
     ORDERS,
     POSITIONS,
     TRADES,

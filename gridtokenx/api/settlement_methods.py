@@ -37,7 +37,11 @@ from gridtokenx.registry import rules as registry
 from gridtokenx.registry.model import PARTICIPANTS, TERRITORIES, Meter
 from gridtokenx.trading import reports
 from gridtokenx.trading import rules as trading
-from gridtokenx.trading.model import CLOCK, Side, Source
+from gridtokenx.trading.clock_model import CLOCK
+from gridtokenx.trading.model import (
+    Side,
+    Source,
+)
 from gridtokenx.trading.quotes import LastTrade
 from gridtokenx.trading.report_model import SettlementReport
 from gridtokenx.trading.settlement import Charges

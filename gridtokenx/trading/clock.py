@@ -11,12 +11,9 @@ from dataclasses import dataclass, replace
 
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at
 from gridtokenx.primitives.state import Reader, u64
+from gridtokenx.trading.clock_model import DEADLINES, MarketClock, SlotDeadline, Standstill
 from gridtokenx.trading.model import (
-    DEADLINES,
-    MarketClock,
     MarketParameters,
-    SlotDeadline,
-    Standstill,
 )
 
 # What a block's own work may cost, in microseconds of the machine of docs/performance.md. What is

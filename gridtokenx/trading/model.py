@@ -10,6 +10,7 @@ from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
 from gridtokenx.primitives.quantities import BPS, slot_start_ms
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
+from gridtokenx.trading.clock_model import GatesMissed
 
 MAX_OPEN_ORDERS = 1000  # Of one account, whatever is voted.
 MAX_FLAGGED = 1_000_000  # Orders that one clearing names as congested: more than can be cleared.
@@ -420,43 +421,6 @@ class Position:
     local_wh: int = 0
 
 
-@wire(131)
-@dataclass(frozen=True, slots=True)
-class MarketClock:
-    """How far the market has come; what one block cannot do goes on in the next.
-
-    `slot` is that of the newest block. Gates up to `gate_slot` are closed; of the next one the
-    regions up to `cleared_region` by name are cleared. Gates up to `still_slot` passed while the
-    chain stood still. Reading deadlines up to `due_slot` have passed, and slots up to
-    `settled_slot` are settled. `standstills` are those that an unsettled slot may have seen.
-    """
-
-    slot: int
-    gate_slot: int
-    still_slot: Annotated[int, Limit(-1, MAX_INT)]
-    cleared_region: str
-    due_slot: Annotated[int, Limit(-1, MAX_INT)]
-    settled_slot: Annotated[int, Limit(-1, MAX_INT)]
-    standstills: tuple[Standstill, ...]
-
-
-@wire(150)
-@dataclass(frozen=True, slots=True)
-class Standstill:
-    """The chain had no block in the slots between these two."""
-
-    after_slot: int
-    next_slot: int
-
-
-@wire(151)
-@dataclass(frozen=True, slots=True)
-class SlotDeadline:
-    """Within how many slots readings of a slot are due, as agreed when it first traded."""
-
-    slots: int
-
-
 @wire(152)
 @dataclass(frozen=True, slots=True)
 class ImportBalance:
@@ -471,15 +435,6 @@ class ImportBalance:
     assumed_wh: int = 0
     loose_wh: int = 0
     loose_slot: int = 0
-
-
-@wire(153)
-@dataclass(frozen=True, slots=True)
-class GatesMissed:
-    """Event: the chain stood still while these gates passed; they close without a clearing."""
-
-    first_slot: int
-    last_slot: int
 
 
 @wire(132)
@@ -654,12 +609,10 @@ TradingEvent = (
 )
 
 PARAMETERS = Table(b"tp", MarketParameters)  # key: b""
-CLOCK = Table(b"tc", MarketClock)  # key: b""
 ORDERS = Table(b"to", Order)  # key: order id; open orders only
 TRADERS = Table(b"ta", Trader)  # key: 32-byte address
 TRADES = Table(b"td", Trade)  # key: slot u64, seller's meter, number u64; unsettled trades only
 POSITIONS = Table(b"ts", Position)  # key: slot u64, meter id
-DEADLINES = Table(b"tk", SlotDeadline)  # key: slot u64; of slots that traded, until settled
 CARRIED_OVER = Table(b"tv", CarriedOver)  # key: number u64, from 0 for each clearing
 IMPORTS = Table(b"tb", ImportBalance)  # key: meter id; where there is anything to owe
 FLOWS = Table(b"tf", NodeFlow)  # key: slot u64, node text; kept for a day

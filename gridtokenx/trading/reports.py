@@ -18,12 +18,11 @@ from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.quantities import local_day, saturated, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
 from gridtokenx.trading.clock import WORK_FORGOTTEN_ROW, WORK_REPORT, Budget
+from gridtokenx.trading.clock_model import DEADLINES, MarketClock
 from gridtokenx.trading.model import (
     CONGESTED,
-    DEADLINES,
     FLOWS,
     Mark,
-    MarketClock,
     ReportClosed,
     Source,
     TradeSettled,

@@ -26,13 +26,11 @@ from gridtokenx.trading import auction, book, quotes, redemption, reports, settl
 from gridtokenx.trading import clock as clocks
 from gridtokenx.trading.auction import GridView
 from gridtokenx.trading.clock import Budget
+from gridtokenx.trading.clock_model import CLOCK, GatesMissed, MarketClock
 from gridtokenx.trading.model import (
-    CLOCK,
     ORDERS,
     PARAMETERS,
     CancelOrder,
-    GatesMissed,
-    MarketClock,
     MarketParameters,
     MatchingMode,
     MeterFacts,

@@ -17,8 +17,8 @@ from gridtokenx.registry.model import (
     RenewLicence,
     SuspendParticipant,
 )
+from gridtokenx.trading.clock_model import CLOCK
 from gridtokenx.trading.model import (
-    CLOCK,
     FLOWS,
     EnergyRedeemed,
     NodeFlow,

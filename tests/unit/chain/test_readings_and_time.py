@@ -21,9 +21,9 @@ from gridtokenx.primitives.quantities import SLOT_MS, slot_at
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.registry.model import Generation
 from gridtokenx.trading import rules as trading
+from gridtokenx.trading.clock_model import GatesMissed
 from gridtokenx.trading.model import (
     EnergyConsumed,
-    GatesMissed,
     MarketParameters,
     OrderClosed,
     OrderStatus,

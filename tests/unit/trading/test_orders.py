@@ -6,9 +6,9 @@ from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS, slot_start_ms
 from gridtokenx.trading.book import trader
+from gridtokenx.trading.clock_model import GatesMissed
 from gridtokenx.trading.model import (
     ORDERS,
-    GatesMissed,
     MarketParameters,
     OrderClosed,
     OrderStatus,
