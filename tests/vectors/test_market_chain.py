@@ -75,7 +75,9 @@ def test_a_block_gives_the_published_trades_prices_and_rests(case: dict, mode) -
     grid = GridView(lambda node, _: limits.get(node))
 
     def begin(ms: int) -> list:
-        return trading.begin_block(state, now_ms=NOW_SLOT * SLOT_MS + ms, grid=grid)
+        return trading.begin_block(
+            state, now_ms=NOW_SLOT * SLOT_MS + ms, gate_grace_ms=SLOT_MS, grid=grid
+        )
 
     begin(0)
     for row in case["orders"]:
