@@ -122,18 +122,21 @@ class Depth:
         names = [name for nation in self._blocks.values() for name in nation.inner]
         return sorted(dict.fromkeys(names))
 
-    def look(self, state: Reader, slot: int, wheeling_mthb: tuple[int, ...]) -> Look:
+    def look(
+        self, state: Reader, slot: int, wheeling_mthb: tuple[int, ...], band: tuple[int, int]
+    ) -> Look:
         """One slot's search for those who could trade.
 
-        Units: wheeling in mTHB/kWh for the permitted tiers, from 0 on; `state` may have changed
-        since this index was taken only by orders that left or were filled.
+        Units: wheeling in mTHB/kWh for the permitted tiers, from 0 on; `band` the lowest and the
+        highest limit that the slot allows today, mTHB/kWh: others do not take part. `state` may
+        have changed since this index was taken only by orders that left or were filled.
         """
         nations = [
             nation
             for level in range(LEVELS)
             if (nation := self._blocks.get((level, slot >> level))) is not None
         ]
-        return Look(state, slot, wheeling_mthb, nations)
+        return Look(state, slot, wheeling_mthb, band, nations)
 
     def _enter(self, line: Line, terms: PlaceOrder) -> None:
         names = groups_of(terms.location)[:NATIONAL_TIER]
@@ -165,6 +168,7 @@ class Look:
     _state: Reader
     _slot: int
     _wheeling_mthb: tuple[int, ...]
+    _band: tuple[int, int]
     _nations: list[_Group]
     _known: dict[bytes, Order | None] = field(default_factory=dict)
 
@@ -189,9 +193,12 @@ class Look:
         """An order that can still trade in the slot, as it was before the clearing."""
         if order_id not in self._known:
             order = ORDERS.get(self._state, order_id)
-            able = order is not None and open_wh(order, self._slot) > 0
-            self._known[order_id] = order if able else None
+            self._known[order_id] = order if order is not None and self._may(order) else None
         return self._known[order_id]
+
+    def _may(self, order: Order) -> bool:
+        low, high = self._band
+        return low <= order.terms.limit_mthb <= high and open_wh(order, self._slot) > 0
 
     def taker(self, order_id: bytes) -> ClearingOrder | None:
         """`order` with what it may trade, as the auction takes it."""
