@@ -334,10 +334,10 @@ class RegionPlayer:
 
     def readings_before(self, slot: int) -> int:
         """How many readings of slots before this one come without waiting for a vote."""
-        counted = range(self._slots.start, slot)
+        start = self._slots.start
+        counted = [start, *range(start, slot)]  # One more begins with the first slot's.
         return sum(
-            1 + sum(not self.incidents.is_away(trader, one) for one in counted)
-            for trader in self.traders
+            not self.incidents.is_away(trader, one) for trader in self.traders for one in counted
         )
 
     def set_up(self) -> None:
