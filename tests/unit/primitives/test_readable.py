@@ -115,7 +115,7 @@ def test_the_bound_of_a_size_holds(tag: int) -> None:
     bounded()
 
 
-@wire(9_001)
+@wire(9_501)
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pages:
     """A class whose type does not bound its size."""
@@ -123,7 +123,7 @@ class Pages:
     pages: tuple[bytes, ...]
 
 
-@wire(9_002)
+@wire(9_502)
 @dataclasses.dataclass(frozen=True, slots=True)
 class Numbers:
     """Numbers of every kind of place."""
