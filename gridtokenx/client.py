@@ -14,6 +14,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
 from gridtokenx.chain.light import (
@@ -326,6 +327,22 @@ class Client:
         """A page of trades; filters as in `energy_getTrades`."""
         return self._object("energy_getTrades", **filters)
 
+    def meter_readings(self, signer: SigningKey, **filters: str) -> dict[str, Any]:
+        """A page of an account's accepted readings, asked for by a key that may see them.
+
+        Filters as in `energy_getMeterReadings`: address, limit, chain, cursor, each as text.
+        """
+        signed_ms = time.time_ns() // 1_000_000
+        method = "energy_getMeterReadings"
+        message = request_bytes(self.genesis().hash, method, filters, signed_ms)
+        return self._object(
+            method,
+            **filters,
+            signer=format_address(signer.public_key),
+            signed_ms=str(signed_ms),
+            signature=signer.sign(message).hex(),
+        )
+
     def trade(self, trade_id: str, chain: str | None = None) -> dict[str, Any]:
         """A trade and its settlement."""
         return self._object("energy_getTrade", id=trade_id, chain=chain)
@@ -337,6 +354,10 @@ class Client:
     def market(self, chain: str | None = None) -> dict[str, Any]:
         """Units, slots and the price band now."""
         return self._object("energy_getMarket", chain=chain)
+
+    def meter(self, meter_id: bytes, chain: str | None = None) -> dict[str, Any]:
+        """A metering point, by its id or the key of one of its devices."""
+        return self._object("grid_getMeter", id=meter_id.hex(), chain=chain)
 
     def grid(self, chain: str | None = None) -> dict[str, Any]:
         """Regions and substations."""
@@ -353,13 +374,14 @@ class Client:
         source: Source,
         expires_hours: int = 24,
         require: bool = False,
+        meter_id: bytes | None = None,
         nonce: int | None = None,
     ) -> Transaction:
         """A signed order for the caller's meter at `location`, in every slot until it expires.
 
-        The node works out meter, slots and nonce; what is signed is checked against what was asked.
-        Units: Wh, mTHB/kWh. Errors: RpcError; Rejected MALFORMED_TX if the node answers with
-        another order.
+        The node works out slots, nonce and the meter, unless several can be meant: then `meter_id`
+        must say which. What is signed is checked against what was asked. Units: Wh, mTHB/kWh.
+        Errors: RpcError; Rejected MALFORMED_TX if the node answers with another order.
         """
         answer = self._object(
             "energy_prepareOrder",
@@ -371,12 +393,14 @@ class Client:
             grid_location=location,
             expiration_hours=str(expires_hours),
             require=require,
+            meter_id=None if meter_id is None else meter_id.hex(),
         )
         terms = decode(PlaceOrder, bytes.fromhex(answer["payload"]))
-        asked = (side, energy_wh, limit_mthb, location, source, require)
+        asked = (side, energy_wh, limit_mthb, location, source, require, meter_id)
         got = (
             *(terms.side, terms.energy_wh, terms.limit_mthb),
             *(terms.location, terms.source, terms.require),
+            None if meter_id is None else terms.meter_id,
         )
         if asked != got:
             detail = f"the node prepared another order than asked: {got}, not {asked}"

@@ -25,7 +25,7 @@ from gridtokenx.ledger.model import ACCOUNTS
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.quantities import local_day
+from gridtokenx.primitives.quantities import local_day, saturated
 from gridtokenx.primitives.state import Decode, Overlay
 from gridtokenx.registry.model import METERS
 from gridtokenx.trading import reports
@@ -225,7 +225,7 @@ class _Sums:
         """Add to a day's totals."""
         old = self.totals.get((region, day), ReportTotals())
         changed: dict[str, Any] = {
-            name: getattr(old, name) + value for name, value in amounts.items()
+            name: saturated(getattr(old, name) + value) for name, value in amounts.items()
         }
         self.totals[region, day] = replace(old, **changed)
 
@@ -235,7 +235,7 @@ class _Sums:
         lines = self.lines.setdefault(key, {})
         old = lines.get((event.tier, event.source)) or ReportLine(event.tier, event.source)
         changed: dict[str, Any] = {
-            name: getattr(old, name) + (1 if name == "trades" else getattr(event, name))
+            name: saturated(getattr(old, name) + (1 if name == "trades" else getattr(event, name)))
             for name in _SUMMED_LINE
         }
         lines[event.tier, event.source] = replace(old, **changed)
@@ -251,8 +251,8 @@ class _Sums:
             old = production.get(source) or ProductionLine(Source(source))
             production[source] = replace(
                 old,
-                export_wh=old.export_wh + event.export_wh,
-                carbon_ucr=old.carbon_ucr + event.carbon_ucr,
+                export_wh=saturated(old.export_wh + event.export_wh),
+                carbon_ucr=saturated(old.carbon_ucr + event.carbon_ucr),
             )
 
     def differences(self, report: SettlementReport) -> tuple[str, ...]:

@@ -211,6 +211,27 @@ def execute(orders: Orders = 10_000) -> None:
 
 
 @app.command()
+def halt(
+    traders: Annotated[int, typer.Option(help="Half sell, half buy, in every slot.")] = 10_000,
+    hours: Annotated[
+        list[int] | None, typer.Option(help="Standstills in hours; 3, 24 and 168.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="block, or gate.")] = "block",
+) -> None:
+    """Blocks' own work after a standstill, with its encoding and state tree, until all is done.
+
+    No meter is read afterwards: every trade is settled at its deadline, which is the most work.
+    """
+    from gridtokenx.trading.model import MatchingMode
+    from scripts.halt_bench import measure
+
+    limit = verifies_per_second()
+    for figures in measure(traders, hours or [3, 24, 168], MatchingMode(mode)):
+        ratio = round(1000 / max(float(str(figures["worst_block_cpu_ms"])), 0.1) / limit, 5)
+        report("halt", limit, ratio, traders=traders, **figures)
+
+
+@app.command()
 def cluster(
     rate: Annotated[int, typer.Option(help="Orders submitted per second.")] = 1_000,
     seconds: Annotated[int, typer.Option(help="For how long.")] = 120,

@@ -232,7 +232,7 @@ def _rest(state: Overlay, number: int, slots: int) -> None:
         vat_registered=False,
         rest_wh=terms.energy_wh,
         reserve_uthb=needed_uthb,
-        fills=(),
+        filled_wh=(),
         congested=False,
     )
     book.add(state, order, touch=False)

@@ -30,7 +30,7 @@ from gridtokenx.cluster.network import (
 )
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
 from gridtokenx.governance.model import GovernanceParameters
-from gridtokenx.grid.model import SubmitReading, signed_bytes
+from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.interchain.checkpoints import region_of
 from gridtokenx.interchain.log import messages_from
 from gridtokenx.interchain.model import SubmitCheckpoint
@@ -228,15 +228,22 @@ class MemoryNode:
         return sell, buy
 
     def read_meters(self, slot: int, export_wh: int, import_wh: int) -> None:
-        """Readings of both meters at the end of a slot, included in the next block."""
-        chain_id = self.genesis.chain("MET").chain_id
+        """Readings of both meters at the ends of a slot and the one before, in which they stood
+        still; included in the next block."""
         for owner, meter, out_wh, in_wh in (
             (SELLER, SELLER_METER, export_wh, 0),
             (BUYER, BUYER_METER, 0, import_wh),
         ):
-            unsigned = SubmitReading(meter.public_key, slot, in_wh, out_wh, 1, bytes(64))
-            signature = meter.sign(signed_bytes(chain_id, unsigned))
-            self.put(owner, replace(unsigned, signature=signature))
+            before = self._read(meter, slot - 1, 0, 0, 1)
+            after = self._read(meter, slot, in_wh, out_wh, 2)
+            self.put(owner, SubmitReadings((before, after)))
+
+    def _read(
+        self, meter: SigningKey, slot: int, import_wh: int, export_wh: int, seq: int
+    ) -> MeterReading:
+        chain_id = self.genesis.chain("MET").chain_id
+        bare = MeterReading(meter.public_key, slot, import_wh, export_wh, seq, bytes(64))
+        return replace(bare, signature=meter.sign(signed_bytes(chain_id, bare)))
 
     def _refresh(self, name: str) -> None:
         executor = self.executors[name]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from gridtokenx.chain.genesis import BlockClock, ChainSpec
 from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.chain.transition import Execution, Parent, execute_block, propose_block
 from gridtokenx.cluster.network import local_genesis, operator_key
-from gridtokenx.grid.model import SubmitReading, signed_bytes
+from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import ACCOUNTS, Account, Deposit
 from gridtokenx.primitives.crypto import SigningKey, sha256
@@ -26,6 +27,7 @@ from gridtokenx.registry.model import (
 )
 from gridtokenx.trading.model import MarketParameters, PlaceOrder, Side, Source, TimeInForce
 
+E = TypeVar("E")
 START_MS = 1_773_594_000_000  # Monday 2026-03-16 00:00 in Bangkok
 FAR_MS = START_MS + 400 * 86_400_000
 
@@ -41,15 +43,19 @@ class Household:
     import_wh: int = 0
     export_wh: int = 0
     seq: int = 0
+    read_slot: int | None = None  # Of its last reading; registered in the slot after it.
 
 
 @dataclass
 class MarketWorld:
-    """Chain MET with one block per 15-minute slot of market time."""
+    """Chain MET with one block per 15-minute slot of market time; with `ms_per_block` 0 its market
+    time is that of the headers, as on a real network.
+    """
 
     name: str = "MET"
     ms_per_block: int = SLOT_MS
     redemptions_per_block: int = 500
+    parameters: MarketParameters = field(default_factory=MarketParameters)
     spec: ChainSpec = field(init=False)
     values: MemoryReader = field(default_factory=MemoryReader)
     tree: StateTree = field(default_factory=StateTree)
@@ -63,7 +69,7 @@ class MarketWorld:
             clock=BlockClock(START_MS, self.ms_per_block),
             block_time_ms=1_000,
             with_national=False,
-            parameters=MarketParameters(redemptions_per_block=self.redemptions_per_block),
+            parameters=replace(self.parameters, redemptions_per_block=self.redemptions_per_block),
         )
         self.spec = genesis.chain(self.name)
         overlay = Overlay(self.values)
@@ -74,7 +80,13 @@ class MarketWorld:
     @property
     def slot(self) -> int:
         """The market slot of the next block."""
-        return slot_at(self.spec.market_time_ms(self.parent.height + 1, 0))
+        next_ms = self.spec.opens_ms(self.parent.time_ms)
+        return slot_at(self.spec.market_time_ms(self.parent.height + 1, next_ms))
+
+    def events(self, kind: type[E]) -> list[E]:
+        """All events of a kind so far, in order."""
+        receipts = [one for execution in self.executions for one in execution.receipts]
+        return [event for one in receipts for event in one.events if isinstance(event, kind)]
 
     def send(self, key: SigningKey, payload: Payload) -> Transaction:
         """Sign a command and let it wait for the next block."""
@@ -84,9 +96,12 @@ class MarketWorld:
         self.waiting.append(transaction)
         return transaction
 
-    def block(self) -> list[tuple[bytes, Rejected]]:
-        """Propose the next block, have a second node execute it, commit. Returns refusals."""
-        time_ms = self.spec.opens_ms(self.parent.time_ms)
+    def block(self, time_ms: int = 0) -> list[tuple[bytes, Rejected]]:
+        """Propose the next block, have a second node execute it, commit. Returns refusals.
+
+        `time_ms` is its header time (0: as soon as it may be).
+        """
+        time_ms = time_ms or self.spec.opens_ms(self.parent.time_ms)
         execution, refused = propose_block(
             self.spec, self.values, self.tree, self.parent,
             view=0, proposer_index=0, time_ms=time_ms,
@@ -123,6 +138,7 @@ class MarketWorld:
             SigningKey(sha256(f"{name} meter".encode())),
             location,
             source,
+            read_slot=self.slot - 1,
         )
         makes = source is not Generation.NONE
         distributor = operator_key("mea")
@@ -156,18 +172,24 @@ class MarketWorld:
         }  # fmt: skip
         return PlaceOrder(**(terms | changes))  # type: ignore[arg-type]
 
-    def reading(self, house: Household, slot: int, export: int, imported: int) -> SubmitReading:
-        """The meter's next reading, signed."""
+    def reading(self, house: Household, slot: int, export: int, imported: int) -> SubmitReadings:
+        """The meter's next reading, signed; before it one of the slot before where that is missing,
+        so that it serves what was sold in its slot."""
+        readings = []
+        if house.read_slot is not None and house.read_slot < slot - 1:
+            readings.append(self._sign_reading(house, slot - 1))
         house.export_wh += export
         house.import_wh += imported
+        readings.append(self._sign_reading(house, slot))
+        return SubmitReadings(tuple(readings))
+
+    def _sign_reading(self, house: Household, slot: int) -> MeterReading:
         house.seq += 1
-        unsigned = SubmitReading(
+        house.read_slot = slot
+        bare = MeterReading(
             house.meter.public_key, slot, house.import_wh, house.export_wh, house.seq, bytes(64)
         )
-        signature = house.meter.sign(signed_bytes(self.spec.chain_id, unsigned))
-        return SubmitReading(
-            house.meter.public_key, slot, house.import_wh, house.export_wh, house.seq, signature
-        )
+        return replace(bare, signature=house.meter.sign(signed_bytes(self.spec.chain_id, bare)))
 
     def account(self, house: Household) -> Account:
         """What a household holds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import sys
 from enum import Enum
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 import gridtokenx
 from gridtokenx.primitives import codec
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.primitives.state import Table
 
 # Packages with wire classes; the others would only cost import time.
 OWNERS = (
@@ -43,6 +45,19 @@ def wire_classes() -> dict[int, type]:
     }
 
 
+def tables() -> list[Table[Any]]:
+    """Every table of the state, in the order of their prefixes."""
+    wire_classes()
+    modules = [module for name, module in sys.modules.items() if name.startswith("gridtokenx.")]
+    found = {
+        one.prefix: one
+        for module in modules
+        for one in vars(module).values()
+        if isinstance(one, Table)
+    }
+    return [found[prefix] for prefix in sorted(found)]
+
+
 @cache
 def values_of(cls: type) -> st.SearchStrategy:
     """Values of one wire class; those that its `__post_init__` refuses are left out."""
@@ -61,7 +76,7 @@ def values_of(cls: type) -> st.SearchStrategy:
 
 
 def _values(hint: Any) -> st.SearchStrategy:
-    bare, limit = codec._strip(hint)
+    bare, limit = codec.bare_hint(hint)
     if get_origin(bare) is tuple:
         low, high = (0, 3) if limit is None else (limit.low, max(limit.low, min(limit.high, 3)))
         return st.lists(_values(get_args(bare)[0]), min_size=low, max_size=high).map(tuple)

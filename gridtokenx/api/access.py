@@ -6,12 +6,12 @@ the time, so it is good for one question on one network for a minute. Source: ma
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import address, hex_bytes, integer
+from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.api.table import Arguments, Param
 from gridtokenx.node.view import ChainStatus
 from gridtokenx.primitives.crypto import verify
@@ -25,7 +25,6 @@ from gridtokenx.registry.model import (
     OrganisationKind,
 )
 
-DOMAIN = b"GTXv1 api request"
 WINDOW_MS = 60_000  # Before and after this node's clock.
 SIGNED_PARAMS = (
     Param("signer", address(), "account whose key signed this request, gtx1..."),
@@ -33,16 +32,6 @@ SIGNED_PARAMS = (
     Param("signature", hex_bytes(64, exactly=True), "Ed25519, see docs/api.md"),
 )
 _HINT = "gridtokenx energy readings ADDRESS --key NAME signs the request; see docs/api.md"
-
-
-def request_bytes(
-    genesis_hash: bytes, method: str, params: Mapping[str, str], signed_ms: int
-) -> bytes:
-    """What is signed: domain, genesis hash, then method, parameters (texts, keys sorted) and Unix
-    ms as compact JSON. Parameters that are not given are left out."""
-    document = [method, dict(sorted(params.items())), str(signed_ms)]
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
-    return DOMAIN + genesis_hash + text.encode()
 
 
 def check_signer(

@@ -12,6 +12,7 @@ from gridtokenx.api.context import Context
 from gridtokenx.api.documents import (
     document,
     event_document,
+    meter_document,
     order_document,
     transaction_document,
 )
@@ -29,7 +30,7 @@ from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.state import u64
 from gridtokenx.primitives.types import format_address
-from gridtokenx.registry.model import METERS, PARTICIPANTS
+from gridtokenx.registry.model import PARTICIPANTS
 from gridtokenx.trading.model import ORDERS, TRADERS
 
 PROOF_ATTEMPTS = 60
@@ -99,7 +100,7 @@ def _account_on_chain(
     lines = TRADERS.get(status.view, who)
     ids = [] if lines is None else [line.order_id for line in (*lines.buys, *lines.sells)]
     orders = [ORDERS.get(status.view, order_id) for order_id in ids]
-    meters = [meter for _, meter in context.table(status, METERS) if meter.owner == who]
+    meters = context.meters_of(status, who)
     name = status.spec.name
     return {
         "chain": name,
@@ -108,7 +109,7 @@ def _account_on_chain(
         "nonce": str(account.nonce),
         **_balances(account),
         "participant": None if participant is None else document(participant),
-        "meters": [document(meter) for meter in meters[:100]],
+        "meters": [meter_document(meter) for meter in meters[:100]],
         "meter_count": len(meters),
         "open_orders": [order_document(name, order) for order in orders if order is not None],
     }

@@ -20,6 +20,7 @@ from gridtokenx.node.view import ChainStatus, NodeHandle
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Table
+from gridtokenx.registry.model import METERS, Meter, MeterStatus
 
 V = TypeVar("V")
 MAX_IN_FLIGHT = 20_000
@@ -94,6 +95,11 @@ class Context:
         """All rows of a state table, (key, value) in key order, as of the status's block."""
         cached = self._tables.setdefault((status.spec.name, table.prefix), _DecodedTable())
         return cached.refresh(status, table)
+
+    def meters_of(self, status: ChainStatus, owner: bytes) -> list[Meter]:
+        """All meters that an account ever had on a chain, retired ones last."""
+        own = [meter for _, meter in self.table(status, METERS) if meter.owner == owner]
+        return sorted(own, key=lambda meter: meter.status is MeterStatus.RETIRED)
 
     def chain_of_transaction(self, raw: bytes) -> str:
         """The followed chain that a transaction names. Errors: WRONG_CHAIN, as decoding it.

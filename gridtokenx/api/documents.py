@@ -9,6 +9,7 @@ from gridtokenx.node.history import ClosedOrder, TradeRecord, TransactionRecord
 from gridtokenx.node.view import Head
 from gridtokenx.primitives.document import to_document
 from gridtokenx.primitives.types import format_address
+from gridtokenx.registry.model import Meter
 from gridtokenx.trading.model import Order, PlaceOrder
 
 
@@ -30,8 +31,14 @@ def head_document(head: Head) -> dict[str, Any]:
 
 
 # What a household's meter shows is for those alone who may ask `energy_getMeterReadings`.
+_REGISTERS = ("import_wh_cum", "export_wh_cum")
 _HIDDEN = {
-    "submit_reading": ("import_wh_cum", "export_wh_cum"),
+    "meter_reading": _REGISTERS,
+    "meter": _REGISTERS,
+    "register_meter": _REGISTERS,
+    "replace_meter": tuple(f"{device}_{one}" for device in ("old", "new") for one in _REGISTERS),
+    "retire_meter": _REGISTERS,
+    "reinstate_meter": _REGISTERS,
     "reading_accepted": ("import_wh", "export_wh", "deliverable_wh", "carbon_ucr"),
     "energy_consumed": ("energy_wh",),
 }
@@ -42,7 +49,14 @@ def event_document(event: Any) -> dict[str, Any]:
     return _without_readings(document(event))
 
 
+def meter_document(meter: Meter) -> dict[str, Any]:
+    """A metering point; what it showed when its readings began is null."""
+    return _without_readings(document(meter))
+
+
 def _without_readings(fields: dict[str, Any]) -> dict[str, Any]:
+    if fields["kind"] == "submit_readings":
+        return {**fields, "readings": [_without_readings(one) for one in fields["readings"]]}
     return {**fields, **dict.fromkeys(_HIDDEN.get(fields["kind"], ()))}
 
 

@@ -89,6 +89,7 @@ _HINTS = {
     ErrorCode.INTERVAL_CLOSED: "energy_getMarket tells the open slots",
     ErrorCode.UNKNOWN_ZONE: "grid_getZones lists the zones of this node's chains",
     ErrorCode.UNKNOWN_METER: "the distributor of the territory registers meters",
+    ErrorCode.METER_NOT_NAMED: "meter_id names one; account_get lists the account's meters",
     ErrorCode.NOT_REGISTERED: "the distributor of the territory registers participants",
     ErrorCode.ACCOUNT_NOT_FOUND: "an account exists from its first deposit or registration on",
     ErrorCode.BAD_ADDRESS: "an address looks like gtx1... and has 62 characters",

@@ -22,6 +22,7 @@ from gridtokenx.governance.model import (
     AuthorityManagement,
     Content,
     Emergency,
+    OperatorRotation,
     PricingRegulation,
     Proposal,
     ProposalStatus,
@@ -214,6 +215,8 @@ def summary(content: Content) -> str:
             whole, rest = divmod(int(fields["amount_ugtx"]), 10**6)
             amount = f"{whole}.{rest:06d}".rstrip("0").rstrip(".")
             return f"{amount} gtx to {fields['to']}"
+        case "operator_rotation":
+            return f"{fields['new_operator']} signs for {fields['organisation']}"
         case _:
             return f"version {fields['version']} from block {fields['height']}"
 
@@ -301,6 +304,8 @@ def _acts_on(content: Content, spec: ChainSpec) -> list[str]:
             return [name]
         case Emergency(region=where):
             return [where if where in regions else spec.genesis.chain_of_location(where).name]
+        case OperatorRotation():
+            return [spec.name, *regions]
     parameter = getattr(content, "parameter", None)
     if parameter is not None and voted.find(parameter).owner is not voted.Owner.MARKET:
         return [spec.name]

@@ -11,16 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from gridtokenx.api.context import Context
+from gridtokenx.api.documents import meter_document
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import integer, text
+from gridtokenx.api.kinds import hex_bytes, integer, text
 from gridtokenx.api.table import CHAIN, Arguments, Method, Param, Route, shape
 from gridtokenx.chain.commands import grid_limits
 from gridtokenx.grid import operation
 from gridtokenx.grid.model import STATUSES, GridLimits, GridStatus
+from gridtokenx.grid.rules import read_to
 from gridtokenx.node.view import ChainStatus
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import SLOTS_PER_DAY, local_day, slot_at, slot_start_ms
-from gridtokenx.registry.model import METERS, TERRITORIES, Meter, Territory
+from gridtokenx.registry.model import (
+    METER_KEYS,
+    METERS,
+    TERRITORIES,
+    Meter,
+    MeterStatus,
+    Territory,
+)
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import FLOWS, NodeFlow
 
@@ -99,6 +108,8 @@ def _grid(context: Context, status: ChainStatus, slot: int | None) -> _Grid:
     chosen = slot_at(now_ms) if slot is None else slot
     substations: dict[str, list[Meter]] = {}
     for _, meter in context.table(status, METERS):
+        if meter.status is MeterStatus.RETIRED:
+            continue
         substations.setdefault(meter.location, []).append(meter)
     published = {}
     for key, row in context.table(status, STATUSES):
@@ -242,6 +253,23 @@ def get_zone(context: Context, arguments: Arguments) -> dict[str, Any]:
     }
 
 
+def get_meter(context: Context, arguments: Arguments) -> dict[str, Any]:
+    """By the metering point's id, or by the key of any device that it has or had."""
+    for status in context.selected(arguments["chain"]):
+        known = METER_KEYS.get(status.view, arguments["id"])
+        meter = None if known is None else METERS.get(status.view, known.meter_id)
+        if meter is not None:
+            slot = read_to(status.view, meter.meter_id)
+            return {
+                "chain": status.spec.name,
+                "height": str(status.head.height),
+                "meter": meter_document(meter),
+                "read_to_slot": None if slot < 0 else str(slot),
+            }
+    detail = f"no meter {arguments['id'].hex()} on {', '.join(context.chains())}"
+    raise ApiError(ErrorCode.UNKNOWN_METER, detail)
+
+
 _SLOT = Param(
     "slot", integer(0, 2**40), "the slot whose status and flows are told; the current one if absent"
 )
@@ -283,5 +311,21 @@ METHODS = (
         ),
         (Route("GET", "/grid/zones/{zone}"),),
         cost=5,
+    ),
+    Method(
+        "grid_getMeter",
+        get_meter,
+        "A metering point: whose, where, its device's key, and whether its readings count.",
+        shape(chain="text", height="decimal", meter="object", read_to_slot="decimal?"),
+        (
+            Param(
+                "id",
+                hex_bytes(32, exactly=True),
+                "meter id, or the key of one of its devices",
+                required=True,
+            ),
+            CHAIN,
+        ),
+        (Route("GET", "/grid/meters/{id}"),),
     ),
 )

@@ -12,7 +12,7 @@ from typing import Any
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import terms_document
 from gridtokenx.api.errors import ApiError, invalid_params
-from gridtokenx.api.kinds import address, amount, boolean, choice, integer, text
+from gridtokenx.api.kinds import address, amount, boolean, choice, hex_bytes, integer, text
 from gridtokenx.api.table import Arguments, Method, Param, Route, shape
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.node.view import ChainStatus
@@ -26,7 +26,7 @@ from gridtokenx.primitives.quantities import (
     slot_at,
 )
 from gridtokenx.primitives.types import format_address
-from gridtokenx.registry.model import METERS, Meter
+from gridtokenx.registry import meters
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
 
@@ -82,7 +82,13 @@ def _terms(
     side = Side[arguments["order_type"].upper()]
     source = Source(arguments["energy_source"])
     energy_wh = parse_kwh(arguments["energy_amount"])
-    meter = _meter(context, status, trader, side, source, arguments["grid_location"])
+    meter = meters.choose(
+        context.meters_of(status, trader),
+        location=arguments["grid_location"],
+        selling=side is Side.SELL,
+        source=source.value,
+        named=arguments["meter_id"],
+    )
     nameplate_w = meter.nameplate_export_w if side is Side.SELL else meter.nameplate_import_w
     first, last, expires_ms = _slots(status, arguments["expiration_hours"])
     return PlaceOrder(
@@ -99,24 +105,6 @@ def _terms(
         time_in_force=TimeInForce.GOOD_TILL_CANCELLED,
         expires_ms=expires_ms,
     )
-
-
-def _meter(
-    context: Context,
-    status: ChainStatus,
-    trader: bytes,
-    side: Side,
-    source: Source,
-    location: str,
-) -> Meter:
-    """The trader's meter there; a seller's whose plant is of the source, if there are several."""
-    rows = context.table(status, METERS)
-    own = [meter for _, meter in rows if meter.owner == trader and meter.location == location]
-    if not own:
-        detail = f"{format_address(trader)} has no meter at {location} on {status.spec.name}"
-        raise ApiError(ErrorCode.UNKNOWN_METER, detail)
-    fitting = [meter for meter in own if side is Side.BUY or meter.source.value == source.value]
-    return fitting[0] if fitting else own[0]
 
 
 def _slots(status: ChainStatus, expiration_hours: int) -> tuple[int, int, int]:
@@ -144,12 +132,13 @@ def limit_mthb(price: Decimal) -> int:
 
 def _command_line(arguments: Arguments) -> str:
     """The command that signs this very order."""
-    energy_wh = parse_kwh(arguments["energy_amount"])
+    energy_wh, meter_id = parse_kwh(arguments["energy_amount"]), arguments["meter_id"]
     return (
         f"gridtokenx orders place --side {arguments['order_type']} --kwh {format_kwh(energy_wh)} "
         f"--price {format_price(limit_mthb(arguments['price_per_kwh']))} "
         f"--source {arguments['energy_source']} --location {arguments['grid_location']} "
         f"--expires {arguments['expiration_hours']}h"
+        f"{'' if meter_id is None else f' --meter {meter_id.hex()}'}"
     )
 
 
@@ -176,6 +165,11 @@ _ORDER_PARAMS = (
         default=24,
     ),
     Param("require", boolean(), "a buyer's source is a condition, not a wish", default=False),
+    Param(
+        "meter_id",
+        hex_bytes(32, exactly=True),
+        "the trader's meter; needed where several of its active ones at the place fit",
+    ),
 )
 
 METHODS = (

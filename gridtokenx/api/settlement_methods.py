@@ -16,13 +16,15 @@ from gridtokenx.api.kinds import (
     day,
     format_cursor,
     format_day,
+    hex_bytes,
     integer,
     text,
 )
 from gridtokenx.api.order_methods import limit_mthb
 from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
-from gridtokenx.chain.commands import grid_limits
+from gridtokenx.chain.commands import grid_limits, metering_point
 from gridtokenx.grid import operation
+from gridtokenx.grid import rules as grid
 from gridtokenx.ledger.model import ACCOUNTS, CERTIFICATES, Account, RetirementCertificate
 from gridtokenx.node import history
 from gridtokenx.node.view import ChainStatus
@@ -30,15 +32,22 @@ from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import local_day, parse_kwh, slot_at
 from gridtokenx.primitives.state import u64
 from gridtokenx.primitives.types import format_address
-from gridtokenx.registry.model import TERRITORIES
+from gridtokenx.registry import meters
+from gridtokenx.registry import rules as registry
+from gridtokenx.registry.model import PARTICIPANTS, TERRITORIES, Meter
 from gridtokenx.trading import reports
 from gridtokenx.trading import rules as trading
-from gridtokenx.trading.model import CLOCK, Side, Source
+from gridtokenx.trading.clock_model import CLOCK
+from gridtokenx.trading.model import (
+    Side,
+    Source,
+)
 from gridtokenx.trading.quotes import LastTrade
 from gridtokenx.trading.report_model import SettlementReport
 from gridtokenx.trading.settlement import Charges
 
 READINGS_METHOD = "energy_getMeterReadings"
+MAX_METERS = 100  # Of an account, in one answer.
 
 
 # Quotes
@@ -51,6 +60,9 @@ def quote(context: Context, arguments: Arguments) -> dict[str, Any]:
     market = trading.parameters(status.view)
     slot = slot_at(now_ms) + 1 if arguments["slot"] is None else arguments["slot"]
     side, source = Side[arguments["order_type"].upper()], Source(arguments["energy_source"])
+    meter = _quoted_meter(context, status, arguments, side)
+    if meter is not None and side is Side.SELL and source is Source.ANY:
+        source = Source(meter.source.value)
     if side is Side.SELL and source in (Source.ANY, Source.RENEWABLE):
         detail = "a sale is of the plant's own source, such as solar"
         raise invalid_params(detail, parameter="energy_source")
@@ -64,7 +76,7 @@ def quote(context: Context, arguments: Arguments) -> dict[str, Any]:
         location=location,
         slot=slot,
         source=source,
-        vat_registered=arguments["vat_registered"],
+        vat_registered=_charges_vat(status, arguments),
     )
     emergency = operation.emergency_of(status.view, location[:3], now_ms, grid_limits(market))
     return {
@@ -76,6 +88,7 @@ def quote(context: Context, arguments: Arguments) -> dict[str, Any]:
         "limit_mthb": str(price_mthb),
         "grid_location": location,
         "energy_source": source.value,
+        "meter_id": None if meter is None else meter.meter_id.hex(),
         "reserve": "escrow" if side is Side.BUY else "bond",
         "reserve_uthb": str(found.reserve_uthb),
         "worst": _charges_document(found.worst),
@@ -85,6 +98,32 @@ def quote(context: Context, arguments: Arguments) -> dict[str, Any]:
         else _charges_document(found.at_last_price),
         "emergency": emergency,
     }
+
+
+def _quoted_meter(
+    context: Context, status: ChainStatus, arguments: Arguments, side: Side
+) -> Meter | None:
+    """The meter that an order of the trader would be of; None where nobody in particular asks."""
+    trader, named = arguments["trader"], arguments["meter_id"]
+    if trader is None:
+        if named is not None:
+            detail = "a meter is quoted for its owner: name the trader too"
+            raise invalid_params(detail, parameter="trader")
+        return None
+    return meters.choose(
+        context.meters_of(status, trader),
+        location=arguments["grid_location"],
+        selling=side is Side.SELL,
+        source=arguments["energy_source"],
+        named=named,
+    )
+
+
+def _charges_vat(status: ChainStatus, arguments: Arguments) -> bool:
+    """Whether the seller charges VAT: as it is registered, or for nobody in particular as asked."""
+    trader = arguments["trader"]
+    known = None if trader is None else PARTICIPANTS.get(status.view, trader)
+    return bool(arguments["vat_registered"]) if known is None else known.vat_registered
 
 
 def _charges_document(one: Charges) -> dict[str, str]:
@@ -132,6 +171,10 @@ def get_meter_readings(context: Context, arguments: Arguments) -> dict[str, Any]
         "height": str(status.head.height),
         "address": format_address(owner),
         "seen_as": seen_as,
+        "meters": [
+            _registers_document(status, meter)
+            for meter in context.meters_of(status, owner)[:MAX_METERS]
+        ],
         "items": [
             {
                 "meter_id": one.reading.meter_id.hex(),
@@ -147,6 +190,22 @@ def get_meter_readings(context: Context, arguments: Arguments) -> dict[str, Any]
             for one in records
         ],
         "next_cursor": format_cursor(following),
+    }
+
+
+def _registers_document(status: ChainStatus, meter: Meter) -> dict[str, Any]:
+    """What a meter shows: its last reading, or where its readings begin."""
+    point = metering_point(meter, registry.participant(status.view, meter.owner))
+    shown = grid.registers(status.view, point)
+    fields = document(shown)
+    del fields["kind"]
+    return {
+        "meter_id": meter.meter_id.hex(),
+        "key": meter.key.hex(),
+        "location": meter.location,
+        "status": meter.status.value,
+        "suspended_by": meter.suspended_by,
+        **fields,
     }
 
 
@@ -260,6 +319,7 @@ METHODS = (
             limit_mthb="decimal",
             grid_location="text",
             energy_source="text",
+            meter_id="hex?",
             reserve="text",
             reserve_uthb="decimal",
             worst="object",
@@ -285,19 +345,26 @@ METHODS = (
             ),
             Param("slot", integer(0, 2**40), "delivery slot; the next one if absent"),
             Param("vat_registered", boolean(), "whether the seller charges VAT", default=False),
+            Param("trader", address(), "whose order it would be: its meter, its VAT"),
+            Param(
+                "meter_id",
+                hex_bytes(32, exactly=True),
+                "the trader's meter; needed where several of its active ones at the place fit",
+            ),
         ),
         (Route("GET", "/energy/quote"),),
     ),
     Method(
         READINGS_METHOD,
         get_meter_readings,
-        "Accepted readings of an account's meters, newest first; signed by the owner, its "
-        "distributor or the regulator.",
+        "Accepted readings of an account's meters, newest first, and what the meters show; signed "
+        "by the owner, its distributor or the regulator.",
         shape(
             chain="text",
             height="decimal",
             address="text",
             seen_as="text",
+            meters="list",
             items="list",
             next_cursor="text?",
         ),

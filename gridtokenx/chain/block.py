@@ -37,6 +37,7 @@ MAX_BLOCK_BYTES = 6 * 1024 * 1024
 MAX_COMMIT_BYTES = 16 * 1024
 
 MAX_BLOCK_EVIDENCE = 16
+MAX_EVENTS = 1_000_000  # Of one receipt: more than a block has time for.
 
 
 @wire(44)
@@ -142,7 +143,7 @@ class Receipt:
     """What one transaction did; `transaction_id` is zero for the block's own work at its start."""
 
     transaction_id: Bytes32
-    events: tuple[Event, ...]
+    events: Annotated[tuple[Event, ...], Limit(0, MAX_EVENTS)]
 
 
 def transactions_root(ids: tuple[bytes, ...] | list[bytes]) -> bytes:

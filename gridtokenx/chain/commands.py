@@ -17,27 +17,37 @@ from gridtokenx.grid.model import (
     GridLimits,
     HaltRegion,
     MeteringPoint,
+    MeterReading,
     PublishGridStatus,
     ReadingAccepted,
+    ReadingRefused,
     ResumeRegion,
-    SubmitReading,
+    SubmitReadings,
 )
 from gridtokenx.interchain import rules as interchain
 from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Deposit, LedgerCommand, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import SLOTS_PER_DAY
 from gridtokenx.primitives.state import Overlay, Reader
+from gridtokenx.registry import meters
 from gridtokenx.registry import rules as registry
 from gridtokenx.registry.model import (
+    ApproveMeter,
     Meter,
+    MeterCommand,
     OrganisationKind,
     Participant,
     RegisterMeter,
     RegisterParticipant,
     RegistryCommand,
+    ReinstateMeter,
     ReinstateParticipant,
     RenewLicence,
+    ReplaceMeter,
+    RetireMeter,
+    SuspendMeter,
     SuspendParticipant,
 )
 from gridtokenx.trading import rules as trading
@@ -73,9 +83,12 @@ def begin_market(state: Overlay, env: Environment) -> list[Event]:
         *trading.begin_block(
             state,
             now_ms=env.now_ms,
+            gate_grace_ms=env.spec.gate_grace_ms,
             grid=_grid_view(state, env.now_ms),
             territories=lambda: registry.territories(state),
             customers=lambda: _customers(state),
+            read_to=lambda meter_id: grid.read_to(state, meter_id),
+            read_since=lambda meter_id: grid.read_since(state, _metering_point(state, meter_id)),
         )
     ]
     closed = [
@@ -110,8 +123,8 @@ def run_command(state: Overlay, transaction: Transaction, env: Environment) -> l
             return _place_order(state, command, sender, transaction.id, env)
         case CancelOrder() as command:
             return [*trading.cancel_order(state, command, owner=sender)]
-        case SubmitReading() as command:
-            return _submit_reading(state, command, sender, env)
+        case SubmitReadings() as command:
+            return _submit_readings(state, command, sender, env)
         case Redeem() as command:
             customer = _customer(state, registry.participant(state, sender))
             return [*trading.redeem(state, command, customer=customer, now_ms=env.now_ms)]
@@ -119,13 +132,7 @@ def run_command(state: Overlay, transaction: Transaction, env: Environment) -> l
             return _operate_grid(state, command, sender, env)
         case Transfer() | Deposit() | Withdraw() | RetireCredits() as command:
             return _run_ledger(state, command, sender, env)
-        case (
-            RegisterParticipant()
-            | RegisterMeter()
-            | SuspendParticipant()
-            | ReinstateParticipant()
-            | RenewLicence()
-        ) as command:
+        case command if isinstance(command, RegistryCommand):
             return _run_registry(state, command, sender, env)
         case other:
             name = type(other).__name__
@@ -143,7 +150,16 @@ def _run_ledger(
             return [*ledger.retire_credits(state, command, sender=sender, now_ms=env.now_ms)]
         case Deposit():
             authority = _payment_authority(state)
-            return [*ledger.deposit(state, command, sender=sender, payment_authority=authority)]
+            return [
+                *ledger.deposit(
+                    state,
+                    command,
+                    sender=sender,
+                    payment_authority=authority,
+                    now_ms=env.now_ms,
+                    limit_uthb=trading.parameters(state).deposit_limit_uthb,
+                )
+            ]
         case Withdraw():
             authority = _payment_authority(state)
             return [*ledger.withdraw(state, command, sender=sender, payment_authority=authority)]
@@ -156,15 +172,86 @@ def _run_registry(
     match command:
         case RegisterParticipant():
             return [*registry.register_participant(state, command, sender=sender, now_ms=now_ms)]
-        case RegisterMeter():
-            return [*registry.register_meter(state, command, sender=sender, now_ms=now_ms)]
         case SuspendParticipant():
             suspended = registry.suspend_participant(state, command, sender=sender)
             return [*suspended, *trading.cancel_orders_of(state, command.account)]
         case ReinstateParticipant():
-            return [*registry.reinstate_participant(state, command, sender=sender)]
-        case RenewLicence():
-            return [*registry.renew_licence(state, command, sender=sender, now_ms=now_ms)]
+            return [*registry.reinstate_participant(state, command, sender=sender, now_ms=now_ms)]
+        case RenewLicence(account, _, until_ms):
+            renewed = registry.renew_licence(state, command, sender=sender, now_ms=now_ms)
+            return [*renewed, *trading.cancel_orders_beyond(state, account, until_ms)]
+        case of_meter:
+            return _run_meter(state, of_meter, sender, env)
+
+
+def _run_meter(
+    state: Overlay, command: MeterCommand, sender: bytes, env: Environment
+) -> list[Event]:
+    now_ms = env.now_ms
+    match command:
+        case RegisterMeter():
+            rating_va = operation.rating_va(state, command.location)
+            return [
+                *meters.register_meter(
+                    state, command, sender=sender, now_ms=now_ms, rating_va=rating_va
+                )
+            ]
+        case ReplaceMeter():
+            return _replace_meter(state, command, sender, env)
+        case RetireMeter():
+            return _retire_meter(state, command, sender, env)
+        case SuspendMeter(meter_id):
+            owner = registry.meter(state, meter_id).owner
+            suspended = meters.suspend_meter(state, command, sender=sender)
+            return [*suspended, *trading.cancel_orders_of_meter(state, owner, meter_id)]
+        case ReinstateMeter(meter_id):
+            events = meters.reinstate_meter(state, command, sender=sender, now_ms=now_ms)
+            grid.forget_registers(state, meter_id)
+            trading.forget_assumed(state, meter_id)
+            return [*events]
+        case ApproveMeter():
+            return [*meters.approve_meter(state, command, sender=sender, now_ms=now_ms)]
+
+
+def _replace_meter(
+    state: Overlay, command: ReplaceMeter, sender: bytes, env: Environment
+) -> list[Event]:
+    before = registry.meter(state, command.meter_id)
+    events = meters.replace_meter(state, command, sender=sender)
+    if registry.counts(state, before):
+        grid.exchange_registers(
+            state,
+            _metering_point(state, command.meter_id),
+            old_import_wh_cum=command.old_import_wh_cum,
+            old_export_wh_cum=command.old_export_wh_cum,
+            new_import_wh_cum=command.new_import_wh_cum,
+            new_export_wh_cum=command.new_export_wh_cum,
+            now_ms=env.now_ms,
+        )
+    else:
+        grid.forget_registers(state, command.meter_id)
+    return [*events]
+
+
+def _retire_meter(
+    state: Overlay, command: RetireMeter, sender: bytes, env: Environment
+) -> list[Event]:
+    """The rest is minted before the end, by a meter whose readings count."""
+    before = registry.meter(state, command.meter_id)
+    counts = registry.counts(state, before)
+    events: list[Event] = [*meters.retire_meter(state, command, sender=sender)]
+    if counts:
+        source = before.source.value
+        last = grid.close_registers(
+            state,
+            _metering_point(state, command.meter_id),
+            import_wh_cum=command.import_wh_cum,
+            export_wh_cum=command.export_wh_cum,
+            now_ms=env.now_ms,
+            carbon_mcr_per_kwh=trading.parameters(state).carbon_mcr_per_kwh(source),
+        )
+        events += _settle_reading(state, last, before, env)
+    return [*events, *trading.cancel_orders_of_meter(state, before.owner, command.meter_id)]
 
 
 def _place_order(
@@ -175,6 +262,7 @@ def _place_order(
     limits = grid_limits(trading.parameters(state))
     operation.check_operating(state, region, env.now_ms, limits)
     meter = registry.meter(state, command.meter_id)
+    registry.check_active(meter)
     return [
         *trading.place_order(
             state,
@@ -184,46 +272,80 @@ def _place_order(
             now_ms=env.now_ms,
             height=env.height,
             trader=_trader_facts(participant),
-            meter=_meter_facts(meter),
+            meter=_meter_facts(meter, participant),
         )
     ]
 
 
-def _submit_reading(
-    state: Overlay, command: SubmitReading, sender: bytes, env: Environment
+def _submit_readings(
+    state: Overlay, command: SubmitReadings, sender: bytes, env: Environment
 ) -> list[Event]:
+    """Judge each reading by itself. Errors: that of the first, where none has any effect."""
     registry.check_known(state, sender)
-    meter = registry.meter(state, command.meter_id)
-    parameters = trading.parameters(state)
     events: list[Event] = []
-    accepted: list[ReadingAccepted] = grid.submit_reading(
+    refused: list[Rejected] = []
+    for reading in command.readings:
+        attempt = Overlay(state)
+        try:
+            told = _take_reading(attempt, reading, sender, env)
+        except Rejected as error:
+            refused.append(error)
+            events.append(ReadingRefused(reading.key, reading.slot, error.code, error.detail[:240]))
+            continue
+        attempt.merge()
+        events += told
+    if len(refused) == len(command.readings):
+        raise refused[0]
+    return events
+
+
+def _take_reading(
+    state: Overlay, reading: MeterReading, sender: bytes, env: Environment
+) -> list[Event]:
+    meter = registry.meter_of_key(state, reading.key)
+    owner = registry.check_counts(state, meter)
+    region = registry.region_of(meter.location)
+    parameters = trading.parameters(state)
+    point = metering_point(meter, owner)
+    shown = (reading.import_wh_cum, reading.export_wh_cum)
+    if grid.restart_registers(state, point, reading.slot, *shown):
+        trading.forget_assumed(state, meter.meter_id)
+    accepted = grid.accept_reading(
         state,
-        command,
-        point=_metering_point(meter),
+        reading,
+        point=point,
         chain_id=env.spec.chain_id,
         now_ms=env.now_ms,
-        deadline_slots=parameters.reading_deadline_slots,
+        due_slot=trading.due_slot(state),
+        claim_slots=parameters.reading_deadline_slots + SLOTS_PER_DAY,
+        by_distributor=sender == registry.distributor_of(state, region).operator,
         carbon_mcr_per_kwh=parameters.carbon_mcr_per_kwh(meter.source.value),
     )
-    events += accepted
+    return _settle_reading(state, accepted, meter, env)
+
+
+def _settle_reading(
+    state: Overlay, accepted: ReadingAccepted, meter: Meter, env: Environment
+) -> list[Event]:
+    region = registry.region_of(meter.location)
     payees = Payees(
         distributor_of=lambda prefix: registry.distributor_account(state, prefix),
         authority=env.reward_account,
         transmission=registry.transmission_account(state),
     )
-    for reading in accepted:
-        facts = ReadingFacts(
-            meter_id=reading.meter_id,
-            slot=reading.slot,
-            region=registry.region_of(meter.location),
-            source=meter.source.value,
-            import_wh=reading.import_wh,
-            export_wh=reading.export_wh,
-            deliverable_wh=reading.deliverable_wh,
-            carbon_ucr=reading.carbon_ucr,
-        )
-        events += trading.settle_reading(state, facts, payees=payees)
-    return events
+    facts = ReadingFacts(
+        meter_id=accepted.meter_id,
+        slot=accepted.slot,
+        slots=accepted.slots,
+        region=region,
+        source=meter.source.value,
+        import_wh=accepted.import_wh,
+        export_wh=accepted.export_wh,
+        deliverable_wh=accepted.deliverable_wh,
+        carbon_ucr=accepted.carbon_ucr,
+        is_local=region == registry.participant(state, meter.owner).territory,
+    )
+    return [accepted, *trading.settle_reading(state, facts, payees=payees)]
 
 
 def _operate_grid(
@@ -296,7 +418,7 @@ def _customers(state: Reader) -> Customers:
 def _customer(state: Reader, participant: Participant) -> Customer:
     region = participant.territory
     utility = registry.distributor_account(state, region)
-    return Customer(participant.account, region, utility)
+    return Customer(participant.account, region, utility, participant.active)
 
 
 def _trader_facts(participant: Participant) -> TraderFacts:
@@ -308,23 +430,38 @@ def _trader_facts(participant: Participant) -> TraderFacts:
     )
 
 
-def _meter_facts(meter: Meter) -> MeterFacts:
+def _meter_facts(meter: Meter, owner: Participant) -> MeterFacts:
     return MeterFacts(
         meter.owner,
         meter.location,
         meter.source.value,
         meter.nameplate_import_w,
         meter.nameplate_export_w,
+        registry.region_of(meter.location) == owner.territory,
     )
 
 
-def _metering_point(meter: Meter) -> MeteringPoint:
+def _metering_point(state: Reader, meter_id: bytes) -> MeteringPoint:
+    meter = registry.meter(state, meter_id)
+    return metering_point(meter, registry.participant(state, meter.owner))
+
+
+def metering_point(meter: Meter, owner: Participant) -> MeteringPoint:
+    """What the grid must know of a meter."""
+    restart_slot = max(meter.restart_slot, owner.restart_slot)
+    if restart_slot <= meter.first_slot:  # Its registers are known from a later slot on.
+        restart_slot = 0
     return MeteringPoint(
-        meter.owner,
-        meter.nameplate_export_w,
-        meter.first_slot,
-        meter.import_wh_cum,
-        meter.export_wh_cum,
+        meter_id=meter.meter_id,
+        key=meter.key,
+        owner=meter.owner,
+        is_local=registry.region_of(meter.location) == owner.territory,
+        nameplate_import_w=meter.nameplate_import_w,
+        nameplate_export_w=meter.nameplate_export_w,
+        first_slot=max(meter.first_slot, restart_slot),
+        import_wh_cum=meter.import_wh_cum,
+        export_wh_cum=meter.export_wh_cum,
+        restart_slot=restart_slot,
     )
 
 

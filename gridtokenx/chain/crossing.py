@@ -27,6 +27,7 @@ from gridtokenx.interchain.model import (
     Downward,
     HaltOrder,
     InterchainEvent,
+    OperatorOrder,
     ParameterOrder,
     SubmitCheckpoint,
 )
@@ -162,6 +163,8 @@ def _carry_out(
                 epoch_blocks=spec.genesis.epoch_blocks,
             )
             return [] if ordered is None else [ordered]
+        case OperatorOrder(organisation, new_operator):
+            return [*registry.rotate_operator(state, organisation, new_operator)]
 
 
 # -- Headers ---------------------------------------------------------------------------------------

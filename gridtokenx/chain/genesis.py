@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Annotated
 
 from gridtokenx.chain.authorities import AuthorityEntry, install_authorities
-from gridtokenx.chain.validator_sets import install_set
+from gridtokenx.chain.validator_sets import check_kept_sets, install_set
+from gridtokenx.governance import parameters as voted
 from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.interchain import checkpoints
@@ -24,7 +25,8 @@ from gridtokenx.primitives.codec import MAX_INT, Limit, encode, wire
 from gridtokenx.primitives.crypto import sha256, tagged_hash
 from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.state import Overlay
+from gridtokenx.primitives.quantities import SLOT_MS
+from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.primitives.types import Address
 from gridtokenx.primitives.validators import MAX_VALIDATORS, Validator, ValidatorSet
 from gridtokenx.registry import rules as registry
@@ -38,6 +40,8 @@ from gridtokenx.trading.model import PARAMETERS, MarketParameters
 MAX_GENESIS_BYTES = 1024 * 1024
 MAX_TERRITORIES = 77  # Provinces of Thailand, Bangkok among them.
 _EARLIEST_START_MS = 86_400_000  # The market looks back less than a day, never before slot 0.
+GATE_GRACE_BLOCKS, LEAST_GATE_GRACE_MS = 6, 60_000
+_LATEST_START_MS = 4_102_444_800_000  # The year 2100: no sum of a time and a duration ends there.
 _CHAIN_NAME = re.compile(r"[A-Z0-9]{2,8}")  # Part of topics and of database keys.
 Name = Annotated[str, Limit(1, 32)]
 Milliseconds = Annotated[int, Limit(100, 86_400_000)]
@@ -277,6 +281,17 @@ class ChainSpec:
             return clock.start_ms + height * clock.ms_per_block
         return time_ms
 
+    @property
+    def gate_grace_ms(self) -> int:
+        """How late after a gate a block may still clear it: later, the chain stood still.
+
+        A market clock that runs by blocks never stands still.
+        """
+        clock = self.genesis.market_clock
+        return clock.ms_per_block or max(
+            LEAST_GATE_GRACE_MS, GATE_GRACE_BLOCKS * self.genesis.block_time_ms
+        )
+
     def opens_ms(self, parent_time_ms: int) -> int:
         """Earliest time of the next block: the start of the next slot, a fifth of one at least.
 
@@ -337,7 +352,11 @@ class ChainSpec:
 
 
 def load_genesis(text: str) -> Genesis:
-    """Read a genesis file. Errors: MALFORMED, OUT_OF_RANGE, VALUE_OUT_OF_RANGE name the field."""
+    """Read a genesis file that every chain of it can begin with.
+
+    Errors: MALFORMED, OUT_OF_RANGE, VALUE_OUT_OF_RANGE name the field and its range; others are
+    those of the rules that install it.
+    """
     if len(text) > MAX_GENESIS_BYTES:
         raise Rejected(ErrorCode.TOO_LARGE, f"a genesis file has at most {MAX_GENESIS_BYTES} bytes")
     try:
@@ -375,14 +394,43 @@ def _check(genesis: Genesis) -> None:
             if name not in organisations:
                 detail = f"chain {region.name} names organisation {name!r}, which is not defined"
                 raise Rejected(ErrorCode.MALFORMED, detail)
+    _check_times(genesis)
+    check_kept_sets(genesis.evidence_window_blocks, genesis.epoch_blocks)
+    voted.check_record(voted.Owner.MARKET, genesis.parameters)
     if genesis.national is not None:
+        voted.check_record(voted.Owner.STAKING, genesis.national.staking)
+        voted.check_record(voted.Owner.GOVERNANCE, genesis.national.governance)
         _check_national(genesis, genesis.national)
+    if sum(entry.gtx_ugtx for entry in genesis.allocations) > MAX_INT:
+        raise Rejected(ErrorCode.MALFORMED, "the allocations add up to more than 2**63 - 1 ugtx")
+    for name in genesis.chain_names:
+        _check_installs(genesis.chain(name))
+
+
+def _check_times(genesis: Genesis) -> None:
     clock = genesis.market_clock
+    if clock.ms_per_block > SLOT_MS:  # Each delivery slot has a block in which its gate closes.
+        detail = f"market_clock.ms_per_block is {clock.ms_per_block}, it must be 0..{SLOT_MS}"
+        raise Rejected(ErrorCode.VALUE_OUT_OF_RANGE, detail)
     if clock.ms_per_block and clock.start_ms < _EARLIEST_START_MS:
         detail = f"the market clock starts at {clock.start_ms}, before 1970-01-02 (Unix ms)"
         raise Rejected(ErrorCode.MALFORMED, detail)
-    if sum(entry.gtx_ugtx for entry in genesis.allocations) > MAX_INT:
-        raise Rejected(ErrorCode.MALFORMED, "the allocations add up to more than 2**63 - 1 ugtx")
+    latest = {"genesis_time_ms": genesis.genesis_time_ms, "market_clock.start_ms": clock.start_ms}
+    for name, time_ms in latest.items():
+        if time_ms > _LATEST_START_MS:
+            detail = f"{name} is {time_ms}, it may be at most {_LATEST_START_MS} (the year 2100)"
+            raise Rejected(ErrorCode.VALUE_OUT_OF_RANGE, detail)
+
+
+def _check_installs(spec: ChainSpec) -> None:
+    """Errors: OUT_OF_RANGE for a value that the chain's state cannot hold; those of the rules."""
+    state = Overlay(MemoryReader())
+    spec.install(state)
+    try:
+        state.changes()
+    except ValueError as error:
+        detail = f"the genesis of {spec.name} cannot be stored: {error}"
+        raise Rejected(ErrorCode.OUT_OF_RANGE, detail) from error
 
 
 def _check_national(genesis: Genesis, national: NationalChain) -> None:

@@ -30,6 +30,7 @@ from gridtokenx.governance.model import (
     AuthorityManagement,
     CancelProposal,
     Emergency,
+    OperatorRotation,
     ProposalExecuted,
     Propose,
     SetParameter,
@@ -42,6 +43,7 @@ from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.model import (
     AuthorityMember,
     HaltOrder,
+    OperatorOrder,
     ParameterOrder,
     SubmitCheckpoint,
 )
@@ -243,11 +245,16 @@ def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
         if name == "staking.unbonding":
             check_unbonding(spec.genesis, value)
 
+    def check_rotation(command: OperatorRotation) -> None:
+        registry.check_rotation(state, command.organisation, command.new_operator)
+
     return Surroundings(
         value_of=lambda name: value_of(state, name),
         authorities_of=lambda where: authorities.active_weights(state, _region(spec, where)),
         check_authority_change=check_authority_change,
         check_value=check_value,
+        check_rotation=check_rotation,
+        organisations=[one.name for one in registry.organisations(state)],
         regulator=registry.regulator(state),
     )
 
@@ -278,9 +285,9 @@ def _carried_out(state: Overlay, event: Any, spec: ChainSpec, height: int) -> li
     try:
         for action in event.actions:
             _carry_out(attempt, action, spec, height)
+        attempt.merge()
     except Rejected as error:
         return [*governance.fail(state, event.proposal, error.detail[:200])]
-    attempt.merge()
     return [event]
 
 
@@ -300,6 +307,11 @@ def _carry_out(state: Overlay, action: Action, spec: ChainSpec, height: int) -> 
             checkpoints.send_order(state, name, halt, home=home, height=height)
         case AuthorityManagement():
             _change_authorities(state, action, spec, height)
+        case OperatorRotation(organisation, new_operator):
+            registry.rotate_operator(state, organisation, new_operator)
+            for region in checkpoints.regions(state):
+                rotation = OperatorOrder(organisation, new_operator)
+                checkpoints.send_order(state, region.name, rotation, home=home, height=height)
         case Upgrade():
             return  # Its operators read it from the event: a program cannot replace itself.
 

@@ -12,20 +12,14 @@ from functools import cached_property
 from typing import Annotated
 
 from gridtokenx.governance.model import GovernanceCommand, Propose
-from gridtokenx.grid.model import HaltRegion, PublishGridStatus, ResumeRegion, SubmitReading
+from gridtokenx.grid.model import HaltRegion, PublishGridStatus, ResumeRegion, SubmitReadings
 from gridtokenx.interchain.model import InterchainCommand, SubmitCheckpoint
 from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, decode, encode, encode_array, wire
 from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.types import Address
-from gridtokenx.registry.model import (
-    RegisterMeter,
-    RegisterParticipant,
-    ReinstateParticipant,
-    RenewLicence,
-    SuspendParticipant,
-)
+from gridtokenx.registry.model import RegistryCommand
 from gridtokenx.staking.model import StakingCommand
 from gridtokenx.trading.model import CancelOrder, PlaceOrder, Redeem
 
@@ -42,18 +36,14 @@ Payload = (
     | Deposit
     | Withdraw
     | RetireCredits
-    | RegisterParticipant
-    | RegisterMeter
-    | SubmitReading
+    | RegistryCommand
+    | SubmitReadings
     | PlaceOrder
     | CancelOrder
     | Redeem
     | PublishGridStatus
     | HaltRegion
     | ResumeRegion
-    | SuspendParticipant
-    | ReinstateParticipant
-    | RenewLicence
     | InterchainCommand
     | StakingCommand
     | GovernanceCommand

@@ -38,6 +38,7 @@ from gridtokenx.primitives.codec import Bytes32, encode, wire
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.merkle import EMPTY_ROOT, append_peak, peaks_root
+from gridtokenx.primitives.readable import check_all
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
 from gridtokenx.staking.model import FEES
 
@@ -309,8 +310,10 @@ def _end(overlay: Overlay, env: Environment, begun: Receipt) -> Receipt:
 
 
 def _apply_atomically(overlay: Overlay, transaction: Transaction, env: Environment) -> Receipt:
+    """Errors: the transaction's own, and OUT_OF_RANGE where it would leave what nobody can read."""
     attempt = Overlay(overlay)
     events = apply_transaction(attempt, transaction, env)
+    check_all(events)
     attempt.merge()
     return Receipt(transaction.id, tuple(events))
 

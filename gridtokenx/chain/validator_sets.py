@@ -15,11 +15,15 @@ from typing import Annotated
 
 from gridtokenx.consensus.leader import LeaderSchedule
 from gridtokenx.primitives.codec import Bytes32, Limit, wire
+from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
 from gridtokenx.primitives.types import Address
 from gridtokenx.primitives.validators import MAX_VALIDATORS, ValidatorSet
 
 MAX_KEPT_SETS = 16_384
+# Besides one for each whole epoch of the evidence window: one more where the window is cut
+# differently, the one in force at its beginning, and those of the next two epochs.
+SETS_BEYOND_WINDOW = 4
 MAX_PRUNED_AT_ONCE = 4
 
 
@@ -96,6 +100,22 @@ class SetsAhead:
 def epoch_start(height: int, epoch_blocks: int) -> int:
     """First height of the epoch that `height` lies in."""
     return height - height % epoch_blocks
+
+
+def check_kept_sets(window_blocks: int, epoch_blocks: int) -> None:
+    """Whether the sets of an evidence window can all be kept if every epoch begins with another.
+
+    Errors: VALUE_OUT_OF_RANGE with the longest window.
+    """
+    kept = window_blocks // epoch_blocks + SETS_BEYOND_WINDOW
+    if kept > MAX_KEPT_SETS:
+        most = (MAX_KEPT_SETS - SETS_BEYOND_WINDOW + 1) * epoch_blocks - 1
+        detail = (
+            f"evidence_window_blocks is {window_blocks}: with epochs of {epoch_blocks} blocks "
+            f"{kept} validator sets would be kept, at most {MAX_KEPT_SETS} can be; "
+            f"it may be at most {most}"
+        )
+        raise Rejected(ErrorCode.VALUE_OUT_OF_RANGE, detail)
 
 
 def install_set(state: Overlay, validators: ValidatorSet, accounts: Sequence[bytes]) -> None:

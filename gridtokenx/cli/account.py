@@ -24,6 +24,7 @@ _HEADINGS = {
     "bond_uthb": "bond THB",
     "gtx_ugtx": "GTX",
     "carbon_ucr": "carbon",
+    "local_wh": "of it local kWh",
 }
 
 
@@ -73,7 +74,8 @@ def _draw_account(console: Console, document: dict[str, Any]) -> None:
 
 def _draw_registration(console: Console, row: dict[str, Any]) -> None:
     participant = row["participant"]
-    state = "active" if participant["active"] else "suspended"
+    suspended = f"suspended by {participant['suspended_by']}"
+    state = "active" if participant["active"] else suspended
     show.fields(
         console,
         [
@@ -89,12 +91,14 @@ def _draw_registration(console: Console, row: dict[str, Any]) -> None:
             meter["source"],
             f"{int(meter['nameplate_import_w']):,}",
             f"{int(meter['nameplate_export_w']):,}",
+            meter["status"] + (f" by {meter['suspended_by']}" if meter["suspended_by"] else ""),
             meter["meter_id"],
+            "the same" if meter["key"] == meter["meter_id"] else meter["key"],
         )
         for meter in row["meters"]
     ]
     if meters:
-        headings = ("meter at", "source", "import W", "export W", "id")
+        headings = ("meter at", "source", "import W", "export W", "state", "id", "device's key")
         show.table(console, headings, meters, right=(2, 3))
     orders = [
         (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -49,7 +48,6 @@ def readings(
     password_file: PasswordFile = None,
 ) -> None:
     """Accepted meter readings. The request is signed: owner, distributor and regulator see them."""
-    from gridtokenx.api.access import request_bytes
     from gridtokenx.primitives.types import format_address
 
     remote.account_key_path(key)
@@ -59,16 +57,7 @@ def readings(
         if cursor is not None:
             params["cursor"] = cursor
         signer = remote.unlock(key, password_file)
-        signed_ms = time.time_ns() // 1_000_000
-        method = "energy_getMeterReadings"
-        message = request_bytes(client.genesis().hash, method, params, signed_ms)
-        document: dict[str, Any] = client.call(
-            method,
-            **params,
-            signer=format_address(signer.public_key),
-            signed_ms=str(signed_ms),
-            signature=signer.sign(message).hex(),
-        )
+        document = client.meter_readings(signer, **params)
     output.emit(document, lambda console: _draw_readings(console, document))
 
 
@@ -85,6 +74,20 @@ def _draw_readings(console: Console, document: dict[str, Any]) -> None:
         )
         for row in document["items"]
     ]
+    meters = [
+        (
+            one["location"],
+            one["status"],
+            show.kwh(one["import_wh_cum"]),
+            show.kwh(one["export_wh_cum"]),
+            show.slots(one["slot"], one["slot"]),
+            one["meter_id"],
+        )
+        for one in document["meters"]
+    ]
+    if meters:
+        columns = ("meter at", "state", "in kWh", "out kWh", "at the end of", "id")
+        show.table(console, columns, meters, right=(2, 3))
     if rows:
         headings = ("slot", "at", "in kWh", "out kWh", "credits", "block", "meter")
         show.table(console, headings, rows, right=(2, 3, 4, 5))

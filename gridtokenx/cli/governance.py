@@ -59,6 +59,10 @@ def propose(
     new_public_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="For rotate: the key after it.")
     ] = None,
+    new_operator: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Account key that signs for an organisation then."),
+    ] = None,
     weight: Annotated[int | None, typer.Option(min=1, help="For add.")] = None,
     territory: Annotated[str | None, typer.Option(metavar="PREFIX", help="Such as BKK.")] = None,
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Of an emergency.")] = None,
@@ -95,6 +99,7 @@ def propose(
         "organisation": organisation,
         "public-key": public_key,
         "new-public-key": new_public_key,
+        "new-operator": new_operator,
         "weight": weight,
         "territory": territory,
         "reason": reason,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridtokenx.cli import output, remote, show
+from gridtokenx.cli import meter, output, remote, show
 from gridtokenx.cli.keys import PasswordFile
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from gridtokenx.client import Client
 
 app = typer.Typer(
-    help="The grid: status, zones, zone; publish, halt, resume by authorities.",
+    help="The grid: status, zones, zone, meter; publish, halt, resume by authorities.",
     no_args_is_help=True,
 )
+app.add_typer(meter.app, name="meter")
 
 _ZONE = re.compile(r"[A-Z]{3}-[0-9]{2}")
 _HEADINGS = (

@@ -23,6 +23,7 @@ from gridtokenx.primitives.quantities import (
 )
 
 if TYPE_CHECKING:
+    from gridtokenx.registry.model import Meter
     from gridtokenx.trading.model import PlaceOrder, Side, Source
 
 HOUR_MS = 3_600_000
@@ -90,15 +91,18 @@ class Wish:
     immediate: bool = False
 
 
-def terms_of(wish: Wish, market: Market, meters: list[dict[str, Any]]) -> PlaceOrder:
-    """The terms to sign; `meters` as `account_get` lists them.
+def terms_of(
+    wish: Wish, market: Market, meters: list[dict[str, Any]], unlisted: int = 0
+) -> PlaceOrder:
+    """The terms to sign; `meters` as `account_get` lists them, `unlisted` are so many more.
 
-    Errors: UNKNOWN_METER; INTERVAL_CLOSED; BadParameter for times that cannot be read.
+    Errors: UNKNOWN_METER, NOT_ACTIVE, METER_NOT_NAMED; INTERVAL_CLOSED; BadParameter for times that
+    cannot be read.
     """
     from gridtokenx.trading.model import PlaceOrder, TimeInForce
 
     first, last, expires_ms = wish.window.resolve(market)
-    meter_id, nameplate_w, source = _meter(wish, meters)
+    meter_id, nameplate_w, source = _meter(wish, meters, unlisted)
     most_wh = wish.max_wh_per_slot
     if most_wh is None:
         most_wh = min(wish.energy_wh, nameplate_w * SLOT_MS // HOUR_MS)
@@ -119,35 +123,42 @@ def terms_of(wish: Wish, market: Market, meters: list[dict[str, Any]]) -> PlaceO
     )
 
 
-def _meter(wish: Wish, meters: list[dict[str, Any]]) -> tuple[bytes, int, Source]:
-    """(id, nameplate in W, source) of the meter asked for, or of the account's at the location.
+def _meter(wish: Wish, listed: list[dict[str, Any]], unlisted: int) -> tuple[bytes, int, Source]:
+    """(id, nameplate in W, source) of the meter asked for, or of the only one that can be meant.
 
-    A seller's plant of the source asked for comes first; without a source, what the plant makes.
+    A seller who names no source sells what the plant makes.
     """
+    from gridtokenx.registry import meters
     from gridtokenx.trading.model import Side, Source
 
     selling = wish.side is Side.SELL
-    here = [meter for meter in meters if meter["location"] == wish.location]
-    if wish.meter_id is not None:
-        chosen = [meter for meter in meters if meter["meter_id"] == wish.meter_id.hex()]
-        if not chosen and wish.max_wh_per_slot is not None:
-            return (
-                wish.meter_id,
-                0,
-                wish.source,
-            )  # The node lists 100 meters; the chain knows all of them.
-    else:
-        chosen = [one for one in here if not selling or one["source"] == wish.source.value] or here
-    if not chosen:
-        known = ", ".join(sorted({meter["location"] for meter in meters})) or "none"
-        what = f"meter {wish.meter_id.hex()}" if wish.meter_id else f"meter at {wish.location}"
-        detail = f"the account has no {what}; its meters are at: {known}"
-        raise Rejected(ErrorCode.UNKNOWN_METER, detail)
-    way = "export" if selling else "import"
-    plant, source = chosen[0]["source"], wish.source
+    named, most_wh = wish.meter_id, wish.max_wh_per_slot
+    is_listed = named is None or any(one["meter_id"] == named.hex() for one in listed)
+    if named is not None and not is_listed and unlisted and most_wh is not None:
+        return named, 0, wish.source  # The node lists 100 meters; the chain knows all of them.
+    if named is None and unlisted:
+        detail = f"the account has {len(listed) + unlisted} meters; name the one you mean: --meter"
+        raise Rejected(ErrorCode.METER_NOT_NAMED, detail)
+    chosen = meters.choose(
+        [_listed_meter(one) for one in listed],
+        location=wish.location,
+        selling=selling,
+        source=wish.source.value,
+        named=named,
+    )
+    plant, source = chosen.source.value, wish.source
     if selling and source is Source.ANY and plant in set(Source):
         source = Source(plant)
-    return bytes.fromhex(chosen[0]["meter_id"]), int(chosen[0][f"nameplate_{way}_w"]), source
+    nameplate_w = chosen.nameplate_export_w if selling else chosen.nameplate_import_w
+    return chosen.meter_id, nameplate_w, source
+
+
+def _listed_meter(row: dict[str, Any]) -> Meter:
+    """A meter of a node's answer, which hides registers. Errors: MALFORMED."""
+    from gridtokenx.primitives.document import from_document
+    from gridtokenx.registry.model import Meter
+
+    return from_document(Meter, {**row, "import_wh_cum": "0", "export_wh_cum": "0"})
 
 
 def parse_duration_ms(text: str) -> int:

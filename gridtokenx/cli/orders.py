@@ -38,7 +38,8 @@ def place(
         typer.Option(metavar="SOURCE", help="A buyer's wish; a seller's plant (any: the meter's)."),
     ] = "any",
     meter: Annotated[
-        str | None, typer.Option(metavar="HEX", help="Meter id; else the account's there.")
+        str | None,
+        typer.Option(metavar="HEX", help="Meter id; else the only one that can be meant."),
     ] = None,
     slot: Annotated[int | None, typer.Option(min=0, help="One delivery slot by number.")] = None,
     begin: Annotated[
@@ -88,8 +89,9 @@ def place(
 def _terms(client: Client, chain: str, owner: bytes, wish: Wish) -> PlaceOrder:
     from gridtokenx.cli.order_terms import terms_of
 
-    rows = client.account(owner, chain)["chains"]
-    return terms_of(wish, _market(client, chain), rows[0]["meters"])
+    row = client.account(owner, chain)["chains"][0]
+    unlisted = int(row["meter_count"]) - len(row["meters"])
+    return terms_of(wish, _market(client, chain), row["meters"], unlisted)
 
 
 def _market(client: Client, chain: str) -> Market:
@@ -167,9 +169,20 @@ def quote(
     vat_registered: Annotated[
         bool, typer.Option("--vat-registered", help="The seller charges VAT on energy.")
     ] = False,
+    trader: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Whose order: its meter, source and VAT."),
+    ] = None,
+    meter: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Which of the trader's meters.")
+    ] = None,
 ) -> None:
     """What an order would cost or earn, before anything is signed."""
     from gridtokenx.primitives.quantities import format_kwh, parse_kwh, parse_price
+    from gridtokenx.primitives.types import format_address
+
+    if meter is not None and trader is None:
+        raise typer.BadParameter("whose meter? name --trader too", param_hint="--meter")
 
     params = {
         "order_type": _side(side).name.lower(),
@@ -179,6 +192,8 @@ def quote(
         "energy_source": _source(source).value,
         "slot": slot,
         "vat_registered": vat_registered,
+        "trader": None if trader is None else format_address(remote.address_of(trader)),
+        "meter_id": None if meter is None else remote.hash_text(meter, "a meter id"),
     }
     with remote.connect() as client:
         document = client.call("energy_quote", **params)

@@ -36,6 +36,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "emergency": (("territory", "reason", "duration"), ()),
     "infrastructure-funding": (("to", "amount"), ()),
     "upgrade": (("release", "height"), ()),
+    "operator-rotation": (("organisation", "new-operator"), ()),
 }
 
 
@@ -154,6 +155,16 @@ def _upgrade(given: Given) -> Content:
     return Upgrade(release, given["height"])
 
 
+def _operator_rotation(given: Given) -> Content:
+    from gridtokenx.governance.model import OperatorRotation
+
+    name = given["organisation"].strip().lower()
+    if not 1 <= len(name.encode()) <= 16:
+        detail = f"1 to 16 bytes such as erc, not {name[:40]!r}"
+        raise typer.BadParameter(detail, param_hint="--organisation")
+    return OperatorRotation(name, remote.address_of(given["new-operator"]))
+
+
 _BUILDERS: dict[str, Callable[[Given], Content]] = {
     "parameter-change": _parameter_change,
     "pricing-regulation": _pricing_regulation,
@@ -162,6 +173,7 @@ _BUILDERS: dict[str, Callable[[Given], Content]] = {
     "emergency": _emergency,
     "infrastructure-funding": _infrastructure_funding,
     "upgrade": _upgrade,
+    "operator-rotation": _operator_rotation,
 }
 
 

@@ -45,6 +45,8 @@ COMMAND_OF_METHOD = {
     "gov_getParams": "gridtokenx governance params",
     "stake_getValidators": "gridtokenx stake list",
     "shard_list": "gridtokenx shard list",
+    "meter_id": "--meter",
+    "account_get": "gridtokenx account show",
 }
 _METHOD = re.compile("|".join(COMMAND_OF_METHOD))
 

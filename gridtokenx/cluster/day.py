@@ -16,6 +16,8 @@ from typing import Any
 from gridtokenx.chain.genesis import BlockClock, ChainSpec, Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
+from gridtokenx.cluster import gateways
+from gridtokenx.cluster.gateways import Gateway
 from gridtokenx.cluster.network import (
     DEV_ACCOUNT,
     Member,
@@ -26,14 +28,12 @@ from gridtokenx.cluster.network import (
 from gridtokenx.cluster.profile import (
     TRANSFORMER,
     TRANSFORMER_VA,
-    MeterState,
     Profile,
     Trader,
-    sign_reading,
     transformer_loading_bps,
 )
 from gridtokenx.cluster.sending import Sender
-from gridtokenx.cluster.story import DESTINATION, ORIGIN, Told, VoteStory
+from gridtokenx.cluster.story import DESTINATION, FINAL, ORIGIN, Told, VoteStory
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.grid.model import PublishGridStatus
 from gridtokenx.interchain.model import TransferAbroad
@@ -48,11 +48,13 @@ from gridtokenx.primitives.quantities import (
     slot_start_ms,
 )
 from gridtokenx.primitives.types import format_address
+from gridtokenx.registry.model import ReplaceMeter
 from gridtokenx.trading.model import MarketParameters, MatchingMode
 
 LEAD_SLOTS = 6  # How long before its gate an order is sent.
 READING_DELAY_SLOTS = 2  # A node that is a block behind accepts it too.
 DEADLINE_SLOTS = 24  # The rule is 4 slots of 15 minutes; here 4 slots are 4 seconds.
+AWAY_SLOTS = DEADLINE_SLOTS + 4  # What is read in the first of them is late for certain.
 VOTE_SLOTS, EXECUTION_SLOTS = 6, 1  # A vote is over before the readings that wait for it are late.
 GTX_ABROAD_UGTX = 5_000_000
 SETUP_BLOCKS = 20  # From genesis to the first slot's gate: start, registration, deposits.
@@ -176,9 +178,8 @@ class Day:
 
     def _go_on_with_vote(self) -> None:
         """Once all readings before its slot are final: vote; then let the others go."""
-        before = self._vote_slot - self.slots.start
         if self.told.national_height or any(
-            region.totals["readings"] < before * len(player.traders)
+            region.totals["readings"] < player.readings_before(self._vote_slot)
             for region, player in zip(self.regions, self._players, strict=True)
         ):
             return
@@ -218,7 +219,10 @@ class Day:
             return error.reason
 
     def _is_over(self) -> bool:
-        return all(region.next_reading >= self.slots.stop for region in self.regions)
+        return all(
+            region.next_reading >= self.slots.stop and not player.has_waiting
+            for region, player in zip(self.regions, self._players, strict=True)
+        )
 
     def _wait_for_block(self) -> None:
         """Until some chain has a new block. Errors: DayError when none comes."""
@@ -232,7 +236,7 @@ class Day:
 
     def _wait_settled(self) -> None:
         end = time.monotonic() + self._patience_s
-        wanted = len(self.slots)
+        wanted = 1 + len(self.slots)  # And a first one of each meter to begin with.
         while True:
             self._look()
             open_regions = [
@@ -310,12 +314,31 @@ class RegionPlayer:
         self._patience_s = patience_s(spec.genesis)
         self._senders = senders
         self._nonces: dict[bytes, int] = {}
-        self._meters = {trader.name: MeterState() for trader in self.traders}
+        self._gateways = {
+            trader.name: Gateway(trader, spec.chain_id, trader.meter_key) for trader in self.traders
+        }
+        self.incidents = gateways.plan(profile, slots, self.traders, AWAY_SLOTS)
+        self._last_reading: Transaction | None = None  # Of the meter that is exchanged.
+        self._replacement: ReplaceMeter | None = None
+        self._exchange: Transaction | None = None
         self._refusals_due = True
 
     def close(self) -> None:
         for sender in self._senders:
             sender.close()
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether readings are still to be sent."""
+        return any(gateway.waiting for gateway in self._gateways.values())
+
+    def readings_before(self, slot: int) -> int:
+        """How many readings of slots before this one come without waiting for a vote."""
+        counted = range(self._slots.start, slot)
+        return sum(
+            1 + sum(not self.incidents.is_away(trader, one) for one in counted)
+            for trader in self.traders
+        )
 
     def set_up(self) -> None:
         """Register participants and meters, deposit money; wait until that is final.
@@ -351,7 +374,14 @@ class RegionPlayer:
         last_slot = min(self._slots.stop, region.reading_limit)
         last_reading = min(last_slot, region.slot - READING_DELAY_SLOTS + 1)
         for slot in range(region.next_reading, last_reading):
-            due += self._readings(slot)
+            self._count(slot)
+        self._exchange_meter()
+        for trader in self.traders:
+            if self._may_read(trader, region):
+                if trader.name == gateways.EXCHANGED:
+                    self._send_readings(trader)
+                else:
+                    due += [(trader, one) for one in self._gateways[trader.name].take()]
         if self._refusals_due and region.next_reading > self._slots.start:
             self._try_refused(region)
             self._refusals_due = False
@@ -421,28 +451,57 @@ class RegionPlayer:
         index = self._profile.index(slot)
         for trader in self.traders:
             order = trader.order(index, slot)
-            if order is not None:
+            if order is not None and self.incidents.may_order(trader, slot):
                 yield trader, order
 
-    def _readings(self, slot: int) -> Iterable[tuple[Trader, Payload]]:
-        index = self._profile.index(slot)
+    def _count(self, slot: int) -> None:
+        """A slot is over for all meters."""
+        index, is_first = self._profile.index(slot), slot == self._slots.start
         for trader in self.traders:
-            yield trader, self._meters[trader.name].read(trader, index, slot, self._spec.chain_id)
+            gateway = self._gateways[trader.name]
+            if trader.name == gateways.EXCHANGED and slot == self.incidents.exchange_slot:
+                self._send_readings(trader)
+                self._replacement = gateway.exchange(gateways.new_device(trader))
+            gateway.count(index, slot, is_first=is_first)
+
+    def _may_read(self, trader: Trader, region: Region) -> bool:
+        """Whether a trader's gateway can send what it has."""
+        waiting = self._gateways[trader.name].waiting
+        if not waiting:
+            return False
+        if trader.name == gateways.EXCHANGED and self._replacement is not None:
+            return self._exchange is not None and self._is_final(self._exchange)
+        if self.incidents.is_away(trader, waiting[-1].slot):
+            voted = region.reading_limit >= self._slots.stop
+            return voted and region.slot >= self.incidents.away.stop
+        return True
+
+    def _send_readings(self, trader: Trader) -> None:
+        for command in self._gateways[trader.name].take():
+            self._last_reading = self.send(trader.key, command)
+
+    def _exchange_meter(self) -> None:
+        """Once the old device's last reading is final, its distributor enters the new one."""
+        last, command = self._last_reading, self._replacement
+        if command is None or self._exchange is not None:
+            return
+        if last is None or self._is_final(last):
+            distributor = self._prefixes[self._exchanged.location[:3]]
+            self._exchange = self.send(operator_key(distributor), command)
+
+    @property
+    def _exchanged(self) -> Trader:
+        return next(one for one in self.traders if one.name == gateways.EXCHANGED)
+
+    def _is_final(self, transaction: Transaction) -> bool:
+        told = self._senders[0].client.transaction_status(transaction.id.hex())
+        return told["status"] in FINAL
 
     def _try_refused(self, region: Region) -> None:
         """A forged reading and an order of somebody unregistered: both must be refused."""
         trader = self.traders[0]
-        state = self._meters[trader.name]
         forger = dev_key("forger")
-        forged = sign_reading(
-            trader,
-            forger,
-            self._slots.start,
-            state.import_wh_cum,
-            state.export_wh_cum + 1000,
-            state.seq + 1,
-            self._spec.chain_id,
-        )
+        forged = self._gateways[trader.name].forgery(self._slots.start, forger)
         nonce = self._nonces.get(trader.key.public_key, 0)
         index = next(i for i in range(96) if trader.order(i, region.slot + 3) is not None)
         order = trader.order(index, region.slot + 3)

@@ -7,12 +7,12 @@ Source: protocols/market.md section 8.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 
 from gridtokenx.cluster.network import dev_key
-from gridtokenx.grid.model import SubmitReading, signed_bytes
+from gridtokenx.grid.model import MeterReading, signed_bytes
 from gridtokenx.primitives.crypto import SigningKey, kyc_reference, sha256
 from gridtokenx.primitives.quantities import (
     BANGKOK_OFFSET_MS,
@@ -172,46 +172,18 @@ class Trader:
         )
 
 
-@dataclass(slots=True)
-class MeterState:
-    """A meter's registers as the day goes on."""
-
-    import_wh_cum: int = 0
-    export_wh_cum: int = 0
-    seq: int = 0
-
-    def read(self, trader: Trader, index: int, slot: int, chain_id: bytes) -> SubmitReading:
-        """Count one slot and sign what the registers show after it."""
-        net_wh = trader.actual_gen_wh(index, slot) - trader.load_wh[index]
-        self.import_wh_cum += max(0, -net_wh)
-        self.export_wh_cum += max(0, net_wh)
-        self.seq += 1
-        return sign_reading(
-            trader,
-            trader.meter_key,
-            slot,
-            self.import_wh_cum,
-            self.export_wh_cum,
-            self.seq,
-            chain_id,
-        )
-
-
 def sign_reading(
-    trader: Trader,
-    key: SigningKey,
+    signer: SigningKey,
+    device: bytes,
     slot: int,
     import_wh_cum: int,
     export_wh_cum: int,
     seq: int,
     chain_id: bytes,
-) -> SubmitReading:
-    """A reading of the trader's meter, signed by `key` (by another than its meter's: a forgery)."""
-    bare = SubmitReading(
-        trader.meter_key.public_key, slot, import_wh_cum, export_wh_cum, seq, bytes(64)
-    )
-    signature = key.sign(signed_bytes(chain_id, bare))
-    return SubmitReading(bare.meter_id, slot, import_wh_cum, export_wh_cum, seq, signature)
+) -> MeterReading:
+    """A reading of a device, signed by its key (by another: a forgery)."""
+    bare = MeterReading(device, slot, import_wh_cum, export_wh_cum, seq, bytes(64))
+    return replace(bare, signature=signer.sign(signed_bytes(chain_id, bare)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ def changed_authorities(
 
     Errors: DUPLICATE for a key that is there, or a state that is so already; NOT_REGISTERED for an
     unknown key or another organisation's; MALFORMED for a change without its key or weight;
-    NOT_PERMITTED when fewer than `minimum` would sign, or one organisation would get a third of the
-    weight or more: it could stop the chain alone, or nearly so.
+    NOT_PERMITTED for a 129th, when fewer than `minimum` would sign, or one organisation would get a
+    third of the weight or more: it could stop the chain alone, or nearly so.
     """
     by_key = {authority.public_key: authority for authority in authorities}
     if command.change is AuthorityChange.ADD:
@@ -84,6 +84,9 @@ def _check_new_key(by_key: dict[bytes, Authority], public_key: bytes) -> None:
 
 
 def _check_balance(before: Sequence[Authority], after: Sequence[Authority], minimum: int) -> None:
+    if len(after) > MAX_VALIDATORS:
+        detail = f"a region has at most {MAX_VALIDATORS} authorities, suspended ones included"
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
     signing = [one for one in after if not one.suspended]
     if not max(minimum, 1) <= len(signing) <= MAX_VALIDATORS:
         detail = f"{len(signing)} authorities would sign, {minimum}..{MAX_VALIDATORS} are allowed"

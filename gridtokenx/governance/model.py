@@ -140,6 +140,18 @@ class Upgrade:
     height: int
 
 
+@wire(246)
+@dataclass(frozen=True, slots=True)
+class OperatorRotation:
+    """Another key signs for an organisation, whatever became of the one before it.
+
+    Needs the regulator's approval too; the regulator's own that of the other organisations.
+    """
+
+    organisation: Organisation
+    new_operator: Address
+
+
 Content = (
     ParameterChange
     | PricingRegulation
@@ -148,6 +160,7 @@ Content = (
     | CarbonCreditPolicy
     | InfrastructureFunding
     | Upgrade
+    | OperatorRotation
 )
 
 
@@ -243,7 +256,7 @@ class Proposal:
     deposit_ugtx: int
     status: ProposalStatus = ProposalStatus.VOTING
     ballots: int = 0
-    approvals: tuple[str, ...] = ()
+    approvals: Annotated[tuple[Organisation, ...], Limit(0, 64)] = ()
     tally: Tally | None = None
 
 
@@ -293,7 +306,7 @@ class SetParameter:
     value: int
 
 
-Action = SetParameter | Emergency | AuthorityManagement | Upgrade
+Action = SetParameter | Emergency | AuthorityManagement | Upgrade | OperatorRotation
 
 
 @wire(240)
@@ -404,11 +417,14 @@ class Surroundings:
     `authorities_of` the (organisation, weight) of a region prefix's or chain's active authorities
     and raises UNKNOWN_ZONE or UNKNOWN_SHARD; `check_authority_change` raises what a change of them
     would be refused with, `check_value` what a parameter's new value would, where its range alone
-    does not say; `regulator` is the organisation that regulates the market, if any.
+    does not say, `check_rotation` what another operator key would; `regulator` is the organisation
+    that regulates the market, if any, and `organisations` are the names of all.
     """
 
     value_of: Callable[[str], int]
     authorities_of: Callable[[str], Sequence[tuple[str, int]]]
     check_authority_change: Callable[[AuthorityManagement], None]
     check_value: Callable[[str, int], None]
+    check_rotation: Callable[[OperatorRotation], None]
+    organisations: Sequence[str]
     regulator: str | None = None

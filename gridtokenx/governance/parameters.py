@@ -67,6 +67,7 @@ _PRICE, _ENERGY, _GTX = ("THB/kWh", 3), ("kWh", 3), ("gtx", 6)
 _PART, _CREDITS, _SECONDS = ("of 1", 4), ("credits/kWh", 3), ("s", 3)
 _HOUR, _SLOTS, _BLOCKS = ("hour of the day", 0), ("slots of 15 min", 0), ("blocks", 0)
 _COUNT, _HERTZ, _UNIX_MS = ("number", 0), ("Hz", 3), ("Unix ms, 0 for never", 0)
+_BAHT = ("THB", 6)
 
 _CARBON = [
     Parameter(
@@ -89,6 +90,12 @@ _TIER = Parameter(
     *("market.max_trade_tier", Owner.MARKET, "max_trade_tier", *_COUNT, 0, 3), is_regulated=True
 )
 
+# What its authority may bring to a chain in a day is money that people can take out: market 1.
+_DEPOSITS = Parameter(
+    *("market.deposit_limit", Owner.MARKET, "deposit_limit_uthb", *_BAHT, 0, 10**18),
+    is_regulated=True,
+)
+
 PARAMETERS: tuple[Parameter, ...] = (
     *_CARBON,
     *_WHEELING,
@@ -109,12 +116,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         ("vat.rate_after", "vat_after_bps", _PART, 0, 3000),
         _TIER,
         _MODE,
+        _DEPOSITS,
         ("market.min_order", "min_order_wh", _ENERGY, 1, 1_000_000),
         ("market.max_order", "max_order_wh", _ENERGY, 1000, 1_000_000_000),
         ("market.dust", "dust_wh", _ENERGY, 1, 10_000),
         ("market.open_slots", "open_slots", _SLOTS, 1, 96),
         ("market.max_open_orders", "max_open_orders", _COUNT, 1, 1000),
-        ("market.reading_deadline", "reading_deadline_slots", _SLOTS, 1, 96),
+        ("market.reading_deadline", "reading_deadline_slots", _SLOTS, 1, 672),
         ("market.redemptions_per_block", "redemptions_per_block", _COUNT, 1, 10_000),
         ("grid.alert_loading", "grid_alert_bps", _PART, 0, 10 * BPS),
         ("grid.congested_loading", "grid_congested_bps", _PART, 1, 10 * BPS),
@@ -232,6 +240,30 @@ def check_order(changes: Mapping[str, int], value_of: Callable[[str], int]) -> N
                 raise Rejected(ErrorCode.VALUE_OUT_OF_RANGE, detail)
 
 
+def check_record(owner: Owner, record: Any) -> None:
+    """Whether a whole record, of a genesis, is one that votes could lead to.
+
+    A row for what nobody can vote on has the range of the other rows of its table.
+    Errors: VALUE_OUT_OF_RANGE with the valid range; DUPLICATE for two rows of one thing.
+    """
+    values: dict[str, int] = {}
+    for parameter in PARAMETERS:
+        if parameter.owner is owner and _has_row(record, parameter):
+            values[parameter.name] = value_in(record, parameter)
+            check_range(parameter, values[parameter.name])
+    for lower, upper in ORDERED:
+        if lower in values and upper in values:
+            check_order({lower: values[lower]}, values.__getitem__)
+    rows = {one.field: one for one in PARAMETERS if one.owner is owner and type(one.part) is str}
+    for field, example in rows.items():
+        names = [_row_name(entry) for entry in getattr(record, field)]
+        if len(names) != len(set(names)):
+            raise Rejected(ErrorCode.DUPLICATE, f"{field} names a thing twice: {', '.join(names)}")
+        for name, entry in zip(names, getattr(record, field), strict=True):
+            row = replace(example, name=f"{example.name.partition('.')[0]}.{name}", part=name)
+            check_range(row, int(getattr(entry, _amount_field(entry))))
+
+
 def value_in(record: Any, parameter: Parameter) -> int:
     """A parameter's value in the record of its owner. Errors: UNKNOWN_PARAMETER for no such row."""
     held = getattr(record, parameter.field)
@@ -267,10 +299,20 @@ def _index(held: Sequence[Any], parameter: Parameter) -> int:
     if isinstance(parameter.part, int):
         return parameter.part
     for index, entry in enumerate(held):
-        if getattr(entry, next(iter(entry.__dataclass_fields__))) == parameter.part:
+        if _row_name(entry) == parameter.part:
             return index
     detail = f"this network's genesis has no {parameter.field} of {parameter.part}"
     raise Rejected(ErrorCode.UNKNOWN_PARAMETER, detail)
+
+
+def _has_row(record: Any, parameter: Parameter) -> bool:
+    if type(parameter.part) is not str:
+        return True
+    return parameter.part in [_row_name(entry) for entry in getattr(record, parameter.field)]
+
+
+def _row_name(entry: Any) -> str:
+    return str(getattr(entry, next(iter(entry.__dataclass_fields__))))
 
 
 def _amount_field(entry: Any) -> str:

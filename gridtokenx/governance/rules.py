@@ -37,6 +37,7 @@ from gridtokenx.governance.model import (
     GovernanceEvent,
     GovernanceParameters,
     InfrastructureFunding,
+    OperatorRotation,
     ParameterChange,
     PricingRegulation,
     Proposal,
@@ -153,7 +154,7 @@ def propose(
     Errors: TOO_LARGE for more than 10,000 bytes of description; TOO_MANY_PROPOSALS;
     INSUFFICIENT_BALANCE; for the content UNKNOWN_PARAMETER, VALUE_OUT_OF_RANGE, DUPLICATE (it
     changes nothing), OUT_OF_RANGE (a pricing regulation more than a year ahead), UNKNOWN_ZONE,
-    UNKNOWN_SHARD and those of authority changes.
+    UNKNOWN_SHARD and those of authority changes and rotations.
     """
     size = len(command.description.encode())
     if size > MAX_DESCRIPTION_BYTES:
@@ -393,6 +394,8 @@ def _check_actions(actions: list[Action], around: Surroundings) -> None:
             around.check_value(action.name, action.value)
         elif isinstance(action, AuthorityManagement):
             around.check_authority_change(action)
+        elif isinstance(action, OperatorRotation):
+            around.check_rotation(action)
 
 
 def _actions(content: Content) -> list[Action]:
@@ -410,7 +413,7 @@ def _actions(content: Content) -> list[Action]:
             return [_set(f"carbon_credits.{one.source}", one.mcr_per_kwh) for one in content.rates]
         case InfrastructureFunding():
             return []
-        case Emergency() | AuthorityManagement() | Upgrade():
+        case Emergency() | AuthorityManagement() | Upgrade() | OperatorRotation():
             return [content]
 
 
@@ -430,12 +433,20 @@ def approvers(content: Content, around: Surroundings) -> Sequence[tuple[str, int
         case Emergency():
             return around.authorities_of(content.region)
         case ParameterChange(name) if table.find(name).is_regulated:
-            if around.regulator is None:
-                detail = f"{name} needs a regulator's approval, and this network has none"
-                raise Rejected(ErrorCode.NOT_PERMITTED, detail)
-            return [(around.regulator, 1)]
+            return _the_regulator(name, around)
+        case OperatorRotation(organisation) if organisation == around.regulator:
+            return [(name, 1) for name in around.organisations if name != organisation]
+        case OperatorRotation(organisation):
+            return _the_regulator(f"another key of {organisation}", around)
         case _:
             return None
+
+
+def _the_regulator(what: str, around: Surroundings) -> Sequence[tuple[str, int]]:
+    if around.regulator is None:
+        detail = f"{what} needs a regulator's approval, and this network has none"
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+    return [(around.regulator, 1)]
 
 
 def _open_proposal(state: Reader, number: int, now_ms: int) -> Proposal:

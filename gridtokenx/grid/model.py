@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, wire
-from gridtokenx.primitives.quantities import BPS
+from gridtokenx.primitives.codec import MAX_INT, Bytes32, Bytes64, Limit, wire
+from gridtokenx.primitives.quantities import BPS, MAX_REGISTER_WH
 from gridtokenx.primitives.state import Table, u64
 from gridtokenx.primitives.types import Address
 
 READING_DOMAIN = b"GTXv1 meter reading"
 MAX_RATING_VA = 2**40
+MAX_READINGS = 24  # Of one transaction: six hours of one meter, or one slot of two dozen.
+MAX_SLOT = 2**40
+MAX_SEQ = 2**53
+Register = Annotated[int, Limit(0, MAX_REGISTER_WH)]
 GridNode = Annotated[str, Limit(3, 16)]
 RegionPrefix = Annotated[str, Limit(3, 3)]
 Reason = Annotated[str, Limit(1, 200)]  # Why an authority acts; no personal data.
@@ -20,37 +24,65 @@ Reason = Annotated[str, Limit(1, 200)]  # Why an authority acts; no personal dat
 
 @dataclass(frozen=True, slots=True)
 class MeteringPoint:
-    """What the grid must know of a registered meter; registers (Wh) as they stood in first_slot."""
+    """What the grid must know of a registered meter; registers (Wh) as they stood in first_slot.
 
+    `key` signs its readings; `is_local`: it stands where its owner is registered. Its first reading
+    of `restart_slot` or later says where its registers stand, and mints nothing (0: no such slot).
+    """
+
+    meter_id: bytes
+    key: bytes
     owner: bytes
+    is_local: bool
+    nameplate_import_w: int
     nameplate_export_w: int
     first_slot: int
     import_wh_cum: int
     export_wh_cum: int
+    restart_slot: int = 0
 
 
 @wire(100)
 @dataclass(frozen=True, slots=True)
 class Registers:
-    """A meter's last accepted reading: cumulative Wh and its sequence number."""
+    """A meter's last accepted reading: cumulative Wh and its sequence number (-1: none yet).
+
+    After an exchange of the device they are the first registers of the new one, and what the old
+    one counted beyond its last reading is carried to the next reading. Of slots before `since_slot`
+    they tell nothing: what the meter counted then is nobody's.
+    """
 
     slot: int
     import_wh_cum: int
     export_wh_cum: int
-    seq: int
+    seq: Annotated[int, Limit(-1, MAX_INT)]
+    carried_import_wh: int = 0
+    carried_export_wh: int = 0
+    since_slot: int = 0
 
 
 @wire(101)
 @dataclass(frozen=True, slots=True)
-class SubmitReading:
-    """Command: a meter's registers at the end of `slot`, signed by the meter's own key."""
+class MeterReading:
+    """A device's registers at the end of `slot` (Wh since it was made), signed by its own key."""
 
-    meter_id: Bytes32
-    slot: int
-    import_wh_cum: int
-    export_wh_cum: int
-    seq: int
+    key: Bytes32
+    slot: Annotated[int, Limit(0, MAX_SLOT)]
+    import_wh_cum: Register
+    export_wh_cum: Register
+    seq: Annotated[int, Limit(0, MAX_SEQ)]
     signature: Bytes64
+
+
+@wire(113)
+@dataclass(frozen=True, slots=True)
+class SubmitReadings:
+    """Command of anybody registered: readings of one or many meters, each judged by itself.
+
+    Those of one meter go in order of their slots.
+    """
+
+    readings: Annotated[tuple[MeterReading, ...], Limit(1, MAX_READINGS)]
 
 
 @wire(102)
@@ -58,18 +90,30 @@ class SubmitReading:
 class ReadingAccepted:
     """Event: energy minted to the meter's owner.
 
-    import_wh and export_wh are the register deltas since the reading before (all of the export is
-    minted); deliverable_wh is the part of the export that can have been made in this one slot and
-    serves what was sold in it; carbon_ucr the credits issued.
+    import_wh and export_wh are the register deltas since the reading `slots` slots before (all of
+    the export is minted); deliverable_wh is the export if it was made in this one slot and came
+    within the deadline, and serves what was sold in it; carbon_ucr the credits issued.
     """
 
     meter_id: Bytes32
     owner: Address
     slot: int
+    slots: int
     import_wh: int
     export_wh: int
     deliverable_wh: int
     carbon_ucr: int
+
+
+@wire(114)
+@dataclass(frozen=True, slots=True)
+class ReadingRefused:
+    """Event: one reading of a transaction had no effect, and why; `key` is the device's."""
+
+    key: Bytes32
+    slot: int
+    code: int
+    detail: Annotated[str, Limit(0, 240)]
 
 
 class NodeState(StrEnum):
@@ -215,8 +259,8 @@ class NodeStatuses:
     statuses: Annotated[tuple[GridStatus, ...], Limit(1, 128)]
 
 
-GridCommand = SubmitReading | PublishGridStatus | HaltRegion | ResumeRegion
-GridEvent = ReadingAccepted | GridStatusPublished | RegionHalted | RegionResumed
+GridCommand = SubmitReadings | PublishGridStatus | HaltRegion | ResumeRegion
+GridEvent = ReadingAccepted | ReadingRefused | GridStatusPublished | RegionHalted | RegionResumed
 
 REGISTERS = Table(b"gr", Registers)  # key: 32-byte meter id
 STATUSES = Table(b"gs", NodeStatuses)  # key: node text
@@ -224,13 +268,13 @@ HALTS = Table(b"gh", Halt)  # key: region prefix
 FREQUENCIES = Table(b"gf", RegionFrequency)  # key: region prefix
 
 
-def signed_bytes(chain_id: bytes, reading: SubmitReading) -> bytes:
+def signed_bytes(chain_id: bytes, reading: MeterReading) -> bytes:
     """What the meter signs: domain, chain id (32 bytes), then the fields at fixed length."""
     return b"".join(
         (
             READING_DOMAIN,
             chain_id,
-            reading.meter_id,
+            reading.key,
             u64(reading.slot),
             u64(reading.import_wh_cum),
             u64(reading.export_wh_cum),

@@ -66,6 +66,12 @@ def status_in(statuses: Iterable[GridStatus], slot: int) -> GridStatus | None:
     )
 
 
+def rating_va(state: Reader, node: str) -> int | None:
+    """What a node is built for, by the greatest of its statuses in force and to come; None where
+    nothing is published of it."""
+    return max([status.rating_va for status in statuses_of(state, node)], default=None)
+
+
 def node_state(state: Reader, status: GridStatus, now_ms: int, limits: GridLimits) -> NodeState:
     """How the node of a status fares, its region's emergencies included."""
     if emergency_of(state, status.node[:3], now_ms, limits) is not None:

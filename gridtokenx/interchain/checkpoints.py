@@ -380,9 +380,9 @@ def _take(
     try:
         message = decode_any(Upward, raw)
         events = _apply(attempt, name, nonce, message, home, height)
+        attempt.merge()
     except Rejected as error:
         return [MessageFailed(name, nonce, reason_of(error))]
-    attempt.merge()
     return events
 
 
@@ -426,11 +426,11 @@ def _route(
             enter(attempt, credit.destination, credit.asset, credit.amount, height=height)
             onward = send_order(attempt, credit.destination, credit, home=home, height=height)
             event = TransferRouted(credit.transfer_id, name, credit.destination, onward)
+        attempt.merge()
     except Rejected as error:
         reason = reason_of(error)
         send_order(state, name, Bounced(credit, reason), home=home, height=height)
         return [TransferReturning(credit.transfer_id, name, reason)]
-    attempt.merge()
     return [event]
 
 
@@ -462,10 +462,10 @@ def refund(state: Overlay, bounced: Bounced, *, source: str, nonce: int) -> list
     attempt = Overlay(state)
     try:
         ledger.arrive(attempt, credit.sender, credit.asset, credit.amount)
+        attempt.merge()
     except Rejected as error:
         STRANDED.put(state, credit.transfer_id, Stranded(credit))
         return [MessageFailed(source, nonce, reason_of(error))]
-    attempt.merge()
     return [
         TransferReturned(
             credit.transfer_id, credit.sender, credit.asset, credit.amount, bounced.reason

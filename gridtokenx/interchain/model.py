@@ -155,7 +155,18 @@ class Acknowledgement:
     nonce: int
 
 
-Downward = Credit | Bounced | ParameterOrder | HaltOrder | AuthorityOrder | Acknowledgement
+@wire(253)
+@dataclass(frozen=True, slots=True)
+class OperatorOrder:
+    """Downward: this key signs for an organisation from now on; the one before it for nobody."""
+
+    organisation: Annotated[str, Limit(1, 16)]
+    new_operator: Address
+
+
+Downward = (
+    Credit | Bounced | ParameterOrder | HaltOrder | AuthorityOrder | Acknowledgement | OperatorOrder
+)
 Upward = Credit | Bounced | SupplyReport | SettlementFiled | OrderRefused
 Message = (
     Credit
@@ -167,6 +178,7 @@ Message = (
     | HaltOrder
     | AuthorityOrder
     | Acknowledgement
+    | OperatorOrder
 )
 
 

@@ -28,6 +28,7 @@ from gridtokenx.interchain.model import (
     Inbox,
     InterchainEvent,
     MessageFailed,
+    OperatorOrder,
     OrderRefused,
     ParameterOrder,
     SettlementFiled,
@@ -44,7 +45,7 @@ from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader
 
-Order = ParameterOrder | HaltOrder | AuthorityOrder
+Order = ParameterOrder | HaltOrder | AuthorityOrder | OperatorOrder
 T = TypeVar("T")
 
 
@@ -211,13 +212,14 @@ def receive(
             case order:
                 attempt = Overlay(state)
                 try:
-                    told += carry_out(attempt, order)
+                    done = carry_out(attempt, order)
+                    attempt.merge()
                 except Rejected as error:
                     reason = reason_of(error)
                     _send_up(state, OrderRefused(nonce, reason), place, height)
                     events.append(MessageFailed(place.national, nonce, reason))
                 else:
-                    attempt.merge()
+                    told += done
     return events, told
 
 
@@ -227,11 +229,11 @@ def _receive_credit(
     attempt = Overlay(state)
     try:
         ledger.arrive(attempt, credit.to, credit.asset, credit.amount)
+        attempt.merge()
     except Rejected as error:
         reason = reason_of(error)
         _send_up(state, Bounced(credit, reason), place, height)
         return [TransferReturning(credit.transfer_id, credit.origin, reason)]
-    attempt.merge()
     return [
         TransferCredited(credit.transfer_id, credit.origin, credit.to, credit.asset, credit.amount)
     ]

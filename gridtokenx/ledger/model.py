@@ -35,7 +35,8 @@ class Account:
     Units: energy in Wh, of which `energy_held_wh` was delivered to a meter whose reading of that
     slot is still out (it cannot be spent, the reading decides how much of it was consumed);
     thb, escrow (buyers' reserve) and bond (sellers' reserve) in uTHB; gtx in ugtx (1 gtx = 10**6);
-    carbon in micro-credits. Source: protocols/market.md sections 1 and 4.
+    carbon in micro-credits; `local_wh` is the part of energy_wh that was metered in the owner's own
+    territory, which alone its utility takes over. Source: protocols/market.md sections 1 and 4.
     """
 
     nonce: int = 0
@@ -46,6 +47,7 @@ class Account:
     bond_uthb: int = 0
     gtx_ugtx: int = 0
     carbon_ucr: int = 0
+    local_wh: int = 0
 
 
 @wire(51)
@@ -172,10 +174,20 @@ class Crossings:
     gtx_departed_ugtx: int = 0
 
 
+@wire(62)
+@dataclass(frozen=True, slots=True)
+class DepositDay:
+    """Baht that was created on the newest Bangkok day on which any was (days since 1970-01-01)."""
+
+    day: int
+    amount_uthb: int
+
+
 LedgerCommand = Transfer | Deposit | Withdraw | RetireCredits
 LedgerEvent = Transferred | Deposited | Withdrawn | CreditsRetired
 
 ACCOUNTS = Table(b"la", Account)  # key: 32-byte address
 SUPPLY = Table(b"ls", Supply)  # key: b""
 CROSSINGS = Table(b"lx", Crossings)  # key: b""
+DEPOSIT_DAY = Table(b"ld", DepositDay)  # key: b""
 CERTIFICATES = Table(b"lc", RetirementCertificate)  # key: number u64

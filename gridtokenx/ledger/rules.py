@@ -12,12 +12,14 @@ from gridtokenx.ledger.model import (
     ACCOUNTS,
     CERTIFICATES,
     CROSSINGS,
+    DEPOSIT_DAY,
     SUPPLY,
     Account,
     Asset,
     CreditsRetired,
     Crossings,
     Deposit,
+    DepositDay,
     Deposited,
     LedgerEvent,
     RetireCredits,
@@ -30,7 +32,7 @@ from gridtokenx.ledger.model import (
 )
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.quantities import format_kwh, format_thb
+from gridtokenx.primitives.quantities import format_kwh, format_thb, local_day
 from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.primitives.types import format_address
 
@@ -60,9 +62,11 @@ def adjust(
     bond_uthb: int = 0,
     gtx_ugtx: int = 0,
     carbon_ucr: int = 0,
+    local_wh: int = 0,
 ) -> None:
     """Add signed amounts to one account, all or none.
 
+    `local_wh` never exceeds energy_wh: what leaves is first what was metered elsewhere.
     Errors: INSUFFICIENT_BALANCE naming the first asset that would go below zero. The caller moves
     the other side; only the create and destroy rules below change the supply.
     """
@@ -76,6 +80,7 @@ def adjust(
         old.bond_uthb + bond_uthb,
         old.gtx_ugtx + gtx_ugtx,
         old.carbon_ucr + carbon_ucr,
+        max(0, min(old.local_wh + local_wh, old.energy_wh + energy_wh)),
     )
     if (
         new.energy_wh < 0
@@ -134,6 +139,7 @@ def use_nonce(state: Overlay, address: bytes, nonce: int) -> None:
         old.bond_uthb,
         old.gtx_ugtx,
         old.carbon_ucr,
+        old.local_wh,
     )
     ACCOUNTS.put(state, address, new)
 
@@ -189,10 +195,17 @@ def release_bond(state: Overlay, address: bytes, amount_uthb: int) -> None:
 # Creating and destroying
 
 
-def mint_energy(state: Overlay, to: bytes, energy_wh: int, carbon_ucr: int) -> None:
-    """Create metered energy and its carbon credits. Errors: OUT_OF_RANGE at 2**63."""
+def mint_energy(
+    state: Overlay, to: bytes, energy_wh: int, carbon_ucr: int, *, local_wh: int
+) -> None:
+    """Create metered energy and its carbon credits; `local_wh` of it was metered where its owner is
+    registered.
+
+    Errors: OUT_OF_RANGE where all energy ever here, or all credits, would reach 2**63.
+    """
+    _check_ever(state, energy_wh)
     _change_supply(state, energy_minted_wh=energy_wh, carbon_issued_ucr=carbon_ucr)
-    adjust(state, to, energy_wh=energy_wh, carbon_ucr=carbon_ucr)
+    adjust(state, to, energy_wh=energy_wh, carbon_ucr=carbon_ucr, local_wh=local_wh)
 
 
 def burn_held_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:
@@ -201,9 +214,20 @@ def burn_held_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:
     _change_supply(state, energy_burned_wh=energy_wh)
 
 
-def burn_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:
-    """Destroy an owner's own energy, which a utility took over. Errors: INSUFFICIENT_BALANCE."""
-    adjust(state, owner, energy_wh=-energy_wh)
+def burn_local_energy(state: Overlay, owner: bytes, energy_wh: int) -> None:
+    """Destroy energy metered in its owner's own territory, whose utility took it over.
+
+    Errors: INSUFFICIENT_BALANCE with what of the balance was metered there.
+    """
+    held = account(state, owner)
+    if energy_wh > held.local_wh:
+        detail = (
+            f"{format_address(owner)} has {format_kwh(held.local_wh)} kWh that were metered in its "
+            f"own territory, of {format_kwh(held.energy_wh)} kWh in all, not "
+            f"{format_kwh(energy_wh)}; other energy can be sold or transferred"
+        )
+        raise Rejected(ErrorCode.INSUFFICIENT_BALANCE, detail)
+    adjust(state, owner, energy_wh=-energy_wh, local_wh=-energy_wh)
     _change_supply(state, energy_burned_wh=energy_wh)
 
 
@@ -287,9 +311,7 @@ def arrive(state: Overlay, to: bytes, asset: Asset, amount: int) -> None:
     """
     match asset:
         case Asset.ENERGY:
-            ever = supply(state).energy_minted_wh + crossings(state).energy_arrived_wh
-            if ever + amount > MAX_INT:
-                raise Rejected(ErrorCode.OUT_OF_RANGE, "all energy is beyond 2**63 - 1 Wh")
+            _check_ever(state, amount)
             _cross(state, energy_arrived_wh=amount)
             adjust(state, to, energy_wh=amount)
         case Asset.THB:
@@ -302,6 +324,13 @@ def arrive(state: Overlay, to: bytes, asset: Asset, amount: int) -> None:
             adjust(state, to, gtx_ugtx=amount)
         case Asset.CARBON:
             raise Rejected(ErrorCode.NOT_PERMITTED, "carbon credits stay on the chain of issue")
+
+
+def _check_ever(state: Reader, energy_wh: int) -> None:
+    """Bounds every account, and what can ever be burned: a block's own work may not fail there."""
+    ever = supply(state).energy_minted_wh + crossings(state).energy_arrived_wh
+    if ever + energy_wh > MAX_INT:
+        raise Rejected(ErrorCode.OUT_OF_RANGE, "all energy is beyond 2**63 - 1 Wh")
 
 
 def _cross(state: Overlay, **amounts: int) -> None:
@@ -325,10 +354,31 @@ def transfer(state: Overlay, command: Transfer, *, sender: bytes) -> list[Ledger
 
 
 def deposit(
-    state: Overlay, command: Deposit, *, sender: bytes, payment_authority: bytes
+    state: Overlay,
+    command: Deposit,
+    *,
+    sender: bytes,
+    payment_authority: bytes,
+    now_ms: int,
+    limit_uthb: int,
 ) -> list[LedgerEvent]:
-    """Create baht for an account. Errors: NOT_PERMITTED unless the payment authority sends it."""
+    """Create baht for an account, at most limit_uthb on all accounts in a Bangkok day.
+
+    Errors: NOT_PERMITTED unless the payment authority sends it; DAILY_CAP with what is left of the
+    day's limit; OUT_OF_RANGE at 2**63. Source: protocols/market.md 1.
+    """
     _require_authority(sender, payment_authority, "deposit")
+    day = local_day(now_ms)
+    newest = DEPOSIT_DAY.get(state, b"")
+    so_far_uthb = newest.amount_uthb if newest is not None and newest.day == day else 0
+    left_uthb = max(0, limit_uthb - so_far_uthb)
+    if command.amount_uthb > left_uthb:
+        detail = (
+            f"{format_thb(command.amount_uthb)} THB, but of the {format_thb(limit_uthb)} THB that "
+            f"may come to this chain in a Bangkok day {format_thb(left_uthb)} are left today"
+        )
+        raise Rejected(ErrorCode.DAILY_CAP, detail)
+    DEPOSIT_DAY.put(state, b"", DepositDay(day, so_far_uthb + command.amount_uthb))
     _change_supply(state, thb_uthb=command.amount_uthb)
     adjust(state, command.to, thb_uthb=command.amount_uthb)
     return [Deposited(command.to, command.amount_uthb)]

@@ -81,6 +81,18 @@ class NotYet:
 
 
 @dataclass(frozen=True, slots=True)
+class _Candidate:
+    """An executed block with what its commit writes besides: index rows, and the totals after it.
+
+    They are worked out here, before anybody votes: a block that cannot be written is never decided.
+    """
+
+    execution: Execution
+    rows: tuple[tuple[bytes, bytes], ...]
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """A block that is now on disk."""
 
@@ -153,7 +165,7 @@ class Executor:
         self._reader = StateReader(store)
         self._tree = _MeasuredTree(store.state_values(), self.stages)
         self._tree_lock = threading.Lock()
-        self._candidates: dict[bytes, Execution] = {}
+        self._candidates: dict[bytes, _Candidate] = {}
         self._evidence: dict[bytes, Evidence] = {}
         self.finality_ms: deque[int] = deque(maxlen=FINALITY_SAMPLES)
         rate_limit = spec.genesis.block_time_ms * TRANSACTIONS_PER_SECOND // 1000
@@ -248,6 +260,21 @@ class Executor:
         """
         most = min(self._max_transactions, len(self.mempool)) >> view
         waiting = self.mempool.take(max(most, FILL_CHUNK), 5 * 1024 * 1024)
+        execution = self._propose(view, proposer_index, last_commit, waiting)
+        try:
+            self._keep(execution)
+        except Rejected:
+            unwritable = self._unwritable(execution)
+            self.mempool.note_rejections(unwritable)
+            out = {key for key, _ in unwritable}
+            rest = [one for one in execution.transactions if one.id not in out]
+            execution = self._propose(view, proposer_index, last_commit, rest if out else [])
+            self._keep(execution)
+        return self._compact(execution)
+
+    def _propose(
+        self, view: int, proposer_index: int, last_commit: bytes, waiting: Sequence[Transaction]
+    ) -> Execution:
         with self.stages.measure(Stage.EXECUTE):
             execution, refused = propose_block(
                 self.spec,
@@ -263,8 +290,7 @@ class Executor:
                 taken=next_slice(self._national, self._reader, self.spec),
             )
         self.mempool.note_rejections(refused)
-        self._keep(execution)
-        return self._compact(execution)
+        return execution
 
     def check_fresh(self, block: Block, view: int, proposer_index: int) -> NotYet | None:
         """Vote-time rules for a block proposed for the first time. Errors: INVALID_BLOCK."""
@@ -296,11 +322,12 @@ class Executor:
 
     def candidate(self, block_hash: bytes) -> Execution | None:
         """An executed, undecided block."""
-        return self._candidates.get(block_hash)
+        found = self._candidates.get(block_hash)
+        return None if found is None else found.execution
 
     def candidate_compact(self, block_hash: bytes) -> CompactBlock | None:
         """A candidate as it is gossiped."""
-        execution = self._candidates.get(block_hash)
+        execution = self.candidate(block_hash)
         return None if execution is None else self._compact(execution)
 
     def check_certificate(self, block: Block, certificate: QuorumCertificate) -> None:
@@ -324,17 +351,9 @@ class Executor:
         How late a fetched block arrives says nothing of how fast it was decided: no sample of it.
         """
         started = time.perf_counter()
-        execution = self._candidates[block_hash]
+        candidate = self._candidates[block_hash]
+        execution, rows = candidate.execution, list(candidate.rows)
         header, block = execution.block.header, execution.block
-        with self.stages.measure(Stage.INDEX):
-            rows, totals = index_rows(
-                header.height,
-                header.time_ms,
-                self.spec.market_time_ms(header.height, header.time_ms),
-                list(execution.transactions),
-                list(execution.receipts),
-                self.totals,
-            )
         if header.next_set_hash != header.set_hash:
             following = current_set(execution.overlay, header.height + 1).validators
             change = SetChange(header, certificate, following)
@@ -356,7 +375,7 @@ class Executor:
             self.parent = Parent(header.height, header.hash, header.time_ms, header.state_root)
         self._reader.absorb(execution.overlay.changed())
         self._move_sets()
-        self.totals = totals
+        self.totals = candidate.totals
         self._candidates.clear()
         for one in block.evidence:
             self._evidence.pop(conviction_key(one), None)
@@ -426,18 +445,47 @@ class Executor:
             yield transaction
 
     def _keep(self, execution: Execution) -> None:
-        """The oldest make room: by transactions, too, of which each takes 3.4 KB here.
+        """The oldest make room: by transactions, too, of which each takes 4.4 KB here.
 
         Each view halves the block, so all views of a height fit in twice the largest block.
+        Errors: INVALID_BLOCK where the index cannot hold the block.
         """
+        rows, totals = self._index(execution, execution.transactions, execution.receipts)
         waiting = len(execution.transactions)
-        waiting += sum(len(one.transactions) for one in self._candidates.values())
+        waiting += sum(len(one.execution.transactions) for one in self._candidates.values())
         while self._candidates and (
             len(self._candidates) >= MAX_CANDIDATES or waiting > 2 * self._max_transactions
         ):
             oldest = self._candidates.pop(next(iter(self._candidates)))
-            waiting -= len(oldest.transactions)
-        self._candidates[execution.block.header.hash] = execution
+            waiting -= len(oldest.execution.transactions)
+        self._candidates[execution.block.header.hash] = _Candidate(execution, tuple(rows), totals)
+
+    def _index(
+        self,
+        execution: Execution,
+        transactions: Sequence[Transaction],
+        receipts: Sequence[Receipt],
+    ) -> tuple[list[tuple[bytes, bytes]], Totals]:
+        """What the API's index holds of a block, or of some of its transactions."""
+        header = execution.block.header
+        market_ms = self.spec.market_time_ms(header.height, header.time_ms)
+        with self.stages.measure(Stage.INDEX):
+            return index_rows(
+                header.height, header.time_ms, market_ms, transactions, receipts, self.totals
+            )
+
+    def _unwritable(self, execution: Execution) -> list[tuple[bytes, Rejected]]:
+        """The transactions of a block that the index cannot hold, each looked at alone."""
+        found = []
+        # Receipt 0 is that of the block's own work.
+        for transaction, receipt in zip(
+            execution.transactions, execution.receipts[1:], strict=True
+        ):
+            try:
+                self._index(execution, [transaction], [receipt])
+            except Rejected as error:
+                found.append((transaction.id, error))
+        return found
 
     def _compact(self, execution: Execution) -> CompactBlock:
         return compact(execution.block, [transaction.id for transaction in execution.transactions])

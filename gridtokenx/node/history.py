@@ -1,9 +1,11 @@
 """The history index: rows a block adds so that an API can answer without replaying blocks.
 
-`index_rows` is a pure function of a decided block; its rows go into the block's own database batch,
-so the index never disagrees with the chain. Lists are keyed by account and by the complement of
-(height, number), so an ascending scan is newest first and a page's cursor stays good when blocks
-come in. Source: surface C 23 and 24.
+`index_rows` is a pure function of an executed block and the totals before it. It is asked before
+anybody votes for the block, so nothing that is decided can fail here; the rows go into the block's
+own database batch, so the index never disagrees with the chain. Sums grow for ever, so numbers are
+kept with their length. Lists are keyed by account and by the complement of (height, number), so an
+ascending scan is newest first and a page's cursor stays good when blocks come in.
+Source: surface C 23 and 24.
 
 Keys:  T totals | w ~slot: totals at the end of a slot | t id: transaction | h account place: id
        o account place: order id | c order id: how it closed | d trade id: trade | s trade id:
@@ -16,8 +18,8 @@ Keys:  T totals | w ~slot: totals at the end of a slot | t id: transaction | h a
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 from gridtokenx.chain.block import Event, Receipt
@@ -68,6 +70,7 @@ _ACCOUNT_READINGS, _ACCOUNT_CERTIFICATES = b"r", b"k"
 _TRANSFER, _ACCOUNT_TRANSFERS = b"x", b"i"
 _FILED = b"f"
 _LAST = 2**64 - 1
+_PLACED = b"\x00"  # In the place of a receipt, of which none begins with a zero.
 _WHEN = struct.Struct(">QIQQ")  # height, number, time_ms, market_ms
 _STATUSES = tuple(OrderStatus)
 TransferEvent = (
@@ -130,11 +133,13 @@ class Totals:
     congested: int = 0
 
     def pack(self) -> bytes:
-        """Fixed-size row."""
-        return _TOTALS.pack(*astuple(self))
+        """The row; `unpack` reads the same numbers. OverflowError below 0 and from 2**2040 on."""
+        return _pack_numbers(*astuple(self))
 
-
-_TOTALS = struct.Struct(f">{len(fields(Totals))}Q")
+    @classmethod
+    def unpack(cls, raw: bytes) -> Totals:
+        """Read a row."""
+        return cls(*_unpack_numbers(raw))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,16 +216,31 @@ def index_rows(
     height: int,
     time_ms: int,
     market_ms: int,
-    transactions: list[Transaction],
-    receipts: list[Receipt],
+    transactions: Sequence[Transaction],
+    receipts: Sequence[Receipt],
     previous: Totals,
 ) -> tuple[list[tuple[bytes, bytes]], Totals]:
     """The rows a decided block adds, and the totals after it. About 5 us a row.
 
     `receipts` are the block's own and one for each transaction; times are the header's and the
     market's, Unix ms; `previous` is `load_totals` of the block before. The totals' rows are among
-    the rows returned.
+    the rows returned. Errors: INVALID_BLOCK where a row cannot be written.
     """
+    try:
+        return _index_rows(height, time_ms, market_ms, transactions, receipts, previous)
+    except (OverflowError, UnicodeError, struct.error) as error:
+        detail = f"the history index cannot hold block {height}: {error}"
+        raise Rejected(ErrorCode.INVALID_BLOCK, detail) from error
+
+
+def _index_rows(
+    height: int,
+    time_ms: int,
+    market_ms: int,
+    transactions: Sequence[Transaction],
+    receipts: Sequence[Receipt],
+    previous: Totals,
+) -> tuple[list[tuple[bytes, bytes]], Totals]:
     totals = Totals(*astuple(previous))
     totals.blocks += 1
     totals.transactions += len(transactions)
@@ -264,7 +284,7 @@ class _BlockRows:
         receipt = b""
         if len(events) == 1 and type(events[0]) is OrderPlaced:
             # Most of a full block; its receipt repeats the order, so it is rebuilt when asked for.
-            receipt = events[0].reserve_uthb.to_bytes(8, "big")
+            receipt = _PLACED + _pack_numbers(events[0].reserve_uthb)
             self.rows.append((_ACCOUNT_ORDERS + transaction.sender + place, key))
         elif events:
             receipt = encode(Receipt(key, events))
@@ -286,9 +306,8 @@ class _BlockRows:
             totals.orders_cancelled += 1
         else:
             totals.orders_expired += 1
-        value = self._when(0) + struct.pack(
-            ">BQQ", _STATUSES.index(event.status), event.rest_wh, event.refund_uthb
-        )
+        status = _STATUSES.index(event.status)
+        value = self._when(0) + _pack_numbers(status, event.rest_wh, event.refund_uthb)
         self.rows.append((_CLOSED + event.order_id, value))
 
     def trade_matched(self, event: TradeMatched) -> None:
@@ -398,13 +417,13 @@ _EVENT_ROWS: dict[type[Any], Callable[[_BlockRows, Any], None]] = {
 def load_totals(view: View) -> Totals:
     """The totals after the view's newest block; zeros before block 1."""
     raw = view.index_get(TOTALS_KEY)
-    return Totals() if raw is None else Totals(*_TOTALS.unpack(raw))
+    return Totals() if raw is None else Totals.unpack(raw)
 
 
 def totals_at_slot(view: View, slot: int) -> Totals:
     """The totals at the end of a market slot: of the last block whose slot is not later."""
     for _, raw in view.index_rows(_SLOT_TOTALS, _SLOT_TOTALS + _inverted(slot)):
-        return Totals(*_TOTALS.unpack(raw))
+        return Totals.unpack(raw)
     return Totals()
 
 
@@ -419,12 +438,13 @@ def find_transaction(view: View, transaction_id: bytes) -> TransactionRecord | N
     receipt = rest[4 + size :]
     if not receipt:
         return TransactionRecord(when, transaction, ())
-    if len(receipt) == 8:
+    if receipt.startswith(_PLACED):
         terms: Any = transaction.payload
-        reserve_uthb = int.from_bytes(receipt, "big")
+        (reserve_uthb,) = _unpack_numbers(receipt[len(_PLACED) :])
         placed = OrderPlaced(transaction_id, transaction.sender, terms, reserve_uthb)
         return TransactionRecord(when, transaction, (placed,))
-    return TransactionRecord(when, transaction, decode(Receipt, receipt).events)
+    # Our own row, however long: one reading may have settled any number of trades.
+    return TransactionRecord(when, transaction, decode(Receipt, receipt, len(receipt)).events)
 
 
 def find_closed_order(view: View, order_id: bytes) -> ClosedOrder | None:
@@ -433,7 +453,7 @@ def find_closed_order(view: View, order_id: bytes) -> ClosedOrder | None:
     if raw is None:
         return None
     when, rest = _split_when(raw)
-    status, rest_wh, refund_uthb = struct.unpack(">BQQ", rest)
+    status, rest_wh, refund_uthb = _unpack_numbers(rest)
     return ClosedOrder(when, _STATUSES[status], rest_wh, refund_uthb)
 
 
@@ -547,6 +567,24 @@ def _counterparty(transaction: Transaction) -> bytes | None:
 
 def _split_when(raw: bytes) -> tuple[When, bytes]:
     return When(*_WHEN.unpack(raw[: _WHEN.size])), raw[_WHEN.size :]
+
+
+def _pack_numbers(*numbers: int) -> bytes:
+    """Each as a byte that tells its length, then its bytes."""
+    packed = []
+    for number in numbers:
+        length = (number.bit_length() + 7) // 8
+        packed += [length.to_bytes(1, "big"), number.to_bytes(length, "big")]
+    return b"".join(packed)
+
+
+def _unpack_numbers(raw: bytes) -> list[int]:
+    numbers, at = [], 0
+    while at < len(raw):
+        end = at + 1 + raw[at]
+        numbers.append(int.from_bytes(raw[at + 1 : end], "big"))
+        at = end
+    return numbers
 
 
 def _inverted(number: int) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Callable
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -176,7 +176,7 @@ def _reader(names: list[str]) -> _Convert:
 
 def _field_encoder(hint: Any) -> _Convert | None:
     """How a field goes to what cbor2 writes; None where it already is that."""
-    hint = _strip(hint)[0]
+    hint = bare_hint(hint)[0]
     if get_origin(hint) is tuple:
         item = _field_encoder(get_args(hint)[0])
         return None if item is None else lambda values: [item(value) for value in values]
@@ -201,7 +201,7 @@ def _decoder(kind: Any) -> _Convert:
 
 
 def _build_decoder(hint: Any, name: str) -> _Convert:
-    hint, limit = _strip(hint)
+    hint, limit = bare_hint(hint)
     if get_origin(hint) is tuple:
         return _tuple_decoder(_build_decoder(get_args(hint)[0], name), limit, name)
     if is_union(hint):
@@ -321,7 +321,24 @@ def _build_class_decoder(cls: type[Any]) -> _Convert:
     return from_array
 
 
-def _strip(hint: Any) -> tuple[Any, Limit | None]:
+def judge(value: object) -> None:
+    """Have the decoder say what is wrong with a value that is to be encoded, if anything is.
+
+    Slow. Errors: those of `decode`, but TOO_LARGE.
+    """
+    _class_decoder(type(value))(_as_read(value))
+
+
+def _as_read(value: Any) -> Any:
+    """A value as its decoder gets it from CBOR."""
+    if isinstance(value, tuple | list):
+        return tuple([_as_read(item) for item in value])
+    if type(value) in _TAG_OF:
+        return _as_read(_encoder(type(value))(value))
+    return value.value if isinstance(value, Enum) else value
+
+
+def bare_hint(hint: Any) -> tuple[Any, Limit | None]:
     """Remove Annotated and NewType; return the bare type and its limit."""
     limit = None
     while True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 WH_PER_KWH = 1000
@@ -18,6 +19,8 @@ UCREDIT_PER_CREDIT = 1_000_000
 BPS = 10_000
 SLOT_MS = 900_000
 SLOTS_PER_DAY = 96
+# A register of 2**53 Wh is 9 PWh: more than any plant makes, and room for every sum below 2**63.
+MAX_REGISTER_WH = 2**53
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?(E\+?[0-9])?", re.IGNORECASE)
 BANGKOK_OFFSET_MS = 7 * 3_600_000  # No daylight saving time since 1920.
 
@@ -50,6 +53,15 @@ def local_month(time_ms: int) -> int:
     day_of_year = day_of_era - (365 * year + year // 4 - year // 100)
     months_since_march = (5 * day_of_year + 2) // 153
     return (era * 400 + year - 1970) * 12 + 2 + months_since_march
+
+
+def saturated(total: int) -> int:
+    """`total`, at most the 2**63-1 that can be stored: where it ends, a count stands still.
+
+    Only for reports and statistics, never for what somebody owns: money and energy are refused
+    (OUT_OF_RANGE) where they would leave the range. Source: protocols/state-transition.md 6.
+    """
+    return min(total, MAX_INT)
 
 
 def share_half_up(amount: int, rate_bps: int) -> int:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.primitives.readable import check_all
 
 V = TypeVar("V")
 Decode = Callable[[bytes], Any]
@@ -104,9 +105,14 @@ class Overlay:
         self._changes[key] = None
 
     def merge(self) -> None:
-        """Apply these changes to the overlay underneath (a transaction that succeeded)."""
+        """Apply these changes to the overlay underneath (a transaction that succeeded).
+
+        Errors: OUT_OF_RANGE, TOO_LARGE for a value that could not be read back; then nothing is
+        applied, and whoever made the overlay drops it.
+        """
         if not isinstance(self.base, Overlay):
             raise TypeError("only an overlay on an overlay can be merged")
+        check_all(self._changes.values())
         self.base._changes.update(self._changes)
         self._changes = {}
         self._by_table, self._indexed = {}, 0
@@ -116,7 +122,15 @@ class Overlay:
         return sorted(self._changes.items(), key=lambda change: change[0])
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
-        """(key, encoded value or None) for each change, in key order."""
+        """(key, encoded value or None) for each change, in key order: what is stored.
+
+        ValueError for a value that could not be read back. What a transaction does was checked when
+        it was merged, so this one is of the block's own work, or the genesis: our fault.
+        """
+        try:
+            check_all(self._changes.values())
+        except Rejected as error:
+            raise ValueError(f"the state cannot hold this: {error.detail}") from error
         return [(key, None if value is None else encode(value)) for key, value in self.changed()]
 
 

@@ -7,12 +7,14 @@ from enum import StrEnum
 from typing import Annotated
 
 from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
+from gridtokenx.primitives.quantities import MAX_REGISTER_WH
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
 
 RegionPrefix = Annotated[str, Limit(3, 3)]
-MAX_NAMEPLATE_W = 2**40
+MAX_NAMEPLATE_W = 10**10  # 10 GW: three times the country's greatest plant.
 Nameplate = Annotated[int, Limit(0, MAX_NAMEPLATE_W)]
+Register = Annotated[int, Limit(0, MAX_REGISTER_WH)]
 Reason = Annotated[str, Limit(1, 200)]  # Why an authority acts; no personal data.
 
 
@@ -94,7 +96,8 @@ class Participant:
 
     `kyc_ref` is HMAC(salt, id) with the salt off chain; `daily_cap_wh` bounds what the account
     may order in one Bangkok day; `export_nameplate_w` is the sum over its meters; `suspended_by`
-    names the organisation that suspended it (empty while active).
+    names the organisation that suspended it (empty while active). What its meters counted before
+    `restart_slot`, the slot of its last reinstatement, is not minted.
     """
 
     account: Address
@@ -109,15 +112,27 @@ class Participant:
     active: bool
     export_nameplate_w: int
     suspended_by: Annotated[str, Limit(0, 16)] = ""
+    restart_slot: int = 0
+
+
+class MeterStatus(StrEnum):
+    """What a meter's readings do."""
+
+    ACTIVE = "active"
+    PENDING = "pending"  # A large plant that waits for the regulator.
+    SUSPENDED = "suspended"  # By its distributor or the regulator: nothing counts.
+    RETIRED = "retired"  # Gone for good.
 
 
 @wire(73)
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """A metering point; `meter_id` is the Ed25519 key that signs its readings.
+    """A metering point. `meter_id` names it for life: the key of its first device; orders name it.
 
-    `first_slot` is the slot in which it was registered, when its registers stood at
-    import_wh_cum and export_wh_cum.
+    `key` is the Ed25519 key of the device that signs its readings today (ReplaceMeter changes it).
+    `first_slot` is the slot in which its registers stood at import_wh_cum and export_wh_cum and
+    from which on readings count; `suspended_by` names the organisation that suspended it. What it
+    counted before `restart_slot`, the slot of its approval, is not minted.
     """
 
     meter_id: Bytes32
@@ -130,6 +145,19 @@ class Meter:
     first_slot: int
     import_wh_cum: int
     export_wh_cum: int
+    key: Bytes32
+    status: MeterStatus = MeterStatus.ACTIVE
+    suspended_by: Annotated[str, Limit(0, 16)] = ""
+    restart_slot: int = 0
+
+
+@wire(86)
+@dataclass(frozen=True, slots=True)
+class MeterKey:
+    """Which metering point a device's key signs for; one that is not in use never signs again."""
+
+    meter_id: Bytes32
+    in_use: bool
 
 
 @wire(74)
@@ -164,8 +192,8 @@ class RegisterMeter:
     nameplate_export_w: Nameplate
     source: Generation
     prosumer_class: ProsumerClass
-    import_wh_cum: int = 0
-    export_wh_cum: int = 0
+    import_wh_cum: Register = 0
+    export_wh_cum: Register = 0
 
 
 @wire(76)
@@ -181,11 +209,12 @@ class ParticipantRegistered:
 @wire(77)
 @dataclass(frozen=True, slots=True)
 class MeterRegistered:
-    """Event: the meter's readings count from now on."""
+    """Event: the meter's readings count from now on, unless it is `pending`: then once approved."""
 
     meter_id: Bytes32
     owner: Address
     location: str
+    status: MeterStatus
 
 
 @wire(78)
@@ -262,15 +291,145 @@ class EnrolmentCount:
     count: int
 
 
-RegistryCommand = (
-    RegisterParticipant | RegisterMeter | SuspendParticipant | ReinstateParticipant | RenewLicence
+@wire(87)
+@dataclass(frozen=True, slots=True)
+class ReplaceMeter:
+    """Command of the distributor of the meter's territory: another device at the metering point.
+
+    The old device's last registers and the new one's first (Wh). `new_key` signs from now on; the
+    key before it never signs again.
+    """
+
+    meter_id: Bytes32
+    new_key: Bytes32
+    old_import_wh_cum: Register
+    old_export_wh_cum: Register
+    new_import_wh_cum: Register
+    new_export_wh_cum: Register
+
+
+@wire(88)
+@dataclass(frozen=True, slots=True)
+class RetireMeter:
+    """Command of the distributor of the meter's territory: the metering point is no more.
+
+    Its last registers (Wh): the rest since its last reading is minted.
+    """
+
+    meter_id: Bytes32
+    import_wh_cum: Register
+    export_wh_cum: Register
+
+
+@wire(89)
+@dataclass(frozen=True, slots=True)
+class SuspendMeter:
+    """Command of the distributor or the regulator: nothing the meter counts is minted."""
+
+    meter_id: Bytes32
+    reason: Reason
+
+
+@wire(90)
+@dataclass(frozen=True, slots=True)
+class ReinstateMeter:
+    """Command that ends a meter's suspension; one by the regulator is ended by the regulator alone.
+
+    Its registers as they stand now (Wh): what it counted meanwhile is never minted.
+    """
+
+    meter_id: Bytes32
+    import_wh_cum: Register
+    export_wh_cum: Register
+    reason: Reason
+
+
+@wire(91)
+@dataclass(frozen=True, slots=True)
+class ApproveMeter:
+    """Command of the regulator: a large plant's meter counts from now on."""
+
+    meter_id: Bytes32
+
+
+@wire(92)
+@dataclass(frozen=True, slots=True)
+class MeterReplaced:
+    """Event: another device signs for the metering point."""
+
+    meter_id: Bytes32
+    owner: Address
+    old_key: Bytes32
+    new_key: Bytes32
+
+
+@wire(93)
+@dataclass(frozen=True, slots=True)
+class MeterRetired:
+    """Event: the metering point is no more; its open orders are cancelled."""
+
+    meter_id: Bytes32
+    owner: Address
+
+
+@wire(94)
+@dataclass(frozen=True, slots=True)
+class MeterSuspended:
+    """Event: the meter's readings do not count; `by` is the organisation's name."""
+
+    meter_id: Bytes32
+    owner: Address
+    by: str
+    reason: str
+
+
+@wire(95)
+@dataclass(frozen=True, slots=True)
+class MeterReinstated:
+    """Event: the meter's readings count again."""
+
+    meter_id: Bytes32
+    owner: Address
+    by: str
+    reason: str
+
+
+@wire(96)
+@dataclass(frozen=True, slots=True)
+class MeterApproved:
+    """Event: a large plant's readings count from now on."""
+
+    meter_id: Bytes32
+    owner: Address
+    by: str
+
+
+@wire(97)
+@dataclass(frozen=True, slots=True)
+class OperatorRotated:
+    """Event: another key signs for an organisation; the one before it for nobody."""
+
+    organisation: str
+    operator: Address
+
+
+MeterCommand = (
+    RegisterMeter | ReplaceMeter | RetireMeter | SuspendMeter | ReinstateMeter | ApproveMeter
 )
+ParticipantCommand = RegisterParticipant | SuspendParticipant | ReinstateParticipant | RenewLicence
+RegistryCommand = ParticipantCommand | MeterCommand
 RegistryEvent = (
     ParticipantRegistered
     | MeterRegistered
     | ParticipantSuspended
     | ParticipantReinstated
     | LicenceRenewed
+    | MeterReplaced
+    | MeterRetired
+    | MeterSuspended
+    | MeterReinstated
+    | MeterApproved
+    | OperatorRotated
 )
 
 ORGANISATIONS = Table(b"ro", Organisation)  # key: name
@@ -279,5 +438,6 @@ OPERATORS = Table(b"rk", Organisation)  # key: the operator's 32-byte address
 TERRITORIES = Table(b"rt", Territory)  # key: prefix
 PARTICIPANTS = Table(b"rp", Participant)  # key: 32-byte address
 METERS = Table(b"rm", Meter)  # key: 32-byte meter id
+METER_KEYS = Table(b"rd", MeterKey)  # key: a device's 32-byte key, for ever
 ENROLMENTS = Table(b"rn", Enrolment)  # key: number u64, from 0
 ENROLMENT_COUNT = Table(b"rc", EnrolmentCount)  # key: b""

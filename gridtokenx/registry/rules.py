@@ -1,4 +1,4 @@
-"""The verbs of the registry: who may do what, and where.
+"""The verbs of the registry: who may do what, and where. A meter's life is in `meters`.
 
 Source: protocols/market.md section 5.
 """
@@ -16,6 +16,7 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import (
     ENROLMENT_COUNT,
     ENROLMENTS,
+    METER_KEYS,
     METERS,
     OPERATORS,
     ORGANISATIONS,
@@ -24,18 +25,17 @@ from gridtokenx.registry.model import (
     TERRITORIES,
     Enrolment,
     EnrolmentCount,
-    Generation,
     LicenceClass,
     LicenceRenewed,
     Meter,
-    MeterRegistered,
+    MeterStatus,
+    OperatorRotated,
     Organisation,
     OrganisationKind,
     Participant,
     ParticipantRegistered,
     ParticipantReinstated,
     ParticipantSuspended,
-    RegisterMeter,
     RegisterParticipant,
     RegistryEvent,
     ReinstateParticipant,
@@ -87,6 +87,43 @@ def add_territory(state: Overlay, territory: Territory) -> None:
         detail = f"{territory.distributor} of region {prefix} is not a registered distributor"
         raise Rejected(ErrorCode.NOT_REGISTERED, detail)
     TERRITORIES.put(state, prefix.encode(), territory)
+
+
+# Governance
+
+
+def check_rotation(state: Reader, name: str, new_operator: bytes) -> Organisation:
+    """The organisation whose operator key may become `new_operator`.
+
+    Errors: NOT_REGISTERED; DUPLICATE where it is its key already; ALREADY_REGISTERED for a key that
+    signs for another organisation or is a participant's account.
+    """
+    entry = organisation(state, name)
+    if entry.operator == new_operator:
+        detail = f"{format_address(new_operator)} is the operator key of {name} already"
+        raise Rejected(ErrorCode.DUPLICATE, detail)
+    _check_no_operator(state, new_operator)
+    if PARTICIPANTS.get(state, new_operator):
+        # The sentence begins with its point: what a region tells of a refusal is cut short.
+        key = format_address(new_operator)
+        detail = f"a participant's account is no operator key, take another than {key}"
+        raise Rejected(ErrorCode.ALREADY_REGISTERED, detail)
+    return entry
+
+
+def rotate_operator(state: Overlay, name: str, new_operator: bytes) -> list[RegistryEvent]:
+    """Let another key sign for an organisation, whose account stays; the old key is a stranger's.
+
+    Errors: as `check_rotation`. Source: protocols/governance.md 2.6.
+    """
+    before = check_rotation(state, name, new_operator)
+    after = replace(before, operator=new_operator)
+    OPERATORS.delete(state, before.operator)
+    OPERATORS.put(state, new_operator, after)
+    ORGANISATIONS.put(state, name.encode(), after)
+    if after.kind is OrganisationKind.PAYMENT:
+        PAYMENT.put(state, b"", after)
+    return [OperatorRotated(name, new_operator)]
 
 
 # Questions
@@ -182,7 +219,7 @@ def overseer(state: Reader, prefix: str, sender: bytes) -> Organisation:
     if found is not None and found.kind is OrganisationKind.REGULATOR:
         distributor_of(state, prefix)
         return found
-    return _check_distributor(state, prefix, sender)
+    return check_distributor(state, prefix, sender)
 
 
 def status_publisher(state: Reader, node: str, sender: bytes) -> tuple[str, Organisation]:
@@ -200,7 +237,7 @@ def status_publisher(state: Reader, node: str, sender: bytes) -> tuple[str, Orga
     if node == prefix and found is not None and found.kind is OrganisationKind.TRANSMISSION:
         distributor_of(state, prefix)
         return prefix, found
-    return prefix, _check_distributor(state, prefix, sender)
+    return prefix, check_distributor(state, prefix, sender)
 
 
 def enrolment_count(state: Reader) -> int:
@@ -235,6 +272,48 @@ def meter(state: Reader, meter_id: bytes) -> Meter:
     return found
 
 
+def meter_of_key(state: Reader, key: bytes) -> Meter:
+    """The metering point that a device's key signs for. Errors: UNKNOWN_METER."""
+    found = METER_KEYS.get(state, key)
+    if found is None:
+        detail = f"meter {key.hex()} is not registered; its distributor can register it"
+        raise Rejected(ErrorCode.UNKNOWN_METER, detail)
+    if not found.in_use:
+        detail = f"device {key.hex()} was replaced or retired and signs for no meter any more"
+        raise Rejected(ErrorCode.UNKNOWN_METER, detail)
+    return meter(state, found.meter_id)
+
+
+def check_active(entry: Meter) -> None:
+    """Errors: NOT_ACTIVE for a meter that waits for approval, is suspended or retired."""
+    if entry.status is not MeterStatus.ACTIVE:
+        by = f" by {entry.suspended_by}" if entry.suspended_by else ""
+        detail = f"meter {entry.meter_id.hex()} is {entry.status}{by}: it neither counts nor trades"
+        raise Rejected(ErrorCode.NOT_ACTIVE, detail)
+
+
+def counts(state: Reader, entry: Meter) -> bool:
+    """Whether what a meter counts now is minted."""
+    return entry.status is MeterStatus.ACTIVE and participant(state, entry.owner).active
+
+
+def check_counts(state: Reader, entry: Meter) -> Participant:
+    """The owner of a meter whose readings count now.
+
+    Errors: NOT_ACTIVE for a meter that waits for approval, is suspended or retired, or whose owner
+    is suspended: then nothing is minted.
+    """
+    check_active(entry)
+    owner = participant(state, entry.owner)
+    if not owner.active:
+        detail = (
+            f"{format_address(owner.account)} is suspended by {owner.suspended_by}: readings of "
+            "its meters do not count"
+        )
+        raise Rejected(ErrorCode.NOT_ACTIVE, detail)
+    return owner
+
+
 def check_known(state: Reader, account: bytes) -> None:
     """Errors: NOT_REGISTERED unless the account is a participant's or an organisation's."""
     if OPERATORS.get(state, account) is None:
@@ -250,9 +329,11 @@ def register_participant(
     """Let an account trade.
 
     Errors: UNKNOWN_ZONE; NOT_GRID_OPERATOR unless a distributor sends it; WRONG_TERRITORY unless
-    it is the territory's; ALREADY_REGISTERED; LICENCE_EXPIRED at or before now_ms.
+    it is the territory's; ALREADY_REGISTERED, also for an organisation's operator key;
+    LICENCE_EXPIRED at or before now_ms.
     """
-    _check_distributor(state, command.territory, sender)
+    check_distributor(state, command.territory, sender)
+    _check_no_operator(state, command.account)
     if PARTICIPANTS.get(state, command.account):
         detail = f"{format_address(command.account)} is a participant already"
         raise Rejected(ErrorCode.ALREADY_REGISTERED, detail)
@@ -277,32 +358,6 @@ def register_participant(
     return [ParticipantRegistered(command.account, command.role, command.territory)]
 
 
-def register_meter(
-    state: Overlay, command: RegisterMeter, *, sender: bytes, now_ms: int
-) -> list[RegistryEvent]:
-    """Let a meter's readings count.
-
-    Errors: UNKNOWN_ZONE; NOT_GRID_OPERATOR, WRONG_TERRITORY as for participants, by the meter's
-    location; NOT_REGISTERED for its owner; ALREADY_REGISTERED; UNKNOWN_SOURCE when plant and export
-    nameplate contradict each other; NOT_PERMITTED when an exempt owner would reach 1,000 kVA.
-    """
-    _check_distributor(state, region_of(command.location), sender)
-    owner = participant(state, command.owner)
-    if METERS.get(state, command.meter_id):
-        detail = f"meter {command.meter_id.hex()} is registered already"
-        raise Rejected(ErrorCode.ALREADY_REGISTERED, detail)
-    exports = command.nameplate_export_w > 0
-    if exports != (command.source is not Generation.NONE):
-        detail = f"source {command.source} with an export nameplate {command.nameplate_export_w} W"
-        raise Rejected(ErrorCode.UNKNOWN_SOURCE, detail)
-    total_w = owner.export_nameplate_w + command.nameplate_export_w
-    _check_exemption(owner.licence_class, total_w)
-    METERS.put(state, command.meter_id, _meter(command, now_ms))
-    if exports:
-        PARTICIPANTS.put(state, command.owner, replace(owner, export_nameplate_w=total_w))
-    return [MeterRegistered(command.meter_id, command.owner, command.location)]
-
-
 def suspend_participant(
     state: Overlay, command: SuspendParticipant, *, sender: bytes
 ) -> list[RegistryEvent]:
@@ -314,33 +369,25 @@ def suspend_participant(
     """
     entry = participant(state, command.account)
     by = overseer(state, entry.territory, sender)
-    takes_over = by.kind is OrganisationKind.REGULATOR and entry.suspended_by != by.name
-    if not entry.active and not takes_over:
-        detail = f"{format_address(command.account)} is suspended by {entry.suspended_by} already"
-        raise Rejected(ErrorCode.DUPLICATE, detail)
+    check_may_suspend(by, entry.suspended_by, what=format_address(command.account))
     suspended = replace(entry, active=False, suspended_by=by.name)
     PARTICIPANTS.put(state, command.account, suspended)
     return [ParticipantSuspended(command.account, by.name, command.reason)]
 
 
 def reinstate_participant(
-    state: Overlay, command: ReinstateParticipant, *, sender: bytes
+    state: Overlay, command: ReinstateParticipant, *, sender: bytes, now_ms: int
 ) -> list[RegistryEvent]:
-    """Let a suspended participant trade again.
+    """Let a suspended participant trade again; its meters start anew with their next readings.
 
     Errors: as for the suspension; DUPLICATE for one that is active; NOT_PERMITTED when the
     regulator suspended it and somebody else would reinstate it.
     """
     entry = participant(state, command.account)
     by = overseer(state, entry.territory, sender)
-    if entry.active:
-        detail = f"{format_address(command.account)} is active already"
-        raise Rejected(ErrorCode.DUPLICATE, detail)
-    suspender = organisation(state, entry.suspended_by)
-    if suspender.kind is OrganisationKind.REGULATOR and by.name != suspender.name:
-        detail = f"{suspender.name} suspended {format_address(command.account)} and must end it"
-        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
-    PARTICIPANTS.put(state, command.account, replace(entry, active=True, suspended_by=""))
+    check_may_reinstate(state, by, entry.suspended_by, what=format_address(command.account))
+    reinstated = replace(entry, active=True, suspended_by="", restart_slot=slot_at(now_ms))
+    PARTICIPANTS.put(state, command.account, reinstated)
     return [ParticipantReinstated(command.account, by.name, command.reason)]
 
 
@@ -349,13 +396,14 @@ def renew_licence(
 ) -> list[RegistryEvent]:
     """Enter a participant's new licence.
 
-    Errors: NOT_REGISTERED; NOT_GRID_OPERATOR, WRONG_TERRITORY; LICENCE_EXPIRED at or before
-    now_ms; NOT_PERMITTED when generation of 1,000 kVA or more would become exempt.
+    The caller cancels open orders that would outlast it. Errors: NOT_REGISTERED; NOT_GRID_OPERATOR,
+    WRONG_TERRITORY; LICENCE_EXPIRED at or before now_ms; NOT_PERMITTED for a class whose limit the
+    participant's plants exceed.
     """
     entry = participant(state, command.account)
-    _check_distributor(state, entry.territory, sender)
+    check_distributor(state, entry.territory, sender)
     _check_licence_end(command.licence_expiry_ms, now_ms)
-    _check_exemption(command.licence_class, entry.export_nameplate_w)
+    check_class(command.licence_class, entry.export_nameplate_w)
     renewed = replace(
         entry,
         licence_class=command.licence_class,
@@ -365,38 +413,13 @@ def renew_licence(
     return [LicenceRenewed(command.account, command.licence_class, command.licence_expiry_ms)]
 
 
-def _meter(command: RegisterMeter, now_ms: int) -> Meter:
-    return Meter(
-        meter_id=command.meter_id,
-        owner=command.owner,
-        location=command.location,
-        nameplate_import_w=command.nameplate_import_w,
-        nameplate_export_w=command.nameplate_export_w,
-        source=command.source,
-        prosumer_class=command.prosumer_class,
-        first_slot=slot_at(now_ms),
-        import_wh_cum=command.import_wh_cum,
-        export_wh_cum=command.export_wh_cum,
-    )
+# Checks
 
 
-def _check_licence_end(licence_expiry_ms: int, now_ms: int) -> None:
-    if licence_expiry_ms <= now_ms:
-        detail = f"the licence ended at {licence_expiry_ms}, it is {now_ms} (Unix ms)"
-        raise Rejected(ErrorCode.LICENCE_EXPIRED, detail)
-
-
-def _check_exemption(licence_class: LicenceClass, export_nameplate_w: int) -> None:
-    exempt = licence_class is LicenceClass.EXEMPT_LT_1000KVA
-    if exempt and export_nameplate_w >= EXEMPT_BELOW_W:
-        detail = (
-            f"{export_nameplate_w} W of generation needs a licence; "
-            "the owner is exempt below 1,000 kVA"
-        )
-        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
-
-
-def _check_distributor(state: Reader, prefix: str, sender: bytes) -> Organisation:
+def check_distributor(state: Reader, prefix: str, sender: bytes) -> Organisation:
+    """The distributor of a region, if it signs. Errors: UNKNOWN_ZONE; NOT_GRID_OPERATOR,
+    WRONG_TERRITORY for anybody else.
+    """
     distributor = distributor_of(state, prefix)
     if sender == distributor.operator:
         return distributor
@@ -406,3 +429,52 @@ def _check_distributor(state: Reader, prefix: str, sender: bytes) -> Organisatio
         raise Rejected(ErrorCode.NOT_GRID_OPERATOR, detail)
     detail = f"{found.name} is not the distributor of {prefix}, {distributor.name} is"
     raise Rejected(ErrorCode.WRONG_TERRITORY, detail)
+
+
+def check_may_suspend(by: Organisation, suspended_by: str, *, what: str) -> None:
+    """The regulator may take over another's suspension. Errors: DUPLICATE for any other second."""
+    takes_over = by.kind is OrganisationKind.REGULATOR and suspended_by != by.name
+    if suspended_by and not takes_over:
+        raise Rejected(ErrorCode.DUPLICATE, f"{what} is suspended by {suspended_by} already")
+
+
+def check_may_reinstate(state: Reader, by: Organisation, suspended_by: str, *, what: str) -> None:
+    """Errors: DUPLICATE where nothing is suspended; NOT_PERMITTED where the regulator did it and
+    another would end it.
+    """
+    if not suspended_by:
+        raise Rejected(ErrorCode.DUPLICATE, f"{what} is not suspended")
+    suspender = organisation(state, suspended_by)
+    if suspender.kind is OrganisationKind.REGULATOR and by.name != suspender.name:
+        detail = f"{suspender.name} suspended {what} and must end it"
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+
+
+def check_class(licence_class: LicenceClass, export_nameplate_w: int) -> None:
+    """Whether a licence covers all plants of its holder. Errors: NOT_PERMITTED."""
+    exempt = licence_class is LicenceClass.EXEMPT_LT_1000KVA
+    if exempt and export_nameplate_w >= EXEMPT_BELOW_W:
+        detail = (
+            f"{export_nameplate_w} W of generation needs a licence; "
+            "the owner is exempt below 1,000 kVA"
+        )
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+    if licence_class is LicenceClass.RETAIL and export_nameplate_w:
+        detail = (
+            f"a retail licence is for no plant, and this would be {export_nameplate_w} W; "
+            "generation needs a licence of its own"
+        )
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+
+
+def _check_no_operator(state: Reader, account: bytes) -> None:
+    found = OPERATORS.get(state, account)
+    if found is not None:
+        detail = f"{found.name} signs with this key, take another than {format_address(account)}"
+        raise Rejected(ErrorCode.ALREADY_REGISTERED, detail)
+
+
+def _check_licence_end(licence_expiry_ms: int, now_ms: int) -> None:
+    if licence_expiry_ms <= now_ms:
+        detail = f"the licence ended at {licence_expiry_ms}, it is {now_ms} (Unix ms)"
+        raise Rejected(ErrorCode.LICENCE_EXPIRED, detail)

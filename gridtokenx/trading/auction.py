@@ -6,16 +6,20 @@ Source: protocols/market.md sections 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.primitives.quantities import saturated
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
 from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books
+from gridtokenx.trading.clock import WORK_FILL, WORK_PASS, WORK_SLOT, Budget, agree_deadline
+from gridtokenx.trading.clock_model import DEADLINES
 from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of
 from gridtokenx.trading.model import (
+    CARRIED_OVER,
     CONGESTED,
     FLOWS,
     IMMEDIATES,
@@ -23,6 +27,7 @@ from gridtokenx.trading.model import (
     ORDERS,
     POSITIONS,
     TRADES,
+    CarriedOver,
     Clearing,
     Fill,
     GroupPrice,
@@ -35,7 +40,6 @@ from gridtokenx.trading.model import (
     Position,
     Side,
     SlotCleared,
-    SlotFill,
     Trade,
     TradeMatched,
     TradingEvent,
@@ -43,9 +47,8 @@ from gridtokenx.trading.model import (
 from gridtokenx.trading.settlement import escrow_needed, trade_key
 
 _NO_FLOW = NodeFlow()
-# A block must not be stalled by orders that span many slots of a deep book: beyond so many orders
-# that its sweeps looked at, the later slots wait for the next block. Closing gates never wait.
-MAX_ORDERS_CLEARED = 100_000
+FILLS_A_ROW = 250
+ALL_REGIONS = "~"  # Sorts behind every region's name.
 # From so many fills on, one scan of the slot's positions is cheaper than asking for each.
 MANY_FILLS = 100
 
@@ -125,7 +128,8 @@ class _Meter:
 
     def position(self) -> Position:
         """The position after the fills. Orders match before delivery: nothing is received yet."""
-        return Position(self.before.owner, self.sales, self.sold_wh, region=self.before.region)
+        sold_wh = saturated(self.sold_wh)
+        return Position(self.before.owner, self.sales, sold_wh, region=self.before.region)
 
 
 @dataclass
@@ -135,10 +139,10 @@ class Run:
     state: Overlay
     market: MarketParameters
     grid: GridView
+    budget: Budget
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
     _depth: Depth = field(init=False)
-    _cleared: int = 0
 
     def __post_init__(self) -> None:
         self._depth = index(self.state, Depth)
@@ -153,11 +157,18 @@ class Run:
         """Close an order at its own end, if it is still open."""
         self._close_if_open(order_id, OrderStatus.EXPIRED)
 
-    def clear_slot(self, slot: int) -> None:
-        """Clear a slot's books at its gate."""
+    def clear_gate(self, slot: int, cleared: str) -> str:
+        """Clear a slot's books at its gate, by name of their regions, as the budget allows.
+
+        `cleared` is the region up to which that is done; returns how far it is done now.
+        """
         for group in self._auctions():
-            self._clear(slot, group)
-        book.forget_flags(self.state, slot)
+            if group and group[0] > cleared:
+                if self.budget.is_spent:
+                    return cleared
+                self._clear(slot, group)
+                cleared = group[-1]
+        return ALL_REGIONS
 
     def clear_touched(self, after_slot: int) -> None:
         """Clear open slots with new orders, nearest first, as far as one block's work allows.
@@ -167,7 +178,7 @@ class Run:
         national = self.market.max_trade_tier >= NATIONAL_TIER
         cleared_slot = after_slot
         for slot, region in book.take_touched(self.state, after_slot, self._halted):
-            if self._cleared >= MAX_ORDERS_CLEARED:
+            if self.budget.is_spent:
                 book.touch(self.state, slot, region)
             elif not national:
                 self._clear(slot, [region])
@@ -177,9 +188,45 @@ class Run:
 
     def drop_immediate(self) -> None:
         """Cancel the rests of immediate-or-cancel orders that met a clearing in this block."""
-        for order_id in sorted(self._immediate):
-            self._close_if_open(order_id, OrderStatus.CANCELLED)
+        self._drop(sorted(self._immediate))
         self._immediate = {}
+
+    def _drop(self, order_ids: Iterable[bytes]) -> None:
+        for order_id in order_ids:
+            self._close_if_open(order_id, OrderStatus.CANCELLED)
+
+    def finish_carried_over(self) -> bool:
+        """Go on with the fills that earlier blocks could not carry out; tells whether all are."""
+        rows = list(CARRIED_OVER.items(self.state))
+        most = max(1, self.budget.affords(WORK_FILL) // FILLS_A_ROW)
+        taken = rows[:most]
+        for key, _ in taken:
+            CARRIED_OVER.delete(self.state, key)
+        if taken:  # All of one clearing: while they are there, nothing is cleared.
+            self._carry_out(taken[0][1].slot, [fill for _, row in taken for fill in row.fills])
+            self._drop(taken[-1][1].immediates)
+        return len(taken) == len(rows)
+
+    def _carry_out_what_fits(self, slot: int, fills: Sequence[Fill]) -> None:
+        """Carry out fills as the budget allows, and keep the others for the next blocks.
+
+        Their orders stay in the book with their reserves. One that is cancelled meanwhile, by its
+        owner or by a suspension, takes its fills with it.
+        """
+        most = self.budget.affords(WORK_FILL)
+        self._carry_out(slot, fills[:most])
+        rest = fills[most:]
+        for number, start in enumerate(range(0, len(rest), FILLS_A_ROW)):
+            last = start + FILLS_A_ROW >= len(rest)
+            row = CarriedOver(
+                slot,
+                tuple(rest[start : start + FILLS_A_ROW]),
+                tuple(sorted(self._immediate)) if last else (),
+            )
+            CARRIED_OVER.put(self.state, u64(number), row)
+        if rest:
+            self._immediate = {}
+            self.budget.spend(self.budget.left)  # Nothing is cleared before they are carried out.
 
     def _auctions(self) -> list[list[str]]:
         """Regions are auctions of their own unless national trade is open."""
@@ -198,7 +245,7 @@ class Run:
         max_tier = self.market.max_trade_tier
         look = self._depth.look(self.state, slot, self.market.wheeling_mthb[: max_tier + 1])
         groups = look.groups(regions)
-        self._cleared += 1
+        self.budget.spend(WORK_SLOT)
         if not any(groups):
             self._flag(slot, regions, {})
             return
@@ -208,15 +255,8 @@ class Run:
             wheeling_mthb=(first, second, third, fourth),
             headroom_of=lambda key: self._headroom_left(slot, key),
         )
-        self._cleared += cost
-        by_id = {
-            order_id: order
-            for fill in result.fills
-            for order_id in (fill.buy_id, fill.sell_id)
-            if (order := look.order(order_id)) is not None
-        }
-        fillings = self._carry_out(slot, result.fills, by_id)
-        self._store_rests(slot, fillings)
+        self.budget.spend(cost * WORK_PASS)
+        self._carry_out_what_fits(slot, result.fills)
         flagged = {
             order_id: book.region_of(order.terms.location)
             for order_id in result.congested
@@ -252,10 +292,12 @@ class Run:
         flow = FLOWS.get(self.state, flow_key(slot, node)) or _NO_FLOW
         return max(0, headroom_wh - (flow.export_wh if direction == "x" else flow.import_wh))
 
-    def _carry_out(
-        self, slot: int, fills: Sequence[Fill], by_id: Mapping[bytes, Order]
-    ) -> dict[bytes, _Filling]:
+    def _carry_out(self, slot: int, fills: Sequence[Fill]) -> None:
         """Turn fills into trades, which take their shares of both reserves with them."""
+        self.budget.spend(len(fills) * WORK_FILL)
+        ids = dict.fromkeys([one for fill in fills for one in (fill.buy_id, fill.sell_id)])
+        by_id = {one: order for one in ids if (order := ORDERS.get(self.state, one)) is not None}
+        fills = [fill for fill in fills if fill.buy_id in by_id and fill.sell_id in by_id]
         fillings: dict[bytes, _Filling] = {}
         meters = self._meters(slot, fills, by_id)
         flows: dict[str, _Flow] = {}
@@ -270,9 +312,11 @@ class Run:
             self.events.append(TradeMatched(trade))
             _flow(flows, fill, buy.order, sell.order)
         self._add_flows(slot, flows)
+        if fills and DEADLINES.get(self.state, u64(slot)) is None:
+            DEADLINES.put(self.state, u64(slot), agree_deadline(self.market))
         for meter_id, meter in meters.items():
             POSITIONS.put(self.state, u64(slot) + meter_id, meter.position())
-        return fillings
+        self._store_rests(slot, fillings)
 
     def _meters(
         self, slot: int, fills: Sequence[Fill], by_id: Mapping[bytes, Order]
@@ -311,11 +355,12 @@ class Run:
             source=fill.source,
             escrow_uthb=buy.take(fill.energy_wh),
             bond_uthb=sell.take(fill.energy_wh),
-            vat_bps=buy.order.vat_bps,
+            vat_bps=min(buy.order.vat_bps, self.market.vat_bps_in(slot)),
             vat_on_energy=sell.order.vat_registered,
             fee_bps=self.market.fee_bps,
             penalty_mthb=sell.order.penalty_mthb,
             transmission_mthb=self._transmission_mthb(fill),
+            is_local=buy.order.is_local and fill.tier < NATIONAL_TIER,
         )
 
     def _transmission_mthb(self, fill: Fill) -> int:
@@ -329,9 +374,9 @@ class Run:
             key = flow_key(slot, node)
             flow = FLOWS.get(self.state, key) or _NO_FLOW
             total = NodeFlow(
-                flow.export_wh + more.export_wh,
-                flow.import_wh + more.import_wh,
-                flow.local_wh + more.local_wh,
+                saturated(flow.export_wh + more.export_wh),
+                saturated(flow.import_wh + more.import_wh),
+                saturated(flow.local_wh + more.local_wh),
             )
             FLOWS.put(self.state, key, total)
 
@@ -340,12 +385,12 @@ class Run:
         filled, dust_wh = OrderStatus.FILLED, self.market.dust_wh
         for order_id, filling in fillings.items():
             order, rest_wh, reserve_uthb = filling.order, filling.rest_wh, filling.reserve_uthb
+            filled_wh = order.with_fill(slot, filling.filled_wh)
+            after = replace(order, rest_wh=rest_wh, reserve_uthb=reserve_uthb, filled_wh=filled_wh)
             if rest_wh < dust_wh:
-                self.events.append(_leave(self.state, order, filled, rest_wh, reserve_uthb, 0))
-                continue
-            fills = _add_fill(order.fills, slot, filling.filled_wh)
-            after = replace(order, rest_wh=rest_wh, reserve_uthb=reserve_uthb, fills=fills)
-            ORDERS.put(self.state, order_id, after)
+                self.events.append(_leave(self.state, after, filled, rest_wh, reserve_uthb, 0))
+            else:
+                ORDERS.put(self.state, order_id, after)
 
 
 @dataclass(slots=True)
@@ -379,17 +424,11 @@ def _filling(fillings: dict[bytes, _Filling], order: Order) -> _Filling:
     return found
 
 
-def _add_fill(fills: tuple[SlotFill, ...], slot: int, energy_wh: int) -> tuple[SlotFill, ...]:
-    before_wh = sum(fill.energy_wh for fill in fills if fill.slot == slot)
-    others = tuple([fill for fill in fills if fill.slot != slot])
-    return (*others, SlotFill(slot, before_wh + energy_wh))
-
-
 def _cleared(slot: int, region: str, result: Clearing) -> SlotCleared:
     return SlotCleared(
         slot=slot,
         region=region,
-        traded_wh=sum(fill.energy_wh for fill in result.fills),
+        traded_wh=saturated(sum(fill.energy_wh for fill in result.fills)),
         prices=tuple([GroupPrice(*price) for price in result.prices]),
         congested=result.congested,
     )

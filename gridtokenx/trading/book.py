@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from gridtokenx.primitives.quantities import SLOT_MS, local_day, slot_start_ms
+from gridtokenx.primitives.quantities import SLOT_MS, SLOTS_PER_DAY, local_day, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.trading.depth import span_blocks
 from gridtokenx.trading.model import (
@@ -24,11 +24,14 @@ from gridtokenx.trading.model import (
     Mark,
     OpenOrder,
     Order,
+    PlaceOrder,
     Side,
     TimeInForce,
+    TradedLoad,
     Trader,
 )
 
+KEPT_SLOTS = 2 * SLOTS_PER_DAY
 _MARK = Mark()
 _NO_ORDERS = Trader()
 
@@ -75,18 +78,25 @@ def add(state: Overlay, order: Order, touch: bool) -> None:
 def enter_trader(state: Overlay, order: Order, before: Trader) -> None:
     """Add an order to its owner's list and to the day's quantity."""
     terms = order.terms
-    line = (OpenOrder(order.id, terms.first_slot, terms.last_slot),)
+    line = (
+        OpenOrder(
+            order.id, terms.first_slot, terms.last_slot, terms.meter_id, terms.max_wh_per_slot
+        ),
+    )
     day = local_day(order.placed_ms)
     ordered_wh = terms.energy_wh + (before.ordered_wh if before.day == day else 0)
     if terms.side is Side.BUY:
-        after = Trader(before.buys + line, before.sells, day, ordered_wh)
+        after = Trader(before.buys + line, before.sells, day, ordered_wh, before.traded)
     else:
-        after = Trader(before.buys, before.sells + line, day, ordered_wh)
+        after = Trader(before.buys, before.sells + line, day, ordered_wh, before.traded)
     TRADERS.put(state, order.owner, after)
 
 
 def remove(state: Overlay, order: Order, returned_wh: int) -> None:
-    """Take an order off; returned_wh no longer counts against the day on which it was placed."""
+    """Take an order off; returned_wh no longer counts against the day on which it was placed.
+
+    What it traded goes on counting against its meter's nameplate in the slots to come.
+    """
     terms = order.terms
     ORDERS.delete(state, order.id)
     EXPIRIES.delete(state, _expiry_key(order))
@@ -101,7 +111,65 @@ def remove(state: Overlay, order: Order, returned_wh: int) -> None:
         buys = _without(buys, order.id)
     else:
         sells = _without(sells, order.id)
-    TRADERS.put(state, order.owner, Trader(buys, sells, before.day, ordered_wh))
+    traded = _with_fills(before.traded, order) if order.filled_wh else before.traded
+    TRADERS.put(state, order.owner, Trader(buys, sells, before.day, ordered_wh, traded))
+
+
+def _with_fills(traded: tuple[TradedLoad, ...], order: Order) -> tuple[TradedLoad, ...]:
+    """Add an order's fills to what its meter has traded on its side."""
+    terms = order.terms
+    first, filled_wh = terms.first_slot, order.filled_wh
+    others = []
+    for load in traded:
+        if (load.meter_id, load.side) != (terms.meter_id, terms.side):
+            others.append(load)
+            continue
+        start = min(first, load.first_slot)
+        end = max(first + len(filled_wh), load.first_slot + len(load.filled_wh))
+        both = [0] * (end - start)
+        for begin, part in ((first, filled_wh), (load.first_slot, load.filled_wh)):
+            for place, energy_wh in enumerate(part, begin - start):
+                both[place] += energy_wh
+        first, filled_wh = start, tuple(both)
+    past = max(0, len(filled_wh) - KEPT_SLOTS)  # Nobody trades so far ahead of these.
+    first, filled_wh = first + past, filled_wh[past:]
+    return (*others, TradedLoad(terms.meter_id, terms.side, first, filled_wh))
+
+
+def without_past(traded: tuple[TradedLoad, ...], slot: int) -> tuple[TradedLoad, ...]:
+    """What was traded for slots later than `slot`."""
+    kept = []
+    for load in traded:
+        past = max(0, slot + 1 - load.first_slot)
+        if past < len(load.filled_wh):
+            cut = replace(load, first_slot=load.first_slot + past, filled_wh=load.filled_wh[past:])
+            kept.append(cut)
+    return tuple(kept)
+
+
+def committed_wh(listed: Trader, terms: PlaceOrder) -> int:
+    """The most that the order's meter has open and traded on its side in one of its slots."""
+    lines = listed.buys if terms.side is Side.BUY else listed.sells
+    first, last = terms.first_slot, terms.last_slot
+    steps: dict[int, int] = {}
+    for line in lines:
+        if line.meter_id == terms.meter_id and line.first_slot <= last and first <= line.last_slot:
+            _step(steps, max(first, line.first_slot), line.last_slot, line.max_wh_per_slot)
+    for load in listed.traded:
+        if (load.meter_id, load.side) == (terms.meter_id, terms.side):
+            for slot, energy_wh in enumerate(load.filled_wh, load.first_slot):
+                if first <= slot <= last:
+                    _step(steps, slot, slot, energy_wh)
+    most_wh = now_wh = 0
+    for slot in sorted(steps):
+        now_wh += steps[slot]
+        most_wh = max(most_wh, now_wh)
+    return most_wh
+
+
+def _step(steps: dict[int, int], first: int, last: int, energy_wh: int) -> None:
+    steps[first] = steps.get(first, 0) + energy_wh
+    steps[last + 1] = steps.get(last + 1, 0) - energy_wh
 
 
 def _without(lines: tuple[OpenOrder, ...], order_id: bytes) -> tuple[OpenOrder, ...]:
@@ -131,19 +199,28 @@ def touch(state: Overlay, slot: int, region: str) -> None:
         TOUCHED.put(state, key, _MARK)
 
 
-def ended(state: Reader, buckets: Iterable[int], now_ms: int) -> list[tuple[int, bytes]]:
-    """(end in ms, order id) of orders that ended by themselves by now_ms, in time order.
+def ended(
+    state: Reader, buckets: Iterable[int], until_ms: int, most: int
+) -> list[tuple[int, bytes]]:
+    """(end in ms, order id) of at most `most` orders that end by themselves by until_ms, in order.
 
     `buckets` are the slots in which to look: those since the last look.
     """
-    found = []
+    found: list[tuple[int, bytes]] = []
     for bucket in buckets:
         for key, _ in EXPIRIES.items(state, u64(bucket)):
             end = int.from_bytes(key[8:16], "big")
-            if end > now_ms:
-                break
+            if end > until_ms or len(found) == most:
+                return found
             found.append((end, key[16:]))
     return found
+
+
+def first_end_slot(state: Reader) -> int | None:
+    """The slot in which the next order ends by itself; None with an empty book."""
+    for key, _ in EXPIRIES.items(state):
+        return int.from_bytes(key[:8], "big")
+    return None
 
 
 def immediates(state: Reader, slot: int) -> list[bytes]:
@@ -164,12 +241,6 @@ def flag_congested(
     for order_id, region in congested.items():
         CONGESTED.put(state, u64(slot) + region.encode() + order_id, _MARK)
         _set_flag(state, order_id, True)
-
-
-def forget_flags(state: Overlay, slot: int) -> None:
-    """Drop what is left of a closed slot's flags."""
-    for key in [key for key, _ in CONGESTED.items(state, u64(slot))]:
-        CONGESTED.delete(state, key)
 
 
 def _set_flag(state: Overlay, order_id: bytes, congested: bool) -> None:

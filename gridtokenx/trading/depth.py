@@ -58,7 +58,7 @@ def groups_of(location: str) -> tuple[str, str, str, str]:
 
 def open_wh(order: Order, slot: int) -> int:
     """What an order may still trade in a slot: its rest, within what the slot may take of it."""
-    used_wh = order.filled_in(slot) if order.fills else 0
+    used_wh = order.filled_in(slot) if order.filled_wh else 0
     return min(order.rest_wh, order.terms.max_wh_per_slot - used_wh)
 
 

@@ -10,6 +10,10 @@ from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
 from gridtokenx.primitives.quantities import BPS, slot_start_ms
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
+from gridtokenx.trading.clock_model import GatesMissed
+
+MAX_OPEN_ORDERS = 1000  # Of one account, whatever is voted.
+MAX_FLAGGED = 1_000_000  # Orders that one clearing names as congested: more than can be cleared.
 
 
 class Side(IntEnum):
@@ -72,6 +76,7 @@ class ClearingOrder(NamedTuple):
     height: int
 
 
+@wire(154)
 @dataclass(frozen=True, slots=True)
 class Fill:
     """A quantity that one buyer takes from one seller.
@@ -80,13 +85,25 @@ class Fill:
     tier 0 substation, 1 zone, 2 region, 3 national; source is the seller's.
     """
 
-    buy_id: bytes
-    sell_id: bytes
+    buy_id: Bytes32
+    sell_id: Bytes32
     energy_wh: int
     price_mthb: int
     wheeling_mthb: int
     tier: int
     source: Source
+
+
+@wire(155)
+@dataclass(frozen=True, slots=True)
+class CarriedOver:
+    """Fills of a clearing that its block could not carry out any more; the next blocks do, before
+    they clear anything. `immediates` are the orders that leave with the last of them.
+    """
+
+    slot: int
+    fills: tuple[Fill, ...]
+    immediates: tuple[Bytes32, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +168,8 @@ class MarketParameters:
     zone, region, national); peak hours are Bangkok working days, start <= hour < end; holidays
     are Bangkok days since 1970-01-01 without a peak; vat_bps holds before vat_end_ms (0: without
     end) and vat_after_bps from then on; transmission_mthb is the transmission operator's part of
-    national wheeling; frequencies in millihertz.
+    national wheeling; frequencies in millihertz; deposit_limit_uthb is the most baht that comes to
+    a chain in one Bangkok day.
     Source: protocols/market.md sections 1 to 4.
     """
 
@@ -172,8 +190,8 @@ class MarketParameters:
     max_order_wh: int = 10_000_000
     dust_wh: int = 100
     open_slots: Annotated[int, Limit(1, 96)] = 96
-    max_open_orders: Annotated[int, Limit(1, 1000)] = 100
-    reading_deadline_slots: Annotated[int, Limit(1, 96)] = 4
+    max_open_orders: Annotated[int, Limit(1, MAX_OPEN_ORDERS)] = 100
+    reading_deadline_slots: Annotated[int, Limit(1, 672)] = 4
     carbon_rates: Annotated[tuple[CarbonRate, ...], Limit(0, 16)] = CARBON_RATES
     vat_end_ms: int = 0
     vat_after_bps: Annotated[int, Limit(0, BPS)] = 1000
@@ -186,6 +204,7 @@ class MarketParameters:
     grid_stale_rating_bps: Annotated[int, Limit(0, BPS)] = 5000
     frequency_min_mhz: int = 49_500
     frequency_max_mhz: int = 50_500
+    deposit_limit_uthb: int = 10**15
 
     def vat_bps_in(self, slot: int) -> int:
         """The VAT rate of energy delivered in a slot: the reduced rate ends at `vat_end_ms`."""
@@ -212,13 +231,16 @@ class TraderFacts:
 
 @dataclass(frozen=True, slots=True)
 class MeterFacts:
-    """What trading must know of a meter; source is the plant's ("none" without one)."""
+    """What trading must know of a meter; source is the plant's ("none" without one); `is_local`: it
+    stands in the territory in which its owner is registered.
+    """
 
     owner: bytes
     location: str
     source: str
     nameplate_import_w: int
     nameplate_export_w: int
+    is_local: bool = True
 
 
 @wire(122)
@@ -253,13 +275,8 @@ class CancelOrder:
     order_id: Bytes32
 
 
-@wire(124)
-@dataclass(frozen=True, slots=True)
-class SlotFill:
-    """How much of an order traded in one slot."""
-
-    slot: int
-    energy_wh: int
+# An order reaches 96 slots at most; what a meter traded, two days from where the first began.
+FilledWh = Annotated[tuple[int, ...], Limit(0, 256)]
 
 
 @wire(125)
@@ -268,7 +285,9 @@ class Order:
     """An open order. Its id is that of the transaction that placed it.
 
     `reserve_uthb` is the escrow (buy) or bond (sell) that still stands behind `rest_wh`; the rates
-    in force when it was placed stay with it, so that its escrow always covers its trades.
+    in force when it was placed stay with it, so that its escrow always covers its trades: vat_bps
+    is the highest in any of its slots. `filled_wh` is what traded in its first slot and those
+    after it, as far as it has traded.
     """
 
     id: Bytes32
@@ -281,33 +300,63 @@ class Order:
     vat_registered: bool
     rest_wh: int
     reserve_uthb: int
-    fills: tuple[SlotFill, ...]
+    filled_wh: FilledWh
     congested: bool
+    is_local: bool = True
 
     def filled_in(self, slot: int) -> int:
         """Wh that traded in `slot`."""
-        return sum(fill.energy_wh for fill in self.fills if fill.slot == slot)
+        place = slot - self.terms.first_slot
+        return self.filled_wh[place] if 0 <= place < len(self.filled_wh) else 0
+
+    def with_fill(self, slot: int, energy_wh: int) -> tuple[int, ...]:
+        """`filled_wh` with more of it in `slot`, which is one of the order's."""
+        place, filled = slot - self.terms.first_slot, [*self.filled_wh]
+        filled += [0] * (place + 1 - len(filled))
+        filled[place] += energy_wh
+        return tuple(filled)
 
 
 @wire(126)
 @dataclass(frozen=True, slots=True)
 class OpenOrder:
-    """One line of an account's list of open orders."""
+    """One line of an account's list of open orders.
+
+    `max_wh_per_slot` is what it may trade in each of its slots, traded and open together.
+    """
 
     order_id: Bytes32
     first_slot: int
     last_slot: int
+    meter_id: Bytes32
+    max_wh_per_slot: int
+
+
+@wire(149)
+@dataclass(frozen=True, slots=True)
+class TradedLoad:
+    """What a meter has traded on one side, by orders that have left the book, in `first_slot` and
+    those after it.
+    """
+
+    meter_id: Bytes32
+    side: Side
+    first_slot: int
+    filled_wh: FilledWh
 
 
 @wire(127)
 @dataclass(frozen=True, slots=True)
 class Trader:
-    """An account's open orders by side, and what it ordered on one Bangkok day (daily cap)."""
+    """An account's open orders by side, what it ordered on one Bangkok day (daily cap), and what
+    its closed orders have traded in slots to come (a meter's nameplate).
+    """
 
-    buys: tuple[OpenOrder, ...] = ()
-    sells: tuple[OpenOrder, ...] = ()
+    buys: Annotated[tuple[OpenOrder, ...], Limit(0, MAX_OPEN_ORDERS)] = ()
+    sells: Annotated[tuple[OpenOrder, ...], Limit(0, MAX_OPEN_ORDERS)] = ()
     day: int = 0
     ordered_wh: int = 0
+    traded: tuple[TradedLoad, ...] = ()
 
 
 @wire(128)
@@ -322,7 +371,8 @@ class Trade:
     """A matched quantity that waits for the seller's reading.
 
     escrow_uthb and bond_uthb are the shares of the two orders' reserves that moved into it;
-    region is the buyer's, whose distributor is paid the wheeling.
+    region is the buyer's, whose distributor is paid the wheeling; `is_local`: the energy is metered
+    where the buyer is registered.
     """
 
     id: Bytes32
@@ -346,6 +396,7 @@ class Trade:
     fee_bps: int
     penalty_mthb: int
     transmission_mthb: int = 0  # The transmission operator's part of wheeling_mthb.
+    is_local: bool = True
 
 
 @wire(130)
@@ -354,9 +405,9 @@ class Position:
     """What one meter has traded in one slot, until the slot's reading deadline.
 
     sales counts its trades as a seller (their keys end in 0..sales-1) and sold_wh sums them;
-    received_wh has been delivered to it, burned_wh of that is consumed; `read` tells whether its
-    reading is in, with import_wh as the consumption it showed; then its sales are settled too;
-    region is the prefix of its location.
+    received_wh has been delivered to it, local_wh of that from its own territory, and burned_wh is
+    consumed; `read` tells whether its reading is in, with import_wh as the consumption that it
+    showed; then its sales are settled too; region is the prefix of its location.
     """
 
     owner: Address
@@ -367,15 +418,23 @@ class Position:
     read: bool = False
     import_wh: int = 0
     region: str = ""
+    local_wh: int = 0
 
 
-@wire(131)
+@wire(152)
 @dataclass(frozen=True, slots=True)
-class MarketClock:
-    """Up to which slot gates are closed and cleared, and reading deadlines are settled."""
+class ImportBalance:
+    """What a meter's consumption and its burned purchases owe each other, so that each Wh is burned
+    once.
 
-    gate_slot: int
-    settled_slot: int
+    `assumed_wh` was burned without a reading and is covered by the imports that come next;
+    `loose_wh` was imported in several slots up to `loose_slot` which no reading tells apart, and
+    is not burned yet.
+    """
+
+    assumed_wh: int = 0
+    loose_wh: int = 0
+    loose_slot: int = 0
 
 
 @wire(132)
@@ -428,7 +487,7 @@ class SlotCleared:
     region: str
     traded_wh: int
     prices: tuple[GroupPrice, ...]
-    congested: tuple[Bytes32, ...]
+    congested: Annotated[tuple[Bytes32, ...], Limit(0, MAX_FLAGGED)]
 
 
 @wire(137)
@@ -546,14 +605,16 @@ TradingEvent = (
     | EnergyConsumed
     | EnergyRedeemed
     | ReportClosed
+    | GatesMissed
 )
 
 PARAMETERS = Table(b"tp", MarketParameters)  # key: b""
-CLOCK = Table(b"tc", MarketClock)  # key: b""
 ORDERS = Table(b"to", Order)  # key: order id; open orders only
 TRADERS = Table(b"ta", Trader)  # key: 32-byte address
 TRADES = Table(b"td", Trade)  # key: slot u64, seller's meter, number u64; unsettled trades only
 POSITIONS = Table(b"ts", Position)  # key: slot u64, meter id
+CARRIED_OVER = Table(b"tv", CarriedOver)  # key: number u64, from 0 for each clearing
+IMPORTS = Table(b"tb", ImportBalance)  # key: meter id; where there is anything to owe
 FLOWS = Table(b"tf", NodeFlow)  # key: slot u64, node text; kept for a day
 LAST_PRICES = Table(b"tl", LastPrice)  # key: tier u8, group text
 MONTH_END = Table(b"tm", MonthEnd)  # key: b""

@@ -1,5 +1,6 @@
 """Redemption: the utility takes over unused energy at the buyback price (net billing).
 
+Only what was metered in the participant's own territory, for its utility has nothing of the rest.
 On demand, and for everybody once a Bangkok month has ended and its last reading deadline has
 passed; a block visits a bounded number of participants. Source: protocols/market.md section 4.4.
 """
@@ -11,9 +12,12 @@ from dataclasses import dataclass
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
-from gridtokenx.primitives.quantities import SLOT_MS, local_month
+from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import local_month, slot_start_ms
 from gridtokenx.primitives.state import Overlay
+from gridtokenx.primitives.types import format_address
 from gridtokenx.trading import reports
+from gridtokenx.trading.clock import WORK_REDEMPTION, Budget
 from gridtokenx.trading.model import (
     MONTH_END,
     EnergyRedeemed,
@@ -26,11 +30,13 @@ from gridtokenx.trading.model import (
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """A participant, its region prefix, and the account of the utility that buys from it."""
+    """A participant, its region prefix, and the account of the utility that buys from it, which
+    buys nothing from one that is suspended (not active)."""
 
     owner: bytes
     region: str
     utility: bytes
+    is_active: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +53,30 @@ def redeem(
     """Sell unused energy to the utility.
 
     Units: energy in Wh; buyback in mTHB/kWh. Effects: the energy is burned, the utility pays out of
-    its own balance. Errors: INSUFFICIENT_BALANCE of energy, or of the utility's baht.
+    its own balance. Errors: NOT_ACTIVE for a suspended participant; INSUFFICIENT_BALANCE of energy
+    metered in its own territory, or of the utility's baht. Source: protocols/market.md 4.4.
     """
+    if not customer.is_active:
+        detail = f"{format_address(customer.owner)} is suspended; its energy stays its own"
+        raise Rejected(ErrorCode.NOT_ACTIVE, detail)
     return [_take_over(state, customer, command.energy_wh, market, now_ms, at_month_end=False)]
 
 
 def redeem_month_end(
-    state: Overlay, *, customers: Customers, market: MarketParameters, now_ms: int
+    state: Overlay,
+    *,
+    customers: Customers,
+    market: MarketParameters,
+    now_ms: int,
+    settled_slot: int,
+    budget: Budget,
 ) -> list[TradingEvent]:
     """Go on with the last month's redemption: the next participants, as many as a block may visit.
 
-    A utility that cannot pay for all takes over what it can pay for; the rest stays with its owner.
+    A month has ended once its last slot is settled. A utility that cannot pay for all takes over
+    what it can pay for; the rest stays with its owner.
     """
-    settled_month = local_month(now_ms - (market.reading_deadline_slots + 1) * SLOT_MS)
+    settled_month = local_month(slot_start_ms(settled_slot + 1))
     progress = MONTH_END.get(state, b"")
     if progress is None:
         MONTH_END.put(state, b"", MonthEnd(settled_month, 0, 0))
@@ -68,7 +85,9 @@ def redeem_month_end(
         if settled_month <= progress.month:
             return []
         progress = MonthEnd(settled_month, 0, customers.count)
-    stop = min(progress.stop_number, progress.next_number + market.redemptions_per_block)
+    most = min(market.redemptions_per_block, budget.affords(WORK_REDEMPTION))
+    stop = min(progress.stop_number, progress.next_number + most)
+    budget.spend((stop - progress.next_number) * WORK_REDEMPTION)
     events: list[TradingEvent] = []
     for number in range(progress.next_number, stop):
         customer = customers.customer(number)
@@ -83,10 +102,10 @@ def redeem_month_end(
 def _affordable_wh(state: Overlay, customer: Customer, market: MarketParameters) -> int:
     if not market.buyback_mthb:
         return 0  # Giving energy away is for its owner to decide.
-    held_wh = ledger.account(state, customer.owner).energy_wh
-    if customer.owner == customer.utility or not held_wh:
+    local_wh = ledger.account(state, customer.owner).local_wh
+    if customer.owner == customer.utility or not customer.is_active or not local_wh:
         return 0
-    return min(held_wh, ledger.account(state, customer.utility).thb_uthb // market.buyback_mthb)
+    return min(local_wh, ledger.account(state, customer.utility).thb_uthb // market.buyback_mthb)
 
 
 def _take_over(
@@ -99,7 +118,7 @@ def _take_over(
     at_month_end: bool,
 ) -> EnergyRedeemed:
     paid_uthb = energy_wh * market.buyback_mthb
-    ledger.burn_energy(state, customer.owner, energy_wh)
+    ledger.burn_local_energy(state, customer.owner, energy_wh)
     ledger.move(state, Asset.THB, customer.utility, customer.owner, paid_uthb)
     reports.add_redemption(
         state, region=customer.region, now_ms=now_ms, energy_wh=energy_wh, paid_uthb=paid_uthb

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from gridtokenx.primitives.codec import wire
+from gridtokenx.primitives.codec import Limit, wire
 from gridtokenx.primitives.state import Table
 from gridtokenx.trading.model import Mark, Source
 
@@ -71,8 +72,8 @@ class SettlementReport:
     distributor: str
     day: int
     totals: ReportTotals
-    lines: tuple[ReportLine, ...]
-    production: tuple[ProductionLine, ...]
+    lines: Annotated[tuple[ReportLine, ...], Limit(0, 64)]
+    production: Annotated[tuple[ProductionLine, ...], Limit(0, 16)]
 
 
 REPORTS = Table(b"tr", SettlementReport)  # key: region prefix, day u64; closed days

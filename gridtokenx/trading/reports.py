@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import tagged_hash
-from gridtokenx.primitives.quantities import local_day, slot_start_ms
+from gridtokenx.primitives.quantities import local_day, saturated, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
+from gridtokenx.trading.clock import WORK_FORGOTTEN_ROW, WORK_REPORT, Budget
+from gridtokenx.trading.clock_model import DEADLINES, MarketClock
 from gridtokenx.trading.model import (
+    CONGESTED,
     FLOWS,
     Mark,
     ReportClosed,
@@ -38,12 +41,11 @@ from gridtokenx.trading.report_model import (
 )
 
 FLOWS_KEPT_SLOTS = 96
-# Rows of the past that one block may clean away, so that no block does unbounded work.
-MAX_FORGOTTEN = 1_000
-# A block's settlements reach at most 193 slots from the last one settled: at most 3 midnights.
+# What a region's block sends up must fit a checkpoint: a hash for each territory and day it closes.
 MAX_DAYS_CLOSED = 4
 
 V = TypeVar("V")
+R = TypeVar("R", ReportTotals, ProductionLine)
 _MARK = Mark()
 _NOTHING = ReportTotals()
 
@@ -67,53 +69,52 @@ def report_key(region: str, day: int) -> bytes:
 
 
 def add_trade(state: Overlay, trade: TradeSettled) -> None:
-    """Count a settled trade."""
+    """Count a settled trade. As all sums here, those of a line end at 2**63-1."""
     prefix = _prefix(trade.region, day_of(trade.slot))
     key = prefix + bytes((trade.tier,)) + trade.source.encode()
     line = REPORT_LINES.get(state, key) or ReportLine(trade.tier, trade.source)
     after = ReportLine(
         tier=trade.tier,
         source=trade.source,
-        trades=line.trades + 1,
-        traded_wh=line.traded_wh + trade.traded_wh,
-        delivered_wh=line.delivered_wh + trade.delivered_wh,
-        energy_uthb=line.energy_uthb + trade.energy_uthb,
-        wheeling_uthb=line.wheeling_uthb + trade.wheeling_uthb,
-        transmission_uthb=line.transmission_uthb + trade.transmission_uthb,
-        vat_uthb=line.vat_uthb + trade.vat_uthb,
-        fee_uthb=line.fee_uthb + trade.fee_uthb,
-        penalty_uthb=line.penalty_uthb + trade.penalty_uthb,
-        carbon_ucr=line.carbon_ucr + trade.carbon_ucr,
+        trades=saturated(line.trades + 1),
+        traded_wh=saturated(line.traded_wh + trade.traded_wh),
+        delivered_wh=saturated(line.delivered_wh + trade.delivered_wh),
+        energy_uthb=saturated(line.energy_uthb + trade.energy_uthb),
+        wheeling_uthb=saturated(line.wheeling_uthb + trade.wheeling_uthb),
+        transmission_uthb=saturated(line.transmission_uthb + trade.transmission_uthb),
+        vat_uthb=saturated(line.vat_uthb + trade.vat_uthb),
+        fee_uthb=saturated(line.fee_uthb + trade.fee_uthb),
+        penalty_uthb=saturated(line.penalty_uthb + trade.penalty_uthb),
+        carbon_ucr=saturated(line.carbon_ucr + trade.carbon_ucr),
     )
     REPORT_LINES.put(state, key, after)
     for account in (trade.buyer, trade.seller):
         if REPORT_MEMBERS.get(state, prefix + account) is None:
             REPORT_MEMBERS.put(state, prefix + account, _MARK)
             totals = _totals(state, prefix)
-            REPORT_TOTALS.put(state, prefix, replace(totals, participants=totals.participants + 1))
+            REPORT_TOTALS.put(state, prefix, _plus(totals, participants=1))
 
 
 def add_reading(
     state: Overlay,
     *,
     region: str,
-    slot: int,
+    day: int,
     import_wh: int,
     export_wh: int,
     source: str,
     carbon_ucr: int,
 ) -> None:
-    """Count an accepted reading; `source` is the plant's, "none" without one."""
-    prefix = _prefix(region, day_of(slot))
+    """Count an accepted reading in a day that is still open; `source` is the plant's, "none"
+    without one.
+    """
+    prefix = _prefix(region, day)
     totals = _totals(state, prefix)
-    after = replace(totals, readings=totals.readings + 1, import_wh=totals.import_wh + import_wh)
-    REPORT_TOTALS.put(state, prefix, after)
+    REPORT_TOTALS.put(state, prefix, _plus(totals, readings=1, import_wh=import_wh))
     if export_wh:
         key = prefix + source.encode()
         line = REPORT_PRODUCTION.get(state, key) or ProductionLine(Source(source))
-        more = replace(
-            line, export_wh=line.export_wh + export_wh, carbon_ucr=line.carbon_ucr + carbon_ucr
-        )
+        more = _plus(line, export_wh=export_wh, carbon_ucr=carbon_ucr)
         REPORT_PRODUCTION.put(state, key, more)
 
 
@@ -121,20 +122,14 @@ def add_consumption(state: Overlay, region: str, slot: int, energy_wh: int) -> N
     """Count bought energy that a meter is known to have taken in."""
     prefix = _prefix(region, day_of(slot))
     totals = _totals(state, prefix)
-    after = replace(totals, consumed_wh=totals.consumed_wh + energy_wh)
-    REPORT_TOTALS.put(state, prefix, after)
+    REPORT_TOTALS.put(state, prefix, _plus(totals, consumed_wh=energy_wh))
 
 
 def add_missing_reading(state: Overlay, region: str, slot: int, assumed_wh: int) -> None:
     """Count a meter that traded and was not read, and what it is taken to have consumed."""
     prefix = _prefix(region, day_of(slot))
     totals = _totals(state, prefix)
-    after = replace(
-        totals,
-        missing_readings=totals.missing_readings + 1,
-        assumed_wh=totals.assumed_wh + assumed_wh,
-    )
-    REPORT_TOTALS.put(state, prefix, after)
+    REPORT_TOTALS.put(state, prefix, _plus(totals, missing_readings=1, assumed_wh=assumed_wh))
 
 
 def add_redemption(
@@ -143,11 +138,7 @@ def add_redemption(
     """Count energy that the utility took over."""
     prefix = _prefix(region, local_day(now_ms))
     totals = _totals(state, prefix)
-    after = replace(
-        totals,
-        redeemed_wh=totals.redeemed_wh + energy_wh,
-        redeemed_uthb=totals.redeemed_uthb + paid_uthb,
-    )
+    after = _plus(totals, redeemed_wh=energy_wh, redeemed_uthb=paid_uthb)
     REPORT_TOTALS.put(state, prefix, after)
 
 
@@ -172,34 +163,39 @@ def closed_report(state: Reader, region: str, day: int) -> SettlementReport | No
     return REPORTS.get(state, report_key(region, day))
 
 
-def close_days(
-    state: Overlay, settled_before: int, settled_now: int, territories: Mapping[str, str]
+def close_day(
+    state: Overlay, day: int, territories: Mapping[str, str], budget: Budget
 ) -> list[TradingEvent]:
-    """Close the days whose last slot is settled now and was not before; every territory reports.
+    """Close a day whose last slot is settled; every territory reports.
 
     `territories` maps region prefixes to the distributors' names.
     """
-    first, last = day_of(settled_before + 1), day_of(settled_now + 1)
     events: list[TradingEvent] = []
-    for day in range(first, min(last, first + MAX_DAYS_CLOSED)):
-        for region in sorted(territories):
-            report = open_report(state, region, territories[region], day)
-            REPORTS.put(state, report_key(region, day), report)
-            _drop(state, _prefix(region, day))
-            events.append(ReportClosed(region, day, report_hash(report)))
+    for region in sorted(territories):
+        report = open_report(state, region, territories[region], day)
+        REPORTS.put(state, report_key(region, day), report)
+        _drop(state, _prefix(region, day))
+        events.append(ReportClosed(region, day, report_hash(report)))
+        budget.spend(WORK_REPORT)
     return events
 
 
-def forget(state: Overlay, settled_slot: int) -> None:
-    """Clean away some of what closed days and old slots have left behind."""
-    _forget(state, REPORT_MEMBERS, day_of(settled_slot + 1))
-    _forget(state, FLOWS, max(0, settled_slot - FLOWS_KEPT_SLOTS))
+def forget(state: Overlay, clock: MarketClock, budget: Budget) -> None:
+    """Clean away what closed days, old slots and closed gates have left behind, as the budget
+    allows.
+    """
+    _forget(state, REPORT_MEMBERS, day_of(clock.settled_slot + 1), budget)
+    _forget(state, FLOWS, max(0, clock.settled_slot - FLOWS_KEPT_SLOTS), budget)
+    _forget(state, DEADLINES, max(0, clock.settled_slot + 1), budget)
+    _forget(state, CONGESTED, clock.gate_slot + 1, budget)
 
 
-def _forget(state: Overlay, table: Table[V], before: int) -> None:
+def _forget(state: Overlay, table: Table[V], before: int, budget: Budget) -> None:
     """Delete rows whose key starts with a number below `before`."""
-    for key in list(islice(_older(table, state, before), MAX_FORGOTTEN)):
+    keys = list(islice(_older(table, state, before), budget.affords(WORK_FORGOTTEN_ROW)))
+    for key in keys:
         table.delete(state, key)
+    budget.spend(len(keys) * WORK_FORGOTTEN_ROW)
 
 
 def _older(table: Table[V], state: Reader, before: int) -> Iterator[bytes]:
@@ -219,6 +215,13 @@ def _drop(state: Overlay, prefix: bytes) -> None:
 
 def _prefix(region: str, day: int) -> bytes:
     return u64(day) + region.encode()
+
+
+def _plus(sums: R, **amounts: int) -> R:
+    after: dict[str, Any] = {
+        name: saturated(getattr(sums, name) + more) for name, more in amounts.items()
+    }
+    return replace(sums, **after)
 
 
 def _totals(state: Reader, prefix: bytes) -> ReportTotals:

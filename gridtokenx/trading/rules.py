@@ -6,6 +6,7 @@ Source: protocols/market.md sections 2 and 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -22,13 +23,14 @@ from gridtokenx.primitives.quantities import (
 )
 from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.trading import auction, book, quotes, redemption, reports, settlement
+from gridtokenx.trading import clock as clocks
 from gridtokenx.trading.auction import GridView
+from gridtokenx.trading.clock import Budget
+from gridtokenx.trading.clock_model import CLOCK, GatesMissed, MarketClock
 from gridtokenx.trading.model import (
-    CLOCK,
     ORDERS,
     PARAMETERS,
     CancelOrder,
-    MarketClock,
     MarketParameters,
     MatchingMode,
     MeterFacts,
@@ -46,7 +48,7 @@ from gridtokenx.trading.model import (
 )
 from gridtokenx.trading.quotes import Quote
 from gridtokenx.trading.redemption import Customer, Customers
-from gridtokenx.trading.settlement import Payees, ReadingFacts
+from gridtokenx.trading.settlement import Payees, ReadingFacts, Readings
 
 _BANGKOK_SLOTS = 28  # UTC+7 in slots
 _DEFAULTS = MarketParameters()
@@ -61,6 +63,12 @@ def parameters(state: Reader) -> MarketParameters:
 def set_parameters(state: Overlay, value: MarketParameters) -> None:
     """Put parameters in force from the next rule on (genesis, governance)."""
     PARAMETERS.put(state, b"", value)
+
+
+def due_slot(state: Reader) -> int:
+    """The last slot whose reading deadline has passed: readings of it serve no trade any more."""
+    clock = CLOCK.get(state, b"")
+    return -1 if clock is None else clock.due_slot
 
 
 def is_peak(slot: int, market: MarketParameters) -> bool:
@@ -105,13 +113,15 @@ def place_order(
     """
     market = parameters(state)
     listed = book.trader(state, owner)
+    if listed.traded:
+        listed = replace(listed, traded=book.without_past(listed.traded, slot_at(now_ms)))
     _check_trader(command, trader)
     _check_meter(command, owner, meter)
     _check_slots(command, now_ms, market)
-    _check_quantity(command, meter, market)
+    _check_quantity(command, meter, market, listed)
     _check_price(command, market)
     _check_account(command, listed, trader, local_day(now_ms), market)
-    vat_bps = market.vat_bps_in(command.last_slot)
+    vat_bps = max(market.vat_bps_in(command.first_slot), market.vat_bps_in(command.last_slot))
     if command.side is Side.BUY:
         reserve_uthb = settlement.escrow_needed(command.energy_wh, command.limit_mthb, vat_bps)
         ledger.reserve_escrow(state, owner, reserve_uthb)
@@ -129,8 +139,9 @@ def place_order(
         vat_registered=trader.vat_registered,
         rest_wh=command.energy_wh,
         reserve_uthb=reserve_uthb,
-        fills=(),
+        filled_wh=(),
         congested=False,
+        is_local=meter.is_local,
     )
     book.add(state, order, touch=market.matching_mode is MatchingMode.BLOCK)
     book.enter_trader(state, order, listed)
@@ -155,14 +166,36 @@ def cancel_order(state: Overlay, command: CancelOrder, *, owner: bytes) -> list[
 
 def cancel_orders_of(state: Overlay, owner: bytes) -> list[TradingEvent]:
     """Take all of an account's open orders off the book (its owner was suspended)."""
+    return _cancel_where(state, owner, lambda _: True)
+
+
+def cancel_orders_of_meter(state: Overlay, owner: bytes, meter_id: bytes) -> list[TradingEvent]:
+    """Take a meter's open orders off the book (it was suspended or retired)."""
+    return _cancel_where(state, owner, lambda order: order.terms.meter_id == meter_id)
+
+
+def cancel_orders_beyond(state: Overlay, owner: bytes, until_ms: int) -> list[TradingEvent]:
+    """Take the open orders off the book that a licence, which ends at until_ms, does not cover."""
+    return _cancel_where(state, owner, lambda order: needs_licence_ms(order.terms) > until_ms)
+
+
+def _cancel_where(
+    state: Overlay, owner: bytes, is_meant: Callable[[Order], bool]
+) -> list[TradingEvent]:
     listed = book.trader(state, owner)
     events: list[TradingEvent] = []
     for line in listed.buys + listed.sells:
         order = ORDERS.get(state, line.order_id)
         if order is None:
             raise LookupError(f"open order {line.order_id.hex()} is missing")
-        events.append(auction.close(state, order, OrderStatus.CANCELLED))
+        if is_meant(order):
+            events.append(auction.close(state, order, OrderStatus.CANCELLED))
     return events
+
+
+def needs_licence_ms(terms: PlaceOrder) -> int:
+    """Until when an order's owner must be licensed (Unix ms)."""
+    return min(terms.expires_ms, slot_end_ms(terms.last_slot))
 
 
 def settle_reading(state: Overlay, reading: ReadingFacts, *, payees: Payees) -> list[TradingEvent]:
@@ -173,10 +206,16 @@ def settle_reading(state: Overlay, reading: ReadingFacts, *, payees: Payees) -> 
     return settlement.settle_reading(state, reading, market=parameters(state), payees=payees)
 
 
+def forget_assumed(state: Overlay, meter_id: bytes) -> None:
+    """What a meter is taken to have consumed is no longer set against its next readings: it starts
+    anew, and they do not show it."""
+    settlement.forget_assumed(state, meter_id)
+
+
 def redeem(
     state: Overlay, command: Redeem, *, customer: Customer, now_ms: int
 ) -> list[TradingEvent]:
-    """Sell unused energy to the utility. Errors: INSUFFICIENT_BALANCE of either."""
+    """Sell unused energy to the utility. Errors: NOT_ACTIVE; INSUFFICIENT_BALANCE of either."""
     return redemption.redeem(
         state, command, customer=customer, market=parameters(state), now_ms=now_ms
     )
@@ -217,7 +256,7 @@ def quote(
 def _check_trader(command: PlaceOrder, trader: TraderFacts) -> None:
     if not trader.active:
         raise Rejected(ErrorCode.NOT_ACTIVE, "the account is suspended from trading")
-    needed_ms = min(command.expires_ms, slot_end_ms(command.last_slot))
+    needed_ms = needs_licence_ms(command)
     if trader.licence_expiry_ms < needed_ms:
         detail = f"the licence ends at {trader.licence_expiry_ms}, the order at {needed_ms}"
         raise Rejected(ErrorCode.LICENCE_EXPIRED, detail)
@@ -249,7 +288,10 @@ def _check_slots(command: PlaceOrder, now_ms: int, market: MarketParameters) -> 
         raise Rejected(ErrorCode.ORDER_EXPIRED, detail)
 
 
-def _check_quantity(command: PlaceOrder, meter: MeterFacts, market: MarketParameters) -> None:
+def _check_quantity(
+    command: PlaceOrder, meter: MeterFacts, market: MarketParameters, listed: Trader
+) -> None:
+    """Also what the meter's orders have open and traded in a slot stays within its nameplate."""
     _check_energy(command.energy_wh, market)
     selling = command.side is Side.SELL
     nameplate_w = meter.nameplate_export_w if selling else meter.nameplate_import_w
@@ -258,6 +300,13 @@ def _check_quantity(command: PlaceOrder, meter: MeterFacts, market: MarketParame
         detail = (
             f"{command.max_wh_per_slot} Wh a slot, the meter's nameplate of {nameplate_w} W allows "
             f"{market.min_order_wh}..{most_wh} Wh"
+        )
+        raise Rejected(ErrorCode.SLOT_CAP, detail)
+    committed_wh = book.committed_wh(listed, command)
+    if committed_wh + command.max_wh_per_slot > most_wh:
+        detail = (
+            f"{command.max_wh_per_slot} Wh a slot beside {committed_wh} Wh that the meter has open "
+            f"and traded is more than the {most_wh} Wh of its nameplate of {nameplate_w} W"
         )
         raise Rejected(ErrorCode.SLOT_CAP, detail)
 
@@ -323,64 +372,133 @@ def begin_block(
     state: Overlay,
     *,
     now_ms: int,
+    gate_grace_ms: int,
     grid: GridView = NO_LIMITS,
     territories: Callable[[], Mapping[str, str]] = dict,
     customers: Callable[[], Customers] | None = None,
+    read_to: Callable[[bytes], int] = lambda _: -1,
+    read_since: Callable[[bytes], int] = lambda _: 0,
 ) -> list[TradingEvent]:
     """Do what time demands, over orders of earlier blocks only, before a block's transactions.
 
-    In order of time: each gate that has closed since the block before is cleared a last time (an
-    order that expired before the gate has left by then), its orders without a later slot leave;
-    orders that expired by now leave; in mode "block" each open slot with new orders is cleared, in
-    slot order; immediate-or-cancel orders that met a clearing leave; slots whose reading deadline
-    has passed are settled and days that are settled to their end reported; the month-end
-    redemption goes on.
-    Units: now_ms is market time in Unix ms; `grid` is what the grid can carry now; `territories`
-    maps region prefixes to distributors' names; `customers` are those who redeem at month end.
-    Source: protocols/market.md sections 2 to 5.
+    In order of time: each gate that has passed since the block before is cleared a last time (an
+    order that expired before the gate has left by then), or not at all if the chain stood still
+    meanwhile, and its orders without a later slot leave; orders that expired by now leave; slots
+    whose reading deadline has passed are settled and days that are settled to their end reported;
+    in mode "block" each open slot with new orders is cleared, in slot order; immediate-or-cancel
+    orders that met a clearing leave; the month-end redemption goes on. What is more than a block's
+    own work may be waits for the next.
+    Units: now_ms is market time in Unix ms, gate_grace_ms how late after a gate a block may still
+    clear it; `grid` is what the grid can carry now; `territories` maps region prefixes to
+    distributors' names; `customers` are those who redeem at month end; `read_to` is the slot of a
+    meter's last reading, `read_since` the first one that its readings can tell of.
+    Source: protocols/market.md 3.1.
     """
     market = parameters(state)
-    current = slot_at(now_ms)
-    settled_to = current - market.reading_deadline_slots - 1
-    clock = CLOCK.get(state, b"")
-    if clock is None:  # The chain's first block: nothing can be due, or was before.
-        CLOCK.put(state, b"", MarketClock(current, current - 1))
+    before = CLOCK.get(state, b"")
+    if before is None:
+        CLOCK.put(state, b"", clocks.start(slot_at(now_ms)))
         return []
-    run = auction.Run(state, market, grid)
-    # No order reaches further than the open slots counted from the block before, so a chain that
-    # stood still for a year has no more to do than one that stood still for a day.
-    horizon = clock.gate_slot + SLOTS_PER_DAY + 1
-    _close_gates(run, range(clock.gate_slot, min(current + 1, horizon)), now_ms)
-    run.clear_touched(current)
+    clock = clocks.arrive(before, now_ms, gate_grace_ms)
+    clock = clocks.pass_deadlines(state, clock, market)
+    budget = Budget(clocks.WORK_PER_BLOCK)
+    run = auction.Run(state, market, grid, budget)
+    if clock.still_slot > before.still_slot:
+        run.events.append(GatesMissed(before.slot + 1, clock.still_slot))
+    if run.finish_carried_over():
+        clock = _close_gates(run, clock)
+    is_open = clock.gate_slot == clock.slot
+    has_expired = is_open and _expire(run, clock.slot, clock.slot, now_ms)
+    clock, settled = _settle_slots(
+        state, clock, market, budget, territories, Readings(read_to, read_since)
+    )
+    if has_expired:
+        run.clear_touched(clock.slot)
     run.drop_immediate()
-    events = run.events
-    for slot in range(clock.settled_slot + 1, min(settled_to + 1, horizon)):
-        events += settlement.settle_deadline(state, slot, market)
-    if settled_to > clock.settled_slot:
-        if reports.day_of(settled_to + 1) > reports.day_of(clock.settled_slot + 1):
-            served = territories()
-            events += reports.close_days(state, clock.settled_slot, settled_to, served)
-        reports.forget(state, settled_to)
+    events = run.events + settled
     if customers is not None:
         events += redemption.redeem_month_end(
-            state, customers=customers(), market=market, now_ms=now_ms
+            state,
+            customers=customers(),
+            market=market,
+            now_ms=now_ms,
+            settled_slot=clock.settled_slot,
+            budget=budget,
         )
-    CLOCK.put(state, b"", MarketClock(current, max(clock.settled_slot, settled_to)))
+    reports.forget(state, clock, budget)
+    if clock != before:
+        CLOCK.put(state, b"", clock)
     return events
 
 
-def _close_gates(run: auction.Run, slots: range, now_ms: int) -> None:
-    """Close the gates of all `slots` but the first, which was closed before; then expire.
+def _close_gates(run: auction.Run, clock: MarketClock) -> MarketClock:
+    """Close the gates that have passed, as far as the budget goes.
 
     An order that ends at a gate still takes part in that gate's clearing, but in none after it.
     """
-    ended = book.ended(run.state, slots, now_ms)
-    position = 0
-    for slot in slots[1:]:
+    clock = _close_missed_gates(run, clock)
+    while clock.still_slot <= clock.gate_slot < clock.slot:
+        slot = clock.gate_slot + 1
         gate_ms = slot_start_ms(slot)
-        while position < len(ended) and ended[position][0] < gate_ms:
-            run.expire(ended[position][1])
-            position += 1
-        run.clear_slot(slot)
-    for _, order_id in ended[position:]:
+        if not _expire(run, clock.gate_slot, slot, gate_ms - 1):
+            break
+        clock = replace(clock, cleared_region=run.clear_gate(slot, clock.cleared_region))
+        if clock.cleared_region != auction.ALL_REGIONS or not _expire(run, slot, slot, gate_ms):
+            break
+        clock = replace(clock, gate_slot=slot, cleared_region="")
+    return clock
+
+
+def _close_missed_gates(run: auction.Run, clock: MarketClock) -> MarketClock:
+    """Close the gates of a standstill: nothing is cleared, orders for those slots alone end."""
+    last = clock.still_slot
+    if clock.gate_slot >= last:
+        return clock
+    first = book.first_end_slot(run.state)
+    while first is not None and first <= last:
+        if not _expire(run, first, min(last, first + SLOTS_PER_DAY), slot_start_ms(last)):
+            return replace(clock, cleared_region="")
+        following = book.first_end_slot(run.state)
+        if following == first:
+            break  # It ends within the last slot.
+        first = following
+    return replace(clock, gate_slot=last, cleared_region="")
+
+
+def _expire(run: auction.Run, first_slot: int, last_slot: int, until_ms: int) -> bool:
+    """Close orders that end in these slots and by until_ms; tells whether all of them."""
+    most = run.budget.affords(clocks.WORK_EXPIRY)
+    ended = book.ended(run.state, range(first_slot, last_slot + 1), until_ms, most + 1)
+    for _, order_id in ended[:most]:
         run.expire(order_id)
+    run.budget.spend(clocks.WORK_EXPIRY * min(most, len(ended)))
+    return len(ended) <= most
+
+
+def _settle_slots(
+    state: Overlay,
+    clock: MarketClock,
+    market: MarketParameters,
+    budget: Budget,
+    territories: Callable[[], Mapping[str, str]],
+    readings: Readings,
+) -> tuple[MarketClock, list[TradingEvent]]:
+    """Settle slots whose deadline has passed and report days that end with one."""
+    events: list[TradingEvent] = []
+    days = 0
+    while clock.settled_slot < clock.due_slot and days < reports.MAX_DAYS_CLOSED:
+        if budget.is_spent:
+            break
+        slot = clock.settled_slot + 1
+        budget.spend(clocks.WORK_SLOT)
+        told, is_done = settlement.settle_deadline(
+            state, slot, market=market, budget=budget, readings=readings
+        )
+        events += told
+        if not is_done:
+            break
+        clock = clocks.settled(clock, slot)
+        if reports.day_of(slot + 1) > reports.day_of(slot):
+            events += reports.close_day(state, reports.day_of(slot), territories(), budget)
+            days += 1
+    return clock, events

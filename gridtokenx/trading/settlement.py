@@ -8,22 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import TAX, TREASURY
 from gridtokenx.primitives.quantities import gross_up, share_half_up
 from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.trading import reports
+from gridtokenx.trading.clock import WORK_POSITION, WORK_SETTLEMENT, Budget
+from gridtokenx.trading.clock_model import CLOCK, MarketClock
 from gridtokenx.trading.model import (
+    IMPORTS,
     POSITIONS,
     TRADES,
     EnergyConsumed,
+    ImportBalance,
     MarketParameters,
     Position,
     Trade,
     TradeSettled,
     TradingEvent,
 )
+
+_NOTHING_OWED = ImportBalance()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +76,30 @@ class Payees:
 class ReadingFacts:
     """What trading must know of an accepted reading.
 
-    Wh since the reading before; deliverable_wh is the part of the export that serves what was sold
-    in this slot; region is the prefix of the meter's location, source its plant ("none" without).
+    Wh since the reading `slots` slots before; deliverable_wh is the part of the export that serves
+    what was sold in this slot; region is the prefix of the meter's location, source its plant
+    ("none" without); `is_local`: it stands where its owner is registered.
     """
 
     meter_id: bytes
     slot: int
+    slots: int
     region: str
     source: str
     import_wh: int
     export_wh: int
     deliverable_wh: int
     carbon_ucr: int
+    is_local: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What trading asks of a meter's readings: the slot of the last one, and the first slot that
+    they can tell of. What the meter counted before that is nobody's."""
+
+    to: Callable[[bytes], int]
+    since: Callable[[bytes], int]
 
 
 def charges(
@@ -156,50 +175,169 @@ def settle_reading(
 
     Effects: the meter's trades of the slot leave TRADES and their money moves; purchases held until
     this reading are burned up to its import and the rest is the owner's to spend; the territory's
-    report gains the reading.
+    report gains the reading. One over several slots, or after the deadline, settles nothing: what
+    was sold and bought then is settled at its deadline.
+    Source: protocols/market.md 4.3.
     """
     meter_id, slot = reading.meter_id, reading.slot
+    clock = CLOCK.get(state, b"")
     reports.add_reading(
         state,
         region=reading.region,
-        slot=slot,
+        day=reports.day_of(slot if clock is None else max(slot, clock.settled_slot + 1)),
         import_wh=reading.import_wh,
         export_wh=reading.export_wh,
         source=reading.source,
         carbon_ucr=reading.carbon_ucr,
     )
+    consumed_wh = _unburned_import(state, reading, clock)
     key = u64(slot) + meter_id
     position = POSITIONS.get(state, key)
-    if position is None:
+    if position is None or reading.slots > 1 or _is_late(slot, clock):
         return []
-    burned_wh = min(reading.import_wh, position.received_wh)
-    released_wh = position.received_wh - burned_wh
-    ledger.adjust(state, position.owner, energy_held_wh=-released_wh, energy_wh=released_wh)
+    burned_wh = min(consumed_wh, position.received_wh)
+    _release(state, position, position.received_wh - burned_wh)
     events = _consume(state, meter_id, slot, position, burned_wh)
-    read = replace(position, read=True, import_wh=reading.import_wh, burned_wh=burned_wh)
+    read = replace(position, read=True, import_wh=consumed_wh, burned_wh=burned_wh, local_wh=0)
     POSITIONS.put(state, key, read)
-    return events + _settle_sales(
-        state, slot, meter_id, position.sales, reading.deliverable_wh, market, payees
+    trades = _take_sales(state, slot, meter_id, position.sales)
+    shares = delivered_by_trade([trade.energy_wh for trade in trades], reading.deliverable_wh)
+    for trade, delivered_wh in zip(trades, shares, strict=True):
+        events += _settle_trade(state, trade, delivered_wh, market, payees, reading.is_local)
+    return events
+
+
+def _unburned_import(state: Overlay, reading: ReadingFacts, clock: MarketClock | None) -> int:
+    """Wh of a reading's import that no assumed consumption has burned yet.
+
+    Where no slot of its own can burn it, it is kept for those that are not settled yet.
+    """
+    balance = IMPORTS.get(state, reading.meter_id) or _NOTHING_OWED
+    covered_wh = min(balance.assumed_wh, reading.import_wh)
+    left_wh = reading.import_wh - covered_wh
+    is_over = clock is None or balance.loose_slot <= clock.settled_slot
+    loose_wh, loose_slot = (0, 0) if is_over else (balance.loose_wh, balance.loose_slot)
+    is_settled = clock is not None and reading.slot <= clock.settled_slot
+    if not is_settled and (reading.slots > 1 or _is_late(reading.slot, clock)):
+        loose_wh, loose_slot = loose_wh + left_wh, reading.slot
+    _owe(
+        state,
+        reading.meter_id,
+        balance,
+        ImportBalance(balance.assumed_wh - covered_wh, loose_wh, loose_slot),
     )
+    return left_wh
 
 
-def settle_deadline(state: Overlay, slot: int, market: MarketParameters) -> list[TradingEvent]:
-    """Close a slot whose reading deadline has passed.
+def _is_late(slot: int, clock: MarketClock | None) -> bool:
+    return clock is not None and slot <= clock.due_slot
 
-    A seller without a reading delivered nothing; a buyer without one consumed all it received, for
-    otherwise not reporting would turn consumed energy into tokens to spend.
+
+def _owe(state: Overlay, meter_id: bytes, before: ImportBalance, after: ImportBalance) -> None:
+    """Keep what a meter's consumption and its purchases owe each other, where it is anything."""
+    if after.assumed_wh or after.loose_wh:
+        if after != before:
+            IMPORTS.put(state, meter_id, after)
+    elif before.assumed_wh or before.loose_wh:
+        IMPORTS.delete(state, meter_id)
+
+
+def settle_deadline(
+    state: Overlay,
+    slot: int,
+    *,
+    market: MarketParameters,
+    budget: Budget,
+    readings: Readings,
+) -> tuple[list[TradingEvent], bool]:
+    """Close a slot whose reading deadline has passed, as far as the budget goes.
+
+    A seller without a reading of the slot delivered nothing. A buyer without any reading up to it
+    consumed all that it received, for otherwise not reporting would turn consumed energy into
+    tokens to spend; its next readings are not burned for that again. One whose reading covers
+    several slots consumed what that showed.
+    Returns the events and whether the slot is settled to its end.
     """
     events: list[TradingEvent] = []
-    nobody = Payees(lambda _: TREASURY, TREASURY)  # Nothing delivered: no wheeling, no fee.
-    for key, position in list(POSITIONS.items(state, u64(slot))):
+    prefix = u64(slot)
+    most = budget.affords(WORK_POSITION)
+    rows = list(islice(POSITIONS.items(state, prefix), most + 1))
+    for key, position in rows[:most]:
         meter_id = key[8:]
+        budget.spend(WORK_POSITION)
         if not position.read:
-            events += _settle_sales(state, slot, meter_id, position.sales, 0, market, nobody)
-            unread_wh = position.received_wh - position.burned_wh
-            reports.add_missing_reading(state, position.region, slot, unread_wh)
-            events += _burn(state, meter_id, slot, position.owner, unread_wh)
+            told, is_done = _settle_unread_sales(state, key, position.sales, market, budget)
+            events += told
+            if not is_done:
+                return events, False
+            events += _settle_unread_purchases(state, slot, meter_id, position, readings)
         POSITIONS.delete(state, key)
-    return events
+        if budget.is_spent:
+            return events, False  # Perhaps it was the last one; the next block will see.
+    return events, len(rows) <= most
+
+
+def _settle_unread_sales(
+    state: Overlay, key: bytes, sales: int, market: MarketParameters, budget: Budget
+) -> tuple[list[TradingEvent], bool]:
+    """Settle a meter's sales of a slot as not delivered; `key` is slot and meter."""
+    events: list[TradingEvent] = []
+    nobody = Payees(lambda _: TREASURY, TREASURY)  # Nothing delivered: no wheeling, no fee.
+    for number in range(sales):
+        trade = TRADES.get(state, key + u64(number))
+        if trade is None:
+            continue  # The block before came so far.
+        if budget.is_spent:
+            return events, False
+        budget.spend(WORK_SETTLEMENT)
+        TRADES.delete(state, key + u64(number))
+        events += _settle_trade(state, trade, 0, market, nobody, False)
+    return events, True
+
+
+def _settle_unread_purchases(
+    state: Overlay,
+    slot: int,
+    meter_id: bytes,
+    position: Position,
+    readings: Readings,
+) -> list[TradingEvent]:
+    received_wh = position.received_wh - position.burned_wh
+    before = IMPORTS.get(state, meter_id) or _NOTHING_OWED
+    if readings.since(meter_id) <= slot <= readings.to(meter_id):
+        burned_wh = min(received_wh, before.loose_wh)
+        _owe(state, meter_id, before, replace(before, loose_wh=before.loose_wh - burned_wh))
+        _release(state, position, received_wh - burned_wh)
+        events = _consume(state, meter_id, slot, position, burned_wh)
+        reports.add_missing_reading(state, position.region, slot, 0)
+        return events
+    if slot >= readings.since(meter_id):  # Else no reading to come will show it either.
+        assumed_wh = before.assumed_wh + received_wh
+        _owe(state, meter_id, before, replace(before, assumed_wh=assumed_wh))
+    reports.add_missing_reading(state, position.region, slot, received_wh)
+    return _burn(state, meter_id, slot, position.owner, received_wh)
+
+
+def forget_assumed(state: Overlay, meter_id: bytes) -> None:
+    """Set nothing against a meter's next readings: they begin after what it is taken to have
+    consumed."""
+    before = IMPORTS.get(state, meter_id) or _NOTHING_OWED
+    _owe(state, meter_id, before, replace(before, assumed_wh=0))
+
+
+def _release(state: Overlay, position: Position, energy_wh: int) -> None:
+    """Let a buyer spend what it was delivered and has not consumed; what was metered elsewhere
+    counts as consumed first.
+    """
+    if energy_wh:
+        local_wh = min(energy_wh, position.local_wh)
+        ledger.adjust(
+            state,
+            position.owner,
+            energy_held_wh=-energy_wh,
+            energy_wh=energy_wh,
+            local_wh=local_wh,
+        )
 
 
 def _consume(
@@ -224,15 +362,8 @@ def trade_key(slot: int, seller_meter: bytes, number: int) -> bytes:
     return u64(slot) + seller_meter + u64(number)
 
 
-def _settle_sales(
-    state: Overlay,
-    slot: int,
-    meter_id: bytes,
-    sales: int,
-    deliverable_wh: int,
-    market: MarketParameters,
-    payees: Payees,
-) -> list[TradingEvent]:
+def _take_sales(state: Overlay, slot: int, meter_id: bytes, sales: int) -> list[Trade]:
+    """A meter's sales of a slot, in trade order; they leave the state."""
     trades = []
     for number in range(sales):
         key = trade_key(slot, meter_id, number)
@@ -241,16 +372,20 @@ def _settle_sales(
             raise LookupError(f"sale {number} of meter {meter_id.hex()} in slot {slot} is missing")
         TRADES.delete(state, key)
         trades.append(trade)
-    shares = delivered_by_trade([trade.energy_wh for trade in trades], deliverable_wh)
-    events: list[TradingEvent] = []
-    for trade, delivered_wh in zip(trades, shares, strict=True):
-        events += _settle_trade(state, trade, delivered_wh, market, payees)
-    return events
+    return trades
 
 
 def _settle_trade(
-    state: Overlay, trade: Trade, delivered_wh: int, market: MarketParameters, payees: Payees
+    state: Overlay,
+    trade: Trade,
+    delivered_wh: int,
+    market: MarketParameters,
+    payees: Payees,
+    of_local: bool,
 ) -> list[TradingEvent]:
+    """Move a trade's money and energy; `of_local`: the seller's meter stands where it is
+    registered, so that what it delivers is no longer its own to redeem.
+    """
     split = charges(
         energy_wh=trade.energy_wh,
         delivered_wh=delivered_wh,
@@ -270,7 +405,13 @@ def _settle_trade(
     reports.add_trade(state, settled)
     events: list[TradingEvent] = [settled]
     if delivered_wh:
-        ledger.adjust(state, trade.seller, energy_wh=-delivered_wh, carbon_ucr=-split.carbon_ucr)
+        ledger.adjust(
+            state,
+            trade.seller,
+            energy_wh=-delivered_wh,
+            carbon_ucr=-split.carbon_ucr,
+            local_wh=-delivered_wh if of_local else 0,
+        )
         ledger.adjust(state, trade.buyer, energy_held_wh=delivered_wh, carbon_ucr=split.carbon_ucr)
         events += _receive(state, trade, delivered_wh)
     return events
@@ -310,15 +451,18 @@ def _receive(state: Overlay, trade: Trade, delivered_wh: int) -> list[TradingEve
     key = u64(trade.slot) + trade.buyer_meter
     position = POSITIONS.get(state, key) or Position(trade.buyer, region=trade.region)
     received_wh = position.received_wh + delivered_wh
-    burned_wh = position.burned_wh
+    burned_wh, local_wh = position.burned_wh, position.local_wh
+    new_local_wh = delivered_wh if trade.is_local else 0
     events: list[TradingEvent] = []
     if position.read:
         due_wh = min(position.import_wh, received_wh) - burned_wh
         burned_wh += due_wh
         events = _consume(state, trade.buyer_meter, trade.slot, position, due_wh)
-        released_wh = delivered_wh - due_wh
-        ledger.adjust(state, trade.buyer, energy_held_wh=-released_wh, energy_wh=released_wh)
-    POSITIONS.put(state, key, replace(position, received_wh=received_wh, burned_wh=burned_wh))
+        _release(state, replace(position, local_wh=new_local_wh), delivered_wh - due_wh)
+    else:
+        local_wh += new_local_wh
+    after = replace(position, received_wh=received_wh, burned_wh=burned_wh, local_wh=local_wh)
+    POSITIONS.put(state, key, after)
     return events
 
 

@@ -45,7 +45,7 @@ from gridtokenx.cluster import dev
 from gridtokenx.cluster.network import NATIONAL, PAYMENT, dev_key, operator_key, peer_address
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.consensus.messages import Phase, Vote
-from gridtokenx.grid.model import SubmitReading, signed_bytes
+from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger.model import Asset, Deposit, Transfer
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.network import (
@@ -115,11 +115,12 @@ def an_order(**changes: object) -> PlaceOrder:
     return replace(good, **changes)
 
 
-def a_reading(spec: ChainSpec, meter: bytes, signer=DEV_METER, seq: int = 1) -> SubmitReading:
+def a_reading(spec: ChainSpec, meter: bytes, signer=DEV_METER, seq: int = 1) -> SubmitReadings:
     """A reading of the last full slot."""
     slot = slot_at(time.time_ns() // 1_000_000) - 1
-    bare = SubmitReading(meter, slot, 0, 1_000, seq, bytes(64))
-    return replace(bare, signature=signer.sign(signed_bytes(spec.chain_id, bare)))
+    bare = MeterReading(meter, slot, 0, 1_000, seq, bytes(64))
+    signature = signer.sign(signed_bytes(spec.chain_id, bare))
+    return SubmitReadings((replace(bare, signature=signature),))
 
 
 def bad_transactions(spec: ChainSpec, fee_ugtx: int) -> list[Bad]:

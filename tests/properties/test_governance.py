@@ -109,7 +109,12 @@ class Governance(RuleBasedStateMachine):
             return table.value_in(self.records()[parameter.owner][1], parameter)
 
         return Surroundings(
-            value_of, lambda _: [(name, 1) for name in ORGANISATIONS], lambda _: 0, lambda *_: None
+            value_of,
+            lambda _: [(name, 1) for name in ORGANISATIONS],
+            lambda _: 0,
+            lambda *_: None,
+            lambda _: None,
+            ORGANISATIONS,
         )
 
     def attempt(self, verb, *arguments, **named) -> None:

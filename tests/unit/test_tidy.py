@@ -80,8 +80,12 @@ def test_the_core_is_synchronous() -> None:
 def test_the_core_asks_nothing_of_the_process() -> None:
     """Hashes and ids of objects differ between processes; print and open leave the core."""
     forbidden = {"hash", "id", "print", "open", "input", "exec", "eval", "globals", "vars"}
+    # Functions made from the types of wire classes, as those of dataclasses are.
+    makers = {("readable.py", "exec")}
     found = [
-        at(path, node) for path, node in nodes(CORE_FILES, ast.Call) if called(node) in forbidden
+        at(path, node)
+        for path, node in nodes(CORE_FILES, ast.Call)
+        if called(node) in forbidden and (path.name, called(node)) not in makers
     ]
     assert found == []
 

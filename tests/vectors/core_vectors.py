@@ -17,7 +17,7 @@ from gridtokenx.chain.block import (
 from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.cluster.network import dev_key, local_genesis
-from gridtokenx.grid.model import SubmitReading, signed_bytes
+from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger.model import (
     ACCOUNTS,
     Account,
@@ -90,11 +90,11 @@ def addresses() -> Vector:
     }
 
 
-def unsigned_reading() -> SubmitReading:
-    return SubmitReading(METER.public_key, SLOT, 12_000, 34_500, 7, bytes(64))
+def unsigned_reading() -> MeterReading:
+    return MeterReading(METER.public_key, SLOT, 12_000, 34_500, 7, bytes(64))
 
 
-def signed_reading() -> SubmitReading:
+def signed_reading() -> MeterReading:
     unsigned = unsigned_reading()
     return replace(unsigned, signature=METER.sign(signed_bytes(MET.chain_id, unsigned)))
 
@@ -102,7 +102,7 @@ def signed_reading() -> SubmitReading:
 def readings() -> Vector:
     reading = signed_reading()
     return {
-        "what": "what a meter signs: domain, chain id, meter id, then four u64 big-endian",
+        "what": "what a device signs: domain, chain id, its key, then four u64 big-endian",
         "meter_seed": METER.seed.hex(),
         "chain_id": MET.chain_id.hex(),
         "reading": to_document(reading),
@@ -126,7 +126,7 @@ def payloads() -> list[Payload]:
             METER.public_key, BOB.public_key, location, 15_000, 5_000, Generation.SOLAR,
             ProsumerClass.RESIDENTIAL, 100, 200,
         ),
-        signed_reading(),
+        SubmitReadings((signed_reading(),)),
         PlaceOrder(
             Side.SELL, 5_000, 3_200, location, METER.public_key, Source.SOLAR, False,
             SLOT + 4, SLOT + 7, 1_250, TimeInForce.GOOD_TILL_CANCELLED, 1_800_000_000_000,

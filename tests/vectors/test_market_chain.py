@@ -76,7 +76,7 @@ def test_a_block_gives_the_published_trades_prices_and_rests(case: dict, mode) -
 
     def begin(ms: int) -> list:
         return trading.begin_block(
-            state, now_ms=NOW_SLOT * SLOT_MS + ms, grid=grid
+            state, now_ms=NOW_SLOT * SLOT_MS + ms, gate_grace_ms=SLOT_MS, grid=grid
         )
 
     begin(0)

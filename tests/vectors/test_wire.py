@@ -12,7 +12,7 @@ from gridtokenx.chain.block import Header, decode_block
 from gridtokenx.chain.genesis import load_genesis
 from gridtokenx.chain.state_tree import StateProof, verify_state_proof
 from gridtokenx.chain.transaction import Transaction, decode_transaction
-from gridtokenx.grid.model import SubmitReading
+from gridtokenx.grid.model import MeterReading
 from gridtokenx.ledger.model import Transfer
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import SigningKey, verify
@@ -93,9 +93,9 @@ def test_state_proofs() -> None:
 
 def test_readings() -> None:
     vectors = load("reading.json")
-    reading = decode(SubmitReading, bytes.fromhex(vectors["encoded"]))
-    assert reading == from_document(SubmitReading, vectors["reading"])
-    assert verify(reading.meter_id, bytes.fromhex(vectors["signed_bytes"]), reading.signature)
+    reading = decode(MeterReading, bytes.fromhex(vectors["encoded"]))
+    assert reading == from_document(MeterReading, vectors["reading"])
+    assert verify(reading.key, bytes.fromhex(vectors["signed_bytes"]), reading.signature)
 
 
 def test_addresses() -> None:

@@ -63,7 +63,7 @@ def _rule(tag: int, cls: type) -> str:
 
 
 def _type(hint: Any) -> str:
-    bare, limit = codec._strip(hint)
+    bare, limit = codec.bare_hint(hint)
     if get_origin(bare) is tuple:
         low, high = (0, codec.MAX_ITEMS) if limit is None else (limit.low, limit.high)
         return f"[{low}*{high} {_type(get_args(bare)[0])}]"
@@ -89,7 +89,7 @@ def _type(hint: Any) -> str:
 
 
 def _enums(hint: Any) -> list[type[Enum]]:
-    bare, _ = codec._strip(hint)
+    bare, _ = codec.bare_hint(hint)
     if get_args(bare):
         return [enum for one in get_args(bare) for enum in _enums(one)]
     return [bare] if isinstance(bare, type) and issubclass(bare, Enum) else []

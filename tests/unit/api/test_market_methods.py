@@ -13,7 +13,15 @@ from typing import Any
 
 import jsonschema
 import pytest
-from api_node import BUYER, LOCATION, SELLER, STRANGER, MemoryNode
+from api_node import (
+    BUYER,
+    LOCATION,
+    SELLER,
+    SELLER_METER,
+    STRANGER,
+    MemoryNode,
+    registration,
+)
 
 from gridtokenx.api.access import WINDOW_MS, request_bytes
 from gridtokenx.api.context import Context
@@ -23,9 +31,10 @@ from gridtokenx.chain.block import decode_block
 from gridtokenx.cluster.network import operator_key
 from gridtokenx.grid.model import HaltRegion, PublishGridStatus
 from gridtokenx.ledger.model import RetireCredits
-from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
+from gridtokenx.registry.model import Generation, ReplaceMeter, RetireMeter, SuspendMeter
 
 SELLER_TEXT = format_address(SELLER.public_key)
 READINGS = "energy_getMeterReadings"
@@ -177,8 +186,11 @@ def test_readings_are_for_owner_distributor_and_regulator_alone(node) -> None:
     ):
         answer = call(node, READINGS, **signed(node, key))
         assert answer["seen_as"] == role
-        (row,) = answer["items"]
+        row, _ = answer["items"]
         assert (row["slot"], row["export_wh"], row["location"]) == (str(slot), "2000", LOCATION)
+        (meter,) = answer["meters"]
+        assert (meter["export_wh_cum"], meter["slot"], meter["seq"]) == ("2000", str(slot), "2")
+        assert (meter["status"], meter["key"]) == ("active", SELLER_METER.public_key.hex())
     for key in (BUYER, STRANGER, operator_key("pea"), operator_key("payment")):
         assert refusal(node, READINGS, **signed(node, key)).status == 403
 
@@ -248,13 +260,107 @@ def test_what_a_meter_measured_is_in_no_answer_that_anybody_may_ask(node) -> Non
     settled(node)
     history = call(node, "account_getHistory", address=SELLER_TEXT)["items"]
     (reading,) = [
-        row for row in history if row["transaction"]["payload"]["kind"] == "submit_reading"
+        row for row in history if row["transaction"]["payload"]["kind"] == "submit_readings"
     ]
     told = call(node, "tx_get", id=reading["transaction"]["tx_id"])
     for row in (reading, told):
-        assert row["transaction"]["payload"]["export_wh_cum"] is None
+        assert registers_in(row["transaction"]["payload"]) == {None}
         accepted = row["events"][0]
         assert (accepted["kind"], accepted["export_wh"]) == ("reading_accepted", None)
-    blocks = [call(node, "chain_getBlock", block=told["height"], full=True)]
-    payloads = [one["payload"] for block in blocks for one in block["transactions"]]
-    assert all(one["export_wh_cum"] is None for one in payloads)
+    block = call(node, "chain_getBlock", block=told["height"], full=True)
+    assert registers_in(block["transactions"]) == {None}
+
+
+def registers_in(document: Any) -> set[str | None]:
+    """All values of registers, however deep."""
+    if isinstance(document, list):
+        return {found for one in document for found in registers_in(one)}
+    if not isinstance(document, dict):
+        return set()
+    own = {value for name, value in document.items() if name.endswith("_wh_cum")}
+    return own | {found for one in document.values() for found in registers_in(one)}
+
+
+# A meter's life
+
+
+NEW = SigningKey(sha256(b"another device"))
+SELLER_ID = SELLER_METER.public_key.hex()
+
+
+def life(node: MemoryNode) -> None:
+    """The seller's meter is suspended and exchanged; another one beside it is retired."""
+    mea, meter_id = operator_key("mea"), SELLER_METER.public_key
+    second = SigningKey(sha256(b"a second meter"))
+    for command in (
+        registration(SELLER, second, Generation.WIND),
+        RetireMeter(second.public_key, 0, 0),
+        SuspendMeter(meter_id, "seal broken"),
+        ReplaceMeter(meter_id, NEW.public_key, 11, 12, 13, 14),
+    ):
+        node.put(mea, command)
+    node.make_block()
+
+
+def test_a_meter_shows_its_state_and_its_devices_key(node) -> None:
+    life(node)
+    row = call(node, "account_get", address=SELLER_TEXT)["chains"][0]
+    assert [one["status"] for one in row["meters"]] == ["suspended", "retired"]
+    assert row["meter_count"] == 2
+    first = row["meters"][0]
+    assert (first["meter_id"], first["key"]) == (SELLER_ID, NEW.public_key.hex())
+    assert first["suspended_by"] == "mea"
+    for key in (SELLER_ID, NEW.public_key.hex()):
+        told = call(node, "grid_getMeter", id=key)
+        assert (told["meter"], told["read_to_slot"]) == (first, None)
+    assert refusal(node, "grid_getMeter", id="00" * 32).reason == "unknown_meter"
+    substation = call(node, "grid_getStatus", chain="MET")["regions"][0]["substations"][0]
+    assert substation["meters"] == 2, "a retired meter is no load"
+
+
+def test_registers_of_a_meters_life_are_shown_to_those_alone_who_may_see_readings(node) -> None:
+    life(node)
+    height = str(node.executors["MET"].parent.height)
+    block = call(node, "chain_getBlock", block=height, full=True)
+    assert registers_in(block["transactions"]) == {None}
+    assert registers_in(call(node, "account_get", address=SELLER_TEXT)) == {None}
+    assert registers_in(call(node, "grid_getMeter", id=SELLER_ID)) == {None}
+    meters = call(node, READINGS, **signed(node, SELLER))["meters"]
+    assert (meters[0]["import_wh_cum"], meters[0]["export_wh_cum"]) == ("13", "14")
+
+
+ORDER = {"order_type": "sell", "energy_amount": "2", "price_per_kwh": 4000,
+         "grid_location": LOCATION, "trader": SELLER_TEXT}  # fmt: skip
+
+
+def test_an_order_is_of_the_only_meter_or_of_the_one_that_is_named(node) -> None:
+    prepared = call(node, "energy_prepareOrder", **ORDER, energy_source="solar")
+    assert prepared["order"]["meter_id"] == SELLER_ID
+    quoted = call(node, "energy_quote", **ORDER)
+    assert (quoted["meter_id"], quoted["energy_source"]) == (SELLER_ID, "solar")
+    mill = SigningKey(sha256(b"a mill"))
+    node.put(operator_key("mea"), registration(SELLER, mill, Generation.WIND))
+    node.make_block()
+    for method in ("energy_prepareOrder", "energy_quote", "energy_submitOrder"):
+        asked = {**ORDER} if method != "energy_submitOrder" else without_trader(ORDER)
+        error = refusal(node, method, **asked)
+        assert error.reason == "meter_not_named"
+        assert f"{SELLER_ID} (BKK-01-SUB001, solar)" in error.message
+        assert f"{mill.public_key.hex()} (BKK-01-SUB001, wind)" in error.message
+    named = {**ORDER, "meter_id": mill.public_key.hex(), "energy_source": "wind"}
+    assert call(node, "energy_prepareOrder", **named)["order"]["meter_id"] == named["meter_id"]
+    assert call(node, "energy_quote", **named)["energy_source"] == "wind"
+    by_source = call(node, "energy_prepareOrder", **ORDER, energy_source="solar")
+    assert by_source["order"]["meter_id"] == SELLER_ID
+    node.put(operator_key("erc"), SuspendMeter(mill.public_key, "noise"))
+    node.make_block()
+    for method in ("energy_prepareOrder", "energy_quote"):
+        error = refusal(node, method, **named)
+        assert error.reason == "not_active"
+        assert "suspended by erc" in error.message
+        call(node, method, **ORDER, energy_source="solar")
+    assert refusal(node, "energy_quote", **QUOTE, meter_id=SELLER_ID).status == 400
+
+
+def without_trader(order: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in order.items() if name != "trader"}

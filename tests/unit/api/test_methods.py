@@ -83,6 +83,7 @@ def test_every_method_answers_in_its_shape(node: MemoryNode) -> None:
         "energy_getCarbon": {"address": SELLER_TEXT},
         "audit_getReports": {"territory": "BKK"},
         "grid_getZone": {"zone": "BKK-01"},
+        "grid_getMeter": {"id": SELLER_METER.public_key.hex()},
         "account_get": {"address": SELLER_TEXT},
         "account_getBalance": {"address": SELLER_TEXT},
         "account_getNonce": {"address": SELLER_TEXT},

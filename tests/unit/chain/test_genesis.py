@@ -116,6 +116,78 @@ def test_what_is_no_genesis_is_refused(text: str) -> None:
         load_genesis(text)
 
 
+OUT = "VALUE_OUT_OF_RANGE: "
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "match"),
+    [
+        # Every slot has a block in which its gate closes.
+        ("market_clock.ms_per_block", 900_001, f"{OUT}.*ms_per_block is 900001, .* 0..900000"),
+        ("market_clock.ms_per_block", 2**63 - 1, f"{OUT}.*must be 0..900000"),
+        ("market_clock.start_ms", 2**63 - 1, f"{OUT}market_clock.start_ms is .* at most 41024448"),
+        ("genesis_time_ms", 4_102_444_800_001, f"{OUT}genesis_time_ms is .*the year 2100"),
+        # What no vote may set, no genesis sets.
+        ("parameters.wheeling_mthb", [1, 2, 3, 10_001], f"{OUT}wheeling.national .* not 10.001"),
+        ("parameters.wheeling_mthb", [2, 1, 3, 400], f"{OUT}wheeling.substation would be 0.002, a"),
+        ("parameters.transmission_mthb", 2**63 - 1, f"{OUT}wheeling.transmission may be 0 to 10"),
+        ("parameters.max_price_mthb", 100_001, f"{OUT}pricing.max may be 0.001 to 100 .THB/kWh"),
+        ("parameters.min_price_mthb", 10_001, f"{OUT}pricing.min would be 10.001, above pricing"),
+        ("parameters.buyback_mthb", 2**63 - 1, f"{OUT}pricing.buyback may be"),
+        ("parameters.shortfall_penalty_mthb", 100_001, f"{OUT}pricing.shortfall_penalty may be"),
+        ("parameters.max_order_wh", 2**63 - 1, f"{OUT}market.max_order may be"),
+        ("parameters.dust_wh", 0, f"{OUT}market.dust may be"),
+        ("parameters.frequency_min_mhz", 50_001, f"{OUT}grid.frequency_min may be"),
+        ("parameters.vat_end_ms", 2**63 - 1, f"{OUT}vat.end may be"),
+        ("parameters.carbon_rates.0.mcr_per_kwh", 5001, f"{OUT}carbon_credits.solar may be 0 to 5"),
+        ("parameters.carbon_rates.0.source", "wind", "DUPLICATE: carbon_rates names a thing twice"),
+        ("national.staking.weight_cap_bps", 5000, f"{OUT}staking.weight_cap may be"),
+        ("national.staking.block_reward_ugtx", 2**63 - 1, f"{OUT}staking.block_reward may be"),
+        ("national.staking.min_validators", 22, f"{OUT}staking.min_validators would be 22, above"),
+        ("national.governance.deposit_ugtx", 2**63 - 1, f"{OUT}governance.deposit may be"),
+        ("national.governance.voting_period_ms", 1, f"{OUT}governance.voting_period may be"),
+        # Kept sets: window / epoch + 4 of them at most.
+        ("evidence_window_blocks", 982_860, f"{OUT}.*16385 validator sets .* at most 982859"),
+        # What types and ranges allow, and the rules that install it do not.
+        ("chains.0.territories.0.distributor", "erc", "NOT_REGISTERED: erc of region BKK is not"),
+        ("organisations.0.kind", "payment", "ALREADY_REGISTERED: there is a payment authority"),
+    ],
+)
+def test_a_bound_that_blocks_would_meet_is_told_when_the_file_is_loaded(
+    path: str, value: object, match: str
+) -> None:
+    edited = document()
+    *folders, name = path.split(".")
+    place = edited
+    for folder in folders:
+        place = place[int(folder) if folder.isdigit() else folder]
+    assert name in place
+    place[name] = value
+    refused(edited, match)
+
+
+def test_rates_of_sources_that_no_vote_names_have_the_others_range() -> None:
+    edited = document()
+    edited["parameters"]["carbon_rates"].append(
+        {"kind": "carbon_rate", "source": "coal", "mcr_per_kwh": 5001}
+    )
+    refused(edited, "VALUE_OUT_OF_RANGE: carbon_credits.coal may be 0 to 5")
+    edited["parameters"]["carbon_rates"][-1]["mcr_per_kwh"] = 5000
+    load_genesis(json.dumps(edited))
+
+
+def test_the_longest_window_is_taken() -> None:
+    edited = document()
+    edited["evidence_window_blocks"] = 982_859
+    edited["national"]["staking"]["unbonding_blocks"] = 983_039
+    edited["market_clock"] = {
+        "kind": "block_clock",
+        "start_ms": 86_400_000,
+        "ms_per_block": 900_000,
+    }
+    load_genesis(json.dumps(edited))
+
+
 def test_a_chains_identity_is_its_rules() -> None:
     """Another incarnation, clock, validator or parameter is another chain; so is another name."""
     first = GENESIS.chain("MET")

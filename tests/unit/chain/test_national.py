@@ -15,17 +15,21 @@ from gridtokenx.governance.model import (
     AuthorityManagement,
     Choice,
     Emergency,
+    OperatorRotation,
     ParameterChange,
     ProposalExecuted,
     ProposalFailed,
     Propose,
 )
 from gridtokenx.governance.model import Vote as Ballot
-from gridtokenx.grid.model import RegionHalted
+from gridtokenx.grid.model import HaltRegion, RegionHalted
+from gridtokenx.interchain.model import MessageFailed
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, Deposit, Transfer
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.registry import rules as registry
+from gridtokenx.registry.model import LicenceClass, OperatorRotated, RegisterParticipant, Role
 from gridtokenx.staking import pools
 from gridtokenx.staking.model import (
     BONDED,
@@ -205,3 +209,93 @@ def test_evidence_on_the_national_chain_costs_stake(chains: Chains) -> None:
     jailed = [event for event in national.events if isinstance(event, ValidatorJailed)]
     assert [event.slashed_ugtx for event in jailed] == [before * 500 // 10_000]
     chains.check()
+
+
+# Keys of organisations
+
+
+def operators(chains: Chains, name: str) -> set[bytes]:
+    """The key of an organisation on all chains."""
+    states = [chain.values for chain in (chains.national, *chains.regions.values())]
+    return {registry.organisation(values, name).operator for values in states}
+
+
+def vote_for_a_key(chains: Chains, name: str, key: bytes, *approvers: str) -> None:
+    number = propose(chains, OperatorRotation(name, key))
+    for approver in approvers:
+        chains.national.send(operator_key(approver), ApproveAsAuthority(number))
+    pass_vote(chains, number)
+
+
+def test_a_stolen_payment_key_is_replaced_on_every_chain(chains: Chains) -> None:
+    old, new = operator_key("payment"), dev_key("new payment key")
+    met = chains.regions["MET"]
+    account = registry.organisation(met.values, "payment").account
+    vote_for_a_key(chains, "payment", new.public_key, "erc")
+    assert operators(chains, "payment") == {new.public_key}
+    assert registry.payment_authority(met.values) == new.public_key
+    assert registry.organisation(met.values, "payment").account == account
+    told = [
+        (name, event.organisation, event.operator)
+        for name, region in chains.regions.items()
+        for event in region.events
+        if isinstance(event, OperatorRotated)
+    ]
+    assert told == [(name, "payment", new.public_key) for name in chains.regions]
+    met.send(old, Deposit(DEV.public_key, 1_000_000))
+    met.send(new, Deposit(DEV.public_key, 2_000_000))
+    chains.settle(2)
+    assert ledger.account(met.values, DEV.public_key).thb_uthb == 2_000_000
+    chains.check()
+
+
+def test_the_regulators_key_is_replaced_by_the_others(chains: Chains) -> None:
+    new = dev_key("new regulator key")
+    vote_for_a_key(chains, "erc", new.public_key, "egat", "mea", "pea")
+    assert operators(chains, "erc") == {new.public_key}
+    met = chains.regions["MET"]
+    met.send(operator_key("erc"), HaltRegion("BKK", "I am still here"))
+    met.grow(None)
+    assert [one.code for one in met.refused] == [ErrorCode.NOT_GRID_OPERATOR]
+    met.send(new, HaltRegion("BKK", "drill"))
+    met.grow(None)
+    assert met.refused == []
+
+
+def test_without_its_approvals_a_key_stays(chains: Chains) -> None:
+    before = operators(chains, "erc")
+    vote_for_a_key(chains, "erc", dev_key("new regulator key").public_key, "mea", "pea")
+    assert operators(chains, "erc") == before
+
+
+def test_a_key_that_is_somebodys_is_refused(chains: Chains) -> None:
+    national = chains.national
+    for name, key, code in (
+        ("mea", operator_key("pea").public_key, ErrorCode.ALREADY_REGISTERED),
+        ("mea", operator_key("mea").public_key, ErrorCode.DUPLICATE),
+        ("tea", dev_key("x").public_key, ErrorCode.NOT_REGISTERED),
+    ):
+        national.send(DEV, Propose("a title", "and why", OperatorRotation(name, key)))
+        national.grow(None)
+        assert [one.code for one in national.refused] == [code]
+
+
+def test_a_region_refuses_the_key_of_one_of_its_participants(chains: Chains) -> None:
+    """The national chain knows no participants: the others change, that one says why it did not,
+    and another key is voted on."""
+    met, taken = chains.regions["MET"], dev_key("a household")
+    met.send(
+        operator_key("mea"),
+        RegisterParticipant(
+            taken.public_key, Role.CONSUMER, bytes(32), LicenceClass.EXEMPT_LT_1000KVA,
+            2**45, False, "BKK", 1, 10**6,
+        ),
+    )  # fmt: skip
+    chains.round()
+    old = operator_key("mea").public_key
+    vote_for_a_key(chains, "mea", taken.public_key, "erc")
+    chains.settle(3)
+    assert registry.organisation(met.values, "mea").operator == old
+    assert operators(chains, "mea") == {old, taken.public_key}
+    told = [one for one in chains.national.events if isinstance(one, MessageFailed)]
+    assert ["participant" in one.reason for one in told] == [True]

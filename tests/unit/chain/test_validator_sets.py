@@ -9,6 +9,8 @@ import pytest
 from gridtokenx.chain.transition import check_evidence, environment, execute_block
 from gridtokenx.chain.validator_sets import (
     MAX_PRUNED_AT_ONCE,
+    SCHEDULE,
+    SETS_BEYOND_WINDOW,
     current_set,
     forget_sets,
     install_set,
@@ -113,6 +115,18 @@ def test_forgetting_is_a_few_a_block_and_never_the_present(state: Overlay) -> No
         forget_sets(state, 10_000, 50)
     assert set_at(state, 89) is None
     assert current_set(state, 90).validators.total_weight == 12
+
+
+@pytest.mark.parametrize("window", [4, 10, 19, 57])
+def test_no_more_sets_are_kept_than_a_genesis_allows(state: Overlay, window: int) -> None:
+    most = 0
+    for height in range(1, 200):
+        forget_sets(state, height, window)
+        order(state, height, members(1, 1, 1, 1, height))
+        schedule = SCHEDULE.get(state, b"")
+        assert schedule is not None
+        most = max(most, len(schedule.first_heights))
+    assert window // EPOCH + 3 <= most <= window // EPOCH + SETS_BEYOND_WINDOW
 
 
 @pytest.mark.parametrize(

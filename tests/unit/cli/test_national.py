@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_node import MemoryNode
+from api_node import SELLER, SELLER_METER, MemoryNode
 
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
@@ -33,6 +33,7 @@ SEED = (
 KEYS = {
     "dev": dev_key("dev"),
     "erc": operator_key("erc"),
+    "mea": operator_key("mea"),
     "stake": dev_key("egat validator 0 stake"),
     "mea-stake": dev_key("mea validator 0 stake"),
     "pea-stake": dev_key("pea validator 0 stake"),
@@ -171,6 +172,7 @@ def test_mistakes_are_told_before_a_node_is_asked(
         ("emergency --territory BKK --reason flood --duration 4h", "halt BKK for 240 min: flood"),
         ("infrastructure-funding --to dev --amount 2.5", "2.5 gtx to gtx1"),
         ("upgrade --release 0.2.0 --height 9000", "version 0.2.0 from block 9000"),
+        ("operator-rotation --organisation mea --new-operator dev", "gtx1"),
     ],
 )
 def test_every_type_can_be_proposed(network: Network, words: str, summary: str) -> None:
@@ -308,3 +310,71 @@ def test_the_key_that_signs_can_be_left_out(network: Network, home: Path) -> Non
     )
     sent = network("governance", "propose", *SEED)
     assert sent["proposal"] == "1"
+
+
+def test_an_operators_key_is_changed_by_vote(network: Network) -> None:
+    new = format_address(dev_key("a fresh key").public_key)
+    words = ("--type", "operator-rotation", "--organisation", "MEA", "--new-operator", new)
+    dry = network("governance", "propose", "--title", "T", *words, "--dry-run")
+    assert (dry["summary"], dry["approvers"]) == (f"{new} signs for mea", ["erc"])
+    assert dry["chains"] == ["TH", "MET", "NOR", "NEA"]
+    network.signed("governance", "propose", "--title", "Leaked", *words)
+    refused = network.signed("governance", "approve", 1, key="mea", json=False)
+    assert "erc may approve" in refused.stderr
+    network.signed("governance", "approve", 1, key="erc")
+    own = (*words[:3], "erc", *words[4:])
+    dry = network("governance", "propose", "--title", "T", *own, "--dry-run")
+    assert dry["approvers"] == ["egat", "mea", "payment", "pea"]
+    taken = (*words[:5], "erc")
+    refused = network("governance", "propose", "--title", "T", *taken, "--dry-run", json=False)
+    assert "already_registered" in refused.stderr
+
+
+# Meters, on a region
+
+
+METER = SELLER_METER.public_key.hex()
+
+
+def test_a_meters_life_is_told_and_changed(network: Network) -> None:
+    network.node.populate()
+    shown = network("grid", "meter", "show", METER, json=False).stdout
+    assert "active" in shown
+    assert "never" in shown
+    done = network.signed(
+        *("grid", "meter", "replace", METER, "--new-key", "07" * 32),
+        *("--old-import-kwh", "0.5", "--old-export-kwh", "1.25"),
+        key="mea",
+    )
+    assert [one["kind"] for one in done["events"]] == ["meter_replaced"]
+    assert network("grid", "meter", "show", "07" * 32)["meter"]["meter_id"] == METER
+    assert "07" * 32 in network("account", "show", seller(), json=False).stdout
+    by_key = ("grid", "meter", "suspend", "07" * 32, "--reason", "x")
+    refused = network.signed(*by_key, key="mea", json=False)
+    assert refused.code == ExitCode.USAGE
+    assert METER in "".join(refused.stderr.replace("\u2502", " ").split())
+    network.signed("grid", "meter", "suspend", METER, "--reason", "tampered", key="erc")
+    assert "suspended by erc" in network("account", "show", seller(), json=False).stdout
+    back = ("grid", "meter", "reinstate", METER, "--reason", "sealed")
+    registers = ("--import-kwh", "1", "--export-kwh", "2")
+    refused = network.signed(*back, *registers, key="mea", json=False)
+    assert "not_permitted" in refused.stderr
+    network.signed(*back, *registers, key="erc")
+    refused = network.signed("grid", "meter", "approve", METER, key="erc", json=False)
+    assert "nothing to approve" in refused.stderr
+    ended = network.signed("grid", "meter", "retire", METER, *registers, key="mea")
+    assert ended["events"][0]["kind"] == "meter_retired"
+    assert network("grid", "meter", "show", METER)["meter"]["status"] == "retired"
+    refused = network("grid", "meter", "show", "08" * 32, json=False)
+    assert "unknown_meter" in refused.stderr
+
+
+def test_registers_beyond_any_meter_are_told_before_they_are_signed(network: Network) -> None:
+    network.node.populate()
+    words = ("grid", "meter", "retire", METER, "--import-kwh", "1", "--export-kwh", "9" * 15)
+    refused = network.signed(*words, key="mea", json=False)
+    assert "out_of_range" in refused.stderr
+
+
+def seller() -> str:
+    return format_address(SELLER.public_key)

@@ -10,20 +10,33 @@ from gridtokenx.cli.order_terms import Market, Window, Wish, parse_duration_ms, 
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
+from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import Side, Source, TimeInForce
 
 NOON_MS = 1_795_410_000_000  # 2026-11-23 12:00 in Bangkok
 NOON = slot_at(NOON_MS)
 MARKET = Market(now_ms=NOON_MS + 60_000, block_ms=1000, open_slots=96)
 ROOF = {
+    "kind": "meter",
     "meter_id": "aa" * 32,
+    "owner": format_address(bytes(32)),
     "location": "BKK-01-SUB001",
     "source": "solar",
     "nameplate_import_w": "40000",
     "nameplate_export_w": "8000",
+    "prosumer_class": "residential",
+    "first_slot": "7",
+    "import_wh_cum": None,
+    "export_wh_cum": None,
+    "key": "ab" * 32,
+    "status": "active",
+    "suspended_by": "",
+    "restart_slot": "0",
 }
 MILL = {**ROOF, "meter_id": "bb" * 32, "source": "wind"}
 HOME = {**ROOF, "meter_id": "cc" * 32, "location": "BKK-01-SUB002", "source": "none"}
+HOME["nameplate_export_w"] = "0"
+DEAD = {**ROOF, "meter_id": "00" * 32, "status": "retired"}
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody answers
 
 
@@ -100,6 +113,7 @@ def test_the_meter_and_its_limit_are_looked_up() -> None:
     assert terms.max_wh_per_slot == 2000  # 8 kW for a quarter of an hour
     assert terms.time_in_force is TimeInForce.GOOD_TILL_CANCELLED
     bought = terms_of(wish(side=Side.BUY, energy_wh=500, source=Source.ANY), MARKET, [HOME, MILL])
+    assert terms_of(wish(), MARKET, [DEAD, ROOF]).meter_id == bytes.fromhex("aa" * 32)
     assert (bought.meter_id, bought.max_wh_per_slot) == (bytes.fromhex("bb" * 32), 500)
     chosen = wish(meter_id=bytes.fromhex("bb" * 32), max_wh_per_slot=300, immediate=True)
     terms = terms_of(chosen, MARKET, [ROOF, MILL])
@@ -121,9 +135,27 @@ def test_a_meter_that_is_not_the_accounts_is_refused_unless_it_may_just_not_be_l
         with pytest.raises(Rejected) as refused:
             terms_of(asked, MARKET, [ROOF, HOME])
         assert refused.value.code is ErrorCode.UNKNOWN_METER
-        assert "BKK-01-SUB001, BKK-01-SUB002" in refused.value.detail
     unlisted = wish(meter_id=bytes(32), max_wh_per_slot=100)
-    assert terms_of(unlisted, MARKET, [ROOF]).meter_id == bytes(32)
+    assert terms_of(unlisted, MARKET, [ROOF], unlisted=1).meter_id == bytes(32)
+
+
+def test_which_of_several_meters_is_asked_for_not_guessed() -> None:
+    anything = wish(source=Source.ANY)
+    for asked, listed, unlisted, code, told in (
+        (anything, [DEAD, ROOF, MILL], 0, ErrorCode.METER_NOT_NAMED, "aa" * 32),
+        (wish(side=Side.BUY), [ROOF, MILL], 0, ErrorCode.METER_NOT_NAMED, "bb" * 32),
+        (anything, [ROOF], 3, ErrorCode.METER_NOT_NAMED, "has 4 meters"),
+        (anything, [DEAD], 0, ErrorCode.NOT_ACTIVE, "retired"),
+        (wish(meter_id=bytes(32)), [DEAD, ROOF], 0, ErrorCode.NOT_ACTIVE, "retired"),
+    ):
+        with pytest.raises(Rejected) as refused:
+            terms_of(asked, MARKET, listed, unlisted)
+        assert refused.value.code is code
+        assert told in refused.value.detail
+    lie = {**ROOF, "status": "great"}
+    with pytest.raises(Rejected) as refused:
+        terms_of(anything, MARKET, [lie])
+    assert refused.value.code is ErrorCode.OUT_OF_RANGE
 
 
 def place(**changes: str) -> list[str]:

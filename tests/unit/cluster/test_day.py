@@ -11,6 +11,8 @@ import pytest
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.day import (
+    AWAY_SLOTS,
+    DEADLINE_SLOTS,
     READING_DELAY_SLOTS,
     SETUP_BLOCKS,
     DayError,
@@ -51,6 +53,10 @@ class OneNode:
     def close(self):
         pass
 
+    def transaction_status(self, transaction_id):
+        in_block = self.executor.store.place_of(bytes.fromhex(transaction_id)) is not None
+        return {"status": "finalized" if in_block else "pending"}
+
     def certify(self):
         header = self.executor.build(0, 0, self._last_commit()).header
         signature = IndexedSignature(0, bytes(64))
@@ -80,7 +86,7 @@ def one_node(path, chain, started_ms):
         database.close()
 
 
-BLOCKS = SETUP_BLOCKS + len(SLOTS) + 6
+BLOCKS = SETUP_BLOCKS + AWAY_SLOTS + DEADLINE_SLOTS  # Nothing is open after them.
 
 
 def play(node):
@@ -104,7 +110,8 @@ def test_every_slot_is_traded_and_settled_and_nothing_is_lost(tmp_path, chain):
         accounts = [account for _, account in ACCOUNTS.items(node.executor.store)]
         supply = SUPPLY.get(node.executor.store, b"")
     assert region.next_order == region.next_reading == SLOTS.stop
-    assert totals.readings == len(SLOTS) * len(player.traders)
+    assert totals.readings == (1 + len(SLOTS)) * len(player.traders)
+    assert not player.has_waiting
     assert totals.trades == totals.trades_settled > 0
     assert totals.traded_wh == totals.delivered_wh + totals.shortfall_wh
     assert sum(one.escrow_uthb + one.bond_uthb for one in accounts) == 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from gridtokenx.cluster.profile import MeterState, is_tou_peak, load_profile
+from itertools import pairwise
+
+from gridtokenx.cluster.gateways import Gateway
+from gridtokenx.cluster.profile import is_tou_peak, load_profile
 from gridtokenx.grid.model import signed_bytes
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.trading.model import Side
@@ -72,17 +75,19 @@ def test_clouds_and_trips_come_about_as_often_as_told():
 
 def test_registers_only_rise_and_readings_are_the_meters():
     chain_id = bytes(32)
-    each, state, last = trader("KKC homes"), MeterState(), (0, 0, 0)
+    each = trader("KKC homes")
+    gateway = Gateway(each, chain_id, each.meter_key)
     for index, slot in enumerate(DAY):
-        reading = state.read(each, index, slot, chain_id)
-        now = (reading.import_wh_cum, reading.export_wh_cum, reading.seq)
-        assert now[0] >= last[0]
-        assert now[1] >= last[1]
-        assert now[2] == last[2] + 1
-        exported = now[1] - last[1]
-        assert exported <= each.nameplate_w * 11 // 40
-        last = now
-    assert verify(each.meter_key.public_key, signed_bytes(chain_id, reading), reading.signature)
+        gateway.count(index, slot, is_first=slot == DAY[0])
+    readings = [one for command in gateway.take() for one in command.readings]
+    assert [one.slot for one in readings] == [DAY[0] - 1, *DAY]
+    for before, after in pairwise(readings):
+        assert before.import_wh_cum <= after.import_wh_cum
+        exported = after.export_wh_cum - before.export_wh_cum
+        assert 0 <= exported <= each.nameplate_w * 11 // 40
+        assert after.seq == before.seq + 1
+    for one in readings:
+        assert verify(each.meter_key.public_key, signed_bytes(chain_id, one), one.signature)
 
 
 def test_every_region_has_both_sides_from_ten_oclock():

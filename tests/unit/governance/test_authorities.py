@@ -59,6 +59,18 @@ def test_a_suspended_node_does_not_sign_until_reinstated() -> None:
     refused(ErrorCode.NOT_REGISTERED, EIGHT, "suspend", "PEA", 20)
 
 
+def test_a_list_holds_as_many_as_the_state_can_suspended_ones_too() -> None:
+    """Suspended ones do not sign, but their entries are stored like the others."""
+    many = tuple(
+        Authority(NAMES[number % 4], bytes([number]) * 32, 1, suspended=number >= 100)
+        for number in range(127)
+    )
+    full = change(many, "add", "EGAT", 200, weight=1)
+    assert len(full) == 128
+    refused(ErrorCode.NOT_PERMITTED, full, "add", "EGAT", 201, weight=1)
+    assert len(change(full, "reinstate", NAMES[101 % 4], 101)) == 128
+
+
 def test_who_has_a_third_already_may_keep_it_but_not_gain() -> None:
     small = (Authority("MEA", b"\x01" * 32, 2), Authority("PEA", b"\x02" * 32, 1))
     assert change(small, "rotate", "MEA", 1, new=7, minimum=1)

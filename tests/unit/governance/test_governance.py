@@ -21,6 +21,7 @@ from gridtokenx.governance.model import (
     Emergency,
     GovernanceParameters,
     InfrastructureFunding,
+    OperatorRotation,
     ParameterChange,
     PricingRegulation,
     ProposalConcluded,
@@ -61,6 +62,9 @@ class World:
     state: Overlay
     market: MarketParameters = field(default_factory=MarketParameters)
     authorities: tuple = (("EGAT", 1), ("ERC", 1), ("MEA", 1), ("PEA", 1))
+    organisations: tuple = ("EGAT", "ERC", "MEA", "PAY", "PEA")
+    regulator: str | None = "ERC"
+    taken: list = field(default_factory=list)
     pools: dict = field(default_factory=lambda: {ALICE: 600, BOB: 400})
     delegations: dict = field(
         default_factory=lambda: {
@@ -81,6 +85,10 @@ class World:
             raise Rejected(ErrorCode.UNKNOWN_SHARD, f"no chain {place}")
         return self.authorities
 
+    def check_rotation(self, command: OperatorRotation) -> None:
+        if command.new_operator in self.taken:
+            raise Rejected(ErrorCode.ALREADY_REGISTERED, "somebody else's key")
+
     def check_change(self, command: AuthorityManagement) -> None:
         if command.organisation not in dict(self.authorities):
             raise Rejected(ErrorCode.NOT_REGISTERED, command.organisation)
@@ -88,7 +96,13 @@ class World:
     @property
     def around(self) -> Surroundings:
         return Surroundings(
-            self.value_of, self.authorities_of, self.check_change, lambda *_: None, "ERC"
+            self.value_of,
+            self.authorities_of,
+            self.check_change,
+            lambda *_: None,
+            self.check_rotation,
+            self.organisations,
+            self.regulator,
         )
 
     @property
@@ -521,3 +535,63 @@ def test_thresholds_are_exact() -> None:
     assert not tally.is_approved(Tally(59, 41, 0, 100), 6000)
     assert tally.is_approved(Tally(60, 40, 900, 1000), 6000)
     assert not tally.is_approved(Tally(0, 0, 5, 10), 0)
+
+
+# -- Keys of organisations
+
+
+NEW_KEY = bytes([77]) * 32
+
+
+def test_another_operator_key_needs_the_vote_and_the_regulator(world) -> None:
+    content = OperatorRotation("MEA", NEW_KEY)
+    for number, approver in ((1, None), (2, "ERC")):
+        world.propose(content, now_ms=number * 10_000)
+        world.vote(ALICE, number=number, now_ms=number * 10_000 + 1)
+        for other in ("MEA", "PEA", "PAY"):
+            refused(
+                ErrorCode.NOT_PERMITTED,
+                world.approve,
+                other,
+                number=number,
+                now_ms=number * 10_000 + 1,
+            )
+        if approver is not None:
+            world.approve(approver, number=number, now_ms=number * 10_000 + 1)
+        world.begin(number * 10_000 + 1_000)
+    assert world.status(1) is ProposalStatus.REJECTED
+    assert world.begin(29_000) == [ProposalExecuted(2, (content,))]
+
+
+@pytest.mark.parametrize(
+    ("approvers", "status"),
+    [
+        (("MEA", "PEA"), ProposalStatus.REJECTED),
+        (("EGAT", "MEA", "PEA"), ProposalStatus.QUEUED),
+        (("MEA", "PAY", "PEA"), ProposalStatus.QUEUED),
+    ],
+)
+def test_the_regulators_own_key_needs_two_thirds_of_the_others(world, approvers, status) -> None:
+    world.propose(OperatorRotation("ERC", NEW_KEY))
+    world.vote(ALICE)
+    refused(ErrorCode.NOT_PERMITTED, world.approve, "ERC")
+    for name in approvers:
+        world.approve(name)
+    world.begin(1000)
+    assert world.status() is status
+
+
+def test_a_key_of_somebody_else_is_refused_now_and_at_its_time(world) -> None:
+    world.taken = [NEW_KEY]
+    refused(ErrorCode.ALREADY_REGISTERED, world.propose, OperatorRotation("MEA", NEW_KEY))
+    world.taken = []
+    world.propose(OperatorRotation("MEA", NEW_KEY))
+    world.vote(ALICE)
+    world.approve("ERC")
+    world.begin(1000)
+    world.taken = [NEW_KEY]
+    (failed,) = world.begin(1200)
+    assert "somebody else" in failed.reason
+    world.regulator = None
+    rotation = OperatorRotation("MEA", bytes([78]) * 32)
+    assert "has none" in refused(ErrorCode.NOT_PERMITTED, world.propose, rotation)

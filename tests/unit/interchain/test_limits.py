@@ -54,7 +54,7 @@ def state() -> Overlay:
     """A region on which no more energy can arrive, one Wh is new, and DEV has gtx to send."""
     state = Overlay(MemoryReader())
     SPEC.install(state)
-    ledger.mint_energy(state, DEV.public_key, 1, 0)
+    ledger.mint_energy(state, DEV.public_key, 1, 0, local_wh=1)
     ledger.arrive(state, DEV.public_key, Asset.ENERGY, MAX_INT - 1)
     return state
 

@@ -20,6 +20,7 @@ from gridtokenx.cluster.network import (
     DEV_ACCOUNT,
     dev_key,
     local_genesis,
+    operator_key,
     validator_name,
 )
 from gridtokenx.consensus.evidence import Evidence, double_vote
@@ -31,7 +32,7 @@ from gridtokenx.consensus.messages import (
     vote_bytes,
 )
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import Asset, Transfer
+from gridtokenx.ledger.model import ACCOUNTS, Asset, Deposit, Transfer
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import (
     FILL_CHUNK,
@@ -41,7 +42,8 @@ from gridtokenx.node.executor import (
     Executor,
     NotYet,
 )
-from gridtokenx.primitives.codec import encode
+from gridtokenx.node.history import Totals, find_transaction, load_totals
+from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
@@ -451,6 +453,88 @@ def test_later_blocks_carry_a_certificate_of_their_parent(site: Site, other: Sit
         with refused(ErrorCode.MALFORMED):
             other.executor.check(replace_commit(site, nonsense), [])
     other.executor.check(replace_commit(site, encode(good)), [])
+
+
+# -- The index of the API --------------------------------------------------------------------------
+
+
+MOST = 2**2040 - 1  # What a number of the index may be.
+PAYER = operator_key("payment")
+
+
+def deposit(nonce: int, amount_uthb: int = 1_000_000) -> Transaction:
+    return sign_transaction(PAYER, MET.chain_id, nonce, Deposit(SHOP, amount_uthb))
+
+
+def test_a_sum_of_the_index_goes_on_beyond_64_bits(site: Site) -> None:
+    """Deposits and withdrawals in turn: the supply stays small, what was ever deposited grows."""
+    site.executor.totals = Totals(deposited_uthb=2**64 - 1, withdrawn_uthb=2**64 - 1)
+    site.executor.admit([deposit(0), deposit(1)], heard=False)
+    site.grow(2)
+    assert site.executor.parent.height == 2
+    assert site.executor.totals.deposited_uthb == 2**64 + 1_999_999
+    assert site.reopen().totals.deposited_uthb == 2**64 + 1_999_999
+    site.executor.admit([deposit(2)], heard=False)
+    site.grow()
+    assert site.executor.totals.deposited_uthb == 2**64 + 2_999_999
+
+
+def test_a_block_that_the_index_cannot_hold_is_refused_before_the_vote(
+    site: Site, other: Site
+) -> None:
+    site.executor.admit([deposit(0)], heard=False)
+    block = site.build()
+    other.executor.totals = Totals(deposited_uthb=MOST)
+    with refused(ErrorCode.INVALID_BLOCK, "the history index cannot hold block 1"):
+        other.executor.check(block, block.decode_transactions())
+    assert other.executor.candidate(block.header.hash) is None
+    site.executor.commit(block.header.hash, decided(block))
+
+
+def test_a_builder_leaves_out_what_the_index_cannot_hold(site: Site) -> None:
+    site.executor.totals = Totals(deposited_uthb=MOST)
+    good, bad = pay(0), deposit(0)
+    site.executor.admit([good, bad], heard=False)
+    block = site.build()
+    assert [one.id for one in block.decode_transactions()] == [good.id]
+    site.executor.commit(block.header.hash, decided(block))
+    assert site.executor.parent.height == 1
+    status = site.executor.pending_status(bad.id)
+    assert isinstance(status, Rejected)
+    assert status.code is ErrorCode.INVALID_BLOCK
+
+
+def test_each_candidate_of_a_height_has_its_own_rows(site: Site) -> None:
+    """A commit only writes what was worked out for that block."""
+    site.executor.admit([deposit(0)], heard=False)
+    first = site.build()
+    site.executor.admit([deposit(1)], heard=False)
+    site.clock.ms += 1
+    second = site.build()
+    assert first.header.hash != second.header.hash
+    site.executor.commit(first.header.hash, decided(first))
+    assert site.executor.totals.transactions == 1
+    assert load_totals(site.executor.store) == site.executor.totals
+    assert find_transaction(site.executor.store, deposit(0).id) is not None
+    assert find_transaction(site.executor.store, deposit(1).id) is None
+
+
+def test_a_transaction_that_would_overflow_is_refused_and_the_chain_goes_on(site: Site) -> None:
+    """As admitted, as built, as executed by others: it is its own sender's fault."""
+    site.grow()
+    rich = replace(ledger.account(site.executor.store, SHOP), gtx_ugtx=MAX_INT)
+    key = b"MET/s" + ACCOUNTS.prefix + SHOP
+    site.database.write([(key, encode(rich))])
+    verdicts, _ = site.executor.admit([pay(0), pay(0, 2)], heard=False)
+    assert [one.code for one in verdicts if one] == [ErrorCode.OUT_OF_RANGE] * 2
+    assert "Account.gtx_ugtx is 9223372036854775808" in str(verdicts[0])
+    site.grow()
+    elsewhere = sign_transaction(
+        DEV, MET.chain_id, 0, Transfer(sha256(b"another shop"), Asset.GTX, 1)
+    )
+    assert site.executor.admit([elsewhere], heard=False)[0] == [None]
+    site.grow()
+    assert site.executor.totals.transactions == 1
 
 
 # -- Blocks decided elsewhere ----------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import fields, replace
 
 import pytest
 
@@ -212,6 +213,70 @@ def test_totals_are_known_for_the_end_of_each_slot() -> None:
     assert (later.orders, later.blocks) == (2, 2)
     assert history.merge_totals([later, later]).orders == 4
     assert history.merge_totals([]) == Totals()
+
+
+SIZES = (0, 1, 255, 256, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, 2**2040 - 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sums_of_any_size_are_read_back(size: int) -> None:
+    """They only ever grow: deposits and withdrawals in turn, for instance, without end."""
+    names = [field.name for field in fields(Totals)]
+    totals = Totals(**{name: size - size // (at + 2) for at, name in enumerate(names)})
+    assert Totals.unpack(totals.pack()) == totals
+    doubled = history.merge_totals([totals, totals])
+    assert doubled.deposited_uthb == 2 * totals.deposited_uthb
+    assert history.difference(doubled, totals) == totals
+
+
+@pytest.mark.parametrize("size", [2**64 - 1, 2**64, 10**30])
+def test_a_sum_goes_on_beyond_what_machine_words_hold(size: int) -> None:
+    index = Index()
+    index.totals = Totals(deposited_uthb=size, traded_uthb=size)
+    paid = sign_transaction(ALICE, CHAIN_ID, 1, Deposit(ALICE.public_key, 2**63 - 1))
+    deposited = Deposited(ALICE.public_key, 2**63 - 1)
+    events = (TradeMatched(replace(trade(1), energy_wh=2**40, price_mthb=2**62)),)
+    index.add(1, [paid], [Receipt(ZERO_HASH, events), Receipt(paid.id, (deposited,))])
+    for found in (history.load_totals(index), history.totals_at_slot(index, SLOT + 1)):
+        assert found.deposited_uthb == size + 2**63 - 1
+        assert found.traded_uthb == size + 2**102
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, 2**63 - 1, 2**64, 10**30])
+def test_amounts_of_events_are_read_back(size: int) -> None:
+    index = Index()
+    transaction, _ = order(0)
+    placed = OrderPlaced(transaction.id, ALICE.public_key, TERMS, size)
+    closed = OrderClosed(transaction.id, ALICE.public_key, OrderStatus.CANCELLED, size, size + 1)
+    receipts = [Receipt(ZERO_HASH, (closed,)), Receipt(transaction.id, (placed,))]
+    index.add(1, [transaction], receipts)
+    record = history.find_transaction(index, transaction.id)
+    assert record is not None
+    assert record.events == (placed,)
+    found = history.find_closed_order(index, transaction.id)
+    assert found is not None
+    assert (found.status, found.rest_wh, found.refund_uthb) == (
+        OrderStatus.CANCELLED,
+        size,
+        size + 1,
+    )
+
+
+def test_a_receipt_is_read_back_however_long_it_is() -> None:
+    """One reading settles every sale of its slot."""
+    index = Index()
+    transaction, _ = order(0)
+    receipt = Receipt(transaction.id, (settled(1, 600),) * 70_000)
+    index.add(1, [transaction], [receipt])
+    record = history.find_transaction(index, transaction.id)
+    assert record is not None
+    assert record.events == receipt.events
+
+
+def test_what_the_index_cannot_hold_makes_the_block_invalid() -> None:
+    for totals in (Totals(withdrawn_uthb=2**2040), Totals(readings=-1)):
+        with pytest.raises(Rejected, match="history index cannot hold block 7"):
+            index_rows(7, 1000, SLOT * 900_000, [], [], totals)
 
 
 def test_rows_are_cheap() -> None:

@@ -36,6 +36,7 @@ class Market:
     now_ms: int = NOW_SLOT * SLOT_MS
     height: int = 0
     orders: int = 0
+    read_slots: dict[bytes, int] = field(default_factory=dict)
 
     def configure(self, parameters: MarketParameters) -> None:
         rules.set_parameters(self.state, parameters)
@@ -43,11 +44,23 @@ class Market:
     def next_block(
         self, *, ms: int = 0, slots: int = 0, headroom: dict | None = None, halted: tuple = ()
     ) -> list:
-        self.now_ms += ms + slots * SLOT_MS
+        """Begin a block `ms` later, or as many slots with a block in each; what they do."""
+        events = []
+        for passed_ms in [SLOT_MS] * slots or [ms]:
+            events += self.jump(passed_ms, headroom=headroom, halted=halted)
+        return events
+
+    def jump(
+        self, ms: int, *, grace_ms: int = SLOT_MS, headroom: dict | None = None, halted: tuple = ()
+    ) -> list:
+        """Begin one block `ms` later, however long the chain stood still before it."""
+        self.now_ms += ms
         self.height += 1
         return rules.begin_block(
             self.state,
             now_ms=self.now_ms,
+            gate_grace_ms=grace_ms,
+            read_to=lambda meter_id: self.read_slots.get(meter_id, -1),
             grid=GridView(
                 lambda node, _: (headroom or {}).get(node), lambda region: region in halted
             ),
@@ -126,12 +139,24 @@ class Market:
         owner = sha256(name.encode())
         return rules.cancel_order(self.state, CancelOrder(order_id), owner=owner)
 
-    def read(self, name: str, slot: int, *, imported: int = 0, exported: int = 0) -> list:
+    def read(
+        self, name: str, slot: int, *, imported: int = 0, exported: int = 0, slots: int = 1
+    ) -> list:
         """What an accepted reading does: mint the export, then settle."""
         owner = sha256(name.encode())
-        ledger.mint_energy(self.state, owner, exported, exported * 500)
+        carbon_ucr = exported * 500
+        ledger.mint_energy(self.state, owner, exported, carbon_ucr, local_wh=exported)
+        self.read_slots[meter_of(name)] = slot
         facts = ReadingFacts(
-            meter_of(name), slot, "BKK", "solar", imported, exported, exported, exported * 500
+            meter_id=meter_of(name),
+            slot=slot,
+            slots=slots,
+            region="BKK",
+            source="solar",
+            import_wh=imported,
+            export_wh=exported,
+            deliverable_wh=exported if slots == 1 else 0,
+            carbon_ucr=carbon_ucr,
         )
         payees = Payees(
             lambda prefix: sha256(b"distributor " + prefix.encode()),

@@ -7,7 +7,7 @@ import pytest
 
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS
-from gridtokenx.trading import auction
+from gridtokenx.trading import clock
 from gridtokenx.trading.book import span_keys
 from gridtokenx.trading.model import (
     FLOWS,
@@ -137,7 +137,8 @@ def test_slots_are_cleared_in_order_and_share_an_orders_rest(market) -> None:
 
 
 def test_far_slots_wait_when_a_block_has_cleared_enough(market, monkeypatch) -> None:
-    monkeypatch.setattr(auction, "MAX_ORDERS_CLEARED", 4)
+    two_clearings = 2 * (clock.WORK_SLOT + 2 * clock.WORK_PASS + clock.WORK_FILL)
+    monkeypatch.setattr(clock, "WORK_PER_BLOCK", two_clearings)
     base = market.now_ms // SLOT_MS
     for slot in (1, 2, 3, 4, 5):
         market.sell(f"s{slot}", 1_000, 3_000, first_slot=base + slot)
