@@ -130,7 +130,7 @@ def market(
 
 @app.command()
 def hostile(
-    runs: Annotated[int, typer.Option(help="Runs of each, the best of them counts.")] = 3,
+    runs: Annotated[int, typer.Option(help="Runs of each, the best of them counts.")] = 5,
 ) -> None:
     """600 orders over 96 slots that only wish for a source that is not there, and that require it.
 

@@ -31,8 +31,8 @@ class Caps(Protocol):
     def wanted_wh(self, level: Sequence[Entry]) -> list[int]:
         """What each order of a level wants, in Wh. Each level asks once, the best one first."""
 
-    def ladders(self, ladders: Sequence[Ladder]) -> Iterator[Iterable[Line]]:
-        """The lines of those who may want something."""
+    def further(self, source: Source | None, lines: Iterable[Line]) -> Iterable[Line]:
+        """Of a ladder's lines beyond the sweep before, those whose orders may want something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,14 @@ class SellCaps:
     """Sells of a source of which not all was sold want what they sold."""
 
     unsold: frozenset[Source]
-    sold_wh: Mapping[bytes, int]  # By order, of these sources.
-    sold: Sequence[Line]
+    sold_wh: Mapping[bytes, int]  # By order.
 
     @staticmethod
-    def after(asks: Sequence[Entry], unsold: frozenset[Source]) -> SellCaps:
-        """The caps that follow from a sweep whose asks were trimmed to what they sold."""
-        sold = [ask for ask in asks if ask.accepted_wh and ask.order.source in unsold]
-        sold_wh = {ask.order.id: ask.accepted_wh for ask in sold}
-        return SellCaps(unsold, sold_wh, _lines(sold, Side.SELL))
+    def after(asks: Sequence[Entry], amounts_wh: Sequence[int]) -> SellCaps:
+        """The caps that follow from what a sweep's asks sold, right after their pairing."""
+        unsold = frozenset([ask.order.source for ask in asks if ask.unpaired_wh])
+        rows = zip(asks, amounts_wh, strict=True)
+        return SellCaps(unsold, {ask.order.id: energy_wh for ask, energy_wh in rows})
 
     def wanted_wh(self, level: Sequence[Entry]) -> list[int]:
         return [
@@ -56,39 +55,33 @@ class SellCaps:
             for ask in level
         ]
 
-    def ladders(self, ladders: Sequence[Ladder]) -> Iterator[Iterable[Line]]:
-        yield self.sold
-        for source, lines in ladders:
-            if source not in self.unsold:
-                yield lines
+    def further(self, source: Source | None, lines: Iterable[Line]) -> Iterable[Line]:
+        return () if source in self.unsold else lines
 
 
 @dataclass(frozen=True, slots=True)
 class BuyCaps:
     """Buys that require a source want what they got, and of what was left of it the rest."""
 
-    got_wh: Mapping[bytes, int]  # By order, where it is not 0.
-    got: Sequence[Line]
+    got_wh: Mapping[bytes, int]  # By order.
     left_wh: dict[Source, int]  # By required source; falls as levels ask for it.
 
     @staticmethod
-    def after(bids: Sequence[Entry], asks: Sequence[Entry], pairs: Sequence[Pair]) -> BuyCaps:
-        """The caps that follow from a sweep and what came of its pairing."""
+    def after(asks: Sequence[Entry], pairs: Sequence[Pair]) -> BuyCaps:
+        """The caps that follow from a sweep's asks and what came of its pairing."""
         free_wh = dict.fromkeys(Source, 0)
         for ask in asks:
             free_wh[ask.order.source] += ask.accepted_wh
         got_wh: dict[bytes, int] = {}
-        got: dict[bytes, Entry] = {}
         for bid, ask, energy_wh in pairs:
             if bid.required is not None:
                 free_wh[ask.order.source] -= energy_wh
                 got_wh[bid.order.id] = got_wh.get(bid.order.id, 0) + energy_wh
-                got[bid.order.id] = bid
         left_wh = {
-            required: sum(wh for source, wh in free_wh.items() if matches(source, required))
+            required: sum([free_wh[source] for source in Source if matches(source, required)])
             for required in Source
         }
-        return BuyCaps(got_wh, _lines(got.values(), Side.BUY), left_wh)
+        return BuyCaps(got_wh, left_wh)
 
     def wanted_wh(self, level: Sequence[Entry]) -> list[int]:
         wanted_wh = [bid.open_wh for bid in level]
@@ -108,18 +101,11 @@ class BuyCaps:
                 wanted_wh[position] = had_wh + share_wh
         return wanted_wh
 
-    def ladders(self, ladders: Sequence[Ladder]) -> Iterator[Iterable[Line]]:
-        yield self.got
-        for required, lines in ladders:
-            yield lines if required is None else self._while_left(required, lines)
+    def further(self, source: Source | None, lines: Iterable[Line]) -> Iterable[Line]:
+        return lines if source is None else self._while_left(source, lines)
 
     def _while_left(self, required: Source, lines: Iterable[Line]) -> Iterator[Line]:
         for line in lines:
             if not self.left_wh[required]:
                 return
-            if line[1] not in self.got_wh:
-                yield line
-
-
-def _lines(entries: Iterable[Entry], side: Side) -> list[Line]:
-    return sorted((price_rank(side, entry.limit_mthb), entry.order.id) for entry in entries)
+            yield line

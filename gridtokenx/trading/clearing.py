@@ -6,6 +6,7 @@ block and the hashes of blocks have no influence. Source: protocols/market.md se
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
@@ -13,9 +14,9 @@ from itertools import groupby
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
 
-from gridtokenx.trading.caps import BuyCaps, Caps, Ladder, Line, SellCaps
+from gridtokenx.trading.caps import BuyCaps, Caps, Ladder, Line, SellCaps, price_rank
 from gridtokenx.trading.model import Clearing, ClearingOrder, Fill, Side
-from gridtokenx.trading.pairing import Entry, Pair, pair, trim, wish_of
+from gridtokenx.trading.pairing import Entry, Pair, pair, sold_wh, wish_of
 from gridtokenx.trading.sharing import share, within_headroom
 
 NATIONAL_GROUP = "TH"
@@ -52,7 +53,7 @@ def clear(
         asks = [ask for ask in asks if ask.open_wh]
         for group, group_bids, group_asks in _groups(bids, asks, tier):
             if group_bids[0].limit_mthb - wheeling_mthb[tier] >= group_asks[0].limit_mthb:
-                fronts = _Front(_levels(group_bids)), _Front(_levels(group_asks))
+                fronts = _front(group_bids), _front(group_asks)
                 outcome.add(_Auction(group, tier, wheeling_mthb[tier], *fronts, room_wh))
     return outcome.clearing()
 
@@ -84,7 +85,8 @@ def clear_books(
     outcome = _Outcome()
     for tier, groups in enumerate(tiers):
         for group in sorted(groups, key=attrgetter("name")):
-            bids, asks = desk.front(group.bids), desk.front(group.asks)
+            bids = desk.front(Side.BUY, group.bids)
+            asks = desk.front(Side.SELL, group.asks)
             outcome.add(_Auction(group.name, tier, wheeling_mthb[tier], bids, asks, desk.room_wh))
     return outcome.clearing(), outcome.cost
 
@@ -110,29 +112,36 @@ class _Outcome:
         return Clearing(tuple(self.fills), tuple(self.prices), tuple(sorted(self.congested)))
 
 
+_Prices = Iterator[list[list[Entry]]]  # The levels of each price.
+
+
 @dataclass(slots=True, eq=False)
 class _Front:
-    """One side of a group by levels, as far as it has been read.
+    """One side of a group by levels, as far as it has been read: whole prices at a time.
 
     A level is the orders of equal limit and height, in order of id; only those that can trade.
     """
 
-    _source: Iterator[list[Entry]]
-    _anew: Callable[[Caps], Iterator[list[Entry]]] | None = None
+    _source: _Prices
+    # The levels of worse prices than a limit, without those who want nothing.
+    _further: Callable[[int, Caps], _Prices] | None = None
     _read: list[list[Entry]] = field(default_factory=list)
 
     def level(self, position: int) -> list[Entry] | None:
         """A level by its place from the best on; None behind the last one."""
         if position == len(self._read):
-            level = next(self._source, None)
-            if level is None:
+            levels = next(self._source, None)
+            if levels is None:
                 return None
-            self._read.append(level)
+            self._read += levels
         return self._read[position]
 
     def capped(self, caps: Caps) -> _Front:
-        """The same side without reading those who want nothing, if that is known of any."""
-        return self if self._anew is None else _Front(self._anew(caps))
+        """The same side, of which only those who may want something are read on."""
+        if self._further is None or not self._read:
+            return self
+        last_mthb = self._read[-1][0].limit_mthb
+        return _Front(self._further(last_mthb, caps), None, self._read.copy())
 
 
 @dataclass(slots=True, eq=False)
@@ -146,11 +155,17 @@ class _Desk:
     _places: dict[str, dict[Side, _Place]] = field(default_factory=dict)
     _nodes: dict[str, None] = field(default_factory=dict)  # Whose headroom has been asked.
 
-    def front(self, ladders: Sequence[Ladder]) -> _Front:
-        every = [lines for _, lines in ladders]
-        return _Front(self._levels(every), lambda caps: self._levels(caps.ladders(ladders)))
+    def front(self, side: Side, ladders: Sequence[Ladder]) -> _Front:
+        def further(last_mthb: int, caps: Caps) -> _Prices:
+            behind = (price_rank(side, last_mthb) + 1, b"")
+            rests = [
+                (source, _from(lines, bisect_left(lines, behind))) for source, lines in ladders
+            ]
+            return self._prices([caps.further(*ladder) for ladder in rests])
 
-    def _levels(self, ladders: Iterable[Iterable[Line]]) -> Iterator[list[Entry]]:
+        return _Front(self._prices([lines for _, lines in ladders]), further)
+
+    def _prices(self, ladders: Sequence[Iterable[Line]]) -> _Prices:
         for _, lines in groupby(merge(*ladders), key=itemgetter(0)):
             entries = [
                 entry
@@ -159,9 +174,9 @@ class _Desk:
             ]
             if len(entries) > 1:
                 entries.sort(key=attrgetter("height"))
-                yield from _levels(entries)
+                yield list(_levels(entries))
             elif entries:
-                yield entries
+                yield [entries]
 
     def _entry(self, order_id: bytes) -> Entry | None:
         if order_id not in self._entries:
@@ -239,6 +254,15 @@ def _groups(
     for name in sorted(asks_of):
         if name in bids_of:
             yield name, bids_of[name], asks_of[name]
+
+
+def _from(lines: Sequence[Line], start: int) -> Iterator[Line]:
+    return (lines[position] for position in range(start, len(lines)))
+
+
+def _front(entries: list[Entry]) -> _Front:
+    """A side that is known as a whole."""
+    return _Front([level] for level in _levels(entries))
 
 
 def _levels(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
@@ -336,14 +360,35 @@ class _Sweep:
                 self.last_mthb = level.limit_mthb
 
 
-@dataclass(frozen=True, slots=True)
-class _Swept:
-    """What a sweep accepted, at which price, and whom the grid kept back."""
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """What a sweep accepted, at which price, whom the grid kept back, and how that was paired."""
 
     bids: list[Entry]
     asks: list[Entry]
     price_mthb: int
     congested: list[Entry]
+    pairs: list[Pair] = field(init=False)
+    # By bid and by ask, if a required source was short; entries themselves serve the next sweep.
+    traded_wh: tuple[list[int], list[int]] | None = None
+
+    def __post_init__(self) -> None:
+        self.pairs = pair(self.bids, self.asks)
+        if any(bid.unpaired_wh for bid in self.bids):
+            got_wh = [bid.accepted_wh - bid.unpaired_wh for bid in self.bids]
+            self.traded_wh = got_wh, sold_wh(self.asks)
+
+    def total_wh(self) -> int:
+        return sum([energy_wh for _, _, energy_wh in self.pairs])
+
+    def settle(self) -> list[Pair]:
+        """The pairs if nothing else is tried: equal sellers bear alike that a source was short."""
+        if self.traded_wh is None:
+            return self.pairs
+        for entries, amounts_wh in zip((self.bids, self.asks), self.traded_wh, strict=True):
+            for entry, energy_wh in zip(entries, amounts_wh, strict=True):
+                entry.accepted_wh = entry.unpaired_wh = energy_wh
+        return pair(self.bids, self.asks)
 
 
 @dataclass(slots=True)
@@ -361,24 +406,20 @@ class _Auction:
     congested: list[Entry] = field(default_factory=list)
 
     def run(self) -> list[Fill]:
-        """Sweep and pair, if a required source was short three ways; book what trades the most."""
-        swept = self._sweep(None, None)
-        pairs = pair(swept.bids, swept.asks)
-        if any(bid.unpaired_wh for bid in swept.bids):
-            buy_caps = BuyCaps.after(swept.bids, swept.asks, pairs)
-            unsold = frozenset([ask.order.source for ask in swept.asks if ask.unpaired_wh])
-            trim(swept.bids, swept.asks)
-            sell_caps = SellCaps.after(swept.asks, unsold)
-            outcomes = [(swept, pair(swept.bids, swept.asks))]
-            for caps in ((buy_caps, None), (None, sell_caps)):
-                swept = self._sweep(*caps)
-                outcomes.append((swept, _served(swept)))
-            swept, pairs = max(outcomes, key=_traded_wh)
-        self.price_mthb, self.congested = swept.price_mthb, swept.congested
-        return self._book(pairs)
+        """Sweep and pair, if a required source was short up to three ways; book the most trade."""
+        best = first = self._attempt(None, None)
+        if first.traded_wh is not None:
+            most_wh = sum([ask.accepted_wh for ask in first.asks])  # No caps make it more.
+            sell_caps = SellCaps.after(first.asks, first.traded_wh[1])
+            buy_caps = BuyCaps.after(first.asks, first.pairs)
+            best = max(first, self._attempt(None, sell_caps), key=_Attempt.total_wh)
+            if best.total_wh() < most_wh:
+                best = max(best, self._attempt(buy_caps, None), key=_Attempt.total_wh)
+        self.price_mthb, self.congested = best.price_mthb, best.congested
+        return self._book(best.settle())
 
-    def _sweep(self, buy_caps: BuyCaps | None, sell_caps: SellCaps | None) -> _Swept:
-        """Accept bids and asks from the best level on."""
+    def _attempt(self, buy_caps: Caps | None, sell_caps: Caps | None) -> _Attempt:
+        """Accept bids and asks from the best level on, and pair them."""
         bids = _Sweep(_capped(self.bid_front, buy_caps), self.tier, self.room_wh, buy_caps)
         asks = _Sweep(_capped(self.ask_front, sell_caps), self.tier, self.room_wh, sell_caps)
         congested: list[Entry] = []
@@ -401,10 +442,10 @@ class _Auction:
             if is_ask_done:
                 ask = asks.advance()
         if not have_met:
-            return _Swept([], [], 0, [])
+            return _Attempt([], [], 0, [])
         price_mthb = self._price(bids, asks)
         self.cost += bids.orders_seen + asks.orders_seen
-        return _Swept(bids.accepted, asks.accepted, price_mthb, congested)
+        return _Attempt(bids.accepted, asks.accepted, price_mthb, congested)
 
     def _price(self, bids: _Sweep, asks: _Sweep) -> int:
         """The middle of the prices at which just this much is traded."""
@@ -440,16 +481,3 @@ class _Auction:
 
 def _capped(front: _Front, caps: Caps | None) -> _Front:
     return front if caps is None else front.capped(caps)
-
-
-def _served(swept: _Swept) -> list[Pair]:
-    """Pair what a sweep accepted; a required source that is short is not traded."""
-    pairs = pair(swept.bids, swept.asks)
-    if any(bid.unpaired_wh for bid in swept.bids):
-        trim(swept.bids, swept.asks)
-        pairs = pair(swept.bids, swept.asks)
-    return pairs
-
-
-def _traded_wh(outcome: tuple[_Swept, list[Pair]]) -> int:
-    return sum(energy_wh for _, _, energy_wh in outcome[1])

@@ -171,6 +171,7 @@ class Look:
     _band: tuple[int, int]
     _nations: list[_Group]
     _known: dict[bytes, Order | None] = field(default_factory=dict)
+    _open_wh: dict[bytes, int] = field(default_factory=dict)
 
     def groups(self, regions: list[str]) -> list[list[GroupBook]]:
         """By permitted tier the groups whose best orders cross, without reading the others."""
@@ -193,17 +194,20 @@ class Look:
         """An order that can still trade in the slot, as it was before the clearing."""
         if order_id not in self._known:
             order = ORDERS.get(self._state, order_id)
-            self._known[order_id] = order if order is not None and self._may(order) else None
+            left_wh = 0 if order is None else self._allowed_wh(order)
+            self._known[order_id] = order if left_wh else None
+            self._open_wh[order_id] = left_wh
         return self._known[order_id]
 
-    def _may(self, order: Order) -> bool:
+    def _allowed_wh(self, order: Order) -> int:
         low, high = self._band
-        return low <= order.terms.limit_mthb <= high and open_wh(order, self._slot) > 0
+        in_band = low <= order.terms.limit_mthb <= high
+        return open_wh(order, self._slot) if in_band else 0
 
     def taker(self, order_id: bytes) -> ClearingOrder | None:
         """`order` with what it may trade, as the auction takes it."""
         order = self.order(order_id)
-        return None if order is None else taker(order, self._slot)
+        return None if order is None else taker(order, self._open_wh[order_id])
 
     def _gather(
         self, name: str, groups: list[_Group], tier: int, tiers: list[list[GroupBook]]
@@ -247,14 +251,14 @@ class Look:
                 yield line
 
 
-def taker(order: Order, slot: int) -> ClearingOrder:
-    """What an order may still trade in a slot, as the auction takes it."""
+def taker(order: Order, left_wh: int) -> ClearingOrder:
+    """An order as the auction takes it, with what it may still trade in the slot."""
     terms = order.terms
     return ClearingOrder(
         order.id,
         order.owner,
         terms.side,
-        open_wh(order, slot),
+        left_wh,
         terms.limit_mthb,
         terms.location,
         terms.source,

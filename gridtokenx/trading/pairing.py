@@ -21,6 +21,11 @@ _ANYBODY = 4
 _NO_WISH: Wish = (0, None, ())
 
 
+def matches(source: Source, required: Source) -> bool:
+    """Whether what a seller makes is what a buyer requires."""
+    return source is required or (required is Source.RENEWABLE and source.is_renewable)
+
+
 def required_source(source: Source, require: bool) -> Source | None:
     """What a buyer takes nothing but; `any` asks for nothing, required or not."""
     return source if require and source is not Source.ANY else None
@@ -34,6 +39,13 @@ def _wish(source: Source, require: bool) -> Wish:
     return (rank, required, (source,)) if required else (rank + 2, None, (source, Source.ANY))
 
 
+def _serving(choice: Choice) -> frozenset[Source]:
+    if choice is None:
+        return frozenset([source for source in Source if not source.is_renewable])
+    return frozenset([s for s in Source if choice is Source.ANY or matches(s, choice)])
+
+
+_SERVING = {choice: _serving(choice) for choice in (None, *Source)}
 _WISHES = {
     (source, require): _wish(source, require) for source in Source for require in (False, True)
 }
@@ -79,7 +91,8 @@ def pair(bids: Sequence[Entry], asks: Sequence[Entry]) -> list[Pair]:
     for members in _classes(bids):
         for choice in members[0].choices:
             if choice not in queues:
-                queues[choice] = [ask for ask in reversed(asks) if _serves(ask, choice)]
+                serving = _SERVING[choice]
+                queues[choice] = [ask for ask in reversed(asks) if ask.order.source in serving]
         if len(members) == 1:
             bid = members[0]
             for choice in bid.choices:
@@ -93,23 +106,24 @@ def pair(bids: Sequence[Entry], asks: Sequence[Entry]) -> list[Pair]:
     return pairs
 
 
-def trim(bids: Sequence[Entry], asks: Sequence[Entry]) -> None:
-    """Accept only what `pair` could pair, and of equal sellers of a source from each his share.
+def sold_wh(asks: Sequence[Entry]) -> list[int]:
+    """What each of the asks has sold after `pair`: of equal sellers of a source each his share.
 
     Source: protocols/market.md 3.2 step 7.
     """
-    for bid in bids:
-        bid.accepted_wh -= bid.unpaired_wh
-    equals: dict[tuple[int, int, Source], list[Entry]] = {}
-    for ask in asks:
-        equals.setdefault((ask.limit_mthb, ask.height, ask.order.source), []).append(ask)
-    for members in equals.values():
-        sold_wh = sum(ask.accepted_wh - ask.unpaired_wh for ask in members)
-        shares_wh = share(sold_wh, [ask.accepted_wh for ask in members])
-        for ask, energy_wh in zip(members, shares_wh, strict=True):
-            ask.accepted_wh = energy_wh
-    for entry in (*bids, *asks):
-        entry.unpaired_wh = entry.accepted_wh
+    amounts_wh = [ask.accepted_wh for ask in asks]
+    equals: dict[tuple[int, int, Source], list[int]] = {}
+    for position, ask in enumerate(asks):
+        kind = ask.limit_mthb, ask.height, ask.order.source
+        equals.setdefault(kind, []).append(position)
+    for positions in equals.values():
+        unpaired_wh = sum(asks[position].unpaired_wh for position in positions)
+        if unpaired_wh:
+            accepted_wh = [amounts_wh[position] for position in positions]
+            shares_wh = share(sum(accepted_wh) - unpaired_wh, accepted_wh)
+            for position, energy_wh in zip(positions, shares_wh, strict=True):
+                amounts_wh[position] = energy_wh
+    return amounts_wh
 
 
 def _classes(bids: Sequence[Entry]) -> Iterator[list[Entry]]:
@@ -167,15 +181,3 @@ def _take(wanted_wh: int, queue: list[Entry]) -> list[tuple[Entry, int]]:
         if not ask.unpaired_wh:
             queue.pop()
     return taken
-
-
-def _serves(ask: Entry, choice: Choice) -> bool:
-    source = ask.order.source
-    if choice is None:
-        return not source.is_renewable
-    return choice is Source.ANY or matches(source, choice)
-
-
-def matches(source: Source, required: Source) -> bool:
-    """Whether what a seller makes is what a buyer requires."""
-    return source is required or (required is Source.RENEWABLE and source.is_renewable)

@@ -89,8 +89,9 @@ class Market:
         first = Outcome(self, members, tier, {})
         outcomes = [first]
         if first.unserved:
-            outcomes.append(Outcome(self, members, tier, first.second_wants()))
-            outcomes.append(Outcome(self, members, tier, first.third_wants()))
+            outcomes.append(Outcome(self, members, tier, first.without_unsold()))
+            if outcomes[1].traded_wh < sum(first.accepted[order.id] for order in first.sells):
+                outcomes.append(Outcome(self, members, tier, first.without_unserved()))
         best = outcomes[0]
         for outcome in outcomes:
             self.cost += outcome.sweep.cost()
@@ -315,7 +316,7 @@ class Outcome:
             result |= shared(sold, {name: self.accepted[name] for name in equals})
         return result
 
-    def second_wants(self) -> dict[bytes, int]:
+    def without_unserved(self) -> dict[bytes, int]:
         wants: dict[bytes, int] = {}
         for wish in {order.source for order in self.requiring}:
             left = sum(self.accepted[o.id] for o in self.sells if fits(wish, o.source))
@@ -335,6 +336,6 @@ class Outcome:
                 wants |= {name: self.got[name] + share for name, share in shares.items()}
         return wants
 
-    def third_wants(self) -> dict[bytes, int]:
+    def without_unsold(self) -> dict[bytes, int]:
         unsold = {o.source for o in self.sells if self.got[o.id] < self.accepted[o.id]}
         return {o.id: self.traded[o.id] for o in self.sells if o.source in unsold}
