@@ -286,6 +286,7 @@ class _Level:
     weights_wh: list[int]
     total_wh: int
     left_wh: int
+    is_limited: bool  # By headroom.
     kept_back: list[Entry]
 
 
@@ -314,11 +315,10 @@ class _Sweep:
             if self.caps is None:
                 wanted_wh = [entry.open_wh for entry in members]
             else:
-                capped_wh = self.caps.wanted_wh(members)
-                members = [
-                    entry for entry, most_wh in zip(members, capped_wh, strict=True) if most_wh
-                ]
-                wanted_wh = [most_wh for most_wh in capped_wh if most_wh]
+                wanted_wh = self.caps.wanted_wh(members)
+                if not all(wanted_wh):
+                    rows = [row for row in zip(members, wanted_wh, strict=True) if row[1]]
+                    members, wanted_wh = [row[0] for row in rows], [row[1] for row in rows]
             if members:
                 self.orders_seen += len(members)
                 self.level = self._weigh(members, wanted_wh)
@@ -340,7 +340,8 @@ class _Sweep:
     def _weigh(self, members: list[Entry], wanted_wh: list[int]) -> _Level:
         weights_wh, kept_back = wanted_wh, []
         crossed = [entry.nodes[self.tier] for entry in members]
-        if any(crossed):
+        is_limited = any(crossed)
+        if is_limited:
             nodes = [node for some in crossed for node in some]
             room_wh = {node: self.room_wh[node] - self._used_wh.get(node, 0) for node in nodes}
             weights_wh = within_headroom(wanted_wh, crossed, room_wh)
@@ -348,16 +349,19 @@ class _Sweep:
             kept_back = [entry for entry, wanted, weight in rows if weight < wanted]
         total_wh = sum(weights_wh)
         limit_mthb = members[0].limit_mthb
-        return _Level(limit_mthb, members, weights_wh, total_wh, total_wh, kept_back)
+        return _Level(limit_mthb, members, weights_wh, total_wh, total_wh, is_limited, kept_back)
 
     def _accept(self, level: _Level, amounts_wh: list[int]) -> None:
         for entry, energy_wh in zip(level.members, amounts_wh, strict=True):
             if energy_wh:
                 entry.accepted_wh = entry.unpaired_wh = energy_wh
                 self.accepted.append(entry)
+        if level.total_wh:
+            self.last_mthb = level.limit_mthb
+        if level.is_limited:
+            for entry, energy_wh in zip(level.members, amounts_wh, strict=True):
                 for node in entry.nodes[self.tier]:
                     self._used_wh[node] = self._used_wh.get(node, 0) + energy_wh
-                self.last_mthb = level.limit_mthb
 
 
 @dataclass(slots=True, eq=False)
@@ -371,15 +375,14 @@ class _Attempt:
     pairs: list[Pair] = field(init=False)
     # By bid and by ask, if a required source was short; entries themselves serve the next sweep.
     traded_wh: tuple[list[int], list[int]] | None = None
+    total_wh: int = 0
 
     def __post_init__(self) -> None:
         self.pairs = pair(self.bids, self.asks)
+        self.total_wh = sum([energy_wh for _, _, energy_wh in self.pairs])
         if any(bid.unpaired_wh for bid in self.bids):
             got_wh = [bid.accepted_wh - bid.unpaired_wh for bid in self.bids]
             self.traded_wh = got_wh, sold_wh(self.asks)
-
-    def total_wh(self) -> int:
-        return sum([energy_wh for _, _, energy_wh in self.pairs])
 
     def settle(self) -> list[Pair]:
         """The pairs if nothing else is tried: equal sellers bear alike that a source was short."""
@@ -412,14 +415,20 @@ class _Auction:
             most_wh = sum([ask.accepted_wh for ask in first.asks])  # No caps make it more.
             sell_caps = SellCaps.after(first.asks, first.traded_wh[1])
             buy_caps = BuyCaps.after(first.asks, first.pairs)
-            best = max(first, self._attempt(None, sell_caps), key=_Attempt.total_wh)
-            if best.total_wh() < most_wh:
-                best = max(best, self._attempt(buy_caps, None), key=_Attempt.total_wh)
+            best = self._better(first, None, sell_caps)
+            if best.total_wh < most_wh:
+                best = self._better(best, buy_caps, None)
         self.price_mthb, self.congested = best.price_mthb, best.congested
         return self._book(best.settle())
 
-    def _attempt(self, buy_caps: Caps | None, sell_caps: Caps | None) -> _Attempt:
-        """Accept bids and asks from the best level on, and pair them."""
+    def _better(self, best: _Attempt, buy_caps: Caps | None, sell_caps: Caps | None) -> _Attempt:
+        other = self._attempt(buy_caps, sell_caps, best.total_wh)
+        return other if other.total_wh > best.total_wh else best
+
+    def _attempt(
+        self, buy_caps: Caps | None, sell_caps: Caps | None, beaten_wh: int = -1
+    ) -> _Attempt:
+        """Accept bids and asks from the best level on, and pair them if that trades more."""
         bids = _Sweep(_capped(self.bid_front, buy_caps), self.tier, self.room_wh, buy_caps)
         asks = _Sweep(_capped(self.ask_front, sell_caps), self.tier, self.room_wh, sell_caps)
         congested: list[Entry] = []
@@ -441,10 +450,13 @@ class _Auction:
                 bid = bids.advance()
             if is_ask_done:
                 ask = asks.advance()
-        if not have_met:
+        price_mthb = 0
+        if have_met:
+            price_mthb = self._price(bids, asks)
+            self.cost += bids.orders_seen + asks.orders_seen
+        accepted_wh = sum([entry.accepted_wh for entry in asks.accepted])
+        if accepted_wh <= beaten_wh:
             return _Attempt([], [], 0, [])
-        price_mthb = self._price(bids, asks)
-        self.cost += bids.orders_seen + asks.orders_seen
         return _Attempt(bids.accepted, asks.accepted, price_mthb, congested)
 
     def _price(self, bids: _Sweep, asks: _Sweep) -> int:
