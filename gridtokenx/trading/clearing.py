@@ -299,11 +299,11 @@ class _Sweep:
     room_wh: Mapping[str, int]  # Before the sweep; grows as levels of other places are read.
     caps: Caps | None
     level: _Level | None = None
-    accepted: list[Entry] = field(default_factory=list)
     last_mthb: int = 0  # The limit of the last level of which anything was accepted.
     orders_seen: int = 0  # Of those who want something.
     _position: int = 0
     _used_wh: dict[str, int] = field(default_factory=dict)  # By node.
+    _done: list[tuple[list[Entry], list[int]]] = field(default_factory=list)
 
     def advance(self) -> _Level | None:
         """Go on to the next level; the one before is accepted as far as the grid lets it."""
@@ -338,30 +338,37 @@ class _Sweep:
         return None if level is None else level.limit_mthb
 
     def _weigh(self, members: list[Entry], wanted_wh: list[int]) -> _Level:
-        weights_wh, kept_back = wanted_wh, []
-        crossed = [entry.nodes[self.tier] for entry in members]
-        is_limited = any(crossed)
-        if is_limited:
+        limit_mthb, total_wh = members[0].limit_mthb, sum(wanted_wh)
+        if self.tier and self.room_wh:
+            crossed = [entry.nodes[self.tier] for entry in members]
             nodes = [node for some in crossed for node in some]
-            room_wh = {node: self.room_wh[node] - self._used_wh.get(node, 0) for node in nodes}
-            weights_wh = within_headroom(wanted_wh, crossed, room_wh)
-            rows = zip(members, wanted_wh, weights_wh, strict=True)
-            kept_back = [entry for entry, wanted, weight in rows if weight < wanted]
-        total_wh = sum(weights_wh)
-        limit_mthb = members[0].limit_mthb
-        return _Level(limit_mthb, members, weights_wh, total_wh, total_wh, is_limited, kept_back)
+            if nodes:
+                room_wh = {node: self.room_wh[node] - self._used_wh.get(node, 0) for node in nodes}
+                weights_wh = within_headroom(wanted_wh, crossed, room_wh)
+                rows = zip(members, wanted_wh, weights_wh, strict=True)
+                kept_back = [entry for entry, wanted, weight in rows if weight < wanted]
+                total_wh = sum(weights_wh)
+                return _Level(limit_mthb, members, weights_wh, total_wh, total_wh, True, kept_back)
+        return _Level(limit_mthb, members, wanted_wh, total_wh, total_wh, False, [])
 
     def _accept(self, level: _Level, amounts_wh: list[int]) -> None:
-        for entry, energy_wh in zip(level.members, amounts_wh, strict=True):
-            if energy_wh:
-                entry.accepted_wh = entry.unpaired_wh = energy_wh
-                self.accepted.append(entry)
+        self._done.append((level.members, amounts_wh))
         if level.total_wh:
             self.last_mthb = level.limit_mthb
         if level.is_limited:
             for entry, energy_wh in zip(level.members, amounts_wh, strict=True):
                 for node in entry.nodes[self.tier]:
                     self._used_wh[node] = self._used_wh.get(node, 0) + energy_wh
+
+    def accepted(self) -> list[Entry]:
+        """Who was accepted, in price-time order, each marked with how much."""
+        accepted = []
+        for members, amounts_wh in self._done:
+            for entry, energy_wh in zip(members, amounts_wh, strict=True):
+                if energy_wh:
+                    entry.accepted_wh = entry.unpaired_wh = energy_wh
+                    accepted.append(entry)
+        return accepted
 
 
 @dataclass(slots=True, eq=False)
@@ -433,7 +440,7 @@ class _Auction:
         asks = _Sweep(_capped(self.ask_front, sell_caps), self.tier, self.room_wh, sell_caps)
         congested: list[Entry] = []
         bid, ask = bids.advance(), asks.advance()
-        have_met = False
+        have_met, accepted_wh = False, 0
         while bid is not None and ask is not None:
             if bid.limit_mthb - self.wheeling_mthb < ask.limit_mthb:
                 break
@@ -445,6 +452,7 @@ class _Auction:
             energy_wh = min(bid.left_wh, ask.left_wh)
             bid.left_wh -= energy_wh
             ask.left_wh -= energy_wh
+            accepted_wh += energy_wh
             is_bid_done, is_ask_done = not bid.left_wh, not ask.left_wh
             if is_bid_done:
                 bid = bids.advance()
@@ -454,10 +462,9 @@ class _Auction:
         if have_met:
             price_mthb = self._price(bids, asks)
             self.cost += bids.orders_seen + asks.orders_seen
-        accepted_wh = sum([entry.accepted_wh for entry in asks.accepted])
         if accepted_wh <= beaten_wh:
             return _Attempt([], [], 0, [])
-        return _Attempt(bids.accepted, asks.accepted, price_mthb, congested)
+        return _Attempt(bids.accepted(), asks.accepted(), price_mthb, congested)
 
     def _price(self, bids: _Sweep, asks: _Sweep) -> int:
         """The middle of the prices at which just this much is traded."""
