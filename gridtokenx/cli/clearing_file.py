@@ -22,7 +22,7 @@ T = TypeVar("T")
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_ORDERS = 200_000
 TIERS = ("substation", "zone", "region", "national")
-_INPUTS = ("orders", "headroom", "max_tier", "seed", "wheeling", "name", "note")
+_INPUTS = ("orders", "headroom", "max_tier", "wheeling", "name", "note")
 _RESULTS = ("prices", "trades", "remaining", "congested")  # A vector has both; these are not read.
 _ORDER_KEYS = frozenset(
     {
@@ -45,14 +45,12 @@ class ClearingCase:
     original_wh: dict[str, int]
     headroom: dict[str, int]
     max_tier: int
-    seed: bytes
     wheeling_mthb: tuple[int, int, int, int]
 
     def clear(self) -> dict[str, Any]:
         """What the auction gives, in the vectors' spelling."""
         result = clear(
             self.orders,
-            tie_salt=self.seed,
             wheeling_mthb=self.wheeling_mthb,
             max_tier=self.max_tier,
             headroom=self.headroom,
@@ -112,7 +110,6 @@ class _Place:
             max_tier=self.inner("max_tier")._integer(
                 raw.get("max_tier", parameters.max_trade_tier), 0, 3
             ),
-            seed=self._seed(raw.get("seed", "00" * 32)),
             wheeling_mthb=self._wheeling(raw.get("wheeling", list(parameters.wheeling_mthb))),
         )
 
@@ -180,13 +177,6 @@ class _Place:
             place.inner(key)._integer(value, 0, MAX_INT)
         return dict(raw)
 
-    def _seed(self, raw: Any) -> bytes:
-        place = self.inner("seed")
-        text = place._text(raw)
-        if len(text) % 2 or text.strip("0123456789abcdefABCDEF"):
-            place.refuse(f"must be hex, not {_shown(raw)}")
-        return bytes.fromhex(text)
-
     def _wheeling(self, raw: Any) -> tuple[int, int, int, int]:
         place = self.inner("wheeling")
         if not isinstance(raw, list) or len(raw) != len(TIERS):
@@ -243,7 +233,7 @@ def _document(case: ClearingCase, result: Clearing) -> dict[str, Any]:
 
 
 def _id_bytes(text: str) -> bytes:
-    """An id of the chain (64 hex digits) as its bytes, so that ties fall as they did there."""
+    """An id of the chain (64 hex digits) as its bytes: single Wh go by their order."""
     return bytes.fromhex(text) if _ID_HEX.fullmatch(text) else text.encode()
 
 

@@ -14,10 +14,11 @@ from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.quantities import saturated
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
-from gridtokenx.trading.clearing import NATIONAL_GROUP, clear_books
+from gridtokenx.trading.clearing import clear_books
 from gridtokenx.trading.clock import WORK_FILL, WORK_PASS, WORK_SLOT, Budget, agree_deadline
 from gridtokenx.trading.clock_model import DEADLINES
 from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of
+from gridtokenx.trading.fronts import NATIONAL_GROUP
 from gridtokenx.trading.model import (
     CARRIED_OVER,
     CONGESTED,

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gridtokenx.primitives.codec import MAX_INT
-from gridtokenx.trading.model import Side, Source
-from gridtokenx.trading.pairing import Entry, Pair, matches
+from gridtokenx.trading.model import RENEWABLE_SOURCES, Side, Source
+from gridtokenx.trading.pairing import Entry, Pair
 from gridtokenx.trading.sharing import share
 
 Line = tuple[int, bytes]  # Price rank and order id; a smaller rank is a better price.
 # Orders of one side and source, sorted. A buy's source here is the one that it requires, if any.
 Ladder = tuple[Source | None, Sequence[Line]]
+
+
+_NOTHING = dict.fromkeys(Source, 0)
 
 
 def price_rank(side: Side, limit_mthb: int) -> int:
@@ -69,7 +72,7 @@ class BuyCaps:
     @staticmethod
     def after(asks: Sequence[Entry], pairs: Sequence[Pair]) -> BuyCaps:
         """The caps that follow from a sweep's asks and what came of its pairing."""
-        free_wh = dict.fromkeys(Source, 0)
+        free_wh = _NOTHING.copy()
         for ask in asks:
             free_wh[ask.order.source] += ask.accepted_wh
         got_wh: dict[bytes, int] = {}
@@ -77,11 +80,8 @@ class BuyCaps:
             if bid.required is not None:
                 free_wh[ask.order.source] -= energy_wh
                 got_wh[bid.order.id] = got_wh.get(bid.order.id, 0) + energy_wh
-        left_wh = {
-            required: sum([free_wh[source] for source in Source if matches(source, required)])
-            for required in Source
-        }
-        return BuyCaps(got_wh, left_wh)
+        free_wh[Source.RENEWABLE] = sum([free_wh[source] for source in RENEWABLE_SOURCES])
+        return BuyCaps(got_wh, free_wh)
 
     def wanted_wh(self, level: Sequence[Entry]) -> list[int]:
         wanted_wh = [bid.open_wh for bid in level]

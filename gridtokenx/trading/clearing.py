@@ -6,25 +6,18 @@ block and the hashes of blocks have no influence. Source: protocols/market.md se
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import merge
-from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from types import MappingProxyType
 
-from gridtokenx.trading.caps import BuyCaps, Caps, Ladder, Line, SellCaps, price_rank
+from gridtokenx.trading.caps import BuyCaps, Caps, Ladder, SellCaps
+from gridtokenx.trading.fronts import Desk, Front, front_of, price_time_order
 from gridtokenx.trading.model import Clearing, ClearingOrder, Fill, Side
-from gridtokenx.trading.pairing import Entry, Pair, pair, sold_wh, wish_of
+from gridtokenx.trading.pairing import Entry, Pair, pair, sold_wh
 from gridtokenx.trading.sharing import share, within_headroom
 
-NATIONAL_GROUP = "TH"
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
-
-_NO_NODES: tuple[tuple[str, ...], ...] = ((), (), (), ())
-
-_Place = tuple[tuple[str, str, str, str], tuple[tuple[str, ...], ...]]  # Groups; nodes by tier.
 
 
 def clear(
@@ -44,8 +37,8 @@ def clear(
     The caller guarantees: ids are unique, locations are substations, nobody is on both sides.
     Source: protocols/market.md section 3.
     """
-    bids = _price_time_order(orders, Side.BUY, headroom)
-    asks = _price_time_order(orders, Side.SELL, headroom)
+    bids = price_time_order(orders, Side.BUY, headroom)
+    asks = price_time_order(orders, Side.SELL, headroom)
     room_wh = dict(headroom)
     outcome = _Outcome()
     for tier in range(max_tier + 1):
@@ -53,7 +46,7 @@ def clear(
         asks = [ask for ask in asks if ask.open_wh]
         for group, group_bids, group_asks in _groups(bids, asks, tier):
             if group_bids[0].limit_mthb - wheeling_mthb[tier] >= group_asks[0].limit_mthb:
-                fronts = _front(group_bids), _front(group_asks)
+                fronts = front_of(group_bids), front_of(group_asks)
                 outcome.add(_Auction(group, tier, wheeling_mthb[tier], *fronts, room_wh))
     return outcome.clearing()
 
@@ -81,7 +74,7 @@ def clear_books(
     Returns the clearing and its cost: the orders that all sweeps together looked at.
     Source: protocols/market.md sections 3.1 and 3.2.
     """
-    desk = _Desk(order_of, headroom_of)
+    desk = Desk(order_of, headroom_of)
     outcome = _Outcome()
     for tier, groups in enumerate(tiers):
         for group in sorted(groups, key=attrgetter("name")):
@@ -112,135 +105,6 @@ class _Outcome:
         return Clearing(tuple(self.fills), tuple(self.prices), tuple(sorted(self.congested)))
 
 
-_Prices = Iterator[list[list[Entry]]]  # The levels of each price.
-
-
-@dataclass(slots=True, eq=False)
-class _Front:
-    """One side of a group by levels, as far as it has been read: whole prices at a time.
-
-    A level is the orders of equal limit and height, in order of id; only those that can trade.
-    """
-
-    _source: _Prices
-    # The levels of worse prices than a limit, without those who want nothing.
-    _further: Callable[[int, Caps], _Prices] | None = None
-    _read: list[list[Entry]] = field(default_factory=list)
-
-    def level(self, position: int) -> list[Entry] | None:
-        """A level by its place from the best on; None behind the last one."""
-        if position == len(self._read):
-            levels = next(self._source, None)
-            if levels is None:
-                return None
-            self._read += levels
-        return self._read[position]
-
-    def capped(self, caps: Caps) -> _Front:
-        """The same side, of which only those who may want something are read on."""
-        if self._further is None or not self._read:
-            return self
-        last_mthb = self._read[-1][0].limit_mthb
-        return _Front(self._further(last_mthb, caps), None, self._read.copy())
-
-
-@dataclass(slots=True, eq=False)
-class _Desk:
-    """What the auctions of one slot share: the orders read so far and the grid's headroom."""
-
-    order_of: Callable[[bytes], ClearingOrder | None]
-    headroom_of: Callable[[str], int | None]
-    room_wh: dict[str, int] = field(default_factory=dict)
-    _entries: dict[bytes, Entry | None] = field(default_factory=dict)
-    _places: dict[str, dict[Side, _Place]] = field(default_factory=dict)
-    _nodes: dict[str, None] = field(default_factory=dict)  # Whose headroom has been asked.
-
-    def front(self, side: Side, ladders: Sequence[Ladder]) -> _Front:
-        def further(last_mthb: int, caps: Caps) -> _Prices:
-            behind = (price_rank(side, last_mthb) + 1, b"")
-            rests = [
-                (source, _from(lines, bisect_left(lines, behind))) for source, lines in ladders
-            ]
-            return self._prices([caps.further(*ladder) for ladder in rests])
-
-        return _Front(self._prices([lines for _, lines in ladders]), further)
-
-    def _prices(self, ladders: Sequence[Iterable[Line]]) -> _Prices:
-        for _, lines in groupby(merge(*ladders), key=itemgetter(0)):
-            entries = [
-                entry
-                for _, order_id in lines
-                if (entry := self._entry(order_id)) is not None and entry.open_wh
-            ]
-            if len(entries) > 1:
-                entries.sort(key=attrgetter("height"))
-                yield list(_levels(entries))
-            elif entries:
-                yield [entries]
-
-    def _entry(self, order_id: bytes) -> Entry | None:
-        if order_id not in self._entries:
-            order = self.order_of(order_id)
-            made = None if order is None else _enter(order, self._place(order))
-            self._entries[order_id] = made
-        return self._entries[order_id]
-
-    def _place(self, order: ClearingOrder) -> _Place:
-        location = order.location
-        if location not in self._places:
-            for node in _groups_of(location)[:3]:
-                if node not in self._nodes:
-                    self._nodes[node] = None
-                    self._learn_headroom(node)
-            self._places[location] = {side: _place(location, side, self.room_wh) for side in Side}
-        return self._places[location][order.side]
-
-    def _learn_headroom(self, node: str) -> None:
-        for key in ("x:" + node, "m:" + node):
-            room_wh = self.headroom_of(key)
-            if room_wh is not None:
-                self.room_wh[key] = room_wh
-
-
-def _price_time_order(
-    orders: Sequence[ClearingOrder], side: Side, headroom: Mapping[str, int]
-) -> list[Entry]:
-    places: dict[str, _Place] = {}
-    chosen = [order for order in orders if order.side is side]
-    # Three stable sorts by plain keys are several times faster than one by tuples.
-    chosen.sort(key=attrgetter("id"))
-    chosen.sort(key=attrgetter("height"))
-    chosen.sort(key=attrgetter("limit_mthb"), reverse=side is Side.BUY)
-    entries = []
-    for order in chosen:
-        location = order.location
-        if location not in places:
-            places[location] = _place(location, side, headroom)
-        entries.append(_enter(order, places[location]))
-    return entries
-
-
-def _enter(order: ClearingOrder, place: _Place) -> Entry:
-    groups, nodes = place
-    return Entry(
-        order, order.limit_mthb, order.height, order.energy_wh, groups, nodes, *wish_of(order)
-    )
-
-
-def _groups_of(location: str) -> tuple[str, str, str, str]:
-    return location, location.rpartition("-")[0], location.partition("-")[0], NATIONAL_GROUP
-
-
-def _place(location: str, side: Side, headroom: Mapping[str, int]) -> _Place:
-    groups = _groups_of(location)
-    if not headroom:
-        return groups, _NO_NODES
-    direction = "x:" if side is Side.SELL else "m:"
-    keys = [direction + group for group in groups]
-    crossed = [tuple(key for key in keys[:tier] if key in headroom) for tier in range(4)]
-    return groups, tuple(crossed)
-
-
 def _groups(
     bids: list[Entry], asks: list[Entry], tier: int
 ) -> Iterator[tuple[str, list[Entry], list[Entry]]]:
@@ -256,27 +120,6 @@ def _groups(
             yield name, bids_of[name], asks_of[name]
 
 
-def _from(lines: Sequence[Line], start: int) -> Iterator[Line]:
-    return (lines[position] for position in range(start, len(lines)))
-
-
-def _front(entries: list[Entry]) -> _Front:
-    """A side that is known as a whole."""
-    return _Front([level] for level in _levels(entries))
-
-
-def _levels(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Cut what is in order of price, height and id where price or height change."""
-    level: list[Entry] = []
-    for entry in entries:
-        if level and (entry.limit_mthb != level[0].limit_mthb or entry.height != level[0].height):
-            yield level
-            level = []
-        level.append(entry)
-    if level:
-        yield level
-
-
 @dataclass(slots=True, eq=False)
 class _Level:
     """A level in a sweep: who takes part, what the grid lets each move, and what is still free."""
@@ -286,6 +129,7 @@ class _Level:
     weights_wh: list[int]
     total_wh: int
     left_wh: int
+    is_limited: bool  # By headroom.
     kept_back: list[Entry]
 
 
@@ -293,16 +137,16 @@ class _Level:
 class _Sweep:
     """One side of a group in one sweep, from its best level on."""
 
-    front: _Front
+    front: Front
     tier: int
     room_wh: Mapping[str, int]  # Before the sweep; grows as levels of other places are read.
     caps: Caps | None
     level: _Level | None = None
-    accepted: list[Entry] = field(default_factory=list)
     last_mthb: int = 0  # The limit of the last level of which anything was accepted.
     orders_seen: int = 0  # Of those who want something.
     _position: int = 0
     _used_wh: dict[str, int] = field(default_factory=dict)  # By node.
+    _done: list[tuple[list[Entry], list[int]]] = field(default_factory=list)
 
     def advance(self) -> _Level | None:
         """Go on to the next level; the one before is accepted as far as the grid lets it."""
@@ -314,11 +158,10 @@ class _Sweep:
             if self.caps is None:
                 wanted_wh = [entry.open_wh for entry in members]
             else:
-                capped_wh = self.caps.wanted_wh(members)
-                members = [
-                    entry for entry, most_wh in zip(members, capped_wh, strict=True) if most_wh
-                ]
-                wanted_wh = [most_wh for most_wh in capped_wh if most_wh]
+                wanted_wh = self.caps.wanted_wh(members)
+                if not all(wanted_wh):
+                    rows = [row for row in zip(members, wanted_wh, strict=True) if row[1]]
+                    members, wanted_wh = [row[0] for row in rows], [row[1] for row in rows]
             if members:
                 self.orders_seen += len(members)
                 self.level = self._weigh(members, wanted_wh)
@@ -338,26 +181,37 @@ class _Sweep:
         return None if level is None else level.limit_mthb
 
     def _weigh(self, members: list[Entry], wanted_wh: list[int]) -> _Level:
-        weights_wh, kept_back = wanted_wh, []
-        crossed = [entry.nodes[self.tier] for entry in members]
-        if any(crossed):
+        limit_mthb, total_wh = members[0].limit_mthb, sum(wanted_wh)
+        if self.tier and self.room_wh:
+            crossed = [entry.nodes[self.tier] for entry in members]
             nodes = [node for some in crossed for node in some]
-            room_wh = {node: self.room_wh[node] - self._used_wh.get(node, 0) for node in nodes}
-            weights_wh = within_headroom(wanted_wh, crossed, room_wh)
-            rows = zip(members, wanted_wh, weights_wh, strict=True)
-            kept_back = [entry for entry, wanted, weight in rows if weight < wanted]
-        total_wh = sum(weights_wh)
-        limit_mthb = members[0].limit_mthb
-        return _Level(limit_mthb, members, weights_wh, total_wh, total_wh, kept_back)
+            if nodes:
+                room_wh = {node: self.room_wh[node] - self._used_wh.get(node, 0) for node in nodes}
+                weights_wh = within_headroom(wanted_wh, crossed, room_wh)
+                rows = zip(members, wanted_wh, weights_wh, strict=True)
+                kept_back = [entry for entry, wanted, weight in rows if weight < wanted]
+                total_wh = sum(weights_wh)
+                return _Level(limit_mthb, members, weights_wh, total_wh, total_wh, True, kept_back)
+        return _Level(limit_mthb, members, wanted_wh, total_wh, total_wh, False, [])
 
     def _accept(self, level: _Level, amounts_wh: list[int]) -> None:
-        for entry, energy_wh in zip(level.members, amounts_wh, strict=True):
-            if energy_wh:
-                entry.accepted_wh = entry.unpaired_wh = energy_wh
-                self.accepted.append(entry)
+        self._done.append((level.members, amounts_wh))
+        if level.total_wh:
+            self.last_mthb = level.limit_mthb
+        if level.is_limited:
+            for entry, energy_wh in zip(level.members, amounts_wh, strict=True):
                 for node in entry.nodes[self.tier]:
                     self._used_wh[node] = self._used_wh.get(node, 0) + energy_wh
-                self.last_mthb = level.limit_mthb
+
+    def accepted(self) -> list[Entry]:
+        """Who was accepted, in price-time order, each marked with how much."""
+        accepted = []
+        for members, amounts_wh in self._done:
+            for entry, energy_wh in zip(members, amounts_wh, strict=True):
+                if energy_wh:
+                    entry.accepted_wh = entry.unpaired_wh = energy_wh
+                    accepted.append(entry)
+        return accepted
 
 
 @dataclass(slots=True, eq=False)
@@ -371,15 +225,14 @@ class _Attempt:
     pairs: list[Pair] = field(init=False)
     # By bid and by ask, if a required source was short; entries themselves serve the next sweep.
     traded_wh: tuple[list[int], list[int]] | None = None
+    total_wh: int = 0
 
     def __post_init__(self) -> None:
         self.pairs = pair(self.bids, self.asks)
+        self.total_wh = sum([energy_wh for _, _, energy_wh in self.pairs])
         if any(bid.unpaired_wh for bid in self.bids):
             got_wh = [bid.accepted_wh - bid.unpaired_wh for bid in self.bids]
             self.traded_wh = got_wh, sold_wh(self.asks)
-
-    def total_wh(self) -> int:
-        return sum([energy_wh for _, _, energy_wh in self.pairs])
 
     def settle(self) -> list[Pair]:
         """The pairs if nothing else is tried: equal sellers bear alike that a source was short."""
@@ -398,8 +251,8 @@ class _Auction:
     group: str
     tier: int
     wheeling_mthb: int
-    bid_front: _Front
-    ask_front: _Front
+    bid_front: Front
+    ask_front: Front
     room_wh: dict[str, int]  # Headroom that earlier groups left; `run` takes from it.
     price_mthb: int = 0
     cost: int = 0  # Orders that the sweeps looked at.
@@ -412,19 +265,25 @@ class _Auction:
             most_wh = sum([ask.accepted_wh for ask in first.asks])  # No caps make it more.
             sell_caps = SellCaps.after(first.asks, first.traded_wh[1])
             buy_caps = BuyCaps.after(first.asks, first.pairs)
-            best = max(first, self._attempt(None, sell_caps), key=_Attempt.total_wh)
-            if best.total_wh() < most_wh:
-                best = max(best, self._attempt(buy_caps, None), key=_Attempt.total_wh)
+            best = self._better(first, None, sell_caps)
+            if best.total_wh < most_wh:
+                best = self._better(best, buy_caps, None)
         self.price_mthb, self.congested = best.price_mthb, best.congested
         return self._book(best.settle())
 
-    def _attempt(self, buy_caps: Caps | None, sell_caps: Caps | None) -> _Attempt:
-        """Accept bids and asks from the best level on, and pair them."""
+    def _better(self, best: _Attempt, buy_caps: Caps | None, sell_caps: Caps | None) -> _Attempt:
+        other = self._attempt(buy_caps, sell_caps, best.total_wh)
+        return other if other.total_wh > best.total_wh else best
+
+    def _attempt(
+        self, buy_caps: Caps | None, sell_caps: Caps | None, beaten_wh: int = -1
+    ) -> _Attempt:
+        """Accept bids and asks from the best level on, and pair them if that trades more."""
         bids = _Sweep(_capped(self.bid_front, buy_caps), self.tier, self.room_wh, buy_caps)
         asks = _Sweep(_capped(self.ask_front, sell_caps), self.tier, self.room_wh, sell_caps)
         congested: list[Entry] = []
         bid, ask = bids.advance(), asks.advance()
-        have_met = False
+        have_met, accepted_wh = False, 0
         while bid is not None and ask is not None:
             if bid.limit_mthb - self.wheeling_mthb < ask.limit_mthb:
                 break
@@ -436,16 +295,19 @@ class _Auction:
             energy_wh = min(bid.left_wh, ask.left_wh)
             bid.left_wh -= energy_wh
             ask.left_wh -= energy_wh
+            accepted_wh += energy_wh
             is_bid_done, is_ask_done = not bid.left_wh, not ask.left_wh
             if is_bid_done:
                 bid = bids.advance()
             if is_ask_done:
                 ask = asks.advance()
-        if not have_met:
+        price_mthb = 0
+        if have_met:
+            price_mthb = self._price(bids, asks)
+            self.cost += bids.orders_seen + asks.orders_seen
+        if accepted_wh <= beaten_wh:
             return _Attempt([], [], 0, [])
-        price_mthb = self._price(bids, asks)
-        self.cost += bids.orders_seen + asks.orders_seen
-        return _Attempt(bids.accepted, asks.accepted, price_mthb, congested)
+        return _Attempt(bids.accepted(), asks.accepted(), price_mthb, congested)
 
     def _price(self, bids: _Sweep, asks: _Sweep) -> int:
         """The middle of the prices at which just this much is traded."""
@@ -479,5 +341,5 @@ class _Auction:
         return fills
 
 
-def _capped(front: _Front, caps: Caps | None) -> _Front:
+def _capped(front: Front, caps: Caps | None) -> Front:
     return front if caps is None else front.capped(caps)

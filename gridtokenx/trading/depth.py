@@ -20,7 +20,8 @@ from typing import ClassVar
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.state import Reader
 from gridtokenx.trading.caps import Ladder, Line, price_rank
-from gridtokenx.trading.clearing import NATIONAL_GROUP, GroupBook
+from gridtokenx.trading.clearing import GroupBook
+from gridtokenx.trading.fronts import NATIONAL_GROUP
 from gridtokenx.trading.model import ORDERS, ClearingOrder, Order, PlaceOrder, Side, Source
 from gridtokenx.trading.pairing import required_source
 
