@@ -45,7 +45,7 @@ from gridtokenx.cluster.network import (
 from gridtokenx.consensus.evidence import Evidence, double_vote
 from gridtokenx.consensus.messages import Phase, Vote, vote_bytes
 from gridtokenx.governance import parameters as voted
-from gridtokenx.grid.model import REGISTERS, SubmitReading, signed_bytes
+from gridtokenx.grid.model import REGISTERS, MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain import rules as interchain
 from gridtokenx.interchain.log import logs_root, next_head
@@ -479,15 +479,21 @@ class Maker:
         if self.random.random() < 0.05:
             return payload
         chain_id = self.chain.spec.chain_id
-        if isinstance(payload, SubmitReading) and payload.meter_id in self.keys:
-            signature = self.keys[payload.meter_id].sign(signed_bytes(chain_id, payload))
-            return replace(payload, signature=signature)
+        if isinstance(payload, SubmitReadings):
+            return SubmitReadings(tuple(self._signed_reading(one) for one in payload.readings))
         if isinstance(payload, CreateValidator | UpdateValidator):
             consensus = self.keys.get(payload.consensus_key or b"")
             if consensus is not None:
                 said = proof_bytes(chain_id, sender.public_key, consensus.public_key)
                 return replace(payload, proof=consensus.sign(said))
         return payload
+
+    def _signed_reading(self, reading: MeterReading) -> MeterReading:
+        device = self.keys.get(reading.key)
+        if device is None:
+            return reading
+        message = signed_bytes(self.chain.spec.chain_id, reading)
+        return replace(reading, signature=device.sign(message))
 
 
 @cache
