@@ -193,6 +193,19 @@ def test_what_a_block_itself_stores_beyond_the_range_is_our_fault() -> None:
         block.changes()
 
 
+def test_what_a_block_stores_over_a_transactions_value_is_looked_at_too() -> None:
+    block = Overlay(MemoryReader())
+    attempt = Overlay(block)
+    ACCOUNTS.put(attempt, ALICE, Account(nonce=1))
+    attempt.merge()
+    assert block.changes() == [(b"la" + ALICE, encode(Account(nonce=1)))]
+    ACCOUNTS.put(block, ALICE, Account(nonce=MAX_INT + 1))
+    with pytest.raises(
+        ValueError, match=r"cannot hold this: Account\.nonce is 92233"
+    ):
+        block.changes()
+
+
 def test_every_table_holds_what_its_type_alone_bounds() -> None:
     """So that no row is encoded a second time only to be measured."""
     assert [one.kind.__name__ for one in tables() if most_bytes(one.kind) > MAX_BYTES] == []
