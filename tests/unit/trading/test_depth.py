@@ -1,5 +1,4 @@
-"""The books in memory clear as all orders together would, whether they were kept from block to block
-or are built anew."""
+"""The books in memory clear as all orders together would, kept from block to block or built anew."""
 
 import random
 
