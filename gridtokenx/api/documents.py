@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from gridtokenx.chain.transaction import Transaction
+from gridtokenx.grid.model import ReadingRefused
 from gridtokenx.node.history import ClosedOrder, TradeRecord, TransactionRecord
 from gridtokenx.node.view import Head
 from gridtokenx.primitives.document import to_document
+from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import Meter
 from gridtokenx.trading.model import Order, PlaceOrder
@@ -40,13 +42,17 @@ _HIDDEN = {
     "retire_meter": _REGISTERS,
     "reinstate_meter": _REGISTERS,
     "reading_accepted": ("import_wh", "export_wh", "deliverable_wh", "carbon_ucr"),
+    "reading_refused": ("detail",),  # It names what the registers showed; the reason does not.
     "energy_consumed": ("energy_wh",),
 }
 
 
 def event_document(event: Any) -> dict[str, Any]:
     """An event; what a meter measured is null."""
-    return _without_readings(document(event))
+    fields = _without_readings(document(event))
+    if isinstance(event, ReadingRefused):
+        fields["reason"] = ErrorCode(event.code).reason
+    return fields
 
 
 def meter_document(meter: Meter) -> dict[str, Any]:

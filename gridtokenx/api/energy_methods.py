@@ -18,6 +18,7 @@ from gridtokenx.node.view import ChainStatus
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 from gridtokenx.primitives.state import u64
+from gridtokenx.trading import prices
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import ORDERS, TRADERS, Order, PlaceOrder, Side, Source
 
@@ -226,7 +227,7 @@ def get_market(context: Context, arguments: Arguments) -> dict[str, Any]:
     status = context.chain(named) if named or not zone else context.chain_at(zone)
     market = trading.parameters(status.view)
     current = slot_at(status.head.market_ms)
-    low, high = trading.price_band(current, market)
+    low, high = prices.price_band(current, market)
     return {
         "chain": status.spec.name,
         "height": str(status.head.height),
@@ -240,7 +241,7 @@ def get_market(context: Context, arguments: Arguments) -> dict[str, Any]:
         "current_slot_start_ms": str(slot_start_ms(current)),
         "first_open_slot": str(current + 1),
         "last_open_slot": str(current + market.open_slots),
-        "peak": trading.is_peak(current, market),
+        "peak": prices.is_peak(current, market),
         "min_price_mthb": str(low),
         "max_price_mthb": str(high),
         "peak_hours": _peak_hours(market.peak_start_hour, market.peak_end_hour),

@@ -180,6 +180,7 @@ def get_meter_readings(context: Context, arguments: Arguments) -> dict[str, Any]
                 "meter_id": one.reading.meter_id.hex(),
                 "location": access.meter_location(status, one.reading.meter_id),
                 "slot": str(one.reading.slot),
+                "slots": str(one.reading.slots),
                 "import_wh": str(one.reading.import_wh),
                 "export_wh": str(one.reading.export_wh),
                 "deliverable_wh": str(one.reading.deliverable_wh),

@@ -135,6 +135,9 @@ def _carry_out(
     match order:
         case ParameterOrder(name, value):
             parameter = voted.find(name)
+            if parameter.owner is not voted.Owner.MARKET:
+                detail = f"{name} is no parameter of the market; {spec.name} has no other"
+                raise Rejected(ErrorCode.UNKNOWN_PARAMETER, detail)
             voted.check_range(parameter, value)
             PARAMETERS.put(
                 state, b"", voted.with_value(trading.parameters(state), parameter, value)

@@ -85,7 +85,11 @@ def begin_block(
         events += _order_set(state, height, epoch_blocks)
     around = surroundings(state, spec)
     for event in governance.begin_block(
-        state, now_ms=now_ms, power=lambda: voting_power(state), around=around
+        state,
+        now_ms=now_ms,
+        grace_ms=spec.gate_grace_ms,
+        power=lambda: voting_power(state),
+        around=around,
     ):
         events += _carried_out(state, event, spec, height)
     events += checkpoints.begin_block(state, height=height)

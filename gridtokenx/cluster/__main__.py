@@ -23,7 +23,6 @@ from gridtokenx.cluster.network import BLOCK_TIME_MS
 from gridtokenx.cluster.processes import Cluster, ClusterError
 from gridtokenx.cluster.profile import Profile, load_profile
 from gridtokenx.cluster.sending import Refused
-from gridtokenx.cluster.story import Told
 from gridtokenx.cluster.summary import summarize
 from gridtokenx.cluster.view import DayView, print_nodes, print_summary
 from gridtokenx.cluster.watch import wait_ready
@@ -80,9 +79,12 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         chains = ", ".join(genesis.chain_names)
         told = f"ready in {time.monotonic() - started:.1f} s: blocks of {chains} on every node"
         console.print(told, highlight=False, soft_wrap=True)
-        refusals, between = _play(cluster, genesis, profile, slots, console)
+        day = _play(cluster, genesis, profile, slots, console)
+        refusals = day.refusals
         wall_s = time.monotonic() - started
-        summary = summarize(genesis, cluster.members, profile, wall_s, refusals, between)
+        summary = summarize(
+            genesis, cluster.members, profile, wall_s, refusals, day.told, day.incidents, slots
+        )
         print_summary(console, summary, refusals)
         if options.json:
             sys.stdout.write(json.dumps(summary.document) + "\n")
@@ -100,12 +102,8 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 def _play(
     cluster: Cluster, genesis: Genesis, profile: Profile, slots: range, console: Console
-) -> tuple[dict[str, str], Told]:
-    """Play the slots; what was refused and why, and what happened between the chains.
-
-    Errors: DayError, ClusterError.
-    """
-
+) -> Day:
+    """Play the slots; the day knows what happened. Errors: DayError, ClusterError."""
     with DayView(console, slots) as view:
         day = Day(
             genesis, cluster.members, profile, slots, view.show, partial(_check_nodes, cluster)
@@ -114,7 +112,7 @@ def _play(
             day.play()
         finally:
             day.close()
-    return day.refusals, day.told
+    return day
 
 
 def _stay(cluster: Cluster, console: Console) -> None:

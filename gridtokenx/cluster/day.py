@@ -17,7 +17,7 @@ from gridtokenx.chain.genesis import BlockClock, ChainSpec, Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster import gateways
-from gridtokenx.cluster.gateways import Gateway
+from gridtokenx.cluster.gateways import Gateway, Incidents
 from gridtokenx.cluster.network import (
     DEV_ACCOUNT,
     Member,
@@ -155,6 +155,11 @@ class Day:
     def refusals(self) -> dict[str, str]:
         """What was sent to be refused, and the sentence it was refused with."""
         return {what: why for player in self._players for what, why in player.refusals.items()}
+
+    @property
+    def incidents(self) -> dict[str, Incidents]:
+        """By region what went wrong with meters."""
+        return {player.name: player.incidents for player in self._players}
 
     def play(self) -> None:
         """Set up, trade every slot, wait until everything is settled. Errors: DayError."""
@@ -304,7 +309,7 @@ class RegionPlayer:
             territory.prefix: territory.distributor for territory in spec.region.territories
         }
         self._prefixes = prefixes
-        self.traders = [trader for trader in profile.traders if trader.location[:3] in prefixes]
+        self.traders = profile.traders_of(spec.genesis, spec.name)
         self._distributor = {trader.name: prefixes[trader.location[:3]] for trader in self.traders}
         self.refusals: dict[str, str] = {}
         self.name = spec.name
@@ -334,10 +339,10 @@ class RegionPlayer:
 
     def readings_before(self, slot: int) -> int:
         """How many readings of slots before this one come without waiting for a vote."""
-        counted = range(self._slots.start, slot)
+        start = self._slots.start
+        counted = [start, *range(start, slot)]  # One more begins with the first slot's.
         return sum(
-            1 + sum(not self.incidents.is_away(trader, one) for one in counted)
-            for trader in self.traders
+            not self.incidents.is_away(trader, one) for trader in self.traders for one in counted
         )
 
     def set_up(self) -> None:

@@ -17,6 +17,7 @@ from gridtokenx.cluster.network import dev_key
 from gridtokenx.cluster.profile import Profile, Trader, sign_reading
 from gridtokenx.grid.model import MAX_READINGS, MeterReading, SubmitReadings
 from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.primitives.quantities import format_kwh, format_thb
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import ReplaceMeter
 from gridtokenx.trading.model import Side
@@ -125,26 +126,79 @@ def new_device(trader: Trader) -> SigningKey:
     return dev_key(f"second meter {trader.name}")
 
 
-def late_reading(client: Client, trader: Trader, chain: str, slot: int) -> dict[str, Any]:
-    """What a node says of a slot whose reading came too late: sold, delivered, minted.
+@dataclass(frozen=True, slots=True)
+class MeterStory:
+    """What a node says of one trader's meter after the day, and whether it is as it should be."""
 
-    Errors: NodeUnreachable, RpcError.
-    """
+    sentence: str
+    holds: bool
+    document: dict[str, Any]
+
+
+def tell(
+    client: Client, incidents: Incidents, traders: Sequence[Trader], chain: str, slots: range
+) -> list[MeterStory]:
+    """What came of the region's incidents, by one node. Errors: NodeUnreachable, RpcError."""
+    named = {trader.name: trader for trader in traders}
+    stories = []
+    if AWAY in named and incidents.away.start in slots:
+        stories.append(_tell_late(client, named[AWAY], chain, incidents.away.start))
+    if EXCHANGED in named:
+        stories.append(_tell_exchange(client, named[EXCHANGED], chain, incidents.exchange_slot))
+    return stories
+
+
+def _tell_late(client: Client, trader: Trader, chain: str, slot: int) -> MeterStory:
+    """What was sold in a slot whose reading came too late is short, and every Wh is minted."""
     address = format_address(trader.key.public_key)
     trades = client.trades(trader=address, chain=chain, limit=100)["items"]
     sold = [row for row in trades if int(row["slot"]) == slot and row["seller"] == address]
     settled = [row["settlement"] for row in sold if row["settlement"] is not None]
+    minted = [
+        int(row["export_wh"])
+        for row in meter_readings(client, trader, chain)
+        if int(row["slot"]) == slot
+    ]
+    sold_wh, minted_wh = sum(int(row["energy_wh"]) for row in sold), sum(minted)
+    delivered_wh = sum(int(row["delivered_wh"]) for row in settled)
+    penalty_uthb = sum(int(row["penalty_uthb"]) for row in settled)
+    return MeterStory(
+        f"late reading: {trader.name}, slot {slot}: {format_kwh(minted_wh)} kWh minted, "
+        f"{format_kwh(delivered_wh)} of {format_kwh(sold_wh)} kWh delivered, "
+        f"{format_thb(penalty_uthb)} THB to the buyer",
+        delivered_wh == 0 < sold_wh and minted_wh > 0 and penalty_uthb > 0,
+        {
+            "kind": "late_reading",
+            "trader": trader.name,
+            "slot": slot,
+            "sold_wh": sold_wh,
+            "delivered_wh": delivered_wh,
+            "minted_wh": minted_wh,
+            "penalty_uthb": penalty_uthb,
+        },
+    )
+
+
+def _tell_exchange(client: Client, trader: Trader, chain: str, slot: int) -> MeterStory:
+    """The new device signs, and not one slot is missing or counted twice."""
+    meter = client.meter(trader.meter_key.public_key, chain)["meter"]
+    expected = new_device(trader).public_key.hex()
     rows = meter_readings(client, trader, chain)
-    minted = [int(row["export_wh"]) for row in rows if int(row["slot"]) == slot]
-    return {
-        "trader": trader.name,
-        "slot": slot,
-        "sold_wh": sum(int(row["energy_wh"]) for row in sold),
-        "delivered_wh": sum(int(row["delivered_wh"]) for row in settled),
-        "penalty_uthb": sum(int(row["penalty_uthb"]) for row in settled),
-        "minted_wh": sum(minted),
-        "read_slots": sorted(int(row["slot"]) for row in rows),
-    }
+    single = sum(row["slots"] == "1" for row in rows)
+    after = sum(int(row["slot"]) >= slot for row in rows)
+    return MeterStory(
+        f"meter exchanged: {trader.name}, from slot {slot} on device {meter['key'][:12]}: "
+        f"{len(rows) - after} readings of the old device, {after} of the new one",
+        meter["key"] == expected and after > 0 and single >= len(rows) - 1,
+        {
+            "kind": "meter_exchange",
+            "trader": trader.name,
+            "slot": slot,
+            "key": meter["key"],
+            "readings_before": len(rows) - after,
+            "readings_after": after,
+        },
+    )
 
 
 def meter_readings(client: Client, trader: Trader, chain: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 
+from gridtokenx.chain.genesis import Genesis
 from gridtokenx.cluster.network import dev_key
 from gridtokenx.grid.model import MeterReading, signed_bytes
 from gridtokenx.primitives.crypto import SigningKey, kyc_reference, sha256
@@ -197,6 +198,12 @@ class Profile:
         """Market slots of a part of the day, from its `first` quarter of an hour."""
         end = min(first + count, SLOTS_PER_DAY)
         return range(self.slot0 + first, self.slot0 + end)
+
+    def traders_of(self, genesis: Genesis, region: str) -> list[Trader]:
+        """Those whose meters stand in a region chain's territories."""
+        spec = genesis.chain(region)
+        prefixes = {territory.prefix for territory in spec.region.territories}
+        return [trader for trader in self.traders if trader.location[:3] in prefixes]
 
     def index(self, slot: int) -> int:
         """Position of a market slot in the day, 0..95."""

@@ -17,6 +17,7 @@ from typing import Any
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.day import chain_totals
+from gridtokenx.cluster.gateways import Incidents, tell
 from gridtokenx.cluster.network import Member
 from gridtokenx.cluster.profile import Profile
 from gridtokenx.cluster.story import Told
@@ -54,11 +55,14 @@ _FIGURES = (
 
 @dataclass(slots=True)
 class Summary:
-    """The result: `document` is what `--json` prints, `failures` the checks that do not hold."""
+    """The result: `document` is what `--json` prints, `failures` the checks that do not hold,
+    `stories` what happened to meters, in sentences.
+    """
 
     document: dict[str, Any]
     checks: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    stories: list[str] = field(default_factory=list)
 
     def check(self, holds: bool, sentence: str) -> None:
         """Note a check."""
@@ -72,11 +76,14 @@ def summarize(
     wall_s: float,
     refusals: Mapping[str, str] = MappingProxyType({}),
     told: Told | None = None,
+    incidents: Mapping[str, Incidents] = MappingProxyType({}),
+    slots: range = range(0),
 ) -> Summary:
     """Read every node and check state roots, money and energy. A node that does not answer fails.
 
     `refusals`: what was sent to be refused (its name begins with the chain's), and why it was.
-    `told`: what happened between the chains.
+    `told`: what happened between the chains. `incidents`: by region what went wrong with meters in
+    the `slots` played.
 
     Errors: NodeUnreachable when none answers.
     """
@@ -98,6 +105,10 @@ def summarize(
             else None
             for member, client in zip(members, clients, strict=True)
         }
+        stories = {
+            name: tell(answering[0], one, profile.traders_of(genesis, name), name, slots)
+            for name, one in incidents.items()
+        }
     finally:
         for client in clients:
             client.close()
@@ -105,6 +116,11 @@ def summarize(
         _add_region(summary, name, heights[name], reports)
         refused = {what: why for what, why in refusals.items() if what.startswith(f"{name} ")}
         summary.document["regions"][name]["refused"] = refused
+        told_of = stories.get(name, [])
+        summary.document["regions"][name]["meters"] = [story.document for story in told_of]
+        for story in told_of:
+            summary.check(story.holds, f"{name}: {story.sentence}")
+            summary.stories.append(f"{name} {story.sentence}")
     _add_national(summary, heights, genesis, reports, told or Told())
     summary.document["checks"] = {"passed": len(summary.checks), "failed": summary.failures}
     return summary

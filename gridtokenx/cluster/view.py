@@ -156,6 +156,8 @@ def print_summary(console: Console, summary: Summary, refusals: dict[str, str]) 
             console.print(told, highlight=False, markup=False, soft_wrap=True)
     for line in _national_lines(summary.document["national"]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for story in summary.stories:
+        console.print(story, highlight=False, markup=False, soft_wrap=True)
     for what, why in refusals.items():
         text = f"refused, as it should be: {what}: {why}"
         console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -375,6 +375,25 @@ class ProposalFailed:
     reason: str
 
 
+@wire(254)
+@dataclass(frozen=True, slots=True)
+class VotePostponed:
+    """Event: the chain stood still when this vote was to end; it goes on until `due_ms`."""
+
+    proposal: int
+    due_ms: int
+
+
+@wire(255)
+@dataclass(frozen=True, slots=True)
+class VotingClock:
+    """When the newest block was, and the newest standstill of the chain (market time, Unix ms)."""
+
+    now_ms: int
+    still_since_ms: int = 0
+    still_until_ms: int = 0
+
+
 GovernanceEvent = (
     ProposalSubmitted
     | VoteCast
@@ -382,6 +401,7 @@ GovernanceEvent = (
     | ProposalConcluded
     | ProposalExecuted
     | ProposalFailed
+    | VotePostponed
 )
 
 PARAMETERS = Table(b"vp", GovernanceParameters)  # key: b""
@@ -389,6 +409,7 @@ PROPOSALS = Table(b"vv", Proposal)  # key: number u64, from 1
 TEXTS = Table(b"vt", ProposalText)  # key: number u64
 NEWEST = Table(b"vn", ProposalReference)  # key: b""
 DUE = Table(b"vd", ProposalReference)  # key: due_ms u64, number u64; voting and queued ones
+CLOCK = Table(b"vs", VotingClock)  # key: b""
 OPEN = Table(b"vo", ProposalReference)  # key: proposer, number u64; voting ones
 BALLOTS = Table(b"vb", Ballot)  # key: number u64, voter
 BALLOT_RANKS = Table(b"vk", BallotReference)  # key: number u64, power u64, voter

@@ -14,6 +14,7 @@ from gridtokenx.governance import tally as counting
 from gridtokenx.governance.model import (
     BALLOT_RANKS,
     BALLOTS,
+    CLOCK,
     DAY_MS,
     DEPOSITS,
     DUE,
@@ -55,6 +56,8 @@ from gridtokenx.governance.model import (
     Upgrade,
     Vote,
     VoteCast,
+    VotePostponed,
+    VotingClock,
     VotingPower,
 )
 from gridtokenx.ledger import rules as ledger
@@ -268,29 +271,58 @@ def cancel_proposal(
 
 
 def begin_block(
-    state: Overlay, *, now_ms: int, power: Callable[[], VotingPower], around: Surroundings
+    state: Overlay,
+    *,
+    now_ms: int,
+    grace_ms: int,
+    power: Callable[[], VotingPower],
+    around: Surroundings,
 ) -> Events:
     """End the votes and execute the proposals whose time has come, at most four a block.
 
-    At most one of them is executed: the next is checked against what that one has changed.
+    At most one vote is counted and one proposal executed: the next is checked against what that one
+    has changed. A vote that was to end while the chain stood still (no block for longer than
+    `grace_ms`) has the time it had left then: nobody could vote.
     `power` is asked only when a vote ends. The caller carries out the actions of each
     `ProposalExecuted` before the block's transactions; where one cannot be, it calls `fail`.
     """
+    clock = _clock_at(state, now_ms, grace_ms)
     due: list[int] = []
     for key, reference in DUE.items(state):
         if key > u64(now_ms) + u64(MAX_INT) or len(due) == MAX_DUE_PER_BLOCK:
             break
         due.append(reference.number)
     events: Events = []
-    has_executed = False
+    has_counted = has_executed = False
     for number in due:
         entry = proposal(state, number)
         if entry.status is ProposalStatus.VOTING:
-            events += _end_vote(state, entry, now_ms, power(), around)
+            if clock.still_since_ms < entry.due_ms <= clock.still_until_ms:
+                events.append(_postpone(state, entry, clock))
+            elif not has_counted:
+                has_counted = True
+                events += _end_vote(state, entry, now_ms, power(), around)
         elif not has_executed:
             has_executed = True
             events += _execute(state, entry, around)
     return events
+
+
+def _clock_at(state: Overlay, now_ms: int, grace_ms: int) -> VotingClock:
+    """Note the block's time, and the standstill before it if there was one."""
+    before = CLOCK.get(state, b"") or VotingClock(now_ms)
+    clock = replace(before, now_ms=now_ms)
+    if now_ms - before.now_ms > grace_ms:
+        clock = VotingClock(now_ms, before.now_ms, now_ms)
+    CLOCK.put(state, b"", clock)
+    return clock
+
+
+def _postpone(state: Overlay, entry: Proposal, clock: VotingClock) -> VotePostponed:
+    DUE.delete(state, _due(entry))
+    left_ms = entry.due_ms - clock.still_since_ms
+    _store(state, replace(entry, due_ms=clock.still_until_ms + left_ms))
+    return VotePostponed(entry.number, clock.still_until_ms + left_ms)
 
 
 def fail(state: Overlay, number: int, reason: str) -> Events:

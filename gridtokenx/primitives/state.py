@@ -52,6 +52,8 @@ class Overlay:
     def __init__(self, base: Reader) -> None:
         self.base = base
         self._changes: dict[bytes, Any | None] = {}
+        # Of those, what came by a merge, and so was looked at when it came.
+        self._checked: dict[bytes, Any | None] = {}
         # Keys of the changes by table, for scans only: brought up to date when one is asked for.
         self._by_table: dict[bytes, list[bytes]] = {}
         self._indexed = 0
@@ -114,7 +116,8 @@ class Overlay:
             raise TypeError("only an overlay on an overlay can be merged")
         check_all(self._changes.values())
         self.base._changes.update(self._changes)
-        self._changes = {}
+        self.base._checked.update(self._changes)
+        self._changes, self._checked = {}, {}
         self._by_table, self._indexed = {}, 0
 
     def changed(self) -> list[tuple[bytes, Any | None]]:
@@ -127,8 +130,10 @@ class Overlay:
         ValueError for a value that could not be read back. What a transaction does was checked when
         it was merged, so this one is of the block's own work, or the genesis: our fault.
         """
+        checked = self._checked
+        own = [row for key, row in self._changes.items() if checked.get(key) is not row]
         try:
-            check_all(self._changes.values())
+            check_all(own)
         except Rejected as error:
             raise ValueError(f"the state cannot hold this: {error.detail}") from error
         return [(key, None if value is None else encode(value)) for key, value in self.changed()]

@@ -45,6 +45,7 @@ from gridtokenx.trading.model import (
     TradeMatched,
     TradingEvent,
 )
+from gridtokenx.trading.prices import price_band
 from gridtokenx.trading.settlement import escrow_needed, trade_key
 
 _NO_FLOW = NodeFlow()
@@ -244,7 +245,9 @@ class Run:
         self._note_immediate(slot, regions)
         first, second, third, fourth = self.market.wheeling_mthb
         max_tier = self.market.max_trade_tier
-        look = self._depth.look(self.state, slot, self.market.wheeling_mthb[: max_tier + 1])
+        wheeling_mthb = self.market.wheeling_mthb[: max_tier + 1]
+        band = price_band(slot, self.market)
+        look = self._depth.look(self.state, slot, wheeling_mthb, band)
         groups = look.groups(regions)
         self.budget.spend(WORK_SLOT)
         if not any(groups):

@@ -123,18 +123,21 @@ class Depth:
         names = [name for nation in self._blocks.values() for name in nation.inner]
         return sorted(dict.fromkeys(names))
 
-    def look(self, state: Reader, slot: int, wheeling_mthb: tuple[int, ...]) -> Look:
+    def look(
+        self, state: Reader, slot: int, wheeling_mthb: tuple[int, ...], band: tuple[int, int]
+    ) -> Look:
         """One slot's search for those who could trade.
 
-        Units: wheeling in mTHB/kWh for the permitted tiers, from 0 on; `state` may have changed
-        since this index was taken only by orders that left or were filled.
+        Units: wheeling in mTHB/kWh for the permitted tiers, from 0 on; `band` the lowest and the
+        highest limit that the slot allows today, mTHB/kWh: others do not take part. `state` may
+        have changed since this index was taken only by orders that left or were filled.
         """
         nations = [
             nation
             for level in range(LEVELS)
             if (nation := self._blocks.get((level, slot >> level))) is not None
         ]
-        return Look(state, slot, wheeling_mthb, nations)
+        return Look(state, slot, wheeling_mthb, band, nations)
 
     def _enter(self, line: Line, terms: PlaceOrder) -> None:
         names = groups_of(terms.location)[:NATIONAL_TIER]
@@ -166,6 +169,7 @@ class Look:
     _state: Reader
     _slot: int
     _wheeling_mthb: tuple[int, ...]
+    _band: tuple[int, int]
     _nations: list[_Group]
     _known: dict[bytes, Order | None] = field(default_factory=dict)
     _open_wh: dict[bytes, int] = field(default_factory=dict)
@@ -191,10 +195,15 @@ class Look:
         """An order that can still trade in the slot, as it was before the clearing."""
         if order_id not in self._known:
             order = ORDERS.get(self._state, order_id)
-            left_wh = 0 if order is None else open_wh(order, self._slot)
+            left_wh = 0 if order is None else self._allowed_wh(order)
             self._known[order_id] = order if left_wh else None
             self._open_wh[order_id] = left_wh
         return self._known[order_id]
+
+    def _allowed_wh(self, order: Order) -> int:
+        low, high = self._band
+        in_band = low <= order.terms.limit_mthb <= high
+        return open_wh(order, self._slot) if in_band else 0
 
     def taker(self, order_id: bytes) -> ClearingOrder | None:
         """`order` with what it may trade, as the auction takes it."""

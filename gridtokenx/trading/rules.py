@@ -11,7 +11,6 @@ from dataclasses import replace
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import (
-    BPS,
     SLOT_MS,
     SLOTS_PER_DAY,
     format_kwh,
@@ -46,11 +45,11 @@ from gridtokenx.trading.model import (
     TraderFacts,
     TradingEvent,
 )
+from gridtokenx.trading.prices import price_band
 from gridtokenx.trading.quotes import Quote
 from gridtokenx.trading.redemption import Customer, Customers
 from gridtokenx.trading.settlement import Payees, ReadingFacts, Readings
 
-_BANGKOK_SLOTS = 28  # UTC+7 in slots
 _DEFAULTS = MarketParameters()
 NO_LIMITS = GridView()
 
@@ -69,23 +68,6 @@ def due_slot(state: Reader) -> int:
     """The last slot whose reading deadline has passed: readings of it serve no trade any more."""
     clock = CLOCK.get(state, b"")
     return -1 if clock is None else clock.due_slot
-
-
-def is_peak(slot: int, market: MarketParameters) -> bool:
-    """Whether a slot starts in the peak hours of a Bangkok working day."""
-    day = local_day(slot_start_ms(slot))
-    weekday = (day + 3) % 7  # Monday is 0; 1970-01-01 was a Thursday.
-    hour = (slot + _BANGKOK_SLOTS) % SLOTS_PER_DAY // 4
-    in_hours = market.peak_start_hour <= hour < market.peak_end_hour
-    return in_hours and weekday < 5 and day not in market.holidays
-
-
-def price_band(slot: int, market: MarketParameters) -> tuple[int, int]:
-    """Lowest and highest price of a slot in mTHB/kWh. Source: market 3, Price band (vector V10)."""
-    ceiling = market.max_price_mthb
-    if is_peak(slot, market):
-        ceiling = ceiling * market.peak_multiplier_bps // BPS
-    return market.min_price_mthb, ceiling
 
 
 # Commands

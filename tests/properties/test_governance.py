@@ -183,7 +183,11 @@ class Governance(RuleBasedStateMachine):
         self.height += 1
         staking_rules.begin_block(self.state, height=self.height, members=(), seen=frozenset())
         events = rules.begin_block(
-            self.state, now_ms=self.now_ms, power=lambda: self.power, around=self.around
+            self.state,
+            now_ms=self.now_ms,
+            grace_ms=2**40,
+            power=lambda: self.power,
+            around=self.around,
         )
         for event in events:
             if isinstance(event, ProposalExecuted):

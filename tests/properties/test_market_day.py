@@ -52,6 +52,7 @@ PLACES = ("BKK-01-SUB001", "BKK-01-SUB002", "BKK-02-SUB003", "NTB-01-SUB001")
 NODES = sorted({place[:length] for place in PLACES for length in (3, 6, 13)})
 WISHES = (Source.ANY, Source.ANY, Source.RENEWABLE, Source.SOLAR)
 WEALTH_UTHB = 10**12
+GRACE_MS = 400_000
 
 
 headroom_10wh = st.sampled_from((0, 15, 30, 60, 120))  # Little: several clearings must share it.
@@ -116,6 +117,9 @@ class Model:
         current = now_ms // SLOT_MS
         cleared = set()
         for slot in range(self.gate_slot + 1, current + 1):
+            if now_ms - slot * SLOT_MS > GRACE_MS:  # Nobody was there to clear it.
+                self.expire(slot * SLOT_MS)
+                continue
             self.expire(slot * SLOT_MS - 1)
             for name in ("TH",) if self.max_tier == 3 else ("BKK", "NTB"):
                 cleared.add((slot, name))
@@ -268,6 +272,7 @@ class MarketDay(RuleBasedStateMachine):
         events = trading.begin_block(
             self.state,
             now_ms=self.now_ms,
+            gate_grace_ms=GRACE_MS,
             grid=GridView(lambda node, _: limits.get(node)),
             territories=lambda: {"BKK": "MEA", "NTB": "MEA"},
         )
@@ -293,7 +298,7 @@ class MarketDay(RuleBasedStateMachine):
         """Once all is over, everybody has his money back: nothing was delivered, nothing lost."""
         if not hasattr(self, "state"):
             return
-        for slots in (50, 10, 10):
+        for slots in (50, *[1] * 8):
             self.block(slots * SLOT_MS)
         assert list(ORDERS.items(self.state)) == list(TRADES.items(self.state)) == []
         accounts = [account for _, account in ACCOUNTS.items(self.state)]

@@ -87,7 +87,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_scripts_that_a_page_names_exist(page: Path) -> None:
-    for name in re.findall(r"\bscripts/(\w+)", page.read_text()):
+    for name in re.findall(r"\bscripts/([\w-]+)", page.read_text()):
         assert (ROOT / "scripts" / name).is_file(), f"{page.name}: scripts/{name}"
 
 

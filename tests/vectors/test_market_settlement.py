@@ -9,7 +9,7 @@ from gridtokenx.grid.rules import headroom_wh
 from gridtokenx.primitives.quantities import BANGKOK_OFFSET_MS, SLOT_MS
 from gridtokenx.trading.clearing import clear
 from gridtokenx.trading.model import ClearingOrder, MarketParameters, Side, Source
-from gridtokenx.trading.rules import is_peak, price_band
+from gridtokenx.trading.prices import is_peak, price_band
 from gridtokenx.trading.settlement import charges, delivered_by_trade, escrow_needed
 
 VECTORS = {

@@ -336,6 +336,32 @@ def test_a_shorter_deadline_does_not_punish_what_was_agreed_before_it(world) -> 
     assert [event.delivered_wh for event in world.events(TradeSettled)] == [1_000]
 
 
+def test_a_lower_ceiling_binds_orders_that_rest(world) -> None:
+    slot = world.slot + 20
+    world.send(world.solar.key, world.order(world.solar, Side.SELL, 1_000, 3_500, slot))
+    assert world.block() == []
+    vote(world, max_price_mthb=4_000)
+    world.send(world.buyer.key, world.order(world.buyer, Side.BUY, 1_000, 4_000, slot))
+    assert world.block() == []
+    world.block()
+    assert [event.trade.price_mthb for event in world.events(TradeMatched)] == [3_600]
+    vote(world, max_price_mthb=9_000)
+    world.send(world.solar.key, world.order(world.solar, Side.SELL, 1_000, 8_000, slot))
+    assert world.block() == []
+    vote(world, max_price_mthb=4_000)
+    vote_bid = world.order(world.buyer, Side.BUY, 1_000, 9_000, slot)
+    world.send(world.buyer.key, vote_bid)
+    assert codes(world.block()) == [ErrorCode.PRICE_OUT_OF_BAND]
+    vote(world, max_price_mthb=9_000)
+    world.nonces[world.buyer.key.public_key] -= 1
+    world.send(world.buyer.key, vote_bid)
+    assert world.block() == []
+    vote(world, max_price_mthb=4_000)  # Both rest above the ceiling when they would be cleared.
+    go_to(world, slot + 1)
+    assert len(world.events(TradeMatched)) == 1
+    assert [event.status for event in world.events(OrderClosed)][2:] == [OrderStatus.EXPIRED] * 2
+
+
 def vote(world: MarketWorld, **changes: object) -> None:
     """Put market parameters in force, as an order of the national chain does."""
     overlay = Overlay(world.values)

@@ -498,7 +498,7 @@ def applies(world: MarketWorld, transaction: Transaction, state: Overlay) -> boo
 
 def test_a_day_of_blocks_neither_makes_nor_loses_anything() -> None:
     """`play` checks conservation after each block, and each block is executed twice."""
-    world = play(seed=3, blocks=60)
+    world = play(seed=3, blocks=80)
     assert sum(len(execution.transactions) for execution in world.executions) > 300
     assert len(list(trades(world))) > 20
     assert any(

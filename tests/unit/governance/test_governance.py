@@ -34,6 +34,7 @@ from gridtokenx.governance.model import (
     Tally,
     Upgrade,
     Vote,
+    VotePostponed,
     VotingPower,
 )
 from gridtokenx.governance.rules import Change
@@ -133,9 +134,14 @@ class World:
     def cancel(self, who: bytes, *, now_ms=1):
         return rules.cancel_proposal(self.state, CancelProposal(1), sender=who, now_ms=now_ms)
 
-    def begin(self, now_ms: int):
+    def begin(self, now_ms: int, grace_ms: int = 2**40):
+        """Begin a block; unless told otherwise, the chain never stood still before it."""
         return rules.begin_block(
-            self.state, now_ms=now_ms, power=lambda: self.power, around=self.around
+            self.state,
+            now_ms=now_ms,
+            grace_ms=grace_ms,
+            power=lambda: self.power,
+            around=self.around,
         )
 
     def gtx(self, who: bytes) -> int:
@@ -320,7 +326,8 @@ def test_what_no_longer_fits_fails_and_changes_nothing(world) -> None:
     world.propose(ParameterChange("pricing.max", "9"), by=DAVE)
     for number in (1, 2):
         world.vote(ALICE, number=number)
-    world.begin(1000)
+    for _ in range(2):  # One vote is counted in each block.
+        world.begin(1000)
     world.market = replace(world.market, max_price_mthb=9000)
     (failed,) = world.begin(1200)
     assert isinstance(failed, ProposalFailed)
@@ -339,7 +346,8 @@ def test_changes_that_contradict_each_other_are_not_executed_together(world) -> 
     world.propose(ParameterChange("pricing.max", "9"), by=DAVE)
     for number in (1, 2):
         world.vote(ALICE, number=number)
-    world.begin(1000)
+    for _ in range(2):  # One vote is counted in each block.
+        world.begin(1000)
     (executed,) = world.begin(1200)
     (action,) = executed.actions
     world.market = table.with_value(world.market, table.find(action.name), action.value)
@@ -353,7 +361,8 @@ def test_funding_is_paid_from_the_treasury_or_fails(world) -> None:
         world.propose(InfrastructureFunding(BOB, amount))
     for number in (1, 2):
         world.vote(ALICE, number=number)
-    world.begin(1000)
+    for _ in range(2):  # One vote is counted in each block.
+        world.begin(1000)
     transferred, executed = world.begin(1200)
     (failed,) = world.begin(1201)
     assert isinstance(transferred, Transferred)
@@ -501,7 +510,7 @@ def test_a_change_of_authorities_that_vanished_meanwhile_does_not_stop_the_chain
 
     around = replace(world.around, authorities_of=gone)
     (concluded,) = rules.begin_block(
-        world.state, now_ms=1000, power=lambda: world.power, around=around
+        world.state, now_ms=1000, grace_ms=1000, power=lambda: world.power, around=around
     )
     assert concluded.status is ProposalStatus.REJECTED
 
@@ -595,3 +604,17 @@ def test_a_key_of_somebody_else_is_refused_now_and_at_its_time(world) -> None:
     world.regulator = None
     rotation = OperatorRotation("MEA", bytes([78]) * 32)
     assert "has none" in refused(ErrorCode.NOT_PERMITTED, world.propose, rotation)
+
+
+def test_a_vote_that_was_to_end_in_a_standstill_has_the_time_that_it_had_left(world) -> None:
+    period_ms = rules.parameters(world.state).voting_period_ms
+    world.begin(0)
+    world.propose(SOLAR)
+    last_ms = period_ms - 300
+    world.begin(last_ms, grace_ms=period_ms)
+    back_ms = last_ms + 5_000
+    assert world.begin(back_ms, grace_ms=100) == [VotePostponed(1, back_ms + 300)]
+    world.vote(ALICE, now_ms=back_ms + 200)
+    assert world.begin(back_ms + 299, grace_ms=1_000) == []
+    (concluded,) = world.begin(back_ms + 300, grace_ms=1_000)
+    assert concluded.status is ProposalStatus.QUEUED

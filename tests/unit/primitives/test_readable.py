@@ -115,7 +115,7 @@ def test_the_bound_of_a_size_holds(tag: int) -> None:
     bounded()
 
 
-@wire(9_001)
+@wire(9_501)
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pages:
     """A class whose type does not bound its size."""
@@ -123,7 +123,7 @@ class Pages:
     pages: tuple[bytes, ...]
 
 
-@wire(9_002)
+@wire(9_502)
 @dataclasses.dataclass(frozen=True, slots=True)
 class Numbers:
     """Numbers of every kind of place."""
@@ -190,6 +190,19 @@ def test_what_a_block_itself_stores_beyond_the_range_is_our_fault() -> None:
     block = Overlay(MemoryReader())
     ACCOUNTS.put(block, ALICE, Account(carbon_ucr=-1))
     with pytest.raises(ValueError, match=r"cannot hold this: Account\.carbon_ucr is -1"):
+        block.changes()
+
+
+def test_what_a_block_stores_over_a_transactions_value_is_looked_at_too() -> None:
+    block = Overlay(MemoryReader())
+    attempt = Overlay(block)
+    ACCOUNTS.put(attempt, ALICE, Account(nonce=1))
+    attempt.merge()
+    assert block.changes() == [(b"la" + ALICE, encode(Account(nonce=1)))]
+    ACCOUNTS.put(block, ALICE, Account(nonce=MAX_INT + 1))
+    with pytest.raises(
+        ValueError, match=r"cannot hold this: Account\.nonce is 92233"
+    ):
         block.changes()
 
 
