@@ -373,3 +373,27 @@ def test_no_number_of_impossible_wishes_hides_the_buyers_behind_them() -> None:
         book.append(bid(f"bulk {source}", 10**7, 9900 - number, HERE, source, True))
     result = run(*book, bid("any", 800, 4000), max_tier=0)
     assert ("any", "gas", 800) in trades(result)
+
+
+def test_several_requirements_at_once_as_the_page_says() -> None:
+    """Three sources are short at a time; an order of leaving would have to be agreed on."""
+    result = run(
+        bid("hydro", 173, 5658, source=Source.HYDRO, require=True),
+        bid("green", 220, 4000, source=Source.RENEWABLE, require=True),
+        bid("wind", 233, 4000, source=Source.WIND, require=True),
+        ask("coal 1", 257, 2755, source=Source.COAL),
+        ask("gas", 143, 1189, source=Source.NATURAL_GAS),
+        ask("coal 2", 260, 3500, source=Source.COAL)._replace(height=12),
+        bid("any 1", 210, 4500)._replace(height=13),
+        ask("bio", 106, 2500, source=Source.BIOMASS)._replace(height=13),
+        bid("any 2", 223, 5448)._replace(height=13),
+        max_tier=0,
+    )
+    assert trades(result) == [
+        ("green", "bio", 106),
+        ("any 2", "gas", 143),
+        ("any 2", "coal 1", 80),
+        ("any 1", "coal 1", 177),
+        ("any 1", "coal 2", 33),
+    ]
+    assert result.prices == ((0, HERE, 3500),)
