@@ -83,6 +83,10 @@ class BuyCaps:
         free_wh[Source.RENEWABLE] = sum([free_wh[source] for source in RENEWABLE_SOURCES])
         return BuyCaps(got_wh, free_wh)
 
+    def without_more(self) -> BuyCaps:
+        """The caps when nobody asks for what was left."""
+        return BuyCaps(self.got_wh, _NOTHING.copy())
+
     def wanted_wh(self, level: Sequence[Entry]) -> list[int]:
         wanted_wh = [bid.open_wh for bid in level]
         alike: dict[Source, list[int]] = {}

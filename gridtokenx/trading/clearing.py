@@ -259,15 +259,15 @@ class _Auction:
     congested: list[Entry] = field(default_factory=list)
 
     def run(self) -> list[Fill]:
-        """Sweep and pair, if a required source was short up to three ways; book the most trade."""
+        """Sweep and pair, if a required source was short up to four ways; book the most trade."""
         best = first = self._attempt(None, None)
         if first.traded_wh is not None:
             most_wh = sum([ask.accepted_wh for ask in first.asks])  # No caps make it more.
             sell_caps = SellCaps.after(first.asks, first.traded_wh[1])
             buy_caps = BuyCaps.after(first.asks, first.pairs)
-            best = self._better(first, None, sell_caps)
-            if best.total_wh < most_wh:
-                best = self._better(best, buy_caps, None)
+            for caps in ((None, sell_caps), (buy_caps, None), (buy_caps.without_more(), None)):
+                if best.total_wh < most_wh:
+                    best = self._better(best, *caps)
         self.price_mthb, self.congested = best.price_mthb, best.congested
         return self._book(best.settle())
 

@@ -89,9 +89,14 @@ class Market:
         first = Outcome(self, members, tier, {})
         outcomes = [first]
         if first.unserved:
-            outcomes.append(Outcome(self, members, tier, first.without_unsold()))
-            if outcomes[1].traded_wh < sum(first.accepted[order.id] for order in first.sells):
-                outcomes.append(Outcome(self, members, tier, first.without_unserved()))
+            most_wh = sum(first.accepted[order.id] for order in first.sells)
+            for wants in (
+                first.without_unsold(),
+                first.without_unserved(is_more_asked=True),
+                first.without_unserved(is_more_asked=False),
+            ):
+                if max(outcome.traded_wh for outcome in outcomes) < most_wh:
+                    outcomes.append(Outcome(self, members, tier, wants))
         best = outcomes[0]
         for outcome in outcomes:
             self.cost += outcome.sweep.cost()
@@ -316,13 +321,15 @@ class Outcome:
             result |= shared(sold, {name: self.accepted[name] for name in equals})
         return result
 
-    def without_unserved(self) -> dict[bytes, int]:
+    def without_unserved(self, *, is_more_asked: bool) -> dict[bytes, int]:
         wants: dict[bytes, int] = {}
         for wish in {order.source for order in self.requiring}:
             left = sum(self.accepted[o.id] for o in self.sells if fits(wish, o.source))
             for buyer, seller, energy_wh in self.first_pairs:
                 if is_hard(buyer) and fits(wish, seller.source):
                     left -= energy_wh
+            if not is_more_asked:
+                left = 0
             buyers = [order for order in self.requiring if order.source == wish]
             levels = {(-order.limit_mthb, order.height) for order in buyers}
             for level in sorted(levels):

@@ -297,8 +297,8 @@ def test_agrees_with_the_slow_oracle(most: int, books: int, unit_wh: int) -> Non
         congested += bool(result.congested)
     assert min(fills_by_tier[tier] for tier in range(4)) >= 30
     assert congested >= 30
-    assert set(chosen) == {(1, 0), (2, 1), (3, 0), (3, 1), (3, 2)}
-    assert min(chosen.values()) >= 5
+    assert {sweeps for sweeps, _ in chosen} == {1, 2, 3, 4}
+    assert {counts for _, counts in chosen} >= {0, 1, 2}  # The fourth is a unit test's.
 
 
 def twins(chance: random.Random) -> tuple[list[ClearingOrder], dict[str, int]]:

@@ -2,11 +2,9 @@
 
 import pytest
 
-from gridtokenx.primitives.crypto import sha256
-from gridtokenx.trading.clearing import PATIENT_ORDERS, PATIENT_SWEEPS, clear
+from gridtokenx.trading.clearing import clear
 from gridtokenx.trading.model import Clearing, ClearingOrder, Side, Source
 
-SALT = bytes(32)
 WHEELING = (300, 600, 900, 1151)
 HERE = "BKK-01-SUB001"
 NEXT_DOOR = "BKK-01-SUB002"
@@ -34,11 +32,9 @@ def bid(
     return ClearingOrder(order_id, b"buyer", Side.BUY, wh, limit, at, source, require, 10)
 
 
-def run(*orders: ClearingOrder, max_tier: int = 2, salt: bytes = SALT, **limits: int) -> Clearing:
+def run(*orders: ClearingOrder, max_tier: int = 2, **limits: int) -> Clearing:
     headroom = {f"{key[0]}:{key[2:].replace('_', '-')}": wh for key, wh in limits.items()}
-    return clear(
-        orders, tie_salt=salt, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom
-    )
+    return clear(orders, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom)
 
 
 def trades(result: Clearing) -> list[tuple[str, str, int]]:
@@ -78,12 +74,45 @@ def test_groups_of_a_tier_clear_in_name_order() -> None:
     assert [group for _, group, _ in run(*book).prices] == [HERE, NEXT_DOOR, OTHER_ZONE]
 
 
-def test_equal_price_and_height_fall_to_the_salted_hash() -> None:
-    buyers = [bid(name, 500, 4000) for name in "abcdef"]
-    for salt in (bytes(32), sha256(b"previous block"), sha256(b"another")):
-        first = min(buyers, key=lambda order: sha256(salt + order.id))
-        result = run(ask("s", 500, 3000), *buyers, salt=salt)
-        assert trades(result) == [(first.id.decode(), "s", 500)]
+def test_equal_price_and_height_share_in_proportion() -> None:
+    sizes = {"a": 500, "b": 1000, "c": 1500}
+    buyers = [bid(name, wh, 4000) for name, wh in sizes.items()]
+    result = run(ask("s", 1500, 3000), *buyers)
+    assert trades(result) == [("a", "s", 250), ("b", "s", 500), ("c", "s", 750)]
+    assert result.prices == ((0, HERE, 3700),)  # Their own rest is the first rejected.
+
+
+def test_wh_that_remain_go_to_the_greatest_remainders_then_by_id() -> None:
+    buyers = [bid(name, 1000, 4000) for name in "cab"]
+    assert trades(run(ask("s", 1000, 3000), *buyers)) == [
+        ("a", "s", 334),
+        ("b", "s", 333),
+        ("c", "s", 333),
+    ]
+    uneven = [bid("a", 1000, 4000), bid("b", 1400, 4000)]  # 416.67 and 583.33
+    assert trades(run(ask("s", 1000, 3000), *uneven)) == [("a", "s", 417), ("b", "s", 583)]
+
+
+def test_no_share_is_under_100_wh_unless_less_was_wanted() -> None:
+    buyers = [bid(f"b{n:03}", 1000, 4000) for n in range(300)]
+    result = run(ask("s", 2050, 3000), *buyers)
+    assert [name for name, _, _ in trades(result)] == [f"b{n:03}" for n in range(20)]
+    assert {wh for _, _, wh in trades(result)} == {102, 103}
+    small = [bid("small", 60, 4000), bid("large", 1000, 4000)]
+    assert trades(run(ask("s", 1000, 3000), *small)) == [("large", "s", 1000)]
+    assert trades(run(ask("s", 1030, 3000), *small)) == [("large", "s", 972), ("small", "s", 58)]
+
+
+def test_older_levels_are_served_before_younger_ones() -> None:
+    old = [bid(name, 600, 4000)._replace(height=9) for name in "yz"]
+    young = [bid(name, 600, 4000) for name in "ab"]
+    result = run(ask("s", 1500, 3000), *young, *old)
+    assert sorted(trades(result)) == [
+        ("a", "s", 150),
+        ("b", "s", 150),
+        ("y", "s", 600),
+        ("z", "s", 600),
+    ]
 
 
 def test_price_comes_before_age() -> None:
@@ -91,21 +120,38 @@ def test_price_comes_before_age() -> None:
     assert trades(run(ask("s", 500, 3000), old, bid("new", 500, 4001)))[0][0] == "new"
 
 
-def test_what_is_left_under_100_wh_neither_trades_nor_sets_the_price() -> None:
+def test_every_wh_trades() -> None:
     result = run(ask("s", 1099, 3000), bid("b1", 1000, 4000), bid("b2", 1000, 3900))
-    assert trades(result) == [("b1", "s", 1000)]
-    assert result.prices == ((0, HERE, 3650),)  # (3600 + 3700) // 2: the 99 Wh ask is no margin.
-    assert trades(run(ask("s", 99, 3000), bid("b", 1000, 4000))) == []
+    assert trades(result) == [("b1", "s", 1000), ("b2", "s", 99)]
+    assert result.prices == ((0, HERE, 3600),)  # The rest of b2 is the margin.
+    assert trades(run(ask("s", 1, 3000), bid("b", 1000, 4000))) == [("b", "s", 1)]
+    assert trades(run(ask("s", 0, 3000), bid("b", 1000, 4000))) == []
 
 
-def test_pairing_by_source_makes_no_fill_under_100_wh() -> None:
+def test_pairing_by_source_is_exact() -> None:
     result = run(
         ask("gas", 1000, 3000, source=Source.NATURAL_GAS),
         ask("sun", 1000, 3000),
         bid("a", 950, 5000, source=Source.SOLAR, require=True),
         bid("b", 1050, 4900),
     )
-    assert trades(result) == [("a", "sun", 950), ("b", "gas", 1000)]
+    assert trades(result) == [("a", "sun", 950), ("b", "gas", 1000), ("b", "sun", 50)]
+
+
+def test_equal_buyers_share_every_source() -> None:
+    """Whoever wishes for solar energy gets his part of it, whatever his id."""
+    result = run(
+        ask("gas", 1000, 3000, source=Source.NATURAL_GAS),
+        ask("sun", 500, 3100),
+        bid("a", 500, 5000, source=Source.SOLAR),
+        bid("b", 1000, 5000, source=Source.SOLAR),
+    )
+    assert trades(result) == [
+        ("a", "sun", 167),
+        ("b", "sun", 333),
+        ("a", "gas", 333),
+        ("b", "gas", 667),
+    ]
 
 
 def test_export_limit_of_each_boundary_crossed_counts() -> None:
@@ -130,7 +176,7 @@ def test_headroom_is_shared_by_a_node_and_used_up_across_tiers() -> None:
         bid("far", 500, 9000, OTHER_ZONE),
         x_BKK_01_SUB001=450,
     )
-    assert trades(result) == [("near", "s1", 300), ("far", "s1", 100)]
+    assert trades(result) == [("near", "s1", 300), ("far", "s1", 100), ("far", "s2", 50)]
     assert result.congested == (b"s2",)
 
 
@@ -140,29 +186,62 @@ def test_congested_orders_are_flagged_and_do_not_set_the_price() -> None:
         ask("s", 1000, 3200, OTHER_ZONE.replace("02", "01")),
         ask("beyond", 1000, 3500, NEXT_DOOR),
         bid("b", 1000, 4600),
-        x_BKK_01_SUB002=99,
+        x_BKK_01_SUB002=0,
     )
     assert trades(result) == [("b", "s", 1000)]
     assert result.prices == ((1, "BKK-01", 3600),)  # (3200 + 4000) // 2: not 3500 from "beyond".
     assert result.congested == (b"stuck",)  # Nobody would have had to pay "beyond" its price.
 
 
-def test_a_filter_that_leaves_flags_nobody() -> None:
-    """The sweep without him counts: only buyers who stay make a seller congested."""
+def test_headroom_is_shared_inside_each_node_from_below() -> None:
+    """First the substation's headroom among its own, then the zone's among all."""
+    result = run(
+        ask("a", 1000, 3000),
+        ask("b", 600, 3000),
+        ask("c", 800, 3000, NEXT_DOOR),
+        bid("far", 5000, 9000, OTHER_ZONE),
+        x_BKK_01_SUB001=200,
+        x_BKK_01=500,
+    )
+    # Inside SUB001 b's 75 would be too small, so a has 200; then 200 and 800 share 500.
+    assert trades(result) == [("far", "a", 100), ("far", "c", 400)]
+    assert result.congested == (b"a", b"b", b"c")
+    larger = run(
+        ask("a", 10_000, 3000),
+        ask("b", 6_000, 3000),
+        ask("c", 8_000, 3000, NEXT_DOOR),
+        bid("far", 50_000, 9000, OTHER_ZONE),
+        x_BKK_01_SUB001=2_000,
+        x_BKK_01=5_000,
+    )
+    assert trades(larger) == [("far", "a", 625), ("far", "b", 375), ("far", "c", 4_000)]
+
+
+def test_order_partly_kept_back_is_flagged_where_it_trades() -> None:
+    result = run(
+        ask("s1", 1000, 3000),
+        ask("s2", 1000, 3000),
+        bid("b", 300, 4000, NEXT_DOOR),
+        x_BKK_01_SUB001=600,
+    )
+    assert trades(result) == [("b", "s1", 150), ("b", "s2", 150)]
+    assert result.congested == (b"s1", b"s2")
+    assert result.prices == ((1, "BKK-01", 3000),)  # 300 of the 600 Wh were not bought.
+
+
+def test_flags_are_those_of_the_sweep_that_counts() -> None:
+    """Only the buyer who gets nothing would have paid the price of the one who is kept back."""
     book = [
-        ask("stuck", 1000, 3100),
+        ask("stuck", 1000, 3350),
         ask("s", 300, 3200, NEXT_DOOR),
-        bid("gas", 300, 4000, source=Source.NATURAL_GAS, require=True),
+        bid("gas", 400, 4000, source=Source.NATURAL_GAS, require=True),
     ]
-    cases = [(3699, [], ()), (3700, [], (b"stuck",)), (3800, [("b", "s", 300)], (b"stuck",))]
-    for limit, expected, flagged in cases:
-        buyer = bid("b", 300, limit, "BKK-01-SUB009")
-        result = run(*book, buyer, max_tier=1, x_BKK_01_SUB001=50)
-        assert (trades(result), result.congested) == (expected, flagged)
+    result = run(*book, bid("b", 300, 3800, "BKK-01-SUB009"), max_tier=1, x_BKK_01_SUB001=0)
+    assert (trades(result), result.congested) == ([("b", "s", 300)], ())
 
 
 def test_buyer_behind_a_full_import_line_is_flagged() -> None:
-    result = run(ask("s", 1000, 3000, NEXT_DOOR), bid("b", 1000, 4000), m_BKK_01_SUB001=99)
+    result = run(ask("s", 1000, 3000, NEXT_DOOR), bid("b", 1000, 4000), m_BKK_01_SUB001=0)
     assert result == Clearing((), (), (b"b",))
 
 
@@ -215,8 +294,8 @@ def test_filter_unserved_at_home_is_served_in_the_zone() -> None:
     assert result.fills[0].tier == 1
 
 
-def test_last_unserved_filter_leaves_first() -> None:
-    """Both want solar and there is enough for one: the lower bid leaves, the higher is served."""
+def test_the_higher_of_two_requirements_is_served_first() -> None:
+    """Both want solar and there is enough for one."""
     result = run(
         ask("sun", 500, 3000),
         ask("gas", 500, 3000, source=Source.NATURAL_GAS),
@@ -227,7 +306,18 @@ def test_last_unserved_filter_leaves_first() -> None:
     assert trades(result) == [("high", "sun", 500), ("any", "gas", 500)]
 
 
-def test_filter_served_in_part_leaves_the_group() -> None:
+def test_equal_requirements_share_what_there_is() -> None:
+    result = run(
+        ask("sun", 500, 3000),
+        ask("gas", 500, 3000, source=Source.NATURAL_GAS),
+        bid("a", 500, 5000, source=Source.SOLAR, require=True),
+        bid("b", 500, 5000, source=Source.SOLAR, require=True),
+        bid("any", 500, 4000),
+    )
+    assert trades(result) == [("a", "sun", 250), ("b", "sun", 250), ("any", "gas", 500)]
+
+
+def test_a_requirement_served_in_part_trades_that_part() -> None:
     result = run(
         ask("sun", 500, 3000),
         ask("gas", 500, 3000, source=Source.NATURAL_GAS),
@@ -235,24 +325,75 @@ def test_filter_served_in_part_leaves_the_group() -> None:
         bid("any", 1000, 4000),
         max_tier=0,
     )
-    assert trades(result) == [("any", "gas", 500), ("any", "sun", 500)]
+    assert trades(result) == [("b", "sun", 500), ("any", "gas", 500)]
+
+
+def test_sells_that_nobody_may_take_make_way_for_those_that_are_required() -> None:
+    """The gas is cheaper and comes first, but nobody here takes it."""
+    result = run(
+        ask("gas", 500, 3000, source=Source.NATURAL_GAS),
+        ask("sun", 1000, 3400),
+        bid("b", 1000, 5000, source=Source.SOLAR, require=True),
+        max_tier=0,
+    )
+    assert trades(result) == [("b", "sun", 1000)]
+    assert result.prices == ((0, HERE, 4050),)  # (3400 + 4700) // 2
+
+
+def test_sells_of_a_source_that_is_left_over_bear_it_alike() -> None:
+    """Of two sells of gas, equal but for the id, each sells half of what is bought."""
+    result = run(
+        ask("a", 500, 3000, source=Source.NATURAL_GAS),
+        ask("b", 500, 3000, source=Source.NATURAL_GAS),
+        ask("sun", 500, 3100),
+        bid("must", 1000, 5000, source=Source.SOLAR, require=True),
+        bid("any", 500, 4900),
+        max_tier=0,
+    )
+    assert trades(result) == [("must", "sun", 500), ("any", "a", 250), ("any", "b", 250)]
 
 
 def greedy_filters(count: int) -> list[ClearingOrder]:
-    """Each in turn takes the whole supply of 1000 Wh, of which 100 Wh is gas, and has to leave."""
+    """Each in turn takes the whole supply of 1000 Wh, of which 100 Wh is gas."""
     book = [ask("gas", 100, 3000, source=Source.NATURAL_GAS), ask("sun", 900, 3000)]
     return book + [bid(f"b{n}", 1000, 9000 - n, HERE, Source.SOLAR, True) for n in range(count)]
 
 
-def test_filters_that_cannot_be_served_make_way_one_by_one() -> None:
-    modest = bid("modest", 900, 5000, HERE, Source.SOLAR, True)
-    result = run(*greedy_filters(2 * PATIENT_SWEEPS), modest, bid("any", 1000, 4000), max_tier=0)
-    assert trades(result) == [("modest", "sun", 900), ("any", "gas", 100)]
+def test_requirements_that_cannot_be_met_keep_nobody_else_from_trading() -> None:
+    result = run(*greedy_filters(500), bid("any", 1000, 4000), max_tier=0)
+    assert trades(result) == [("b0", "sun", 900), ("any", "gas", 100)]
 
 
-def test_huge_book_of_unservable_filters_is_given_up() -> None:
-    """It would take 500 sweeps of 500 orders; the buyers who do not care still trade."""
-    modest = bid("modest", 900, 5000, HERE, Source.SOLAR, True)
-    result = run(*greedy_filters(500), modest, bid("any", 1000, 4000), max_tier=0)
-    assert PATIENT_ORDERS // 500 < 500
-    assert trades(result) == [("any", "gas", 100), ("any", "sun", 900)]
+def test_no_number_of_impossible_wishes_hides_the_buyers_behind_them() -> None:
+    """Each source is offered, a little and dear, and each is required in bulk."""
+    sources = (Source.SOLAR, Source.WIND, Source.HYDRO, Source.BIOMASS, Source.COAL)
+    book = [ask("gas", 1000, 3000, source=Source.NATURAL_GAS)]
+    for number, source in enumerate(sources):
+        book.append(ask(f"dear {source}", 100, 8000 + number, source=source))
+        book.append(bid(f"bulk {source}", 10**7, 9900 - number, HERE, source, True))
+    result = run(*book, bid("any", 800, 4000), max_tier=0)
+    assert ("any", "gas", 800) in trades(result)
+
+
+def test_several_requirements_at_once_as_the_page_says() -> None:
+    """Three sources are short at a time; an order of leaving would have to be agreed on."""
+    result = run(
+        bid("hydro", 173, 5658, source=Source.HYDRO, require=True),
+        bid("green", 220, 4000, source=Source.RENEWABLE, require=True),
+        bid("wind", 233, 4000, source=Source.WIND, require=True),
+        ask("coal 1", 257, 2755, source=Source.COAL),
+        ask("gas", 143, 1189, source=Source.NATURAL_GAS),
+        ask("coal 2", 260, 3500, source=Source.COAL)._replace(height=12),
+        bid("any 1", 210, 4500)._replace(height=13),
+        ask("bio", 106, 2500, source=Source.BIOMASS)._replace(height=13),
+        bid("any 2", 223, 5448)._replace(height=13),
+        max_tier=0,
+    )
+    assert trades(result) == [
+        ("green", "bio", 106),
+        ("any 2", "gas", 143),
+        ("any 2", "coal 1", 80),
+        ("any 1", "coal 1", 177),
+        ("any 1", "coal 2", 33),
+    ]
+    assert result.prices == ((0, HERE, 3500),)

@@ -1,21 +1,26 @@
-"""The books in memory give exactly the orders that somebody in one of their groups can trade with,
-whether they were kept from block to block or are built anew."""
+"""The books in memory clear as all orders together would, kept from block to block or made anew."""
 
 import random
-from itertools import product
 
 import pytest
 
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import MemoryReader, Overlay, index
-from gridtokenx.trading import clearing
 from gridtokenx.trading.clearing import clear, clear_books
 from gridtokenx.trading.depth import Depth, groups_of, open_wh, span_blocks, taker
-from gridtokenx.trading.model import ORDERS, ClearingOrder, Order, Side, Source, TradeMatched
+from gridtokenx.trading.model import (
+    ORDERS,
+    Clearing,
+    ClearingOrder,
+    Order,
+    Source,
+    TradeMatched,
+)
 from tests.kept_state import KeptState
 
 REGIONS = ["BKK", "NTB"]
 FEES = (300, 600, 900, 1151)
+WHOLE_BAND = (0, 1_000_000)
 PLACES = [f"{region}-{zone}-SUB00{n}" for region in REGIONS for zone in ("01", "02") for n in "012"]
 
 
@@ -26,19 +31,18 @@ def open_orders(state, slot: int, regions: list[str]) -> list[Order]:
         for _, order in ORDERS.items(state)
         if order.terms.first_slot <= slot <= order.terms.last_slot
         and order.terms.location[:3] in regions
-        and open_wh(order, slot) >= 100
+        and open_wh(order, slot) > 0
     ]
 
 
-def crossing_by_hand(orders: list[Order], fees: tuple[int, ...]) -> set[bytes]:
-    found = set()
-    for bid, ask in product(orders, orders):
-        if bid.terms.side is Side.BUY and ask.terms.side is Side.SELL:
-            pairs = zip(groups_of(bid.terms.location), groups_of(ask.terms.location), strict=True)
-            for fee, (one, other) in zip(fees, pairs, strict=False):
-                if one == other and bid.terms.limit_mthb - fee >= ask.terms.limit_mthb:
-                    found |= {bid.id, ask.id}
-    return found
+def as_taken(order: Order, slot: int) -> ClearingOrder:
+    return taker(order, open_wh(order, slot))
+
+
+def clear_books_of(look, regions: list[str], headroom: dict) -> tuple[Clearing, int]:
+    return clear_books(
+        look.groups(regions), look.taker, wheeling_mthb=FEES, headroom_of=headroom.get
+    )
 
 
 def fill_book(market, chance: random.Random, *, wishes: bool = False) -> None:
@@ -67,7 +71,7 @@ def _wish(chance: random.Random, selling: int) -> dict:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_crossing_orders_are_found_in_every_slot_and_after_every_block(market, seed) -> None:
+def test_books_clear_as_all_orders_in_every_slot_and_after_every_block(market, seed) -> None:
     chance = random.Random(seed)
     base = market.now_ms // SLOT_MS + 1
     keeper = KeptState()
@@ -79,12 +83,14 @@ def test_crossing_orders_are_found_in_every_slot_and_after_every_block(market, s
         anew = Overlay(MemoryReader(dict(keeper.values)))
         for slot in range(base, base + 12):
             for regions, tiers in ((["BKK"], 1), (["NTB"], 2), (["BKK"], 3), (REGIONS, 4)):
-                expected = crossing_by_hand(open_orders(anew, slot, regions), FEES[:tiers])
+                orders = [as_taken(order, slot) for order in open_orders(anew, slot, regions)]
+                expected = clear(orders, wheeling_mthb=FEES, max_tier=tiers - 1)
+                found = []
                 for state in (market.state, anew):
-                    depth = index(state, Depth)
-                    found = depth.look(state, slot, FEES[:tiers]).crossing(regions)
-                    assert {order.id for order in found} == expected
-                    assert len(found) == len(expected)
+                    look = index(state, Depth).look(state, slot, FEES[:tiers], WHOLE_BAND)
+                    found.append(clear_books_of(look, regions, {}))
+                assert found[0] == found[1]
+                assert found[0][0] == expected
         market.next_block(ms=1_000)  # Some are filled in part, others leave.
         keeper.commit(market.state)
         market.state = Overlay(keeper)
@@ -105,14 +111,14 @@ def test_who_left_in_this_block_or_had_his_share_of_a_slot_is_passed_over(market
         market.sell(f"s{number}", 500, 3_000 + number)
     keeper.commit(market.state)
     market.state = Overlay(keeper)
-    assert len(keeper.kept(Depth).look(market.state, slot, FEES[:3]).crossing(["BKK"])) == 6
+    assert any(keeper.kept(Depth).look(market.state, slot, FEES[:3], WHOLE_BAND).groups(["BKK"]))
     market.next_block(ms=1_000)
     for depth in (
         keeper.kept(Depth),
         index(market.state, Depth),
     ):  # The kept one is a block behind.
-        assert depth.look(market.state, slot, FEES[:3]).crossing(["BKK"]) == []
-        assert len(depth.look(keeper, slot, FEES[:3]).crossing(["BKK"])) == 6
+        assert not any(depth.look(market.state, slot, FEES[:3], WHOLE_BAND).groups(["BKK"]))
+        assert any(depth.look(keeper, slot, FEES[:3], WHOLE_BAND).groups(["BKK"]))
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
@@ -150,15 +156,11 @@ def test_a_span_is_cut_into_few_blocks_that_hold_each_slot_once() -> None:
             assert max(level for level, _ in blocks) < 7
 
 
-@pytest.mark.parametrize("first_look", [1, 3, 1_000])
 @pytest.mark.parametrize("wishes", [False, True])
-def test_books_that_are_read_in_part_clear_as_the_whole_ones(
-    market, monkeypatch, wishes: bool, first_look: int
-) -> None:
+def test_books_that_are_read_in_part_clear_as_the_whole_ones(market, wishes: bool) -> None:
     """With limits of the grid, of slots and of sources; wherever the reading has to go on."""
-    monkeypatch.setattr(clearing, "FIRST_LOOK", first_look)
     chance = random.Random(9)
-    answered = 0
+    traded = 0
     for _ in range(25):
         slot = market.now_ms // SLOT_MS + 9
         fill_book(market, chance, wishes=wishes)
@@ -167,36 +169,31 @@ def test_books_that_are_read_in_part_clear_as_the_whole_ones(
         headroom = {key: chance.randrange(4_000) for key in chance.sample(keys, 3)}
         headroom = chance.choice([{}, headroom])
         for regions, tiers in ((["BKK"], 1), (["BKK"], 3), (REGIONS, 4)):
-            look = index(market.state, Depth).look(market.state, slot, FEES[:tiers])
-            answer = clear_books(
-                look.groups(regions),
-                look.taker,
-                tie_salt=bytes(32),
-                wheeling_mthb=FEES,
-                headroom_of=headroom.get,
+            look = index(market.state, Depth).look(market.state, slot, FEES[:tiers], WHOLE_BAND)
+            orders = [as_taken(order, slot) for order in open_orders(market.state, slot, regions)]
+            result, cost = clear_books_of(look, regions, headroom)
+            assert result == clear(
+                orders, wheeling_mthb=FEES, max_tier=tiers - 1, headroom=headroom
             )
-            whole = open_orders(market.state, slot, regions)
-            some = look.crossing(regions)
-            expected = clear(
-                [taker(order, slot) for order in whole],
-                tie_salt=bytes(32),
-                wheeling_mthb=FEES,
-                max_tier=tiers - 1,
-                headroom=headroom,
-            )
-            assert expected == clear(
-                [taker(order, slot) for order in some],
-                tie_salt=bytes(32),
-                wheeling_mthb=FEES,
-                max_tier=tiers - 1,
-                headroom=headroom,
-            )
-            if answer is not None:
-                assert answer[0] == expected
-                assert 0 <= answer[1] <= len(some)
-                answered += bool(expected.fills)
+            assert 0 <= cost <= 4 * tiers * len(orders)
+            traded += bool(result.fills)
         market.next_block(ms=1_000)
-    assert answered > (5 if wishes else 20)
+    assert traded > 20
+
+
+def read_of(market, slot: int) -> tuple[Clearing, int, int]:
+    """A slot's clearing, its cost, and how many orders were read for it."""
+    look = index(market.state, Depth).look(market.state, slot, FEES[:3], WHOLE_BAND)
+    read = []
+
+    def order_of(order_id: bytes) -> ClearingOrder | None:
+        read.append(order_id)
+        return look.taker(order_id)
+
+    result, cost = clear_books(
+        look.groups(["BKK"]), order_of, wheeling_mthb=FEES, headroom_of=lambda _: None
+    )
+    return result, cost, len(read)
 
 
 def test_orders_that_only_the_best_of_a_side_would_meet_are_not_read(market) -> None:
@@ -206,23 +203,23 @@ def test_orders_that_only_the_best_of_a_side_would_meet_are_not_read(market) -> 
     for number in range(100):
         market.buy(f"b{number}", 1_000, 4_000 - number)
     market.sell("s", 1_000, 3_000)
-    look = index(market.state, Depth).look(market.state, slot, FEES[:3])
-    read = []
+    result, cost, read = read_of(market, slot)
+    assert len(result.fills) == 1
+    assert cost == 3  # The two that trade, and the first rejected bid.
+    assert read == 3
 
-    def order_of(order_id: bytes) -> ClearingOrder | None:
-        read.append(order_id)
-        return look.taker(order_id)
 
-    answer = clear_books(
-        look.groups(["BKK"]),
-        order_of,
-        tie_salt=bytes(32),
-        wheeling_mthb=FEES,
-        headroom_of=lambda _: None,
-    )
-    assert answer is not None
-    clearing_, passed = answer
-    assert len(clearing_.fills) == 1
-    assert passed == 2
-    assert len(read) <= clearing.FIRST_LOOK + 1
-    assert len(look.crossing(["BKK"])) == 101
+def test_buyers_who_require_what_is_not_there_are_not_read_one_by_one(market) -> None:
+    slot = market.now_ms // SLOT_MS + 1
+    market.next_block()
+    for number in range(100):
+        terms = {"source": Source.SOLAR, "require": True}
+        market.buy(f"b{number}", 1_000, 5_000 - number, **terms)
+    market.buy("plain", 600, 4_000)
+    market.sell("s", 1_000, 3_000, source=Source.WIND)
+    result, cost, read = read_of(market, slot)
+    assert [fill.energy_wh for fill in result.fills] == [600]
+    assert read <= 6
+    # In the substation the first sweep looks at two of them and the seller, the third and fourth at
+    # the plain buyer and the seller; in the zone and in the region the first at one and the seller.
+    assert cost == 3 + 2 + 2 + 2 + 2

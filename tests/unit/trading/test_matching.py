@@ -147,6 +147,14 @@ def test_far_slots_wait_when_a_block_has_cleared_enough(market, monkeypatch) -> 
     assert [[trade.slot - base for trade in found] for found in rounds] == [[1, 2], [3, 4], [5], []]
 
 
+def test_with_a_least_order_of_1_wh_such_orders_trade(market) -> None:
+    market.configure(MarketParameters(min_order_wh=1, dust_wh=1))
+    market.sell("s", 3, 3_000, max_wh_per_slot=3)
+    market.buy("b", 1, 4_000, max_wh_per_slot=1)
+    (trade,) = trades(market.next_block(ms=1_000))
+    assert trade.energy_wh == 1
+
+
 def test_the_slot_cap_holds_over_several_clearings(market) -> None:
     base = market.now_ms // SLOT_MS
     sell = market.sell("s", 2_500, 3_000, last_slot=base + 1, max_wh_per_slot=1_000)
