@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate
+from gridtokenx.grid.model import MAX_READINGS, SubmitReadings
 from gridtokenx.node.history import Totals, index_rows
 from gridtokenx.primitives.codec import encode
 from gridtokenx.registry.model import Generation
@@ -53,7 +54,14 @@ def measure() -> dict[str, dict[str, float]]:
     found["matched_order"] = meter.grown(lambda: _orders(world, houses, slot + 20, 1, 0), blocks=2)
     while world.slot <= slot + 20:
         world.block()
+    for house in houses:  # So that the next ones are each of one slot alone.
+        world.send(house.key, world.reading(house, slot + 19, 0, 0))
+    meter.grown(list)  # Their block is not counted.
     found["reading_that_settles_a_trade"] = meter.grown(lambda: _read(world, houses, slot + 20))
+    while world.slot <= slot + 21:
+        world.block()
+    batched = meter.grown(lambda: _read_together(world, houses, slot + 21))
+    found["reading_in_a_batch_of_24"] = batched
     return {name: asdict(growth) for name, growth in found.items()}
 
 
@@ -75,6 +83,14 @@ def _read(world: MarketWorld, houses: list[Household], slot: int) -> None:
     for number, house in enumerate(houses):
         export_wh, import_wh = (1_000, 0) if number % 2 else (0, 1_000)
         world.send(house.key, world.reading(house, slot, export_wh, import_wh))
+
+
+def _read_together(world: MarketWorld, houses: list[Household], slot: int) -> None:
+    """A gateway sends the meters of a street in full transactions."""
+    readings = [world.reading(house, slot, 0, 500).readings[-1] for house in houses]
+    for start in range(0, len(readings), MAX_READINGS):
+        part = tuple(readings[start : start + MAX_READINGS])
+        world.send(houses[0].key, SubmitReadings(part))
 
 
 class _Meter:

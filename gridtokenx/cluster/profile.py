@@ -107,8 +107,8 @@ class Trader:
     def limit_mthb(self, side: Side, slot: int) -> int:
         """The price it asks or bids for a slot; a bid is all-in before VAT.
 
-        Bids are told apart by k as offers are: among equals the auction draws by block hash, and
-        two runs of the day would differ by a few Wh.
+        Bids are told apart by k as offers are: equals share, by the Wh in order of their ids, and
+        two runs of the day would differ by a Wh.
         """
         if side is Side.SELL:
             return OFFER_MTHB + self.k
