@@ -367,8 +367,8 @@ def begin_block(
     order that expired before the gate has left by then), or not at all if the chain stood still
     meanwhile, and its orders without a later slot leave; orders that expired by now leave; slots
     whose reading deadline has passed are settled and days that are settled to their end reported;
-    in mode "block" each open slot with new orders is cleared, in slot order; immediate-or-cancel
-    orders that met a clearing leave; the month-end redemption goes on. What is more than a block's
+    the month-end redemption goes on; in mode "block" each open slot with new orders is cleared, in
+    slot order; immediate-or-cancel orders that met a clearing leave. What is more than a block's
     own work may be waits for the next.
     Units: now_ms is market time in Unix ms, gate_grace_ms how late after a gate a block may still
     clear it; `grid` is what the grid can carry now; `territories` maps region prefixes to
@@ -387,17 +387,15 @@ def begin_block(
     run = auction.Run(state, market, grid, budget)
     if clock.still_slot > before.still_slot:
         run.events.append(GatesMissed(before.slot + 1, clock.still_slot))
-    if run.finish_carried_over():
+    is_free = run.finish_carried_over()
+    if is_free:
         clock = _close_gates(run, clock)
-    is_open = clock.gate_slot == clock.slot
-    has_expired = is_open and _expire(run, clock.slot, clock.slot, now_ms)
-    clock, settled = _settle_slots(
+    has_expired = (
+        is_free and clock.gate_slot == clock.slot and _expire(run, clock.slot, clock.slot, now_ms)
+    )
+    clock, events = _settle_slots(
         state, clock, market, budget, territories, Readings(read_to, read_since)
     )
-    if has_expired:
-        run.clear_touched(clock.slot)
-    run.drop_immediate()
-    events = run.events + settled
     if customers is not None:
         events += redemption.redeem_month_end(
             state,
@@ -408,9 +406,12 @@ def begin_block(
             budget=budget,
         )
     reports.forget(state, clock, budget)
+    if has_expired:  # Last: whoever keeps it busy must hold up nothing else.
+        run.clear_touched(clock.slot)
+    run.drop_immediate()
     if clock != before:
         CLOCK.put(state, b"", clock)
-    return events
+    return run.events + events
 
 
 def _close_gates(run: auction.Run, clock: MarketClock) -> MarketClock:
