@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
@@ -15,11 +16,19 @@ from gridtokenx.primitives.quantities import saturated
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
 from gridtokenx.trading.clearing import clear_books
-from gridtokenx.trading.clock import WORK_FILL, WORK_PASS, WORK_SLOT, Budget, agree_deadline
+from gridtokenx.trading.clock import (
+    WORK_EXPIRY,
+    WORK_FILL,
+    WORK_PASS,
+    WORK_SLOT,
+    Budget,
+    agree_deadline,
+)
 from gridtokenx.trading.clock_model import DEADLINES
 from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of
 from gridtokenx.trading.fronts import NATIONAL_GROUP
 from gridtokenx.trading.model import (
+    CARRIED_IN_A_ROW,
     CARRIED_OVER,
     CONGESTED,
     FLOWS,
@@ -48,8 +57,8 @@ from gridtokenx.trading.model import (
 from gridtokenx.trading.prices import price_band
 from gridtokenx.trading.settlement import escrow_needed, trade_key
 
+T = TypeVar("T")
 _NO_FLOW = NodeFlow()
-FILLS_A_ROW = 250
 ALL_REGIONS = "~"  # Sorts behind every region's name.
 # From so many fills on, one scan of the slot's positions is cheaper than asking for each.
 MANY_FILLS = 100
@@ -145,6 +154,7 @@ class Run:
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
     _depth: Depth = field(init=False)
+    _carried: int = 0  # Rows that this block has carried over.
 
     def __post_init__(self) -> None:
         self._depth = index(self.state, Depth)
@@ -190,24 +200,36 @@ class Run:
 
     def drop_immediate(self) -> None:
         """Cancel the rests of immediate-or-cancel orders that met a clearing in this block."""
-        self._drop(sorted(self._immediate))
+        ids = sorted(self._immediate)
         self._immediate = {}
-
-    def _drop(self, order_ids: Iterable[bytes]) -> None:
-        for order_id in order_ids:
-            self._close_if_open(order_id, OrderStatus.CANCELLED)
+        most = self.budget.affords(WORK_EXPIRY)
+        if self._carried:
+            most = 0  # Some of them have fills that are carried over.
+        self._drop(ids[:most])
+        self._carry_over([CarriedOver(0, (), part) for part in _parts(ids[most:])])
 
     def finish_carried_over(self) -> bool:
-        """Go on with the fills that earlier blocks could not carry out; tells whether all are."""
+        """Go on with what earlier blocks could not carry out; tells whether all is done."""
         rows = list(CARRIED_OVER.items(self.state))
-        most = max(1, self.budget.affords(WORK_FILL) // FILLS_A_ROW)
-        taken = rows[:most]
-        for key, _ in taken:
+        taken: list[CarriedOver] = []
+        left = self.budget.left
+        for key, row in rows:
+            if left <= 0:
+                break
+            left -= len(row.fills) * WORK_FILL + len(row.immediates) * WORK_EXPIRY
             CARRIED_OVER.delete(self.state, key)
-        if taken:  # All of one clearing: while they are there, nothing is cleared.
-            self._carry_out(taken[0][1].slot, [fill for _, row in taken for fill in row.fills])
-            self._drop(taken[-1][1].immediates)
+            taken.append(row)
+        fills = [fill for row in taken for fill in row.fills]
+        if fills:  # All of one clearing: while they are there, nothing is cleared.
+            self._carry_out(taken[0].slot, fills)
+        for row in taken:
+            self._drop(row.immediates)
         return len(taken) == len(rows)
+
+    def _drop(self, order_ids: Sequence[bytes]) -> None:
+        self.budget.spend(len(order_ids) * WORK_EXPIRY)
+        for order_id in order_ids:
+            self._close_if_open(order_id, OrderStatus.CANCELLED)
 
     def _carry_out_what_fits(self, slot: int, fills: Sequence[Fill]) -> None:
         """Carry out fills as the budget allows, and keep the others for the next blocks.
@@ -217,18 +239,13 @@ class Run:
         """
         most = self.budget.affords(WORK_FILL)
         self._carry_out(slot, fills[:most])
-        rest = fills[most:]
-        for number, start in enumerate(range(0, len(rest), FILLS_A_ROW)):
-            last = start + FILLS_A_ROW >= len(rest)
-            row = CarriedOver(
-                slot,
-                tuple(rest[start : start + FILLS_A_ROW]),
-                tuple(sorted(self._immediate)) if last else (),
-            )
-            CARRIED_OVER.put(self.state, u64(number), row)
-        if rest:
-            self._immediate = {}
-            self.budget.spend(self.budget.left)  # Nothing is cleared before they are carried out.
+        self._carry_over([CarriedOver(slot, part) for part in _parts(fills[most:])])
+
+    def _carry_over(self, rows: Iterable[CarriedOver]) -> None:
+        for row in rows:
+            CARRIED_OVER.put(self.state, u64(self._carried), row)
+            self._carried += 1
+            self.budget.spend(max(0, self.budget.left))  # Nothing is cleared before that is done.
 
     def _auctions(self) -> list[list[str]]:
         """Regions are auctions of their own unless national trade is open."""
@@ -395,6 +412,11 @@ class Run:
                 self.events.append(_leave(self.state, after, filled, rest_wh, reserve_uthb, 0))
             else:
                 ORDERS.put(self.state, order_id, after)
+
+
+def _parts(items: Sequence[T]) -> list[tuple[T, ...]]:
+    size = CARRIED_IN_A_ROW
+    return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from gridtokenx.trading.model import (
     CONGESTED,
     EXPIRIES,
     IMMEDIATES,
+    MAX_TRADED_LOADS,
     ORDERS,
     TOUCHED,
     TRADERS,
@@ -133,7 +134,8 @@ def _with_fills(traded: tuple[TradedLoad, ...], order: Order) -> tuple[TradedLoa
         first, filled_wh = start, tuple(both)
     past = max(0, len(filled_wh) - KEPT_SLOTS)  # Nobody trades so far ahead of these.
     first, filled_wh = first + past, filled_wh[past:]
-    return (*others, TradedLoad(terms.meter_id, terms.side, first, filled_wh))
+    load = TradedLoad(terms.meter_id, terms.side, first, filled_wh)
+    return (*others[-(MAX_TRADED_LOADS - 1) :], load)  # Nobody trades with so many meters at once.
 
 
 def without_past(traded: tuple[TradedLoad, ...], slot: int) -> tuple[TradedLoad, ...]:

@@ -1,4 +1,5 @@
-"""The nouns of the market's clock: gates, deadlines, and slots in which the chain stood still."""
+"""The nouns of the market's clock: gates, deadlines, slots in which the chain stood still, and what
+meters that were not read in time owe."""
 
 from __future__ import annotations
 
@@ -55,5 +56,22 @@ class GatesMissed:
     last_slot: int
 
 
+@wire(152)
+@dataclass(frozen=True, slots=True)
+class ImportBalance:
+    """What a meter's consumption and its burned purchases owe each other, so that each Wh is burned
+    once.
+
+    `assumed_wh` was burned without a reading and is covered by the imports that come next;
+    `loose_wh` was imported in several slots up to `loose_slot` which no reading tells apart, and
+    is not burned yet.
+    """
+
+    assumed_wh: int = 0
+    loose_wh: int = 0
+    loose_slot: int = 0
+
+
 CLOCK = Table(b"tc", MarketClock)  # key: b""
 DEADLINES = Table(b"tk", SlotDeadline)  # key: slot u64; of slots that traded, until settled
+IMPORTS = Table(b"tb", ImportBalance)  # key: meter id; where there is anything to owe

@@ -76,6 +76,10 @@ class ClearingOrder(NamedTuple):
     height: int
 
 
+CARRIED_IN_A_ROW = 250
+MAX_TRADED_LOADS = 1_000
+
+
 @wire(154)
 @dataclass(frozen=True, slots=True)
 class Fill:
@@ -97,13 +101,13 @@ class Fill:
 @wire(155)
 @dataclass(frozen=True, slots=True)
 class CarriedOver:
-    """Fills of a clearing that its block could not carry out any more; the next blocks do, before
-    they clear anything. `immediates` are the orders that leave with the last of them.
+    """What a clearing's block could not carry out any more; the next blocks do, before they clear
+    anything: rows of fills, then rows of immediate-or-cancel orders that leave.
     """
 
     slot: int
-    fills: tuple[Fill, ...]
-    immediates: tuple[Bytes32, ...] = ()
+    fills: Annotated[tuple[Fill, ...], Limit(0, CARRIED_IN_A_ROW)]
+    immediates: Annotated[tuple[Bytes32, ...], Limit(0, CARRIED_IN_A_ROW)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +360,7 @@ class Trader:
     sells: Annotated[tuple[OpenOrder, ...], Limit(0, MAX_OPEN_ORDERS)] = ()
     day: int = 0
     ordered_wh: int = 0
-    traded: tuple[TradedLoad, ...] = ()
+    traded: Annotated[tuple[TradedLoad, ...], Limit(0, MAX_TRADED_LOADS)] = ()
 
 
 @wire(128)
@@ -419,22 +423,6 @@ class Position:
     import_wh: int = 0
     region: str = ""
     local_wh: int = 0
-
-
-@wire(152)
-@dataclass(frozen=True, slots=True)
-class ImportBalance:
-    """What a meter's consumption and its burned purchases owe each other, so that each Wh is burned
-    once.
-
-    `assumed_wh` was burned without a reading and is covered by the imports that come next;
-    `loose_wh` was imported in several slots up to `loose_slot` which no reading tells apart, and
-    is not burned yet.
-    """
-
-    assumed_wh: int = 0
-    loose_wh: int = 0
-    loose_slot: int = 0
 
 
 @wire(132)
@@ -614,7 +602,6 @@ TRADERS = Table(b"ta", Trader)  # key: 32-byte address
 TRADES = Table(b"td", Trade)  # key: slot u64, seller's meter, number u64; unsettled trades only
 POSITIONS = Table(b"ts", Position)  # key: slot u64, meter id
 CARRIED_OVER = Table(b"tv", CarriedOver)  # key: number u64, from 0 for each clearing
-IMPORTS = Table(b"tb", ImportBalance)  # key: meter id; where there is anything to owe
 FLOWS = Table(b"tf", NodeFlow)  # key: slot u64, node text; kept for a day
 LAST_PRICES = Table(b"tl", LastPrice)  # key: tier u8, group text
 MONTH_END = Table(b"tm", MonthEnd)  # key: b""

@@ -16,13 +16,11 @@ from gridtokenx.primitives.quantities import gross_up, share_half_up
 from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.trading import reports
 from gridtokenx.trading.clock import WORK_POSITION, WORK_SETTLEMENT, Budget
-from gridtokenx.trading.clock_model import CLOCK, MarketClock
+from gridtokenx.trading.clock_model import CLOCK, IMPORTS, ImportBalance, MarketClock
 from gridtokenx.trading.model import (
-    IMPORTS,
     POSITIONS,
     TRADES,
     EnergyConsumed,
-    ImportBalance,
     MarketParameters,
     Position,
     Trade,

@@ -55,9 +55,9 @@ from gridtokenx.registry.model import (
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.auction import GridView
 from gridtokenx.trading.book import trader
+from gridtokenx.trading.clock_model import IMPORTS
 from gridtokenx.trading.model import (
     FLOWS,
-    IMPORTS,
     ORDERS,
     POSITIONS,
     TRADES,

@@ -17,7 +17,7 @@ from market_world import MarketWorld
 from gridtokenx.chain.crossing import NationalSlice
 from gridtokenx.cluster.network import dev_key, operator_key, stake_key
 from gridtokenx.governance.model import NEWEST, ParameterChange, ProposalReference
-from gridtokenx.grid.model import REGISTERS
+from gridtokenx.grid.model import MAX_SEQ, REGISTERS
 from gridtokenx.interchain.model import (
     REGIONS,
     Credit,
@@ -43,7 +43,7 @@ from gridtokenx.ledger.model import (
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.quantities import SLOTS_PER_DAY, local_day, slot_at
+from gridtokenx.primitives.quantities import MAX_REGISTER_WH, SLOTS_PER_DAY, local_day, slot_at
 from gridtokenx.primitives.state import Table, u64
 from gridtokenx.registry.model import (
     ENROLMENT_COUNT,
@@ -187,7 +187,7 @@ def test_a_supply_at_its_end_refuses_more_and_the_market_goes_on(total: str) -> 
         assert refusals == [None] * 8
     else:  # Readings of those who make nothing are still taken.
         assert world.chain.counts.codes["OUT_OF_RANGE"]
-    assert world.chain.counts.accepted["SubmitReading"]
+    assert world.chain.counts.accepted["SubmitReadings"]
     assert world.chain.counts.accepted["PlaceOrder"]
 
 
@@ -276,10 +276,11 @@ def test_registers_and_caps_at_their_end_refuse_more() -> None:
     chain, house = world.chain, world.houses[0]
     shown = REGISTERS.get(chain.state, house.meter.public_key)
     assert shown is not None
-    ends = replace(shown, import_wh_cum=MAX_INT, export_wh_cum=MAX_INT, seq=MAX_INT)
+    top = MAX_REGISTER_WH
+    ends = replace(shown, import_wh_cum=top, export_wh_cum=top, seq=MAX_SEQ)
     chain.plant([(REGISTERS, house.meter.public_key, ends)])
     slot = slot_at(chain.env.now_ms)
-    house.import_wh, house.export_wh, house.seq = MAX_INT, MAX_INT, MAX_INT - 1
+    house.import_wh, house.export_wh, house.seq = top, top, MAX_SEQ - 1
     told = chain.offer(house.key, world.market.reading(house, slot - 1, 0, 0))
     assert told is not None
     assert told.code in (ErrorCode.READING_OUT_OF_ORDER, ErrorCode.BAD_READING)
@@ -384,7 +385,7 @@ def test_a_meter_that_shows_the_largest_number_harms_nobody_else() -> None:
         world.send(honest.key, world.reading(honest, slot, 0, 500))
         if step == 1:
             evil.import_wh = 0
-            world.send(evil.key, world.reading(evil, slot, 0, MAX_INT))
+            world.send(evil.key, world.reading(evil, slot, 0, MAX_REGISTER_WH))
         refusals += [one for one in world.block() if step != 1]
     assert refusals == []
     closed = [report for _, report in REPORTS.items(world.values) if report.region == "BKK"]

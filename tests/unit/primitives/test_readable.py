@@ -200,9 +200,7 @@ def test_what_a_block_stores_over_a_transactions_value_is_looked_at_too() -> Non
     attempt.merge()
     assert block.changes() == [(b"la" + ALICE, encode(Account(nonce=1)))]
     ACCOUNTS.put(block, ALICE, Account(nonce=MAX_INT + 1))
-    with pytest.raises(
-        ValueError, match=r"cannot hold this: Account\.nonce is 92233"
-    ):
+    with pytest.raises(ValueError, match=r"cannot hold this: Account\.nonce is 92233"):
         block.changes()
 
 

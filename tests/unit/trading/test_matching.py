@@ -7,9 +7,10 @@ import pytest
 
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS
-from gridtokenx.trading import clock
+from gridtokenx.trading import auction, clock
 from gridtokenx.trading.book import span_keys
 from gridtokenx.trading.model import (
+    CARRIED_OVER,
     FLOWS,
     ORDERS,
     POSITIONS,
@@ -387,3 +388,51 @@ def test_national_trade_leaves_a_halted_region_out(market) -> None:
     assert [(trade.tier, trade.energy_wh) for trade in found] == [(0, 1_000), (3, 1_000)]
     (trade,) = trades(market.next_block(ms=1))
     assert (trade.tier, trade.transmission_mthb) == (3, 251)
+
+
+def test_fills_that_a_block_cannot_carry_out_follow_in_the_next_ones(market, monkeypatch) -> None:
+    """The same trades at the same prices, and immediate orders leave after the last of them."""
+
+    def outcome(work: int) -> tuple[int, list, list]:
+        monkeypatch.setattr(clock, "WORK_PER_BLOCK", work)
+        monkeypatch.setattr(auction, "CARRIED_IN_A_ROW", 3)
+        fresh = type(market)()
+        fresh.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+        fresh.next_block()
+        for number in range(20):
+            kind = TimeInForce.IMMEDIATE_OR_CANCEL if number % 4 == 0 else "gtc"
+            fresh.sell(
+                f"s{number}", 1_000 + number, 3_000 + number, time_in_force=TimeInForce(kind)
+            )
+            fresh.buy(f"b{number}", 900 + 7 * number, 4_000 + number)
+        found, gone, blocks = [], [], 0
+        while open_orders(fresh) and blocks < 50:
+            events = fresh.next_block(slots=1) if not blocks else fresh.next_block(ms=1)
+            found += trades(events)
+            gone += [event for event in events if isinstance(event, OrderClosed)]
+            blocks += 1
+        return blocks, found, gone
+
+    at_once, over_blocks = outcome(10**9), outcome(4 * clock.WORK_FILL)
+    assert at_once[0] == 1
+    assert over_blocks[0] > 5
+    assert over_blocks[1] == at_once[1]
+    assert sorted(over_blocks[2], key=repr) == sorted(at_once[2], key=repr)
+
+
+def test_who_leaves_while_fills_are_carried_over_takes_them_along(market, monkeypatch) -> None:
+    monkeypatch.setattr(clock, "WORK_PER_BLOCK", clock.WORK_FILL + clock.WORK_SLOT)
+    ids = []
+    for number in range(4):
+        market.sell(f"s{number}", 1_000, 3_000 + number)
+        ids.append(market.buy(f"b{number}", 1_000, 4_000 + number))
+    first = trades(market.next_block(ms=1_000))
+    waiting = [row for _, row in CARRIED_OVER.items(market.state)]
+    left = waiting[0].fills[-1].buy_id
+    market.cancel(f"b{ids.index(left)}", left)
+    rest = []
+    while any(CARRIED_OVER.items(market.state)):
+        rest += trades(market.next_block(ms=1_000))
+    bought = {trade.buy_id for trade in first + rest}
+    assert left not in bought
+    assert bought == set(ids) - {left}
