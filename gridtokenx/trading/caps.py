@@ -62,12 +62,13 @@ class SellCaps:
         return () if source in self.unsold else lines
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class BuyCaps:
     """Buys that require a source want what they got, and of what was left of it the rest."""
 
     got_wh: Mapping[bytes, int]  # By order.
     left_wh: dict[Source, int]  # By required source; falls as levels ask for it.
+    has_given: bool = False  # Of what was left.
 
     @staticmethod
     def after(asks: Sequence[Entry], pairs: Sequence[Pair]) -> BuyCaps:
@@ -100,7 +101,9 @@ class BuyCaps:
                 for position, had_wh in zip(positions, got_wh, strict=True)
             ]
             shares_wh = share(self.left_wh[required], more_wh)
-            self.left_wh[required] -= sum(shares_wh)
+            given_wh = sum(shares_wh)
+            self.left_wh[required] -= given_wh
+            self.has_given = self.has_given or given_wh > 0
             for position, had_wh, share_wh in zip(positions, got_wh, shares_wh, strict=True):
                 wanted_wh[position] = had_wh + share_wh
         return wanted_wh

@@ -265,9 +265,11 @@ class _Auction:
             most_wh = sum([ask.accepted_wh for ask in first.asks])  # No caps make it more.
             sell_caps = SellCaps.after(first.asks, first.traded_wh[1])
             buy_caps = BuyCaps.after(first.asks, first.pairs)
-            for caps in ((None, sell_caps), (buy_caps, None), (buy_caps.without_more(), None)):
-                if best.total_wh < most_wh:
-                    best = self._better(best, *caps)
+            best = self._better(first, None, sell_caps)
+            if best.total_wh < most_wh:
+                best = self._better(best, buy_caps, None)
+            if best.total_wh < most_wh and buy_caps.has_given:
+                best = self._better(best, buy_caps.without_more(), None)
         self.price_mthb, self.congested = best.price_mthb, best.congested
         return self._book(best.settle())
 
@@ -301,9 +303,8 @@ class _Auction:
                 bid = bids.advance()
             if is_ask_done:
                 ask = asks.advance()
-        price_mthb = 0
+        price_mthb = self._price(bids, asks)
         if have_met:
-            price_mthb = self._price(bids, asks)
             self.cost += bids.orders_seen + asks.orders_seen
         if accepted_wh <= beaten_wh:
             return _Attempt([], [], 0, [])

@@ -90,13 +90,14 @@ class Market:
         outcomes = [first]
         if first.unserved:
             most_wh = sum(first.accepted[order.id] for order in first.sells)
-            for wants in (
-                first.without_unsold(),
-                first.without_unserved(is_more_asked=True),
-                first.without_unserved(is_more_asked=False),
-            ):
-                if max(outcome.traded_wh for outcome in outcomes) < most_wh:
-                    outcomes.append(Outcome(self, members, tier, wants))
+            more = first.without_unserved(is_more_asked=True)
+            bare = first.without_unserved(is_more_asked=False)
+            outcomes.append(Outcome(self, members, tier, first.without_unsold()))
+            if outcomes[-1].traded_wh < most_wh:
+                outcomes.append(Outcome(self, members, tier, more))
+                asked = any(more[name] > bare[name] for name in outcomes[-1].sweep.near(more))
+                if asked and max(outcome.traded_wh for outcome in outcomes) < most_wh:
+                    outcomes.append(Outcome(self, members, tier, bare))
         best = outcomes[0]
         for outcome in outcomes:
             self.cost += outcome.sweep.cost()
@@ -224,16 +225,18 @@ class Sweep:
         return (max(low) + min(high)) // 2
 
     def cost(self) -> int:
-        if not self.met:
-            return 0
-        looked_at = 0
+        return len([name for name in self.near(self.wants) if self.wants[name]]) if self.met else 0
+
+    def near(self, names: dict[bytes, int]) -> list[bytes]:
+        """Those of them that stand no further back than their side's first rejected level."""
+        found = []
         for order in self.members:
             sign = -1 if order.side is Side.BUY else 1
             last = self.rejected.get(order.side)
             own = (sign * order.limit_mthb, order.height)
-            is_near = last is None or own <= (sign * last[0], last[1])
-            looked_at += is_near and self.wants[order.id] > 0
-        return looked_at
+            if order.id in names and (last is None or own <= (sign * last[0], last[1])):
+                found.append(order.id)
+        return found
 
 
 def pair_by_source(

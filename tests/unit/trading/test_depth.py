@@ -220,6 +220,6 @@ def test_buyers_who_require_what_is_not_there_are_not_read_one_by_one(market) ->
     result, cost, read = read_of(market, slot)
     assert [fill.energy_wh for fill in result.fills] == [600]
     assert read <= 6
-    # In the substation the first sweep looks at two of them and the seller, the third and fourth at
-    # the plain buyer and the seller; in the zone and in the region the first at one and the seller.
-    assert cost == 3 + 2 + 2 + 2 + 2
+    # In the substation the first sweep looks at two of them and the seller, the third at the plain
+    # buyer and the seller; in the zone and in the region the first at one of them and the seller.
+    assert cost == 3 + 2 + 2 + 2
