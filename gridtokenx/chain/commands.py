@@ -288,12 +288,12 @@ def _submit_readings(
         attempt = Overlay(state)
         try:
             told = _take_reading(attempt, reading, sender, env)
+            attempt.merge()
         except Rejected as error:
             refused.append(error)
             events.append(ReadingRefused(reading.key, reading.slot, error.code, error.detail[:240]))
-            continue
-        attempt.merge()
-        events += told
+        else:
+            events += told
     if len(refused) == len(command.readings):
         raise refused[0]
     return events
