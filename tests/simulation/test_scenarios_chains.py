@@ -29,7 +29,7 @@ from gridtokenx.ledger.model import ACCOUNTS, Asset, Deposit, Transfer
 from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
-from tests.chains_world import Chains, certify
+from tests.chains_world import Chain, Chains, certify
 
 FRIEND = dev_key("friend").public_key
 RELAYER = dev_key("relayer")
@@ -185,7 +185,7 @@ def test_49_message_handler_fails_and_the_queue_moves(chains: Chains) -> None:
     """A region that cannot take an amount sends it back, and takes the next."""
     met, nor = chains.regions["MET"], chains.regions["NOR"]
     met.send(PAYMENT, Deposit(DEV.public_key, 100))
-    nor.send(PAYMENT, Deposit(FRIEND, MAX_INT - 10))
+    _make_rich(nor)
     chains.round()
     sent = met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.THB, 50))
     met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 3))
@@ -196,6 +196,21 @@ def test_49_message_handler_fails_and_the_queue_moves(chains: Chains) -> None:
     assert ledger.account(met.values, DEV.public_key).thb_uthb == 100
     assert ledger.account(nor.values, FRIEND).gtx_ugtx == 3
     chains.check()
+
+
+def _make_rich(region: Chain) -> None:
+    """Give a region's account nearly all the baht that there can be, as no day's deposits could."""
+    overlay = Overlay(region.values)
+    ledger.deposit(
+        overlay,
+        Deposit(FRIEND, MAX_INT - 10),
+        sender=PAYMENT.public_key,
+        payment_authority=PAYMENT.public_key,
+        now_ms=0,
+        limit_uthb=MAX_INT,
+    )
+    region.store(overlay)
+    region.parent = replace(region.parent, state_root=region.tree.root)
 
 
 def test_50_region_reincarnation(chains: Chains) -> None:

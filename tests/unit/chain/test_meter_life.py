@@ -38,8 +38,8 @@ from gridtokenx.registry.model import (
     SuspendMeter,
     SuspendParticipant,
 )
+from gridtokenx.trading.clock_model import IMPORTS
 from gridtokenx.trading.model import (
-    IMPORTS,
     EnergyConsumed,
     EnergyRedeemed,
     MarketParameters,
