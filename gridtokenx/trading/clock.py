@@ -18,7 +18,7 @@ from gridtokenx.trading.model import (
 
 # What a block's own work may cost, in microseconds of the machine of docs/performance.md. What is
 # left goes on in the next block: no block, and none after a standstill, takes long to execute.
-WORK_PER_BLOCK = 500_000
+WORK_PER_BLOCK = 400_000
 WORK_EXPIRY = 80
 WORK_PASS = 25
 WORK_FILL = 230
