@@ -22,6 +22,7 @@ from gridtokenx.primitives.quantities import SLOT_MS, SLOTS_PER_DAY
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.clock_model import CLOCK
+from gridtokenx.trading.depth import Depth
 from gridtokenx.trading.model import (
     ORDERS,
     POSITIONS,
@@ -76,6 +77,7 @@ class Region:
         self.reader = StateReader(self.store)
         self.tree = StateTree(self.store.state_values())
         self.height = (self.store.head() or (0, b""))[0]
+        self.reader.kept(Depth)  # As a node does when it opens the chain.
 
     def commit(self, overlay: Overlay) -> None:
         changes = overlay.changes()
