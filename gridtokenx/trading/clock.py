@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at
 from gridtokenx.primitives.state import Reader, u64
 from gridtokenx.trading.clock_model import DEADLINES, MarketClock, SlotDeadline, Standstill
-from gridtokenx.trading.model import (
-    MarketParameters,
-)
+from gridtokenx.trading.model import MarketParameters
 
 # What a block's own work may cost, in microseconds of the machine of docs/performance.md. What is
 # left goes on in the next block: no block, and none after a standstill, takes long to execute.
@@ -29,6 +27,7 @@ WORK_REDEMPTION = 90
 WORK_FORGOTTEN_ROW = 8
 WORK_SLOT = 30
 MAX_STANDSTILLS = 1_024
+MAX_DUE_AT_ONCE = 2_000  # Slots: after a year's standstill no block looks at all of it.
 
 
 @dataclass(slots=True)
@@ -87,9 +86,9 @@ def lived_slots(clock: MarketClock, slot: int) -> int:
 
 
 def pass_deadlines(state: Reader, clock: MarketClock, market: MarketParameters) -> MarketClock:
-    """Note the slots whose reading deadline has passed, in order."""
-    due = clock.due_slot
-    while lived_slots(clock, due + 1) > deadline_slots(state, due + 1, market):
+    """Note the slots whose reading deadline has passed, in order, as many as a block may."""
+    due, last = clock.due_slot, clock.due_slot + MAX_DUE_AT_ONCE
+    while due < last and lived_slots(clock, due + 1) > deadline_slots(state, due + 1, market):
         due += 1
     return replace(clock, due_slot=due)
 

@@ -3,6 +3,8 @@
 Source: protocols/market.md 3.1, 4.3.
 """
 
+from itertools import pairwise
+
 import pytest
 
 from gridtokenx.ledger import rules as ledger
@@ -11,7 +13,7 @@ from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import u64
 from gridtokenx.trading import clock
-from gridtokenx.trading.clock_model import DEADLINES, SlotDeadline, Standstill
+from gridtokenx.trading.clock_model import CLOCK, DEADLINES, SlotDeadline, Standstill
 from gridtokenx.trading.model import (
     FLOWS,
     ORDERS,
@@ -150,3 +152,14 @@ def test_standstills_without_number_are_remembered_in_bounds(monkeypatch) -> Non
     assert len(now.standstills) == 4
     assert now.standstills[0] == Standstill(100, 132)  # Taken for one: deadlines get longer.
     assert clock.lived_slots(now, 131) == 4
+
+
+def test_after_a_years_standstill_slots_become_due_some_in_each_block(market) -> None:
+    market.jump(365 * 86_400_000, grace_ms=60_000)
+    due = [CLOCK.get(market.state, b"").due_slot]
+    for _ in range(25):
+        market.next_block(slots=1)
+        due.append(CLOCK.get(market.state, b"").due_slot)
+    steps = [after - before for before, after in pairwise(due)]
+    assert max(steps) == clock.MAX_DUE_AT_ONCE
+    assert CLOCK.get(market.state, b"").slot - due[-1] == 5
