@@ -78,15 +78,16 @@ DISAGREES = (
 )
 OLD_RECORD = (
     "the safety record of this key is older than its signature in block {height}: was a backup "
-    f"restored? It signs nothing for {OBSERVE_SECONDS} s, then only above all heights seen. "
+    f"restored? It counts as lost: the key signs nothing for {OBSERVE_SECONDS} s, nor before most "
+    "validators were heard, then only above all heights seen. "
     "Is the newest record in another home? There: gridtokenx keys protection export FILE; "
     "here: gridtokenx keys protection import FILE"
 )
 LOST_RECORD = (
     "the safety record of this key is missing, so the key may have signed what is not remembered: "
-    f"it signs nothing for {OBSERVE_SECONDS} s, then only above all heights seen. "
-    "Is the record in another home? There: gridtokenx keys protection export FILE; "
-    "here: gridtokenx keys protection import FILE. "
+    f"it signs nothing for {OBSERVE_SECONDS} s, nor before most validators were heard, then only "
+    "above all heights seen. Is the record in another home? There: "
+    "gridtokenx keys protection export FILE; here: gridtokenx keys protection import FILE. "
     "Only if this key never signed: gridtokenx keys protection init --i-am-sure. "
     "If a validator's absurd height keeps it silent: "
     "gridtokenx start --resume-signing-above {chain}=HEIGHT"
@@ -152,11 +153,10 @@ class Driver:
         self._topics = Topics(self.spec.genesis.network_id, self.spec.name)
         self._signer = signer if wiring.vote else None
         record = executor.store.load_safety()
-        self._must_observe = self._signer is not None and record is None
-        if self._signer is not None and resume_above is not None:
-            if record is not None:
-                raise NotMissing(self.spec.name)
-            self._must_observe = False
+        if self._signer is not None and resume_above is not None and record is not None:
+            raise NotMissing(self.spec.name)
+        self._is_lost = self._signer is not None and record is None and resume_above is None
+        self._must_observe = False  # Only `_treat_as_lost` sets it.
         restored = None if record is None else decode(SafetyRecord, record)
         # Above this height a decided block that bears our signature shows that we have forgotten.
         self._signed_height = (resume_above or 0) if restored is None else restored.height
@@ -174,10 +174,7 @@ class Driver:
             ),
             verify=cached_verify,
             record=restored,
-            observe_until_height=_observe_until(
-                self._must_observe or self._must_hold, resume_above
-            ),
-            hear_quorum=self._must_observe,
+            observe_until_height=_observe_until(self._is_lost or self._must_hold, resume_above),
         )
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._timer_ms: int | None = None
@@ -200,12 +197,9 @@ class Driver:
             gossip.subscribe(topics.blocks, self._validate_block)
             gossip.subscribe(topics.orders, self.intake.validate)
             nursery.start_soon(self.intake.run)
-            if self._must_observe:
-                hint = LOST_RECORD.format(chain=self.spec.name)
-                nursery.start_soon(self._observe, "signing.observing", hint)
-            elif self._must_hold:
+            self._start_height(self._look_at_record())
+            if self._must_hold and not self._must_observe:
                 nursery.start_soon(self._hold)
-            self._start_height()
             task_status.started()
             try:
                 while True:
@@ -244,6 +238,24 @@ class Driver:
             self.counters.inbox_full += 1
             return False
         return True
+
+    def _look_at_record(self) -> list[Event]:
+        """At start: the record is not here, or the newest block shows that it is an old one."""
+        if self._is_lost:
+            hint = LOST_RECORD.format(chain=self.spec.name)
+            return self._treat_as_lost("signing.observing", hint)
+        newest = self.executor.store.certificate(self.executor.parent.height)
+        return self._note_certificate(decode(QuorumCertificate, newest)) if newest else []
+
+    def _treat_as_lost(self, event: str, hint: str) -> list[Event]:
+        """The one way to begin observing (2.8): silent for a while, and until a quorum is heard.
+
+        What is on disk of an old record goes first, or the next start would believe it.
+        """
+        self._must_observe = True
+        self.executor.store.forget_safety()
+        self._nursery.start_soon(self._observe, event, hint)
+        return [Observe(NEVER, hear_quorum=True)]
 
     async def _observe(self, event: str, hint: str) -> None:
         """A key without its newest safety record: watch, then sign only above all it has seen."""
@@ -286,10 +298,8 @@ class Driver:
         me = signers.index_of(self._signer.public_key)
         if all(one.index != me for one in certificate.signatures):
             return []
-        self._must_observe = True
         hint = OLD_RECORD.format(height=certificate.height)
-        self._nursery.start_soon(self._observe, "signing.old_record", hint)
-        return [Observe(NEVER)]
+        return self._treat_as_lost("signing.old_record", hint)
 
     # -- Effects -------------------------------------------------------------------------------
 
