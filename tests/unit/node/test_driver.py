@@ -20,8 +20,15 @@ import trio
 from patience import until
 from trio.testing import MockClock
 
-from gridtokenx.chain.block import decode_block
-from gridtokenx.cluster.network import AUTHORITIES, dev_key, local_genesis, validator_name
+from gridtokenx.chain.block import Block, decode_block
+from gridtokenx.chain.transaction import sign_transaction
+from gridtokenx.cluster.network import (
+    AUTHORITIES,
+    DEV_ACCOUNT,
+    dev_key,
+    local_genesis,
+    validator_name,
+)
 from gridtokenx.consensus.events import CheckBlock, Observe, SafetyRecord
 from gridtokenx.consensus.events import Verdict as Judged
 from gridtokenx.consensus.messages import (
@@ -36,6 +43,7 @@ from gridtokenx.consensus.messages import (
     timeout_bytes,
     vote_bytes,
 )
+from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.node.database import Database
 from gridtokenx.node.driver import HOLD_SECONDS, OBSERVE_SECONDS, Driver, Wiring
 from gridtokenx.node.executor import Executor
@@ -427,3 +435,42 @@ async def test_an_old_record_is_a_lost_one_after_a_restart_too(
         assert node.store.load_safety() is None
         nursery.cancel_scope.cancel()
     node.database.close()
+
+
+# -- Blocks of peers -----------------------------------------------------------------------------
+
+
+async def test_no_signature_is_verified_of_a_block_that_nobody_decided(tmp_path: Path) -> None:
+    """A made-up block of many transactions costs its sender more than us."""
+    dev = dev_key(DEV_ACCOUNT)
+    payments = [
+        sign_transaction(dev, MET.chain_id, nonce, Transfer(bytes(31) + b"1", Asset.GTX, 1))
+        for nonce in range(20)
+    ]
+    source = Node(tmp_path / "source", 0)
+    source.executor.admit(payments, heard=False)
+    block_hash = source.executor.build(0, 0, b"").header.hash
+    execution = source.executor.candidate(block_hash)
+    assert execution is not None
+    block, good = execution.block, decided(1, block_hash)
+    source.database.close()
+    other = replace(block, transactions=block.transactions[1:])
+    forged = replace(good.signatures[2], signature=bytes(64))
+    bad: list[tuple[Block, QuorumCertificate]] = [
+        (block, replace(good, signatures=good.signatures[:2])),
+        (block, replace(good, signatures=(*good.signatures[:2], forged))),
+        (block, replace(good, phase=Phase.PREPARE)),
+        (block, decided(1, ZERO_HASH)),
+        (other, good),
+        (replace(block, header=replace(block.header, parent_hash=ZERO_HASH)), good),
+    ]
+    async with running(tmp_path / "victim", 1) as node:
+        node.driver._worker.release()
+        for lie, certificate in bad:
+            with pytest.raises(Rejected, match=r"INVALID_(BLOCK|CERTIFICATE)"):
+                await node.driver.apply_decided(1, lie.encoded, certificate)
+        seconds = node.executor.stages.seconds()
+        assert (seconds["verify"], seconds["decode"]) == (0, 0)
+        await node.driver.apply_decided(1, block.encoded, good)
+        assert node.executor.parent.hash == block_hash
+        assert node.executor.stages.seconds()["verify"] > 0
