@@ -7,10 +7,12 @@ continuation: nothing can be left out, added, replaced, or taken twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from gridtokenx.interchain.model import OUTBOXES, QUEUE, Message, Outbox, QueuedMessage
+from gridtokenx.interchain.model import OUTBOXES, QUEUE, Credit, Message, Outbox, QueuedMessage
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import ZERO_HASH, sha256, tagged_hash
+from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.merkle import merkle_root
 from gridtokenx.primitives.state import Overlay, Reader, u64
 
@@ -73,6 +75,19 @@ def messages_from(
             break
         found.append(queued.message)
     return found
+
+
+def mark_returned(state: Overlay, destination: str, nonce: int, credit: Credit) -> None:
+    """Note that the credit under this nonce has come back from its destination.
+
+    Errors: MALFORMED unless it was sent there, and has not come back before.
+    """
+    key = _key(destination, nonce)
+    queued = QUEUE.get(state, key)
+    if queued is None or queued.message != credit or queued.is_returned:
+        detail = f"{destination} returns message {nonce}, which is no such credit or came back"
+        raise Rejected(ErrorCode.MALFORMED, detail)
+    QUEUE.put(state, key, replace(queued, is_returned=True))
 
 
 def total_count(state: Reader) -> int:
