@@ -42,8 +42,12 @@ def test_a_chain_is_verified_from_its_blocks_alone(
 def test_a_region_is_held_against_all_of_the_national_chain(
     shared_cluster: Cluster, tmp_path: Path
 ) -> None:
-    live_cluster.wait_progress(shared_cluster, "n0")
-    ran = run(shared_cluster, tmp_path, "audit", "verify", "--chain", "NEA")
+    with live_cluster.client_of(shared_cluster, "n0") as client:
+        live_cluster.wait_until(
+            "the nation has accepted a block of MET",
+            lambda: int(client.call("shard_get", id="MET")["checkpoint"]["height"]) > 0,
+        )
+    ran = run(shared_cluster, tmp_path, "audit", "verify", "--chain", "MET")
     document = json.loads(ran.stdout)
     assert (ran.exit_code, document["failures"]) == (0, []), ran.output
     with live_cluster.client_of(shared_cluster, "n0") as client:
