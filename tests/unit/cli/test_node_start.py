@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from gridtokenx.cli import node_start, output
-from gridtokenx.node.driver import StopNode
+from gridtokenx.node.stopping import StopNode
 
 
 def test_two_chains_that_stop_for_one_reason_are_told_as_one() -> None:

@@ -45,9 +45,10 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.node.database import Database
-from gridtokenx.node.driver import HOLD_SECONDS, OBSERVE_SECONDS, Driver, Wiring
+from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.gossip_events import Verdict
+from gridtokenx.node.key_guard import HOLD_SECONDS, OBSERVE_SECONDS
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import Topics
 from gridtokenx.primitives.codec import decode, encode
@@ -209,11 +210,12 @@ async def test_a_key_that_starts_again_is_silent_until_peers_bring_no_more_block
     node = Node(tmp_path, 0)
     peers: list[PeerId] = []
     others_are_ahead = partial(replace, is_level=lambda: False, peers=lambda: tuple(peers))
-    node.driver._wiring = others_are_ahead(node.driver._wiring)
+    guard = node.driver._guard
+    guard._wiring, guard._send = others_are_ahead(node.driver._wiring), node.driver._send
     over = trio.Event()
 
     async def hold() -> None:
-        await node.driver._hold()
+        await guard._hold()
         over.set()
 
     async with trio.open_nursery() as nursery:
