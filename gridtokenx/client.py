@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
-from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
+from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.chain.trust import TrustedBlock, trust_period_ms
+from gridtokenx.ledger.model import Deposit
 from gridtokenx.light_client import LightClient, ProvenAccount, ProvenRegion
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import SigningKey
@@ -193,6 +194,18 @@ class Client:
     def validators(self, chain: str | None = None) -> dict[str, Any]:
         """The validator set of a chain."""
         return self._object("chain_getValidators", chain=chain)
+
+    def supply(self, chain: str) -> dict[str, Any]:
+        """What all accounts of a chain hold, what crossed, and what was deposited, as texts."""
+        return self._object("chain_getSupply", chain=chain)
+
+    def sign_deposit(
+        self, authority: SigningKey, chain: str, to: bytes, amount_uthb: int
+    ) -> Deposit:
+        """A payment authority's next deposit with its statement of all deposits."""
+        so_far = int(self.supply(chain)["deposits"]["total_uthb"])
+        region_id = self.spec(chain).genesis_id
+        return sign_deposit(authority, region_id, to, amount_uthb, so_far_uthb=so_far)
 
     def peers(self) -> list[dict[str, Any]]:
         """Peers of the node."""

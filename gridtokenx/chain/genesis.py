@@ -19,8 +19,8 @@ from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.log import open_log
-from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation, InterchainParameters
 from gridtokenx.interchain.model import PARAMETERS as INTERCHAIN_PARAMETERS
+from gridtokenx.interchain.model import Incarnation, InterchainParameters
 from gridtokenx.interchain.rules import Place, open_inbox
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import MAX_INT, Limit, encode, wire
@@ -205,8 +205,7 @@ class ChainSpec:
 
     def at(self, height: int) -> ChainSpec:
         """The chain as it was when the block at a height was decided."""
-        kept = tuple(one for one in self.incarnations if one.height < height)
-        return self if kept == self.incarnations else replace(self, incarnations=kept)
+        return self._lives[sum(one.height < height for one in self.incarnations)]
 
     def born_at(self, height: int) -> Incarnation | None:
         """The incarnation whose first block is at a height."""
@@ -214,6 +213,12 @@ class ChainSpec:
             if one.height == height - 1:
                 return one
         return None
+
+    @cached_property
+    def _lives(self) -> tuple[ChainSpec, ...]:
+        """The chain before its first new incarnation, in it, and so on up to now."""
+        earlier = range(len(self.incarnations))
+        return (*(replace(self, incarnations=self.incarnations[:count]) for count in earlier), self)
 
     @property
     def is_national(self) -> bool:
@@ -259,7 +264,7 @@ class ChainSpec:
     @property
     def incarnation(self) -> int:
         """The number of the present incarnation."""
-        return self.incarnations[-1].number if self.incarnations else FIRST_INCARNATION
+        return self.place.incarnation
 
     @cached_property
     def place(self) -> Place:
@@ -269,7 +274,7 @@ class ChainSpec:
         name = "" if national is None else national.name
         identity = b"" if national is None else ChainSpec(genesis, None).genesis_id
         return Place(
-            self.name, self.genesis_id, name, identity, genesis.chain_names, self.incarnation
+            self.name, self.genesis_id, name, identity, genesis.chain_names, self.incarnations
         )
 
     @cached_property
