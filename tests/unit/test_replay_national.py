@@ -7,15 +7,19 @@ from collections.abc import Iterator
 import pytest
 
 from gridtokenx.cluster.network import NATIONAL, dev_key
+from gridtokenx.governance.model import ProposalStatus
 from gridtokenx.interchain.model import Credit, TransferAbroad
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
+from gridtokenx.light_client import LightClient
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.replay import Replay
 from gridtokenx.replay_national import NationalNotVerified, NationalReplay
 from tests.chains_world import Chain, Chains
+from tests.unit.chain import test_reincarnation as vote
+from tests.unit.test_light_client import Node
 
 THIEF = dev_key("thief").public_key
 
@@ -176,3 +180,97 @@ def test_a_bad_national_block_is_told_as_such() -> None:
 def test_a_region_of_a_nation_is_not_replayed_alone() -> None:
     with pytest.raises(ValueError, match="beside the national chain"):
         Replay(Chains().genesis.chain("MET"))
+
+
+# -- Incarnations --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reborn() -> tuple[Chains, Chain]:
+    """MET was captured; voters let it go on from block 2. And what the captured one went on as."""
+    world = Chains()
+    for _ in range(2):
+        for name in world.regions:
+            world.grow_region(name, keep=True)
+            world.relay(name)
+        world.national.grow(None)
+    honest = world.region("MET")
+    vote.propose(world, vote.wish(world, height=honest.height, block_hash=honest.hash))
+    world.round()  # Block 3 of the former incarnation is still accepted, and void afterwards.
+    vote.approve(world)
+    former = world.regions["MET"]
+    for _ in range(2):
+        former.grow(world.national)
+    assert vote.vote(world, 4) is ProposalStatus.EXECUTED
+    world.follow_incarnation("MET")
+    world.settle(4)
+    return world, former
+
+
+def test_a_region_is_replayed_over_its_incarnations(reborn: tuple[Chains, Chain]) -> None:
+    world, _ = reborn
+    national = beside(world)
+    replay = replayed(world, "MET", national)
+    while national.step():
+        pass
+    assert replay.parent == world.regions["MET"].parent
+    assert replay.parent.height == 6
+    assert replay.spec == world.regions["MET"].spec
+    assert replay.spec.incarnation == 2
+    assert set(national.accepted("MET")) == {1, 2, 3, 4, 5, 6}
+    assert replay.contradictions() == []
+    assert replayed(world, "NOR", national).contradictions() == []
+
+
+def test_the_void_history_of_a_region_is_told_as_such(reborn: tuple[Chains, Chain]) -> None:
+    """Every block of it holds by itself; what the nation says at last tells that it is void."""
+    world, former = reborn
+    national = beside(world)
+    replay = Replay(world.genesis.chain("MET"), national)
+    for one in raw(former):
+        replay.apply(*one)
+    assert replay.contradictions() == []  # As far as its own blocks name the national chain.
+    while national.step():
+        pass
+    told = replay.contradictions()
+    assert told[-1] == (
+        "voters let MET go on from block 2 as incarnation 2: the blocks after it here are void"
+    )
+    assert [one[:46] for one in told[:-1]] == [
+        f"the national chain has accepted block {height} of MET" for height in (3, 4, 5)
+    ]
+
+
+def test_an_incarnation_that_nobody_voted_for_is_refused(reborn: tuple[Chains, Chain]) -> None:
+    world, _ = reborn
+    stranger = Chains()
+    for name in stranger.regions:
+        stranger.grow_region(name, keep=True)
+        stranger.relay(name)
+    stranger.national.grow(None)
+    stranger.reincarnate("MET")
+    stranger.regions["MET"].grow(Nothing(world.national, height=1))
+    with pytest.raises(Rejected, match=r"it is of chain .*, which is no MET") as error:
+        replayed(stranger, "MET", beside(world))
+    assert error.value.code is ErrorCode.WRONG_CHAIN
+
+
+def test_a_light_client_follows_the_incarnation_that_the_nation_names(
+    reborn: tuple[Chains, Chain],
+) -> None:
+    world, former = reborn
+    newest_ms = world.national.parent.time_ms
+
+    def light(chain: Chain) -> LightClient:
+        node = Node(world.national, chain)
+        return LightClient(node, world.genesis, period_ms=600_000, now_ms=lambda: newest_ms)
+
+    met = world.regions["MET"]
+    proven = light(met).account(dev_key("dev").public_key, "MET")
+    assert proven.header == met.blocks[met.height].header
+    assert proven.region is not None
+    assert proven.region.region.chain_id == met.spec.chain_id
+    while former.height < met.height + 1:  # Its former authorities go on, beyond the newest.
+        former.grow(Nothing(world.national, height=world.national.height))
+    with pytest.raises(Rejected):
+        light(former).account(dev_key("dev").public_key, "MET")
