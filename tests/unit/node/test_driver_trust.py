@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,9 +17,11 @@ from gridtokenx.chain.trust import Trust
 from gridtokenx.cluster.network import local_genesis
 from gridtokenx.consensus.events import Decide
 from gridtokenx.consensus.messages import QuorumCertificate
+from gridtokenx.node.config import load_config
 from gridtokenx.node.database import Database
 from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Executor
+from gridtokenx.node.node import Keys, Node
 from gridtokenx.node.settings import SyncSettings
 from gridtokenx.node.stopping import StopNode, Untrusted
 from gridtokenx.node.syncing import Syncing
@@ -218,3 +221,25 @@ def test_what_a_node_trusts_is_its_configuration_and_the_unbonding_time_in_force
     alone = local_genesis(with_national=False)
     assert trust_of(SyncSettings(), alone, "MET", database) == Trust("MET")
     database.close()
+
+
+async def test_a_node_does_not_start_from_an_old_genesis_and_names_the_way_out(
+    tmp_path: Path,
+) -> None:
+    flags = {"network.listen": ["/ip4/127.0.0.1/tcp/0"], "api.port": 0}
+    config = load_config(tmp_path, flags, environ={})
+    node = Node(config, local_genesis(), Keys(network_seed=bytes(32)))
+    sentence = r"GTX-SYNC-002: .* TH .*sync\.trusted_blocks"
+    with pytest.RaisesGroup(pytest.RaisesExc(Untrusted, match=sentence), flatten_subgroups=True):
+        await node.run()
+
+
+async def test_a_node_of_a_young_network_starts(tmp_path: Path) -> None:
+    flags = {"network.listen": ["/ip4/127.0.0.1/tcp/0"], "api.port": 0}
+    config = load_config(tmp_path, flags, environ={})
+    genesis = local_genesis(genesis_time_ms=time.time_ns() // 1_000_000 - 1_000)
+    node = Node(config, genesis, Keys(network_seed=bytes(32)))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            nursery.cancel_scope.cancel()
