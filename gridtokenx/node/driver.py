@@ -58,7 +58,7 @@ from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
 from gridtokenx.node.intake import Intake
 from gridtokenx.node.network import PeerId
-from gridtokenx.node.protocol import BLOCK_LIMIT, Topics
+from gridtokenx.node.protocol import BLOCK_LIMIT, Topics, incarnation_name
 from gridtokenx.node.stages import Stage
 from gridtokenx.node.vote_gate import Judgement, VoteGate, signer_key
 from gridtokenx.primitives.codec import decode, encode
@@ -101,6 +101,10 @@ class StopNode(Exception):  # noqa: N818 - an order to the whole process
     """The node must end: our key is in use elsewhere, or our state contradicts the chain."""
 
 
+class Contradicted(StopNode):
+    """What the validators of a chain have decided is not valid here: it cannot go on here."""
+
+
 class NotMissing(Exception):  # noqa: N818 - an operator's mistake, told in the words of start
     """`resume_above` was given for a chain whose safety record is here."""
 
@@ -131,7 +135,9 @@ class Counters:
 
 
 class Driver:
-    """One chain of this node. Without `signer`, or without its safety record, it observes."""
+    """One incarnation of one chain of this node. Without `signer`, or without its safety record,
+    it observes.
+    """
 
     def __init__(
         self,
@@ -149,20 +155,23 @@ class Driver:
         self.counters = Counters()
         self._wiring = wiring
         self._now_ms = now_ms
-        self._topics = Topics(self.spec.genesis.network_id, self.spec.name)
+        self._label = incarnation_name(self.spec.name, self.spec.incarnation)
+        self._topics = Topics(self.spec.genesis.network_id, self._label)
         self._signer = signer if wiring.vote else None
         record = executor.store.load_safety()
         self._must_observe = self._signer is not None and record is None
         if self._signer is not None and resume_above is not None:
             if record is not None:
-                raise NotMissing(self.spec.name)
+                raise NotMissing(self._label)
             self._must_observe = False
         restored = None if record is None else decode(SafetyRecord, record)
         # Above this height a decided block that bears our signature shows that we have forgotten.
         self._signed_height = (resume_above or 0) if restored is None else restored.height
         self._twin_above = NEVER
         self._ending = False  # The nursery takes no more tasks, while gossip and sync still call.
-        self._must_hold = restored is not None and restored.height > 0
+        # A later incarnation begins with a record of its base, which alone tells nothing.
+        is_later = bool(self.spec.incarnations)
+        self._must_hold = restored is not None and (restored.height > 0 or is_later)
         block_time_ms = self.spec.genesis.block_time_ms
         self.engine = Engine(
             self.spec.chain_id,
@@ -201,7 +210,7 @@ class Driver:
             gossip.subscribe(topics.orders, self.intake.validate)
             nursery.start_soon(self.intake.run)
             if self._must_observe:
-                hint = LOST_RECORD.format(chain=self.spec.name)
+                hint = LOST_RECORD.format(chain=self._label)
                 nursery.start_soon(self._observe, "signing.observing", hint)
             elif self._must_hold:
                 nursery.start_soon(self._hold)
@@ -212,6 +221,8 @@ class Driver:
                     await self._step()
             finally:
                 self._ending = True
+                for topic in (topics.votes, topics.blocks, topics.orders):
+                    gossip.unsubscribe(topic)
 
     async def _step(self) -> None:
         event: Event = Tick()
@@ -340,7 +351,7 @@ class Driver:
             case StopSigning(reason, key_in_use):
                 if key_in_use:
                     raise StopNode(f"GTX-KEY-002: {self.spec.name}: {reason}. Not signing.")
-                raise StopNode(f"GTX-SYNC-001: {self.spec.name}: {reason}. {DISAGREES}")
+                raise Contradicted(f"GTX-SYNC-001: {self.spec.name}: {reason}. {DISAGREES}")
 
     def _persist(self, record: SafetyRecord) -> None:
         with self.executor.stages.measure(Stage.WRITE):
@@ -519,7 +530,7 @@ class Driver:
         try:
             committed = await self._in_worker(apply)
         except Damaged as error:
-            raise StopNode(str(error)) from error
+            raise Contradicted(str(error)) from error
         if committed is not None:
             self._committed(committed, certificate)
 
