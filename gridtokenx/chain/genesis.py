@@ -19,8 +19,8 @@ from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.log import open_log
-from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation, InterchainParameters
 from gridtokenx.interchain.model import PARAMETERS as INTERCHAIN_PARAMETERS
+from gridtokenx.interchain.model import Incarnation, InterchainParameters
 from gridtokenx.interchain.rules import Place, open_inbox
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import MAX_INT, Limit, encode, wire
@@ -259,7 +259,7 @@ class ChainSpec:
     @property
     def incarnation(self) -> int:
         """The number of the present incarnation."""
-        return self.incarnations[-1].number if self.incarnations else FIRST_INCARNATION
+        return self.place.incarnation
 
     @cached_property
     def place(self) -> Place:
@@ -269,7 +269,7 @@ class ChainSpec:
         name = "" if national is None else national.name
         identity = b"" if national is None else ChainSpec(genesis, None).genesis_id
         return Place(
-            self.name, self.genesis_id, name, identity, genesis.chain_names, self.incarnation
+            self.name, self.genesis_id, name, identity, genesis.chain_names, self.incarnations
         )
 
     @cached_property

@@ -23,6 +23,7 @@ from gridtokenx.interchain.log import (
 from gridtokenx.interchain.model import (
     CHECKPOINTS,
     FIRST_INCARNATION,
+    INCARNATIONS,
     KEPT_CHECKPOINTS,
     KEPT_MESSAGES,
     MAX_QUEUED,
@@ -40,6 +41,7 @@ from gridtokenx.interchain.model import (
     Credit,
     Downward,
     Escrow,
+    Incarnation,
     InterchainEvent,
     InterchainParameters,
     KnownCheckpoint,
@@ -57,6 +59,7 @@ from gridtokenx.interchain.model import (
     TransferReturning,
     TransferRouted,
     Upward,
+    is_void,
 )
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, statement_bytes
@@ -183,9 +186,29 @@ def check_may_order(state: Reader, name: str) -> None:
         raise Rejected(ErrorCode.CROSS_SHARD_PENDING, detail)
 
 
-def send_order(state: Overlay, name: str, order: Downward, *, home: Home, height: int) -> int:
-    """Append an order to a region's queue; its nonce."""
-    return append(state, order, source_id=home.genesis_id, destination=name, height=height)
+def send_order(
+    state: Overlay,
+    name: str,
+    order: Downward,
+    *,
+    home: Home,
+    height: int,
+    origin: tuple[int, int] = (0, 0),
+) -> int:
+    """Append a message to a region's queue; its nonce. `origin`: see `QueuedMessage`."""
+    return append(
+        state,
+        order,
+        source_id=home.genesis_id,
+        destination=name,
+        height=height,
+        origin=origin,
+    )
+
+
+def incarnations_of(state: Reader, name: str) -> list[Incarnation]:
+    """All that a region has had after its first, oldest first."""
+    return [one for _, one in INCARNATIONS.items(state, name.encode() + b"\x00")]
 
 
 def parameters(state: Reader) -> InterchainParameters:
@@ -456,8 +479,7 @@ def _apply(
         case Bounced():
             return _return(state, name, nonce, message, home, height)
         case SupplyReport():
-            _note_supply(state, name, message, home)
-            return []
+            return _note_supply(state, name, nonce, message, home)
         case SettlementFiled(territory, day, report_hash):
             return [SettlementRecorded(name, territory, day, report_hash)]
         case OrderRefused(order_nonce, reason):
@@ -474,7 +496,7 @@ def _route(
     now_ms: int,
 ) -> list[InterchainEvent]:
     """Move a credit out of its region's escrow to where it goes, or send it back."""
-    attempt = Overlay(state)
+    attempt, sent = Overlay(state), (region_of(state, name).incarnation, nonce)
     try:
         _leave(attempt, name, credit.asset, credit.amount)
         _spend_daily(attempt, name, credit.asset, credit.amount, local_day(now_ms))
@@ -487,12 +509,14 @@ def _route(
             if credit.destination == name:
                 raise Rejected(ErrorCode.WRONG_CHAIN, f"{name} sends to itself")
             enter(attempt, credit.destination, credit.asset, credit.amount, height=height)
-            onward = send_order(attempt, credit.destination, credit, home=home, height=height)
+            onward = send_order(
+                attempt, credit.destination, credit, home=home, height=height, origin=sent
+            )
             event = TransferRouted(credit.transfer_id, name, credit.destination, onward)
         attempt.merge()
     except Rejected as error:
         reason = reason_of(error)
-        send_order(state, name, Bounced(nonce, credit, reason), home=home, height=height)
+        send_order(state, name, Bounced(*sent, credit, reason), home=home, height=height)
         return [TransferReturning(credit.transfer_id, name, reason)]
     return [event]
 
@@ -505,13 +529,19 @@ def _return(
     Errors: MALFORMED for one that was never sent there, or came back before.
     """
     credit = bounced.credit
-    mark_returned(state, name, bounced.nonce, credit)
+    sent = mark_returned(state, name, bounced.nonce, credit)
     _leave(state, name, credit.asset, credit.amount)
     if credit.origin == home.name:
         return refund(state, bounced, source=name, nonce=nonce)
     origin = region_of(state, credit.origin)
+    if is_void(incarnations_of(state, credit.origin), *sent):
+        # Its sender has that again already: what was lost is found.
+        lost = _changed(origin.lost, credit.asset, -credit.amount)
+        REGIONS.put(state, credit.origin.encode(), replace(origin, lost=lost))
+        return []
     _put_escrow(state, origin, _changed(origin.escrow, credit.asset, credit.amount))
-    send_order(state, credit.origin, bounced, home=home, height=height)
+    onward = Bounced(*sent, credit, bounced.reason)
+    send_order(state, credit.origin, onward, home=home, height=height, origin=sent)
     return [TransferReturning(credit.transfer_id, credit.origin, bounced.reason)]
 
 
@@ -535,21 +565,21 @@ def refund(state: Overlay, bounced: Bounced, *, source: str, nonce: int) -> list
     ]
 
 
-def _note_supply(state: Overlay, name: str, report: SupplyReport, home: Home) -> None:
-    """Errors: OUT_OF_RANGE for totals that shrink; BAD_SIGNATURE for deposits that the payment
-    authority has not signed for; INSUFFICIENT_BALANCE when more is gone than is there.
+def _note_supply(
+    state: Overlay, name: str, nonce: int, report: SupplyReport, home: Home
+) -> list[InterchainEvent]:
+    """Deposits count as far as the payment authority of the day has signed for them.
+
+    Errors: OUT_OF_RANGE for totals that shrink; INSUFFICIENT_BALANCE when more is gone than is
+    there.
     """
     region = region_of(state, name)
     last = region.reported
-    if report.deposited_uthb < last.deposited_uthb:
-        raise Rejected(ErrorCode.OUT_OF_RANGE, f"{name} reports fewer deposits than before")
-    if report.deposited_uthb > last.deposited_uthb:
-        stated = statement_bytes(region.chain_id, report.deposited_uthb)
-        if not home.payment_authority or not verify(
-            home.payment_authority, stated, report.statement
-        ):
-            detail = f"the payment authority has not stated {report.deposited_uthb} uTHB of {name}"
-            raise Rejected(ErrorCode.BAD_SIGNATURE, detail)
+    events: list[InterchainEvent] = []
+    if report.deposited_uthb != last.deposited_uthb and not _is_stated(region, report, home):
+        reason = f"{report.deposited_uthb} uTHB are not stated by its payment authority"
+        events.append(MessageFailed(name, nonce, reason[:MAX_REASON_BYTES]))
+        report = replace(report, deposited_uthb=last.deposited_uthb, statement=last.statement)
     if (
         report.energy_minted_wh < last.energy_minted_wh
         or report.energy_burned_wh < last.energy_burned_wh
@@ -558,3 +588,12 @@ def _note_supply(state: Overlay, name: str, report: SupplyReport, home: Home) ->
     escrow = _changed(region.escrow, Asset.ENERGY, report.energy_wh - last.energy_wh)
     escrow = _changed(escrow, Asset.THB, report.thb_uthb - last.thb_uthb)
     REGIONS.put(state, name.encode(), replace(region, escrow=escrow, reported=report))
+    return events
+
+
+def _is_stated(region: Region, report: SupplyReport, home: Home) -> bool:
+    """Never less than before: old statements stay true."""
+    if report.deposited_uthb < region.reported.deposited_uthb or not home.payment_authority:
+        return False
+    stated = statement_bytes(region.genesis_id, report.deposited_uthb)
+    return verify(home.payment_authority, stated, report.statement)

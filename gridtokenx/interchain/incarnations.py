@@ -13,14 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gridtokenx.interchain.checkpoints import Home, region_of, send_order
+from gridtokenx.interchain.checkpoints import Home, incarnations_of, region_of, send_order
 from gridtokenx.interchain.log import log_to
 from gridtokenx.interchain.model import (
     CHECKPOINTS,
     INCARNATIONS,
+    QUEUE,
     REGIONS,
     Acknowledgement,
     AuthorityMember,
+    Bounced,
+    Credit,
     Escrow,
     Incarnation,
     KnownCheckpoint,
@@ -28,7 +31,9 @@ from gridtokenx.interchain.model import (
     RegionReborn,
     RegionStatus,
     RegionStatusChanged,
+    is_void,
 )
+from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, u64
@@ -38,11 +43,6 @@ from gridtokenx.primitives.validators import Validator, ValidatorSet
 def incarnation_id(former_id: bytes, number: int, header_hash: bytes) -> bytes:
     """The chain id of a region that goes on from the header with this hash."""
     return tagged_hash("gtx.incarnation", former_id, u64(number), header_hash)
-
-
-def incarnations_of(state: Reader, name: str) -> list[Incarnation]:
-    """All that a region has had after its first, oldest first."""
-    return [one for _, one in INCARNATIONS.items(state, name.encode() + b"\x00")]
 
 
 def hold(state: Overlay, name: str, proposal: int, height: int) -> list[RegionStatusChanged]:
@@ -91,12 +91,14 @@ def check_base(state: Reader, name: str, height: int, block_hash: bytes) -> Know
     return base
 
 
-def lost_since(state: Reader, name: str, height: int) -> Escrow:
-    """What has left a region since a block that is accepted: its senders would have it again."""
-    region = region_of(state, name)
-    base = _known(state, region, height)
-    then = region.left if base is None else base.left
-    return _difference(region.left, then)
+def lost_since(state: Reader, name: str, base: KnownCheckpoint) -> Escrow:
+    """What has left a region since a block of it and did not come back: after another beginning
+    there its senders would have it too.
+    """
+    region, found = region_of(state, name), Escrow()
+    for credit in _void_returns(state, region, base):
+        found = _sum(found, _amount_of(credit))
+    return _difference(_difference(region.left, base.left), found)
 
 
 def reincarnate(
@@ -121,8 +123,8 @@ def reincarnate(
     number = region.incarnation + 1
     chain_id = incarnation_id(region.chain_id, number, base_hash)
     in_order = tuple(sorted(members, key=lambda one: one.public_key))
-    born = Incarnation(name, number, chain_id, base_height, base_hash, in_order)
-    lost = _difference(region.left, base.left)
+    born = Incarnation(name, number, chain_id, base_height, base_hash, base.outbox_count, in_order)
+    lost = lost_since(state, name, base)
     reborn = replace(
         region,
         chain_id=chain_id,
@@ -178,6 +180,34 @@ def _escrow_from(region: Region, base: KnownCheckpoint, lost: Escrow) -> Escrow:
         region.escrow.thb_uthb + lost.thb_uthb - made_thb_uthb,
         region.escrow.gtx_ugtx + lost.gtx_ugtx,
     )
+
+
+def _void_returns(state: Reader, region: Region, base: KnownCheckpoint) -> list[Credit]:
+    """Returns in the region's queue, from where it goes on, of what it sent in what becomes void.
+
+    The region will pass them over, and those that were void before do not count again.
+    """
+    former, found = incarnations_of(state, region.name), []
+    for nonce in range(base.inbox_next, log_to(state, region.name).count):
+        queued = QUEUE.get(state, region.name.encode() + b"\x00" + u64(nonce))
+        # A return of what never left the escrow changes nothing when it is passed over.
+        if queued is None or not queued.origin_incarnation:
+            continue
+        sent = queued.origin_incarnation, queued.origin_nonce
+        if isinstance(queued.message, Bounced) and sent[1] >= base.outbox_count:
+            if not is_void(former, *sent):
+                found.append(queued.message.credit)
+    return found
+
+
+def _amount_of(credit: Credit) -> Escrow:
+    match credit.asset:
+        case Asset.ENERGY:
+            return Escrow(energy_wh=credit.amount)
+        case Asset.THB:
+            return Escrow(thb_uthb=credit.amount)
+        case _:
+            return Escrow(gtx_ugtx=credit.amount)
 
 
 def _forget_above(state: Overlay, name: str, height: int) -> int:

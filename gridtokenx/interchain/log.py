@@ -40,13 +40,19 @@ def next_head(
 
 
 def append(
-    state: Overlay, message: Message, *, source_id: bytes, destination: str, height: int
+    state: Overlay,
+    message: Message,
+    *,
+    source_id: bytes,
+    destination: str,
+    height: int,
+    origin: tuple[int, int] = (0, 0),
 ) -> int:
-    """Put a message at the end of a log; its nonce."""
+    """Put a message at the end of a log; its nonce. `origin`: see `QueuedMessage`."""
     log = log_to(state, destination)
     nonce = log.count
     head = next_head(log.head, source_id, log.destination_id, nonce, encode(message))
-    QUEUE.put(state, _key(destination, nonce), QueuedMessage(height, message))
+    QUEUE.put(state, _key(destination, nonce), QueuedMessage(height, message, *origin))
     grown = Outbox(log.destination_id, nonce + 1, head, log.acknowledged, log.forgotten)
     OUTBOXES.put(state, destination.encode(), grown)
     return nonce
@@ -77,8 +83,8 @@ def messages_from(
     return found
 
 
-def mark_returned(state: Overlay, destination: str, nonce: int, credit: Credit) -> None:
-    """Note that the credit under this nonce has come back from its destination.
+def mark_returned(state: Overlay, destination: str, nonce: int, credit: Credit) -> tuple[int, int]:
+    """Note that the credit under this nonce has come back; its `origin`.
 
     Errors: MALFORMED unless it was sent there, and has not come back before.
     """
@@ -88,6 +94,7 @@ def mark_returned(state: Overlay, destination: str, nonce: int, credit: Credit) 
         detail = f"{destination} returns message {nonce}, which is no such credit or came back"
         raise Rejected(ErrorCode.MALFORMED, detail)
     QUEUE.put(state, key, replace(queued, is_returned=True))
+    return queued.origin_incarnation, queued.origin_nonce
 
 
 def total_count(state: Reader) -> int:

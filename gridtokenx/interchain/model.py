@@ -6,6 +6,7 @@ incarnations of a region. Source: protocols/interchain.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -31,9 +32,9 @@ MAX_REASON_BYTES = 64
 # a transfer with another report where fewer than 256 waited. All that fits (test_limits.py).
 MAX_HEADER_BYTES = 1024
 MAX_CERTIFICATE_BYTES = 16 * 1024
-MAX_UPWARD_BYTES = 224
+MAX_UPWARD_BYTES = 234
 MAX_CHECKPOINT_MESSAGES = 1_024
-MAX_CHECKPOINT_BYTES = 180 * 1024  # Of messages: header and certificate share the transaction.
+MAX_CHECKPOINT_BYTES = 186 * 1024  # Of messages: header and certificate share the transaction.
 KEPT_CHECKPOINTS = 1_000
 KEPT_MESSAGES = 10_000  # Taken ones, so that a region may go on from an earlier checkpoint.
 FIRST_INCARNATION = 1  # That of the genesis.
@@ -64,10 +65,12 @@ class Credit:
 class Bounced:
     """A credit comes back: its amount is the sender's again.
 
-    `nonce` is that of the credit in the log that brought it to the chain which returns it, so that
-    each comes back once, and none that never was sent.
+    `nonce` is that of the credit in the log that brought it, so that each comes back once, and none
+    that never was sent: upwards in the queue of the region that returns it, downwards in the log of
+    the region that sent it when that was its `incarnation`.
     """
 
+    incarnation: int
     nonce: int
     credit: Credit
     reason: Why
@@ -260,11 +263,14 @@ class Outbox:
 class QueuedMessage:
     """A message in its log, and the height of the block that appended it.
 
-    `is_returned`: a credit that its destination has sent back.
+    Of a credit that has left a region's escrow, on its way to another or back from there: where it
+    was sent. `is_returned`: its destination has sent it back.
     """
 
     height: int
     message: Message
+    origin_incarnation: int = 0
+    origin_nonce: int = 0
     is_returned: bool = False
 
 
@@ -288,7 +294,7 @@ class Incarnation:
     chain `chain_id`, signed by `members` from the block after it on.
 
     `number` is 2 for the first one that follows the genesis. What was decided above `height` before
-    is void.
+    is void, and so are messages from `outbox_count` on of earlier incarnations.
     """
 
     region: ChainName
@@ -296,7 +302,15 @@ class Incarnation:
     chain_id: Bytes32
     height: int
     hash: Bytes32
+    outbox_count: int
     members: Annotated[tuple[AuthorityMember, ...], Limit(1, MAX_VALIDATORS)]
+
+
+def is_void(incarnations: Iterable[Incarnation], incarnation: int, nonce: int) -> bool:
+    """Whether what an incarnation of a region sent under a nonce belongs to a history that does not
+    stand, by all that the region has had since.
+    """
+    return any(one.number > incarnation and nonce >= one.outbox_count for one in incarnations)
 
 
 @wire(213)

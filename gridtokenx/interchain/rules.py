@@ -28,6 +28,7 @@ from gridtokenx.interchain.model import (
     Downward,
     HaltOrder,
     Inbox,
+    Incarnation,
     InterchainEvent,
     MessageFailed,
     OperatorOrder,
@@ -39,6 +40,7 @@ from gridtokenx.interchain.model import (
     TransferCredited,
     TransferReturning,
     TransferSent,
+    is_void,
 )
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
@@ -55,8 +57,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Place:
     """Which chain the rules run on. Ids are those of first incarnations; `chains` are the names of
-    all chains of the network. Without a national chain nothing crosses. `incarnation` is the
-    present one of this chain.
+    all chains of the network. Without a national chain nothing crosses. `incarnations` are those
+    of this chain after its first.
     """
 
     name: str
@@ -64,7 +66,12 @@ class Place:
     national: str
     national_id: bytes
     chains: tuple[str, ...]
-    incarnation: int = FIRST_INCARNATION
+    incarnations: tuple[Incarnation, ...] = ()
+
+    @property
+    def incarnation(self) -> int:
+        """The number of this chain's present incarnation."""
+        return self.incarnations[-1].number if self.incarnations else FIRST_INCARNATION
 
     @property
     def is_national(self) -> bool:
@@ -235,8 +242,9 @@ def receive(
         match message:
             case Credit():
                 events += _receive_credit(state, message, nonce, place, height)
-            case Bounced():
-                events += checkpoints.refund(state, message, source=place.national, nonce=nonce)
+            case Bounced(incarnation, sent_nonce):
+                if not is_void(place.incarnations, incarnation, sent_nonce):
+                    events += checkpoints.refund(state, message, source=place.national, nonce=nonce)
             case Acknowledgement(incarnation, taken):
                 if incarnation == place.incarnation:  # Else of messages that are void.
                     acknowledge(state, place.national, taken)
@@ -263,7 +271,7 @@ def _receive_credit(
         attempt.merge()
     except Rejected as error:
         reason = reason_of(error)
-        _send_up(state, Bounced(nonce, credit, reason), place, height)
+        _send_up(state, Bounced(place.incarnation, nonce, credit, reason), place, height)
         return [TransferReturning(credit.transfer_id, credit.origin, reason)]
     return [
         TransferCredited(credit.transfer_id, credit.origin, credit.to, credit.asset, credit.amount)

@@ -209,6 +209,9 @@ DEPOSITS_EVER = Table(b"lt", DepositsEver)  # key: b""
 CERTIFICATES = Table(b"lc", RetirementCertificate)  # key: number u64
 
 
-def statement_bytes(chain_id: bytes, total_uthb: int) -> bytes:
-    """What the payment authority signs: so much has been deposited on the chain in all."""
-    return b"GTXv1 deposits" + chain_id + u64(total_uthb)
+def statement_bytes(region_id: bytes, total_uthb: int) -> bytes:
+    """What the payment authority signs: so much has been deposited on the region in all.
+
+    `region_id`: its genesis id, for what was deposited outlives incarnations.
+    """
+    return b"GTXv1 deposits" + region_id + u64(total_uthb)

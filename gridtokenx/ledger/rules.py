@@ -369,7 +369,7 @@ def deposit(
     *,
     sender: bytes,
     payment_authority: bytes,
-    chain_id: bytes,
+    region_id: bytes,
     now_ms: int,
     limit_uthb: int,
 ) -> list[LedgerEvent]:
@@ -391,13 +391,13 @@ def deposit(
         )
         raise Rejected(ErrorCode.DAILY_CAP, detail)
     DEPOSIT_DAY.put(state, b"", DepositDay(day, so_far_uthb + command.amount_uthb))
-    _state_deposits(state, command, sender, chain_id)
+    _state_deposits(state, command, sender, region_id)
     _change_supply(state, thb_uthb=command.amount_uthb)
     adjust(state, command.to, thb_uthb=command.amount_uthb)
     return [Deposited(command.to, command.amount_uthb)]
 
 
-def _state_deposits(state: Overlay, command: Deposit, sender: bytes, chain_id: bytes) -> None:
+def _state_deposits(state: Overlay, command: Deposit, sender: bytes, region_id: bytes) -> None:
     before = deposits(state)
     total_uthb = before.total_uthb + command.amount_uthb
     if total_uthb > MAX_INT:
@@ -405,7 +405,7 @@ def _state_deposits(state: Overlay, command: Deposit, sender: bytes, chain_id: b
     if command.statement is None:
         DEPOSITS_EVER.put(state, b"", replace(before, total_uthb=total_uthb))
         return
-    if not verify(sender, statement_bytes(chain_id, total_uthb), command.statement):
+    if not verify(sender, statement_bytes(region_id, total_uthb), command.statement):
         detail = (
             f"the statement is not {format_address(sender)}'s over {total_uthb} uTHB, which is "
             f"what has been deposited here with this deposit; {before.total_uthb} before it"

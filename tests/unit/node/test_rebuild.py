@@ -119,7 +119,7 @@ def born_at(store: ChainStore, height: int, keys: Sequence[SigningKey] = NEW) ->
         key=lambda one: one.public_key,
     )
     chain_id = incarnation_id(MET.chain_id, 2, block_hash)
-    return Incarnation("MET", 2, chain_id, height, block_hash, tuple(members))
+    return Incarnation("MET", 2, chain_id, height, block_hash, 0, tuple(members))
 
 
 @pytest.fixture
