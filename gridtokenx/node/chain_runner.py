@@ -22,7 +22,7 @@ from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.genesis import ChainSpec, Genesis
 from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.consensus.events import SafetyRecord
-from gridtokenx.interchain.incarnations import incarnations_of
+from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.database import ChainStore, Database
@@ -196,7 +196,8 @@ class ChainRunner:
             why=self.reason,
             hint=f"this node decides and signs nothing on {self.name} and serves its blocks on; "
             "all other chains go on. Where other nodes stop as well, its authorities have broken "
-            f"the rules: gridtokenx governance propose reincarnation {self.name}",
+            "the rules, and voters can let it go on without them: "
+            f"gridtokenx shard show {self.name}",
         )
 
     def _rebuild(self) -> Rebuild | None:

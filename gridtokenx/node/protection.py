@@ -16,7 +16,7 @@ from typing import Any
 
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.consensus.events import SafetyRecord
-from gridtokenx.interchain.incarnations import incarnations_of
+from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.node.database import Database
 from gridtokenx.node.protocol import incarnation_name, is_incarnation_name
 from gridtokenx.primitives.codec import decode, encode
