@@ -47,27 +47,32 @@ WHO = sha256(b"who")
 class Liar:
     """A region whose quorum signs whatever it likes: only its log must be one log."""
 
-    def __init__(self, gtx_ugtx: int = 1_000) -> None:
-        self.state = Overlay(MemoryReader())
-        for name in ("MET", "NOR"):
-            checkpoints.register_region(self.state, name, sha256(name.encode()), SET, gtx_ugtx)
+    def __init__(self, name: str = "MET", beside: Liar | None = None) -> None:
+        """`beside`: another region of the same network."""
+        self.name = name
+        self.state = Overlay(MemoryReader()) if beside is None else beside.state
+        if beside is None:
+            for one in ("MET", "NOR"):
+                checkpoints.register_region(self.state, one, sha256(one.encode()), SET, 1_000)
         self.count, self.head, self.height = 0, ZERO_HASH, 0
         self.now_ms = 0
 
     def facts(self, messages: Sequence[bytes], **changes: object) -> HeaderFacts:
         for raw in messages:
-            self.head = next_head(self.head, sha256(b"MET"), HOME.genesis_id, self.count, raw)
+            self.head = next_head(
+                self.head, sha256(self.name.encode()), HOME.genesis_id, self.count, raw
+            )
             self.count += 1
         self.height += 1
         fields: dict[str, object] = {
-            "chain_id": sha256(b"MET"),
+            "chain_id": sha256(self.name.encode()),
             "height": self.height,
             "hash": sha256(b"header %d" % self.height),
             "set_hash": SET.hash,
             "next_set_hash": SET.hash,
             "outbox_root": logs_root([(HOME.genesis_id, self.count, self.head)]),
             "outbox_count": self.count,
-            "inbox_next": checkpoints.region_of(self.state, "MET").inbox_next,
+            "inbox_next": checkpoints.region_of(self.state, self.name).inbox_next,
         }
         return HeaderFacts(**(fields | changes))  # type: ignore[arg-type]
 
@@ -78,7 +83,7 @@ class Liar:
     def submit(self, facts: HeaderFacts, raws: Sequence[bytes] = ()) -> list[InterchainEvent]:
         return checkpoints.checkpoint(
             self.state,
-            "MET",
+            self.name,
             facts,
             raws,
             verify=lambda validators: None,
