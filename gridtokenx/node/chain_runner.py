@@ -105,22 +105,25 @@ class ChainRunner:
     async def open(self) -> None:
         """Open the present incarnation's store. Errors: Damaged."""
         self._forget()
-        genesis, database = self._around.genesis, self._around.database
-        known = self._incarnations()
-        spec = genesis.chain(self.name)
-        self._histories = {spec.chain_id: database.chain(self.name)}  # The oldest first.
-        for born in known:
+        around, database = self._around, self._around.database
+        spec = around.genesis.chain(self.name)
+        histories = {spec.chain_id: database.chain(self.name)}  # The oldest first.
+        for born in self._incarnations():
             spec = spec.with_incarnation(born)
             name = incarnation_name(self.name, born.number)
-            self._histories[spec.chain_id] = database.chain(name)
-        self.spec: ChainSpec = spec
+            histories[spec.chain_id] = database.chain(name)
+        self._number = spec.incarnation
         national = None
         if self._is_region and self._national is not None:
             national = DecidedNational(database.chain(self._national.name))
-        store, around = self._histories[spec.chain_id], self._around
-        self.executor = await trio.to_thread.run_sync(
+        store = histories[spec.chain_id]
+        executor = await trio.to_thread.run_sync(
             Executor, spec, store, around.now_ms, around.stages, national
         )
+        # Together, as others ask meanwhile.
+        self.spec: ChainSpec = spec
+        self.executor = executor
+        self._histories = histories
         newest = store.block(self.executor.parent.height)
         rebuild = self._rebuild()
         self.phase = "rebuilding" if rebuild is not None and rebuild.is_needed else "running"
@@ -258,7 +261,7 @@ class ChainRunner:
     def note_national(self) -> None:
         """The national chain has another block: whatever is over ends here, now."""
         known = self._incarnations()
-        if known and known[-1].number > self.spec.incarnation:
+        if known and known[-1].number > self._number:
             log.warning("chain.reborn", chain=self.name, incarnation=known[-1].number)
             self._end_life()
 
