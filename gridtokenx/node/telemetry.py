@@ -127,6 +127,10 @@ def _chain_gauges(chains: list[ChainStatus]) -> Iterator[Metric]:
             "Highest height heard of",
             lambda status: status.sync_target,
         ),
+        "gridtokenx_chain_incarnation": (
+            "Which incarnation of the chain runs here: 1 is that of the genesis",
+            lambda status: status.spec.incarnation,
+        ),
         "gridtokenx_block_age_seconds": (
             "Age of the newest block by this node's clock",
             lambda status: max(0, now_ms - status.head.time_ms) / 1000,

@@ -1,4 +1,4 @@
-"""A region's new incarnation on a real database: its history, who signs it, what a peer may send."""
+"""A region's new incarnation on a real database: its history, who signs it, peers that lie."""
 
 from __future__ import annotations
 
