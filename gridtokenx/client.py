@@ -17,10 +17,13 @@ from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.chain.trust import TrustedBlock, trust_period_ms
+from gridtokenx.interchain.incarnations import incarnation_id
+from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.light_client import LightClient, ProvenAccount, ProvenRegion
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.primitives.document import from_document
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import format_kwh
 from gridtokenx.primitives.types import format_address
@@ -106,6 +109,7 @@ class Client:
         self._trusted_blocks = tuple(trusted_blocks)
         self._checks_age = genesis is not None and not trust_old_blocks
         self._light: LightClient | None = None
+        self._present: dict[str, ChainSpec] = {}
         self._http = httpx.Client(timeout=timeout_s, trust_env=False)
         self._next_id = 0
 
@@ -178,8 +182,21 @@ class Client:
         return self._genesis
 
     def spec(self, chain: str) -> ChainSpec:
-        """A chain's derived rules: chain id, validators."""
+        """A chain's derived rules: chain id of its first incarnation, validators."""
         return self.genesis().chain(chain)
+
+    def present(self, chain: str) -> ChainSpec:
+        """A chain in its present incarnation, as the node knows it.
+
+        The node may lie about which one that is, not name another chain: each chain id is worked
+        out here. Errors: RpcError; Rejected WRONG_CHAIN for an id that does not follow from the
+        genesis.
+        """
+        spec = self.spec(chain)
+        if spec.is_national or spec.genesis.national is None:
+            return spec
+        told = self._object("shard_get", id=chain)["incarnations"]
+        return check_incarnations(spec, [from_document(Incarnation, one) for one in told])
 
     def national(self) -> str:
         """Name of the national chain. Errors: Rejected UNKNOWN_SHARD on a network without one."""
@@ -411,10 +428,23 @@ class Client:
     def sign(
         self, key: SigningKey, chain: str, payload: Payload, nonce: int | None = None
     ) -> Transaction:
-        """A transaction for a chain; the nonce is asked for when it is not given."""
+        """A transaction for a chain; the nonce is asked for when it is not given.
+
+        With its nonce the node tells the chain's present incarnation; else the one that this client
+        knows is taken.
+        """
+        spec = self._present.get(chain)
         if nonce is None:
-            nonce = self.nonce(key.public_key, chain)
-        return sign_transaction(key, self.spec(chain).chain_id, nonce, payload)
+            answer = self._object(
+                "account_getNonce", address=format_address(key.public_key), chain=chain
+            )
+            nonce = int(answer["nonce"])
+            if spec is None or spec.incarnation != answer["incarnation"]:
+                spec = None if answer["incarnation"] > FIRST_INCARNATION else self.spec(chain)
+        if spec is None:
+            spec = self.present(chain)
+        self._present[chain] = spec
+        return sign_transaction(key, spec.chain_id, nonce, payload)
 
     # Below the methods
 
@@ -456,6 +486,21 @@ class Client:
             detail = f"HTTP {response.status_code} without an answer; is this a GridTokenX node?"
             raise NodeUnreachable(self.url, detail)
         return answer
+
+
+def check_incarnations(spec: ChainSpec, told: Sequence[Incarnation]) -> ChainSpec:
+    """A region with the incarnations that a node tells of, the oldest first.
+
+    Errors: WRONG_CHAIN where a chain id does not follow from the one before it.
+    """
+    former_id = spec.genesis_id
+    for born in told:
+        if born.chain_id != incarnation_id(former_id, born.number, born.hash):
+            detail = f"incarnation {born.number} of {spec.name} has not the chain id it must have"
+            raise Rejected(ErrorCode.WRONG_CHAIN, detail)
+        former_id = born.chain_id
+        spec = spec.with_incarnation(born)
+    return spec
 
 
 def _is_rpc_answer(document: Any) -> bool:

@@ -116,6 +116,7 @@ def get_nonce(context: Context, arguments: Arguments) -> dict[str, Any]:
     return {
         "address": format_address(who),
         "chain": name,
+        "incarnation": status.spec.incarnation,
         "height": str(status.head.height),
         "nonce": str(nonce),
         "pending": arguments["pending"],
@@ -181,7 +182,14 @@ METHODS = (
         "account_getNonce",
         get_nonce,
         "The nonce of an account's next transaction.",
-        shape(address="text", chain="text", height="decimal", nonce="decimal", pending="bool"),
+        shape(
+            address="text",
+            chain="text",
+            incarnation="number",
+            height="decimal",
+            nonce="decimal",
+            pending="bool",
+        ),
         (
             _ADDRESS,
             CHAIN,

@@ -43,7 +43,8 @@ def start(
         list[str] | None,
         typer.Option(
             metavar="CHAIN=HEIGHT",
-            help="Sign without the lost safety record, above a height the key never reached.",
+            help="Sign without the lost safety record, above a height the key never reached. A "
+            "region's second incarnation is MET@2.",
         ),
     ] = None,
     trusted_block: Annotated[
@@ -93,10 +94,12 @@ def _collector_off() -> Iterator[None]:
 
 
 def _resume_above(texts: list[str], genesis: Genesis) -> dict[str, int]:
+    from gridtokenx.node.protocol import is_incarnation_name
+
     chosen: dict[str, int] = {}
     for text in texts:
         name, _, height = text.partition("=")
-        if name not in genesis.chain_names or not height.isdecimal():
+        if not is_incarnation_name(name, genesis) or not height.isdecimal():
             known = ", ".join(genesis.chain_names)
             detail = f"--resume-signing-above is CHAIN=HEIGHT of {known}, not {text!r}"
             raise typer.BadParameter(detail)
@@ -219,6 +222,7 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
 def _explain(error: BaseException) -> None:
     """Turn the one error that ended the node into its exit code; leave faults of ours alone."""
     from gridtokenx.api.server import ApiServerError
+    from gridtokenx.node.chain_runner import NotPresent
     from gridtokenx.node.database import DatabaseError
     from gridtokenx.node.executor import Damaged
     from gridtokenx.node.network import NetworkError
@@ -244,6 +248,8 @@ def _explain(error: BaseException) -> None:
             "--resume-signing-above, which is for a lost one and never for a service file",
             ExitCode.CONFIG,
         )
+    if isinstance(error, NotPresent):
+        _fail(f"GTX-KEY-004: --resume-signing-above: {error}", ExitCode.CONFIG)
     for kind, exit_code in exits.items():
         if isinstance(error, kind):
             _fail(str(error), exit_code)

@@ -59,9 +59,9 @@ from gridtokenx.node.gossip_events import Verdict as GossipVerdict
 from gridtokenx.node.intake import Intake
 from gridtokenx.node.key_guard import NEVER, KeyGuard
 from gridtokenx.node.network import PeerId
-from gridtokenx.node.protocol import BLOCK_LIMIT, Topics
+from gridtokenx.node.protocol import BLOCK_LIMIT, Topics, incarnation_name
 from gridtokenx.node.stages import Stage
-from gridtokenx.node.stopping import StopNode
+from gridtokenx.node.stopping import Contradicted, StopNode
 from gridtokenx.node.trusted_history import TrustedHistory
 from gridtokenx.node.vote_gate import Judgement, VoteGate
 from gridtokenx.primitives.codec import decode, encode
@@ -107,7 +107,9 @@ class Counters:
 
 
 class Driver:
-    """One chain of this node. Without `signer`, or without its safety record, it observes."""
+    """One incarnation of one chain of this node. Without `signer`, or without its safety record,
+    it observes.
+    """
 
     def __init__(
         self,
@@ -127,7 +129,8 @@ class Driver:
         self._now_ms = now_ms
         self._history = TrustedHistory(wiring.trust, executor, now_ms)
         self._history.check_start()
-        self._topics = Topics(self.spec.genesis.network_id, self.spec.name)
+        self._label = incarnation_name(self.spec.name, self.spec.incarnation)
+        self._topics = Topics(self.spec.genesis.network_id, self._label)
         self._signer = signer if wiring.vote else None
         self._guard = KeyGuard(
             executor,
@@ -178,6 +181,8 @@ class Driver:
                     await self._step()
             finally:
                 self._ending = True
+                for topic in (topics.votes, topics.blocks, topics.orders):
+                    gossip.unsubscribe(topic)
 
     async def _step(self) -> None:
         event: Event = Tick()
@@ -260,7 +265,7 @@ class Driver:
             case StopSigning(reason, key_in_use):
                 if key_in_use:
                     raise StopNode(f"GTX-KEY-002: {self.spec.name}: {reason}. Not signing.")
-                raise StopNode(f"GTX-SYNC-001: {self.spec.name}: {reason}. {DISAGREES}")
+                raise Contradicted(f"GTX-SYNC-001: {self.spec.name}: {reason}. {DISAGREES}")
 
     def _persist(self, record: SafetyRecord) -> None:
         with self.executor.stages.measure(Stage.WRITE):
@@ -443,7 +448,7 @@ class Driver:
         try:
             committed = await self._in_worker(apply)
         except Damaged as error:
-            raise StopNode(str(error)) from error
+            raise Contradicted(str(error)) from error
         if committed is not None:
             self._committed(committed, certificate)
 

@@ -13,6 +13,7 @@ from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import Event, Observe, SafetyRecord
 from gridtokenx.consensus.messages import Message, QuorumCertificate
 from gridtokenx.node.executor import Executor
+from gridtokenx.node.protocol import incarnation_name
 from gridtokenx.node.stopping import NotMissing, StopNode
 from gridtokenx.node.vote_gate import signer_key
 from gridtokenx.primitives.codec import decode
@@ -64,13 +65,16 @@ class KeyGuard:
         """
         self.silent_until = silent_until
         self._executor, self._signer, self._wiring = executor, signer, wiring
-        self._name = executor.spec.name
+        spec = executor.spec
+        self._name = incarnation_name(spec.name, spec.incarnation)
         record = executor.store.load_safety()
         if signer is not None and resume_above is not None and record is not None:
             raise NotMissing(self._name)
         self.record = None if record is None else decode(SafetyRecord, record)
         self._is_lost = signer is not None and record is None and resume_above is None
-        self._must_hold = self.record is not None and self.record.height > 0
+        # A later incarnation begins with a record of its base, which alone tells nothing.
+        told = self.record is not None and self.record.height > 0
+        self._must_hold = told or (self.record is not None and bool(spec.incarnations))
         self._must_observe = False  # Only `_treat_as_lost` sets it.
         self._resume_above = resume_above
         # Above this height a decided block that bears our signature shows that we have forgotten.

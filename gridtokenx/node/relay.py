@@ -8,6 +8,7 @@ messages; what they can cost is bounded, because each must be certified and newe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,13 +59,14 @@ class Relay:
     def __init__(
         self,
         national: Executor,
-        regions: Mapping[str, Executor],
+        regions: Callable[[], Mapping[str, Executor]],
         validator: SigningKey,
         submit: Submit,
         next_national: Callable[[], trio.Event],
     ) -> None:
-        """`submit` hands transactions to the national chain; `next_national` gives the event that
-        its next block sets.
+        """`regions`: those that this node follows, each in its present incarnation; `submit` hands
+        transactions to the national chain; `next_national` gives the event that its next block
+        sets.
         """
         self._national = national
         self._regions = regions
@@ -74,7 +76,7 @@ class Relay:
         self._submit = submit
         self._next_national = next_national
         self._turns: dict[str, _Turn] = {}
-        self.sent = dict.fromkeys(regions, 0)
+        self.sent: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Look after every national block, until cancelled. Without them nothing is due."""
@@ -107,7 +109,7 @@ class Relay:
         head = national.head()
         height = 0 if head is None else head[0]
         found = []
-        for name, executor in self._regions.items():
+        for name, executor in self._regions().items():
             region = region_of(national, name)
             if not self._is_my_turn(region, executor, height):
                 continue
@@ -135,7 +137,7 @@ class Relay:
 
 def _is_needed(region: Region, executor: Executor, height: int) -> bool:
     """Whether the national chain should hear of the region's newest block."""
-    if region.status(height) is RegionStatus.FROZEN:
+    if region.status(height) in (RegionStatus.FROZEN, RegionStatus.HELD):
         return False
     if region.chain_id != executor.spec.chain_id or executor.parent.height <= region.height:
         return False

@@ -7,6 +7,10 @@ class StopNode(Exception):  # noqa: N818 - an order to the whole process
     """The node must end: our key is in use elsewhere, or our state contradicts the chain."""
 
 
+class Contradicted(StopNode):
+    """What the validators of a chain have decided is not valid here: it cannot go on here."""
+
+
 class Untrusted(StopNode):
     """Only its operator can say which history is the chain's."""
 

@@ -11,6 +11,7 @@ from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.trust import Trust, parse_trusted_block, trust_period_ms
 from gridtokenx.consensus.messages import QuorumCertificate
+from gridtokenx.interchain.model import REGIONS
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.settings import SyncSettings
@@ -33,12 +34,22 @@ OTHER_HISTORY = (
 def trust_of(sync: SyncSettings, genesis: Genesis, name: str, database: Database) -> Trust:
     """What the operator vouches for of a chain, and how long the stake behind a set can be reached,
     by the value that is in force here.
+
+    Of a region the national chain vouches for the newest block that it has accepted, however old:
+    authorities have no stake, and a region may go on after it stood still.
     """
     vouched = [parse_trusted_block(text) for text in sync.trusted_blocks]
     blocks = {block.height: block.hash for block in vouched if block.chain == name}
-    if genesis.national is None or sync.trust_old_blocks:
+    if genesis.national is None:
         return Trust(name, blocks)
-    staking = pools.parameters(database.chain(genesis.national.name))
+    national = database.chain(genesis.national.name)
+    if name != genesis.national.name:
+        region = REGIONS.get(national, name.encode())
+        accepted = {} if region is None else {region.height: region.hash}
+        return Trust(name, {**accepted, **blocks})
+    if sync.trust_old_blocks:
+        return Trust(name, blocks)
+    staking = pools.parameters(national)
     return Trust(name, blocks, trust_period_ms(genesis, staking.unbonding_blocks))
 
 

@@ -18,6 +18,7 @@ from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
 from gridtokenx.chain.light import TrustedSet
+from gridtokenx.client import check_incarnations
 from gridtokenx.cluster.network import GTX, dev_key, operator_key, validator_name
 from gridtokenx.governance.model import ApproveAsAuthority as Approve
 from gridtokenx.governance.model import (
@@ -25,13 +26,16 @@ from gridtokenx.governance.model import (
     AuthorityManagement,
     Choice,
     Emergency,
+    NewAuthority,
     ParameterChange,
     Propose,
+    Reincarnation,
     Vote,
 )
-from gridtokenx.interchain.model import REGIONS, TransferAbroad
+from gridtokenx.interchain.model import REGIONS, Incarnation, TransferAbroad
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.light_client import Base, check_state_proof
+from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
 from gridtokenx.staking.model import Bond, Unbond
@@ -338,6 +342,54 @@ def test_regions_as_the_national_chain_sees_them(node: MemoryNode) -> None:
     assert refusal(node, "shard_get", id="TH")[0] == "unknown_shard"
 
 
+def test_a_region_can_go_on_from_what_the_national_chain_has_accepted(node: MemoryNode) -> None:
+    for amount in (1, 2):
+        node.put(DEV, TransferAbroad("TH", BUYER.public_key, Asset.GTX, amount * GTX), "MET")
+        node.make_block("MET")
+        node.relay("MET")
+    first = call(node, "shard_getCheckpoints", id="MET", limit=1)
+    newest, cursor = first["items"][0], first["next_cursor"]
+    (older,) = call(node, "shard_getCheckpoints", id="MET", cursor=cursor)["items"]
+    assert [newest["height"], older["height"]] == ["2", "1"]
+    assert [one["lost"]["gtx_ugtx"] for one in (newest, older)] == ["0", str(2 * GTX)]
+    assert refusal(node, "shard_getCheckpoints", id="MET", cursor="eHg=")[0] == "malformed"
+
+    members = tuple(
+        NewAuthority(name, dev_key(key).public_key, 1)
+        for name, key in (validator_name(index) for index in range(4))
+    )
+    wish = Reincarnation("MET", 1, bytes.fromhex(older["hash"]), members)
+    content = to_document(wish, text_integers=True)
+    dry = call(node, "gov_simulateProposal", content=content)
+    assert dry["summary"].startswith("MET goes on from block 1")
+    assert dry["lost"] == older["lost"]
+    assert (dry["chains"], dry["approvers"]) == (["TH", "MET"], ["erc"])
+    node.put(DEV, Propose("Go on", "", wish), "TH")
+    node.make_block("TH")
+    node.put(operator_key("erc"), Approve(1), "TH")
+    node.make_block("TH")
+    held = call(node, "shard_get", id="MET")
+    assert (held["status"], held["held_by"]) == ("held", "1")
+    assert call(node, "gov_getProposal", id=1)["lost"] == older["lost"]
+    vote(node, Choice.YES, Choice.YES, Choice.YES, Choice.YES)
+    blocks(node, 8)
+    found = call(node, "shard_get", id="MET")
+    assert (found["status"], found["held_by"], found["incarnation"]) == ("active", None, 2)
+    assert found["lost"]["gtx_ugtx"] == str(2 * GTX)
+    (born,) = found["incarnations"]
+    assert (born["number"], born["height"], born["hash"]) == ("2", "1", older["hash"])
+    assert found["today"]["sent"]["gtx_ugtx"] == str(3 * GTX)
+    # What a client makes of that, who trusts the genesis alone.
+    told = [from_document(Incarnation, one) for one in found["incarnations"]]
+    spec = check_incarnations(node.genesis.chain("MET"), told)
+    assert spec.chain_id.hex() == found["chain_id"]
+    for lie in (replace(told[0], number=3), replace(told[0], chain_id=bytes(32))):
+        with pytest.raises(Rejected, match="has not the chain id"):
+            check_incarnations(node.genesis.chain("MET"), [lie])
+    with pytest.raises(Rejected, match="has not the chain id"):
+        check_incarnations(node.genesis.chain("NOR"), told)
+
+
 def test_the_hashes_of_closed_reports_are_recorded_and_listed(node: MemoryNode) -> None:
     assert call(node, "shard_getSettlements")["items"] == []
     while node.make_block("MET") < 90:
@@ -411,6 +463,7 @@ def test_a_network_without_a_national_chain_says_so(tmp_path: Path) -> None:
         "gov_getProposal": {"id": 1}, "gov_getTally": {"id": 1}, "gov_getVotes": {"id": 1},
         "gov_simulateProposal": {"content": SOLAR}, "shard_get": {"id": "MET"},
         "shard_getProof": {"id": "MET"},
+        "shard_getCheckpoints": {"id": "MET"},
         "stake_getValidator": {"operator": format_address(DEV.public_key)},
         "stake_getDelegations": {"address": format_address(DEV.public_key)},
         "shard_getTransfer": {"id": "00" * 32}, "shard_getReceipts": {"id": "00" * 32},

@@ -77,6 +77,9 @@ class Topic:
     def subscribe(self, topic: str, validator: Callable[[PeerId, bytes], Any]) -> None:
         self.validators[topic] = validator
 
+    def unsubscribe(self, topic: str) -> None:
+        del self.validators[topic]
+
     def publish(self, topic: str, data: bytes) -> None:
         self.published.append((topic, data))
 

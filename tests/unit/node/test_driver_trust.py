@@ -212,12 +212,14 @@ def test_what_a_node_trusts_is_its_configuration_and_the_unbonding_time_in_force
     Executor(genesis.chain("TH"), store, lambda: NOW_MS)
     sync = SyncSettings(trusted_blocks=texts)
     assert trust_of(sync, genesis, "TH", database) == Trust("TH", {7: b"\xab" * 32}, 600_000)
-    assert trust_of(sync, genesis, "NOR", database) == Trust("NOR", {}, 600_000)
+    region = {0: genesis.chain("NOR").genesis_id}  # What the national chain has accepted.
+    assert trust_of(sync, genesis, "NOR", database) == Trust("NOR", region)
     voted = replace(pools.parameters(store), unbonding_blocks=900)
     database.write([(b"TH/s" + PARAMETERS.prefix, encode(voted))])
-    assert trust_of(sync, genesis, "MET", database).period_ms == 900_000
+    assert trust_of(sync, genesis, "TH", database).period_ms == 900_000
+    assert trust_of(sync, genesis, "MET", database).blocks[9] == b"\xcd" * 32
     lax = replace(sync, trust_old_blocks=True)
-    assert trust_of(lax, genesis, "MET", database) == Trust("MET", {9: b"\xcd" * 32})
+    assert trust_of(lax, genesis, "TH", database) == Trust("TH", {7: b"\xab" * 32})
     alone = local_genesis(with_national=False)
     assert trust_of(SyncSettings(), alone, "MET", database) == Trust("MET")
     database.close()
