@@ -6,6 +6,7 @@ Source: protocols/market.md sections 1 and 4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from gridtokenx.ledger.model import (
@@ -13,7 +14,9 @@ from gridtokenx.ledger.model import (
     CERTIFICATES,
     CROSSINGS,
     DEPOSIT_DAY,
+    MINIMUMS,
     SUPPLY,
+    SYSTEM_ACCOUNTS,
     Account,
     Asset,
     CreditsRetired,
@@ -39,6 +42,13 @@ from gridtokenx.primitives.types import format_address
 _EMPTY = Account()
 _NO_SUPPLY = Supply()
 _NO_CROSSINGS = Crossings()
+
+IsBacked = Callable[[Reader, bytes], bool]
+"""Whether something other than its balance backs an account: a registration, stake."""
+
+
+def _never_backed(_state: Reader, _address: bytes) -> bool:
+    return False
 
 
 def account(state: Reader, address: bytes) -> Account:
@@ -66,8 +76,8 @@ def adjust(
 ) -> None:
     """Add signed amounts to one account, all or none.
 
-    `local_wh` never exceeds energy_wh: what leaves is first what was metered elsewhere.
-    Errors: INSUFFICIENT_BALANCE naming the first asset that would go below zero. The caller moves
+    `local_wh` never exceeds energy_wh: what leaves is first what was metered elsewhere. An account
+    that is empty and has sent nothing yet leaves the state. Errors: INSUFFICIENT_BALANCE naming the first asset that would go below zero. The caller moves
     the other side; only the create and destroy rules below change the supply.
     """
     old = ACCOUNTS.get(state, address) or _EMPTY
@@ -92,7 +102,10 @@ def adjust(
         or new.carbon_ucr < 0
     ):
         raise Rejected(ErrorCode.INSUFFICIENT_BALANCE, _shortfall(address, old, new))
-    ACCOUNTS.put(state, address, new)
+    if new == _EMPTY:
+        ACCOUNTS.delete(state, address)
+    else:
+        ACCOUNTS.put(state, address, new)
 
 
 def _shortfall(address: bytes, old: Account, new: Account) -> str:
@@ -112,6 +125,86 @@ def _shortfall(address: bytes, old: Account, new: Account) -> str:
         if left < 0:
             return f"{who} needs {had - left} {what}, has {had}"
     return f"{who} needs {old.bond_uthb - new.bond_uthb} uTHB of bond, has {old.bond_uthb}"
+
+
+# Who may receive, and who may send
+
+
+def check_has_key(address: bytes) -> None:
+    """Errors: NOT_PERMITTED for an account that only rules move, by its name."""
+    name = SYSTEM_ACCOUNTS.get(address)
+    if name is not None:
+        detail = (
+            f"{format_address(address)} is the system's account {name!r}, which nobody has a key "
+            "for; send to an account of somebody"
+        )
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+
+
+def check_recipient(
+    state: Reader, to: bytes, asset: Asset, amount: int, is_backed: IsBacked = _never_backed
+) -> None:
+    """The one door where somebody chooses who receives.
+
+    Errors: NOT_PERMITTED for an account of the system; BELOW_MINIMUM for an amount that would make
+    an account and is too little for one. Source: protocols/market.md 1.
+    """
+    check_has_key(to)
+    least = MINIMUMS[asset]
+    if amount >= least or ACCOUNTS.get(state, to) is not None or is_backed(state, to):
+        return
+    detail = (
+        f"{format_address(to)} is no account yet: its first payment must be {_amount(asset, least)}"
+        f" or more, not {_amount(asset, amount)}, unless it is registered before"
+    )
+    raise Rejected(ErrorCode.BELOW_MINIMUM, detail)
+
+
+def check_exists(state: Reader, address: bytes, is_backed: IsBacked) -> Account:
+    """The account of a sender. Errors: ACCOUNT_NOT_FOUND for one that is neither in the state nor
+    backed. Source: protocols/state-transition.md 2.
+    """
+    found = ACCOUNTS.get(state, address)
+    if found is None and not is_backed(state, address):
+        detail = (
+            f"{format_address(address)} is no account of this chain; pay to it, or have it "
+            "registered, before it sends"
+        )
+        raise Rejected(ErrorCode.ACCOUNT_NOT_FOUND, detail)
+    return found or _EMPTY
+
+
+def check_keeps_minimum(
+    state: Reader, address: bytes, before: Account, is_backed: IsBacked
+) -> None:
+    """Whether a transaction left its sender enough; one that took nothing from it always did.
+
+    Else one amount could make any number of accounts, one after the other, for a row is never
+    forgotten once it has sent. Errors: BELOW_MINIMUM. Source: protocols/market.md 1.
+    """
+    left = account(state, address)
+    if any(left.holding(asset) >= least for asset, least in MINIMUMS.items()):
+        return
+    taken = any(left.holding(asset) < before.holding(asset) for asset in MINIMUMS)
+    if taken and not is_backed(state, address):
+        leasts = [_amount(asset, least) for asset, least in MINIMUMS.items()]
+        detail = (
+            f"{format_address(address)} is not registered, so it must keep {leasts[0]}, "
+            f"{leasts[1]}, {leasts[2]} or {leasts[3]}; send less"
+        )
+        raise Rejected(ErrorCode.BELOW_MINIMUM, detail)
+
+
+def _amount(asset: Asset, amount: int) -> str:
+    match asset:
+        case Asset.ENERGY:
+            return f"{format_kwh(amount)} kWh"
+        case Asset.THB:
+            return f"{format_thb(amount)} THB"
+        case Asset.GTX:
+            return f"{amount} ugtx"
+        case Asset.CARBON:
+            return f"{amount} micro-credits"
 
 
 # Transactions and fees
@@ -307,8 +400,10 @@ def depart(state: Overlay, sender: bytes, asset: Asset, amount: int) -> None:
 def arrive(state: Overlay, to: bytes, asset: Asset, amount: int) -> None:
     """Bring an amount onto the chain that has left another one.
 
-    Errors: OUT_OF_RANGE where a total would reach 2**63; NOT_PERMITTED for carbon credits.
+    Errors: OUT_OF_RANGE where a total would reach 2**63; NOT_PERMITTED for carbon credits; those of
+    `check_recipient`: a first payment from elsewhere has the least amount, registered or not.
     """
+    check_recipient(state, to, asset, amount)
     match asset:
         case Asset.ENERGY:
             _check_ever(state, amount)
