@@ -77,7 +77,8 @@ def adjust(
     """Add signed amounts to one account, all or none.
 
     `local_wh` never exceeds energy_wh: what leaves is first what was metered elsewhere. An account
-    that is empty and has sent nothing yet leaves the state. Errors: INSUFFICIENT_BALANCE naming the first asset that would go below zero. The caller moves
+    that is empty and has sent nothing yet leaves the state.
+    Errors: INSUFFICIENT_BALANCE naming the first asset that would go below zero. The caller moves
     the other side; only the create and destroy rules below change the supply.
     """
     old = ACCOUNTS.get(state, address) or _EMPTY

@@ -139,11 +139,15 @@ class Intake:
         decoded = await decode_and_verify_all(news, self._executor.stages)
         if any(isinstance(one, Rejected) for one in decoded):
             return GossipVerdict.REJECT  # Whoever forwards has verified: this peer has not.
-        verdicts, _ = await self._admit(decoded, heard=True)
-        if all(isinstance(verdict, Rejected) for verdict in verdicts):
-            return GossipVerdict.IGNORE
-        self._repeats.note_forwarded(ids, self._executor.parent.height)
-        return GossipVerdict.ACCEPT
+        _, fresh = await self._admit(decoded, heard=True)
+        # What is only held has shown nothing yet, so it is not passed on; now it may have come due.
+        heard = set(ids)
+        released = [one for one in fresh if one.id not in heard]
+        self._batcher.add(released)
+        waiting = {one.id for one in fresh}
+        height = self._executor.parent.height
+        self._repeats.note_forwarded(waiting, height)
+        return GossipVerdict.ACCEPT if waiting & heard else GossipVerdict.IGNORE
 
     def note_committed(self, committed: Committed) -> None:
         """A block is on disk: forget what it holds, publish again what waits too long."""

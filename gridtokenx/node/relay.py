@@ -68,8 +68,8 @@ class Relay:
         """
         self._national = national
         self._regions = regions
-        # The national chain knows an authority by this key alone. What it signs here is under another
-        # domain than votes are, so neither can be taken for the other.
+        # The national chain knows an authority by this key alone. Transactions are signed under
+        # another domain than votes, so neither can be taken for the other.
         self._key = validator
         self._submit = submit
         self._next_national = next_national

@@ -32,7 +32,7 @@ from gridtokenx.primitives.state import Overlay
 from tests.chains_world import Chain, Chains, certify
 
 FRIEND = dev_key("friend").public_key
-RELAYER = dev_key("relayer")
+RELAYER = dev_key(validator_name(0)[1])
 
 
 @pytest.fixture

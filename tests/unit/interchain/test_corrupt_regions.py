@@ -44,7 +44,7 @@ WHO = sha256(b"who")
 class Liar:
     """A region whose quorum signs whatever it likes: only its log must be one log."""
 
-    def __init__(self, gtx_ugtx: int = 1_000) -> None:
+    def __init__(self, gtx_ugtx: int = 100_000) -> None:
         self.state = Overlay(MemoryReader())
         for name in ("MET", "NOR"):
             checkpoints.register_region(self.state, name, sha256(name.encode()), SET, gtx_ugtx)
@@ -96,8 +96,8 @@ def credit(amount: int, destination: str = "TH", origin: str = "MET", asset=Asse
 
 def test_more_than_the_escrow_comes_back() -> None:
     liar = Liar()
-    liar.say(credit(600), credit(600), credit(400))
-    assert ledger.account(liar.state, WHO).gtx_ugtx == 1_000
+    liar.say(credit(60_000), credit(60_000), credit(40_000))
+    assert ledger.account(liar.state, WHO).gtx_ugtx == 100_000
     assert liar.escrow().gtx_ugtx == 0
     assert [type(one) for one in liar.queue()] == [Bounced, Acknowledgement]
 
@@ -106,25 +106,25 @@ def test_only_the_own_escrow_is_touched() -> None:
     liar = Liar()
     events = liar.say(credit(5, origin="NOR"), Bounced(credit(5, "NOR", "TH"), "x"))
     assert [type(one) for one in events[1:]] == [MessageFailed, MessageFailed]
-    assert liar.escrow("NOR").gtx_ugtx == liar.escrow().gtx_ugtx == 1_000
+    assert liar.escrow("NOR").gtx_ugtx == liar.escrow().gtx_ugtx == 100_000
     assert ledger.account(liar.state, WHO).gtx_ugtx == 0
 
 
 def test_an_invented_bounce_spends_the_liars_own_escrow() -> None:
     liar = Liar()
-    liar.say(Bounced(credit(300, "MET", "TH"), "never sent"))
-    liar.say(Bounced(credit(200, "MET", "NOR"), "never sent"))
-    events = liar.say(Bounced(credit(900, "MET", "NOR"), "too much"))
+    liar.say(Bounced(credit(30_000, "MET", "TH"), "never sent"))
+    liar.say(Bounced(credit(20_000, "MET", "NOR"), "never sent"))
+    events = liar.say(Bounced(credit(90_000, "MET", "NOR"), "too much"))
     assert isinstance(events[-1], MessageFailed)
-    assert liar.escrow().gtx_ugtx == 500
-    assert liar.escrow("NOR").gtx_ugtx == 1_200
-    assert ledger.account(liar.state, WHO).gtx_ugtx == 300
+    assert liar.escrow().gtx_ugtx == 50_000
+    assert liar.escrow("NOR").gtx_ugtx == 120_000
+    assert ledger.account(liar.state, WHO).gtx_ugtx == 30_000
 
 
 def test_a_region_cannot_send_to_itself_or_to_nowhere() -> None:
     liar = Liar()
     liar.say(credit(1, "MET"), credit(2, "XYZ"), Bounced(credit(3, "MET", "MET"), "x"))
-    assert liar.escrow().gtx_ugtx == 1_000
+    assert liar.escrow().gtx_ugtx == 100_000
     assert [type(one) for one in liar.queue()] == [Bounced, Bounced, Acknowledgement]
 
 
@@ -148,9 +148,9 @@ def test_reports_move_the_escrow_and_never_below_nothing() -> None:
 )
 def test_what_cannot_be_read_stops_nothing(raw: bytes) -> None:
     liar = Liar()
-    events = liar.say(raw, credit(7))
+    events = liar.say(raw, credit(70_000))
     assert isinstance(events[1], MessageFailed)
-    assert ledger.account(liar.state, WHO).gtx_ugtx == 7
+    assert ledger.account(liar.state, WHO).gtx_ugtx == 70_000
 
 
 def test_reports_and_refusals_are_told() -> None:
