@@ -41,7 +41,7 @@ class Held:
         return len(self._by_id)
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Of all encoded transactions here."""
         return self._bytes
 

@@ -42,6 +42,16 @@ class Queue:
             return False
         return self.stopped_at is None or self.waiting[place].nonce < self.stopped_at
 
+    def last(self, count: int, size: int) -> list[Transaction]:
+        """The last ones, newest first, that are together as many and as large, or all."""
+        found: list[Transaction] = []
+        for transaction in reversed(self.waiting):
+            if len(found) >= count and size <= 0:
+                break
+            found.append(transaction)
+            size -= len(transaction.encoded)
+        return found
+
 
 @dataclass(slots=True)
 class _Turn:

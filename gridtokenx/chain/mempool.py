@@ -224,44 +224,44 @@ class Mempool:
             raise Rejected(ErrorCode.MEMPOOL_FULL, detail)
 
     def _room_for(self, transaction: Transaction) -> list[Transaction]:
-        """What has to leave a full pool for one more: the last of whoever weighs on it most.
+        """What has to leave for one more: the last of whoever weighs most on the class.
 
-        Errors: MEMPOOL_FULL where its sender would then have the most.
+        Those without a name never have more than their places, for all is applied again after each
+        block; they have these whenever they want. Errors: MEMPOOL_FULL where the sender itself
+        would weigh most.
         """
-        size = len(transaction.encoded)
-        over = len(self._waiting) + 1 - self.limits.transactions
-        over_bytes = self._backed.bytes + self._plain.bytes + size - self.limits.bytes
-        if over <= 0 and over_bytes <= 0:
+        size, plain = len(transaction.encoded), self._plain
+        of_plain = self._excess(PLAIN_PLACES, plain.transactions, plain.bytes + size)
+        of_all = self._excess(PLACES, len(self._waiting), plain.bytes + self._backed.bytes + size)
+        if max(*of_plain, *of_all) <= 0:
             return []
         standing = self._standing(transaction.sender)
         own = self._lane(standing)
-        other = self._backed if own is self._plain else self._plain
-        is_owed = self._has_more(other, 0, 0) and not self._has_more(own, 1, size)
-        queue = (other if is_owed else own).heaviest()
-        out: list[Transaction] = []
-        if queue is not None and queue.sender != transaction.sender:
-            for last in reversed(queue.waiting):
-                if over <= 0 and over_bytes <= 0:
-                    break
-                out.append(last)
-                over, over_bytes = over - 1, over_bytes - len(last.encoded)
-        if queue is None or over > 0 or over_bytes > 0:
+        is_owed = own is plain and max(of_plain) <= 0
+        lane = self._backed if is_owed else own
+        over, over_bytes = of_all if lane is self._backed else map(max, of_plain, of_all)
+        if over <= 0 and over_bytes <= 0:
+            return []
+        heaviest = lane.heaviest()
+        if heaviest is None or heaviest.sender == transaction.sender:
+            raise self._is_full()
+        out = heaviest.last(over, over_bytes)
+        if len(out) < over or sum(len(one.encoded) for one in out) < over_bytes:
             raise self._is_full()
         if not is_owed:
             mine = own.queue(transaction.sender) or Queue(transaction.sender, _weight(standing))
-            left = queue.cost - sum(cost_of(one) for one in out)
+            left = heaviest.cost - sum(map(cost_of, out))
             # Both as parts of what their weights entitle them to.
-            if left * mine.weight < (mine.cost + cost_of(transaction)) * queue.weight:
+            if left * mine.weight < (mine.cost + cost_of(transaction)) * heaviest.weight:
                 raise self._is_full()
         return out
 
-    def _has_more(self, lane: Lane, transactions: int, size: int) -> bool:
-        """Whether a class has more than its places, with what would come."""
-        places = BACKED_PLACES if lane is self._backed else PLAIN_PLACES
-        limits = self.limits
-        return (lane.transactions + transactions) * PLACES > limits.transactions * places or (
-            lane.bytes + size
-        ) * PLACES > limits.bytes * places
+    def _excess(self, places: int, transactions: int, size: int) -> tuple[int, int]:
+        """How many transactions and bytes go beyond some of the pool's places, with one more."""
+        return (
+            transactions + 1 - self.limits.transactions * places // PLACES,
+            size - self.limits.bytes * places // PLACES,
+        )
 
     def _is_full(self) -> Rejected:
         detail = f"{len(self._waiting)} transactions are waiting; try again after a block"
@@ -284,6 +284,8 @@ class Mempool:
         standing = self._standings[sender] = self._standing(sender)
         self._lane(standing).add(transaction, _weight(standing))
         self._waiting[transaction.id] = transaction
+        if self._held.get(transaction.id) is not None:
+            self._held.remove(transaction)
         self._nonces[sender] = transaction.nonce + 1
         self.rejected.pop(transaction.id, None)
         self.turned_away.pop(transaction.id, None)
@@ -336,9 +338,9 @@ class Mempool:
                 if error.code in (ErrorCode.NONCE_GAP, ErrorCode.MEMPOOL_FULL):
                     break
                 self._remember_rejection(follower.id, error)
+                self._held.remove(follower)
             else:
                 released.append(follower)
-            self._held.remove(follower)
         return released
 
     def _remember_rejection(self, key: bytes, error: Rejected) -> None:

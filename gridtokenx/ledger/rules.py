@@ -42,6 +42,12 @@ from gridtokenx.primitives.types import format_address
 _EMPTY = Account()
 _NO_SUPPLY = Supply()
 _NO_CROSSINGS = Crossings()
+_UNITS = {
+    Asset.ENERGY: "Wh",
+    Asset.THB: "uTHB",
+    Asset.GTX: "ugtx",
+    Asset.CARBON: "micro-credits",
+}
 
 IsBacked = Callable[[Reader, bytes], bool]
 """Whether something other than its balance backs an account: a registration, stake."""
@@ -154,9 +160,10 @@ def check_recipient(
     least = MINIMUMS[asset]
     if amount >= least or ACCOUNTS.get(state, to) is not None or is_backed(state, to):
         return
+    # The sentence begins with its point: what another chain tells of a refusal is cut short.
     detail = (
-        f"{format_address(to)} is no account yet: its first payment must be {_amount(asset, least)}"
-        f" or more, not {_amount(asset, amount)}, unless it is registered before"
+        f"a first payment is {least} {_UNITS[asset]} or more, not {amount}, as long as "
+        f"{format_address(to)} is not registered"
     )
     raise Rejected(ErrorCode.BELOW_MINIMUM, detail)
 
@@ -188,24 +195,9 @@ def check_keeps_minimum(
         return
     taken = any(left.holding(asset) < before.holding(asset) for asset in MINIMUMS)
     if taken and not is_backed(state, address):
-        leasts = [_amount(asset, least) for asset, least in MINIMUMS.items()]
-        detail = (
-            f"{format_address(address)} is not registered, so it must keep {leasts[0]}, "
-            f"{leasts[1]}, {leasts[2]} or {leasts[3]}; send less"
-        )
+        leasts = " or ".join(f"{least} {_UNITS[asset]}" for asset, least in MINIMUMS.items())
+        detail = f"{format_address(address)} is not registered, so it must keep {leasts}; send less"
         raise Rejected(ErrorCode.BELOW_MINIMUM, detail)
-
-
-def _amount(asset: Asset, amount: int) -> str:
-    match asset:
-        case Asset.ENERGY:
-            return f"{format_kwh(amount)} kWh"
-        case Asset.THB:
-            return f"{format_thb(amount)} THB"
-        case Asset.GTX:
-            return f"{amount} ugtx"
-        case Asset.CARBON:
-            return f"{amount} micro-credits"
 
 
 # Transactions and fees

@@ -116,6 +116,19 @@ def test_gossip_may_overtake(chain: Chain) -> None:
     assert not chain.pool.holds(pay(3).id)
 
 
+def test_what_is_held_and_then_sent_waits_once() -> None:
+    chain = Chain(Limits(transactions=8))
+    chain.pool.add(pay(1), heard=True)
+    chain.pool.add(pay(0, key=BOB))
+    chain.pool.add(pay(1, key=BOB))
+    chain.pool.add(pay(0))  # At BOB's cost; the next has no place yet.
+    assert chain.pool.holds(pay(1).id)
+    chain.include(pay(0, key=BOB))
+    assert not chain.pool.holds(pay(1).id)
+    assert chain.pool.take(9, 10**6) == [pay(0), pay(1)]
+    assert chain.pool.rejection(pay(1).id) is None
+
+
 def test_a_block_releases_what_waited_for_it(chain: Chain) -> None:
     chain.pool.add(pay(1), heard=True)
     assert chain.include(pay(0)) == []
@@ -218,8 +231,8 @@ def test_what_others_read_never_shows_a_half_built_pool(chain: Chain) -> None:
 
 
 def test_the_pool_is_bounded_by_count_and_bytes() -> None:
-    few = Chain(Limits(transactions=2))
-    small = Chain(Limits(bytes=2 * len(pay(0).encoded)))
+    few = Chain(Limits(transactions=8))
+    small = Chain(Limits(bytes=8 * len(pay(0).encoded)))
     for chain in (few, small):
         chain.pool.add(pay(0))
         chain.pool.add(pay(1))
@@ -231,7 +244,7 @@ def test_the_pool_is_bounded_by_count_and_bytes() -> None:
 
 
 def test_a_full_pool_releases_no_more_than_fits() -> None:
-    chain = Chain(Limits(transactions=2))
+    chain = Chain(Limits(transactions=8))
     for nonce in (1, 2):
         chain.pool.add(pay(nonce), heard=True)
     assert chain.pool.add(pay(0)) == [pay(0), pay(1)]

@@ -142,7 +142,7 @@ async def test_what_gossip_lost_is_published_again_until_a_block_holds_it(
 async def test_what_a_full_pool_turned_away_is_taken_when_it_comes_again(
     node: Node, autojump_clock: MockClock
 ) -> None:
-    node.executor.mempool.limits = Limits(transactions=2)
+    node.executor.mempool.limits = Limits(transactions=8)
     assert await node.submit(pay(0), pay(1), pay(2)) == [None, None, ErrorCode.MEMPOOL_FULL]
     assert await node.hear(pay(2)) is Verdict.IGNORE
     assert node.lead() == 2
