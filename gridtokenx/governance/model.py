@@ -152,6 +152,32 @@ class OperatorRotation:
     new_operator: Address
 
 
+@wire(119)
+@dataclass(frozen=True, slots=True)
+class NewAuthority:
+    """A validating node that a region begins again with."""
+
+    organisation: Organisation
+    public_key: Bytes32
+    weight: Annotated[int, Limit(1, 2**40)]
+
+
+@wire(156)
+@dataclass(frozen=True, slots=True)
+class Reincarnation:
+    """A frozen, dead or captured region goes on from its block `height`, which the national chain
+    has accepted with this hash, and these alone sign it from then on.
+
+    Needs more than two thirds of all bonded stake, and the regulator. Its approval holds the
+    region: nothing passes to or from it until the vote has ended.
+    """
+
+    chain: ChainName
+    height: int
+    block_hash: Bytes32
+    authorities: Annotated[tuple[NewAuthority, ...], Limit(1, 128)]
+
+
 Content = (
     ParameterChange
     | PricingRegulation
@@ -161,6 +187,7 @@ Content = (
     | InfrastructureFunding
     | Upgrade
     | OperatorRotation
+    | Reincarnation
 )
 
 
@@ -306,7 +333,7 @@ class SetParameter:
     value: int
 
 
-Action = SetParameter | Emergency | AuthorityManagement | Upgrade | OperatorRotation
+Action = SetParameter | Emergency | AuthorityManagement | Upgrade | OperatorRotation | Reincarnation
 
 
 @wire(240)
@@ -438,7 +465,8 @@ class Surroundings:
     `authorities_of` the (organisation, weight) of a region prefix's or chain's active authorities
     and raises UNKNOWN_ZONE or UNKNOWN_SHARD; `check_authority_change` raises what a change of them
     would be refused with, `check_value` what a parameter's new value would, where its range alone
-    does not say, `check_rotation` what another operator key would; `regulator` is the organisation
+    does not say, `check_rotation` what another operator key would, `check_reincarnation` what a
+    region's new beginning would; `regulator` is the organisation
     that regulates the market, if any, and `organisations` are the names of all.
     """
 
@@ -447,5 +475,6 @@ class Surroundings:
     check_authority_change: Callable[[AuthorityManagement], None]
     check_value: Callable[[str, int], None]
     check_rotation: Callable[[OperatorRotation], None]
+    check_reincarnation: Callable[[Reincarnation], None]
     organisations: Sequence[str]
     regulator: str | None = None

@@ -114,6 +114,7 @@ class Governance(RuleBasedStateMachine):
             lambda _: 0,
             lambda *_: None,
             lambda _: None,
+            lambda _: None,
             ORGANISATIONS,
         )
 

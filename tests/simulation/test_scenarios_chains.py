@@ -25,13 +25,14 @@ from gridtokenx.interchain.model import (
     TransferCredited,
 )
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import ACCOUNTS, Asset, Deposit, Transfer
+from gridtokenx.ledger.model import ACCOUNTS, MINIMUMS, Asset, Deposit, Transfer
 from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
 from tests.chains_world import Chain, Chains, certify
 
 FRIEND = dev_key("friend").public_key
+LEAST = MINIMUMS[Asset.GTX]
 RELAYER = dev_key(validator_name(0)[1])
 
 
@@ -45,8 +46,8 @@ def chains() -> Chains:
 def test_43_deposit_withdraw_exactly_once_under_crash(chains: Chains) -> None:
     met = chains.regions["MET"]
     for number in range(1, 6):
-        chains.national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, number))
-        met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, 10 * number))
+        chains.national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, LEAST * number))
+        met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, LEAST * (10 * number)))
         crash(met, chains.national)
         chains.grow_region("MET")
         crash(chains.national, None)
@@ -56,8 +57,8 @@ def test_43_deposit_withdraw_exactly_once_under_crash(chains: Chains) -> None:
         assert [one.code for one in chains.national.refused] == [ErrorCode.DUPLICATE]
         chains.check()
     chains.settle(3)
-    assert ledger.account(met.values, FRIEND).gtx_ugtx == 15
-    assert ledger.account(chains.national.values, FRIEND).gtx_ugtx == 150
+    assert ledger.account(met.values, FRIEND).gtx_ugtx == LEAST * 15
+    assert ledger.account(chains.national.values, FRIEND).gtx_ugtx == LEAST * 150
     assert set(map(tuple, (fate.items() for fate in fates(chains).values()))) == {
         (("TransferCredited", 1),)
     }
@@ -66,7 +67,7 @@ def test_43_deposit_withdraw_exactly_once_under_crash(chains: Chains) -> None:
 def test_44_checkpoint_replayed_or_skipped_nonce(chains: Chains) -> None:
     met, national = chains.regions["MET"], chains.national
     for number in range(3):
-        met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, 1 + number))
+        met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, LEAST * (1 + number)))
     chains.grow_region("MET")
     good = chains.checkpoint("MET")
     first, *rest = good.messages
@@ -84,21 +85,21 @@ def test_44_checkpoint_replayed_or_skipped_nonce(chains: Chains) -> None:
         national.send(RELAYER, good)
     national.grow(None)
     assert [one.code for one in national.refused] == [ErrorCode.DUPLICATE]
-    assert ledger.account(national.values, FRIEND).gtx_ugtx == 6
+    assert ledger.account(national.values, FRIEND).gtx_ugtx == LEAST * 6
     chains.check()
 
 
 def test_45_region_stalled_queue_backpressure(chains: Chains) -> None:
     national = chains.national
     for number in range(520):
-        national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 1 + number))
+        national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * (1 + number)))
     for _ in range(61):
         national.grow(None)
     chains.check()
     changes = [one for one in national.events if isinstance(one, RegionStatusChanged)]
     assert {one.region for one in changes} == {"MET", "NOR", "NEA"}
     assert {one.status for one in changes} == {RegionStatus.PAUSED}
-    national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 1))
+    national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * 1))
     national.grow(None)
     assert [one.code for one in national.refused] == [ErrorCode.CROSS_SHARD_PENDING]
     sizes = [len(chains.grow_region("NOR").inbox) for _ in range(2)]
@@ -108,7 +109,7 @@ def test_45_region_stalled_queue_backpressure(chains: Chains) -> None:
     chains.relay("NOR")
     national.grow(None)
     assert chains.region("NOR").status(national.height) is RegionStatus.ACTIVE
-    national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 1))
+    national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * 1))
     national.grow(None)
     assert national.refused == []
     chains.check()
@@ -117,13 +118,13 @@ def test_45_region_stalled_queue_backpressure(chains: Chains) -> None:
 def test_46_national_chain_stalled_regions_continue(chains: Chains) -> None:
     met = chains.regions["MET"]
     for number in range(10):
-        met.send(DEV, Transfer(FRIEND, Asset.GTX, 1 + number))
+        met.send(DEV, Transfer(FRIEND, Asset.GTX, LEAST * (1 + number)))
         block = chains.grow_region("MET")
         assert block.header.root_height == chains.national.height
-    assert ledger.account(met.values, FRIEND).gtx_ugtx == 55
-    met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 9))
+    assert ledger.account(met.values, FRIEND).gtx_ugtx == LEAST * 55
+    met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * 9))
     chains.settle(3)
-    assert ledger.account(chains.regions["NOR"].values, FRIEND).gtx_ugtx == 9
+    assert ledger.account(chains.regions["NOR"].values, FRIEND).gtx_ugtx == LEAST * 9
     chains.check()
 
 
@@ -147,7 +148,7 @@ def test_47_authority_rotated_in_flight(chains: Chains) -> None:
     before = chains.region("MET").height
     while met.height < 125:
         if met.height % 10 == 8:  # Also at 118 and 119, whose headers are checkpointed late.
-            met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 1))
+            met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * 1))
         chains.grow_region("MET")
         if met.height % 25 == 0:
             chains.relay("MET")
@@ -161,7 +162,7 @@ def test_47_authority_rotated_in_flight(chains: Chains) -> None:
     header, certificate = met.blocks[125].header, met.certificates[125]
     check_quorum_certificate(certificate, header.chain_id, seen.validators)
     chains.settle(3)
-    assert ledger.account(chains.regions["NOR"].values, FRIEND).gtx_ugtx == 12
+    assert ledger.account(chains.regions["NOR"].values, FRIEND).gtx_ugtx == LEAST * 12
     _old_set_signs_on(chains, old)
     chains.check()
 
@@ -184,17 +185,17 @@ def _old_set_signs_on(chains: Chains, old) -> None:  # type: ignore[no-untyped-d
 def test_49_message_handler_fails_and_the_queue_moves(chains: Chains) -> None:
     """A region that cannot take an amount sends it back, and takes the next."""
     met, nor = chains.regions["MET"], chains.regions["NOR"]
-    met.send(PAYMENT, Deposit(DEV.public_key, 100))
+    chains.deposit("MET", DEV.public_key, 100)
     _make_rich(nor)
     chains.round()
     sent = met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.THB, 50))
-    met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 3))
+    met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * 3))
     chains.settle(2)
     chains.check()
     chains.settle(4)
     assert fates(chains)[sent.id] == Counter(TransferReturned=1)
     assert ledger.account(met.values, DEV.public_key).thb_uthb == 100
-    assert ledger.account(nor.values, FRIEND).gtx_ugtx == 3
+    assert ledger.account(nor.values, FRIEND).gtx_ugtx == LEAST * 3
     chains.check()
 
 
@@ -206,6 +207,7 @@ def _make_rich(region: Chain) -> None:
         Deposit(FRIEND, MAX_INT - 10),
         sender=PAYMENT.public_key,
         payment_authority=PAYMENT.public_key,
+        region_id=region.spec.genesis_id,
         now_ms=0,
         limit_uthb=MAX_INT,
     )
@@ -216,14 +218,14 @@ def _make_rich(region: Chain) -> None:
 def test_50_region_reincarnation(chains: Chains) -> None:
     """What the old incarnation did after its last checkpoint is void; nothing is lost, or twice."""
     met, national = chains.regions["MET"], chains.national
-    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, 5))
+    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, LEAST * 5))
     national.grow(None)
-    met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, 7))
+    met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, LEAST * 7))
     chains.grow_region("MET", keep=True)
     chains.relay("MET")
-    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, 11))
+    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, LEAST * 11))
     national.grow(None)
-    met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, 13))
+    met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, LEAST * 13))
     chains.grow_region("MET")
     late = chains.checkpoint("MET")
     chains.reincarnate("MET")
@@ -235,11 +237,11 @@ def test_50_region_reincarnation(chains: Chains) -> None:
     reborn = chains.regions["MET"]
     assert reborn.spec.chain_id != met.spec.chain_id
     assert chains.region("MET").incarnation == 2
-    assert ledger.account(reborn.values, FRIEND).gtx_ugtx == 5 + 11
-    assert ledger.account(national.values, FRIEND).gtx_ugtx == 7
-    reborn.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, 17))
+    assert ledger.account(reborn.values, FRIEND).gtx_ugtx == LEAST * (5 + 11)
+    assert ledger.account(national.values, FRIEND).gtx_ugtx == LEAST * 7
+    reborn.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, LEAST * 17))
     chains.settle(2)
-    assert ledger.account(national.values, FRIEND).gtx_ugtx == 24
+    assert ledger.account(national.values, FRIEND).gtx_ugtx == LEAST * 24
     chains.check()
 
 
@@ -264,7 +266,7 @@ def test_51_checkpoint_conflicting_header(chains: Chains) -> None:
     assert chains.region("MET").status(national.height) is RegionStatus.FROZEN
     chains.grow_region("MET")
     chains.relay("MET")
-    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, 1))
+    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, LEAST * 1))
     national.grow(None)
     assert [one.code for one in national.refused] == [ErrorCode.NOT_ACTIVE] * 2
     chains.check()
@@ -274,7 +276,7 @@ def test_a_leader_cannot_choose_its_inbox(chains: Chains) -> None:
     """Left out, changed, or too early: no validator prepares such a block."""
     nor, national = chains.regions["NOR"], chains.national
     for number in range(3):
-        national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 1 + number))
+        national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * (1 + number)))
     national.grow(None)
     honest = next_slice(national, nor.values, nor.spec)
     assert honest is not None

@@ -102,6 +102,7 @@ class World:
             self.check_change,
             lambda *_: None,
             self.check_rotation,
+            lambda *_: None,
             self.organisations,
             self.regulator,
         )
