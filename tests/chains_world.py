@@ -319,7 +319,7 @@ class Chains:
         )
         certificate = certify(seen.validators, seen.chain_id, header.height, header.hash)
         self.national.send(
-            dev_key("relayer"),
+            RELAYER,
             SubmitCheckpoint(name, encode(header), encode(certificate), tuple(raws)),
         )
 

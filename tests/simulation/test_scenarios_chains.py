@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 from simulator import chains_world
-from simulator.chains_world import DEV, PAYMENT, crash, fates, last_commit
+from simulator.chains_world import DEV, crash, fates, last_commit
 
 from gridtokenx.chain.crossing import check_slice, home_of, next_slice
 from gridtokenx.chain.transition import execute_block, propose_block
-from gridtokenx.cluster.network import account_address, dev_key, validator_name
+from gridtokenx.cluster.network import account_address, dev_key, operator_key, validator_name
 from gridtokenx.consensus.certificates import check_quorum_certificate
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.model import (
@@ -34,6 +34,7 @@ from tests.chains_world import Chain, Chains, certify
 FRIEND = dev_key("friend").public_key
 LEAST = MINIMUMS[Asset.GTX]
 RELAYER = dev_key(validator_name(0)[1])
+PAYMENT = operator_key("payment")
 
 
 @pytest.fixture
