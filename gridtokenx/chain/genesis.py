@@ -205,8 +205,7 @@ class ChainSpec:
 
     def at(self, height: int) -> ChainSpec:
         """The chain as it was when the block at a height was decided."""
-        kept = tuple(one for one in self.incarnations if one.height < height)
-        return self if kept == self.incarnations else replace(self, incarnations=kept)
+        return self._lives[sum(one.height < height for one in self.incarnations)]
 
     def born_at(self, height: int) -> Incarnation | None:
         """The incarnation whose first block is at a height."""
@@ -214,6 +213,12 @@ class ChainSpec:
             if one.height == height - 1:
                 return one
         return None
+
+    @cached_property
+    def _lives(self) -> tuple[ChainSpec, ...]:
+        """The chain before its first new incarnation, in it, and so on up to now."""
+        earlier = range(len(self.incarnations))
+        return (*(replace(self, incarnations=self.incarnations[:count]) for count in earlier), self)
 
     @property
     def is_national(self) -> bool:

@@ -194,9 +194,9 @@ def _void_returns(state: Reader, region: Region, base: KnownCheckpoint) -> list[
         if queued is None or not queued.origin_incarnation:
             continue
         sent = queued.origin_incarnation, queued.origin_nonce
-        if isinstance(queued.message, Bounced) and sent[1] >= base.outbox_count:
-            if not is_void(former, *sent):
-                found.append(queued.message.credit)
+        becomes_void = sent[1] >= base.outbox_count and not is_void(former, *sent)
+        if becomes_void and isinstance(queued.message, Bounced):
+            found.append(queued.message.credit)
     return found
 
 
