@@ -29,7 +29,14 @@ from gridtokenx.ledger.model import ACCOUNTS, MINIMUMS, Account, Asset, Transfer
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode
-from scripts.cluster_bench import CHAIN, ORDERS_PER_ACCOUNT, register, sign_orders, wait_height
+from scripts.cluster_bench import (
+    CHAIN,
+    ORDERS_PER_ACCOUNT,
+    register,
+    sign_orders,
+    stage_seconds,
+    wait_height,
+)
 
 BLOCK_TIME_MS = 1_000
 TIMEOUT_BASE_MS = 2_000
@@ -66,6 +73,7 @@ class Result:
     locked_ugtx: int
     row_bytes: int
     disk_bytes: int
+    cpu_ms_per_s_by_stage: dict[str, float]
     rss_mib_before: list[int]
     rss_mib_after: list[int]
 
@@ -102,7 +110,7 @@ def _measure(
     time.sleep(seconds)
     flood_began = time.time()
     rss = [node.memory_info().rss >> 20 for node in nodes]
-    disk = _disk(cluster)
+    disk, stages = _disk(cluster), stage_seconds(clients)
     stop = processes.Event()
     flooder = processes.Process(target=send_flood, args=(urls, transfers, stop), daemon=True)
     flooder.start()
@@ -110,6 +118,7 @@ def _measure(
     stop.set()
     flooder.join()
     flood_s = time.time() - flood_began
+    spent = {name: value - stages[name] for name, value in stage_seconds(clients).items()}
     honest.stop()
     decided = _latencies(clients[0], cluster, honest.sent)
     final = clients[0].nonce(FLOODER.public_key, CHAIN, pending=False)
@@ -130,6 +139,9 @@ def _measure(
         locked_ugtx=made * LEAST_UGTX,
         row_bytes=len(ACCOUNTS.prefix) + 32 + len(encode(Account(gtx_ugtx=LEAST_UGTX))),
         disk_bytes=(_disk(cluster) - disk) // max(final, 1),
+        cpu_ms_per_s_by_stage={
+            name: round(1_000 * s / flood_s / len(nodes), 1) for name, s in spent.items()
+        },
         rss_mib_before=rss,
         rss_mib_after=[node.memory_info().rss >> 20 for node in nodes],
     )

@@ -19,7 +19,6 @@ from gridtokenx.chain.standing import Standing, standing_of
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.primitives.errors import RETRYABLE, ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader
-from gridtokenx.primitives.types import format_address
 
 Apply = Callable[[Overlay, Transaction], object]
 """Applies one transaction to an overlay or raises Rejected (see `transition`)."""
@@ -91,7 +90,7 @@ class Mempool:
             raise Rejected(ErrorCode.DUPLICATE, "this transaction is already waiting")
         if self._has_effects_of_dropped:
             self._apply_again(self._pending.base, ())
-        self._check_share(transaction)
+        self.check_share(transaction)
         leaving = self._room_for(transaction)
         try:
             self._admit(transaction)
@@ -205,8 +204,10 @@ class Mempool:
     def _queue_of(self, sender: bytes) -> Queue | None:
         return self._backed.queue(sender) or self._plain.queue(sender)
 
-    def _check_share(self, transaction: Transaction) -> None:
-        """Errors: MEMPOOL_FULL for a sender that has all waiting that it may."""
+    def check_share(self, transaction: Transaction) -> None:
+        """Errors: MEMPOOL_FULL for a sender that has all waiting that it may. Any thread: it is
+        cheap, so that what one key has too much of costs nobody a signature.
+        """
         sender = transaction.sender
         if sender in self._cut_short:
             detail = "what this account had waiting last made room for others; wait for a block"
@@ -217,10 +218,7 @@ class Mempool:
         limits = self.limits
         most = limits.office_cost if queue.weight == OFFICE_WEIGHT else limits.sender_cost
         if queue.cost + cost_of(transaction) > most:
-            detail = (
-                f"{len(queue.waiting)} transactions of {format_address(sender)} are waiting, as "
-                "many as may; try again after a block"
-            )
+            detail = f"{len(queue.waiting)} of this account wait, as many as may; wait for a block"
             raise Rejected(ErrorCode.MEMPOOL_FULL, detail)
 
     def _room_for(self, transaction: Transaction) -> list[Transaction]:
@@ -314,7 +312,7 @@ class Mempool:
         dropped = []
         for transaction in left:
             try:
-                self._check_share(transaction)  # Who has lost an office has too many perhaps.
+                self.check_share(transaction)  # Who has lost an office has too many perhaps.
                 self._admit(transaction)
             except Rejected as error:
                 self._remember_drop(transaction.id, error)
@@ -330,7 +328,7 @@ class Mempool:
         released: list[Transaction] = []
         while (follower := self._held.first(sender)) is not None:
             try:
-                self._check_share(follower)
+                self.check_share(follower)
                 if self._room_for(follower):
                     break
                 self._admit(follower)

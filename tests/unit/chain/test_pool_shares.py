@@ -184,7 +184,7 @@ def test_what_does_not_apply_at_the_next_head_either_is_dropped_with_its_reason(
 def test_a_sender_has_its_share_of_the_pool_and_no_more() -> None:
     chain = Chain(Limits(sender_cost=5, office_cost=9))
     chain.send(PLAIN[0], 5)
-    assert "5 transactions of gtx1" in full(PLAIN[0], chain, 5)
+    assert "5 of this account wait" in full(PLAIN[0], chain, 5)
     chain.send(OFFICE, 9)
     full(OFFICE, chain, 9)
     chain.block(100)
