@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,34 @@ async def test_what_is_only_held_is_not_passed_on_before_it_is_due(
         assert node.published() == [pay(2), pay(3)]  # Now they may go on.
         assert await node.hear(pay(2)) is Verdict.IGNORE
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_sender_has_too_much_of_costs_no_signature(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    node.executor.mempool.limits = Limits(sender_cost=2)
+    assert await node.hear(pay(0), pay(1)) is Verdict.ACCEPT
+    forged = replace(pay(2), signature=bytes(64))
+    assert await node.hear(forged) is Verdict.IGNORE
+    assert await node.submit(forged) == [ErrorCode.MEMPOOL_FULL]
+    assert node.lead() == 2
+    assert await node.submit(forged) == [ErrorCode.BAD_SIGNATURE]
+    assert await node.hear(forged) is Verdict.REJECT
+
+
+async def test_what_comes_from_two_sides_at_once_is_verified_once(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    verdicts = []
+
+    async def hear() -> None:
+        verdicts.append(await node.hear(pay(0)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hear)
+        nursery.start_soon(hear)
+    assert sorted(verdicts, key=lambda one: one.name) == [Verdict.ACCEPT, Verdict.IGNORE]
+    assert node.lead() == 1
 
 
 async def test_what_is_known_is_forwarded_again_once_a_block(
