@@ -63,6 +63,7 @@ from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.stages import StageCollector, Stages
 from gridtokenx.node.syncing import Syncing, answer_blocks
 from gridtokenx.node.telemetry import NodeCollector, configure_logging
+from gridtokenx.node.trusted_history import trust_of
 from gridtokenx.node.view import ChainStatus, Check, Head, Health, NetworkStatus, PeerStatus
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
@@ -308,6 +309,7 @@ class Node:
             may_propose=self._may_propose,
             vote=self.config.consensus.vote,
             next_national=self._next_national,
+            trust=trust_of(self.config.sync, self.genesis, name, database),
         )
         driver = Driver(
             executor,
