@@ -59,6 +59,7 @@ ERROR_SENTENCES = {
     ErrorCode.ACCOUNT_NOT_FOUND: "Nothing is known of this account.",
     ErrorCode.BAD_ADDRESS: "The address has a typing error.",
     ErrorCode.SIGNATURE_REQUIRED: "This node does not sign for its callers.",
+    ErrorCode.BELOW_MINIMUM: "An account without a registration needs a minimum balance.",
     ErrorCode.PROPOSAL_NOT_FOUND: "No proposal with this id is known here.",
     ErrorCode.UNKNOWN_PARAMETER: "There is no such parameter.",
     ErrorCode.VALUE_OUT_OF_RANGE: "The parameter cannot have this value.",

@@ -12,6 +12,7 @@ from gridtokenx.chain import authorities, crossing
 from gridtokenx.chain.authorities import AuthorityEntry
 from gridtokenx.chain.block import Event
 from gridtokenx.chain.genesis import ChainSpec, check_unbonding
+from gridtokenx.chain.standing import is_backed
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.chain.validator_sets import (
     ScheduledSet,
@@ -31,6 +32,7 @@ from gridtokenx.governance.model import (
     AuthorityManagement,
     CancelProposal,
     Emergency,
+    InfrastructureFunding,
     OperatorRotation,
     ProposalConcluded,
     ProposalExecuted,
@@ -54,7 +56,7 @@ from gridtokenx.interchain.model import (
     SubmitCheckpoint,
 )
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import Transfer
+from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.codec import decode, wire
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, Table
@@ -130,7 +132,8 @@ def run_command(
     """A command of the national chain. Errors: NOT_PERMITTED for one of the regions, the rules'."""
     sender = transaction.sender
     match transaction.payload:
-        case Transfer() as command:
+        case Transfer(to, asset, amount) as command:
+            ledger.check_recipient(state, to, asset, amount, is_backed)
             return [*ledger.transfer(state, command, sender=sender)]
         case SubmitCheckpoint() as command:
             return [
@@ -177,6 +180,9 @@ def _run_governance(
     around = surroundings(state, spec)
     match transaction.payload:
         case Propose() as command:
+            if isinstance(command.content, InfrastructureFunding):
+                to, amount_ugtx = command.content.to, command.content.amount_ugtx
+                ledger.check_recipient(state, to, Asset.GTX, amount_ugtx, is_backed)
             return [
                 *governance.propose(state, command, sender=sender, now_ms=now_ms, around=around)
             ]
@@ -267,6 +273,7 @@ def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
         incarnations.check_base(state, command.chain, command.height, command.block_hash)
 
     def check_rotation(command: OperatorRotation) -> None:
+        ledger.check_has_key(command.new_operator)
         registry.check_rotation(state, command.organisation, command.new_operator)
 
     return Surroundings(

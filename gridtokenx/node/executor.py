@@ -270,7 +270,7 @@ class Executor:
             self._keep(execution)
         except Rejected:
             unwritable = self._unwritable(execution)
-            self.mempool.note_rejections(unwritable)
+            self.mempool.drop(unwritable)
             out = {key for key, _ in unwritable}
             rest = [one for one in execution.transactions if one.id not in out]
             execution = self._propose(view, proposer_index, last_commit, rest if out else [])
@@ -294,7 +294,7 @@ class Executor:
                 evidence=tuple(self._evidence.values()),
                 taken=next_slice(self._national, self._reader, self.spec),
             )
-        self.mempool.note_rejections(refused)
+        self.mempool.postpone(refused)
         return execution
 
     def check_fresh(self, block: Block, view: int, proposer_index: int) -> NotYet | None:

@@ -30,7 +30,7 @@ from gridtokenx.interchain.model import (
 from gridtokenx.node.database import ChainView
 from gridtokenx.node.executor import Executor
 from gridtokenx.primitives.codec import encode
-from gridtokenx.primitives.crypto import SigningKey, tagged_hash
+from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 # National blocks.
@@ -70,9 +70,9 @@ class Relay:
         """
         self._national = national
         self._regions = regions
-        self._validator = validator.public_key
-        # Not the consensus key itself: that one signs consensus and nothing else.
-        self._key = SigningKey(tagged_hash("gtx.relay", validator.seed))
+        # The national chain knows an authority by this key alone. Transactions are signed under
+        # another domain than votes, so neither can be taken for the other.
+        self._key = validator
         self._submit = submit
         self._next_national = next_national
         self._turns: dict[str, _Turn] = {}
@@ -122,7 +122,7 @@ class Relay:
     def _is_my_turn(self, region: Region, executor: Executor, height: int) -> bool:
         """Whether a checkpoint is needed, and those before this validator have had their time."""
         members = executor.sets.at(executor.parent.height).validators
-        me = members.index_of(self._validator)
+        me = members.index_of(self._key.public_key)
         if me is None or not _is_needed(region, executor, height):
             self._turns.pop(region.name, None)
             return False

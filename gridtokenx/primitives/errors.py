@@ -69,6 +69,7 @@ class ErrorCode(IntEnum):
     ACCOUNT_NOT_FOUND = 5001
     BAD_ADDRESS = 5002
     SIGNATURE_REQUIRED = 5003
+    BELOW_MINIMUM = 5004
     # 6xxx governance and staking
     PROPOSAL_NOT_FOUND = 6001
     UNKNOWN_PARAMETER = 6002

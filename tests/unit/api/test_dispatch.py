@@ -108,7 +108,7 @@ def test_a_proof_that_does_not_fit_its_header_is_not_given(
 def transfer() -> Any:
     from gridtokenx.ledger.model import Asset, Transfer
 
-    return Transfer(bytes(32), Asset.THB, 1)
+    return Transfer(bytes(32), Asset.THB, 1_000_000)
 
 
 def test_a_node_without_chains_is_not_synced(calls: Calls, node: MemoryNode) -> None:

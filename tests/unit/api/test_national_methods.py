@@ -277,7 +277,7 @@ def test_a_transfer_between_regions_is_followed_to_its_credit(node: MemoryNode) 
 
 
 def test_a_payment_within_a_chain_is_no_transfer(node: MemoryNode) -> None:
-    payment = node.put(DEV, Transfer(BUYER.public_key, Asset.GTX, 1), "MET")
+    payment = node.put(DEV, Transfer(BUYER.public_key, Asset.GTX, 10_000), "MET")
     node.make_block("MET")
     assert call(node, "tx_getStatus", id=payment.id.hex())["status"] == "finalized"
     assert refusal(node, "shard_getTransfer", id=payment.id.hex())[0] == "tx_not_found"

@@ -34,7 +34,7 @@ from gridtokenx.consensus.messages import (
     vote_bytes,
 )
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import ACCOUNTS, Asset, Deposit, Transfer
+from gridtokenx.ledger.model import ACCOUNTS, MINIMUMS, Asset, Deposit, Transfer
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import (
     FILL_CHUNK,
@@ -59,6 +59,7 @@ KEYS = {
 }
 DEV = dev_key(DEV_ACCOUNT)
 SHOP = sha256(b"shop")
+LEAST_UGTX = MINIMUMS[Asset.GTX]
 
 
 class Clock:
@@ -140,8 +141,10 @@ def decided(block: Block, **changes) -> QuorumCertificate:
     return certificate(block.header.height, block.header.hash, **changes)
 
 
-def pay(nonce: int, amount: int = 1) -> Transaction:
-    return sign_transaction(DEV, MET.chain_id, nonce, Transfer(SHOP, Asset.GTX, amount))
+def pay(nonce: int, more: int = 0) -> Transaction:
+    """Enough for an account, so that the first one may make it."""
+    amount_ugtx = LEAST_UGTX + more
+    return sign_transaction(DEV, MET.chain_id, nonce, Transfer(SHOP, Asset.GTX, amount_ugtx))
 
 
 def offence() -> Evidence:
@@ -235,7 +238,7 @@ def test_admission_gives_each_transaction_its_verdict(site: Site) -> None:
     codes = [None if verdict is None else verdict.code for verdict in verdicts]
     assert codes == [
         None,
-        ErrorCode.INSUFFICIENT_BALANCE,
+        ErrorCode.ACCOUNT_NOT_FOUND,
         ErrorCode.DUPLICATE,
         ErrorCode.NONCE_GAP,
     ]
@@ -268,8 +271,8 @@ def test_at_no_moment_a_transaction_is_unknown(site: Site) -> None:
     site.grow()
     assert site.executor.mempool.get(pay(0).id) is None
     assert site.executor.pending_status(pay(0).id) == "pending"
-    site.executor.admit([pay(2, amount=10**15)], heard=False)
-    refusal = site.executor.pending_status(pay(2, amount=10**15).id)
+    site.executor.admit([pay(2, more=10**15)], heard=False)
+    refusal = site.executor.pending_status(pay(2, more=10**15).id)
     assert isinstance(refusal, Rejected)
 
 
@@ -286,7 +289,7 @@ def test_one_builds_another_checks_both_commit(site: Site, other: Site) -> None:
         assert one.executor.parent.state_root == block.header.state_root
         assert one.executor.store.block(1) == block.encoded
         assert one.executor.store.place_of(pay(1).id) == (1, 1)
-        assert ledger.account(one.executor.store, SHOP).gtx_ugtx == 2
+        assert ledger.account(one.executor.store, SHOP).gtx_ugtx == 2 * LEAST_UGTX
         assert len(one.executor.mempool) == 0
         assert one.executor.candidate(block.header.hash) is None
     assert site.executor.parent == other.executor.parent
@@ -531,11 +534,10 @@ def test_a_transaction_that_would_overflow_is_refused_and_the_chain_goes_on(site
     site.database.write([(key, encode(rich))])
     verdicts, _ = site.executor.admit([pay(0), pay(0, 2)], heard=False)
     assert [one.code for one in verdicts if one] == [ErrorCode.OUT_OF_RANGE] * 2
-    assert "Account.gtx_ugtx is 9223372036854775808" in str(verdicts[0])
+    assert f"Account.gtx_ugtx is {MAX_INT + LEAST_UGTX}" in str(verdicts[0])
     site.grow()
-    elsewhere = sign_transaction(
-        DEV, MET.chain_id, 0, Transfer(sha256(b"another shop"), Asset.GTX, 1)
-    )
+    payload = Transfer(sha256(b"another shop"), Asset.GTX, LEAST_UGTX)
+    elsewhere = sign_transaction(DEV, MET.chain_id, 0, payload)
     assert site.executor.admit([elsewhere], heard=False)[0] == [None]
     site.grow()
     assert site.executor.totals.transactions == 1
