@@ -273,7 +273,13 @@ class ChainRunner:
     def _carry_record(self) -> None:
         """A key that has a safety record of a former incarnation here has not signed for this one:
         this data folder knows all that it did. Its first record is that of the block before.
+
+        Only as long as there is nothing of this incarnation here: a record that is missing later is
+        a lost one.
         """
+        born = self._born
+        if born is None or self.executor.parent.height > born.height:
+            return
         if any(one.load_safety() is not None for one in self.histories()[1:]):
             self.begin_record()
 

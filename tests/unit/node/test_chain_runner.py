@@ -342,6 +342,23 @@ async def test_a_backup_of_the_former_incarnation_is_found_out(tmp_path: Path) -
             assert home.place == (2, BASE + 2)  # It does not sign where it may have signed.
 
 
+async def test_a_record_that_is_lost_later_is_not_made_anew(tmp_path: Path) -> None:
+    home = Home(tmp_path, SOLE)
+    home.keep_record("MET", 0)
+    await home.runner.open()
+    home.decree()
+    async with running(home):
+        await until(lambda: home.place >= (2, BASE + 1))
+    home.database.write([], [b"MET@2/msafety"])
+    again = Home(home.database, SOLE)
+    async with running(again) as runner:
+        await until(lambda: runner.phase == "running")
+        height = again.place[1]
+        await trio.sleep(0.5)
+        assert again.record("MET@2") is None
+        assert again.place == (2, height)
+
+
 async def test_the_operators_word_at_start_is_for_one_incarnation(tmp_path: Path) -> None:
     home = Home(tmp_path, SOLE, {"MET@2": BASE})
     await home.runner.open()
