@@ -12,6 +12,7 @@ ERROR_SENTENCES = {
     ErrorCode.PROOF_UNAVAILABLE: "The node cannot prove this now.",
     ErrorCode.INVALID_BLOCK: "A block or header breaks a rule or does not hash to what was signed.",
     ErrorCode.INVALID_CERTIFICATE: "A certificate lacks members, weight or genuine signatures.",
+    ErrorCode.TRUST_EXPIRED: "The newest trusted block is older than the unbonding time.",
     ErrorCode.BAD_SIGNATURE: "The signature is not the sender's over this transaction.",
     ErrorCode.NONCE_TOO_LOW: "A transaction with this nonce is already in a block or waits.",
     ErrorCode.NONCE_GAP: "Transactions with earlier nonces are missing.",

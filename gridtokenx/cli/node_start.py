@@ -47,13 +47,30 @@ def start(
             "region's second incarnation is MET@2.",
         ),
     ] = None,
+    trusted_block: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHAIN:HEIGHT:HASH",
+            help="A block that must be in the history; may be repeated.",
+        ),
+    ] = None,
+    trust_old_blocks: Annotated[
+        bool,
+        typer.Option("--trust-old-blocks", help="Go on from blocks older than the unbonding time."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check configuration, genesis and keys, then stop.")
     ] = False,
 ) -> None:
     """Run the node: p2p, consensus, API. SIGTERM or Ctrl-C stops it cleanly, twice at once."""
     with _collector_off():
-        config = output.load_config({"network.bootstrap": bootstrap or None})
+        config = output.load_config(
+            {
+                "network.bootstrap": bootstrap or None,
+                "sync.trusted_blocks": trusted_block or None,
+                "sync.trust_old_blocks": trust_old_blocks or None,
+            }
+        )
         genesis = read_genesis(config)
         unlocked = replace(
             unlock_keys(config, password_file),
@@ -207,10 +224,10 @@ def _explain(error: BaseException) -> None:
     from gridtokenx.api.server import ApiServerError
     from gridtokenx.node.chain_runner import NotPresent
     from gridtokenx.node.database import DatabaseError
-    from gridtokenx.node.driver import NotMissing, StopNode
     from gridtokenx.node.executor import Damaged
     from gridtokenx.node.network import NetworkError
     from gridtokenx.node.node import DiskFull
+    from gridtokenx.node.stopping import NotMissing, StopNode, Untrusted
 
     leaves = _leaves(error)
     error = leaves[0]  # Two chains may end the node at once: for one reason, or it is a fault.
@@ -219,6 +236,7 @@ def _explain(error: BaseException) -> None:
     exits: dict[type[BaseException], ExitCode] = {
         DatabaseError: ExitCode.DISK,
         Damaged: ExitCode.INTERNAL,
+        Untrusted: ExitCode.CONFIG,
         StopNode: ExitCode.INTERNAL,
         DiskFull: ExitCode.DISK,
         NetworkError: ExitCode.CONFIG,

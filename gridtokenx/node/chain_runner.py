@@ -26,15 +26,18 @@ from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.database import ChainStore, Database
-from gridtokenx.node.driver import Contradicted, Driver, Wiring
+from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Committed, Damaged, DecidedNational, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BodyRequest, ChainHead, incarnation_name
 from gridtokenx.node.rebuild import Rebuild
 from gridtokenx.node.requests import RequestRefused
+from gridtokenx.node.settings import SyncSettings
 from gridtokenx.node.stages import Stages
+from gridtokenx.node.stopping import Contradicted, Untrusted
 from gridtokenx.node.syncing import Syncing
+from gridtokenx.node.trusted_history import trust_of
 from gridtokenx.node.view import ChainStatus, Head, SyncState
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
@@ -63,6 +66,7 @@ class Surroundings:
 
     genesis: Genesis
     database: Database
+    sync: SyncSettings
     stages: Stages
     now_ms: Callable[[], int]
     validator: SigningKey | None
@@ -165,7 +169,7 @@ class ChainRunner:
                     started()  # Others need not wait for it.
                 await self._bring_together(rebuild)
             await self._decide(started)
-        except* Contradicted as group:
+        except* (Contradicted, Untrusted) as group:
             if not self._is_region:
                 raise
             self._stop(_first(group))
@@ -242,6 +246,7 @@ class ChainRunner:
             may_propose=around.may_propose,
             vote=around.vote,
             next_national=around.next_national,
+            trust=trust_of(around.sync, around.genesis, self.name, around.database),
         )
         return Driver(self.executor, key, wiring, now_ms=around.now_ms, resume_above=resume_above)
 

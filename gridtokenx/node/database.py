@@ -273,6 +273,10 @@ class ChainStore(ChainView):
         """The last safety record, or None for a folder that never signed."""
         return self.get(_SAFETY)
 
+    def forget_safety(self) -> None:
+        """Drop a safety record that its key has outlived: from now on it is a lost one."""
+        self._write([], [_SAFETY])
+
     def candidate(self, block_hash: bytes) -> bytes | None:
         """Body of an undecided block that a safety record names."""
         return self.get(_CANDIDATE + block_hash)

@@ -55,7 +55,7 @@ from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
 from gridtokenx.node.history import SET_CHANGES, Totals, index_rows, load_totals
 from gridtokenx.node.stages import Stage, Stages
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.crypto import ZERO_HASH, verify
+from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.trading.depth import Depth
@@ -348,6 +348,23 @@ class Executor:
             raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
         self._check_signatures(certificate)
 
+    def check_decided(self, block: Block, certificate: QuorumCertificate) -> None:
+        """Whether this is the next block, decided by its validators, with the body it names.
+
+        Costs a certificate and hashes, nothing for each signature: it comes before those.
+        Else anybody could pair a good header with another body and make us think we are damaged.
+        Errors: INVALID_BLOCK, INVALID_CERTIFICATE; Damaged where a region has two chains.
+        Source: protocols/networking.md 3.2.
+        """
+        header = block.header
+        self.check_certificate(block, certificate)
+        if header.parent_hash != self.parent.hash:
+            self._refuse_branch(block)
+        ids = [tagged_hash("gtx.tx", raw) for raw in block.transactions]
+        if not has_its_body(header, ids, block.last_commit, block.evidence, block.inbox):
+            detail = f"the body is not the one that decided block {header.height} names"
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+
     def commit(
         self, block_hash: bytes, certificate: QuorumCertificate, *, is_fetched: bool = False
     ) -> Committed:
@@ -407,10 +424,7 @@ class Executor:
         Errors: INVALID_CERTIFICATE, INVALID_BLOCK when the peer is wrong; Damaged when the
         certificate is good but our execution disagrees with it, or a region has two chains.
         """
-        self.check_certificate(block, certificate)
-        if block.header.parent_hash != self.parent.hash:
-            self._refuse_branch(block)
-        self._check_body(block, transactions)
+        self.check_decided(block, certificate)
         try:
             self.check(block, transactions)
         except Rejected as error:
@@ -509,16 +523,6 @@ class Executor:
 
     def _compact(self, execution: Execution) -> CompactBlock:
         return compact(execution.block, [transaction.id for transaction in execution.transactions])
-
-    def _check_body(self, block: Block, transactions: Sequence[Transaction]) -> None:
-        """Whether a peer sent the body that the decided header names. Errors: INVALID_BLOCK.
-
-        Else anybody could pair a good header with another body and make us think we are damaged.
-        """
-        header, ids = block.header, [transaction.id for transaction in transactions]
-        if not has_its_body(header, ids, block.last_commit, block.evidence, block.inbox):
-            detail = f"the body is not the one that decided block {header.height} names"
-            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
 
     def _check_last_commit(self, block: Block) -> None:
         """The block's copy of its parent's certificate. Errors: INVALID_BLOCK, -_CERTIFICATE."""

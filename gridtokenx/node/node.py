@@ -269,6 +269,7 @@ class Node:
         return Surroundings(
             genesis=self.genesis,
             database=database,
+            sync=self.config.sync,
             stages=self._stages,
             now_ms=self._now_ms,
             validator=self._keys.validator,

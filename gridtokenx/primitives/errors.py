@@ -18,6 +18,7 @@ class ErrorCode(IntEnum):
     PROOF_UNAVAILABLE = 1004
     INVALID_BLOCK = 1005
     INVALID_CERTIFICATE = 1006
+    TRUST_EXPIRED = 1007
     # 2xxx transactions and encoding
     BAD_SIGNATURE = 2001
     NONCE_TOO_LOW = 2002

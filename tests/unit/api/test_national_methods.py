@@ -17,6 +17,7 @@ from api_node import BUYER, MemoryNode
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
+from gridtokenx.chain.light import TrustedSet
 from gridtokenx.client import check_incarnations
 from gridtokenx.cluster.network import GTX, dev_key, operator_key, validator_name
 from gridtokenx.governance.model import ApproveAsAuthority as Approve
@@ -31,8 +32,9 @@ from gridtokenx.governance.model import (
     Reincarnation,
     Vote,
 )
-from gridtokenx.interchain.model import Incarnation, TransferAbroad
+from gridtokenx.interchain.model import REGIONS, Incarnation, TransferAbroad
 from gridtokenx.ledger.model import Asset, Transfer
+from gridtokenx.light_client import Base, check_state_proof
 from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
@@ -439,12 +441,29 @@ def test_metrics_tell_votes_stake_and_regions(node: MemoryNode) -> None:
     assert (later["voting"], later["no_quorum"]) == (0, 1)
 
 
+def test_a_regions_row_of_the_national_state_is_proven(node: MemoryNode) -> None:
+    """What a light client follows the region from: its chain id and who signs it now."""
+    answer = call(node, "shard_getProof", id="MET")
+    spec = node.genesis.chain("TH")
+    key = REGIONS.prefix + b"MET"
+    base = Base(spec.chain_id, TrustedSet(0, spec.genesis_validators))
+    proven = check_state_proof(answer, base, key, base.trusted)
+    assert proven.value is not None
+    row = REGIONS.decode(proven.value)
+    assert row.chain_id == node.genesis.chain("MET").chain_id
+    assert row.validators == node.genesis.chain("MET").genesis_validators
+    assert answer["region"]["chain_id"] == row.chain_id.hex()
+    assert answer["chain"] == "TH"
+    assert refusal(node, "shard_getProof", id="XYZ")[0] == "unknown_shard"
+
+
 def test_a_network_without_a_national_chain_says_so(tmp_path: Path) -> None:
     node = MemoryNode(tmp_path / "regions only")
     needs: dict[str, dict[str, Any]] = {
         "gov_getProposal": {"id": 1}, "gov_getTally": {"id": 1}, "gov_getVotes": {"id": 1},
         "gov_simulateProposal": {"content": SOLAR}, "shard_get": {"id": "MET"},
         "shard_getCheckpoints": {"id": "MET"},
+        "shard_getProof": {"id": "MET"},
         "stake_getValidator": {"operator": format_address(DEV.public_key)},
         "stake_getDelegations": {"address": format_address(DEV.public_key)},
         "shard_getTransfer": {"id": "00" * 32}, "shard_getReceipts": {"id": "00" * 32},

@@ -12,7 +12,7 @@ import typer
 from gridtokenx.cli import node_start, output
 from gridtokenx.cluster.network import local_genesis
 from gridtokenx.node.chain_runner import NotPresent
-from gridtokenx.node.driver import StopNode
+from gridtokenx.node.stopping import StopNode, Untrusted
 
 
 def test_two_chains_that_stop_for_one_reason_are_told_as_one() -> None:
@@ -22,6 +22,13 @@ def test_two_chains_that_stop_for_one_reason_are_told_as_one() -> None:
     assert end.value.code == "GTX-KEY-002"
     assert end.value.detail == "MET: taken"
     assert end.value.exit_code is output.ExitCode.INTERNAL
+
+
+def test_a_node_that_must_not_believe_its_blocks_is_not_started_again() -> None:
+    with pytest.raises(output.Failure) as end:
+        node_start._explain(Untrusted("GTX-SYNC-002: the newest block is old"))
+    assert end.value.code == "GTX-SYNC-002"
+    assert end.value.exit_code is output.ExitCode.CONFIG
 
 
 def test_a_fault_of_ours_beside_a_known_end_is_not_hidden() -> None:

@@ -20,7 +20,7 @@ from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertifi
 from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.model import INCARNATIONS, AuthorityMember, Incarnation
-from gridtokenx.node import driver as driver_module
+from gridtokenx.node import key_guard
 from gridtokenx.node.chain_runner import (
     ChainRunner,
     NotPresent,
@@ -29,7 +29,6 @@ from gridtokenx.node.chain_runner import (
     first_record,
 )
 from gridtokenx.node.database import Database
-from gridtokenx.node.driver import NotMissing, StopNode
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import (
@@ -41,7 +40,9 @@ from gridtokenx.node.protocol import (
     is_incarnation_name,
 )
 from gridtokenx.node.requests import RequestRefused
+from gridtokenx.node.settings import SyncSettings
 from gridtokenx.node.stages import Stages
+from gridtokenx.node.stopping import NotMissing, StopNode
 from gridtokenx.node.syncing import answer_ancestry
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
@@ -59,7 +60,7 @@ BASE = 3
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that starts again hears others for a moment only: there are none."""
-    monkeypatch.setattr(driver_module, "HOLD_SECONDS", 0.05)
+    monkeypatch.setattr(key_guard, "HOLD_SECONDS", 0.05)
 
 
 class Gossip:
@@ -106,6 +107,7 @@ class Home:
         self.around = Surroundings(
             genesis=GENESIS,
             database=self.database,
+            sync=SyncSettings(trust_old_blocks=True),
             stages=Stages(),
             now_ms=self.now_ms,
             validator=key,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import verify_state_proof
 from gridtokenx.chain.transaction import Transaction, sign_transaction
 from gridtokenx.chain.transition import MAX_TIME_AHEAD_MS
+from gridtokenx.chain.validator_sets import order_set
 from gridtokenx.cluster.network import (
     AUTHORITIES,
     DEV_ACCOUNT,
@@ -44,8 +46,10 @@ from gridtokenx.node.executor import (
 )
 from gridtokenx.node.history import Totals, find_transaction, load_totals
 from gridtokenx.primitives.codec import MAX_INT, encode
-from gridtokenx.primitives.crypto import sha256
+from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import Overlay
+from gridtokenx.primitives.validators import Validator, ValidatorSet
 
 GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")
@@ -571,6 +575,60 @@ def test_a_block_without_its_certificate_is_refused(site: Site, other: Site) -> 
         take(other, site, 2)
     assert other.executor.parent.height == 0
     take(other, site, 1)
+
+
+@dataclass(frozen=True)
+class Rotating(ChainSpec):
+    """A chain whose genesis has ordered its next set: one member goes, a younger key joins in
+    front, so that the indexes of all others move.
+    """
+
+    @cached_property
+    def later(self) -> ValidatorSet:
+        old = self.genesis_validators.members
+        fresh = next(key for key in _young_keys() if key.public_key < old[0].public_key)
+        KEYS[fresh.public_key] = fresh
+        return ValidatorSet.of([Validator(fresh.public_key, 1), *old[:-1]])
+
+    def install(self, state: Overlay) -> None:
+        super().install(state)
+        accounts = self.genesis_accounts
+        order_set(state, self.later, accounts, height=0, epoch_blocks=self.genesis.epoch_blocks)
+
+
+def _young_keys() -> Iterator[SigningKey]:
+    return (SigningKey(sha256(b"young %d" % number)) for number in count())
+
+
+def test_a_decided_block_is_checked_with_the_set_of_its_own_height(tmp_path: Path) -> None:
+    """Over a hand-over: the parent's set, or the newest, would refuse good blocks and take bad."""
+    genesis = replace(GENESIS, epoch_blocks=4)
+    spec = Rotating(genesis, genesis.chain("MET").territory)
+    site, other = Site(tmp_path / "one", spec), Site(tmp_path / "two", spec)
+
+    def signed(block: Block, signers: ValidatorSet) -> QuorumCertificate:
+        header = block.header
+        message = vote_bytes(Phase.COMMIT, spec.chain_id, header.height, 0, header.hash)
+        signatures = tuple(
+            IndexedSignature(index, KEYS[member.public_key].sign(message))
+            for index, member in enumerate(signers.members)
+        )
+        return QuorumCertificate(Phase.COMMIT, header.height, 0, header.hash, signatures)
+
+    first_height = 2 * genesis.epoch_blocks
+    for height in range(1, first_height + 3):
+        site.clock.ms += 1_000
+        block = site.build()
+        right, wrong = spec.genesis_validators, spec.later
+        if height >= first_height:
+            right, wrong = wrong, right
+        with refused(ErrorCode.INVALID_CERTIFICATE):
+            other.executor.apply_decided(block, [], signed(block, wrong))
+        other.executor.apply_decided(block, [], signed(block, right))
+        site.executor.commit(block.header.hash, signed(block, right))
+    assert other.executor.parent == site.executor.parent
+    site.close()
+    other.close()
 
 
 def test_a_peer_cannot_make_us_think_we_are_damaged(site: Site, other: Site) -> None:
