@@ -92,22 +92,24 @@ class Home:
         folder: Path | Database,
         key: SigningKey | None,
         resume_above: dict[str, int] | None = None,
+        age_ms: int = 0,
     ) -> None:
-        """`folder`: or the open data folder of a node that has ended."""
+        """`folder`: or the open data folder of a node that has ended. `age_ms`: of its blocks."""
         self.database = folder if isinstance(folder, Database) else Database(folder)
         self.gossip = Gossip()
         self.reported: list[tuple[PeerId, str]] = []
         self.answers: list[bytes] = []
         self.peers: tuple[PeerId, ...] = ()
         Executor(GENESIS.chain("TH"), self.database.chain("TH"), self.now_ms)
-        self.met = Executor(MET, self.database.chain("MET"), self.now_ms)
+        then_ms = self.now_ms() - age_ms
+        self.met = Executor(MET, self.database.chain("MET"), lambda: then_ms)
         if self.met.parent.height == 0:
             for _ in range(BASE + 2):
                 grow(self.met, OLD)
         self.around = Surroundings(
             genesis=GENESIS,
             database=self.database,
-            sync=SyncSettings(trust_old_blocks=True),
+            sync=SyncSettings(),
             stages=Stages(),
             now_ms=self.now_ms,
             validator=key,
@@ -427,6 +429,19 @@ async def test_a_captured_region_stops_alone_and_goes_on_by_a_vote(tmp_path: Pat
         home.decree()
         await until(lambda: home.place >= (2, BASE + 1))
         assert runner.status.stopped_because == ""
+
+
+async def test_a_region_that_stood_still_for_long_stops_alone_and_goes_on_by_a_vote(
+    tmp_path: Path,
+) -> None:
+    """What peers have of it can be believed no more; but voters name the block it goes on from."""
+    home = Home(tmp_path, SOLE, age_ms=3_600_000)  # Stake leaves this network within a minute.
+    home.keep_record("MET", 0)
+    async with running(home) as runner:
+        assert runner.phase == "stopped"
+        assert "GTX-SYNC-002" in runner.status.stopped_because
+        home.decree()
+        await until(lambda: home.place >= (2, BASE + 1))
 
 
 async def test_without_a_national_chain_the_process_ends_as_before(tmp_path: Path) -> None:
