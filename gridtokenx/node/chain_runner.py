@@ -21,7 +21,6 @@ import trio
 from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.genesis import ChainSpec, Genesis
 from gridtokenx.chain.state_tree import StateProof
-from gridtokenx.chain.trust import Trust
 from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
@@ -34,9 +33,11 @@ from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BodyRequest, ChainHead, incarnation_name
 from gridtokenx.node.rebuild import Rebuild
 from gridtokenx.node.requests import RequestRefused
+from gridtokenx.node.settings import SyncSettings
 from gridtokenx.node.stages import Stages
 from gridtokenx.node.stopping import Contradicted, Untrusted
 from gridtokenx.node.syncing import Syncing
+from gridtokenx.node.trusted_history import trust_of
 from gridtokenx.node.view import ChainStatus, Head, SyncState
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
@@ -65,12 +66,12 @@ class Surroundings:
 
     genesis: Genesis
     database: Database
+    sync: SyncSettings
     stages: Stages
     now_ms: Callable[[], int]
     validator: SigningKey | None
     resume_above: dict[str, int]
     vote: bool
-    trust: Callable[[str], Trust]
     gossip: Gossip
     ask: Ask
     report: Callable[[PeerId, str], None]
@@ -244,8 +245,8 @@ class ChainRunner:
             is_level=lambda: self._syncing is not None and self._syncing.is_level,
             may_propose=around.may_propose,
             vote=around.vote,
-            trust=around.trust(self.name),
             next_national=around.next_national,
+            trust=trust_of(around.sync, around.genesis, self.name, around.database),
         )
         return Driver(self.executor, key, wiring, now_ms=around.now_ms, resume_above=resume_above)
 
@@ -277,7 +278,13 @@ class ChainRunner:
     def _carry_record(self) -> None:
         """A key that has a safety record of a former incarnation here has not signed for this one:
         this data folder knows all that it did. Its first record is that of the block before.
+
+        Only as long as there is nothing of this incarnation here: a record that is missing later is
+        a lost one.
         """
+        born = self._born
+        if born is None or self.executor.parent.height > born.height:
+            return
         if any(one.load_safety() is not None for one in self.histories()[1:]):
             self.begin_record()
 

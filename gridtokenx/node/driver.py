@@ -129,8 +129,8 @@ class Driver:
         self._now_ms = now_ms
         self._history = TrustedHistory(wiring.trust, executor, now_ms)
         self._history.check_start()
-        self._label = incarnation_name(self.spec.name, self.spec.incarnation)
-        self._topics = Topics(self.spec.genesis.network_id, self._label)
+        label = incarnation_name(self.spec.name, self.spec.incarnation)
+        self._topics = Topics(self.spec.genesis.network_id, label)
         self._signer = signer if wiring.vote else None
         self._guard = KeyGuard(
             executor,
@@ -457,7 +457,10 @@ class Driver:
         if self.executor.parent.height >= block.header.height:
             return False
         self._history.check_next(block.header)
-        self.executor.check_decided(block, certificate)
+        try:
+            self.executor.check_decided(block, certificate)
+        except Damaged as error:
+            raise Contradicted(str(error)) from error
         return True
 
     # -- Gossip validators: total, bounded; what they return decides forwarding ------------------

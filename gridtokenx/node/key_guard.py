@@ -65,16 +65,15 @@ class KeyGuard:
         """
         self.silent_until = silent_until
         self._executor, self._signer, self._wiring = executor, signer, wiring
-        spec = executor.spec
-        self._name = incarnation_name(spec.name, spec.incarnation)
+        self._name = incarnation_name(executor.spec.name, executor.spec.incarnation)
         record = executor.store.load_safety()
         if signer is not None and resume_above is not None and record is not None:
             raise NotMissing(self._name)
         self.record = None if record is None else decode(SafetyRecord, record)
         self._is_lost = signer is not None and record is None and resume_above is None
         # A later incarnation begins with a record of its base, which alone tells nothing.
-        told = self.record is not None and self.record.height > 0
-        self._must_hold = told or (self.record is not None and bool(spec.incarnations))
+        is_later = bool(executor.spec.incarnations)
+        self._must_hold = self.record is not None and (self.record.height > 0 or is_later)
         self._must_observe = False  # Only `_treat_as_lost` sets it.
         self._resume_above = resume_above
         # Above this height a decided block that bears our signature shows that we have forgotten.

@@ -60,7 +60,6 @@ from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.stages import StageCollector, Stages
 from gridtokenx.node.syncing import answer_ancestry, answer_blocks
 from gridtokenx.node.telemetry import NodeCollector, configure_logging
-from gridtokenx.node.trusted_history import trust_of
 from gridtokenx.node.view import ChainStatus, Check, Health, NetworkStatus, PeerStatus
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
@@ -270,12 +269,12 @@ class Node:
         return Surroundings(
             genesis=self.genesis,
             database=database,
+            sync=self.config.sync,
             stages=self._stages,
             now_ms=self._now_ms,
             validator=self._keys.validator,
             resume_above=dict(self._keys.resume_above),
             vote=self.config.consensus.vote,
-            trust=lambda name: trust_of(self.config.sync, self.genesis, name, database),
             gossip=self._gossip,
             ask=self._ask,
             report=self._network.report,

@@ -462,8 +462,8 @@ def test_a_network_without_a_national_chain_says_so(tmp_path: Path) -> None:
     needs: dict[str, dict[str, Any]] = {
         "gov_getProposal": {"id": 1}, "gov_getTally": {"id": 1}, "gov_getVotes": {"id": 1},
         "gov_simulateProposal": {"content": SOLAR}, "shard_get": {"id": "MET"},
-        "shard_getProof": {"id": "MET"},
         "shard_getCheckpoints": {"id": "MET"},
+        "shard_getProof": {"id": "MET"},
         "stake_getValidator": {"operator": format_address(DEV.public_key)},
         "stake_getDelegations": {"address": format_address(DEV.public_key)},
         "shard_getTransfer": {"id": "00" * 32}, "shard_getReceipts": {"id": "00" * 32},

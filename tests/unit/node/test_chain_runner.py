@@ -14,7 +14,6 @@ import trio
 from patience import until
 
 from gridtokenx.chain.block import decode_block
-from gridtokenx.chain.trust import Trust
 from gridtokenx.cluster.network import dev_key, local_genesis, validator_name
 from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
@@ -41,6 +40,7 @@ from gridtokenx.node.protocol import (
     is_incarnation_name,
 )
 from gridtokenx.node.requests import RequestRefused
+from gridtokenx.node.settings import SyncSettings
 from gridtokenx.node.stages import Stages
 from gridtokenx.node.stopping import NotMissing, StopNode
 from gridtokenx.node.syncing import answer_ancestry
@@ -92,27 +92,29 @@ class Home:
         folder: Path | Database,
         key: SigningKey | None,
         resume_above: dict[str, int] | None = None,
+        age_ms: int = 0,
     ) -> None:
-        """`folder`: or the open data folder of a node that has ended."""
+        """`folder`: or the open data folder of a node that has ended. `age_ms`: of its blocks."""
         self.database = folder if isinstance(folder, Database) else Database(folder)
         self.gossip = Gossip()
         self.reported: list[tuple[PeerId, str]] = []
         self.answers: list[bytes] = []
         self.peers: tuple[PeerId, ...] = ()
         Executor(GENESIS.chain("TH"), self.database.chain("TH"), self.now_ms)
-        self.met = Executor(MET, self.database.chain("MET"), self.now_ms)
+        then_ms = self.now_ms() - age_ms
+        self.met = Executor(MET, self.database.chain("MET"), lambda: then_ms)
         if self.met.parent.height == 0:
             for _ in range(BASE + 2):
                 grow(self.met, OLD)
         self.around = Surroundings(
             genesis=GENESIS,
             database=self.database,
+            sync=SyncSettings(),
             stages=Stages(),
             now_ms=self.now_ms,
             validator=key,
             resume_above=resume_above or {},
             vote=True,
-            trust=Trust,
             gossip=self.gossip,  # type: ignore[arg-type]
             ask=self._ask,
             report=lambda peer, offence: self.reported.append((peer, offence)),
@@ -344,6 +346,23 @@ async def test_a_backup_of_the_former_incarnation_is_found_out(tmp_path: Path) -
             assert home.place == (2, BASE + 2)  # It does not sign where it may have signed.
 
 
+async def test_a_record_that_is_lost_later_is_not_made_anew(tmp_path: Path) -> None:
+    home = Home(tmp_path, SOLE)
+    home.keep_record("MET", 0)
+    await home.runner.open()
+    home.decree()
+    async with running(home):
+        await until(lambda: home.place >= (2, BASE + 1))
+    home.database.write([], [b"MET@2/msafety"])
+    again = Home(home.database, SOLE)
+    async with running(again) as runner:
+        await until(lambda: runner.phase == "running")
+        height = again.place[1]
+        await trio.sleep(0.5)
+        assert again.record("MET@2") is None
+        assert again.place == (2, height)
+
+
 async def test_the_operators_word_at_start_is_for_one_incarnation(tmp_path: Path) -> None:
     home = Home(tmp_path, SOLE, {"MET@2": BASE})
     await home.runner.open()
@@ -410,6 +429,16 @@ async def test_a_captured_region_stops_alone_and_goes_on_by_a_vote(tmp_path: Pat
         home.decree()
         await until(lambda: home.place >= (2, BASE + 1))
         assert runner.status.stopped_because == ""
+
+
+async def test_a_region_that_stood_still_for_long_goes_on(tmp_path: Path) -> None:
+    """Its authorities have no stake that could have left; the national chain vouches for it."""
+    home = Home(tmp_path, SOLE, age_ms=3_600_000)  # Stake leaves this network within a minute.
+    home.keep_record("MET", 0)
+    async with running(home) as runner:
+        assert runner.phase == "running"
+        home.decree()
+        await until(lambda: home.place >= (2, BASE + 1))
 
 
 async def test_without_a_national_chain_the_process_ends_as_before(tmp_path: Path) -> None:
