@@ -25,9 +25,9 @@ from gridtokenx.chain.light import (
     follow_sets,
 )
 from gridtokenx.chain.state_tree import StateProof, verify_state_proof
-from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
+from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.consensus.messages import QuorumCertificate
-from gridtokenx.ledger.model import ACCOUNTS, Account
+from gridtokenx.ledger.model import ACCOUNTS, Account, Deposit
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -207,6 +207,18 @@ class Client:
     def validators(self, chain: str | None = None) -> dict[str, Any]:
         """The validator set of a chain."""
         return self._object("chain_getValidators", chain=chain)
+
+    def supply(self, chain: str) -> dict[str, Any]:
+        """What all accounts of a chain hold, what crossed, and what was deposited, as texts."""
+        return self._object("chain_getSupply", chain=chain)
+
+    def sign_deposit(
+        self, authority: SigningKey, chain: str, to: bytes, amount_uthb: int
+    ) -> Deposit:
+        """A payment authority's next deposit with its statement of all deposits."""
+        so_far = int(self.supply(chain)["deposits"]["total_uthb"])
+        region_id = self.spec(chain).genesis_id
+        return sign_deposit(authority, region_id, to, amount_uthb, so_far_uthb=so_far)
 
     def peers(self) -> list[dict[str, Any]]:
         """Peers of the node."""

@@ -246,6 +246,7 @@ def _nowhere() -> gov.Surroundings:
         lambda _: None,
         lambda _: None,
         lambda _: None,
+        lambda _: None,
         (),
     )
 

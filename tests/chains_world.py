@@ -13,18 +13,22 @@ from dataclasses import dataclass, field, replace
 from gridtokenx.chain.block import Block, Event
 from gridtokenx.chain.crossing import (
     check_slice,
-    incarnation_id,
+    home_of,
     next_slice,
 )
 from gridtokenx.chain.genesis import ChainSpec, Genesis
 from gridtokenx.chain.state_tree import StateTree
-from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
-from gridtokenx.chain.transition import Parent, execute_block, propose_block
-from gridtokenx.chain.validator_sets import (
-    ScheduledSet,
-    current_set,
+from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
+from gridtokenx.chain.transition import Parent, execute_block, propose_block, signing_set
+from gridtokenx.chain.validator_sets import ScheduledSet
+from gridtokenx.cluster.network import (
+    NATIONAL,
+    account_address,
+    dev_key,
+    local_genesis,
+    operator_key,
+    validator_name,
 )
-from gridtokenx.cluster.network import NATIONAL, dev_key, local_genesis, validator_name
 from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import (
     IndexedSignature,
@@ -32,22 +36,24 @@ from gridtokenx.consensus.messages import (
     QuorumCertificate,
     vote_bytes,
 )
-from gridtokenx.interchain import checkpoints
-from gridtokenx.interchain.log import log_to, messages_from
+from gridtokenx.interchain import checkpoints, incarnations
+from gridtokenx.interchain.log import log_to, logs_root, messages_from, next_head
 from gridtokenx.interchain.model import (
     QUEUE,
     STRANDED,
+    AuthorityMember,
     Bounced,
     Credit,
     Downward,
+    Message,
     Region,
     SubmitCheckpoint,
-    SupplyReport,
     Upward,
+    is_void,
 )
-from gridtokenx.interchain.rules import inbox_of
+from gridtokenx.interchain.rules import inbox_of, supply_now
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import ACCOUNTS, Asset
+from gridtokenx.ledger.model import ACCOUNTS, Asset, Deposit
 from gridtokenx.primitives.codec import decode_any, encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
@@ -119,7 +125,7 @@ class Chain:
 
     def grow(self, view: Chain | None, *, keep_state: bool = False) -> Block:
         """Decide one more block, which takes what is due of the national chain in `view`."""
-        signers = current_set(self.values, self.height + 1)
+        signers = signing_set(self.spec, self.values, self.height + 1)
         last = self.certificates.get(self.height)
         execution, refused = propose_block(
             self.spec, self.values, self.tree, self.parent,
@@ -183,6 +189,7 @@ class Chains:
     regions: dict[str, Chain] = field(init=False)
     sent_up: dict[str, list[bytes]] = field(init=False)
     supply: dict[str, int] = field(init=False)
+    captured: set[str] = field(default_factory=set)  # Regions that are what their quorum says.
 
     def __post_init__(self) -> None:
         self.national = Chain(self.genesis.chain(NATIONAL))
@@ -208,9 +215,21 @@ class Chains:
             self.sent_up[name].append(encode(queued.message))
         return block
 
+    def deposit(self, name: str, to: bytes, amount_uthb: int) -> None:
+        """The payment authority's, with its statement of all deposits that are in the chain or
+        wait for its next block."""
+        region, authority = self.regions[name], operator_key("payment")
+        so_far = ledger.deposits(region.values).total_uthb + sum(
+            one.payload.amount_uthb for one in region.waiting if isinstance(one.payload, Deposit)
+        )
+        command = sign_deposit(
+            authority, region.spec.genesis_id, to, amount_uthb, so_far_uthb=so_far
+        )
+        region.send(authority, command)
+
     def round(self) -> None:
-        """A block of every chain and a checkpoint of every region."""
-        for name in self.regions:
+        """A block of every chain and a checkpoint of every region that has not been captured."""
+        for name in [one for one in self.regions if one not in self.captured]:
             self.grow_region(name)
             self.relay(name)
         self.national.grow(None)
@@ -231,26 +250,77 @@ class Chains:
     def relay(self, name: str, height: int | None = None) -> None:
         self.national.send(dev_key("relayer"), self.checkpoint(name, height))
 
-    def reincarnate(self, name: str) -> None:
-        """The region goes on from its last accepted checkpoint under another chain id."""
+    def reincarnate(
+        self, name: str, height: int | None = None, keys: Sequence[SigningKey] = ()
+    ) -> None:
+        """The region goes on from an accepted block, by default the newest, under another chain id
+        and, where `keys` are given, under other authorities. As a vote does, without the vote.
+        """
         region, seen = self.regions[name], self.region(name)
-        born = incarnation_id(seen.chain_id, seen.incarnation + 1, seen.hash)
-        overlay = Overlay(self.national.values)
-        checkpoints.reincarnate(overlay, name, born, self.national.height)
+        height = seen.height if height is None else height
+        header = region.blocks[height].header
+        old = signing_set(region.spec, region.values, region.height + 1)
+        members = [
+            AuthorityMember(one.public_key, 1, account_address("mea"))
+            for one in sorted(keys, key=lambda key: key.public_key)
+        ] or [
+            AuthorityMember(member.public_key, member.weight, account)
+            for member, account in zip(old.validators.members, old.accounts, strict=True)
+        ]
+        overlay, home = Overlay(self.national.values), home_of(self.national.spec)
+        incarnations.hold(overlay, name, 1, self.national.height)
+        incarnations.reincarnate(
+            overlay, name, height, header.hash, members,
+            proposal=1, home=home, height=self.national.height,
+        )  # fmt: skip
         self.national.store(overlay)
-        header = region.blocks[seen.height].header
-        reborn = Chain(replace(region.spec, reborn_id=born))
+        self.follow_incarnation(name)
+
+    def follow_incarnation(self, name: str) -> None:
+        """What every node of the region does once the national chain has a new incarnation."""
+        region = self.regions[name]
+        born = checkpoints.incarnations_of(self.national.values, name)[-1]
+        height = born.height
+        header = region.blocks[height].header
+        assert header.hash == born.hash
+        reborn = Chain(region.spec.with_incarnation(born))
         reborn.values.values.clear()
-        reborn.values.values.update(region.states[seen.height])
+        reborn.values.values.update(region.states[height])
         reborn.tree = StateTree(reborn.values.values.items())
         assert reborn.tree.root == header.state_root
         reborn.parent = Parent(header.height, header.hash, header.time_ms, header.state_root)
-        reborn.states = {seen.height: region.states[seen.height]}
-        reborn.blocks = {seen.height: region.blocks[seen.height]}
-        reborn.events = region.events[: region.told[seen.height]]
-        reborn.told = {seen.height: len(reborn.events)}
+        reborn.states = {at: state for at, state in region.states.items() if at <= height}
+        reborn.blocks = {at: block for at, block in region.blocks.items() if at <= height}
+        reborn.certificates = {at: one for at, one in region.certificates.items() if at <= height}
+        reborn.events = region.events[: region.told[height]]
+        reborn.told = {at: count for at, count in region.told.items() if at <= height}
         self.regions[name] = reborn
         del self.sent_up[name][header.outbox_count :]
+
+    def forge(self, name: str, messages: Sequence[Message], inbox_next: int | None = None) -> None:
+        """The region's quorum certifies a header that follows from no block, with any messages."""
+        region, seen = self.regions[name], self.region(name)
+        raws = [encode(one) for one in messages]
+        head, home = seen.outbox_head, self.national.spec.genesis_id
+        for offset, raw in enumerate(raws):
+            nonce = seen.outbox_count + offset
+            head = next_head(head, seen.genesis_id, home, nonce, raw)
+        count = seen.outbox_count + len(raws)
+        header = replace(
+            region.blocks[region.height].header,
+            chain_id=seen.chain_id,
+            height=seen.height + 1,
+            set_hash=seen.validators.hash,
+            next_set_hash=seen.validators.hash,
+            outbox_root=logs_root([(home, count, head)]),
+            outbox_count=count,
+            inbox_next=seen.inbox_next if inbox_next is None else inbox_next,
+        )
+        certificate = certify(seen.validators, seen.chain_id, header.height, header.hash)
+        self.national.send(
+            dev_key("relayer"),
+            SubmitCheckpoint(name, encode(header), encode(certificate), tuple(raws)),
+        )
 
     # -- Invariants --------------------------------------------------------------------------------
 
@@ -268,12 +338,15 @@ class Chains:
         for chain in (self.national, *self.regions.values()):
             self._check_accounts(chain)
         totals = self.totals()
-        made = [self.region(name).reported for name in self.regions]
-        assert totals["gtx_ugtx"] == self.supply["gtx_ugtx"]
-        assert totals["energy_wh"] == sum(report.energy_wh for report in made)
-        assert totals["thb_uthb"] == sum(report.thb_uthb for report in made)
+        regions = [self.region(name) for name in self.regions]
+        made, lost = [one.reported for one in regions], [one.lost for one in regions]
+        assert totals["gtx_ugtx"] == self.supply["gtx_ugtx"] + sum(one.gtx_ugtx for one in lost)
+        energy_wh = sum(one.energy_wh for one in (*made, *lost))
+        assert totals["energy_wh"] == energy_wh
+        assert totals["thb_uthb"] == sum(one.thb_uthb for one in (*made, *lost))
         for name in self.regions:
-            self._check_region(name)
+            if name not in self.captured:
+                self._check_region(name)
 
     def _check_accounts(self, chain: Chain) -> None:
         holdings = ledger.holdings(chain.values)
@@ -294,15 +367,17 @@ class Chains:
         inbox = inbox_of(region.values)
         assert inbox is not None
         tail = log_to(self.national.values, name).count
-        down = self.national.messages(name, inbox.next, tail, self.national.height)
-        total, crossed = ledger.supply(region.values), ledger.crossings(region.values)
-        now = SupplyReport(
-            total.energy_minted_wh, total.energy_burned_wh, total.thb_uthb,
-            crossed.thb_departed_uthb, crossed.thb_arrived_uthb,
-        )  # fmt: skip
+        void = region.spec.incarnations
+        down = [
+            one
+            for one in self.national.messages(name, inbox.next, tail, self.national.height)
+            if not (isinstance(one, Bounced) and is_void(void, one.incarnation, one.nonce))
+        ]
+        now = supply_now(region.values)
+        made = now.thb_held_uthb + now.thb_departed_uthb - now.thb_arrived_uthb
         fresh = {
             "energy_wh": now.energy_wh - seen.reported.energy_wh,
-            "thb_uthb": now.thb_uthb - seen.reported.thb_uthb,
+            "thb_uthb": made - seen.reported.thb_uthb,  # Stated or not.
             "gtx_ugtx": 0,
         }
         for asset, field_name in ASSETS.items():

@@ -15,6 +15,7 @@ from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.chain.transaction import decode_transaction
 from gridtokenx.consensus.messages import QuorumCertificate
+from gridtokenx.ledger import rules as ledger
 from gridtokenx.node.view import ChainStatus
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import tagged_hash
@@ -203,6 +204,23 @@ def get_genesis(context: Context, _arguments: Arguments) -> dict[str, Any]:
     return {"hash": genesis.hash.hex(), "genesis": json.loads(dump_genesis(genesis))}
 
 
+def get_supply(context: Context, arguments: Arguments) -> dict[str, Any]:
+    status = context.chain(arguments["chain"])
+    state = status.view
+    total, crossed, deposits = ledger.supply(state), ledger.crossings(state), ledger.deposits(state)
+    return {
+        "chain": status.spec.name,
+        "height": str(status.head.height),
+        "holdings": {name: str(amount) for name, amount in ledger.holdings(state).items()},
+        "supply": document(total),
+        "crossings": document(crossed),
+        "deposits": {
+            "total_uthb": str(deposits.total_uthb),
+            "stated_uthb": str(deposits.stated_uthb),
+        },
+    }
+
+
 def get_params(context: Context, arguments: Arguments) -> dict[str, Any]:
     status = context.chain(arguments["chain"])
     return {
@@ -312,6 +330,22 @@ METHODS = (
         shape(hash="hex", genesis="object"),
         routes=(Route("GET", "/genesis"),),
         cost=5,
+    ),
+    Method(
+        "chain_getSupply",
+        get_supply,
+        "What all accounts of a chain hold, what was made there and what crossed to and from other "
+        "chains, and the baht that its payment authority has deposited and stated.",
+        shape(
+            chain="text",
+            height="decimal",
+            holdings="object",
+            supply="object",
+            crossings="object",
+            deposits="object",
+        ),
+        (CHAIN,),
+        (Route("GET", "/supply"),),
     ),
     Method(
         "chain_getParams",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from gridtokenx.governance import authorities as changes
-from gridtokenx.governance.model import AuthorityManagement
+from gridtokenx.governance.model import AuthorityManagement, Reincarnation
 from gridtokenx.primitives.codec import Limit, wire
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, Table
@@ -71,6 +71,24 @@ def changed(state: Reader, command: AuthorityManagement) -> tuple[AuthorityEntry
     return tuple(
         AuthorityEntry(one.organisation, one.public_key, one.weight, one.suspended) for one in after
     )
+
+
+def reborn(state: Reader, command: Reincarnation) -> tuple[AuthorityEntry, ...]:
+    """The authorities that a region begins again with, in the order of their keys.
+
+    Errors: UNKNOWN_SHARD; DUPLICATE for a key that is named twice; `check_balance`.
+    """
+    before = authorities_of(state, command.chain)
+    keys = [one.public_key for one in command.authorities]
+    if len(keys) != len(set(keys)):
+        raise Rejected(ErrorCode.DUPLICATE, "an authority's key is named twice")
+    after = tuple(
+        AuthorityEntry(one.organisation, one.public_key, one.weight)
+        for one in sorted(command.authorities, key=lambda one: one.public_key)
+    )
+    active = sum(not entry.suspended for entry in before)
+    changes.check_balance(_plain(before), _plain(after), min(MIN_MEMBERS, active))
+    return after
 
 
 def signing(entries: Sequence[AuthorityEntry]) -> ValidatorSet:

@@ -156,6 +156,7 @@ def _run_ledger(
                     command,
                     sender=sender,
                     payment_authority=authority,
+                    region_id=env.spec.genesis_id,
                     now_ms=env.now_ms,
                     limit_uthb=trading.parameters(state).deposit_limit_uthb,
                 )
@@ -314,7 +315,7 @@ def _take_reading(
         state,
         reading,
         point=point,
-        chain_id=env.spec.chain_id,
+        region_id=env.spec.genesis_id,  # A device outlives incarnations of its region.
         now_ms=env.now_ms,
         due_slot=trading.due_slot(state),
         claim_slots=parameters.reading_deadline_slots + SLOTS_PER_DAY,

@@ -32,9 +32,9 @@ from gridtokenx.interchain.model import (
     SubmitCheckpoint,
 )
 from gridtokenx.primitives.codec import decode
-from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash
+from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.state import Overlay, Reader, u64
+from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.registry import rules as registry
 from gridtokenx.trading import rules as trading
@@ -86,14 +86,17 @@ def check_slice(view: NationalView | None, state: Reader, spec: ChainSpec, block
     inbox = interchain.inbox_of(state)
     if inbox is None:
         return True
-    header = block.header
-    known = None if view is None else view.hash_at(header.root_height)
-    if view is None or (known is None and header.root_height > view.head()[0]):
+    if view is None:
         return False
-    if header.root_height and known != header.root_hash:
+    header = block.header
+    # The national chain moves on while this runs: it is judged as it was at one moment.
+    decided, _ = view.head()
+    if header.root_height > decided:
+        return False
+    if header.root_height and view.hash_at(header.root_height) != header.root_hash:
         raise Rejected(ErrorCode.INVALID_BLOCK, "root_hash is not the national block's")
-    if header.root_height < view.head()[0] - MAX_ROOT_LAG_BLOCKS:
-        detail = f"root_height {header.root_height} is stale, {view.head()[0]} is decided"
+    if header.root_height < decided - MAX_ROOT_LAG_BLOCKS:
+        detail = f"root_height {header.root_height} is stale, {decided} is decided"
         raise Rejected(ErrorCode.INVALID_BLOCK, detail)
     if block.inbox != _due(view, spec.name, inbox.next, header.root_height):
         raise Rejected(ErrorCode.INVALID_BLOCK, "the inbox is not what the queue has next")
@@ -156,7 +159,10 @@ def _carry_out(
             return [
                 *operation.halt_region(state, halt, by=GOVERNANCE, by_regulator=True, now_ms=now_ms)
             ]
-        case AuthorityOrder(members):
+        case AuthorityOrder(incarnation, members):
+            if incarnation != spec.incarnation:
+                detail = f"ordered for incarnation {incarnation}, this is {spec.incarnation}"
+                raise Rejected(ErrorCode.WRONG_CHAIN, detail)
             in_order = sorted(members, key=lambda one: one.public_key)
             ordered = order_set(
                 state,
@@ -206,7 +212,7 @@ def facts_of(header: Header) -> HeaderFacts:
 
 
 def submit_checkpoint(
-    state: Overlay, command: SubmitCheckpoint, *, spec: ChainSpec, height: int
+    state: Overlay, command: SubmitCheckpoint, *, spec: ChainSpec, height: int, now_ms: int
 ) -> list[InterchainEvent]:
     """Judge a region's header on the national chain.
 
@@ -228,19 +234,15 @@ def submit_checkpoint(
         facts_of(header),
         command.messages,
         verify=verify,
-        home=home_of(spec),
+        home=home_of(spec, registry.payment_authority(state) or b""),
         height=height,
+        now_ms=now_ms,
     )
 
 
-def home_of(spec: ChainSpec) -> Home:
+def home_of(spec: ChainSpec, payment_authority: bytes = b"") -> Home:
     """The national chain, for its own rules."""
-    return Home(spec.name, spec.genesis_id)
-
-
-def incarnation_id(former_id: bytes, incarnation: int, header_hash: bytes) -> bytes:
-    """The chain id of a region that goes on from the header with this hash."""
-    return tagged_hash("gtx.incarnation", former_id, u64(incarnation), header_hash)
+    return Home(spec.name, spec.genesis_id, payment_authority)
 
 
 def reports_closed(

@@ -20,6 +20,8 @@ from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.log import open_log
+from gridtokenx.interchain.model import PARAMETERS as INTERCHAIN_PARAMETERS
+from gridtokenx.interchain.model import Incarnation, InterchainParameters
 from gridtokenx.interchain.rules import Place, open_inbox
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import MAX_INT, Limit, encode, wire
@@ -119,6 +121,7 @@ class NationalChain:
     reward_reserve_ugtx: int
     staking: StakingParameters
     governance: GovernanceParameters
+    interchain: InterchainParameters
 
 
 @wire(40)
@@ -188,12 +191,35 @@ class Genesis:
 class ChainSpec:
     """One chain of a genesis with everything derived from it.
 
-    `territory` is None for the national chain. `reborn_id` is the chain id of a later incarnation.
+    `territory` is None for the national chain. `incarnations` are those that voters let follow the
+    genesis' own, oldest first, as far as their blocks count: see `with_incarnation`.
     """
 
     genesis: Genesis
     territory: RegionChain | None
-    reborn_id: bytes = b""
+    incarnations: tuple[Incarnation, ...] = ()
+
+    def with_incarnation(self, born: Incarnation) -> ChainSpec:
+        """The chain with one more incarnation. Those that began above its first block are void."""
+        kept = tuple(one for one in self.incarnations if one.height < born.height)
+        return replace(self, incarnations=(*kept, born))
+
+    def at(self, height: int) -> ChainSpec:
+        """The chain as it was when the block at a height was decided."""
+        return self._lives[sum(one.height < height for one in self.incarnations)]
+
+    def born_at(self, height: int) -> Incarnation | None:
+        """The incarnation whose first block is at a height."""
+        for one in self.incarnations:
+            if one.height == height - 1:
+                return one
+        return None
+
+    @cached_property
+    def _lives(self) -> tuple[ChainSpec, ...]:
+        """The chain before its first new incarnation, in it, and so on up to now."""
+        earlier = range(len(self.incarnations))
+        return (*(replace(self, incarnations=self.incarnations[:count]) for count in earlier), self)
 
     @property
     def is_national(self) -> bool:
@@ -233,8 +259,13 @@ class ChainSpec:
 
     @cached_property
     def chain_id(self) -> bytes:
-        """32 bytes inside everything signed on this chain."""
-        return self.reborn_id or self.genesis_id
+        """32 bytes inside everything that validators and accounts sign on this chain now."""
+        return self.incarnations[-1].chain_id if self.incarnations else self.genesis_id
+
+    @property
+    def incarnation(self) -> int:
+        """The number of the present incarnation."""
+        return self.place.incarnation
 
     @cached_property
     def place(self) -> Place:
@@ -243,7 +274,9 @@ class ChainSpec:
         national = genesis.national
         name = "" if national is None else national.name
         identity = b"" if national is None else ChainSpec(genesis, None).genesis_id
-        return Place(self.name, self.genesis_id, name, identity, genesis.chain_names)
+        return Place(
+            self.name, self.genesis_id, name, identity, genesis.chain_names, self.incarnations
+        )
 
     @cached_property
     def genesis_validators(self) -> ValidatorSet:
@@ -333,6 +366,7 @@ class ChainSpec:
     def _install_national(self, state: Overlay, national: NationalChain) -> None:
         STAKING_PARAMETERS.put(state, b"", national.staking)
         GOVERNANCE_PARAMETERS.put(state, b"", national.governance)
+        INTERCHAIN_PARAMETERS.put(state, b"", national.interchain)
         ledger.issue_gtx(state, REWARD_RESERVE, national.reward_reserve_ugtx)
         for allocation in national.allocations:
             ledger.issue_gtx(state, allocation.account, allocation.gtx_ugtx)
@@ -408,6 +442,7 @@ def _check(genesis: Genesis) -> None:
     if genesis.national is not None:
         voted.check_record(voted.Owner.STAKING, genesis.national.staking)
         voted.check_record(voted.Owner.GOVERNANCE, genesis.national.governance)
+        voted.check_record(voted.Owner.INTERCHAIN, genesis.national.interchain)
         _check_national(genesis, genesis.national)
     if sum(entry.gtx_ugtx for entry in genesis.allocations) > MAX_INT:
         raise Rejected(ErrorCode.MALFORMED, "the allocations add up to more than 2**63 - 1 ugtx")

@@ -2,7 +2,7 @@
 
 A change that would stop elections, votes or the watch over validators cannot be voted back, so it
 is refused when it is proposed and when it is carried out, and a genesis that begins so as well.
-Source: protocols/governance.md 2.7.
+Source: protocols/governance.md 2.8.
 """
 
 from __future__ import annotations

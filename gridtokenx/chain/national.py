@@ -4,11 +4,12 @@ other: this module carries values between them. Source: protocols/governance.md,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gridtokenx.chain import authorities, crossing, limits
+from gridtokenx.chain.authorities import AuthorityEntry
 from gridtokenx.chain.block import Event
 from gridtokenx.chain.genesis import ChainSpec, check_unbonding
 from gridtokenx.chain.transaction import Transaction
@@ -33,8 +34,12 @@ from gridtokenx.governance.model import (
     Emergency,
     OperatorRotation,
     Pool,
+    ProposalConcluded,
     ProposalExecuted,
+    ProposalFailed,
+    ProposalStatus,
     Propose,
+    Reincarnation,
     SetParameter,
     Surroundings,
     Upgrade,
@@ -42,7 +47,8 @@ from gridtokenx.governance.model import (
     VotingPower,
 )
 from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
-from gridtokenx.interchain import checkpoints
+from gridtokenx.interchain import checkpoints, incarnations
+from gridtokenx.interchain.model import PARAMETERS as INTERCHAIN_PARAMETERS
 from gridtokenx.interchain.model import (
     AuthorityMember,
     HaltOrder,
@@ -155,7 +161,9 @@ def run_command(
         case Transfer() as command:
             return [*ledger.transfer(state, command, sender=sender)]
         case SubmitCheckpoint() as command:
-            return [*crossing.submit_checkpoint(state, command, spec=spec, height=height)]
+            return [
+                *crossing.submit_checkpoint(state, command, spec=spec, height=height, now_ms=now_ms)
+            ]
         case CreateValidator() | UpdateValidator() | Bond() | Unbond() | Redelegate() | Unjail():
             return carry_to_votes(state, _run_staking(state, transaction, spec, height))
         case Propose() | Vote() | ApproveAsAuthority() | CancelProposal():
@@ -219,6 +227,10 @@ def _run_governance(
                 state, command, organisation=organisation, now_ms=now_ms, around=around
             ):
                 events += _carried_out(state, event, spec, height)
+            content = governance.proposal(state, command.proposal).content
+            if isinstance(content, Reincarnation):
+                # What may be decided anew must not go on moving money meanwhile.
+                events += incarnations.hold(state, content.chain, command.proposal, height)
             return events
         case CancelProposal() as command:
             return [*governance.cancel_proposal(state, command, sender=sender, now_ms=now_ms)]
@@ -273,45 +285,53 @@ def _pool(state: Reader, operator: bytes) -> Pool | None:
 def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
     """What proposals are judged by: the parameters in force, the authorities of the regions."""
 
-    def check_authority_change(command: AuthorityManagement) -> None:
-        before = authorities.authorities_of(state, command.chain)
-        after = authorities.changed(state, command)
-        for entry in after:
-            registry.organisation(state, entry.organisation)
-        checkpoints.check_may_order(state, command.chain)
-        refusal = refuse_change(
-            authorities.signing(before),
-            authorities.signing(after),
-            organisation_of={one.public_key: one.organisation for one in (*before, *after)},
-            minimum_members=1,
-            held=authorities.signing([replace(one, suspended=False) for one in before]),
-        )
-        if refusal is not None:
-            raise Rejected(ErrorCode.NOT_PERMITTED, refusal)
-
     def check_values(changes: Mapping[str, int]) -> None:
         if "staking.unbonding" in changes:
             check_unbonding(spec.genesis, changes["staking.unbonding"])
         limits.check_values(state, changes, spec.times)
 
+    def check_reincarnation(command: Reincarnation) -> None:
+        for entry in authorities.reborn(state, command):
+            registry.organisation(state, entry.organisation)
+        incarnations.check_base(state, command.chain, command.height, command.block_hash)
+
     def check_rotation(command: OperatorRotation) -> None:
         registry.check_rotation(state, command.organisation, command.new_operator)
-
-    def check_payee(account: bytes) -> None:
-        if account in _KEYLESS:
-            detail = f"{format_address(account)} is the network's own and has no key; pay another"
-            raise Rejected(ErrorCode.NOT_PERMITTED, detail)
 
     return Surroundings(
         value_of=lambda name: value_of(state, name),
         authorities_of=lambda where: authorities.active_weights(state, _region(spec, where)),
-        check_authority_change=check_authority_change,
+        check_authority_change=lambda command: _check_authority_change(state, command),
         check_values=check_values,
         check_rotation=check_rotation,
-        check_payee=check_payee,
+        check_payee=_check_payee,
+        check_reincarnation=check_reincarnation,
         organisations=[one.name for one in registry.organisations(state)],
         regulator=registry.regulator(state),
     )
+
+
+def _check_authority_change(state: Reader, command: AuthorityManagement) -> None:
+    before = authorities.authorities_of(state, command.chain)
+    after = authorities.changed(state, command)
+    for entry in after:
+        registry.organisation(state, entry.organisation)
+    checkpoints.check_may_order(state, command.chain)
+    refusal = refuse_change(
+        authorities.signing(before),
+        authorities.signing(after),
+        organisation_of={one.public_key: one.organisation for one in (*before, *after)},
+        minimum_members=1,
+        held=authorities.signing([replace(one, suspended=False) for one in before]),
+    )
+    if refusal is not None:
+        raise Rejected(ErrorCode.NOT_PERMITTED, refusal)
+
+
+def _check_payee(account: bytes) -> None:
+    if account in _KEYLESS:
+        detail = f"{format_address(account)} is the network's own and has no key; pay another"
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
 
 
 def value_of(state: Reader, name: str) -> int:
@@ -321,6 +341,7 @@ def value_of(state: Reader, name: str) -> int:
         voted.Owner.MARKET: trading.parameters,
         voted.Owner.STAKING: pools.parameters,
         voted.Owner.GOVERNANCE: governance.parameters,
+        voted.Owner.INTERCHAIN: checkpoints.parameters,
     }
     return voted.value_in(records[parameter.owner](state), parameter)
 
@@ -334,20 +355,38 @@ def _region(spec: ChainSpec, where: str) -> str:
 
 def _carried_out(state: Overlay, event: Any, spec: ChainSpec, height: int) -> list[Event]:
     """An event of governance and, if it orders anything, what came of that: all of it or none."""
+    if isinstance(event, ProposalConcluded | ProposalFailed):
+        return [event, *_release(state, event, height)]
     if not isinstance(event, ProposalExecuted):
         return [event]
     attempt = Overlay(state)
+    told: list[Event] = []
     try:
         for action in event.actions:
-            _carry_out(attempt, action, spec, height)
+            told += _carry_out(attempt, action, spec, event.proposal, height)
         attempt.merge()
     except Rejected as error:
-        return [*governance.fail(state, event.proposal, error.detail[:200])]
-    return [event]
+        failed = governance.fail(state, event.proposal, error.detail[:200])
+        return [each for one in failed for each in _carried_out(state, one, spec, height)]
+    return [event, *told]
 
 
-def _carry_out(state: Overlay, action: Action, spec: ChainSpec, height: int) -> None:
-    """Errors: those of the rules that act, where the world has changed since the vote began."""
+def _release(state: Overlay, event: ProposalConcluded | ProposalFailed, height: int) -> list[Event]:
+    """A vote on a reincarnation has ended without one: the region is free again."""
+    content = governance.proposal(state, event.proposal).content
+    passed = isinstance(event, ProposalConcluded) and event.status is ProposalStatus.QUEUED
+    if passed or not isinstance(content, Reincarnation):
+        return []
+    return [*incarnations.release(state, content.chain, event.proposal, height)]
+
+
+def _carry_out(
+    state: Overlay, action: Action, spec: ChainSpec, proposal: int, height: int
+) -> list[Event]:
+    """What comes of an action beyond its proposal's event.
+
+    Errors: those of the rules that act, where the world has changed since the vote began.
+    """
     home = crossing.home_of(spec)
     match action:
         case SetParameter(name, value):
@@ -367,8 +406,30 @@ def _carry_out(state: Overlay, action: Action, spec: ChainSpec, height: int) -> 
             for region in checkpoints.regions(state):
                 rotation = OperatorOrder(organisation, new_operator)
                 checkpoints.send_order(state, region.name, rotation, home=home, height=height)
+        case Reincarnation():
+            return _reincarnate(state, action, spec, proposal, height)
         case Upgrade():
-            return  # Its operators read it from the event: a program cannot replace itself.
+            pass  # Its operators read it from the event: a program cannot replace itself.
+    return []
+
+
+def _reincarnate(
+    state: Overlay, action: Reincarnation, spec: ChainSpec, proposal: int, height: int
+) -> list[Event]:
+    after = authorities.reborn(state, action)
+    authorities.install_authorities(state, action.chain, after)
+    return [
+        *incarnations.reincarnate(
+            state,
+            action.chain,
+            action.height,
+            action.block_hash,
+            _members(state, after),
+            proposal=proposal,
+            home=crossing.home_of(spec),
+            height=height,
+        )
+    ]
 
 
 def _set_parameter(state: Overlay, parameter: voted.Parameter, value: int) -> None:
@@ -382,6 +443,9 @@ def _set_parameter(state: Overlay, parameter: voted.Parameter, value: int) -> No
         case voted.Owner.GOVERNANCE:
             rules = voted.with_value(governance.parameters(state), parameter, value)
             GOVERNANCE_PARAMETERS.put(state, b"", rules)
+        case voted.Owner.INTERCHAIN:
+            limits = voted.with_value(checkpoints.parameters(state), parameter, value)
+            INTERCHAIN_PARAMETERS.put(state, b"", limits)
 
 
 def _change_authorities(
@@ -389,13 +453,21 @@ def _change_authorities(
 ) -> None:
     after = authorities.changed(state, action)
     authorities.install_authorities(state, action.chain, after)
-    members = [
+    checkpoints.order_authorities(
+        state,
+        action.chain,
+        _members(state, after),
+        home=crossing.home_of(spec),
+        height=height,
+    )
+
+
+def _members(state: Reader, entries: Sequence[AuthorityEntry]) -> list[AuthorityMember]:
+    """Those that sign, with the accounts of their organisations."""
+    return [
         AuthorityMember(
             entry.public_key, entry.weight, registry.organisation(state, entry.organisation).account
         )
-        for entry in after
+        for entry in entries
         if not entry.suspended
     ]
-    checkpoints.order_authorities(
-        state, action.chain, members, home=crossing.home_of(spec), height=height
-    )

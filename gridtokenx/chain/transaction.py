@@ -14,7 +14,7 @@ from typing import Annotated
 from gridtokenx.governance.model import GovernanceCommand, Propose
 from gridtokenx.grid.model import HaltRegion, PublishGridStatus, ResumeRegion, SubmitReadings
 from gridtokenx.interchain.model import InterchainCommand, SubmitCheckpoint
-from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw
+from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw, statement_bytes
 from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, decode, encode, encode_array, wire
 from gridtokenx.primitives.crypto import SigningKey, tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -98,6 +98,14 @@ def signing_bytes(
     """The exact bytes a sender signs. `protocols/state-transition.md` 1 has a worked example."""
     head = encode_array(chain_id, sender, nonce, fee_ugtx)
     return SIGNING_DOMAIN + head + encode(payload)
+
+
+def sign_deposit(
+    key: SigningKey, region_id: bytes, to: bytes, amount_uthb: int, *, so_far_uthb: int
+) -> Deposit:
+    """A payment authority's deposit with its statement. `so_far_uthb`: all deposits before it."""
+    statement = key.sign(statement_bytes(region_id, so_far_uthb + amount_uthb))
+    return Deposit(to, amount_uthb, statement)
 
 
 def sign_transaction(

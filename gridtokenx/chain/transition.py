@@ -30,7 +30,13 @@ from gridtokenx.chain.crossing import NationalSlice, log_fields, take_slice
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import StateTree, TreeUpdate
 from gridtokenx.chain.transaction import Transaction
-from gridtokenx.chain.validator_sets import ScheduledSet, current_set, forget_sets, set_at
+from gridtokenx.chain.validator_sets import (
+    ScheduledSet,
+    begin_with_set,
+    current_set,
+    forget_sets,
+    set_at,
+)
 from gridtokenx.consensus.evidence import Evidence, verify_evidence
 from gridtokenx.interchain.model import Downward
 from gridtokenx.ledger import rules as ledger
@@ -40,6 +46,7 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.merkle import EMPTY_ROOT, append_peak, peaks_root
 from gridtokenx.primitives.readable import check_all
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
+from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.staking.model import FEES
 
 BLOCK_OVERHEAD_BYTES = 32 * 1024
@@ -103,6 +110,19 @@ class Execution:
     tree: TreeUpdate
 
 
+def signing_set(spec: ChainSpec, state: Reader, height: int) -> ScheduledSet:
+    """Who signs the block at `height`, the next one after `state`.
+
+    The first block of an incarnation is signed by the members that voters gave it.
+    """
+    born = spec.born_at(height)
+    if born is None:
+        return current_set(state, height)
+    members = sorted(born.members, key=lambda one: one.public_key)
+    validators = ValidatorSet.of(Validator(one.public_key, one.weight) for one in members)
+    return ScheduledSet(height, validators, tuple(one.account for one in members))
+
+
 def environment(
     spec: ChainSpec, signers: ScheduledSet, parent: Parent, proposer_index: int, time_ms: int
 ) -> Environment:
@@ -142,7 +162,8 @@ def propose_block(
     `taken` is what a region's block takes of the national chain; None takes nothing new.
     Returns the execution and the candidates that no longer apply, with their reasons.
     """
-    signers = current_set(state, parent.height + 1)
+    spec = spec.at(parent.height + 1)
+    signers = signing_set(spec, state, parent.height + 1)
     env = environment(spec, signers, parent, proposer_index, time_ms)
     overlay = Overlay(state)
     convicting = _admissible(state, evidence, env)
@@ -195,7 +216,8 @@ def execute_block(
     if header.time_ms < spec.opens_ms(parent.time_ms):
         detail = f"time {header.time_ms} lies before the slot after its parent's {parent.time_ms}"
         raise Rejected(ErrorCode.INVALID_BLOCK, detail)
-    signers = current_set(state, parent.height + 1)
+    spec = spec.at(parent.height + 1)
+    signers = signing_set(spec, state, parent.height + 1)
     env = environment(spec, signers, parent, header.proposer_index, header.time_ms)
     overlay = Overlay(state)
     taken = NationalSlice(header.root_height, header.root_hash, block.inbox)
@@ -249,7 +271,7 @@ def check_evidence(state: Reader, evidence: Evidence, env: Environment) -> None:
         raise Rejected(ErrorCode.EXPIRED, detail)
     if CONVICTIONS.get(state, conviction_key(evidence)) is not None:
         raise Rejected(ErrorCode.DUPLICATE, "this offence is in the chain already")
-    verify_evidence(evidence, env.spec.chain_id, accused.validators)
+    verify_evidence(evidence, env.spec.at(evidence.height).chain_id, accused.validators)
 
 
 def _admissible(
@@ -290,6 +312,9 @@ def _begin(overlay: Overlay, env: Environment, work: BlockWork) -> Receipt:
     history = HISTORY.get(overlay, b"") or History(0, ())
     peaks = append_peak(history.peaks, history.count, env.parent_hash)
     HISTORY.put(overlay, b"", History(history.count + 1, peaks))
+    if spec.born_at(height) is not None:
+        signers = signing_set(spec, overlay, height)
+        begin_with_set(overlay, signers.validators, signers.accounts, height=height)
     forget_sets(overlay, height, spec.genesis.evidence_window_blocks)
     events = _convict(overlay, work.evidence, env)
     events += take_slice(overlay, work.taken, spec=spec, height=height, now_ms=env.now_ms)

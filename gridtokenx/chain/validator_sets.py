@@ -125,6 +125,20 @@ def install_set(state: Overlay, validators: ValidatorSet, accounts: Sequence[byt
     SCHEDULE.put(state, b"", SetSchedule((0,)))
 
 
+def begin_with_set(
+    state: Overlay, validators: ValidatorSet, accounts: Sequence[bytes], *, height: int
+) -> None:
+    """Let `validators` sign from the block that is being executed on: an incarnation begins.
+
+    Whatever was ordered before is void.
+    """
+    firsts = tuple(first for first in _first_heights(state) if first < height)
+    for first in _first_heights(state)[len(firsts) :]:
+        SETS.delete(state, u64(first))
+    SETS.put(state, u64(height), ScheduledSet(height, validators, tuple(accounts)))
+    SCHEDULE.put(state, b"", SetSchedule((*firsts, height)))
+
+
 def set_at(state: Reader, height: int) -> ScheduledSet | None:
     """The set that signs `height`; None where it is no longer kept."""
     for first_height in reversed(_first_heights(state)):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gridtokenx.chain.genesis import BlockClock, ChainSpec, Genesis
-from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
+from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster import gateways
 from gridtokenx.cluster.gateways import Gateway, Incidents
@@ -37,7 +37,7 @@ from gridtokenx.cluster.story import DESTINATION, FINAL, ORIGIN, Told, VoteStory
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.grid.model import PublishGridStatus
 from gridtokenx.interchain.model import TransferAbroad
-from gridtokenx.ledger.model import Asset, Deposit, RetireCredits
+from gridtokenx.ledger.model import Asset, RetireCredits
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import (
@@ -320,7 +320,8 @@ class RegionPlayer:
         self._senders = senders
         self._nonces: dict[bytes, int] = {}
         self._gateways = {
-            trader.name: Gateway(trader, spec.chain_id, trader.meter_key) for trader in self.traders
+            trader.name: Gateway(trader, spec.genesis_id, trader.meter_key)
+            for trader in self.traders
         }
         self.incidents = gateways.plan(profile, slots, self.traders, AWAY_SLOTS)
         self._last_reading: Transaction | None = None  # Of the meter that is exchanged.
@@ -351,13 +352,22 @@ class RegionPlayer:
         Errors: DayError when it takes until the first slot's orders are due.
         """
         transactions = []
+        payment, client = operator_key("payment"), self._senders[0].client
+        so_far_uthb = int(client.supply(self.name)["deposits"]["total_uthb"])
         for trader in self.traders:
             operator = operator_key(self._distributor[trader.name])
             transactions.append(self._sign(operator, trader.registration()))
             transactions.append(self._sign(operator, trader.meter()))
             amount_uthb = self._profile.deposit_uthb(trader, self._slots)
-            deposit = Deposit(trader.key.public_key, amount_uthb)
-            transactions.append(self._sign(operator_key("payment"), deposit))
+            deposit = sign_deposit(
+                payment,
+                self._spec.genesis_id,
+                trader.key.public_key,
+                amount_uthb,
+                so_far_uthb=so_far_uthb,
+            )
+            so_far_uthb += amount_uthb
+            transactions.append(self._sign(payment, deposit))
         sender = self._senders[0]
         sender.send(transactions)
         sender.client.wait_for([one.id.hex() for one in transactions], timeout_s=self._patience_s)

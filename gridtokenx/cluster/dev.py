@@ -7,7 +7,6 @@ from gridtokenx.client import Client, RpcError
 from gridtokenx.cluster.network import DEV_ACCOUNT, PAYMENT, dev_key, operator_key
 from gridtokenx.cluster.processes import ClusterError
 from gridtokenx.cluster.profile import DAILY_CAP_WH, LICENCE_EXPIRY_MS
-from gridtokenx.ledger.model import Deposit
 from gridtokenx.primitives.crypto import kyc_reference
 from gridtokenx.primitives.quantities import UTHB_PER_THB
 from gridtokenx.registry.model import (
@@ -59,7 +58,13 @@ def fund_dev_account(client: Client) -> None:
         transactions = [
             _sign(client, chain, DISTRIBUTOR, participant, first),
             _sign(client, chain, DISTRIBUTOR, metering_point, first + 1),
-            _sign(client, chain, PAYMENT, Deposit(account, DEPOSIT_UTHB), None),
+            _sign(
+                client,
+                chain,
+                PAYMENT,
+                client.sign_deposit(operator_key(PAYMENT), chain, account, DEPOSIT_UTHB),
+                None,
+            ),
         ]
         for outcome in client.send_many(transactions):
             if outcome is not None:

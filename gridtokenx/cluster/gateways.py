@@ -31,7 +31,7 @@ class Gateway:
     """Counts a meter's slots and sends the readings, oldest first."""
 
     trader: Trader
-    chain_id: bytes
+    region_id: bytes
     key: SigningKey
     import_wh_cum: int = 0
     export_wh_cum: int = 0
@@ -85,7 +85,7 @@ class Gateway:
             self.import_wh_cum,
             self.export_wh_cum + more_wh,
             seq,
-            self.chain_id,
+            self.region_id,
         )
 
 

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gridtokenx.chain.genesis import ChainSpec, Genesis
-from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
+from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.network import dev_key, operator_key
 from gridtokenx.cluster.processes import Cluster
-from gridtokenx.ledger.model import Deposit
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.quantities import slot_at, slot_end_ms
 from gridtokenx.primitives.types import format_address
@@ -100,6 +99,8 @@ def register(client: Client, spec: ChainSpec, members: Sequence[Household]) -> N
         return sign_transaction(key, spec.chain_id, nonce, payload)
 
     transactions: list[Transaction] = []
+    payment = operator_key("payment")
+    so_far_uthb = int(client.supply(spec.name)["deposits"]["total_uthb"])
     for one in members:
         distributor = operator_key(distributors[one.location[:3]])
         transactions.append(
@@ -132,8 +133,10 @@ def register(client: Client, spec: ChainSpec, members: Sequence[Household]) -> N
                 ),
             )
         )
-        deposit = Deposit(one.owner.public_key, DEPOSIT_UTHB)
-        transactions.append(sign(operator_key("payment"), deposit))
+        to = one.owner.public_key
+        deposit = sign_deposit(payment, spec.genesis_id, to, DEPOSIT_UTHB, so_far_uthb=so_far_uthb)
+        so_far_uthb += DEPOSIT_UTHB
+        transactions.append(sign(payment, deposit))
     refused = [error for error in client.send_many(transactions) if error is not None]
     if refused:
         raise refused[0]

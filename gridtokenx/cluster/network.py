@@ -21,6 +21,7 @@ from gridtokenx.chain.genesis import (
     dump_genesis,
 )
 from gridtokenx.governance.model import GovernanceParameters
+from gridtokenx.interchain.model import InterchainParameters
 from gridtokenx.node import keystore
 from gridtokenx.node.config import write_template
 from gridtokenx.node.keystore import KeyKind
@@ -187,6 +188,7 @@ def _national(
             downtime_blocks=EVIDENCE_WINDOW_BLOCKS,
         ),
         governance=governance,
+        interchain=InterchainParameters(),
     )
 
 

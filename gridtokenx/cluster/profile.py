@@ -180,11 +180,11 @@ def sign_reading(
     import_wh_cum: int,
     export_wh_cum: int,
     seq: int,
-    chain_id: bytes,
+    region_id: bytes,
 ) -> MeterReading:
     """A reading of a device, signed by its key (by another: a forgery)."""
     bare = MeterReading(device, slot, import_wh_cum, export_wh_cum, seq, bytes(64))
-    return replace(bare, signature=signer.sign(signed_bytes(chain_id, bare)))
+    return replace(bare, signature=signer.sign(signed_bytes(region_id, bare)))
 
 
 @dataclass(frozen=True, slots=True)

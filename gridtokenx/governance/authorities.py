@@ -47,7 +47,7 @@ def changed_authorities(
             raise Rejected(ErrorCode.NOT_REGISTERED, detail)
         _change(by_key, entry, command)
     after = tuple(by_key[key] for key in sorted(by_key))
-    _check_balance(authorities, after, minimum)
+    check_balance(authorities, after, minimum)
     return after
 
 
@@ -99,7 +99,12 @@ def _check_new_key(by_key: dict[bytes, Authority], public_key: bytes) -> None:
         raise Rejected(ErrorCode.DUPLICATE, f"{public_key.hex()} is an authority's key already")
 
 
-def _check_balance(before: Sequence[Authority], after: Sequence[Authority], minimum: int) -> None:
+def check_balance(before: Sequence[Authority], after: Sequence[Authority], minimum: int) -> None:
+    """Whether those may sign a region after these.
+
+    Errors: NOT_PERMITTED when fewer than `minimum` or more than 128 would, or one organisation
+    would get a third of the weight or more.
+    """
     if len(after) > MAX_VALIDATORS:
         detail = f"a region has at most {MAX_VALIDATORS} authorities, suspended ones included"
         raise Rejected(ErrorCode.NOT_PERMITTED, detail)

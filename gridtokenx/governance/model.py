@@ -156,6 +156,32 @@ class OperatorRotation:
     new_operator: Address
 
 
+@wire(119)
+@dataclass(frozen=True, slots=True)
+class NewAuthority:
+    """A validating node that a region begins again with."""
+
+    organisation: Organisation
+    public_key: Bytes32
+    weight: Annotated[int, Limit(1, 2**40)]
+
+
+@wire(156)
+@dataclass(frozen=True, slots=True)
+class Reincarnation:
+    """A frozen, dead or captured region goes on from its block `height`, which the national chain
+    has accepted with this hash, and these alone sign it from then on.
+
+    Needs more than two thirds of all bonded stake, and the regulator. Its approval holds the
+    region: nothing passes to or from it until the vote has ended.
+    """
+
+    chain: ChainName
+    height: int
+    block_hash: Bytes32
+    authorities: Annotated[tuple[NewAuthority, ...], Limit(1, 128)]
+
+
 Content = (
     ParameterChange
     | PricingRegulation
@@ -165,6 +191,7 @@ Content = (
     | InfrastructureFunding
     | Upgrade
     | OperatorRotation
+    | Reincarnation
 )
 
 
@@ -317,7 +344,7 @@ class SetParameter:
     value: int
 
 
-Action = SetParameter | Emergency | AuthorityManagement | Upgrade | OperatorRotation
+Action = SetParameter | Emergency | AuthorityManagement | Upgrade | OperatorRotation | Reincarnation
 
 
 @wire(240)
@@ -464,8 +491,8 @@ class Surroundings:
     and raises UNKNOWN_ZONE or UNKNOWN_SHARD; `check_authority_change` raises what a change of them
     would be refused with, `check_values` what new values by name would, where their ranges alone do
     not say, `check_rotation` what another operator key would, `check_payee` what an account that
-    may not be paid would; `regulator` is the organisation that regulates the market, if any, and
-    `organisations` are the names of all.
+    may not be paid would, `check_reincarnation` what a region's new beginning would; `regulator` is
+    the organisation that regulates the market, if any, and `organisations` are the names of all.
     """
 
     value_of: Callable[[str], int]
@@ -474,5 +501,6 @@ class Surroundings:
     check_values: Callable[[Mapping[str, int]], None]
     check_rotation: Callable[[OperatorRotation], None]
     check_payee: Callable[[bytes], None]
+    check_reincarnation: Callable[[Reincarnation], None]
     organisations: Sequence[str]
     regulator: str | None = None

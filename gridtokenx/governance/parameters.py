@@ -31,6 +31,7 @@ class Owner(StrEnum):
     MARKET = "market"
     STAKING = "staking"
     GOVERNANCE = "governance"
+    INTERCHAIN = "interchain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         ("governance.deposit", "deposit_ugtx", _GTX, 0, _MOST_UGTX),
         ("governance.fee", "fee_ugtx", _GTX, 0, _MOST_UGTX),
         ("governance.max_active", "max_active", _COUNT, 1, 100),
+    ),
+    *_table(
+        Owner.INTERCHAIN,
+        ("interchain.daily_energy", "daily_energy_wh", _ENERGY, 1, 10**15),
+        ("interchain.daily_thb", "daily_thb_uthb", _BAHT, 1, 10**18),
+        ("interchain.daily_gtx", "daily_gtx_ugtx", _GTX, 1, _MOST_UGTX),
     ),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}

@@ -51,6 +51,7 @@ from gridtokenx.governance.model import (
     ProposalSubmitted,
     ProposalText,
     Propose,
+    Reincarnation,
     SetParameter,
     Surroundings,
     Tally,
@@ -369,6 +370,10 @@ def _has_passed(
         result.yes_ugtx, decided
     ):
         return False
+    if isinstance(entry.content, Reincarnation) and not counting.has_two_thirds(
+        result.yes_ugtx, result.bonded_ugtx
+    ):
+        return False
     try:
         authorities = approvers(entry.content, around)
     except Rejected:
@@ -444,6 +449,8 @@ def _check_actions(actions: list[Action], around: Surroundings) -> None:
             around.check_authority_change(action)
         elif isinstance(action, OperatorRotation):
             around.check_rotation(action)
+        elif isinstance(action, Reincarnation):
+            around.check_reincarnation(action)
 
 
 def _check_payee(content: Content, around: Surroundings) -> None:
@@ -466,7 +473,7 @@ def _actions(content: Content) -> list[Action]:
             return [_set(f"carbon_credits.{one.source}", one.mcr_per_kwh) for one in content.rates]
         case InfrastructureFunding():
             return []
-        case Emergency() | AuthorityManagement() | Upgrade() | OperatorRotation():
+        case Emergency() | AuthorityManagement() | Upgrade() | OperatorRotation() | Reincarnation():
             return [content]
 
 
@@ -491,6 +498,8 @@ def approvers(content: Content, around: Surroundings) -> Sequence[tuple[str, int
             return [(name, 1) for name in around.organisations if name != organisation]
         case OperatorRotation(organisation):
             return _the_regulator(f"another key of {organisation}", around)
+        case Reincarnation(chain):
+            return _the_regulator(f"a new incarnation of {chain}", around)
         case _:
             return None
 

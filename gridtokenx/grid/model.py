@@ -268,12 +268,13 @@ HALTS = Table(b"gh", Halt)  # key: region prefix
 FREQUENCIES = Table(b"gf", RegionFrequency)  # key: region prefix
 
 
-def signed_bytes(chain_id: bytes, reading: MeterReading) -> bytes:
-    """What the meter signs: domain, chain id (32 bytes), then the fields at fixed length."""
+def signed_bytes(region_id: bytes, reading: MeterReading) -> bytes:
+    """What the meter signs: domain, the region's genesis id (32 bytes: a device
+    outlives incarnations of its chain), then the fields at fixed length."""
     return b"".join(
         (
             READING_DOMAIN,
-            chain_id,
+            region_id,
             reading.key,
             u64(reading.slot),
             u64(reading.import_wh_cum),

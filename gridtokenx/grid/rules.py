@@ -152,7 +152,7 @@ def accept_reading(
     reading: MeterReading,
     *,
     point: MeteringPoint,
-    chain_id: bytes,
+    region_id: bytes,
     now_ms: int,
     due_slot: int,
     claim_slots: int,
@@ -161,7 +161,8 @@ def accept_reading(
 ) -> ReadingAccepted:
     """Mint what a meter exported since its last reading, with the credits of its source.
 
-    Units: registers in Wh; chain_id 32 bytes; carbon in milli-credit/kWh (= micro-credit/Wh).
+    Units: registers in Wh; carbon in milli-credit/kWh (= micro-credit/Wh). `region_id` (32 bytes)
+    is the region's genesis id.
     A reading serves what was sold in its slot only if the one before it is of the slot before (a
     delta over several slots says nothing about the last one) and it comes before `due_slot` has
     reached its slot. Energy of several slots is minted all the same, up to the nameplate over all
@@ -176,7 +177,7 @@ def accept_reading(
     if slot_end_ms(slot) > now_ms:
         detail = f"slot {slot} ends at {slot_end_ms(slot)}, it is {now_ms} (Unix ms)"
         raise Rejected(ErrorCode.INTERVAL_CLOSED, detail)
-    if not verify(reading.key, signed_bytes(chain_id, reading), reading.signature):
+    if not verify(reading.key, signed_bytes(region_id, reading), reading.signature):
         detail = f"the reading of slot {slot} is not signed by meter {reading.key.hex()}"
         raise Rejected(ErrorCode.BAD_SIGNATURE, detail)
     last = registers(state, point)

@@ -16,14 +16,20 @@ from gridtokenx.interchain.log import (
     append,
     log_to,
     logs_root,
+    mark_returned,
     next_head,
     open_log,
 )
 from gridtokenx.interchain.model import (
     CHECKPOINTS,
+    FIRST_INCARNATION,
+    INCARNATIONS,
     KEPT_CHECKPOINTS,
+    KEPT_MESSAGES,
     MAX_QUEUED,
     MAX_REASON_BYTES,
+    NOTHING_MADE,
+    PARAMETERS,
     PAUSED_AFTER_BLOCKS,
     REGIONS,
     STRANDED,
@@ -35,7 +41,9 @@ from gridtokenx.interchain.model import (
     Credit,
     Downward,
     Escrow,
+    Incarnation,
     InterchainEvent,
+    InterchainParameters,
     KnownCheckpoint,
     MessageFailed,
     OrderRefused,
@@ -51,16 +59,19 @@ from gridtokenx.interchain.model import (
     TransferReturning,
     TransferRouted,
     Upward,
+    is_void,
 )
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import Asset
+from gridtokenx.ledger.model import Asset, statement_bytes
 from gridtokenx.primitives.codec import MAX_INT, decode_any
-from gridtokenx.primitives.crypto import ZERO_HASH
+from gridtokenx.primitives.crypto import ZERO_HASH, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import local_day
 from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 
 Verify = Callable[[ValidatorSet], None]
+_DEFAULT = InterchainParameters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +90,11 @@ class HeaderFacts:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The national chain's own name and id."""
+    """The national chain's own name and id, and the key that signs for deposits."""
 
     name: str
     genesis_id: bytes
+    payment_authority: bytes = b""
 
 
 # -- Regions -------------------------------------------------------------------------------------
@@ -93,12 +105,11 @@ def register_region(
 ) -> None:
     """A region of the genesis, with the gtx that its own genesis gives to its accounts."""
     open_log(state, name, genesis_id)
-    nothing = SupplyReport(0, 0, 0, 0, 0)
     region = Region(
         name=name,
         genesis_id=genesis_id,
         chain_id=genesis_id,
-        incarnation=1,
+        incarnation=FIRST_INCARNATION,
         validators=validators,
         ordered=None,
         height=0,
@@ -109,8 +120,13 @@ def register_region(
         seen_height=0,
         kept_checkpoints=0,
         frozen=False,
+        held_by=0,
         escrow=Escrow(gtx_ugtx=gtx_ugtx),
-        reported=nothing,
+        left=Escrow(),
+        lost=Escrow(),
+        sent_day=0,
+        sent=Escrow(),
+        reported=NOTHING_MADE,
     )
     REGIONS.put(state, name.encode(), region)
 
@@ -134,7 +150,9 @@ def begin_block(state: Reader, *, height: int) -> list[InterchainEvent]:
     return [
         RegionStatusChanged(region.name, RegionStatus.PAUSED, "no checkpoint for 60 blocks")
         for region in regions(state)
-        if not region.frozen and height - region.seen_height == PAUSED_AFTER_BLOCKS + 1
+        if not region.frozen
+        and not region.held_by
+        and height - region.seen_height == PAUSED_AFTER_BLOCKS + 1
     ]
 
 
@@ -157,7 +175,8 @@ def order_authorities(
     if ordered == region.validators:
         return
     REGIONS.put(state, name.encode(), replace(region, ordered=ordered))
-    send_order(state, name, AuthorityOrder(tuple(members)), home=home, height=height)
+    order = AuthorityOrder(region.incarnation, tuple(members))
+    send_order(state, name, order, home=home, height=height)
 
 
 def check_may_order(state: Reader, name: str) -> None:
@@ -167,26 +186,43 @@ def check_may_order(state: Reader, name: str) -> None:
         raise Rejected(ErrorCode.CROSS_SHARD_PENDING, detail)
 
 
-def send_order(state: Overlay, name: str, order: Downward, *, home: Home, height: int) -> int:
-    """Append an order to a region's queue; its nonce."""
-    return append(state, order, source_id=home.genesis_id, destination=name, height=height)
-
-
-def reincarnate(state: Overlay, name: str, chain_id: bytes, height: int) -> None:
-    """Let a dead or frozen region go on as another chain from its last accepted checkpoint.
-
-    Its logs and its place in its queue are those of that header on both sides, so nonces go on and
-    every message still counts once. What the old incarnation signs is of another chain id.
-    """
-    region = region_of(state, name)
-    reborn = replace(
-        region,
-        chain_id=chain_id,
-        incarnation=region.incarnation + 1,
-        seen_height=height,
-        frozen=False,
+def send_order(
+    state: Overlay,
+    name: str,
+    order: Downward,
+    *,
+    home: Home,
+    height: int,
+    origin: tuple[int, int] = (0, 0),
+) -> int:
+    """Append a message to a region's queue; its nonce. `origin`: see `QueuedMessage`."""
+    return append(
+        state,
+        order,
+        source_id=home.genesis_id,
+        destination=name,
+        height=height,
+        origin=origin,
     )
-    REGIONS.put(state, name.encode(), reborn)
+
+
+def incarnations_of(state: Reader, name: str) -> list[Incarnation]:
+    """All that a region has had after its first, oldest first."""
+    return [one for _, one in INCARNATIONS.items(state, name.encode() + b"\x00")]
+
+
+def parameters(state: Reader) -> InterchainParameters:
+    """The limits between chains that are in force."""
+    return PARAMETERS.get(state, b"") or _DEFAULT
+
+
+def _check_flows(region: Region) -> None:
+    """Errors: NOT_ACTIVE while nothing may pass to or from a region."""
+    if region.frozen:
+        raise Rejected(ErrorCode.NOT_ACTIVE, f"{region.name} is frozen: it has signed two chains")
+    if region.held_by:
+        detail = f"{region.name} is held while proposal {region.held_by} is decided"
+        raise Rejected(ErrorCode.NOT_ACTIVE, detail)
 
 
 # -- Escrow --------------------------------------------------------------------------------------
@@ -200,8 +236,7 @@ def enter(state: Overlay, name: str, asset: Asset, amount: int, *, height: int) 
     """
     region = region_of(state, name)
     status = region.status(height)
-    if status is RegionStatus.FROZEN:
-        raise Rejected(ErrorCode.NOT_ACTIVE, f"{name} is frozen: it has signed two chains")
+    _check_flows(region)
     if status is RegionStatus.PAUSED:
         detail = f"{name} is paused: no checkpoint since national block {region.seen_height}"
         raise Rejected(ErrorCode.CROSS_SHARD_PENDING, detail)
@@ -214,20 +249,26 @@ def enter(state: Overlay, name: str, asset: Asset, amount: int, *, height: int) 
 
 def _leave(state: Overlay, name: str, asset: Asset, amount: int) -> None:
     region = region_of(state, name)
-    _put_escrow(state, region, _changed(region.escrow, asset, -amount))
+    escrow = _changed(region.escrow, asset, -amount)
+    left = _changed(region.left, asset, amount)
+    REGIONS.put(state, name.encode(), replace(region, escrow=escrow, left=left))
+
+
+def _spend_daily(state: Overlay, name: str, asset: Asset, amount: int, day: int) -> None:
+    """Errors: DAILY_CAP above what may leave a region in a Bangkok day."""
+    region, limits = region_of(state, name), parameters(state)
+    so_far = region.sent if region.sent_day == day else Escrow()
+    sent = _changed(so_far, asset, amount)
+    most = Escrow(limits.daily_energy_wh, limits.daily_thb_uthb, limits.daily_gtx_ugtx)
+    if _of(sent, asset) > _of(most, asset):
+        left = max(0, _of(most, asset) - _of(so_far, asset))
+        raise Rejected(ErrorCode.DAILY_CAP, f"today {left} more may leave {name}; try tomorrow")
+    REGIONS.put(state, name.encode(), replace(region, sent_day=day, sent=sent))
 
 
 def _changed(escrow: Escrow, asset: Asset, amount: int) -> Escrow:
     """Errors: INSUFFICIENT_BALANCE below zero, OUT_OF_RANGE from 2**63, NOT_PERMITTED (carbon)."""
-    match asset:
-        case Asset.ENERGY:
-            total = escrow.energy_wh + amount
-        case Asset.THB:
-            total = escrow.thb_uthb + amount
-        case Asset.GTX:
-            total = escrow.gtx_ugtx + amount
-        case Asset.CARBON:
-            raise Rejected(ErrorCode.NOT_PERMITTED, "carbon credits stay on the chain of issue")
+    total = _of(escrow, asset) + amount
     if total < 0:
         raise Rejected(ErrorCode.INSUFFICIENT_BALANCE, f"the escrow lacks {-total}")
     if total > MAX_INT:
@@ -239,6 +280,19 @@ def _changed(escrow: Escrow, asset: Asset, amount: int) -> Escrow:
             return replace(escrow, thb_uthb=total)
         case _:
             return replace(escrow, gtx_ugtx=total)
+
+
+def _of(escrow: Escrow, asset: Asset) -> int:
+    """Errors: NOT_PERMITTED for carbon."""
+    match asset:
+        case Asset.ENERGY:
+            return escrow.energy_wh
+        case Asset.THB:
+            return escrow.thb_uthb
+        case Asset.GTX:
+            return escrow.gtx_ugtx
+        case Asset.CARBON:
+            raise Rejected(ErrorCode.NOT_PERMITTED, "carbon credits stay on the chain of issue")
 
 
 def _put_escrow(state: Overlay, region: Region, escrow: Escrow) -> None:
@@ -257,20 +311,20 @@ def checkpoint(
     verify: Verify,
     home: Home,
     height: int,
+    now_ms: int,
 ) -> list[InterchainEvent]:
     """Take a region's header and everything it has sent since the last one.
 
     `verify(validators)` raises unless they signed the header's certificate.
     A second header of a known height freezes the region. Errors: UNKNOWN_SHARD; WRONG_CHAIN for
-    another incarnation; NOT_ACTIVE when frozen; DUPLICATE for a height that is past;
+    another incarnation; NOT_ACTIVE when frozen or held; DUPLICATE for a height that is past;
     INVALID_CERTIFICATE; INVALID_BLOCK when the messages are not exactly those the header says.
     """
     region = region_of(state, name)
     if header.chain_id != region.chain_id:
         detail = f"the header is not of {name}'s incarnation {region.incarnation}"
         raise Rejected(ErrorCode.WRONG_CHAIN, detail)
-    if region.frozen:
-        raise Rejected(ErrorCode.NOT_ACTIVE, f"{name} is frozen: it has signed two chains")
+    _check_flows(region)
     if header.height <= region.height:
         return _judge_past(state, region, header, verify)
     signers, following = _sets(region, header)
@@ -289,16 +343,18 @@ def checkpoint(
         inbox_next=header.inbox_next,
         seen_height=height,
     )
-    REGIONS.put(state, name.encode(), _remember(state, taken, signers))
-    acknowledge(state, name, header.inbox_next)
+    REGIONS.put(state, name.encode(), taken)
+    _forget_taken(state, name)
     events: list[InterchainEvent] = []
     if paused:
         events.append(RegionStatusChanged(name, RegionStatus.ACTIVE, "a checkpoint came"))
     for offset, raw in enumerate(messages):
         nonce = region.outbox_count + offset
-        events += _take(state, name, nonce, raw, home, height)
+        events += _take(state, name, nonce, raw, home, height, now_ms)
+    _remember(state, name, signers)
     if messages:
-        send_order(state, name, Acknowledgement(header.outbox_count), home=home, height=height)
+        taken_up = Acknowledgement(region.incarnation, header.outbox_count)
+        send_order(state, name, taken_up, home=home, height=height)
     return [CheckpointAccepted(name, header.height, len(messages)), *events]
 
 
@@ -347,17 +403,37 @@ def _check_messages(
     return head
 
 
-def _remember(state: Overlay, region: Region, signers: ValidatorSet) -> Region:
-    """Keep the newest thousand checkpoints for comparison."""
+def _remember(state: Overlay, name: str, signers: ValidatorSet) -> None:
+    """Keep the newest thousand checkpoints: to compare, and to go on from."""
+    region = region_of(state, name)
     prefix = region.name.encode() + b"\x00"
     count = region.kept_checkpoints
     if count >= KEPT_CHECKPOINTS:
         oldest = next(iter(CHECKPOINTS.items(state, prefix)))[0]
         CHECKPOINTS.delete(state, oldest)
         count -= 1
-    known = KnownCheckpoint(region.hash, signers)
+    known = KnownCheckpoint(
+        region.hash,
+        signers,
+        region.outbox_count,
+        region.outbox_head,
+        region.inbox_next,
+        region.left,
+        region.reported,
+    )
     CHECKPOINTS.put(state, _checkpoint_key(region.name, region.height), known)
-    return replace(region, kept_checkpoints=count + 1)
+    REGIONS.put(state, name.encode(), replace(region, kept_checkpoints=count + 1))
+
+
+def _forget_taken(state: Overlay, name: str) -> None:
+    """Messages that no checkpoint to go on from needs are forgotten.
+
+    Before the newest checkpoint is among those kept: what it took can still come back.
+    """
+    region, count = region_of(state, name), log_to(state, name).count
+    oldest = next(iter(CHECKPOINTS.items(state, name.encode() + b"\x00")), None)
+    needed = 0 if oldest is None else oldest[1].inbox_next
+    acknowledge(state, name, min(region.inbox_next, max(needed, count - KEPT_MESSAGES)))
 
 
 def _checkpoint_key(name: str, height: int) -> bytes:
@@ -373,13 +449,13 @@ def reason_of(error: Rejected) -> str:
 
 
 def _take(
-    state: Overlay, name: str, nonce: int, raw: bytes, home: Home, height: int
+    state: Overlay, name: str, nonce: int, raw: bytes, home: Home, height: int, now_ms: int
 ) -> list[InterchainEvent]:
     """One message of a region, atomically; total: what it cannot do has no effect but an event."""
     attempt = Overlay(state)
     try:
         message = decode_any(Upward, raw)
-        events = _apply(attempt, name, nonce, message, home, height)
+        events = _apply(attempt, name, nonce, message, home, height, now_ms)
         attempt.merge()
     except Rejected as error:
         return [MessageFailed(name, nonce, reason_of(error))]
@@ -387,21 +463,23 @@ def _take(
 
 
 def _apply(
-    state: Overlay, name: str, nonce: int, message: Upward, home: Home, height: int
+    state: Overlay,
+    name: str,
+    nonce: int,
+    message: Upward,
+    home: Home,
+    height: int,
+    now_ms: int,
 ) -> list[InterchainEvent]:
     match message:
         case Credit():
             if message.origin != name:
                 raise Rejected(ErrorCode.MALFORMED, f"a credit of {message.origin} from {name}")
-            return _route(state, name, message, home, height)
-        case Bounced(credit, reason):
-            if credit.destination != name:
-                detail = f"a bounce of {credit.destination} from {name}"
-                raise Rejected(ErrorCode.MALFORMED, detail)
+            return _route(state, name, nonce, message, home, height, now_ms)
+        case Bounced():
             return _return(state, name, nonce, message, home, height)
         case SupplyReport():
-            _note_supply(state, name, message)
-            return []
+            return _note_supply(state, name, nonce, message, home)
         case SettlementFiled(territory, day, report_hash):
             return [SettlementRecorded(name, territory, day, report_hash)]
         case OrderRefused(order_nonce, reason):
@@ -409,12 +487,19 @@ def _apply(
 
 
 def _route(
-    state: Overlay, name: str, credit: Credit, home: Home, height: int
+    state: Overlay,
+    name: str,
+    nonce: int,
+    credit: Credit,
+    home: Home,
+    height: int,
+    now_ms: int,
 ) -> list[InterchainEvent]:
     """Move a credit out of its region's escrow to where it goes, or send it back."""
-    attempt = Overlay(state)
+    attempt, sent = Overlay(state), (region_of(state, name).incarnation, nonce)
     try:
         _leave(attempt, name, credit.asset, credit.amount)
+        _spend_daily(attempt, name, credit.asset, credit.amount, local_day(now_ms))
         if credit.destination == home.name:
             ledger.arrive(attempt, credit.to, credit.asset, credit.amount)
             event: InterchainEvent = TransferCredited(
@@ -424,12 +509,14 @@ def _route(
             if credit.destination == name:
                 raise Rejected(ErrorCode.WRONG_CHAIN, f"{name} sends to itself")
             enter(attempt, credit.destination, credit.asset, credit.amount, height=height)
-            onward = send_order(attempt, credit.destination, credit, home=home, height=height)
+            onward = send_order(
+                attempt, credit.destination, credit, home=home, height=height, origin=sent
+            )
             event = TransferRouted(credit.transfer_id, name, credit.destination, onward)
         attempt.merge()
     except Rejected as error:
         reason = reason_of(error)
-        send_order(state, name, Bounced(credit, reason), home=home, height=height)
+        send_order(state, name, Bounced(*sent, credit, reason), home=home, height=height)
         return [TransferReturning(credit.transfer_id, name, reason)]
     return [event]
 
@@ -439,17 +526,22 @@ def _return(
 ) -> list[InterchainEvent]:
     """A region could not take a credit: bring it back to its origin.
 
-    Errors: INSUFFICIENT_BALANCE, UNKNOWN_SHARD, WRONG_CHAIN for one that never was sent there.
+    Errors: MALFORMED for one that was never sent there, or came back before.
     """
     credit = bounced.credit
+    sent = mark_returned(state, name, bounced.nonce, credit)
     _leave(state, name, credit.asset, credit.amount)
     if credit.origin == home.name:
         return refund(state, bounced, source=name, nonce=nonce)
-    if credit.origin == name:
-        raise Rejected(ErrorCode.WRONG_CHAIN, f"{name} sent nothing to itself")
     origin = region_of(state, credit.origin)
+    if is_void(incarnations_of(state, credit.origin), *sent):
+        # Its sender has that again already: what was lost is found.
+        lost = _changed(origin.lost, credit.asset, -credit.amount)
+        REGIONS.put(state, credit.origin.encode(), replace(origin, lost=lost))
+        return []
     _put_escrow(state, origin, _changed(origin.escrow, credit.asset, credit.amount))
-    send_order(state, credit.origin, bounced, home=home, height=height)
+    onward = Bounced(*sent, credit, bounced.reason)
+    send_order(state, credit.origin, onward, home=home, height=height, origin=sent)
     return [TransferReturning(credit.transfer_id, credit.origin, bounced.reason)]
 
 
@@ -464,7 +556,7 @@ def refund(state: Overlay, bounced: Bounced, *, source: str, nonce: int) -> list
         ledger.arrive(attempt, credit.sender, credit.asset, credit.amount)
         attempt.merge()
     except Rejected as error:
-        STRANDED.put(state, credit.transfer_id, Stranded(credit))
+        STRANDED.put(state, source.encode() + b"\x00" + u64(nonce), Stranded(credit))
         return [MessageFailed(source, nonce, reason_of(error))]
     return [
         TransferReturned(
@@ -473,12 +565,21 @@ def refund(state: Overlay, bounced: Bounced, *, source: str, nonce: int) -> list
     ]
 
 
-def _note_supply(state: Overlay, name: str, report: SupplyReport) -> None:
-    """Errors: OUT_OF_RANGE for totals that shrink; INSUFFICIENT_BALANCE when more is gone than is
+def _note_supply(
+    state: Overlay, name: str, nonce: int, report: SupplyReport, home: Home
+) -> list[InterchainEvent]:
+    """Deposits count as far as the payment authority of the day has signed for them.
+
+    Errors: OUT_OF_RANGE for totals that shrink; INSUFFICIENT_BALANCE when more is gone than is
     there.
     """
     region = region_of(state, name)
     last = region.reported
+    events: list[InterchainEvent] = []
+    if report.deposited_uthb != last.deposited_uthb and not _is_stated(region, report, home):
+        reason = f"{report.deposited_uthb} uTHB are not stated by its payment authority"
+        events.append(MessageFailed(name, nonce, reason[:MAX_REASON_BYTES]))
+        report = replace(report, deposited_uthb=last.deposited_uthb, statement=last.statement)
     if (
         report.energy_minted_wh < last.energy_minted_wh
         or report.energy_burned_wh < last.energy_burned_wh
@@ -487,3 +588,12 @@ def _note_supply(state: Overlay, name: str, report: SupplyReport) -> None:
     escrow = _changed(region.escrow, Asset.ENERGY, report.energy_wh - last.energy_wh)
     escrow = _changed(escrow, Asset.THB, report.thb_uthb - last.thb_uthb)
     REGIONS.put(state, name.encode(), replace(region, escrow=escrow, reported=report))
+    return events
+
+
+def _is_stated(region: Region, report: SupplyReport, home: Home) -> bool:
+    """Never less than before: old statements stay true."""
+    if report.deposited_uthb < region.reported.deposited_uthb or not home.payment_authority:
+        return False
+    stated = statement_bytes(region.genesis_id, report.deposited_uthb)
+    return verify(home.payment_authority, stated, report.statement)

@@ -7,10 +7,12 @@ continuation: nothing can be left out, added, replaced, or taken twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from gridtokenx.interchain.model import OUTBOXES, QUEUE, Message, Outbox, QueuedMessage
+from gridtokenx.interchain.model import OUTBOXES, QUEUE, Credit, Message, Outbox, QueuedMessage
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import ZERO_HASH, sha256, tagged_hash
+from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.merkle import merkle_root
 from gridtokenx.primitives.state import Overlay, Reader, u64
 
@@ -38,13 +40,19 @@ def next_head(
 
 
 def append(
-    state: Overlay, message: Message, *, source_id: bytes, destination: str, height: int
+    state: Overlay,
+    message: Message,
+    *,
+    source_id: bytes,
+    destination: str,
+    height: int,
+    origin: tuple[int, int] = (0, 0),
 ) -> int:
-    """Put a message at the end of a log; its nonce."""
+    """Put a message at the end of a log; its nonce. `origin`: see `QueuedMessage`."""
     log = log_to(state, destination)
     nonce = log.count
     head = next_head(log.head, source_id, log.destination_id, nonce, encode(message))
-    QUEUE.put(state, _key(destination, nonce), QueuedMessage(height, message))
+    QUEUE.put(state, _key(destination, nonce), QueuedMessage(height, message, *origin))
     grown = Outbox(log.destination_id, nonce + 1, head, log.acknowledged, log.forgotten)
     OUTBOXES.put(state, destination.encode(), grown)
     return nonce
@@ -73,6 +81,20 @@ def messages_from(
             break
         found.append(queued.message)
     return found
+
+
+def mark_returned(state: Overlay, destination: str, nonce: int, credit: Credit) -> tuple[int, int]:
+    """Note that the credit under this nonce has come back; its `origin`.
+
+    Errors: MALFORMED unless it was sent there, and has not come back before.
+    """
+    key = _key(destination, nonce)
+    queued = QUEUE.get(state, key)
+    if queued is None or queued.message != credit or queued.is_returned:
+        detail = f"{destination} returns message {nonce}, which is no such credit or came back"
+        raise Rejected(ErrorCode.MALFORMED, detail)
+    QUEUE.put(state, key, replace(queued, is_returned=True))
+    return queued.origin_incarnation, queued.origin_nonce
 
 
 def total_count(state: Reader) -> int:

@@ -6,12 +6,13 @@ incarnations of a region. Source: protocols/interchain.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
 from gridtokenx.ledger.model import Asset
-from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
+from gridtokenx.primitives.codec import MAX_INT, Bytes32, Bytes64, Limit, wire
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
 from gridtokenx.primitives.validators import MAX_VALIDATORS, MAX_WEIGHT, ValidatorSet
@@ -31,10 +32,12 @@ MAX_REASON_BYTES = 64
 # a transfer with another report where fewer than 256 waited. All that fits (test_limits.py).
 MAX_HEADER_BYTES = 1024
 MAX_CERTIFICATE_BYTES = 16 * 1024
-MAX_UPWARD_BYTES = 224
+MAX_UPWARD_BYTES = 234
 MAX_CHECKPOINT_MESSAGES = 1_024
-MAX_CHECKPOINT_BYTES = 180 * 1024  # Of messages: header and certificate share the transaction.
+MAX_CHECKPOINT_BYTES = 186 * 1024  # Of messages: header and certificate share the transaction.
 KEPT_CHECKPOINTS = 1_000
+KEPT_MESSAGES = 10_000  # Taken ones, so that a region may go on from an earlier checkpoint.
+FIRST_INCARNATION = 1  # That of the genesis.
 
 
 # -- Messages ------------------------------------------------------------------------------------
@@ -60,8 +63,15 @@ class Credit:
 @wire(201)
 @dataclass(frozen=True, slots=True)
 class Bounced:
-    """A credit comes back: its amount is the sender's again."""
+    """A credit comes back: its amount is the sender's again.
 
+    `nonce` is that of the credit in the log that brought it, so that each comes back once, and none
+    that never was sent: upwards in the queue of the region that returns it, downwards in the log of
+    the region that sent it when that was its `incarnation`.
+    """
+
+    incarnation: int
+    nonce: int
     credit: Credit
     reason: Why
 
@@ -72,6 +82,8 @@ class SupplyReport:
     """Upward: what a region has created and destroyed since its genesis, cumulative.
 
     Energy created less destroyed is minted - burned (Wh); baht is held + departed - arrived (uTHB).
+    `deposited_uthb` is what the payment authority says under its signature (`statement`) that it
+    has brought to the region in all: more baht than that does not count outside.
     """
 
     energy_minted_wh: int
@@ -79,6 +91,8 @@ class SupplyReport:
     thb_held_uthb: int
     thb_departed_uthb: int
     thb_arrived_uthb: int
+    deposited_uthb: int
+    statement: Bytes64
 
     @property
     def energy_wh(self) -> int:
@@ -87,8 +101,14 @@ class SupplyReport:
 
     @property
     def thb_uthb(self) -> int:
-        """Net baht created; negative where imported baht was paid out."""
-        return self.thb_held_uthb + self.thb_departed_uthb - self.thb_arrived_uthb
+        """Net baht created, as far as deposits that were stated cover it; negative where imported
+        baht was paid out.
+        """
+        made = self.thb_held_uthb + self.thb_departed_uthb - self.thb_arrived_uthb
+        return min(made, self.deposited_uthb)
+
+
+NOTHING_MADE = SupplyReport(0, 0, 0, 0, 0, 0, bytes(64))
 
 
 @wire(203)
@@ -142,16 +162,21 @@ class AuthorityMember:
 @wire(208)
 @dataclass(frozen=True, slots=True)
 class AuthorityOrder:
-    """Downward: these sign the region's blocks from the epoch after its next on."""
+    """Downward: these sign the region's blocks from the epoch after its next on.
 
+    It is for one incarnation: a later one begins with members of its own.
+    """
+
+    incarnation: int
     members: Annotated[tuple[AuthorityMember, ...], Limit(1, MAX_VALIDATORS)]
 
 
 @wire(209)
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """Downward: the national chain has taken the region's messages below this nonce."""
+    """Downward: the national chain has taken this incarnation's messages below this nonce."""
 
+    incarnation: int
     nonce: int
 
 
@@ -222,8 +247,8 @@ InterchainCommand = TransferAbroad | SubmitCheckpoint
 class Outbox:
     """A log of messages to one chain: how many, the head of its hash chain, how many are gone.
 
-    Messages below `acknowledged` have been taken by the destination and are forgotten here, as far
-    as `forgotten`.
+    Messages below `acknowledged` will not be asked for again and are forgotten here, as far as
+    `forgotten`.
     """
 
     destination_id: Bytes32
@@ -236,10 +261,17 @@ class Outbox:
 @wire(211)
 @dataclass(frozen=True, slots=True)
 class QueuedMessage:
-    """A message in its log, and the height of the block that appended it."""
+    """A message in its log, and the height of the block that appended it.
+
+    Of a credit that has left a region's escrow, on its way to another or back from there: where it
+    was sent. `is_returned`: its destination has sent it back.
+    """
 
     height: int
     message: Message
+    origin_incarnation: int = 0
+    origin_nonce: int = 0
+    is_returned: bool = False
 
 
 @wire(212)
@@ -255,14 +287,54 @@ class Inbox:
     root_hash: Bytes32
 
 
+@wire(115)
+@dataclass(frozen=True)
+class Incarnation:
+    """How a region goes on, by a vote: from its certified block `height` with this hash, as the
+    chain `chain_id`, signed by `members` from the block after it on.
+
+    `number` is 2 for the first one that follows the genesis. What was decided above `height` before
+    is void, and so are messages from `outbox_count` on of earlier incarnations.
+    """
+
+    region: ChainName
+    number: int
+    chain_id: Bytes32
+    height: int
+    hash: Bytes32
+    outbox_count: int
+    members: Annotated[tuple[AuthorityMember, ...], Limit(1, MAX_VALIDATORS)]
+
+
+def is_void(incarnations: Iterable[Incarnation], incarnation: int, nonce: int) -> bool:
+    """Whether what an incarnation of a region sent under a nonce belongs to a history that does not
+    stand, by all that the region has had since.
+    """
+    return any(one.number > incarnation and nonce >= one.outbox_count for one in incarnations)
+
+
 @wire(213)
 @dataclass(frozen=True, slots=True)
 class Escrow:
-    """What the national chain knows to be on a region: no more can leave it."""
+    """Amounts of the assets that cross: what the national chain knows to be on a region, or what
+    has left it.
+    """
 
     energy_wh: int = 0
     thb_uthb: int = 0
     gtx_ugtx: int = 0
+
+
+@wire(117)
+@dataclass(frozen=True, slots=True)
+class InterchainParameters:
+    """What may leave one region in a Bangkok day, by asset (Wh, uTHB, ugtx): a region whose
+    authorities are captured can bring no more than that to others.
+    """
+
+    daily_energy_wh: Annotated[int, Limit(1, MAX_INT)] = 10_000_000_000
+    daily_thb_uthb: Annotated[int, Limit(1, MAX_INT)] = 1_000_000_000_000_000
+    daily_gtx_ugtx: Annotated[int, Limit(1, MAX_INT)] = 1_000_000_000_000
 
 
 class RegionStatus(StrEnum):
@@ -271,6 +343,7 @@ class RegionStatus(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"  # No checkpoint for 60 national blocks: no new transfers to it.
     FROZEN = "frozen"  # It has signed two chains: nothing leaves it before a new incarnation.
+    HELD = "held"  # A vote on its reincarnation runs, with the regulator's approval.
 
 
 @wire(214)
@@ -281,7 +354,10 @@ class Region:
     `genesis_id` is its first chain id, which names it in logs; `chain_id` that of its incarnation.
     `height`, `hash`, `outbox_count`, `outbox_head`, `inbox_next` are those of its last checkpoint,
     accepted in national block `seen_height`; the newest `kept_checkpoints` are remembered.
-    `ordered` are authorities on their way to it.
+    `ordered` are authorities on their way to it; `held_by` is the proposal whose vote holds it, 0
+    for none. `left` has left it as far as its present history tells; `lost` is what had left in
+    histories that were made void: its owners have that twice, and the network answers for it.
+    `sent` has left it in the Bangkok day `sent_day` of national time.
     """
 
     name: ChainName
@@ -298,13 +374,20 @@ class Region:
     seen_height: int
     kept_checkpoints: int
     frozen: bool
+    held_by: int
     escrow: Escrow
+    left: Escrow
+    lost: Escrow
+    sent_day: int
+    sent: Escrow
     reported: SupplyReport
 
     def status(self, height: int) -> RegionStatus:
         """At a height of the national chain."""
         if self.frozen:
             return RegionStatus.FROZEN
+        if self.held_by:
+            return RegionStatus.HELD
         late = height - self.seen_height > PAUSED_AFTER_BLOCKS
         return RegionStatus.PAUSED if late else RegionStatus.ACTIVE
 
@@ -312,10 +395,18 @@ class Region:
 @wire(217)
 @dataclass(frozen=True)
 class KnownCheckpoint:
-    """A header that was accepted, and the set that signed it: another one there is evidence."""
+    """A header that was accepted, and the set that signed it: another one there is evidence.
+
+    The rest is what the region was then, so that it can go on from here.
+    """
 
     hash: Bytes32
     validators: ValidatorSet
+    outbox_count: int
+    outbox_head: Bytes32
+    inbox_next: int
+    left: Escrow
+    reported: SupplyReport
 
 
 @wire(218)
@@ -420,6 +511,18 @@ class MessageFailed:
     reason: str
 
 
+@wire(116)
+@dataclass(frozen=True)
+class RegionReborn:
+    """Event on the national chain: the region goes on as another chain.
+
+    `lost` had left it in the history that is void now.
+    """
+
+    incarnation: Incarnation
+    lost: Escrow
+
+
 @wire(237)
 @dataclass(frozen=True, slots=True)
 class SettlementRecorded:
@@ -440,6 +543,7 @@ InterchainEvent = (
     | CheckpointAccepted
     | RegionStatusChanged
     | MessageFailed
+    | RegionReborn
     | SettlementRecorded
 )
 
@@ -448,5 +552,7 @@ QUEUE = Table(b"xq", QueuedMessage)  # key: destination's name, 0x00, nonce u64
 INBOX = Table(b"xi", Inbox)  # key: b""; on regions
 REGIONS = Table(b"xr", Region)  # key: name; on the national chain
 CHECKPOINTS = Table(b"xc", KnownCheckpoint)  # key: name, 0x00, height u64; the newest 1000
+INCARNATIONS = Table(b"xn", Incarnation)  # key: name, 0x00, number u64; on the national chain
 REPORTED = Table(b"xp", SupplyReport)  # key: b""; on regions: the last report sent
-STRANDED = Table(b"xs", Stranded)  # key: transfer id
+STRANDED = Table(b"xs", Stranded)  # key: who returned it, 0x00, nonce there u64
+PARAMETERS = Table(b"xm", InterchainParameters)  # key: b""; on the national chain

@@ -14,10 +14,12 @@ from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.checkpoints import reason_of
 from gridtokenx.interchain.log import acknowledge, append, log_to, next_head
 from gridtokenx.interchain.model import (
+    FIRST_INCARNATION,
     INBOX,
     MAX_INBOX_BYTES,
     MAX_INBOX_MESSAGES,
     MAX_UNACKNOWLEDGED,
+    NOTHING_MADE,
     REPORTED,
     Acknowledgement,
     AuthorityOrder,
@@ -26,6 +28,7 @@ from gridtokenx.interchain.model import (
     Downward,
     HaltOrder,
     Inbox,
+    Incarnation,
     InterchainEvent,
     MessageFailed,
     OperatorOrder,
@@ -37,12 +40,14 @@ from gridtokenx.interchain.model import (
     TransferCredited,
     TransferReturning,
     TransferSent,
+    is_void,
 )
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import format_thb
 from gridtokenx.primitives.state import Overlay, Reader
 
 Order = ParameterOrder | HaltOrder | AuthorityOrder | OperatorOrder
@@ -52,7 +57,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Place:
     """Which chain the rules run on. Ids are those of first incarnations; `chains` are the names of
-    all chains of the network. Without a national chain nothing crosses.
+    all chains of the network. Without a national chain nothing crosses. `incarnations` are those
+    of this chain after its first.
     """
 
     name: str
@@ -60,6 +66,12 @@ class Place:
     national: str
     national_id: bytes
     chains: tuple[str, ...]
+    incarnations: tuple[Incarnation, ...] = ()
+
+    @property
+    def incarnation(self) -> int:
+        """The number of this chain's present incarnation."""
+        return self.incarnations[-1].number if self.incarnations else FIRST_INCARNATION
 
     @property
     def is_national(self) -> bool:
@@ -93,6 +105,8 @@ def transfer_abroad(
         towards = destination
     else:
         _check_room(state, place.national)
+        if command.asset is Asset.THB:
+            _check_stated(state)
         if command.asset in (Asset.ENERGY, Asset.THB):
             report_supply(state, place=place, height=height)
         towards = place.national
@@ -121,15 +135,8 @@ def report_supply(state: Overlay, *, place: Place, height: int) -> None:
 
     Goes before every transfer of energy or baht, so that the escrow there covers it.
     """
-    total, crossed = ledger.supply(state), ledger.crossings(state)
-    report = SupplyReport(
-        total.energy_minted_wh,
-        total.energy_burned_wh,
-        total.thb_uthb,
-        crossed.thb_departed_uthb,
-        crossed.thb_arrived_uthb,
-    )
-    last = REPORTED.get(state, b"") or SupplyReport(0, 0, 0, 0, 0)
+    report = supply_now(state)
+    last = REPORTED.get(state, b"") or NOTHING_MADE
     if (report.energy_minted_wh, report.energy_burned_wh, report.thb_uthb) != (
         last.energy_minted_wh,
         last.energy_burned_wh,
@@ -137,6 +144,36 @@ def report_supply(state: Overlay, *, place: Place, height: int) -> None:
     ):
         REPORTED.put(state, b"", report)
         _send_up(state, report, place, height)
+
+
+def supply_now(state: Reader) -> SupplyReport:
+    """What the region has created and destroyed up to now."""
+    total, crossed = ledger.supply(state), ledger.crossings(state)
+    deposits = ledger.deposits(state)
+    return SupplyReport(
+        total.energy_minted_wh,
+        total.energy_burned_wh,
+        total.thb_uthb,
+        crossed.thb_departed_uthb,
+        crossed.thb_arrived_uthb,
+        deposits.stated_uthb,
+        deposits.statement,
+    )
+
+
+def _check_stated(state: Reader) -> None:
+    """Other chains take no baht that the payment authority has not put its name to.
+
+    Errors: CROSS_SHARD_PENDING.
+    """
+    deposits = ledger.deposits(state)
+    if deposits.stated_uthb < deposits.total_uthb:
+        missing = format_thb(deposits.total_uthb - deposits.stated_uthb)
+        detail = (
+            f"{missing} THB were deposited here that the payment authority has not stated yet; "
+            "its next deposit with a statement covers all"
+        )
+        raise Rejected(ErrorCode.CROSS_SHARD_PENDING, detail)
 
 
 def file_settlement(
@@ -204,11 +241,13 @@ def receive(
         INBOX.put(state, b"", replace(inbox, next=nonce + 1, head=head))
         match message:
             case Credit():
-                events += _receive_credit(state, message, place, height)
-            case Bounced():
-                events += checkpoints.refund(state, message, source=place.national, nonce=nonce)
-            case Acknowledgement(taken):
-                acknowledge(state, place.national, taken)
+                events += _receive_credit(state, message, nonce, place, height)
+            case Bounced(incarnation, sent_nonce):
+                if not is_void(place.incarnations, incarnation, sent_nonce):
+                    events += checkpoints.refund(state, message, source=place.national, nonce=nonce)
+            case Acknowledgement(incarnation, taken):
+                if incarnation == place.incarnation:  # Else of messages that are void.
+                    acknowledge(state, place.national, taken)
             case order:
                 attempt = Overlay(state)
                 try:
@@ -224,7 +263,7 @@ def receive(
 
 
 def _receive_credit(
-    state: Overlay, credit: Credit, place: Place, height: int
+    state: Overlay, credit: Credit, nonce: int, place: Place, height: int
 ) -> list[InterchainEvent]:
     attempt = Overlay(state)
     try:
@@ -232,7 +271,7 @@ def _receive_credit(
         attempt.merge()
     except Rejected as error:
         reason = reason_of(error)
-        _send_up(state, Bounced(credit, reason), place, height)
+        _send_up(state, Bounced(place.incarnation, nonce, credit, reason), place, height)
         return [TransferReturning(credit.transfer_id, credit.origin, reason)]
     return [
         TransferCredited(credit.transfer_id, credit.origin, credit.to, credit.asset, credit.amount)

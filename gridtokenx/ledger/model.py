@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated
 
-from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
+from gridtokenx.primitives.codec import MAX_INT, Bytes32, Bytes64, Limit, wire
 from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash
-from gridtokenx.primitives.state import Table
+from gridtokenx.primitives.state import Table, u64
 from gridtokenx.primitives.types import Address
 
 # Accounts without a key: nobody can sign for them, only rules move what they hold.
@@ -82,10 +82,15 @@ class Transfer:
 @wire(53)
 @dataclass(frozen=True, slots=True)
 class Deposit:
-    """Command of the payment authority: baht received off chain, credited to `to`."""
+    """Command of the payment authority: baht received off chain, credited to `to`.
+
+    `statement` is its signature over `statement_bytes` of all deposits with this one: baht that it
+    has not stated so does not leave the chain.
+    """
 
     to: Address
     amount_uthb: Amount
+    statement: Bytes64 | None = None
 
 
 @wire(54)
@@ -183,6 +188,16 @@ class DepositDay:
     amount_uthb: int
 
 
+@wire(118)
+@dataclass(frozen=True, slots=True)
+class DepositsEver:
+    """All deposits on this chain, and up to where the payment authority has signed for them."""
+
+    total_uthb: int = 0
+    stated_uthb: int = 0
+    statement: Bytes64 = bytes(64)
+
+
 LedgerCommand = Transfer | Deposit | Withdraw | RetireCredits
 LedgerEvent = Transferred | Deposited | Withdrawn | CreditsRetired
 
@@ -190,4 +205,13 @@ ACCOUNTS = Table(b"la", Account)  # key: 32-byte address
 SUPPLY = Table(b"ls", Supply)  # key: b""
 CROSSINGS = Table(b"lx", Crossings)  # key: b""
 DEPOSIT_DAY = Table(b"ld", DepositDay)  # key: b""
+DEPOSITS_EVER = Table(b"lt", DepositsEver)  # key: b""
 CERTIFICATES = Table(b"lc", RetirementCertificate)  # key: number u64
+
+
+def statement_bytes(region_id: bytes, total_uthb: int) -> bytes:
+    """What the payment authority signs: so much has been deposited on the region in all.
+
+    `region_id`: its genesis id, for what was deposited outlives incarnations.
+    """
+    return b"GTXv1 deposits" + region_id + u64(total_uthb)

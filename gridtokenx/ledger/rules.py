@@ -13,6 +13,7 @@ from gridtokenx.ledger.model import (
     CERTIFICATES,
     CROSSINGS,
     DEPOSIT_DAY,
+    DEPOSITS_EVER,
     SUPPLY,
     Account,
     Asset,
@@ -21,6 +22,7 @@ from gridtokenx.ledger.model import (
     Deposit,
     DepositDay,
     Deposited,
+    DepositsEver,
     LedgerEvent,
     RetireCredits,
     RetirementCertificate,
@@ -29,8 +31,10 @@ from gridtokenx.ledger.model import (
     Transferred,
     Withdraw,
     Withdrawn,
+    statement_bytes,
 )
 from gridtokenx.primitives.codec import MAX_INT
+from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import format_kwh, format_thb, local_day
 from gridtokenx.primitives.state import Overlay, Reader, u64
@@ -39,6 +43,7 @@ from gridtokenx.primitives.types import format_address
 _EMPTY = Account()
 _NO_SUPPLY = Supply()
 _NO_CROSSINGS = Crossings()
+_NO_DEPOSITS = DepositsEver()
 
 
 def account(state: Reader, address: bytes) -> Account:
@@ -353,19 +358,26 @@ def transfer(state: Overlay, command: Transfer, *, sender: bytes) -> list[Ledger
     return [Transferred(sender, command.to, command.asset, command.amount)]
 
 
+def deposits(state: Reader) -> DepositsEver:
+    """What has been deposited on this chain, and how much of it its authority has stated."""
+    return DEPOSITS_EVER.get(state, b"") or _NO_DEPOSITS
+
+
 def deposit(
     state: Overlay,
     command: Deposit,
     *,
     sender: bytes,
     payment_authority: bytes,
+    region_id: bytes,
     now_ms: int,
     limit_uthb: int,
 ) -> list[LedgerEvent]:
     """Create baht for an account, at most limit_uthb on all accounts in a Bangkok day.
 
     Errors: NOT_PERMITTED unless the payment authority sends it; DAILY_CAP with what is left of the
-    day's limit; OUT_OF_RANGE at 2**63. Source: protocols/market.md 1.
+    day's limit; OUT_OF_RANGE at 2**63; BAD_SIGNATURE for a statement that is not the authority's
+    over all deposits of this chain with this one. Source: protocols/market.md 1.
     """
     _require_authority(sender, payment_authority, "deposit")
     day = local_day(now_ms)
@@ -379,9 +391,28 @@ def deposit(
         )
         raise Rejected(ErrorCode.DAILY_CAP, detail)
     DEPOSIT_DAY.put(state, b"", DepositDay(day, so_far_uthb + command.amount_uthb))
+    _state_deposits(state, command, sender, region_id)
     _change_supply(state, thb_uthb=command.amount_uthb)
     adjust(state, command.to, thb_uthb=command.amount_uthb)
     return [Deposited(command.to, command.amount_uthb)]
+
+
+def _state_deposits(state: Overlay, command: Deposit, sender: bytes, region_id: bytes) -> None:
+    before = deposits(state)
+    total_uthb = before.total_uthb + command.amount_uthb
+    if total_uthb > MAX_INT:
+        raise Rejected(ErrorCode.OUT_OF_RANGE, "all deposits ever are beyond 2**63 - 1 uTHB")
+    if command.statement is None:
+        DEPOSITS_EVER.put(state, b"", replace(before, total_uthb=total_uthb))
+        return
+    if not verify(sender, statement_bytes(region_id, total_uthb), command.statement):
+        detail = (
+            f"the statement is not {format_address(sender)}'s over {total_uthb} uTHB, which is "
+            f"what has been deposited here with this deposit; {before.total_uthb} before it"
+        )
+        raise Rejected(ErrorCode.BAD_SIGNATURE, detail)
+    stated = DepositsEver(total_uthb, total_uthb, command.statement)
+    DEPOSITS_EVER.put(state, b"", stated)
 
 
 def withdraw(

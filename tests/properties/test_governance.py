@@ -121,6 +121,7 @@ class Governance(RuleBasedStateMachine):
             lambda *_: None,
             lambda _: None,
             lambda _: None,
+            lambda _: None,
             ORGANISATIONS,
         )
 

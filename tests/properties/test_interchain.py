@@ -11,7 +11,7 @@ from gridtokenx.interchain.model import Bounced, Credit, SupplyReport
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.crypto import ZERO_HASH, sha256
-from tests.unit.interchain.test_corrupt_regions import WHO, Liar
+from tests.unit.interchain.test_corrupt_regions import WHO, Liar, statement
 
 NAMES = ("TH", "MET", "NOR", "XYZ")
 AMOUNTS = st.integers(1, 700) | st.just(2**63 - 1)
@@ -31,7 +31,14 @@ def upward(draw: st.DrawFn) -> object:
         draw(AMOUNTS),
     )
     totals = [draw(st.integers(0, 900)) for _ in range(5)]
-    return draw(st.sampled_from([one, Bounced(one, "x"), SupplyReport(*totals)]))
+    returned = Bounced(1, draw(st.integers(0, 9)), one, "x")
+    return draw(st.sampled_from([one, returned, _report(*totals)]))
+
+
+def _report(*totals: int) -> SupplyReport:
+    """With a statement of some deposits that may cover what it claims."""
+    stated = totals[2] // 2 + totals[4]
+    return SupplyReport(*totals, stated, statement(stated))
 
 
 @settings(max_examples=60)

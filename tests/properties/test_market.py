@@ -332,6 +332,7 @@ class Walk:
             command,
             sender=sender,
             payment_authority=PAY,
+            region_id=CHAIN,
             now_ms=self.now_ms,
             limit_uthb=10**15,
         )
@@ -461,7 +462,7 @@ class Walk:
             self.state,
             replace(unsigned, signature=signature),
             point=self.point(meter_id),
-            chain_id=CHAIN,
+            region_id=CHAIN,
             now_ms=self.now_ms,
             due_slot=trading.due_slot(self.state),
             claim_slots=100,

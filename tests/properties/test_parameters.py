@@ -28,6 +28,8 @@ from gridtokenx.governance.model import (
     Propose,
     Vote,
 )
+from gridtokenx.interchain import checkpoints
+from gridtokenx.interchain import model as interchain
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.staking import model as stake
@@ -39,7 +41,8 @@ from gridtokenx.trading import rules as trading
 SPEC = local_genesis(authorities=7).chain(NATIONAL)
 OPERATORS = [stake_key(validator_name(index)[1]).public_key for index in range(7)]
 PROPOSER = account_address("egat")
-NUMBERS = [one for one in table.PARAMETERS if one.owner is not table.Owner.MARKET]
+OWNERS = (table.Owner.STAKING, table.Owner.GOVERNANCE)
+NUMBERS = [one for one in table.PARAMETERS if one.owner in OWNERS]
 EDGES = (0, 1, 2, 3, 4, 5, 20, 21, 61, 63, 100, 10**6, 10**9, 10**11, 5 * 10**10)
 
 
@@ -70,6 +73,7 @@ def put(state: Overlay, name: str, value: int) -> None:
         table.Owner.MARKET: (market.PARAMETERS, trading.parameters(state)),
         table.Owner.STAKING: (stake.PARAMETERS, pools.parameters(state)),
         table.Owner.GOVERNANCE: (model.PARAMETERS, rules.parameters(state)),
+        table.Owner.INTERCHAIN: (interchain.PARAMETERS, checkpoints.parameters(state)),
     }[parameter.owner]
     target.put(state, b"", table.with_value(record, parameter, value))
 
@@ -141,7 +145,7 @@ def test_no_accepted_change_stops_votes_or_elections(changes, leaving) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(changes_of(list(table.PARAMETERS)), min_size=1, max_size=20))
-def test_changes_of_the_market_stop_neither(changes) -> None:
+def test_changes_of_the_market_and_of_messages_stop_neither(changes) -> None:
     """What they do to trade a vote can take back."""
     state, now_ms = begun(), SPEC.genesis.genesis_time_ms
     for change in changes:

@@ -184,7 +184,7 @@ def _old_set_signs_on(chains: Chains, old) -> None:  # type: ignore[no-untyped-d
 def test_49_message_handler_fails_and_the_queue_moves(chains: Chains) -> None:
     """A region that cannot take an amount sends it back, and takes the next."""
     met, nor = chains.regions["MET"], chains.regions["NOR"]
-    met.send(PAYMENT, Deposit(DEV.public_key, 100))
+    chains.deposit("MET", DEV.public_key, 100)
     _make_rich(nor)
     chains.round()
     sent = met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.THB, 50))
@@ -206,6 +206,7 @@ def _make_rich(region: Chain) -> None:
         Deposit(FRIEND, MAX_INT - 10),
         sender=PAYMENT.public_key,
         payment_authority=PAYMENT.public_key,
+        region_id=region.spec.genesis_id,
         now_ms=0,
         limit_uthb=MAX_INT,
     )

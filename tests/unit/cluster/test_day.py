@@ -27,6 +27,7 @@ from gridtokenx.cluster.sending import Refused, Sender
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate
 from gridtokenx.grid.model import PublishGridStatus
 from gridtokenx.ledger.model import ACCOUNTS, SUPPLY
+from gridtokenx.ledger.rules import deposits
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
 from gridtokenx.primitives.errors import Rejected
@@ -46,6 +47,10 @@ class OneNode:
     def send_many(self, transactions):
         verdicts, _ = self.executor.admit(transactions, heard=False)
         return [self._error(verdict) for verdict in verdicts]
+
+    def supply(self, chain):
+        total = deposits(self.executor.store).total_uthb
+        return {"deposits": {"total_uthb": str(total)}}
 
     def wait_for(self, transaction_ids, timeout_s):
         self.certify()

@@ -113,6 +113,7 @@ class World:
             lambda *_: None,
             self.check_rotation,
             self.check_payee,
+            lambda *_: None,
             self.organisations,
             self.regulator,
         )

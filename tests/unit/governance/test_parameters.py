@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gridtokenx.governance import parameters as table
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.governance.parameters import PARAMETERS, Owner
+from gridtokenx.interchain.model import InterchainParameters
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.staking.model import StakingParameters
@@ -21,6 +22,7 @@ RECORDS = {
     Owner.MARKET: MarketParameters(),
     Owner.STAKING: StakingParameters(),
     Owner.GOVERNANCE: GovernanceParameters(),
+    Owner.INTERCHAIN: InterchainParameters(),
 }
 EXCLUDED = {
     "holidays": "a list of a year's days: one number cannot say it",

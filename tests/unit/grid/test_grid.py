@@ -65,7 +65,7 @@ def submit(
         state,
         command,
         point=replace(POINT, **changes),
-        chain_id=CHAIN,
+        region_id=CHAIN,
         now_ms=slot_end_ms(command.slot) if now_ms is None else now_ms,
         due_slot=due_slot,
         claim_slots=6,

@@ -56,7 +56,7 @@ def read(
     signed = replace(bare, signature=key.sign(signed_bytes(CHAIN, bare)))
     rules.restart_registers(state, point, slot, imported, exported)
     return rules.accept_reading(
-        state, signed, point=point, chain_id=CHAIN, now_ms=now_ms(slot + 1), due_slot=slot - 4,
+        state, signed, point=point, region_id=CHAIN, now_ms=now_ms(slot + 1), due_slot=slot - 4,
         claim_slots=100, by_distributor=False, carbon_mcr_per_kwh=500,
     )  # fmt: skip
 
@@ -206,7 +206,7 @@ def test_a_forged_or_early_reading_restarts_nothing(state: Overlay) -> None:
         assert rules.restart_registers(attempt, GAP, slot, 900, 900)
         with pytest.raises(Rejected) as caught:
             rules.accept_reading(
-                attempt, forged, point=GAP, chain_id=CHAIN, now_ms=now_ms(slot + 1), due_slot=0,
+                attempt, forged, point=GAP, region_id=CHAIN, now_ms=now_ms(slot + 1), due_slot=0,
                 claim_slots=100, by_distributor=False, carbon_mcr_per_kwh=0,
             )  # fmt: skip
         assert caught.value.code is code

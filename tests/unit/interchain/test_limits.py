@@ -101,9 +101,9 @@ def test_the_limits_of_a_block_are_within_those_of_a_checkpoint() -> None:
     "message",
     [
         TOO_MUCH,
-        Bounced(TOO_MUCH, "x" * MAX_REASON_BYTES),
-        Bounced(TOO_MUCH, reason_of(Rejected(ErrorCode.OUT_OF_RANGE, "ก" * 64))),
-        SupplyReport(*(MAX_INT,) * 5),
+        Bounced(1, MAX_INT, TOO_MUCH, "x" * MAX_REASON_BYTES),
+        Bounced(1, MAX_INT, TOO_MUCH, reason_of(Rejected(ErrorCode.OUT_OF_RANGE, "ก" * 64))),
+        SupplyReport(*(MAX_INT,) * 6, FULL * 2),
         SettlementFiled("ก" * 3, MAX_INT, FULL),
         OrderRefused(MAX_INT, "x" * MAX_REASON_BYTES),
     ],

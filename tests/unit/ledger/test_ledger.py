@@ -42,6 +42,9 @@ def refused(code: ErrorCode, rule, *arguments, **named) -> str:
     return caught.value.detail
 
 
+CHAIN_ID = bytes(32)
+
+
 def bring(
     state: Overlay, command: Deposit, sender=BANK, now_ms=NOON_MS, limit_uthb=MAX_INT
 ) -> list:
@@ -50,6 +53,7 @@ def bring(
         command,
         sender=sender,
         payment_authority=BANK,
+        region_id=CHAIN_ID,
         now_ms=now_ms,
         limit_uthb=limit_uthb,
     )
