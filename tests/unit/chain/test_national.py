@@ -9,7 +9,7 @@ import pytest
 from gridtokenx.chain.national import value_of, voting_power
 from gridtokenx.chain.validator_sets import ValidatorSetOrdered, current_set
 from gridtokenx.cluster.network import dev_key, local_genesis, operator_key, validator_name
-from gridtokenx.consensus.evidence import double_vote
+from gridtokenx.consensus.evidence import Evidence, double_vote
 from gridtokenx.consensus.messages import Phase, Vote, vote_bytes
 from gridtokenx.governance import rules as governance
 from gridtokenx.governance.model import (
@@ -313,18 +313,39 @@ def test_stake_elects_two_epochs_ahead(chains: Chains) -> None:
     assert last_of_old.next_set_hash == first_of_new.set_hash != last_of_old.set_hash
 
 
-def test_evidence_on_the_national_chain_costs_stake(chains: Chains) -> None:
+def two_votes(chains: Chains, validator: int, height: int) -> Evidence:
+    """Evidence that a validator committed to two blocks of a height."""
     national = chains.national
-    accused = KEYS[dev_key(validator_name(0)[1]).public_key]
-    members = current_set(national.values, 1).validators
+    accused = KEYS[dev_key(validator_name(validator)[1]).public_key]
+    members = current_set(national.values, height).validators
     index = members.index_of(accused.public_key)
     assert index is not None
     votes = []
     for word in (b"one", b"two"):
-        signed = vote_bytes(Phase.COMMIT, national.spec.chain_id, 1, 0, sha256(word))
-        votes.append(Vote(Phase.COMMIT, 1, 0, sha256(word), index, accused.sign(signed)))
+        signed = vote_bytes(Phase.COMMIT, national.spec.chain_id, height, 0, sha256(word))
+        votes.append(Vote(Phase.COMMIT, height, 0, sha256(word), index, accused.sign(signed)))
+    return double_vote(members, *votes)
+
+
+def test_evidence_reaches_the_stake_that_elected_the_epochs_set(chains: Chains) -> None:
+    """The set in force was ordered in the genesis; what left before its last election is free."""
+    national = chains.national
+    while national.height < 185:
+        national.grow(None)
+    national.evidence = (two_votes(chains, 0, 182), two_votes(chains, 1, 181))
+    national.grow(None)
+    for key in STAKES[:2]:
+        (offence,) = pools.validator(national.values, key.public_key).offences
+        assert (offence.epoch_height, offence.backed_since) == (180, 60)
+        assert offence.convicted_height == 186
+        assert (offence.own_bps, offence.slash_bps) == (500, 10_000)  # Together a half.
+    chains.check()
+
+
+def test_evidence_on_the_national_chain_costs_stake(chains: Chains) -> None:
+    national = chains.national
     before = pools.pool_ugtx(national.values, STAKES[0].public_key)
-    national.evidence = (double_vote(members, *votes),)
+    national.evidence = (two_votes(chains, 0, 1),)
     national.grow(None)
     jailed = [event for event in national.events if isinstance(event, ValidatorJailed)]
     assert [event.slashed_ugtx for event in jailed] == [before * 500 // 10_000]
