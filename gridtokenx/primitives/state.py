@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from gridtokenx.primitives.codec import decode, encode
@@ -58,7 +57,7 @@ class Overlay:
         self._checked: dict[bytes, Any | None] = {}
         # Keys of the changes by table in order, for scans only: up to date when one is asked for.
         self._by_table: dict[bytes, list[bytes]] = {}
-        self._indexed = 0
+        self._not_indexed: list[bytes] = []
 
     def load(self, key: bytes, decode: Decode) -> Any | None:
         if key in self._changes:
@@ -92,14 +91,14 @@ class Overlay:
         return keys[start:end]
 
     def _table_keys(self, table: bytes) -> list[bytes]:
-        """Changed keys of a table, in order. Keys are only ever added, in dict order: few at a time
-        are inserted, so that scan after scan in a large block costs what it finds.
+        """Changed keys of a table, in order. Keys are only ever added: few at a time are inserted,
+        so that scan after scan in a large block costs what it finds.
         """
-        if self._indexed < len(self._changes):
+        if self._not_indexed:
             fresh: dict[bytes, list[bytes]] = {}
-            for key in islice(self._changes, self._indexed, None):
+            for key in self._not_indexed:
                 fresh.setdefault(key[:TABLE_PREFIX_BYTES], []).append(key)
-            self._indexed = len(self._changes)
+            self._not_indexed = []
             for name, added in fresh.items():
                 keys = self._by_table.setdefault(name, [])
                 if len(added) > MAX_INSERTED:
@@ -125,10 +124,14 @@ class Overlay:
 
     def store(self, key: bytes, value: Any) -> None:
         """Set `key` to a wire value."""
+        if key not in self._changes:
+            self._not_indexed.append(key)
         self._changes[key] = value
 
     def remove(self, key: bytes) -> None:
         """Delete `key`; deleting an absent key is allowed."""
+        if key not in self._changes:
+            self._not_indexed.append(key)
         self._changes[key] = None
 
     def merge(self) -> None:
@@ -140,10 +143,11 @@ class Overlay:
         if not isinstance(self.base, Overlay):
             raise TypeError("only an overlay on an overlay can be merged")
         check_all(self._changes.values())
+        self.base._not_indexed += self._changes.keys() - self.base._changes.keys()
         self.base._changes.update(self._changes)
         self.base._checked.update(self._changes)
         self._changes, self._checked = {}, {}
-        self._by_table, self._indexed = {}, 0
+        self._by_table, self._not_indexed = {}, []
 
     def changed(self) -> list[tuple[bytes, Any | None]]:
         """(key, value object or None) for each change, in key order."""
