@@ -9,27 +9,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gridtokenx.api.signed_requests import request_bytes
-from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
-from gridtokenx.chain.light import (
-    MAX_SET_CHANGES,
-    SetChange,
-    TrustedSet,
-    check_decided,
-    follow_sets,
-)
-from gridtokenx.chain.state_tree import StateProof, verify_state_proof
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
-from gridtokenx.consensus.messages import QuorumCertificate
-from gridtokenx.ledger.model import ACCOUNTS, Account, Deposit
+from gridtokenx.chain.trust import TrustedBlock, trust_period_ms
+from gridtokenx.interchain.incarnations import incarnation_id
+from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
+from gridtokenx.ledger.model import Deposit
+from gridtokenx.light_client import LightClient, ProvenAccount, ProvenRegion
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.primitives.document import from_document
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import format_kwh
 from gridtokenx.primitives.types import format_address
@@ -90,35 +84,32 @@ class NodeUnreachable(Exception):  # noqa: N818 - a state of the world, said as 
         self.url = url
 
 
-@dataclass(frozen=True, slots=True)
-class ProvenAccount:
-    """An account as of a block that more than two thirds of the validators signed.
-
-    `account` is None where the chain proves that the address holds nothing. `trusted` has the
-    validators whose certificate it is; a later proof may begin with it.
-    """
-
-    chain: str
-    address: bytes
-    header: Header
-    certificate: QuorumCertificate
-    account: Account | None
-    trusted: TrustedSet
-
-
 class Client:
     """One node's API. Not for use by two threads at a time. Close it, or use it in `with`."""
 
     def __init__(
-        self, url: str = DEFAULT_URL, timeout_s: float = 10.0, *, genesis: Genesis | None = None
+        self,
+        url: str = DEFAULT_URL,
+        timeout_s: float = 10.0,
+        *,
+        genesis: Genesis | None = None,
+        trusted_blocks: Sequence[TrustedBlock] = (),
+        trust_old_blocks: bool = False,
     ) -> None:
-        """`genesis` pins the network; without it the node's own word about it is taken."""
+        """`genesis` pins the network; without it the node's own word about it is taken.
+
+        `trusted_blocks` must be in the chains of proofs. A pinned genesis that is older than the
+        unbonding time proves nothing without a younger one, unless `trust_old_blocks`.
+        """
         import httpx  # Late: `--help` must not pay for it.
 
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         self._genesis = genesis
-        self._trusted: dict[str, TrustedSet] = {}
+        self._trusted_blocks = tuple(trusted_blocks)
+        self._checks_age = genesis is not None and not trust_old_blocks
+        self._light: LightClient | None = None
+        self._present: dict[str, ChainSpec] = {}
         self._http = httpx.Client(timeout=timeout_s, trust_env=False)
         self._next_id = 0
 
@@ -191,8 +182,21 @@ class Client:
         return self._genesis
 
     def spec(self, chain: str) -> ChainSpec:
-        """A chain's derived rules: chain id, validators."""
+        """A chain's derived rules: chain id of its first incarnation, validators."""
         return self.genesis().chain(chain)
+
+    def present(self, chain: str) -> ChainSpec:
+        """A chain in its present incarnation, as the node knows it.
+
+        The node may lie about which one that is, not name another chain: each chain id is worked
+        out here. Errors: RpcError; Rejected WRONG_CHAIN for an id that does not follow from the
+        genesis.
+        """
+        spec = self.spec(chain)
+        if spec.is_national or spec.genesis.national is None:
+            return spec
+        told = self._object("shard_get", id=chain)["incarnations"]
+        return check_incarnations(spec, [from_document(Incarnation, one) for one in told])
 
     def national(self) -> str:
         """Name of the national chain. Errors: Rejected UNKNOWN_SHARD on a network without one."""
@@ -244,27 +248,28 @@ class Client:
     def proof(self, address: bytes, chain: str) -> ProvenAccount:
         """An account's state, checked here: certificate, header, state proof.
 
-        Trusts the genesis this client was made with, and follows each change of the validators
-        once. Errors: RpcError PROOF_UNAVAILABLE when the node cannot prove it now; Rejected
-        INVALID_CERTIFICATE, INVALID_BLOCK or MALFORMED when it lies.
+        Trusts the genesis this client was made with, and its trusted blocks. A region is followed
+        through the national chain. Errors: RpcError PROOF_UNAVAILABLE when the node cannot prove it
+        now; Rejected TRUST_EXPIRED without a trusted block that is young enough, NOT_ACTIVE for a
+        frozen region; INVALID_CERTIFICATE, INVALID_BLOCK or MALFORMED when the node lies.
         """
-        spec = self.spec(chain)
-        while True:
-            trusted = self._trusted.get(chain) or TrustedSet(0, spec.genesis_validators)
-            document = self._object(
-                "account_getProof",
-                address=format_address(address),
-                chain=chain,
-                since=str(trusted.height),
+        return self._light_client().account(address, chain)
+
+    def region_proof(self, name: str) -> ProvenRegion:
+        """A region's row in the national state, checked here. Errors: as `proof`."""
+        return self._light_client().region(name)
+
+    def _light_client(self) -> LightClient:
+        if self._light is None:
+            period_ms = trust_period_ms(self.genesis()) if self._checks_age else None
+            self._light = LightClient(
+                self._object,
+                self.genesis(),
+                trusted_blocks=self._trusted_blocks,
+                period_ms=period_ms,
+                now_ms=lambda: time.time_ns() // 1_000_000,
             )
-            if document.get("next_since") is None:
-                proven = check_account_proof(document, spec, address, trusted)
-                self._trusted[chain] = proven.trusted
-                return proven
-            further = _follow(document, spec, trusted)
-            if further == trusted:  # Each round must be signed progress, or it would never end.
-                raise Rejected(ErrorCode.MALFORMED, "next_since without a change of the set")
-            self._trusted[chain] = further
+        return self._light
 
     # Transactions
 
@@ -423,10 +428,23 @@ class Client:
     def sign(
         self, key: SigningKey, chain: str, payload: Payload, nonce: int | None = None
     ) -> Transaction:
-        """A transaction for a chain; the nonce is asked for when it is not given."""
+        """A transaction for a chain; the nonce is asked for when it is not given.
+
+        With its nonce the node tells the chain's present incarnation; else the one that this client
+        knows is taken.
+        """
+        spec = self._present.get(chain)
         if nonce is None:
-            nonce = self.nonce(key.public_key, chain)
-        return sign_transaction(key, self.spec(chain).chain_id, nonce, payload)
+            answer = self._object(
+                "account_getNonce", address=format_address(key.public_key), chain=chain
+            )
+            nonce = int(answer["nonce"])
+            if spec is None or spec.incarnation != answer["incarnation"]:
+                spec = None if answer["incarnation"] > FIRST_INCARNATION else self.spec(chain)
+        if spec is None:
+            spec = self.present(chain)
+        self._present[chain] = spec
+        return sign_transaction(key, spec.chain_id, nonce, payload)
 
     # Below the methods
 
@@ -470,44 +488,19 @@ class Client:
         return answer
 
 
-def check_account_proof(
-    document: dict[str, Any], spec: ChainSpec, address: bytes, trusted: TrustedSet | None = None
-) -> ProvenAccount:
-    """Check an `account_getProof` answer against the validators in `trusted`, else the genesis',
-    and every change of the set since: it must be the answer's last page.
+def check_incarnations(spec: ChainSpec, told: Sequence[Incarnation]) -> ChainSpec:
+    """A region with the incarnations that a node tells of, the oldest first.
 
-    Errors: INVALID_CERTIFICATE, INVALID_BLOCK, MALFORMED.
+    Errors: WRONG_CHAIN where a chain id does not follow from the one before it.
     """
-    trusted = _follow(document, spec, trusted or TrustedSet(0, spec.genesis_validators))
-    header = decode(Header, _hex(document, "header"))
-    certificate = decode(QuorumCertificate, _hex(document, "certificate"))
-    if header.height <= trusted.height:
-        detail = f"block {header.height} is not above the change of the set at {trusted.height}"
-        raise Rejected(ErrorCode.INVALID_BLOCK, detail)
-    check_decided(spec.chain_id, header, certificate, trusted.validators)
-    value = None if document.get("value") is None else _hex(document, "value")
-    proof = decode(StateProof, _hex(document, "proof"))
-    if not verify_state_proof(header.state_root, ACCOUNTS.prefix + address, value, proof):
-        raise Rejected(ErrorCode.INVALID_BLOCK, "the proof does not lead to the state root")
-    account = None if value is None else ACCOUNTS.decode(value)
-    return ProvenAccount(spec.name, address, header, certificate, account, trusted)
-
-
-def _follow(document: dict[str, Any], spec: ChainSpec, trusted: TrustedSet) -> TrustedSet:
-    rows = document.get("set_changes")
-    if not isinstance(rows, list) or len(rows) > MAX_SET_CHANGES:
-        detail = f"set_changes must be a list of at most {MAX_SET_CHANGES}"
-        raise Rejected(ErrorCode.MALFORMED, detail)
-    changes = [decode(SetChange, _hex({"set_changes": row}, "set_changes")) for row in rows]
-    return follow_sets(spec.chain_id, trusted, changes)
-
-
-def _hex(document: dict[str, Any], name: str) -> bytes:
-    value = document.get(name)
-    try:
-        return bytes.fromhex(value) if isinstance(value, str) else bytes.fromhex("?")
-    except ValueError:
-        raise Rejected(ErrorCode.MALFORMED, f"{name} must be hex") from None
+    former_id = spec.genesis_id
+    for born in told:
+        if born.chain_id != incarnation_id(former_id, born.number, born.hash):
+            detail = f"incarnation {born.number} of {spec.name} has not the chain id it must have"
+            raise Rejected(ErrorCode.WRONG_CHAIN, detail)
+        former_id = born.chain_id
+        spec = spec.with_incarnation(born)
+    return spec
 
 
 def _is_rpc_answer(document: Any) -> bool:

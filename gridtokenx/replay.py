@@ -1,7 +1,9 @@
 """Re-execute a chain from its genesis, and add its settlement reports up a second time.
 
 What an auditor needs to trust no node: blocks and certificates in, and every root, every report and
-every sum comes out of the rules themselves. Source: protocols/market.md section 5.
+every sum comes out of the rules themselves. A region is replayed beside the national chain, since
+its validators alone judge what it takes of that one. Source: protocols/market.md section 5,
+protocols/interchain.md 5.
 """
 
 from __future__ import annotations
@@ -9,17 +11,17 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gridtokenx.chain.block import Event, decode_block
+from gridtokenx.chain.block import Block, Event, decode_block
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import check_signature
-from gridtokenx.chain.transition import Execution, Parent, execute_block
-from gridtokenx.chain.validator_sets import current_set
+from gridtokenx.chain.transition import Execution, Parent, execute_block, signing_set
 from gridtokenx.consensus.certificates import check_quorum_certificate
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
 from gridtokenx.grid.model import ReadingAccepted
+from gridtokenx.interchain.rules import inbox_of
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import ACCOUNTS
 from gridtokenx.primitives.codec import decode, encode
@@ -42,6 +44,9 @@ from gridtokenx.trading.report_model import (
     ReportTotals,
     SettlementReport,
 )
+
+if TYPE_CHECKING:
+    from gridtokenx.replay_national import NationalReplay
 
 
 class StateInMemory:
@@ -106,7 +111,13 @@ class Conservation:
 class Replay:
     """One chain, executed block by block from genesis."""
 
-    def __init__(self, spec: ChainSpec) -> None:
+    def __init__(self, spec: ChainSpec, national: NationalReplay | None = None) -> None:
+        """`national` is the replay of the national chain that a region's blocks are held against.
+
+        ValueError for a region without it on a network that has a national chain.
+        """
+        if national is None and spec.genesis.national is not None and not spec.is_national:
+            raise ValueError(f"{spec.name} is replayed beside the national chain, not alone")
         self.spec = spec
         self.state = StateInMemory()
         self.tree = StateTree()
@@ -116,20 +127,31 @@ class Replay:
         self.state.absorb(overlay)
         genesis_ms = spec.genesis.genesis_time_ms
         self.parent = Parent(0, spec.chain_id, genesis_ms, self.tree.root)
+        self.hashes = [ZERO_HASH]  # Of every block, by height.
+        self._national = national
         self._sums = _Sums()
 
     def apply(self, raw_block: bytes, raw_certificate: bytes) -> list[CheckedReport]:
         """Check and execute the next block; the reports it closed.
 
-        Certificate, signatures, parent and every root of the header are checked.
-        Errors: INVALID_BLOCK, INVALID_CERTIFICATE, BAD_SIGNATURE, MALFORMED and the rules' own.
+        Certificate, signatures, parent, every root of the header and what a region has taken of
+        the national chain are checked.
+        Errors: INVALID_BLOCK, INVALID_CERTIFICATE, BAD_SIGNATURE, MALFORMED and the rules' own;
+        NationalNotVerified.
         """
+        return self._check_reports(self.execute(raw_block, raw_certificate))
+
+    def execute(self, raw_block: bytes, raw_certificate: bytes) -> Execution:
+        """As `apply`, without the reports. Errors: as there."""
         block = decode_block(raw_block)
+        if self._national is not None:
+            self._hold_against(self._national, block)
         header = block.header
         certificate = decode(QuorumCertificate, raw_certificate)
         height = self.parent.height + 1
-        signers = current_set(self.state, height).validators
-        check_quorum_certificate(certificate, self.spec.chain_id, signers)
+        spec = self.spec.at(height)
+        signers = signing_set(spec, self.state, height).validators
+        check_quorum_certificate(certificate, spec.chain_id, signers)
         signed = (certificate.phase, certificate.height, certificate.block_hash)
         if signed != (Phase.COMMIT, height, header.hash):
             detail = f"the certificate at {height} is not a commit of that block"
@@ -143,7 +165,54 @@ class Replay:
         self.tree.commit(execution.tree)
         self.state.absorb(execution.overlay)
         self.parent = Parent(header.height, header.hash, header.time_ms, header.state_root)
-        return self._check_reports(execution)
+        self.hashes.append(header.hash)
+        return execution
+
+    def _hold_against(self, national: NationalReplay, block: Block) -> None:
+        """What a quorum of the region has judged before its votes is judged here again.
+
+        Errors: INVALID_BLOCK; WRONG_CHAIN; NationalNotVerified.
+        """
+        header, inbox = block.header, inbox_of(self.state)
+        national.advance(header.root_height)
+        self.spec = national.spec_of(self.spec, header)
+        if national.hashes[header.root_height] != header.root_hash:
+            detail = f"it names a national block {header.root_height} that was never decided"
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+        born = self.spec.born_at(header.height)
+        if born is not None and born.hash != self.parent.hash:
+            detail = f"voters let {self.spec.name} go on from block {born.hash.hex()[:16]}"
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+        assert inbox is not None  # Genesis opens it where there is a national chain.
+        due = national.due(self.spec.name, inbox.next, header.root_height)
+        if block.inbox != due:
+            detail = (
+                f"it takes {len(block.inbox)} messages of the national chain that are not the "
+                f"{len(due)} which national block {header.root_height} had for it from number "
+                f"{inbox.next} on"
+            )
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+
+    def contradictions(self) -> list[str]:
+        """A sentence for whatever the national chain, as far as it is replayed, says of this region
+        and this history does not: somewhere there is another one.
+        """
+        if self._national is None:
+            return []
+        name, found = self.spec.name, []
+        for height, block_hash in sorted(self._national.accepted(name).items()):
+            if height <= self.parent.height and self.hashes[height] != block_hash:
+                found.append(
+                    f"the national chain has accepted block {height} of {name} with hash "
+                    f"{block_hash.hex()[:16]}, here it is {self.hashes[height].hex()[:16]}"
+                )
+        for born in self._national.with_incarnations(self.spec).incarnations:
+            if born not in self.spec.incarnations and born.height < self.parent.height:
+                found.append(
+                    f"voters let {name} go on from block {born.height} as incarnation "
+                    f"{born.number}: the blocks after it here are void"
+                )
+        return found
 
     def conservation(self) -> Conservation:
         """Add all accounts up."""

@@ -269,6 +269,21 @@ def regions(
 
 
 @app.command()
+def flood(
+    transactions: Annotated[int, typer.Option(help="Of the one key.")] = 90_000,
+    seconds: Annotated[
+        int, typer.Option(help="Before the flood; it may last five times that.")
+    ] = 30,
+    rate: Annotated[int, typer.Option(help="Honest orders a second.")] = 20,
+) -> None:
+    """One key floods four validators while honest traders send orders: who waits, and who pays."""
+    from scripts.flood_bench import run
+
+    result = run(flood=transactions, seconds=seconds, orders_per_s=rate)
+    write(bench="flood", **asdict(result))
+
+
+@app.command()
 def gossip(
     nodes: Annotated[list[int] | None, typer.Option(help="Processes; 4 and then 16.")] = None,
     messages: Annotated[int, typer.Option(help="Orders of 200 bytes.")] = 200,

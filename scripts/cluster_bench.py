@@ -97,11 +97,11 @@ def run(*, orders_per_s: int, seconds: int, block_time_ms: int, validators: int 
 
 def _load(cluster: Cluster, spec: ChainSpec, orders_per_s: int, seconds: int) -> Result:
     clients = [Client(member.api_url, timeout_s=60) for member in cluster.members]
-    _wait_height(clients, 1)
+    wait_height(clients, 1)
     total = orders_per_s * seconds
     accounts = -(-total // ORDERS_PER_ACCOUNT)
-    _register(clients[0], spec, accounts)
-    streams = _streams(_sign_orders(spec, accounts, total), accounts, len(clients))
+    register(clients[0], spec, accounts)
+    streams = _streams(sign_orders(spec, accounts, total), accounts, len(clients))
     nodes = [psutil.Process(node.pid) for node in cluster.nodes]
     height = int(clients[0].head(CHAIN)["height"])
     rss = [node.memory_info().rss >> 20 for node in nodes]
@@ -186,7 +186,7 @@ def _keys(number: int) -> tuple[SigningKey, SigningKey]:
     return SigningKey(sha256(name)), SigningKey(sha256(name + b" meter"))
 
 
-def _register(client: Client, spec: ChainSpec, accounts: int) -> None:
+def register(client: Client, spec: ChainSpec, accounts: int) -> None:
     """Participants with a meter and baht, each batch final before the next."""
     distributor, payment = operator_key("mea"), operator_key("payment")
     nonces = {key.public_key: client.nonce(key.public_key, CHAIN) for key in (distributor, payment)}
@@ -229,7 +229,7 @@ def _location(number: int) -> str:
     return f"BKK-{number % 5 + 1:02d}-SUB{number // 5 % 10 + 1:03d}"
 
 
-def _sign_orders(spec: ChainSpec, accounts: int, total: int) -> Iterator[Transaction]:
+def sign_orders(spec: ChainSpec, accounts: int, total: int) -> Iterator[Transaction]:
     """Account after account in turn, so that every batch holds many senders."""
     slot = slot_at(time.time_ns() // 1_000_000) + 2
     keys = [_keys(number) for number in range(accounts)]
@@ -321,7 +321,7 @@ def _wait_orders(clients: list[Client], wanted: int) -> int:
     return best
 
 
-def _wait_height(clients: list[Client], height: int) -> None:
+def wait_height(clients: list[Client], height: int) -> None:
     deadline = time.monotonic() + 60
     while any(int(client.head(CHAIN)["height"]) < height for client in clients):
         if time.monotonic() > deadline:

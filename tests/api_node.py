@@ -198,7 +198,7 @@ class MemoryNode:
         messages = messages_from(executor.store, NATIONAL, known, missing, height)
         encoded = tuple(encode(one) for one in messages)
         command = SubmitCheckpoint(region, encode(header), certificate, encoded)
-        self.put(dev_key("relayer"), command, NATIONAL)
+        self.put(dev_key(validator_name(0)[1]), command, NATIONAL)
         self.make_block(NATIONAL)
 
     def current_slot(self, chain: str = "MET") -> int:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import fields
-from itertools import islice
 from typing import Any
 
 from gridtokenx.api.context import Context
@@ -17,24 +15,17 @@ from gridtokenx.api.documents import (
     transaction_document,
 )
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import address, boolean, format_cursor, integer
+from gridtokenx.api.kinds import address, boolean, format_cursor
+from gridtokenx.api.proofs import PROOF, SINCE, prove
 from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
-from gridtokenx.chain.block import decode_block
-from gridtokenx.chain.light import MAX_SET_CHANGES
-from gridtokenx.chain.state_tree import verify_state_proof
 from gridtokenx.ledger.model import ACCOUNTS, Account
 from gridtokenx.node import history
-from gridtokenx.node.database import ChainView
 from gridtokenx.node.view import ChainStatus
-from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.errors import ErrorCode
-from gridtokenx.primitives.state import u64
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import PARTICIPANTS
 from gridtokenx.trading.model import ORDERS, TRADERS
 
-PROOF_ATTEMPTS = 60
-PROOF_PAUSE_S = 0.05
 _BALANCES = tuple(field.name for field in fields(Account) if field.name != "nonce")
 
 
@@ -125,6 +116,7 @@ def get_nonce(context: Context, arguments: Arguments) -> dict[str, Any]:
     return {
         "address": format_address(who),
         "chain": name,
+        "incarnation": status.spec.incarnation,
         "height": str(status.head.height),
         "nonce": str(nonce),
         "pending": arguments["pending"],
@@ -157,68 +149,17 @@ def get_history(context: Context, arguments: Arguments) -> dict[str, Any]:
 
 
 async def get_proof(context: Context, arguments: Arguments) -> dict[str, Any]:
-    """The tree moves on with each block, so what it gives is checked against the header here.
-
-    The status follows a commit only when the node's loop comes round to it, hence the pause.
-    """
     key = ACCOUNTS.prefix + arguments["address"]
-    for _ in range(PROOF_ATTEMPTS):
-        status = context.chain(arguments["chain"])
-        value, proof = status.prove(key)
-        if verify_state_proof(status.head.state_root, key, value, proof):
-            break
-        await asyncio.sleep(PROOF_PAUSE_S)
-    else:
-        detail = "blocks come faster than a proof is made; ask again"
-        raise ApiError(ErrorCode.PROOF_UNAVAILABLE, detail)
-    height = status.head.height
-    block, certificate = status.view.block(height), status.view.certificate(height)
-    if not block or not certificate:
-        detail = f"{status.spec.name} has no certified block yet"
-        raise ApiError(ErrorCode.PROOF_UNAVAILABLE, detail)
-    since = arguments["since"]
-    if since >= height:
-        detail = f"{status.spec.name} is at block {height} here, not above {since}"
-        raise ApiError(ErrorCode.PROOF_UNAVAILABLE, detail, hint="ask a node that is further")
-    header = decode_block(block).header
-    changes, next_since = _set_changes(status.view, since, height)
+    proven = await prove(lambda: context.chain(arguments["chain"]), key, arguments["since"])
+    value = proven.value
     return {
-        "chain": status.spec.name,
-        "chain_id": status.spec.chain_id.hex(),
+        **proven.document,
         "address": format_address(arguments["address"]),
-        "height": str(height),
-        "finalized": True,
-        "key": key.hex(),
         "account": None if value is None else document(ACCOUNTS.decode(value)),
-        "value": None if value is None else value.hex(),
-        "proof": encode(proof).hex(),
-        "header": encode(header).hex(),
-        "certificate": certificate.hex(),
-        "set_changes": changes,
-        "next_since": None if next_since is None else str(next_since),
     }
 
 
-def _set_changes(view: ChainView, since: int, height: int) -> tuple[list[str], int | None]:
-    """A page of the changes above `since` and below `height`, and where the next page begins."""
-    prefix = history.SET_CHANGES
-    rows = list(islice(view.index_rows(prefix, prefix + u64(since + 1)), MAX_SET_CHANGES + 1))
-    page = [(key, row.hex()) for key, row in rows if key < prefix + u64(height)]
-    if len(page) <= MAX_SET_CHANGES:
-        return [row for _, row in page], None
-    last, _ = page[MAX_SET_CHANGES - 1]
-    return [row for _, row in page[:MAX_SET_CHANGES]], int.from_bytes(last[len(prefix) :], "big")
-
-
 _ADDRESS = Param("address", address(), "account, gtx1...", required=True)
-_SINCE = Param(
-    "since",
-    integer(0, MAX_INT - 1),
-    "height of the last change of the validator set that you have followed, 0 for none; "
-    f"at most {MAX_SET_CHANGES} later ones come, go on from next_since while it is not null",
-    default=0,
-)
-
 METHODS = (
     Method(
         "account_get",
@@ -241,7 +182,14 @@ METHODS = (
         "account_getNonce",
         get_nonce,
         "The nonce of an account's next transaction.",
-        shape(address="text", chain="text", height="decimal", nonce="decimal", pending="bool"),
+        shape(
+            address="text",
+            chain="text",
+            incarnation="number",
+            height="decimal",
+            nonce="decimal",
+            pending="bool",
+        ),
         (
             _ADDRESS,
             CHAIN,
@@ -262,22 +210,8 @@ METHODS = (
         "account_getProof",
         get_proof,
         "An account's state with all a light client needs: header, certificate, state proof.",
-        shape(
-            chain="text",
-            chain_id="hex",
-            address="text",
-            height="decimal",
-            finalized="bool",
-            key="hex",
-            account="object?",
-            value="hex?",
-            proof="hex",
-            header="hex",
-            certificate="hex",
-            set_changes="list",
-            next_since="decimal?",
-        ),
-        (_ADDRESS, CHAIN, _SINCE),
+        shape(**PROOF, address="text", account="object?"),
+        (_ADDRESS, CHAIN, SINCE),
         (Route("GET", "/accounts/{address}/proof"),),
         cost=10,
     ),

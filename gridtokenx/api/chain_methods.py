@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, get_args
 
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import document, head_document, transaction_document
@@ -16,7 +16,7 @@ from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.chain.transaction import decode_transaction
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.node.view import ChainStatus
+from gridtokenx.node.view import ChainStatus, SyncState
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode
@@ -27,7 +27,7 @@ from gridtokenx.trading import rules as trading
 MAX_FULL_TRANSACTIONS = 500
 MAX_RAW_BLOCKS = 64
 MAX_RAW_BYTES = 4 * 1024 * 1024  # After it no further block goes into the answer.
-_SYNC_ORDER = ("stalled", "waiting_peers", "blocks", "live")  # Worst first.
+_SYNC_ORDER = get_args(SyncState)  # Worst first.
 
 
 def get_status(context: Context, _arguments: Arguments) -> dict[str, Any]:
@@ -63,8 +63,13 @@ def _chain_status(status: ChainStatus) -> dict[str, Any]:
     return {
         "chain": status.spec.name,
         "chain_id": status.spec.chain_id.hex(),
+        "incarnation": status.spec.incarnation,
         "head": head_document(status.head),
-        "sync": {"state": status.sync_state, "target": str(status.sync_target)},
+        "sync": {
+            "state": status.sync_state,
+            "target": str(status.sync_target),
+            "stopped_because": status.stopped_because or None,
+        },
         "validators": len(status.validators.members),
         "consensus_view": status.consensus_view,
         "mempool_transactions": status.mempool_transactions,

@@ -37,8 +37,8 @@ class Context:
         self._tallies: dict[int, Tally] = {}
         self._tallies_of = b""
         self._tables: dict[tuple[str, bytes], _DecodedTable] = {}
-        self._name_by_id = {
-            handle.genesis.chain(name).chain_id: name for name in handle.genesis.chain_names
+        self._genesis_names = {
+            handle.genesis.chain(name).genesis_id: name for name in handle.genesis.chain_names
         }
 
     def chains(self) -> Mapping[str, ChainStatus]:
@@ -111,13 +111,17 @@ class Context:
             chain_id = raw[start : start + 32]
         else:
             chain_id = decode_transaction(raw).chain_id
-        name = self._name_by_id.get(chain_id)
-        if name is None or name not in self.chains():
-            what = f"chain {name}" if name else f"no chain of this network ({chain_id.hex()})"
-            followed = ", ".join(self.chains())
-            detail = f"the transaction is for {what}; this node follows {followed}"
-            raise Rejected(ErrorCode.WRONG_CHAIN, detail)
-        return name
+        chains = self.chains()
+        for name, status in chains.items():
+            if status.spec.chain_id == chain_id:
+                return name
+        born = self._genesis_names.get(chain_id)
+        if born in chains:
+            detail = f"the transaction is for {born} as it was before its present incarnation"
+        else:
+            what = f"chain {born}" if born else f"no chain of this network ({chain_id.hex()})"
+            detail = f"the transaction is for {what}; this node follows {', '.join(chains)}"
+        raise Rejected(ErrorCode.WRONG_CHAIN, detail)
 
     @property
     def local_signer(self) -> SigningKey | None:

@@ -92,6 +92,7 @@ _HINTS = {
     ErrorCode.METER_NOT_NAMED: "meter_id names one; account_get lists the account's meters",
     ErrorCode.NOT_REGISTERED: "the distributor of the territory registers participants",
     ErrorCode.ACCOUNT_NOT_FOUND: "an account exists from its first deposit or registration on",
+    ErrorCode.BELOW_MINIMUM: "keep or send 1 THB, 0.01 gtx, 1 kWh or 1 credit, or register first",
     ErrorCode.BAD_ADDRESS: "an address looks like gtx1... and has 62 characters",
     ErrorCode.PROPOSAL_NOT_FOUND: "gov_getProposals lists them",
     ErrorCode.UNKNOWN_PARAMETER: "gov_getParams lists all that can be voted on",

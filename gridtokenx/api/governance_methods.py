@@ -27,9 +27,12 @@ from gridtokenx.governance.model import (
     Proposal,
     ProposalStatus,
     Propose,
+    Reincarnation,
     Surroundings,
     Tally,
 )
+from gridtokenx.interchain import checkpoints
+from gridtokenx.interchain.incarnations import check_base, lost_since
 from gridtokenx.node.view import ChainStatus
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.document import from_document, kind_of
@@ -79,6 +82,7 @@ def get_proposal(context: Context, arguments: Arguments) -> dict[str, Any]:
         "content": document(entry.content),
         "changes": changes,
         "would_fail": why_not,
+        "lost": _lost(status.view, entry) if entry.status in _WAITING else None,
         "tally": _tally_document(context, status, entry, around),
     }
 
@@ -186,7 +190,20 @@ def simulate_proposal(context: Context, arguments: Arguments) -> dict[str, Any]:
         "executes_ms": None if is_emergency else str(executes_ms),
         "approvers": [name for name, _ in approvers or ()],
         "chains": _acts_on(command.content, spec),
+        "lost": _lost(view, command),
     }
+
+
+def _lost(state: Reader, asked: Proposal | Propose) -> dict[str, Any] | None:
+    """What the senders of a region that begins again would have twice; null for all else."""
+    content = asked.content
+    if not isinstance(content, Reincarnation):
+        return None
+    try:
+        base = check_base(state, content.chain, content.height, content.block_hash)
+    except Rejected:
+        return None  # It would fail.
+    return document(lost_since(state, content.chain, base))
 
 
 # -- Documents -----------------------------------------------------------------------------------
@@ -221,6 +238,10 @@ def summary(content: Content) -> str:
             whole, rest = divmod(int(fields["amount_ugtx"]), 10**6)
             amount = f"{whole}.{rest:06d}".rstrip("0").rstrip(".")
             return f"{amount} gtx to {fields['to']}"
+        case "reincarnation":
+            named = ", ".join(one["organisation"] for one in fields["authorities"])
+            where = f"block {fields['height']} {fields['block_hash'][:16]}"
+            return f"{fields['chain']} goes on from {where}, signed by {named}"
         case "operator_rotation":
             return f"{fields['new_operator']} signs for {fields['organisation']}"
         case _:
@@ -313,6 +334,8 @@ def _acts_on(content: Content, spec: ChainSpec) -> list[str]:
             return [where if where in regions else spec.genesis.chain_of_location(where).name]
         case OperatorRotation():
             return [spec.name, *regions]
+        case Reincarnation(chain=name):
+            return [spec.name, name]
     parameter = getattr(content, "parameter", None)
     if parameter is not None and voted.find(parameter).owner is not voted.Owner.MARKET:
         return [spec.name]
@@ -331,6 +354,7 @@ def _records(status: ChainStatus) -> dict[voted.Owner, Any]:
     if status.spec.is_national:
         found[voted.Owner.STAKING] = pools.parameters(view)
         found[voted.Owner.GOVERNANCE] = governance.parameters(view)
+        found[voted.Owner.INTERCHAIN] = checkpoints.parameters(view)
     return found
 
 
@@ -434,6 +458,7 @@ METHODS = (
             content="object",
             changes="list",
             would_fail="text?",
+            lost="object?",
             tally="object",
         ),
         (_ID,),
@@ -482,6 +507,7 @@ METHODS = (
             executes_ms="decimal?",
             approvers="list",
             chains="list",
+            lost="object?",
         ),
         (
             Param(

@@ -13,6 +13,7 @@ from gridtokenx.api import (
     grid_methods,
     network_methods,
     order_methods,
+    proofs,
     settlement_methods,
     shard_methods,
     staking_methods,
@@ -39,6 +40,7 @@ METHODS: tuple[Method, ...] = (
     *governance_methods.METHODS,
     *staking_methods.METHODS,
     *shard_methods.METHODS,
+    *proofs.METHODS,
     Method(
         "rpc.discover",
         discover,

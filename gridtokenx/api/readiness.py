@@ -87,8 +87,19 @@ def _sync_check(chain: ChainStatus, max_blocks_behind: int) -> Check:
         ok,
         f"{chain.sync_state}, {behind} behind",
         f"live, at most {max_blocks_behind} behind",
-        f"at {chain.head.height} of {chain.sync_target}",
+        _sync_hint(chain),
     )
+
+
+def _sync_hint(chain: ChainStatus) -> str:
+    name = chain.spec.name
+    if chain.sync_state == "stopped":
+        return (
+            f"{chain.stopped_because}. Only {name} is stopped here; where other nodes stop it as "
+            f"well, voters can let it go on: gridtokenx shard show {name}"
+        )
+    doing = "rebuilding" if chain.sync_state == "rebuilding" else "at"
+    return f"{doing} {chain.head.height} of {chain.sync_target}"
 
 
 def _tip_check(chain: ChainStatus) -> Check:

@@ -17,11 +17,15 @@ from gridtokenx.api.kinds import address, day, format_cursor, format_day, hex_by
 from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
 from gridtokenx.chain.authorities import authorities_of
 from gridtokenx.interchain import checkpoints
+from gridtokenx.interchain.incarnations import check_base, lost_since
 from gridtokenx.interchain.log import log_to
 from gridtokenx.interchain.model import (
+    CHECKPOINTS,
     PAUSED_AFTER_BLOCKS,
     REGIONS,
     STRANDED,
+    Escrow,
+    KnownCheckpoint,
     Region,
     TransferCredited,
     TransferReturned,
@@ -33,6 +37,8 @@ from gridtokenx.node import history
 from gridtokenx.node.history import TransferRecord
 from gridtokenx.node.view import ChainStatus
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.quantities import local_day
+from gridtokenx.primitives.state import u64
 from gridtokenx.primitives.types import format_address
 
 _Steps = list[tuple[ChainStatus, TransferRecord]]
@@ -72,7 +78,63 @@ def get_shard(context: Context, arguments: Arguments) -> dict[str, Any]:
         ],
         "set_on_its_way": region.ordered is not None,
         "reported": document(region.reported),
+        "incarnations": [
+            document(one) for one in checkpoints.incarnations_of(status.view, region.name)
+        ],
+        "lost": document(region.lost),
+        "today": _today(status, region),
     }
+
+
+def get_checkpoints(context: Context, arguments: Arguments) -> dict[str, Any]:
+    """Newest first; from each the region could go on, at the price of what has left it since."""
+    status = context.national()
+    region = checkpoints.region_of(status.view, arguments["id"])
+    prefix = region.name.encode() + b"\x00"
+    known = [
+        (int.from_bytes(key[len(prefix) :], "big"), one)
+        for key, one in CHECKPOINTS.items(status.view, prefix)
+    ]
+    cursor = arguments["cursor"]
+    if cursor and len(cursor) != 8:
+        raise ApiError(ErrorCode.MALFORMED, "this cursor does not come from this list")
+    below = int.from_bytes(cursor, "big") if cursor else region.height + 1
+    page = [(height, one) for height, one in reversed(known) if height < below]
+    page = page[: arguments["limit"]]
+    following = u64(page[-1][0]) if page and page[-1][0] > known[0][0] else None
+    return {
+        **_as_of(status),
+        "shard": region.name,
+        "items": [_checkpoint_document(status, region, *one) for one in page],
+        "next_cursor": format_cursor(following),
+    }
+
+
+def _checkpoint_document(
+    status: ChainStatus, region: Region, height: int, one: KnownCheckpoint
+) -> dict[str, Any]:
+    """`why_not` is null where the region could go on from it."""
+    why_not = None
+    try:
+        check_base(status.view, region.name, height, one.hash)
+    except Rejected as error:
+        why_not = error.detail
+    return {
+        "height": str(height),
+        "hash": one.hash.hex(),
+        "messages_taken": str(one.inbox_next),
+        "messages_sent": str(one.outbox_count),
+        "lost": None if why_not else document(lost_since(status.view, region.name, one)),
+        "why_not": why_not,
+    }
+
+
+def _today(status: ChainStatus, region: Region) -> dict[str, Any]:
+    """What has left the region in the national chain's day, and how much may."""
+    day = local_day(status.head.market_ms)
+    sent = region.sent if region.sent_day == day else Escrow()
+    limits = checkpoints.parameters(status.view)
+    return {"date": format_day(day), "sent": document(sent), "limits": document(limits)}
 
 
 def get_receipts(context: Context, arguments: Arguments) -> dict[str, Any]:
@@ -144,7 +206,16 @@ def _region_document(context: Context, status: ChainStatus, region: Region) -> d
         "shard": region.name,
         "status": state.value,
         "incarnation": region.incarnation,
+        "held_by": str(region.held_by) if region.held_by else None,
         "followed": followed is not None,
+        "sync": None
+        if followed is None
+        else {
+            "state": followed.sync_state,
+            "incarnation": followed.spec.incarnation,
+            "target": str(followed.sync_target),
+            "stopped_because": followed.stopped_because or None,
+        },
         "head": None if followed is None else str(followed.head.height),
         "checkpoint": {
             "height": str(region.height),
@@ -284,7 +355,9 @@ _REGION = {
     "shard": "text",
     "status": "text",
     "incarnation": "number",
+    "held_by": "decimal?",
     "followed": "bool",
+    "sync": "object?",
     "head": "decimal?",
     "checkpoint": "object",
     "queue_down": "number",
@@ -294,6 +367,8 @@ _REGION = {
     "escrow": "object",
     "authority_nodes": "number",
 }
+
+_ID = Param("id", CHAIN.kind, "name of the region chain, such as NOR", required=True)
 
 METHODS = (
     Method(
@@ -308,7 +383,8 @@ METHODS = (
     Method(
         "shard_get",
         get_shard,
-        "A region chain: also its authorities, chain ids, territories and what it has reported.",
+        "A region chain: also its authorities, territories and incarnations, what it has reported, "
+        "what was lost with histories that are void, and what has left it today.",
         shape(
             **_HEAD,
             **_REGION,
@@ -318,10 +394,23 @@ METHODS = (
             authorities="list",
             set_on_its_way="bool",
             reported="object",
+            incarnations="list",
+            lost="object",
+            today="object",
         ),
-        (Param("id", CHAIN.kind, "name of the region chain, such as NOR", required=True),),
+        (_ID,),
         (Route("GET", "/shards/{id}"),),
         cost=5,
+    ),
+    Method(
+        "shard_getCheckpoints",
+        get_checkpoints,
+        "Blocks of a region that the national chain has accepted, newest first: what a vote on its "
+        "reincarnation may name, and what would be lost.",
+        shape(**_HEAD, shard="text", items="list", next_cursor="text?"),
+        (_ID, LIMIT, CURSOR),
+        (Route("GET", "/shards/{id}/checkpoints"),),
+        cost=20,
     ),
     Method(
         "shard_getSettlements",

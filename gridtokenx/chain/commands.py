@@ -10,6 +10,7 @@ from functools import cache
 from gridtokenx.chain import crossing, national
 from gridtokenx.chain.block import Event
 from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.standing import is_backed
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.grid import operation
 from gridtokenx.grid import rules as grid
@@ -27,7 +28,7 @@ from gridtokenx.grid.model import (
 from gridtokenx.interchain import rules as interchain
 from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import Deposit, LedgerCommand, RetireCredits, Transfer, Withdraw
+from gridtokenx.ledger.model import Asset, Deposit, LedgerCommand, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOTS_PER_DAY
 from gridtokenx.primitives.state import Overlay, Reader
@@ -104,6 +105,7 @@ def run_command(state: Overlay, transaction: Transaction, env: Environment) -> l
     """The effect of a transaction's command. Errors: the rule's own."""
     sender = transaction.sender
     if isinstance(transaction.payload, TransferAbroad):
+        ledger.check_has_key(transaction.payload.to)
         return [
             *interchain.transfer_abroad(
                 state,
@@ -144,11 +146,13 @@ def _run_ledger(
     state: Overlay, command: LedgerCommand, sender: bytes, env: Environment
 ) -> list[Event]:
     match command:
-        case Transfer():
+        case Transfer(to, asset, amount):
+            ledger.check_recipient(state, to, asset, amount, is_backed)
             return [*ledger.transfer(state, command, sender=sender)]
         case RetireCredits():
             return [*ledger.retire_credits(state, command, sender=sender, now_ms=env.now_ms)]
-        case Deposit():
+        case Deposit(to, amount_uthb):
+            ledger.check_recipient(state, to, Asset.THB, amount_uthb, is_backed)
             authority = _payment_authority(state)
             return [
                 *ledger.deposit(
@@ -171,7 +175,8 @@ def _run_registry(
 ) -> list[Event]:
     now_ms = env.now_ms
     match command:
-        case RegisterParticipant():
+        case RegisterParticipant(account):
+            ledger.check_has_key(account)
             return [*registry.register_participant(state, command, sender=sender, now_ms=now_ms)]
         case SuspendParticipant():
             suspended = registry.suspend_participant(state, command, sender=sender)

@@ -37,9 +37,15 @@ class TrustedSet:
     validators: ValidatorSet
 
 
-def follow_sets(chain_id: bytes, trusted: TrustedSet, changes: Iterable[SetChange]) -> TrustedSet:
+def follow_sets(
+    chain_id: bytes,
+    trusted: TrustedSet,
+    changes: Iterable[SetChange],
+    anchor: Header | None = None,
+) -> TrustedSet:
     """The set after all changes, in the order of their heights, beginning with `trusted`.
 
+    `anchor` is a header that is known to be decided: its chain must be the one that is followed.
     Errors: INVALID_CERTIFICATE, INVALID_BLOCK.
     """
     height, signers = trusted.height, trusted.validators
@@ -47,12 +53,31 @@ def follow_sets(chain_id: bytes, trusted: TrustedSet, changes: Iterable[SetChang
         header = change.header
         if header.height <= height:
             raise Rejected(ErrorCode.INVALID_BLOCK, "changes of the set must ascend in height")
+        if anchor is not None:
+            check_passes(anchor, header, TrustedSet(height, signers))
         check_decided(chain_id, header, change.certificate, signers)
         if change.following.hash != header.next_set_hash:
             detail = f"header {header.height} hands over to another set"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
         height, signers = header.height, change.following
     return TrustedSet(height, signers)
+
+
+def check_passes(anchor: Header, header: Header, trusted: TrustedSet) -> None:
+    """Whether the way from a set to a header leads through the trusted `anchor`, where that lies
+    above the set: the header is the anchor itself, or the set is the one that follows it.
+
+    Errors: INVALID_BLOCK.
+    """
+    if anchor.height <= trusted.height or header.height < anchor.height:
+        return
+    if header.height == anchor.height:
+        leads_through = header.hash == anchor.hash
+    else:
+        leads_through = trusted.validators.hash == anchor.next_set_hash
+    if not leads_through:
+        detail = f"the way to block {header.height} does not lead through the trusted block "
+        raise Rejected(ErrorCode.INVALID_BLOCK, f"{detail}{anchor.height}")
 
 
 def check_decided(

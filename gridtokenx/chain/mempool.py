@@ -3,15 +3,19 @@
 The pool keeps one overlay over the head's state in which every waiting transaction is already
 applied, so admission tells a sender exactly what a block would: nonce, balance, band, everything.
 After each block what is left is applied again; what no longer applies is dropped with its reason.
-Source: architecture 5, surface C 23.
+
+Places, here and in blocks, are shared: between those that have a name on the chain and those that
+have a balance only, and within each of the two by sender. Source: protocols/networking.md 4.3.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 
+from gridtokenx.chain.held import Held, HeldLimits
+from gridtokenx.chain.lanes import Lane, Queue, cost_of
+from gridtokenx.chain.standing import Standing, standing_of
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.primitives.errors import RETRYABLE, ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader
@@ -19,18 +23,27 @@ from gridtokenx.primitives.state import Overlay, Reader
 Apply = Callable[[Overlay, Transaction], object]
 """Applies one transaction to an overlay or raises Rejected (see `transition`)."""
 
+# Of four places in the pool and in a block, while both classes wait.
+BACKED_PLACES, PLAIN_PLACES = 3, 1
+PLACES = BACKED_PLACES + PLAIN_PLACES
+OFFICE_WEIGHT = 64  # A payment authority serves many households, a distributor many meters.
+STANDING_BLOCKS = 16  # How long a sender that waits all the time keeps the class that it had.
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may wait. A gap is a transaction whose predecessors have not come yet."""
+    """How much may wait. What a sender has waiting is counted as `lanes.cost_of` does."""
 
     # What comes while the largest block fills and the next is decided. About 1.5 KB of memory each;
     # each is applied again after every block it waits.
     transactions: int = 40_000
     bytes: int = 32 * 1024 * 1024
-    gaps: int = 4_096
-    gaps_per_sender: int = 64
+    # Also the most that one key has in a block while it is alone: blocks that it fills are large,
+    # so the orders beside it wait for them. With four times as many their p99 doubles.
+    sender_cost: int = 512
+    office_cost: int = 16_384
     rejected: int = 10_000
+    held: HeldLimits = field(default_factory=HeldLimits)
 
 
 class Mempool:
@@ -49,10 +62,11 @@ class Mempool:
         self._has_effects_of_dropped = False
         self._waiting: dict[bytes, Transaction] = {}
         self._leaving: dict[bytes, Transaction] = {}  # What waited, while a reset goes through it.
-        self._bytes = 0
-        self._gaps: dict[bytes, dict[int, Transaction]] = {}
-        self._gap_order: deque[tuple[bytes, int]] = deque()
-        self._held: dict[bytes, Transaction] = {}
+        self._backed, self._plain = Lane(), Lane()
+        self._standings: dict[bytes, Standing] = {}
+        self._standings_age = 0
+        self._cut_short: set[bytes] = set()  # Senders of whom something made room since the block.
+        self._held = Held()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -76,29 +90,32 @@ class Mempool:
         """
         if transaction.id in self._waiting:
             raise Rejected(ErrorCode.DUPLICATE, "this transaction is already waiting")
-        if self._is_full(transaction):
-            detail = f"{len(self._waiting)} transactions are waiting; try again after a block"
-            raise Rejected(ErrorCode.MEMPOOL_FULL, detail)
         if self._has_effects_of_dropped:
-            self.reset(self._pending.base, ())
+            self._apply_again(self._pending.base, ())
+        self.check_share(transaction)
+        leaving = self._room_for(transaction)
         try:
             self._admit(transaction)
         except Rejected as error:
             if error.code is ErrorCode.NONCE_GAP and heard:
-                self._hold(transaction)
+                self._held.add(transaction, self.limits.held)
                 return []
             if heard:
                 self._turn_away(transaction.id, error)
             else:
                 self._remember_rejection(transaction.id, error)
             raise
+        self._put_out(leaving)
         return [transaction, *self._release(transaction.sender)]
 
     def take(self, max_count: int, max_bytes: int) -> list[Transaction]:
-        """The first waiting transactions, in order, within both limits. They stay in the pool."""
+        """What a block may hold, as its places are shared, within both limits. It stays here.
+
+        Each sender's are in the order of their nonces. Costs what is taken, not what waits.
+        """
         taken: list[Transaction] = []
         size = 0
-        for transaction in self._waiting.values():
+        for transaction in self._in_turn():
             size += len(transaction.encoded)
             if len(taken) >= max_count or size > max_bytes:
                 break
@@ -107,27 +124,18 @@ class Mempool:
 
     def reset(self, state: Reader, included: Collection[bytes]) -> list[tuple[bytes, Rejected]]:
         """Move to a new head: drop what was included, re-apply the rest, return what fell out."""
-        left = [tx for key, tx in self._waiting.items() if key not in included]
-        self._leaving = self._waiting
-        self._pending, self._has_effects_of_dropped = Overlay(state), False
-        self._waiting, self._bytes, self._nonces = {}, 0, {}
-        self._in_vain = set()
-        dropped = []
-        for transaction in left:
-            try:
-                self._admit(transaction)
-            except Rejected as error:
-                self._remember_drop(transaction.id, error)
-                dropped.append((transaction.id, error))
-        for sender in list(self._gaps):
+        self._held.forget(self.limits.held)
+        self._standings_age += 1
+        if self._standings_age >= STANDING_BLOCKS:
+            self._standings, self._standings_age = {}, 0
+        dropped = self._apply_again(state, included)
+        for sender in self._held.senders():
             self._release(sender)
-        self._forget_stale_gaps()
-        self.next_nonces, self._leaving = self._nonces, {}
         return dropped
 
     def holds(self, transaction_id: bytes) -> bool:
         """Whether a transaction is held until its sender's earlier nonces come."""
-        return transaction_id in self._held
+        return self._held.get(transaction_id) is not None
 
     def rejection(self, transaction_id: bytes) -> Rejected | None:
         """Why a transaction was refused or dropped here, while it is remembered."""
@@ -142,80 +150,198 @@ class Mempool:
         for_good = dropped is not None and dropped.code not in RETRYABLE
         return for_good or transaction_id in self._in_vain
 
-    def note_rejections(self, rejections: Iterable[tuple[bytes, Rejected]]) -> None:
-        """Drop transactions that failed while a block was built, keeping why.
+    def postpone(self, refused: Iterable[tuple[bytes, Rejected]]) -> None:
+        """Keep what did not apply while a block was built, and what follows it, out of blocks until
+        the next head.
+
+        Its turn may have come before that of another sender whose transaction it builds on. What
+        does not apply for another reason is dropped with that when all are applied again.
+        """
+        for key, _ in refused:
+            transaction = self._waiting.get(key)
+            queue = None if transaction is None else self._queue_of(transaction.sender)
+            if transaction is not None and queue is not None:
+                nonces = (transaction.nonce, queue.stopped_at)
+                queue.stopped_at = min(one for one in nonces if one is not None)
+
+    def drop(self, rejections: Iterable[tuple[bytes, Rejected]]) -> None:
+        """Drop transactions that no block can hold, keeping why.
 
         Their senders may send other ones with the same nonces at once. What is left is applied
         again without them when the next transaction comes: after the proposal has gone out.
         """
         for key, error in rejections:
-            gone = self._waiting.pop(key, None)
+            gone = self._waiting.get(key)
             if gone is not None:
-                self._bytes -= len(gone.encoded)
-                self._remember_drop(key, error)
-                self._nonces[gone.sender] = min(self._nonces[gone.sender], gone.nonce)
+                self._leave(gone, error)
                 self._has_effects_of_dropped = True
 
-    def _is_full(self, transaction: Transaction) -> bool:
+    # -- Shares ----------------------------------------------------------------------------------
+
+    def _in_turn(self) -> Iterator[Transaction]:
+        """Both classes, each with its places while the other waits too."""
+        backed, plain = self._backed.walk(), self._plain.walk()
+        next_backed, next_plain = next(backed, None), next(plain, None)
+        spent_backed = spent_plain = 0
+        while True:
+            is_behind = spent_backed * PLAIN_PLACES <= spent_plain * BACKED_PLACES
+            if next_backed is not None and (is_behind or next_plain is None):
+                yield next_backed
+                spent_backed += cost_of(next_backed)
+                next_backed = next(backed, None)
+            elif next_plain is not None:
+                yield next_plain
+                spent_plain += cost_of(next_plain)
+                next_plain = next(plain, None)
+            else:
+                return
+
+    def _standing(self, sender: bytes) -> Standing:
+        found = self._standings.get(sender)
+        return standing_of(self._pending, sender) if found is None else found
+
+    def _lane(self, standing: Standing) -> Lane:
+        return self._plain if standing is Standing.PLAIN else self._backed
+
+    def _queue_of(self, sender: bytes) -> Queue | None:
+        return self._backed.queue(sender) or self._plain.queue(sender)
+
+    def check_share(self, transaction: Transaction) -> None:
+        """Errors: MEMPOOL_FULL for a sender that has all waiting that it may. Any thread: it is
+        cheap, so that what one key has too much of costs nobody a signature.
+        """
+        sender = transaction.sender
+        if sender in self._cut_short:
+            detail = "what this account had waiting last made room for others; wait for a block"
+            raise Rejected(ErrorCode.MEMPOOL_FULL, detail)
+        queue = self._queue_of(sender)
+        if queue is None:
+            return
+        limits = self.limits
+        most = limits.office_cost if queue.weight == OFFICE_WEIGHT else limits.sender_cost
+        if queue.cost + cost_of(transaction) > most:
+            detail = f"{len(queue.waiting)} of this account wait, as many as may; wait for a block"
+            raise Rejected(ErrorCode.MEMPOOL_FULL, detail)
+
+    def _room_for(self, transaction: Transaction) -> list[Transaction]:
+        """What has to leave for one more: the last of whoever weighs most on the class.
+
+        Those without a name never have more than their places, for all is applied again after each
+        block; they have these whenever they want. Errors: MEMPOOL_FULL where the sender itself
+        would weigh most.
+        """
+        size, plain = len(transaction.encoded), self._plain
+        of_plain = self._excess(PLAIN_PLACES, plain.transactions, plain.bytes + size)
+        of_all = self._excess(PLACES, len(self._waiting), plain.bytes + self._backed.bytes + size)
+        if max(*of_plain, *of_all) <= 0:
+            return []
+        standing = self._standing(transaction.sender)
+        own = self._lane(standing)
+        is_owed = own is plain and max(of_plain) <= 0
+        lane = self._backed if is_owed else own
+        over, over_bytes = of_all if lane is self._backed else map(max, of_plain, of_all)
+        if over <= 0 and over_bytes <= 0:
+            return []
+        heaviest = lane.heaviest()
+        if heaviest is None or heaviest.sender == transaction.sender:
+            raise self._is_full()
+        out = heaviest.last(over, over_bytes)
+        if len(out) < over or sum(len(one.encoded) for one in out) < over_bytes:
+            raise self._is_full()
+        if not is_owed:
+            mine = own.queue(transaction.sender) or Queue(transaction.sender, _weight(standing))
+            left = heaviest.cost - sum(map(cost_of, out))
+            # Both as parts of what their weights entitle them to.
+            if left * mine.weight < (mine.cost + cost_of(transaction)) * heaviest.weight:
+                raise self._is_full()
+        return out
+
+    def _excess(self, places: int, transactions: int, size: int) -> tuple[int, int]:
+        """How many transactions and bytes go beyond some of the pool's places, with one more."""
         return (
-            len(self._waiting) >= self.limits.transactions
-            or self._bytes + len(transaction.encoded) > self.limits.bytes
+            transactions + 1 - self.limits.transactions * places // PLACES,
+            size - self.limits.bytes * places // PLACES,
         )
+
+    def _is_full(self) -> Rejected:
+        detail = f"{len(self._waiting)} transactions are waiting; try again after a block"
+        return Rejected(ErrorCode.MEMPOOL_FULL, detail)
+
+    def _put_out(self, transactions: Iterable[Transaction]) -> None:
+        """Their effects stay in the overlay till the next head, so their senders wait till then."""
+        for one in transactions:
+            detail = "others, who had less waiting, took its place; send it again after a block"
+            self._leave(one, Rejected(ErrorCode.MEMPOOL_FULL, detail))
+            self._cut_short.add(one.sender)
+
+    # -- Coming and going ------------------------------------------------------------------------
 
     def _admit(self, transaction: Transaction) -> None:
         attempt = Overlay(self._pending)
         self._apply(attempt, transaction)
         attempt.merge()
+        sender = transaction.sender
+        standing = self._standings[sender] = self._standing(sender)
+        self._lane(standing).add(transaction, _weight(standing))
         self._waiting[transaction.id] = transaction
-        self._bytes += len(transaction.encoded)
-        self._nonces[transaction.sender] = transaction.nonce + 1
+        if self._held.get(transaction.id) is not None:
+            self._held.remove(transaction)
+        self._nonces[sender] = transaction.nonce + 1
         self.rejected.pop(transaction.id, None)
         self.turned_away.pop(transaction.id, None)
         self.dropped.pop(transaction.id, None)
 
-    def _hold(self, transaction: Transaction) -> None:
-        held = self._gaps.setdefault(transaction.sender, {})
-        full = len(held) >= self.limits.gaps_per_sender or len(self._gap_order) >= self.limits.gaps
-        if full or transaction.nonce in held:
-            if not held:
-                del self._gaps[transaction.sender]
-            raise Rejected(ErrorCode.NONCE_GAP, "too many transactions wait for earlier nonces")
-        held[transaction.nonce] = transaction
-        self._held[transaction.id] = transaction
-        self._gap_order.append((transaction.sender, transaction.nonce))
+    def _leave(self, transaction: Transaction, why: Rejected) -> None:
+        sender = transaction.sender
+        del self._waiting[transaction.id]
+        self._lane(self._standings[sender]).remove(transaction)
+        self._nonces[sender] = min(self._nonces[sender], transaction.nonce)
+        self._remember_drop(transaction.id, why)
+
+    def _apply_again(
+        self, state: Reader, included: Collection[bytes]
+    ) -> list[tuple[bytes, Rejected]]:
+        """All that waits but what was included. Who had something in the block comes last now."""
+        left = [tx for key, tx in self._waiting.items() if key not in included]
+        served = {tx.sender for key, tx in self._waiting.items() if key in included}
+        order = [*self._backed.senders(), *self._plain.senders()]
+        order.sort(key=lambda sender: sender in served)
+        self._leaving = self._waiting
+        self._pending, self._has_effects_of_dropped = Overlay(state), False
+        self._waiting, self._nonces = {}, {}
+        self._backed, self._plain = Lane(), Lane()
+        self._in_vain, self._cut_short = set(), set()
+        dropped = []
+        for transaction in left:
+            try:
+                self.check_share(transaction)  # Who has lost an office has too many perhaps.
+                self._admit(transaction)
+            except Rejected as error:
+                self._remember_drop(transaction.id, error)
+                dropped.append((transaction.id, error))
+        for lane in (self._backed, self._plain):
+            lane.arrange(order)
+        self._standings = {one: self._standings[one] for one in order if self._queue_of(one)}
+        self.next_nonces, self._leaving = self._nonces, {}
+        return dropped
 
     def _release(self, sender: bytes) -> list[Transaction]:
         """Admit held transactions of a sender as far as their nonces now follow."""
         released: list[Transaction] = []
-        held = self._gaps.get(sender, {})
-        while held:
-            follower = held[min(held)]
-            if self._is_full(follower):
-                break
+        while (follower := self._held.first(sender)) is not None:
             try:
+                self.check_share(follower)
+                if self._room_for(follower):
+                    break
                 self._admit(follower)
             except Rejected as error:
-                if error.code is ErrorCode.NONCE_GAP:
+                if error.code in (ErrorCode.NONCE_GAP, ErrorCode.MEMPOOL_FULL):
                     break
                 self._remember_rejection(follower.id, error)
+                self._held.remove(follower)
             else:
                 released.append(follower)
-            self._gap_order.remove((sender, follower.nonce))
-            self._drop_gap(sender, follower.nonce)
         return released
-
-    def _drop_gap(self, sender: bytes, nonce: int) -> None:
-        held = self._gaps[sender]
-        del self._held[held.pop(nonce).id]
-        if not held:
-            del self._gaps[sender]
-
-    def _forget_stale_gaps(self) -> None:
-        """Gaps live until the oldest half of a full table is dropped: they hold no money."""
-        if len(self._gap_order) * 2 < self.limits.gaps:
-            return
-        for _ in range(len(self._gap_order) >> 1):
-            self._drop_gap(*self._gap_order.popleft())
 
     def _remember_rejection(self, key: bytes, error: Rejected) -> None:
         _remember(self.rejected, self.limits.rejected, key, error)
@@ -229,6 +355,10 @@ class Mempool:
 
     def _remember_drop(self, key: bytes, error: Rejected) -> None:
         _remember(self.dropped, self.limits.transactions, key, error)
+
+
+def _weight(standing: Standing) -> int:
+    return OFFICE_WEIGHT if standing is Standing.OFFICE else 1
 
 
 def _remember(table: dict[bytes, Rejected], most: int, key: bytes, error: Rejected) -> None:

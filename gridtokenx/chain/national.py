@@ -12,6 +12,7 @@ from gridtokenx.chain import authorities, crossing, limits
 from gridtokenx.chain.authorities import AuthorityEntry
 from gridtokenx.chain.block import Event
 from gridtokenx.chain.genesis import ChainSpec, check_unbonding
+from gridtokenx.chain.standing import is_backed
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.chain.validator_sets import (
     current_set,
@@ -25,13 +26,14 @@ from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.governance import parameters as voted
 from gridtokenx.governance import rules as governance
 from gridtokenx.governance import tally
+from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.governance.model import (
-    DEPOSITS,
     Action,
     ApproveAsAuthority,
     AuthorityManagement,
     CancelProposal,
     Emergency,
+    InfrastructureFunding,
     OperatorRotation,
     Pool,
     ProposalConcluded,
@@ -46,7 +48,6 @@ from gridtokenx.governance.model import (
     Vote,
     VotingPower,
 )
-from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.interchain import checkpoints, incarnations
 from gridtokenx.interchain.model import PARAMETERS as INTERCHAIN_PARAMETERS
 from gridtokenx.interchain.model import (
@@ -57,20 +58,18 @@ from gridtokenx.interchain.model import (
     SubmitCheckpoint,
 )
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import Transfer
+from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.codec import decode, wire
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, Table
-from gridtokenx.primitives.types import Address, format_address
+from gridtokenx.primitives.types import Address
 from gridtokenx.primitives.validators import ValidatorSet
 from gridtokenx.registry import rules as registry
 from gridtokenx.staking import penalties, pools
 from gridtokenx.staking import rules as staking
+from gridtokenx.staking.model import PARAMETERS as STAKING_PARAMETERS
+from gridtokenx.staking.model import VALIDATORS as POOLS
 from gridtokenx.staking.model import (
-    BONDED,
-    FEES,
-    REWARD_RESERVE,
-    UNBONDING,
     Bond,
     CreateValidator,
     Redelegate,
@@ -79,8 +78,6 @@ from gridtokenx.staking.model import (
     Unjail,
     UpdateValidator,
 )
-from gridtokenx.staking.model import PARAMETERS as STAKING_PARAMETERS
-from gridtokenx.staking.model import VALIDATORS as POOLS
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import PARAMETERS as MARKET_PARAMETERS
 
@@ -94,8 +91,6 @@ class LastProposer:
 
 
 LAST_PROPOSER = Table(b"cp", LastProposer)  # key: b""
-# What they hold is bound by rules of its own, so no vote may pay to them.
-_KEYLESS = frozenset({BONDED, UNBONDING, REWARD_RESERVE, FEES, DEPOSITS})
 
 
 def begin_block(
@@ -158,7 +153,8 @@ def run_command(
     """A command of the national chain. Errors: NOT_PERMITTED for one of the regions, the rules'."""
     sender = transaction.sender
     match transaction.payload:
-        case Transfer() as command:
+        case Transfer(to, asset, amount) as command:
+            ledger.check_recipient(state, to, asset, amount, is_backed)
             return [*ledger.transfer(state, command, sender=sender)]
         case SubmitCheckpoint() as command:
             return [
@@ -214,6 +210,9 @@ def _run_governance(
     around = surroundings(state, spec)
     match transaction.payload:
         case Propose() as command:
+            if isinstance(command.content, InfrastructureFunding):
+                to, amount_ugtx = command.content.to, command.content.amount_ugtx
+                ledger.check_recipient(state, to, Asset.GTX, amount_ugtx, is_backed)
             return [
                 *governance.propose(state, command, sender=sender, now_ms=now_ms, around=around)
             ]
@@ -296,6 +295,7 @@ def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
         incarnations.check_base(state, command.chain, command.height, command.block_hash)
 
     def check_rotation(command: OperatorRotation) -> None:
+        ledger.check_has_key(command.new_operator)
         registry.check_rotation(state, command.organisation, command.new_operator)
 
     return Surroundings(
@@ -304,7 +304,6 @@ def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
         check_authority_change=lambda command: _check_authority_change(state, command),
         check_values=check_values,
         check_rotation=check_rotation,
-        check_payee=_check_payee,
         check_reincarnation=check_reincarnation,
         organisations=[one.name for one in registry.organisations(state)],
         regulator=registry.regulator(state),
@@ -326,12 +325,6 @@ def _check_authority_change(state: Reader, command: AuthorityManagement) -> None
     )
     if refusal is not None:
         raise Rejected(ErrorCode.NOT_PERMITTED, refusal)
-
-
-def _check_payee(account: bytes) -> None:
-    if account in _KEYLESS:
-        detail = f"{format_address(account)} is the network's own and has no key; pay another"
-        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
 
 
 def value_of(state: Reader, name: str) -> int:

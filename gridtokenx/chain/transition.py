@@ -28,6 +28,7 @@ from gridtokenx.chain.block import (
 from gridtokenx.chain.commands import Environment, begin_market, run_command
 from gridtokenx.chain.crossing import NationalSlice, log_fields, take_slice
 from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.standing import is_backed
 from gridtokenx.chain.state_tree import StateTree, TreeUpdate
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.chain.validator_sets import (
@@ -47,7 +48,7 @@ from gridtokenx.primitives.merkle import EMPTY_ROOT, append_peak, peaks_root
 from gridtokenx.primitives.readable import check_all
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
 from gridtokenx.primitives.validators import Validator, ValidatorSet
-from gridtokenx.staking.model import FEES
+from gridtokenx.staking.model import FEES, Unbond
 
 BLOCK_OVERHEAD_BYTES = 32 * 1024
 MAX_TIME_AHEAD_MS = 500
@@ -242,7 +243,8 @@ def execute_block(
 def apply_transaction(state: Overlay, transaction: Transaction, env: Environment) -> list[Event]:
     """One transaction's effect; changes `state` also where it raises, so give it an overlay.
 
-    Errors: WRONG_CHAIN, NONCE_TOO_LOW, NONCE_GAP, INSUFFICIENT_BALANCE, and its command's own.
+    Errors: WRONG_CHAIN, ACCOUNT_NOT_FOUND, NONCE_TOO_LOW, NONCE_GAP, INSUFFICIENT_BALANCE, its
+    command's own, BELOW_MINIMUM.
     """
     if transaction.chain_id != env.spec.chain_id:
         detail = (
@@ -251,9 +253,13 @@ def apply_transaction(state: Overlay, transaction: Transaction, env: Environment
         )
         raise Rejected(ErrorCode.WRONG_CHAIN, detail)
     sender = transaction.sender
+    before = ledger.check_exists(state, sender, is_backed)
     ledger.use_nonce(state, sender, transaction.nonce)
     ledger.pay_fee(state, sender, env.reward_account, transaction.fee_ugtx)
-    return run_command(state, transaction, env)
+    events = run_command(state, transaction, env)
+    if not isinstance(transaction.payload, Unbond):  # Stake can always leave; it is paid out later.
+        ledger.check_keeps_minimum(state, sender, before, is_backed)
+    return events
 
 
 def conviction_key(evidence: Evidence) -> bytes:

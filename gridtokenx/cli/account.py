@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from gridtokenx.chain.genesis import ChainSpec
     from gridtokenx.client import Client
+    from gridtokenx.light_client import ProvenRegion
 
 app = typer.Typer(help="Accounts: show, balance, proof, nonce, history.", no_args_is_help=True)
 
@@ -161,10 +162,30 @@ def history(
 
 
 @app.command()
-def proof(address: remote.Address, chain: remote.Chain = None) -> None:
-    """An account's state, proven: signatures, header and state path are checked here."""
+def proof(
+    address: remote.Address,
+    chain: remote.Chain = None,
+    trusted_block: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHAIN:HEIGHT:HASH",
+            help="A block that must be in the chain; may be repeated.",
+        ),
+    ] = None,
+    trust_old_blocks: Annotated[
+        bool,
+        typer.Option("--trust-old-blocks", help="Begin at a genesis however old it is."),
+    ] = False,
+) -> None:
+    """An account's state, proven: signatures, header and state path are checked here.
+
+    A region's validators are those that the national chain names. From this home's genesis on sets
+    are believed for the unbonding time; later name a block that you trust.
+    """
     who = remote.address_of(address)
-    with remote.connect(pinned=True) as client:
+    with remote.connect(
+        pinned=True, trusted_blocks=trusted_block, trust_old_blocks=trust_old_blocks
+    ) as client:
         name = remote.default_chain(client, chain)
         document = _prove(client, who, name)
     output.emit(document, lambda console: _draw_proof(console, document))
@@ -178,13 +199,20 @@ def _name_of(public_key: bytes, spec: ChainSpec) -> str:
 def _prove(client: Client, who: bytes, chain: str) -> dict[str, Any]:
     """Errors: Failure `not_verified` when what the node sent does not hold."""
     from gridtokenx.primitives.document import to_document
-    from gridtokenx.primitives.errors import Rejected
+    from gridtokenx.primitives.errors import ErrorCode, Rejected
     from gridtokenx.primitives.types import format_address
 
     spec = client.spec(chain)
     try:
         proven = client.proof(who, chain)
     except Rejected as error:
+        if error.code is ErrorCode.TRUST_EXPIRED:
+            output.fail(
+                f"verified: no. {error.detail}",
+                code=int(error.code),
+                reason=error.code.reason,
+                hint="--trusted-block CHAIN:HEIGHT:HASH; on a test network --trust-old-blocks",
+            )
         output.fail(
             f"verified: no. {error.detail}",
             code=int(error.code),
@@ -203,9 +231,20 @@ def _prove(client: Client, who: bytes, chain: str) -> dict[str, Any]:
         "verified": True,
         "signers": [_name_of(members[index].public_key, spec) for index in signers],
         "validators": len(members),
+        "named_by": None if proven.region is None else _national_place(proven.region),
         "genesis_hash": client.genesis().hash.hex(),
         "genesis_from": "home" if remote.home_genesis() is not None else "node",
         "account": None if account is None else to_document(account, text_integers=True),
+    }
+
+
+def _national_place(region: ProvenRegion) -> dict[str, str]:
+    """The national block whose state names a region's validators."""
+    header = region.header
+    return {
+        "height": str(header.height),
+        "block_hash": header.hash.hex(),
+        "time_ms": str(header.time_ms),
     }
 
 
@@ -224,6 +263,13 @@ def _draw_proof(console: Console, document: dict[str, Any]) -> None:
             ("address", document["address"]),
         ],
     )
+    if document["named_by"] is not None:
+        named_by = document["named_by"]
+        show.line(
+            console,
+            f"its validators are those of national block {named_by['height']}, "
+            f"{show.moment(named_by['time_ms'])}",
+        )
     if document["account"] is None:
         show.line(console, "proven: this address holds nothing on this chain")
     else:

@@ -9,17 +9,19 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from gridtokenx.cli import output, remote, show
+from gridtokenx.primitives.errors import ErrorCode
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gridtokenx.client import Client
     from gridtokenx.replay import CheckedReport, Replay
+    from gridtokenx.replay_national import NationalReplay
 
 app = typer.Typer(help="Audit: report, verify.", no_args_is_help=True)
 
@@ -149,10 +151,13 @@ def verify(
     """Recompute state roots, settlement reports and supply from blocks alone.
 
     Fetches every block from genesis to --to, checks the authorities' signatures, executes it anew,
-    and compares. Reports and sums of --from to --to are told.
+    and compares. A region is held against the national chain, which is executed beside it: what it
+    took of it, and which of its blocks that one has accepted, without --to up to its newest block.
+    Reports and sums of --from to --to are told.
     """
     from gridtokenx.primitives.errors import Rejected
     from gridtokenx.replay import Replay
+    from gridtokenx.replay_national import NationalNotVerified
 
     findings = _Findings()
     with remote.connect(pinned=True) as client:
@@ -160,30 +165,56 @@ def verify(
         stop = int(client.head(name)["height"]) if last is None else last
         if stop < first:
             raise typer.BadParameter(f"--from {first} lies after --to {stop}")
-        replay = Replay(client.spec(name))
+        national = _beside(client, name)
+        replay = Replay(client.spec(name), national)
         try:
             for block, certificate in _blocks(client, name, stop):
                 closed = replay.apply(block, certificate)
                 if replay.parent.height >= first:
                     _look(client, replay, closed, findings)
+            if national is not None and last is None:
+                national.advance(int(client.head(national.replay.spec.name)["height"]))
+        except NationalNotVerified as error:
+            _refuse(client, str(error), ErrorCode.INVALID_BLOCK)
         except Rejected as error:
-            output.fail(
-                f"verified: no. {name} block {replay.parent.height + 1}: {error.detail}",
-                code=int(error.code),
-                reason="not_verified",
-                hint=f"do not trust the node at {client.url}; ask another with --rpc URL",
-            )
-        document = _document(client, replay, name, (first, stop), findings)
+            detail = f"{name} block {replay.parent.height + 1}: {error.detail}"
+            _refuse(client, detail, error.code)
+        findings.failures += replay.contradictions()
+        document = _document(client, replay, national, (first, stop), findings)
     output.emit(document, lambda console: _draw_verified(console, document))
     if not document["verified"]:
         raise typer.Exit(output.ExitCode.REFUSED)
 
 
-def _blocks(client: Client, chain: str, stop: int) -> Iterator[tuple[bytes, bytes]]:
-    """(block, certificate) of every height from 1 to `stop`. Errors: RpcError; Failure."""
+def _refuse(client: Client, detail: str, code: ErrorCode) -> NoReturn:
+    output.fail(
+        f"verified: no. {detail}",
+        code=int(code),
+        reason="not_verified",
+        hint=f"do not trust the node at {client.url}; ask another with --rpc URL",
+    )
+
+
+def _beside(client: Client, chain: str) -> NationalReplay | None:
+    """The national chain, whose blocks are fetched as a region's ask for them."""
+    from gridtokenx.replay_national import NationalReplay
+
+    national = client.genesis().national
+    if national is None or national.name == chain:
+        return None
+    return NationalReplay(client.spec(national.name), _blocks(client, national.name, None))
+
+
+def _blocks(client: Client, chain: str, stop: int | None) -> Iterator[tuple[bytes, bytes]]:
+    """(block, certificate) of every height from 1 to `stop`, else to the newest.
+
+    Errors: RpcError; Failure.
+    """
     height = 1
-    while height <= stop:
-        limit = min(64, stop - height + 1)
+    while stop is None or height <= stop:
+        limit = 64 if stop is None else min(64, stop - height + 1)
+        if stop is None and int(client.head(chain)["height"]) < height:
+            return
         answer = client.call(
             "chain_getRawBlocks", from_height=str(height), chain=chain, limit=limit
         )
@@ -197,7 +228,8 @@ def _blocks(client: Client, chain: str, stop: int) -> Iterator[tuple[bytes, byte
                 )
             yield base64.b64decode(row["block"]), base64.b64decode(row["certificate"])
             if height % _NOTE_EVERY_BLOCKS == 0:
-                output.note(f"executed {height} of {stop} blocks")
+                of_all = "" if stop is None else f" of {stop}"
+                output.note(f"executed {height}{of_all} blocks of {chain}")
             height += 1
 
 
@@ -226,24 +258,42 @@ def _look(client: Client, replay: Replay, closed: list[CheckedReport], findings:
 
 
 def _document(
-    client: Client, replay: Replay, chain: str, span: tuple[int, int], findings: _Findings
+    client: Client,
+    replay: Replay,
+    national: NationalReplay | None,
+    span: tuple[int, int],
+    findings: _Findings,
 ) -> dict[str, Any]:
+    """`national` in it is null for the national chain itself, and where there is none."""
     sums = replay.conservation()
     return {
         "verified": not findings.failures,
-        "chain": chain,
+        "chain": replay.spec.name,
         "chain_id": replay.spec.chain_id.hex(),
         "from": str(span[0]),
         "to": str(span[1]),
         "executed": str(replay.parent.height),
         "block_hash": replay.parent.hash.hex(),
         "state_root": replay.parent.state_root.hex(),
+        "national": None if national is None else _national_document(national, replay),
         "reports": findings.reports,
         "held": {name: str(value) for name, value in sums.held.items()},
         "supply": {name: str(value) for name, value in sums.supply.items()},
         "failures": findings.failures,
         "genesis_hash": client.genesis().hash.hex(),
         "genesis_from": "home" if remote.home_genesis() is not None else "node",
+    }
+
+
+def _national_document(national: NationalReplay, region: Replay) -> dict[str, Any]:
+    beside = national.replay
+    accepted = national.accepted(region.spec.name)
+    return {
+        "chain": beside.spec.name,
+        "executed": str(beside.parent.height),
+        "block_hash": beside.parent.hash.hex(),
+        "state_root": beside.parent.state_root.hex(),
+        "checkpoints": sum(height <= region.parent.height for height in accepted),
     }
 
 
@@ -254,6 +304,13 @@ def _draw_verified(console: Console, document: dict[str, Any]) -> None:
             f"verified: yes. {document['executed']} blocks of {document['chain']} executed from "
             "genesis: signatures and every root hold",
         )
+        if document["national"] is not None:
+            beside = document["national"]
+            show.line(
+                console,
+                f"beside it {beside['executed']} blocks of {beside['chain']}: what was taken of "
+                f"them, and {beside['checkpoints']} accepted blocks, hold",
+            )
     for failure in document["failures"]:
         show.line(console, f"DOES NOT HOLD: {show.printable(failure)}", style="bold red")
     rows = [

@@ -25,6 +25,8 @@ def head(
         else:
             found = client.head(name)
             heads = {found["chain"]: found}
+    for chain, found in heads.items():
+        found["trusted_block"] = f"{chain}:{found['height']}:{found['hash']}"
     document = heads[name] if name in heads else {"heads": list(heads.values())}
 
     def draw(console: Console) -> None:
@@ -41,6 +43,9 @@ def head(
         ]
         headings = ("chain", "height", "block time", "market time", "hash", "state root")
         show.table(console, headings, rows, right=(1,))
+        show.line(console, "as --trusted-block and in sync.trusted_blocks of nodes that trust it:")
+        for found in heads.values():
+            show.line(console, f"  {show.printable(found['trusted_block'])}")
 
     output.emit(document, draw)
 

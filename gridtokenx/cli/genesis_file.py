@@ -9,6 +9,7 @@ from gridtokenx.cli.output import ExitCode
 
 if TYPE_CHECKING:
     from gridtokenx.chain.genesis import Genesis
+    from gridtokenx.chain.trust import TrustedBlock
     from gridtokenx.node.config import Config
 
 
@@ -37,4 +38,20 @@ def read_genesis(config: Config) -> Genesis:
         )
     for name in config.network.regions:
         genesis.chain(name)
+    for block in trusted_blocks(config):
+        genesis.chain(block.chain)
     return genesis
+
+
+def trusted_blocks(config: Config) -> list[TrustedBlock]:
+    """Those of `sync.trusted_blocks`. Errors: MALFORMED for two at one height."""
+    from gridtokenx.chain.trust import parse_trusted_block
+    from gridtokenx.primitives.errors import ErrorCode, Rejected
+
+    blocks = [parse_trusted_block(text) for text in config.sync.trusted_blocks]
+    places = [(block.chain, block.height) for block in blocks]
+    for chain, height in places:
+        if places.count((chain, height)) > 1:
+            detail = f"sync.trusted_blocks names two blocks {height} of {chain}"
+            raise Rejected(ErrorCode.MALFORMED, detail)
+    return blocks

@@ -23,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+_LOST = ("energy_wh", "thb_uthb", "gtx_ugtx")
 Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="Of the proposal.")]
 _TYPES = ", ".join(proposal_terms.OPTIONS)
 
@@ -74,7 +75,22 @@ def propose(
     ] = None,
     amount: Annotated[str | None, typer.Option(metavar="GTX", help="What it is paid.")] = None,
     release: Annotated[str | None, typer.Option(metavar="VERSION", help="Such as 0.2.0.")] = None,
-    height: Annotated[int | None, typer.Option(min=1, help="Block it is needed from.")] = None,
+    height: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Block a release is needed from, or a region goes on from (else newest)."
+        ),
+    ] = None,
+    hash_: Annotated[
+        str | None,
+        typer.Option("--hash", metavar="HEX", help="Of the block that a region goes on from."),
+    ] = None,
+    authority: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORG=KEY[:WEIGHT]", help="Who signs a region from then on; repeated for each."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show old and new values; sign nothing.")
     ] = False,
@@ -108,7 +124,11 @@ def propose(
         "amount": amount,
         "release": release,
         "height": height,
+        "hash": hash_,
+        "authority": authority,
     }
+    if proposal_terms.needs_base(type_, given):
+        given |= _newest_base(given)
     payload = _proposal(title, description, type_, given)
     if dry_run:
         with remote.connect() as client:
@@ -142,6 +162,13 @@ def _proposal(title: str, description: str, kind: str, given: dict[str, Any]) ->
     return Propose(title, description, proposal_terms.content_of(kind, given))
 
 
+def _newest_base(given: dict[str, Any]) -> dict[str, Any]:
+    """Height and hash of the newest block that the national chain has accepted of a region."""
+    with remote.connect() as client:
+        base = client.call("shard_get", id=given["region"].strip().upper())["checkpoint"]
+    return {"height": int(base["height"]), "hash": base["hash"]}
+
+
 def _simulate(client: Client, payload: Propose, signer: str | None) -> dict[str, Any]:
     """What the node says it would do. Errors: what it would be refused with."""
     from gridtokenx.primitives.document import to_document
@@ -166,6 +193,9 @@ def _preview_lines(preview: dict[str, Any]) -> list[str]:
         show.printable(f"{one['parameter']}: {one['old']} -> {one['new']} {one['unit']}")
         for one in preview["changes"]
     ]
+    if preview["lost"] is not None:
+        lost = _told_lost(preview["lost"])
+        lines.append(f"lost, as it has left the region since that block: {lost}")
     deposit, fee = (show.millionths(preview[name]) for name in ("deposit_ugtx", "fee_ugtx"))
     lines.append(f"deposit {deposit} GTX, fee {fee} GTX")
     return lines
@@ -241,6 +271,7 @@ def _draw_proposal(console: Console, document: dict[str, Any]) -> None:
                 for one in document["changes"]
             ),
             ("would fail", document["would_fail"]),
+            ("lost", _told_lost(document["lost"])),
             ("proposer", document["proposer"]),
             ("vote ends", None if ends is None else f"{show.moment(ends)} Bangkok"),
             ("in force", None if executes is None else f"{show.moment(executes)} Bangkok"),
@@ -251,6 +282,12 @@ def _draw_proposal(console: Console, document: dict[str, Any]) -> None:
     if document["description"]:
         for line in document["description"].splitlines():
             show.line(console, show.printable(line))
+
+
+def _told_lost(lost: dict[str, Any] | None) -> str | None:
+    if lost is None:
+        return None
+    return ", ".join(show.field(name, lost[name])[1] for name in _LOST)
 
 
 @app.command()

@@ -43,16 +43,34 @@ def start(
         list[str] | None,
         typer.Option(
             metavar="CHAIN=HEIGHT",
-            help="Sign without the lost safety record, above a height the key never reached.",
+            help="Sign without the lost safety record, above a height the key never reached. A "
+            "region's second incarnation is MET@2.",
         ),
     ] = None,
+    trusted_block: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHAIN:HEIGHT:HASH",
+            help="A block that must be in the history; may be repeated.",
+        ),
+    ] = None,
+    trust_old_blocks: Annotated[
+        bool,
+        typer.Option("--trust-old-blocks", help="Go on from blocks older than the unbonding time."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check configuration, genesis and keys, then stop.")
     ] = False,
 ) -> None:
     """Run the node: p2p, consensus, API. SIGTERM or Ctrl-C stops it cleanly, twice at once."""
     with _collector_off():
-        config = output.load_config({"network.bootstrap": bootstrap or None})
+        config = output.load_config(
+            {
+                "network.bootstrap": bootstrap or None,
+                "sync.trusted_blocks": trusted_block or None,
+                "sync.trust_old_blocks": trust_old_blocks or None,
+            }
+        )
         genesis = read_genesis(config)
         unlocked = replace(
             unlock_keys(config, password_file),
@@ -76,10 +94,12 @@ def _collector_off() -> Iterator[None]:
 
 
 def _resume_above(texts: list[str], genesis: Genesis) -> dict[str, int]:
+    from gridtokenx.node.protocol import is_incarnation_name
+
     chosen: dict[str, int] = {}
     for text in texts:
         name, _, height = text.partition("=")
-        if name not in genesis.chain_names or not height.isdecimal():
+        if not is_incarnation_name(name, genesis) or not height.isdecimal():
             known = ", ".join(genesis.chain_names)
             detail = f"--resume-signing-above is CHAIN=HEIGHT of {known}, not {text!r}"
             raise typer.BadParameter(detail)
@@ -202,11 +222,12 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
 def _explain(error: BaseException) -> None:
     """Turn the one error that ended the node into its exit code; leave faults of ours alone."""
     from gridtokenx.api.server import ApiServerError
+    from gridtokenx.node.chain_runner import NotPresent
     from gridtokenx.node.database import DatabaseError
-    from gridtokenx.node.driver import NotMissing, StopNode
     from gridtokenx.node.executor import Damaged
     from gridtokenx.node.network import NetworkError
     from gridtokenx.node.node import DiskFull
+    from gridtokenx.node.stopping import NotMissing, StopNode, Untrusted
 
     leaves = _leaves(error)
     error = leaves[0]  # Two chains may end the node at once: for one reason, or it is a fault.
@@ -215,6 +236,7 @@ def _explain(error: BaseException) -> None:
     exits: dict[type[BaseException], ExitCode] = {
         DatabaseError: ExitCode.DISK,
         Damaged: ExitCode.INTERNAL,
+        Untrusted: ExitCode.CONFIG,
         StopNode: ExitCode.INTERNAL,
         DiskFull: ExitCode.DISK,
         NetworkError: ExitCode.CONFIG,
@@ -226,6 +248,8 @@ def _explain(error: BaseException) -> None:
             "--resume-signing-above, which is for a lost one and never for a service file",
             ExitCode.CONFIG,
         )
+    if isinstance(error, NotPresent):
+        _fail(f"GTX-KEY-004: --resume-signing-above: {error}", ExitCode.CONFIG)
     for kind, exit_code in exits.items():
         if isinstance(error, kind):
             _fail(str(error), exit_code)

@@ -16,7 +16,7 @@ import typer
 from gridtokenx.cli import remote
 
 if TYPE_CHECKING:
-    from gridtokenx.governance.model import Content
+    from gridtokenx.governance.model import Content, NewAuthority
 
 Given = Mapping[str, Any]
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
@@ -37,7 +37,18 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "infrastructure-funding": (("to", "amount"), ()),
     "upgrade": (("release", "height"), ()),
     "operator-rotation": (("organisation", "new-operator"), ()),
+    "reincarnation": (("region", "authority", "height", "hash"), ()),
 }
+
+
+def needs_base(kind: str, given: Given) -> bool:
+    """Whether a node is to say which block a region goes on from."""
+    named = given.get("height"), given.get("hash")
+    return _word(kind) == "reincarnation" and bool(given.get("region")) and named == (None, None)
+
+
+def _word(kind: str) -> str:
+    return kind.strip().lower().replace("_", "-")
 
 
 def content_of(kind: str, given: Given) -> Content:
@@ -45,7 +56,7 @@ def content_of(kind: str, given: Given) -> Content:
 
     Errors: BadParameter; Rejected UNKNOWN_PARAMETER, VALUE_OUT_OF_RANGE, BAD_ADDRESS.
     """
-    wanted = kind.strip().lower().replace("_", "-")
+    wanted = _word(kind)
     if wanted not in OPTIONS:
         near = difflib.get_close_matches(wanted, OPTIONS, 1)
         also = f"; did you mean {near[0]}?" if near else ""
@@ -165,6 +176,33 @@ def _operator_rotation(given: Given) -> Content:
     return OperatorRotation(name, remote.address_of(given["new-operator"]))
 
 
+def _reincarnation(given: Given) -> Content:
+    from gridtokenx.governance.model import Reincarnation
+
+    text = given["hash"].strip()
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise typer.BadParameter(f"64 hex digits, not {text[:80]!r}", param_hint="--hash")
+    return Reincarnation(
+        given["region"].strip().upper(),
+        given["height"],
+        bytes.fromhex(text),
+        tuple(_new_authority(one) for one in given["authority"]),
+    )
+
+
+def _new_authority(text: str) -> NewAuthority:
+    """`egat=KEY` or `egat=KEY:WEIGHT`."""
+    from gridtokenx.governance.model import NewAuthority
+
+    name, _, rest = text.strip().partition("=")
+    key, _, weight = rest.partition(":")
+    is_number = weight.isascii() and weight.isdecimal() and len(weight) <= 13
+    if not name or not key or (weight and not is_number):
+        detail = f"ORG=KEY[:WEIGHT] such as egat=gtx1...:1, not {text[:80]!r}"
+        raise typer.BadParameter(detail, param_hint="--authority")
+    return NewAuthority(name.lower(), _public_key(key, "--authority"), int(weight or 1))
+
+
 _BUILDERS: dict[str, Callable[[Given], Content]] = {
     "parameter-change": _parameter_change,
     "pricing-regulation": _pricing_regulation,
@@ -174,6 +212,7 @@ _BUILDERS: dict[str, Callable[[Given], Content]] = {
     "infrastructure-funding": _infrastructure_funding,
     "upgrade": _upgrade,
     "operator-rotation": _operator_rotation,
+    "reincarnation": _reincarnation,
 }
 
 

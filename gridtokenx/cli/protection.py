@@ -41,7 +41,7 @@ def show() -> None:
     lines = [f"validator {owner.address_text}"]
     if unused:
         lines.append("made here and never used: its first start signs at once")
-    for name in names:
+    for name in dict.fromkeys((*names, *chains)):
         row = chains.get(name)
         told = f"height {row['height']}, view {row['view']}" if row else "no record"
         lines.append(f"  {name}  {told}")

@@ -68,20 +68,37 @@ Cursor = Annotated[str | None, typer.Option(help="Where the last page said the n
 
 
 @contextmanager
-def connect(*, pinned: bool = False) -> Iterator[Client]:
+def connect(
+    *, pinned: bool = False, trusted_blocks: list[str] | None = None, trust_old_blocks: bool = False
+) -> Iterator[Client]:
     """The node of --rpc or of this home's configuration.
 
     `pinned`: signatures made and proofs checked inside rely on this home's genesis, if it has one,
-    and a node of another network is refused. Errors: Failure.
+    and a node of another network is refused. Proofs rely on this home's trusted blocks too, or on
+    those given. Errors: Failure.
     """
     import httpx
 
+    from gridtokenx.cli.genesis_file import trusted_blocks as read_trusted_blocks
     from gridtokenx.client import Client, NodeUnreachable, RpcError
 
     url = output.rpc_url()
-    genesis = home_genesis() if pinned else None
+    genesis: Genesis | None = None
+    given: dict[str, Any] = {}
+    if pinned:
+        genesis = home_genesis()
+        config = output.load_config(
+            {
+                "sync.trusted_blocks": trusted_blocks or None,
+                "sync.trust_old_blocks": trust_old_blocks or None,
+            }
+        )
+        given = {
+            "trusted_blocks": read_trusted_blocks(config),
+            "trust_old_blocks": config.sync.trust_old_blocks,
+        }
     try:
-        with Client(url, genesis=genesis) as client:
+        with Client(url, genesis=genesis, **given) as client:
             if genesis is not None:
                 _check_network(client, genesis)
             yield client

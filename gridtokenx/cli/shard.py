@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gridtokenx.client import Client
 
 app = typer.Typer(
-    help="Region chains and what they send: list, show, settlements, transfer, receipts.",
+    help="Region chains: list, show, checkpoints, revive, settlements, transfer, receipts.",
     no_args_is_help=True,
 )
 
@@ -75,15 +75,23 @@ def show_shard(shard: Shard) -> None:
 
 def _draw_shard(console: Console, document: dict[str, Any]) -> None:
     seen = document["checkpoint"]
-    escrow = (show.field(name, document["escrow"][name])[1] for name in _ESCROW)
+    today = document["today"]
+    reasons = {"frozen": "it has signed two chains", "held": _held(document)}
+    why = reasons.get(document["status"])
     show.fields(
         console,
         [
             ("shard", document["shard"]),
-            ("status", document["status"]),
+            ("status", f"{document['status']}: {why}" if why else document["status"]),
+            ("on this node", _here(document)),
             ("territories", ", ".join(document["territories"])),
             ("chain id", document["chain_id"]),
             ("incarnation", document["incarnation"]),
+            *(
+                (f"incarnation {one['number']}", f"from block {one['height']} {one['hash']}")
+                for one in document["incarnations"]
+            ),
+            ("lost with void histories", _amounts(document["lost"], unless_nothing=True)),
             ("head here", document["head"] or "not followed by this node"),
             (
                 "checkpoint",
@@ -91,7 +99,9 @@ def _draw_shard(console: Console, document: dict[str, Any]) -> None:
                 f"(paused after {seen['paused_after_blocks']})",
             ),
             ("queue", f"{document['queue_down']} down, {_or_dash(document['queue_up'])} up"),
-            ("escrow", ", ".join(escrow)),
+            ("escrow", _amounts(document["escrow"])),
+            ("left today", f"{_amounts(today['sent'])} ({today['date']})"),
+            ("may leave a day", ", ".join(_limits(today["limits"]))),
             ("next set", "on its way" if document["set_on_its_way"] else None),
         ],
     )
@@ -105,6 +115,82 @@ def _draw_shard(console: Console, document: dict[str, Any]) -> None:
         for one in document["authorities"]
     ]
     show.table(console, ("authority", "weight", "", "key"), rows, right=(1,))
+
+
+def _held(document: dict[str, Any]) -> str:
+    return f"voters decide on proposal {document['held_by']}"
+
+
+def _here(document: dict[str, Any]) -> str | None:
+    """What this node does with the region."""
+    sync = document["sync"]
+    if sync is None:
+        return None
+    height = document["head"]
+    told = {
+        "stopped": f"stopped at block {height}: {sync['stopped_because']}",
+        "rebuilding": f"rebuilding {height} of {sync['target']}",
+    }
+    state = told.get(sync["state"], sync["state"])
+    behind = sync["incarnation"] != document["incarnation"]
+    return f"{state}, still in incarnation {sync['incarnation']}" if behind else str(state)
+
+
+def _amounts(amounts: dict[str, Any], *, unless_nothing: bool = False) -> str | None:
+    if unless_nothing and not any(int(amounts[name]) for name in _ESCROW):
+        return None
+    return ", ".join(show.field(name, amounts[name])[1] for name in _ESCROW)
+
+
+def _limits(limits: dict[str, Any]) -> list[str]:
+    return [show.field(name, limits[f"daily_{name}"])[1] for name in _ESCROW]
+
+
+@app.command()
+def checkpoints(shard: Shard, limit: remote.Limit = 20, cursor: remote.Cursor = None) -> None:
+    """Blocks that the national chain has accepted: what a vote may let the region go on from."""
+    with remote.connect() as client:
+        document = client.call(
+            "shard_getCheckpoints", id=shard.strip().upper(), limit=limit, cursor=cursor
+        )
+
+    def draw(console: Console) -> None:
+        rows = [
+            (one["height"], one["hash"], one["why_not"] or _amounts(one["lost"]))
+            for one in document["items"]
+        ]
+        show.page(console, document, ("block", "hash", "lost"), rows, what="checkpoints")
+
+    output.emit(document, draw)
+
+
+@app.command()
+def revive(
+    shard: Shard,
+    sure: Annotated[
+        bool,
+        typer.Option("--i-am-sure", help="This key has signed no block of it, on any machine."),
+    ] = False,
+) -> None:
+    """Let the validator key of this home's running node sign a region that begins again.
+
+    Needed where the key was no authority before, or its data folder is new: nobody else signs yet
+    whom it could hear. Your word that it has never signed for this incarnation.
+    """
+    from gridtokenx.cli.net import ask_admin
+
+    name = shard.strip().upper()
+    if not sure:
+        output.fail(
+            f"if this key has signed for {name}'s present incarnation anywhere, signing again can "
+            "break the chain",
+            code="GTX-KEY-001",
+            reason="not_sure",
+            hint=f"only for a key that has not: gridtokenx shard revive {name} --i-am-sure",
+            exit_code=output.ExitCode.USAGE,
+        )
+    answer = ask_admin({"do": "vouch", "chain": name})
+    output.emit(answer, lambda console: show.line(console, show.printable(answer["told"])))
 
 
 def _or_dash(value: Any) -> Any:

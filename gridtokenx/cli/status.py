@@ -215,6 +215,8 @@ def _sync(row: dict[str, Any]) -> str:
         "waiting_peers": "waiting for peers",
         "blocks": f"fetching blocks, {height} of {target}",
         "stalled": f"stalled at {height} of {target}",
+        "rebuilding": f"rebuilding {height} of {target}",
+        "stopped": f"stopped at {height}: see shard show {row['chain']}",
     }
     return reasons.get(state, str(state))
 

@@ -523,7 +523,7 @@ class RegionPlayer:
         assert order is not None
         attempts: list[tuple[str, SigningKey, int, Payload, ErrorCode]] = [
             ("forged reading", trader.key, nonce, forged, ErrorCode.BAD_SIGNATURE),
-            ("unregistered seller", forger, 0, order, ErrorCode.NOT_REGISTERED),
+            ("unregistered seller", forger, 0, order, ErrorCode.ACCOUNT_NOT_FOUND),
         ]
         for what, key, number, payload, expected in attempts:
             transaction = sign_transaction(key, self._spec.chain_id, number, payload)

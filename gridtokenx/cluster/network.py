@@ -297,6 +297,7 @@ def write_home(
         "network.listen": (f"/ip4/127.0.0.1/tcp/{member.p2p_port}",),
         "network.regions": tuple(regions),
         "network.bootstrap": () if is_bootnode else (address,),
+        "sync.trust_old_blocks": True,  # Of days in which nobody trades for money.
         "api.port": member.api_port,
         "api.rate_per_second": 10_000,
         "api.local_signer": DEV_ACCOUNT if is_bootnode else "",

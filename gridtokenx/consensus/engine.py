@@ -75,9 +75,9 @@ class Engine(Receiver):
                 self._block_built(event)
             case BlockChecked():
                 self._block_checked(event)
-            case Observe(until_height):
+            case Observe(until_height, hear_quorum):
                 self._observe_until = until_height
-                self._heard = None if until_height < 0 else self._heard
+                self._heard = {} if hear_quorum and self._heard is None else self._heard
             case Tick():
                 self._timer_ms = None
         self._settle()

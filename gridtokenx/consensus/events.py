@@ -107,12 +107,15 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Sign nothing at heights <= `until_height` (2.8). Replaces the constructor's value.
+    """Sign nothing at heights <= `until_height` (2.8). Replaces the value before.
 
-    An engine that was told to hear a quorum first still does. -1 lifts both, at one's own risk.
+    `hear_quorum`: nor at any before members with a quorum of the weight, oneself not counted, were
+    heard from now on, and up to the highest height they spoke of, plus one. Only hearing ends that:
+    a later event without it does not.
     """
 
     until_height: int
+    hear_quorum: bool = False
 
 
 Event = HeightStarted | Received | BlockBuilt | BlockChecked | Tick | Observe

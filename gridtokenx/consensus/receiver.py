@@ -53,9 +53,7 @@ class Receiver:
     """The half of the engine that listens.
 
     signer: None for an observer. record: what the last `Persist` stored, None on a new disk.
-    observe_until_height: sign nothing at heights up to this one (2.8: a key without a record).
-    hear_quorum: nor at any before members with a quorum of the weight, oneself not counted, were
-    heard, and up to the highest height they spoke of, plus one.
+    observe_until_height: sign nothing at heights up to this one; see `events.Observe`.
     """
 
     def __init__(
@@ -67,7 +65,6 @@ class Receiver:
         verify: Verify = verify_ed25519,
         record: SafetyRecord | None = None,
         observe_until_height: int = -1,
-        hear_quorum: bool = False,
     ) -> None:
         self.chain_id = chain_id
         self.timing = timing
@@ -78,8 +75,8 @@ class Receiver:
         self._verify = verify
         self._record = record
         self._observe_until = observe_until_height
-        # Members heard since the start; None: nobody need be heard, or enough were.
-        self._heard: dict[bytes, None] | None = {} if hear_quorum else None
+        # Members heard since `Observe` asked for it; None: nobody need be heard, or enough were.
+        self._heard: dict[bytes, None] | None = None
         self._checker = CertificateChecker(chain_id, verify)
         self._early: dict[tuple[int, Phase], SignedMessage] = {}
         self._answered: dict[bytes, int] = {}

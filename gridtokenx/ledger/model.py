@@ -11,9 +11,14 @@ from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash
 from gridtokenx.primitives.state import Table, u64
 from gridtokenx.primitives.types import Address
 
-# Accounts without a key: nobody can sign for them, only rules move what they hold.
+# Accounts without a key: nobody can sign for them, only rules move what they hold. All are listed
+# in SYSTEM_ACCOUNTS, by which gifts to them are refused.
 TREASURY: bytes = tagged_hash("gtx.account", b"treasury")
 TAX: bytes = tagged_hash("gtx.account", b"tax")
+_SYSTEM_NAMES = ("treasury", "tax", "bonded", "unbonding", "reward reserve", "fees", "deposits")
+SYSTEM_ACCOUNTS: dict[bytes, str] = {
+    tagged_hash("gtx.account", name.encode()): name for name in _SYSTEM_NAMES
+}
 
 Amount = Annotated[int, Limit(1, MAX_INT)]
 
@@ -25,6 +30,16 @@ class Asset(IntEnum):
     THB = 2
     GTX = 3
     CARBON = 4
+
+
+# What an account must hold of one asset at least while nothing else backs it, in its smallest unit:
+# 1 kWh, 1 THB, 0.01 gtx, 1 credit. A row of state is for ever, as its nonce is.
+MINIMUMS: dict[Asset, int] = {
+    Asset.ENERGY: 1_000,
+    Asset.THB: 1_000_000,
+    Asset.GTX: 10_000,
+    Asset.CARBON: 1_000_000,
+}
 
 
 @wire(50)
@@ -48,6 +63,18 @@ class Account:
     gtx_ugtx: int = 0
     carbon_ucr: int = 0
     local_wh: int = 0
+
+    def holding(self, asset: Asset) -> int:
+        """What can be spent of an asset, in its smallest unit."""
+        match asset:
+            case Asset.ENERGY:
+                return self.energy_wh
+            case Asset.THB:
+                return self.thb_uthb
+            case Asset.GTX:
+                return self.gtx_ugtx
+            case Asset.CARBON:
+                return self.carbon_ucr
 
 
 @wire(51)

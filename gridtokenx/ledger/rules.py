@@ -6,6 +6,7 @@ Source: protocols/market.md sections 1 and 4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from gridtokenx.ledger.model import (
@@ -14,7 +15,9 @@ from gridtokenx.ledger.model import (
     CROSSINGS,
     DEPOSIT_DAY,
     DEPOSITS_EVER,
+    MINIMUMS,
     SUPPLY,
+    SYSTEM_ACCOUNTS,
     Account,
     Asset,
     CreditsRetired,
@@ -44,6 +47,19 @@ _EMPTY = Account()
 _NO_SUPPLY = Supply()
 _NO_CROSSINGS = Crossings()
 _NO_DEPOSITS = DepositsEver()
+_UNITS = {
+    Asset.ENERGY: "Wh",
+    Asset.THB: "uTHB",
+    Asset.GTX: "ugtx",
+    Asset.CARBON: "micro-credits",
+}
+
+IsBacked = Callable[[Reader, bytes], bool]
+"""Whether something other than its balance backs an account: a registration, stake."""
+
+
+def _never_backed(_state: Reader, _address: bytes) -> bool:
+    return False
 
 
 def account(state: Reader, address: bytes) -> Account:
@@ -71,7 +87,8 @@ def adjust(
 ) -> None:
     """Add signed amounts to one account, all or none.
 
-    `local_wh` never exceeds energy_wh: what leaves is first what was metered elsewhere.
+    `local_wh` never exceeds energy_wh: what leaves is first what was metered elsewhere. An account
+    that is empty and has sent nothing yet leaves the state.
     Errors: INSUFFICIENT_BALANCE naming the first asset that would go below zero. The caller moves
     the other side; only the create and destroy rules below change the supply.
     """
@@ -97,7 +114,10 @@ def adjust(
         or new.carbon_ucr < 0
     ):
         raise Rejected(ErrorCode.INSUFFICIENT_BALANCE, _shortfall(address, old, new))
-    ACCOUNTS.put(state, address, new)
+    if new == _EMPTY:
+        ACCOUNTS.delete(state, address)
+    else:
+        ACCOUNTS.put(state, address, new)
 
 
 def _shortfall(address: bytes, old: Account, new: Account) -> str:
@@ -117,6 +137,72 @@ def _shortfall(address: bytes, old: Account, new: Account) -> str:
         if left < 0:
             return f"{who} needs {had - left} {what}, has {had}"
     return f"{who} needs {old.bond_uthb - new.bond_uthb} uTHB of bond, has {old.bond_uthb}"
+
+
+# Who may receive, and who may send
+
+
+def check_has_key(address: bytes) -> None:
+    """Errors: NOT_PERMITTED for an account that only rules move, by its name."""
+    name = SYSTEM_ACCOUNTS.get(address)
+    if name is not None:
+        detail = (
+            f"{format_address(address)} is the system's account {name!r}, which nobody has a key "
+            "for; send to an account of somebody"
+        )
+        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
+
+
+def check_recipient(
+    state: Reader, to: bytes, asset: Asset, amount: int, is_backed: IsBacked = _never_backed
+) -> None:
+    """The one door where somebody chooses who receives.
+
+    Errors: NOT_PERMITTED for an account of the system; BELOW_MINIMUM for an amount that would make
+    an account and is too little for one. Source: protocols/market.md 1.
+    """
+    check_has_key(to)
+    least = MINIMUMS[asset]
+    if amount >= least or ACCOUNTS.get(state, to) is not None or is_backed(state, to):
+        return
+    # The sentence begins with its point: what another chain tells of a refusal is cut short.
+    detail = (
+        f"a first payment is {least} {_UNITS[asset]} or more, not {amount}, as long as "
+        f"{format_address(to)} is not registered"
+    )
+    raise Rejected(ErrorCode.BELOW_MINIMUM, detail)
+
+
+def check_exists(state: Reader, address: bytes, is_backed: IsBacked) -> Account:
+    """The account of a sender. Errors: ACCOUNT_NOT_FOUND for one that is neither in the state nor
+    backed. Source: protocols/state-transition.md 2.
+    """
+    found = ACCOUNTS.get(state, address)
+    if found is None and not is_backed(state, address):
+        detail = (
+            f"{format_address(address)} is no account of this chain; pay to it, or have it "
+            "registered, before it sends"
+        )
+        raise Rejected(ErrorCode.ACCOUNT_NOT_FOUND, detail)
+    return found or _EMPTY
+
+
+def check_keeps_minimum(
+    state: Reader, address: bytes, before: Account, is_backed: IsBacked
+) -> None:
+    """Whether a transaction left its sender enough; one that took nothing from it always did.
+
+    Else one amount could make any number of accounts, one after the other, for a row is never
+    forgotten once it has sent. Errors: BELOW_MINIMUM. Source: protocols/market.md 1.
+    """
+    left = account(state, address)
+    if any(left.holding(asset) >= least for asset, least in MINIMUMS.items()):
+        return
+    taken = any(left.holding(asset) < before.holding(asset) for asset in MINIMUMS)
+    if taken and not is_backed(state, address):
+        leasts = " or ".join(f"{least} {_UNITS[asset]}" for asset, least in MINIMUMS.items())
+        detail = f"{format_address(address)} is not registered, so it must keep {leasts}; send less"
+        raise Rejected(ErrorCode.BELOW_MINIMUM, detail)
 
 
 # Transactions and fees
@@ -312,8 +398,10 @@ def depart(state: Overlay, sender: bytes, asset: Asset, amount: int) -> None:
 def arrive(state: Overlay, to: bytes, asset: Asset, amount: int) -> None:
     """Bring an amount onto the chain that has left another one.
 
-    Errors: OUT_OF_RANGE where a total would reach 2**63; NOT_PERMITTED for carbon credits.
+    Errors: OUT_OF_RANGE where a total would reach 2**63; NOT_PERMITTED for carbon credits; those of
+    `check_recipient`: a first payment from elsewhere has the least amount, registered or not.
     """
+    check_recipient(state, to, asset, amount)
     match asset:
         case Asset.ENERGY:
             _check_ever(state, amount)

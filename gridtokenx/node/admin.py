@@ -2,9 +2,9 @@
 
 One JSON object a line, one answer a line: `{"do": "log-level", "level": "debug"}` is answered by
 `{"ok": true}` or `{"error": "..."}`. Commands: `ping`, `resources`, `shutdown`, `log-level`,
-those of `admin_network`, and where `node.admin_faults` is set `faults`, which replaces the link
-faults of `node.faults`. Never on TCP; lines, connections and time are bounded. Source: surface
-A.7, lesson 9.
+`vouch`, those of `admin_network`, and where `node.admin_faults` is set `faults`, which replaces the
+link faults of `node.faults`. Never on TCP; lines, connections and time are bounded. Source:
+surface A.7, lesson 9.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import trio
 
 from gridtokenx.node.admin_network import NetworkCommands
 from gridtokenx.node.admin_socket import MAX_LINE_BYTES, SOCKET_NAME, AdminError, short_name
+from gridtokenx.node.chain_runner import VouchRefused
 from gridtokenx.node.faults import MAX_BLOCKED, MAX_DELAY_MS
 from gridtokenx.node.network import Network, PeerId, parse_peer_id
 
@@ -37,24 +38,29 @@ log = structlog.get_logger(__name__)
 
 
 class Admin:
-    """Serves the commands. `set_level` changes the log level of the process."""
+    """Serves the commands. `set_level` changes the log level of the process; `vouch(chain)` takes
+    the operator's word for the validator key and says what comes of it, or raises VouchRefused.
+    """
 
     def __init__(
         self,
         folder: Path,
         network: Network,
         set_level: Callable[[str], None],
+        vouch: Callable[[str], str],
         *,
         allow_faults: bool,
     ) -> None:
         self._path = folder / SOCKET_NAME
         self._network = network
         self._set_level = set_level
+        self._vouch = vouch
         self._commands: dict[str, Command] = {
             "ping": self._ping,
             "resources": self._resources,
             "shutdown": self._shutdown,
             "log-level": self._change_level,
+            "vouch": self._take_word,
             **NetworkCommands(network).by_name(),
         }
         if allow_faults:
@@ -146,6 +152,13 @@ class Admin:
         self._set_level(str(level))
         log.info("admin.log_level", level=level)
         return {"ok": True}
+
+    async def _take_word(self, command: dict[str, Any]) -> dict[str, Any]:
+        """That the validator key has never signed for the present incarnation of `chain`."""
+        try:
+            return {"ok": True, "told": self._vouch(str(command.get("chain")))}
+        except VouchRefused as error:
+            raise AdminError(str(error)) from None
 
     async def _change_faults(self, command: dict[str, Any]) -> dict[str, Any]:
         """`block` (peer ids) and `delay_ms`, each left as it is where it is not given."""

@@ -34,12 +34,18 @@ _verifiers = trio.CapacityLimiter(os.cpu_count() or 1)
 Decoded = Transaction | Rejected
 
 
-def decode_and_verify(raws: Sequence[bytes], stages: Stages) -> list[Decoded]:
+Check = Callable[[Transaction], object]
+"""Raises Rejected for a transaction that is not signed, or not wanted anyway. Any thread."""
+
+
+def decode_and_verify(
+    raws: Sequence[bytes], stages: Stages, check: Check = check_signature
+) -> list[Decoded]:
     """Each transaction, or why it is refused. Runs in a worker thread."""
     with stages.measure(Stage.DECODE):
         decoded = [_decode(raw) for raw in raws]
     with stages.measure(Stage.VERIFY):
-        return [_verify(one) if isinstance(one, Transaction) else one for one in decoded]
+        return [_verify(one, check) if isinstance(one, Transaction) else one for one in decoded]
 
 
 def _decode(raw: bytes) -> Decoded:
@@ -52,22 +58,24 @@ def _decode(raw: bytes) -> Decoded:
         return error
 
 
-def _verify(transaction: Transaction) -> Decoded:
+def _verify(transaction: Transaction, check: Check) -> Decoded:
     try:
-        check_signature(transaction)
+        check(transaction)
     except Rejected as error:
         return error
     return transaction
 
 
-async def decode_and_verify_all(raws: Sequence[bytes], stages: Stages) -> list[Decoded]:
+async def decode_and_verify_all(
+    raws: Sequence[bytes], stages: Stages, check: Check = check_signature
+) -> list[Decoded]:
     """As `decode_and_verify`, spread over the cores; results in the order given."""
     chunks = [raws[at : at + CHUNK] for at in range(0, len(raws), CHUNK)]
     results: list[list[Decoded]] = [[] for _ in chunks]
 
     async def work(at: int) -> None:
         results[at] = await trio.to_thread.run_sync(
-            decode_and_verify, chunks[at], stages, limiter=_verifiers
+            decode_and_verify, chunks[at], stages, check, limiter=_verifiers
         )
 
     async with trio.open_nursery() as nursery:

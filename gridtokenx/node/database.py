@@ -33,6 +33,7 @@ GENERATION_BLOCKS = 100  # With few transactions, rather than hours of what nobo
 MAX_ABSENT = 4_096  # Keys that the executor's reader knows not to exist.
 _BLOCK, _CERTIFICATE, _HASH, _PLACE = b"b", b"c", b"h", b"t"
 _STATE, _META, _CANDIDATE, _INDEX = b"s", b"m", b"x", b"i"
+_FETCHED_BLOCK, _FETCHED_CERTIFICATE = b"f", b"g"
 # What waits in memory to be written out, two of them at most, and what was read from files. The
 # library's 64 and 32 MiB would be most of a small node, and fill only after hours of a small load:
 # values at hand are kept decoded, and the system keeps files in memory anyway. A restart reads the
@@ -115,7 +116,7 @@ class Database:
         self._check_schema()
 
     def chain(self, name: str) -> ChainStore:
-        """The key range of one chain."""
+        """The key range of one chain, or of one later incarnation of it (`MET@2`)."""
         return ChainStore(self, name)
 
     def write(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = ()) -> None:
@@ -272,9 +273,43 @@ class ChainStore(ChainView):
         """The last safety record, or None for a folder that never signed."""
         return self.get(_SAFETY)
 
+    def forget_safety(self) -> None:
+        """Drop a safety record that its key has outlived: from now on it is a lost one."""
+        self._write([], [_SAFETY])
+
     def candidate(self, block_hash: bytes) -> bytes | None:
         """Body of an undecided block that a safety record names."""
         return self.get(_CANDIDATE + block_hash)
+
+    def save_fetched(self, blocks: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Sync (height, block, certificate) that wait to be executed; in falling order of height,
+        without a gap to those that are here.
+        """
+        puts = []
+        for height, block, certificate in blocks:
+            puts += [
+                (_FETCHED_BLOCK + u64(height), block),
+                (_FETCHED_CERTIFICATE + u64(height), certificate),
+            ]
+        self._write(puts, [])
+
+    def fetched(self, height: int) -> tuple[bytes, bytes] | None:
+        """(block, certificate) of a height that waits to be executed."""
+        block = self.get(_FETCHED_BLOCK + u64(height))
+        certificate = self.get(_FETCHED_CERTIFICATE + u64(height))
+        return None if block is None or certificate is None else (block, certificate)
+
+    def lowest_fetched(self) -> int | None:
+        """The height up to which blocks that wait reach down."""
+        for key, _ in self.rows(_FETCHED_BLOCK):
+            return int.from_bytes(key[1:], "big")
+        return None
+
+    def forget_fetched(self, from_height: int, to_height: int) -> None:
+        """Drop what waited at these heights, both included."""
+        heights = range(from_height, to_height + 1)
+        kinds = (_FETCHED_BLOCK, _FETCHED_CERTIFICATE)
+        self._write([], [kind + u64(height) for height in heights for kind in kinds])
 
     def _write(self, puts: list[tuple[bytes, bytes]], deletes: list[bytes]) -> None:
         prefix = self._prefix

@@ -19,6 +19,7 @@ import trio
 from gridtokenx.chain.block import Block, CompactBlock, decode_block
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.transaction import Transaction
+from gridtokenx.chain.trust import Trust
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import (
     BlockBuilt,
@@ -30,7 +31,6 @@ from gridtokenx.consensus.events import (
     Effect,
     Event,
     HeightStarted,
-    Observe,
     Penalise,
     Persist,
     Received,
@@ -57,52 +57,27 @@ from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
 from gridtokenx.node.intake import Intake
+from gridtokenx.node.key_guard import NEVER, KeyGuard
 from gridtokenx.node.network import PeerId
-from gridtokenx.node.protocol import BLOCK_LIMIT, Topics
+from gridtokenx.node.protocol import BLOCK_LIMIT, Topics, incarnation_name
 from gridtokenx.node.stages import Stage
-from gridtokenx.node.vote_gate import Judgement, VoteGate, signer_key
+from gridtokenx.node.stopping import Contradicted, StopNode
+from gridtokenx.node.trusted_history import TrustedHistory
+from gridtokenx.node.vote_gate import Judgement, VoteGate
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 INBOX_EVENTS = 4_096
-OBSERVE_SECONDS = 60
-TWIN_SECONDS = 10  # By then nothing that this key signed in an earlier life is still on its way.
-HOLD_SECONDS = 5.0
 NATIONAL_PATIENCE_S = 1.0
-HOLD_POLL_SECONDS = 0.05
-NEVER = 2**62
 DISAGREES = (
     "The state of this node is damaged or its version is wrong; start the right version with an "
     "empty data folder"
-)
-OLD_RECORD = (
-    "the safety record of this key is older than its signature in block {height}: was a backup "
-    f"restored? It signs nothing for {OBSERVE_SECONDS} s, then only above all heights seen. "
-    "Is the newest record in another home? There: gridtokenx keys protection export FILE; "
-    "here: gridtokenx keys protection import FILE"
-)
-LOST_RECORD = (
-    "the safety record of this key is missing, so the key may have signed what is not remembered: "
-    f"it signs nothing for {OBSERVE_SECONDS} s, then only above all heights seen. "
-    "Is the record in another home? There: gridtokenx keys protection export FILE; "
-    "here: gridtokenx keys protection import FILE. "
-    "Only if this key never signed: gridtokenx keys protection init --i-am-sure. "
-    "If a validator's absurd height keeps it silent: "
-    "gridtokenx start --resume-signing-above {chain}=HEIGHT"
 )
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 cached_verify = lru_cache(maxsize=8_192)(verify)
-
-
-class StopNode(Exception):  # noqa: N818 - an order to the whole process
-    """The node must end: our key is in use elsewhere, or our state contradicts the chain."""
-
-
-class NotMissing(Exception):  # noqa: N818 - an operator's mistake, told in the words of start
-    """`resume_above` was given for a chain whose safety record is here."""
 
 
 @dataclass
@@ -118,6 +93,7 @@ class Wiring:
     may_propose: Callable[[], bool] = lambda: True
     vote: bool = True
     next_national: Callable[[], trio.Event] = trio.Event  # set with the next national block
+    trust: Trust = field(default_factory=Trust)
 
 
 @dataclass
@@ -131,7 +107,9 @@ class Counters:
 
 
 class Driver:
-    """One chain of this node. Without `signer`, or without its safety record, it observes."""
+    """One incarnation of one chain of this node. Without `signer`, or without its safety record,
+    it observes.
+    """
 
     def __init__(
         self,
@@ -143,26 +121,25 @@ class Driver:
         resume_above: int | None = None,
     ) -> None:
         """`resume_above`: the operator's word that the key, whose record is missing, has signed
-        at no height above this one. Errors: NotMissing where there is a record."""
+        at no height above this one. Errors: NotMissing where there is a record; Untrusted."""
         self.executor = executor
         self.spec: ChainSpec = executor.spec
         self.counters = Counters()
         self._wiring = wiring
         self._now_ms = now_ms
-        self._topics = Topics(self.spec.genesis.network_id, self.spec.name)
+        self._history = TrustedHistory(wiring.trust, executor, now_ms)
+        self._history.check_start()
+        self._label = incarnation_name(self.spec.name, self.spec.incarnation)
+        self._topics = Topics(self.spec.genesis.network_id, self._label)
         self._signer = signer if wiring.vote else None
-        record = executor.store.load_safety()
-        self._must_observe = self._signer is not None and record is None
-        if self._signer is not None and resume_above is not None:
-            if record is not None:
-                raise NotMissing(self.spec.name)
-            self._must_observe = False
-        restored = None if record is None else decode(SafetyRecord, record)
-        # Above this height a decided block that bears our signature shows that we have forgotten.
-        self._signed_height = (resume_above or 0) if restored is None else restored.height
-        self._twin_above = NEVER
+        self._guard = KeyGuard(
+            executor,
+            self._signer,
+            wiring,
+            resume_above=resume_above,
+            silent_until=self._history.silent_until,
+        )
         self._ending = False  # The nursery takes no more tasks, while gossip and sync still call.
-        self._must_hold = restored is not None and restored.height > 0
         block_time_ms = self.spec.genesis.block_time_ms
         self.engine = Engine(
             self.spec.chain_id,
@@ -173,11 +150,8 @@ class Driver:
                 build_ahead_ms=min(1_000, block_time_ms // 5),
             ),
             verify=cached_verify,
-            record=restored,
-            observe_until_height=_observe_until(
-                self._must_observe or self._must_hold, resume_above
-            ),
-            hear_quorum=self._must_observe,
+            record=self._guard.record,
+            observe_until_height=self._guard.observe_until,
         )
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._timer_ms: int | None = None
@@ -200,18 +174,15 @@ class Driver:
             gossip.subscribe(topics.blocks, self._validate_block)
             gossip.subscribe(topics.orders, self.intake.validate)
             nursery.start_soon(self.intake.run)
-            if self._must_observe:
-                hint = LOST_RECORD.format(chain=self.spec.name)
-                nursery.start_soon(self._observe, "signing.observing", hint)
-            elif self._must_hold:
-                nursery.start_soon(self._hold)
-            self._start_height()
+            self._start_height(self._guard.start(nursery, self.engine, self._send))
             task_status.started()
             try:
                 while True:
                     await self._step()
             finally:
                 self._ending = True
+                for topic in (topics.votes, topics.blocks, topics.orders):
+                    gossip.unsubscribe(topic)
 
     async def _step(self) -> None:
         event: Event = Tick()
@@ -244,52 +215,6 @@ class Driver:
             self.counters.inbox_full += 1
             return False
         return True
-
-    async def _observe(self, event: str, hint: str) -> None:
-        """A key without its newest safety record: watch, then sign only above all it has seen."""
-        log.warning(event, code="GTX-KEY-001", chain=self.spec.name, hint=hint)
-        await trio.sleep(TWIN_SECONDS)
-        self._twin_above = max(self.engine.highest_height, self.executor.parent.height) + 1
-        await trio.sleep(OBSERVE_SECONDS - TWIN_SECONDS)
-        self._twin_above = NEVER  # From now on the engine knows every signature of ours.
-        seen = max(self.engine.highest_height, self.executor.parent.height)
-        log.warning("signing.above", code="GTX-KEY-001", chain=self.spec.name, height=seen + 1)
-        await self._send.send(Observe(seen + 1))
-
-    async def _hold(self) -> None:
-        """A key that starts again: hear first what was decided meanwhile.
-
-        An old backup would otherwise sign again, at once, where the key has signed before. Alone it
-        could decide nothing, so it waits for others. Those that only say that they are ahead cost
-        no more than HOLD_SECONDS: what they say must bring blocks.
-        """
-        height, since_s = self.executor.parent.height, trio.current_time()
-        while not self._wiring.is_level() and trio.current_time() - since_s < HOLD_SECONDS:
-            await trio.sleep(HOLD_POLL_SECONDS)
-            if self._needs_peers() or self.executor.parent.height > height:
-                height, since_s = self.executor.parent.height, trio.current_time()
-        if not self._must_observe:
-            await self._send.send(Observe(-1))
-
-    def _needs_peers(self) -> bool:
-        """Whether there are none, and this key alone is no quorum."""
-        validators = self.executor.sets.at(self.executor.parent.height + 1).validators
-        me = None if self._signer is None else validators.index_of(self._signer.public_key)
-        weight = 0 if me is None else validators.weight_of([me])
-        return not self._wiring.peers() and not validators.is_quorum(weight)
-
-    def _note_certificate(self, certificate: QuorumCertificate) -> list[Event]:
-        """Find out an old record: a decided block bears a signature of ours it does not know."""
-        if self._signer is None or self._must_observe or certificate.height <= self._signed_height:
-            return []
-        signers = self.executor.sets.at(certificate.height).validators
-        me = signers.index_of(self._signer.public_key)
-        if all(one.index != me for one in certificate.signatures):
-            return []
-        self._must_observe = True
-        hint = OLD_RECORD.format(height=certificate.height)
-        self._nursery.start_soon(self._observe, "signing.old_record", hint)
-        return [Observe(NEVER)]
 
     # -- Effects -------------------------------------------------------------------------------
 
@@ -340,12 +265,12 @@ class Driver:
             case StopSigning(reason, key_in_use):
                 if key_in_use:
                     raise StopNode(f"GTX-KEY-002: {self.spec.name}: {reason}. Not signing.")
-                raise StopNode(f"GTX-SYNC-001: {self.spec.name}: {reason}. {DISAGREES}")
+                raise Contradicted(f"GTX-SYNC-001: {self.spec.name}: {reason}. {DISAGREES}")
 
     def _persist(self, record: SafetyRecord) -> None:
         with self.executor.stages.measure(Stage.WRITE):
             self._save_safety(record)
-        self._signed_height = max(self._signed_height, record.height)
+        self._guard.note_signed(record.height)
 
     def _save_safety(self, record: SafetyRecord) -> None:
         candidates = [
@@ -454,6 +379,7 @@ class Driver:
         if self.executor.candidate(effect.block_hash) is None:
             await self._execute_again(effect.block_hash)
 
+        self._history.check_own(effect.height, effect.block_hash)
         committed = await self._in_worker(commit)
         if committed is not None:
             self._committed(committed, effect.certificate)
@@ -469,12 +395,11 @@ class Driver:
     def _committed(self, committed: Committed, certificate: QuorumCertificate) -> None:
         self.intake.note_committed(committed)
         self._wiring.on_committed(committed)
-        self._start_height(self._note_certificate(certificate))
+        if not self._ending:  # Sync may still be at work.
+            self._start_height(self._guard.note_certificate(certificate))
 
     def _start_height(self, before: Sequence[Event] = ()) -> None:
         """Tell the engine of the new tip, after the events of `before`."""
-        if self._ending:
-            return  # And sync was still at work.
         parent, sets = self.executor.parent, self.executor.sets
         height = parent.height + 1
         event = HeightStarted(
@@ -499,12 +424,16 @@ class Driver:
     ) -> None:
         """Commit the block that a peer sent for a height, unless consensus has decided it since.
 
-        Errors: Rejected; StopNode when we are wrong.
+        Its certificate and body are checked before its transactions: whoever sends a made-up block
+        must not make us verify thousands of signatures. Errors: Rejected; StopNode when we are
+        wrong.
         """
         block = decode_block(block_bytes)
         if block.header.height != height:
             detail = f"a block of height {block.header.height} was sent for height {height}"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+        if not await self._in_worker(partial(self._is_decided_next, block, certificate)):
+            return
         transactions = []
         for one in await decode_and_verify_all(block.transactions, self.executor.stages):
             if isinstance(one, Rejected):
@@ -519,9 +448,17 @@ class Driver:
         try:
             committed = await self._in_worker(apply)
         except Damaged as error:
-            raise StopNode(str(error)) from error
+            raise Contradicted(str(error)) from error
         if committed is not None:
             self._committed(committed, certificate)
+
+    def _is_decided_next(self, block: Block, certificate: QuorumCertificate) -> bool:
+        """False where the block is here already. Errors: Rejected."""
+        if self.executor.parent.height >= block.header.height:
+            return False
+        self._history.check_next(block.header)
+        self.executor.check_decided(block, certificate)
+        return True
 
     # -- Gossip validators: total, bounded; what they return decides forwarding ------------------
 
@@ -556,8 +493,7 @@ class Driver:
             return GossipVerdict.IGNORE
         genuine = judgement is Judgement.GENUINE
         if genuine and message.height >= state.height:
-            if message.height > self._twin_above:
-                self._look_for_twin(message)
+            self._guard.look_for_twin(message)
             if isinstance(message, Proposal):
                 self.candidates.note_proposal(message.block_hash)
         if not self._post(Received(message, author)) or not genuine:
@@ -565,25 +501,7 @@ class Driver:
         self._gate.note(data, now_ms)
         return GossipVerdict.ACCEPT
 
-    def _look_for_twin(self, message: Message) -> None:
-        """While this key is silent: whoever signs with it at a new height is another node."""
-        author = signer_key(self.executor.sets, message)
-        if self._signer is not None and author == self._signer.public_key:
-            self._twin_above = NEVER  # Once is enough.
-            self._nursery.start_soon(self._stop_for_twin, message.height)
-
-    async def _stop_for_twin(self, height: int) -> None:
-        detail = f"another node signs with this key at height {height}. Not signing."
-        raise StopNode(f"GTX-KEY-002: {self.spec.name}: {detail}")
-
     def _count_penalty(self, reason: str) -> None:
         penalties = self.counters.penalties
         if reason in penalties or len(penalties) < 64:
             penalties[reason] = penalties.get(reason, 0) + 1
-
-
-def _observe_until(must_observe: bool, resume_above: int | None) -> int:
-    """The height up to which a key signs nothing, by what is known at start."""
-    if must_observe:
-        return NEVER
-    return -1 if resume_above is None else resume_above

@@ -1,5 +1,8 @@
 """Owns one chain's state, tree and mempool: admits, proposes, checks, commits.
 
+A region's chain may have had several incarnations: `spec` is that of the present one, and what a
+block of the past belongs to (chain id, validators) is asked for by its height.
+
 Plain synchronous code, called from one worker thread at a time (the driver's limiter); only `prove`
 and the status snapshot are read from other threads. Source: architecture 4.2, consensus 2.6, 2.8.
 """
@@ -11,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 from gridtokenx.chain.block import (
     MAX_BLOCK_TRANSACTIONS,
@@ -38,6 +41,7 @@ from gridtokenx.chain.transition import (
     environment,
     execute_block,
     propose_block,
+    signing_set,
 )
 from gridtokenx.chain.validator_sets import SetsAhead, current_set, sets_from
 from gridtokenx.consensus.certificates import CertificateChecker
@@ -51,7 +55,7 @@ from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
 from gridtokenx.node.history import SET_CHANGES, Totals, index_rows, load_totals
 from gridtokenx.node.stages import Stage, Stages
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.crypto import ZERO_HASH, verify
+from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.trading.depth import Depth
@@ -161,7 +165,7 @@ class Executor:
         self.store = store
         self._now_ms = now_ms
         self._national = national
-        self._checker = CertificateChecker(spec.chain_id, verify)
+        self._checkers: dict[bytes, CertificateChecker] = {}  # By chain id.
         self._reader = StateReader(store)
         self._tree = _MeasuredTree(store.state_values(), self.stages)
         self._tree_lock = threading.Lock()
@@ -242,8 +246,9 @@ class Executor:
         apply_transaction(state, transaction, self._pending_environment)
 
     def _next_environment(self) -> Environment:
-        signers = self.sets.at(self.parent.height + 1)
-        return environment(self.spec, signers, self.parent, 0, self._time())
+        height = self.parent.height + 1
+        spec, signers = self.spec.at(height), self.sets.at(height)
+        return environment(spec, signers, self.parent, 0, self._time())
 
     def note_evidence(self, evidence: Evidence) -> None:
         """Keep what convicts a validator until it is in a block; this node adds it as leader."""
@@ -265,7 +270,7 @@ class Executor:
             self._keep(execution)
         except Rejected:
             unwritable = self._unwritable(execution)
-            self.mempool.note_rejections(unwritable)
+            self.mempool.drop(unwritable)
             out = {key for key, _ in unwritable}
             rest = [one for one in execution.transactions if one.id not in out]
             execution = self._propose(view, proposer_index, last_commit, rest if out else [])
@@ -289,7 +294,7 @@ class Executor:
                 evidence=tuple(self._evidence.values()),
                 taken=next_slice(self._national, self._reader, self.spec),
             )
-        self.mempool.note_rejections(refused)
+        self.mempool.postpone(refused)
         return execution
 
     def check_fresh(self, block: Block, view: int, proposer_index: int) -> NotYet | None:
@@ -341,7 +346,24 @@ class Executor:
         if not names_it:
             detail = f"the certificate is not a COMMIT for block {header.height}"
             raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
-        self._checker.check(certificate, self.sets.at(header.height).validators)
+        self._check_signatures(certificate)
+
+    def check_decided(self, block: Block, certificate: QuorumCertificate) -> None:
+        """Whether this is the next block, decided by its validators, with the body it names.
+
+        Costs a certificate and hashes, nothing for each signature: it comes before those.
+        Else anybody could pair a good header with another body and make us think we are damaged.
+        Errors: INVALID_BLOCK, INVALID_CERTIFICATE; Damaged where a region has two chains.
+        Source: protocols/networking.md 3.2.
+        """
+        header = block.header
+        self.check_certificate(block, certificate)
+        if header.parent_hash != self.parent.hash:
+            self._refuse_branch(block)
+        ids = [tagged_hash("gtx.tx", raw) for raw in block.transactions]
+        if not has_its_body(header, ids, block.last_commit, block.evidence, block.inbox):
+            detail = f"the body is not the one that decided block {header.height} names"
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
 
     def commit(
         self, block_hash: bytes, certificate: QuorumCertificate, *, is_fetched: bool = False
@@ -400,13 +422,9 @@ class Executor:
         """Take over the next decided block from a peer (signatures verified).
 
         Errors: INVALID_CERTIFICATE, INVALID_BLOCK when the peer is wrong; Damaged when the
-        certificate is good but our execution disagrees with it.
+        certificate is good but our execution disagrees with it, or a region has two chains.
         """
-        if block.header.parent_hash != self.parent.hash:
-            detail = f"block {block.header.height} does not extend ours at {self.parent.height}"
-            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
-        self.check_certificate(block, certificate)
-        self._check_body(block, transactions)
+        self.check_decided(block, certificate)
         try:
             self.check(block, transactions)
         except Rejected as error:
@@ -416,6 +434,22 @@ class Executor:
                 "version is wrong; start with an empty data folder to fetch it again"
             ) from error
         return self.commit(block.header.hash, certificate, is_fetched=True)
+
+    def _refuse_branch(self, block: Block) -> NoReturn:
+        """A decided block that follows another block than ours.
+
+        Of a region that is its validators' doing, not the peer's: honest nodes that follow one
+        branch each must not fall out with each other.
+        """
+        height = self.parent.height
+        detail = f"block {block.header.height} does not extend ours at {height}"
+        if self._national is None:
+            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+        raise Damaged(
+            f"GTX-SYNC-001: the validators of {self.spec.name} have decided two blocks at height "
+            f"{height}: ours is {self.parent.hash.hex()[:16]}, and "
+            f"{block.header.parent_hash.hex()[:16]} goes on as well"
+        )
 
     # -- Reads for other threads -----------------------------------------------------------------
 
@@ -490,16 +524,6 @@ class Executor:
     def _compact(self, execution: Execution) -> CompactBlock:
         return compact(execution.block, [transaction.id for transaction in execution.transactions])
 
-    def _check_body(self, block: Block, transactions: Sequence[Transaction]) -> None:
-        """Whether a peer sent the body that the decided header names. Errors: INVALID_BLOCK.
-
-        Else anybody could pair a good header with another body and make us think we are damaged.
-        """
-        header, ids = block.header, [transaction.id for transaction in transactions]
-        if not has_its_body(header, ids, block.last_commit, block.evidence, block.inbox):
-            detail = f"the body is not the one that decided block {header.height} names"
-            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
-
     def _check_last_commit(self, block: Block) -> None:
         """The block's copy of its parent's certificate. Errors: INVALID_BLOCK, -_CERTIFICATE."""
         if self.parent.height == 0:
@@ -511,7 +535,18 @@ class Executor:
         if named != (Phase.COMMIT, self.parent.height, self.parent.hash):
             detail = "last_commit is not a certificate of the block's parent"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
-        self._checker.check(certificate, self.sets.at(self.parent.height).validators)
+        self._check_signatures(certificate)
+
+    def _check_signatures(self, certificate: QuorumCertificate) -> None:
+        """Whether those who decide its height signed it, for the chain id of then.
+
+        Errors: INVALID_CERTIFICATE.
+        """
+        chain_id = self.spec.at(certificate.height).chain_id
+        checker = self._checkers.get(chain_id)
+        if checker is None:
+            checker = self._checkers[chain_id] = CertificateChecker(chain_id, verify)
+        checker.check(certificate, self.sets.at(certificate.height).validators)
 
     def _install_genesis(self) -> None:
         overlay = Overlay(self._reader)
@@ -521,7 +556,7 @@ class Executor:
         self.store.commit(
             BlockWrite(
                 height=0,
-                hash=self.spec.chain_id,
+                hash=self.spec.genesis_id,
                 block=b"",
                 certificate=b"",
                 transaction_ids=(),
@@ -532,8 +567,18 @@ class Executor:
         self._reader.absorb(overlay.changed())
 
     def _load_sets(self) -> SetsAhead:
-        """The sets that sign the newest block and all later ones, as far as they are ordered."""
-        return sets_from(self._reader, self.parent.height, self.spec.genesis.epoch_blocks)
+        """The sets that sign the newest block and all later ones, as far as they are ordered.
+
+        Where an incarnation begins with the next block, its members sign it, and nothing that was
+        ordered before counts.
+        """
+        height = self.parent.height
+        ahead = sets_from(self._reader, height, self.spec.genesis.epoch_blocks)
+        if self.spec.born_at(height + 1) is None:
+            return ahead
+        past = tuple(one for one in ahead.scheduled if one.first_height <= height)
+        born = signing_set(self.spec, self._reader, height + 1)
+        return SetsAhead((*past, born), ahead.epoch_blocks)
 
     def _move_sets(self) -> None:
         """Keep the object while nothing changes: it remembers its leaders."""
@@ -546,16 +591,18 @@ class Executor:
         assert head is not None  # _install_genesis wrote it
         height, block_hash = head
         if height == 0:
-            if block_hash != self.spec.chain_id:
+            ours = self.spec.genesis_id
+            if block_hash != ours:
                 raise Damaged(
                     f"GTX-DB-003: the data folder belongs to another {self.spec.name} chain: "
-                    f"its genesis is {block_hash.hex()[:16]}, ours {self.spec.chain_id.hex()[:16]}"
+                    f"its genesis is {block_hash.hex()[:16]}, ours {ours.hex()[:16]}"
                 )
             genesis_time_ms = self.spec.genesis.genesis_time_ms
             return Parent(0, block_hash, genesis_time_ms, self._tree.root)
         raw = self.store.block(height)
         header = decode_block(raw).header if raw else None
-        if header is None or header.hash != block_hash or header.chain_id != self.spec.chain_id:
+        chain_id = self.spec.at(height).chain_id
+        if header is None or header.hash != block_hash or header.chain_id != chain_id:
             raise Damaged(f"GTX-DB-003: block {height} of {self.spec.name} is not readable")
         if header.state_root != self._tree.root:
             raise Damaged(

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from gridtokenx.chain.transaction import Transaction, TransactionBatch
+from gridtokenx.chain.transaction import Transaction, TransactionBatch, check_signature
 from gridtokenx.node.bodies import Batcher, Decoded, Recent, decode_and_verify_all
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
@@ -23,7 +23,7 @@ from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import MESSAGE_LIMIT
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import tagged_hash
-from gridtokenx.primitives.errors import Rejected
+from gridtokenx.primitives.errors import RETRYABLE, Rejected
 
 ADMIT_CHUNK = 256
 REPEAT_BLOCKS = 3  # A leader each, so that in most networks one of them has heard of it.
@@ -99,6 +99,7 @@ class Intake:
         self._recent = recent
         self._in_worker = in_worker
         self._batcher = Batcher(publish)
+        self._in_flight: set[bytes] = set()  # Of gossip: being verified, or about to be admitted.
         pool = executor.mempool
         self._repeats = Repeats(lambda one: pool.get(one) is not None)
         self.repeated = 0
@@ -109,7 +110,7 @@ class Intake:
 
     async def submit(self, raws: Sequence[bytes]) -> list[Rejected | None]:
         """Admit transactions from a client, in order; those admitted are gossiped."""
-        decoded = await decode_and_verify_all(raws, self._executor.stages)
+        decoded = await decode_and_verify_all(raws, self._executor.stages, self._check)
         verdicts, fresh = await self._admit(decoded, heard=False)
         self._repeats.note_own(fresh, self._executor.parent.height)
         self._batcher.add(fresh)
@@ -133,17 +134,28 @@ class Intake:
         except Rejected:
             return GossipVerdict.REJECT
         ids = [tagged_hash("gtx.tx", raw) for raw in batch.transactions]
-        news = [raw for key, raw in zip(ids, batch.transactions, strict=True) if self._is_news(key)]
+        bodies = zip(ids, batch.transactions, strict=True)
+        news = {key: raw for key, raw in bodies if self._is_news(key)}
         if not news:
             return self._judge_repeated(ids)
-        decoded = await decode_and_verify_all(news, self._executor.stages)
-        if any(isinstance(one, Rejected) for one in decoded):
-            return GossipVerdict.REJECT  # Whoever forwards has verified: this peer has not.
-        verdicts, _ = await self._admit(decoded, heard=True)
-        if all(isinstance(verdict, Rejected) for verdict in verdicts):
-            return GossipVerdict.IGNORE
-        self._repeats.note_forwarded(ids, self._executor.parent.height)
-        return GossipVerdict.ACCEPT
+        self._in_flight |= news.keys()
+        try:
+            decoded = await decode_and_verify_all(
+                [*news.values()], self._executor.stages, self._check
+            )
+            if any(isinstance(one, Rejected) and one.code not in RETRYABLE for one in decoded):
+                return GossipVerdict.REJECT  # Whoever forwards has verified: this peer has not.
+            _, fresh = await self._admit(decoded, heard=True)
+        finally:
+            self._in_flight -= news.keys()
+        # What is only held has shown nothing yet, so it is not passed on; now it may have come due.
+        heard = set(ids)
+        released = [one for one in fresh if one.id not in heard]
+        self._batcher.add(released)
+        waiting = {one.id for one in fresh}
+        height = self._executor.parent.height
+        self._repeats.note_forwarded(waiting, height)
+        return GossipVerdict.ACCEPT if waiting & heard else GossipVerdict.IGNORE
 
     def note_committed(self, committed: Committed) -> None:
         """A block is on disk: forget what it holds, publish again what waits too long."""
@@ -165,7 +177,13 @@ class Intake:
         """
         pool = self._executor.mempool
         known = pool.get(transaction_id) is not None or self._recent.is_decided(transaction_id)
-        return not known and not pool.refuses(transaction_id)
+        is_coming = known or transaction_id in self._in_flight
+        return not is_coming and not pool.refuses(transaction_id)
+
+    def _check(self, transaction: Transaction) -> None:
+        """Errors: MEMPOOL_FULL for one of a sender that has enough waiting; BAD_SIGNATURE."""
+        self._executor.mempool.check_share(transaction)
+        check_signature(transaction)
 
     async def _admit(
         self, decoded: Sequence[Decoded], *, heard: bool

@@ -20,20 +20,17 @@ from prometheus_client import CollectorRegistry
 
 from gridtokenx import __version__
 from gridtokenx.api.server import serve
-from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.genesis import Genesis
-from gridtokenx.chain.state_tree import StateProof
-from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.node.admin import Admin
 from gridtokenx.node.authorities import Authorities
 from gridtokenx.node.candidates import decode_body_request
+from gridtokenx.node.chain_runner import ChainRunner, Surroundings, VouchRefused
 from gridtokenx.node.chain_values import warn_overruled
 from gridtokenx.node.clock import Clock
 from gridtokenx.node.config import Config
-from gridtokenx.node.database import Database
+from gridtokenx.node.database import ChainStore, Database
 from gridtokenx.node.discovery import Discovery, region_key
-from gridtokenx.node.driver import Driver, Wiring
-from gridtokenx.node.executor import Committed, DecidedNational, Executor
+from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.kept_file import KeptFile
 from gridtokenx.node.network import (
@@ -61,10 +58,10 @@ from gridtokenx.node.relay import Relay
 from gridtokenx.node.reputation import Reputation
 from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.stages import StageCollector, Stages
-from gridtokenx.node.syncing import Syncing, answer_blocks
+from gridtokenx.node.syncing import answer_ancestry, answer_blocks
 from gridtokenx.node.telemetry import NodeCollector, configure_logging
-from gridtokenx.node.view import ChainStatus, Check, Head, Health, NetworkStatus, PeerStatus
-from gridtokenx.primitives.codec import encode
+from gridtokenx.node.trusted_history import trust_of
+from gridtokenx.node.view import ChainStatus, Check, Health, NetworkStatus, PeerStatus
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
 
@@ -73,21 +70,6 @@ HOUSEKEEPING_SECONDS = 1.0
 DISK_SECONDS = 30.0
 BANS_FILE = "bans.json"
 PEERS_FILE = "peers.json"
-LIVE_BLOCKS_BEHIND = 2
-
-FIRST_RECORD = SafetyRecord(
-    height=0,
-    view=0,
-    prepared=None,
-    committed=None,
-    timed_out=False,
-    high_certificate=None,
-    entry=None,
-    own=(),
-    last_commit=None,
-    candidates=(),
-)
-
 log = structlog.get_logger(__name__)
 
 
@@ -100,8 +82,9 @@ class Keys:
     """Unlocked keys. `network_seed` is the libp2p identity.
 
     `never_signed` tells that the validator key is new, so it may sign without a safety record;
-    `mark_signing` makes durable that this is over. `resume_above` is the operator's word, by chain,
-    above which height a key without its safety record has not signed.
+    `mark_signing` makes durable that this is over. `resume_above` is the operator's word, by chain
+    (`MET`) or later incarnation (`MET@2`), above which height a key without its safety record has
+    not signed.
     """
 
     network_seed: bytes
@@ -129,8 +112,7 @@ class Node:
         self._statuses: dict[str, ChainStatus] = {}
         self._peer_statuses: tuple[PeerStatus, ...] = ()
         self._network_status = NetworkStatus()
-        self._drivers: dict[str, Driver] = {}
-        self._syncing: dict[str, Syncing] = {}
+        self._runners: dict[str, ChainRunner] = {}  # Of the followed chains, in genesis order.
         self._relay: Relay | None = None
         self._national_moves = trio.Event()  # The next national block sets it.
         self._lag_ms = 0
@@ -207,13 +189,9 @@ class Node:
                 for name in self.genesis.chain_names
             },
         )
-        if self._keys.validator is not None and self._keys.never_signed:
-            self._start_signing(database)
-        for name in self.followed():
-            await self._add_chain(name, database, gossip)
-        stores = {name: one.executor.store for name, one in self._drivers.items()}
-        warn_overruled(self.config, stores)
+        await self._open_chains(database)
         requests.serve("blocks", self._answer_blocks)
+        requests.serve("ancestry", self._answer_ancestry)
         requests.serve("bodies", self._answer_bodies)
         network.reputation.trust(*named)
         async with trio.open_nursery() as nursery:
@@ -222,9 +200,8 @@ class Node:
             nursery.start_soon(self._met.run)
             await nursery.start(gossip.run)
             await nursery.start(self._peers.run)
-            for name, driver in self._drivers.items():
-                await nursery.start(driver.run)
-                nursery.start_soon(self._syncing[name].run)
+            for runner in self._runners.values():
+                await nursery.start(runner.run)
             self._relay = self._new_relay()
             if self._relay is not None:
                 nursery.start_soon(self._relay.run)
@@ -255,16 +232,15 @@ class Node:
         def set_level(level: str) -> None:
             configure_logging(replace(self.config.logging, level=level), self.config.log_path)
 
-        allow_faults = self.config.node.admin_faults
-        return Admin(self.config.data_path, network, set_level, allow_faults=allow_faults)
+        def vouch(chain: str) -> str:
+            runner = self._runners.get(chain)
+            if runner is None:
+                raise VouchRefused(f"this node follows {', '.join(self._runners)}, not {chain}")
+            return runner.vouch()
 
-    def _start_signing(self, database: Database) -> None:
-        """Give a new key its first safety records, then let its mark go: in this order."""
-        for name in self.followed():
-            store = database.chain(name)
-            if store.load_safety() is None:
-                store.save_safety(encode(FIRST_RECORD), ())
-        self._keys.mark_signing()
+        allow_faults = self.config.node.admin_faults
+        folder = self.config.data_path
+        return Admin(folder, network, set_level, vouch, allow_faults=allow_faults)
 
     def followed(self) -> tuple[str, ...]:
         """Names of the chains this node follows, in genesis order: the national one always, for
@@ -275,51 +251,42 @@ class Node:
         names = self.genesis.chain_names
         return tuple(name for name in names if not wanted or name in (*wanted, *always))
 
-    def _national_view(self, name: str, database: Database) -> DecidedNational | None:
-        """What the executor of a region looks at; None for the national chain itself."""
-        national = self.genesis.national
-        if national is None or national.name == name:
-            return None
-        return DecidedNational(database.chain(national.name))
+    async def _open_chains(self, database: Database) -> None:
+        """Errors: Damaged; NotPresent for the operator's word on an incarnation that is over."""
+        around = self._surroundings(database)
+        for name in self.followed():
+            runner = self._runners[name] = ChainRunner(name, around)
+            await runner.open()
+            runner.check_resumed()
+        if self._keys.validator is not None and self._keys.never_signed:
+            # A new key gets its first safety records, then its mark goes: in this order.
+            for runner in self._runners.values():
+                runner.begin_record()
+            self._keys.mark_signing()
+        stores = {name: one.executor.store for name, one in self._runners.items()}
+        warn_overruled(self.config, stores)
 
-    async def _add_chain(self, name: str, database: Database, gossip: Gossip) -> None:
-        spec = self.genesis.chain(name)
-        store = database.chain(name)
-        national = self._national_view(name, database)
-        executor = await trio.to_thread.run_sync(
-            Executor, spec, store, self._now_ms, self._stages, national
-        )
-        member = self._keys.validator
-        signers = executor.sets.at(executor.parent.height + 1).validators
-        if member is not None and signers.index_of(member.public_key) is None:
-            log.warning(
-                "signing.not_a_member",
-                chain=name,
-                hint=f"this node's validator key is not one of {name}'s authorities; it observes "
-                "until a change of the set takes it in",
-            )
-        wiring = Wiring(
-            gossip=gossip,
-            ask=self._ask,
-            peers=partial(self._peers.followers, name),
-            request_sync=partial(self._request_sync, name),
-            on_committed=partial(self._on_committed, name),
-            is_level=partial(self._is_level, name),
-            may_propose=self._may_propose,
-            vote=self.config.consensus.vote,
-            next_national=self._next_national,
-        )
-        driver = Driver(
-            executor,
-            member,
-            wiring,
+    def _surroundings(self, database: Database) -> Surroundings:
+        return Surroundings(
+            genesis=self.genesis,
+            database=database,
+            stages=self._stages,
             now_ms=self._now_ms,
-            resume_above=self._keys.resume_above.get(name),
+            validator=self._keys.validator,
+            resume_above=dict(self._keys.resume_above),
+            vote=self.config.consensus.vote,
+            trust=lambda name: trust_of(self.config.sync, self.genesis, name, database),
+            gossip=self._gossip,
+            ask=self._ask,
+            report=self._network.report,
+            followers=self._peers.followers,
+            neighbours=self._peers.neighbours,
+            may_propose=self._may_propose,
+            next_national=self._next_national,
+            on_status=self._on_status,
+            on_committed=self._on_committed,
+            checkpoints_sent=lambda name: self._relay.sent[name] if self._relay else 0,
         )
-        self._drivers[name] = driver
-        self._syncing[name] = Syncing(driver, self._ask, self._network.report)
-        newest = executor.store.block(executor.parent.height)
-        self._refresh_status(name, decode_block(newest).header.proposer_index if newest else 0)
 
     def _network_settings(self) -> NetworkSettings:
         network = self.config.network
@@ -345,11 +312,7 @@ class Node:
 
     def own_status(self) -> Status:
         """What this node tells peers of itself."""
-        heads = tuple(
-            ChainHead(name, driver.spec.chain_id, parent.height, parent.hash)
-            for name, driver in self._drivers.items()
-            if (parent := driver.executor.parent)
-        )
+        heads = tuple(runner.head for runner in self._runners.values())
         return Status(
             self.genesis.network_name,
             self.genesis.hash,
@@ -363,30 +326,31 @@ class Node:
         return await self._requests.request(peer, kind, payload)
 
     def _on_height(self, peer: PeerId, head: ChainHead) -> None:
-        syncing = self._syncing.get(head.name)
-        if syncing is not None:
-            syncing.note_height(peer, head.height)
+        runner = self._runners.get(head.name)
+        if runner is not None:
+            runner.note_height(peer, head)
 
     def _on_gone(self, peer: PeerId) -> None:
-        for syncing in self._syncing.values():
-            syncing.note_gone(peer)
-
-    def _request_sync(self, name: str, height: int, peer: PeerId | None) -> None:
-        syncing = self._syncing.get(name)
-        if syncing is not None and peer is not None:
-            syncing.note_height(peer, height)
-
-    def _is_level(self, name: str) -> bool:
-        syncing = self._syncing.get(name)
-        return syncing is not None and syncing.is_level
+        for runner in self._runners.values():
+            runner.note_gone(peer)
 
     async def _answer_blocks(self, _peer: PeerId, payload: bytes) -> bytes:
-        return await trio.to_thread.run_sync(self._read_blocks, payload)
+        def store_of(chain: str, chain_id: bytes) -> ChainStore | None:
+            runner = self._runners.get(chain)
+            return None if runner is None else runner.history(chain_id)
 
-    def _read_blocks(self, payload: bytes) -> bytes:
-        stores = {name: driver.executor.store for name, driver in self._drivers.items()}
+        return await self._read(partial(answer_blocks, payload, store_of))
+
+    async def _answer_ancestry(self, _peer: PeerId, payload: bytes) -> bytes:
+        def stores_of(chain: str) -> list[ChainStore]:
+            runner = self._runners.get(chain)
+            return [] if runner is None else runner.histories()
+
+        return await self._read(partial(answer_ancestry, payload, stores_of))
+
+    async def _read(self, answer: Callable[[], bytes]) -> bytes:
         try:
-            return answer_blocks(payload, stores)
+            return await trio.to_thread.run_sync(answer)
         except Rejected as error:
             raise RequestRefused(error.detail) from None
 
@@ -395,10 +359,10 @@ class Node:
             request = decode_body_request(payload)
         except Rejected as error:
             raise RequestRefused(error.detail) from None
-        driver = self._drivers.get(request.chain)
-        if driver is None:
+        runner = self._runners.get(request.chain)
+        if runner is None:
             raise RequestRefused(f"this node does not follow {request.chain}")
-        return driver.candidates.answer(request)
+        return runner.answer_bodies(request)
 
     # -- What the API sees ---------------------------------------------------------------------
 
@@ -437,11 +401,11 @@ class Node:
     def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
         """Cross into trio and admit, in order. From any thread; the future always resolves."""
         future: Future[list[Rejected | None]] = Future()
-        driver = self._drivers[chain]
+        runner = self._runners[chain]
 
         def start() -> None:
             try:
-                self._nursery.start_soon(driver.intake.submit_to, transactions, future)
+                self._nursery.start_soon(runner.submit_to, transactions, future)
             except RuntimeError as error:  # The nursery closed while this call was under way.
                 future.set_exception(error)
 
@@ -455,22 +419,22 @@ class Node:
         self, chain: str, transaction_id: bytes
     ) -> Literal["pending", "queued"] | Rejected | None:
         """What the executor knows of a transaction. From any thread."""
-        return self._drivers[chain].executor.pending_status(transaction_id)
+        return self._runners[chain].executor.pending_status(transaction_id)
 
     def turned_away(self, chain: str, transaction_id: bytes) -> Rejected | None:
         """Why the executor did not take what it heard. From any thread."""
-        return self._drivers[chain].executor.turned_away(transaction_id)
+        return self._runners[chain].executor.turned_away(transaction_id)
 
     def pending_nonce(self, chain: str, address: bytes) -> int:
         """The next nonce of an account, counting what waits. From any thread."""
-        return self._drivers[chain].executor.pending_nonce(address)
+        return self._runners[chain].executor.pending_nonce(address)
 
     def _on_committed(self, name: str, committed: Committed) -> None:
-        self._refresh_status(name, committed.execution.block.header.proposer_index)
-        if self._drivers[name].spec.is_national:
+        if self._runners[name].is_national:
+            for runner in self._runners.values():
+                runner.note_national()
             moved, self._national_moves = self._national_moves, trio.Event()
             moved.set()
-        self._syncing[name].note_committed(committed.parent.height)
         header = committed.execution.block.header
         log.info(
             "block.finalized",
@@ -491,50 +455,21 @@ class Node:
         national, validator = self.genesis.national, self._keys.validator
         if national is None or validator is None or not self.config.consensus.vote:
             return None
-        driver = self._drivers[national.name]
-        regions = {name: one.executor for name, one in self._drivers.items() if one is not driver}
-        return Relay(driver.executor, regions, validator, driver.intake.submit, self._next_national)
+        home = self._runners[national.name]
+        submit, moves = home.submit, self._next_national
+        return Relay(home.executor, self._regions, validator, submit, moves)
+
+    def _regions(self) -> dict[str, Executor]:
+        """What runs of regions now: each in its present incarnation."""
+        runners = self._runners.items()
+        return {name: one.executor for name, one in runners if not one.is_national}
 
     def _next_national(self) -> trio.Event:
         return self._national_moves
 
-    def _refresh_status(self, name: str, proposer_index: int) -> None:
+    def _on_status(self, name: str) -> None:
         """Swap in what the API reads; a new dict, so a reader never sees half of it."""
-        driver = self._drivers[name]
-        executor = driver.executor
-        parent, view = executor.parent, executor.store.view()
-        head = Head(
-            parent.height,
-            parent.hash,
-            parent.time_ms,
-            executor.spec.market_time_ms(parent.height, parent.time_ms),
-            parent.state_root,
-            proposer_index,
-        )
-        status = ChainStatus(
-            spec=executor.spec,
-            head=head,
-            view=view,
-            validators=executor.sets.at(parent.height + 1).validators,
-            prove=partial(_prove, executor),
-            finality_ms=tuple(executor.finality_ms),
-        )
-        self._statuses = {**self._statuses, name: self._with_live(name, status)}
-
-    def _with_live(self, name: str, status: ChainStatus) -> ChainStatus:
-        """The parts of a status that change between blocks."""
-        driver, syncing = self._drivers[name], self._syncing.get(name)
-        target = status.head.height if syncing is None else syncing.target
-        return replace(
-            status,
-            consensus_view=driver.view,
-            timeouts=driver.counters.timeouts,
-            equivocations=driver.counters.evidence,
-            checkpoints_sent=self._relay.sent.get(name, 0) if self._relay else 0,
-            mempool_transactions=len(driver.executor.mempool),
-            sync_state="waiting_peers" if syncing is None else syncing.state(),
-            sync_target=max(target, status.head.height),
-        )
+        self._statuses = {**self._statuses, name: self._runners[name].status}
 
     # -- Housekeeping --------------------------------------------------------------------------
 
@@ -546,9 +481,9 @@ class Node:
             due = trio.current_time() + HOUSEKEEPING_SECONDS
             await trio.sleep_until(due)
             self._lag_ms = round((trio.current_time() - due) * 1_000)
-            self._statuses = {
-                name: self._with_live(name, status) for name, status in self._statuses.items()
-            }
+            for runner in self._runners.values():
+                runner.beat()
+            self._statuses = {name: one.status for name, one in self._runners.items()}
             self._peer_statuses = peer_statuses(self._network, self._gossip, self._peers, names)
             self._network_status = network_status(self._network, self._gossip, discovery)
             sets = [status.validators for status in self._statuses.values()]
@@ -593,11 +528,6 @@ class Node:
                 f"{len(offsets)} peers; this node stops proposing. "
                 "Enable chrony or systemd-timesyncd",
             )
-
-
-def _prove(executor: Executor, key: bytes) -> tuple[bytes | None, StateProof]:
-    _, value, proof = executor.prove(key)
-    return value, proof
 
 
 def _free_disk_mib(config: Config) -> int:

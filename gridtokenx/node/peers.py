@@ -51,12 +51,16 @@ class Contact:
     status: Status
     offset_ms: int
 
-    def height(self, chain: str) -> int | None:
-        """Its height of a chain, None if it does not follow it."""
+    def height(self, chain_id: bytes) -> int | None:
+        """Its height of a chain's incarnation, None if it does not follow it."""
         for head in self.status.heads:
-            if head.name == chain:
+            if head.chain_id == chain_id:
                 return head.height
         return None
+
+    def follows(self, chain: str) -> bool:
+        """Whether it follows a chain by its name, whatever incarnation of it."""
+        return any(head.name == chain for head in self.status.heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +116,15 @@ class Peers:
                 found[validator] = (*found.get(validator, ()), peer)
         return found
 
-    def followers(self, chain: str) -> tuple[PeerId, ...]:
-        """Peers that follow a chain, the highest first."""
-        ranked = [(contact.height(chain), contact.peer) for contact in self.contacts()]
+    def followers(self, chain_id: bytes) -> tuple[PeerId, ...]:
+        """Peers that follow a chain's incarnation, the highest first."""
+        ranked = [(contact.height(chain_id), contact.peer) for contact in self.contacts()]
         known = [(height, peer) for height, peer in ranked if height is not None]
         return tuple(peer for _, peer in sorted(known, reverse=True))
+
+    def neighbours(self, chain: str) -> tuple[PeerId, ...]:
+        """Peers that follow any incarnation of a chain, in id order."""
+        return tuple(one.peer for one in self.contacts() if one.follows(chain))
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange statuses until cancelled."""

@@ -1,6 +1,7 @@
 """What protects a validator key from signing twice, outside a running node: look, move, restore.
 
-A safety record of each chain says what the key signed last. Exported it is JSON that another home
+A safety record of each chain, and of each later incarnation of a region (`MET@2`), says what the
+key signed last. Exported it is JSON that another home
 of the same key can import, never over a newer one. Source: surface A.9 GTX-KEY-001, consensus 2.8.
 """
 
@@ -8,13 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.consensus.events import SafetyRecord
+from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.node.database import Database
+from gridtokenx.node.protocol import incarnation_name, is_incarnation_name
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
@@ -49,9 +53,21 @@ class Owner:
 
 
 def stored_records(database: Database, genesis: Genesis) -> Records:
-    """The records of a data folder by chain; chains without one are missing."""
+    """The records of a data folder by chain and incarnation; those without one are missing."""
+    names = list(genesis.chain_names)
+    if genesis.national is not None:
+        state = database.chain(genesis.national.name)
+        names += [
+            incarnation_name(region.name, born.number)
+            for region in genesis.chains
+            for born in incarnations_of(state, region.name)
+        ]
+    return _stored(database, names)
+
+
+def _stored(database: Database, names: Iterable[str]) -> Records:
     found: Records = {}
-    for name in genesis.chain_names:
+    for name in names:
         raw = database.chain(name).load_safety()
         if raw is not None:
             found[name] = decode(SafetyRecord, raw)
@@ -116,9 +132,10 @@ def import_records(database: Database, genesis: Genesis, records: Records) -> li
 
     Errors: ProtectionError for an unknown chain or where a newer record is here already.
     """
-    here = stored_records(database, genesis)
+    unknown = [name for name in records if not is_incarnation_name(name, genesis)]
+    here = _stored(database, [name for name in records if name not in unknown])
     for name, record in records.items():
-        if name not in genesis.chain_names:
+        if name in unknown:
             raise ProtectionError(f"there is no chain {name!r} in this network")
         if name in here and age(here[name]) > age(record):
             raise ProtectionError(

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from gridtokenx.chain.block import MAX_BLOCK_BYTES, MAX_COMMIT_BYTES
+from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES
+from gridtokenx.interchain.model import FIRST_INCARNATION
 from gridtokenx.node.gossip_events import Priority
 from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, wire
 
@@ -56,10 +58,26 @@ class Status:
 @wire(222)
 @dataclass(frozen=True, slots=True)
 class BlocksRequest:
-    """Decided blocks `from_height`.. of a chain, at most `count`."""
+    """Decided blocks `from_height`.. of a chain as its incarnation `chain_id` has them, at most
+    `count`.
+    """
 
     chain: ChainName
+    chain_id: Bytes32
     from_height: int
+    count: Annotated[int, Limit(1, MAX_BLOCKS_PER_REQUEST)]
+
+
+@wire(256)
+@dataclass(frozen=True, slots=True)
+class AncestryRequest:
+    """The decided block of a chain with this hash and those before it, at most `count`.
+
+    Whoever has ever held it can answer, whatever incarnation it follows now.
+    """
+
+    chain: ChainName
+    block_hash: Bytes32
     count: Annotated[int, Limit(1, MAX_BLOCKS_PER_REQUEST)]
 
 
@@ -75,7 +93,9 @@ class DecidedBlock:
 @wire(224)
 @dataclass(frozen=True, slots=True)
 class BlocksResponse:
-    """Consecutive blocks from the asked height on; fewer than asked where bytes or blocks end."""
+    """Consecutive blocks from the asked height on, or of an ancestry from the asked block back;
+    fewer than asked where bytes or blocks end.
+    """
 
     blocks: Annotated[tuple[DecidedBlock, ...], Limit(0, MAX_BLOCKS_PER_REQUEST)]
 
@@ -137,7 +157,11 @@ BodyRequest = ProposalRequest | BodiesRequest
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The gossip topics of one chain of one network."""
+    """The gossip topics of one incarnation of a chain; `chain` is its `incarnation_name`.
+
+    Each has its own: nodes learn of a new incarnation at different moments, and who still speaks
+    for the old one must not seem to lie.
+    """
 
     network_id: int
     chain: str
@@ -156,6 +180,22 @@ class Topics:
     def orders(self) -> str:
         """Batches of transactions."""
         return f"{topic_prefix(self.network_id)}{self.chain}/orders"
+
+
+def incarnation_name(chain: str, number: int) -> str:
+    """How one incarnation of a chain is called in topics and folders: `MET`, then `MET@2`."""
+    return chain if number == FIRST_INCARNATION else f"{chain}@{number}"
+
+
+def is_incarnation_name(text: str, genesis: Genesis) -> bool:
+    """Whether a text names a chain, or a later incarnation of a region that it may have."""
+    chain, later, number = text.partition("@")
+    if not later:
+        return chain in genesis.chain_names
+    is_number = number.isascii() and number.isdecimal() and len(number) <= 9
+    is_number = is_number and number[0] != "0" and int(number) > FIRST_INCARNATION
+    is_region = chain in [region.name for region in genesis.chains]
+    return is_number and is_region and genesis.national is not None
 
 
 def topic_prefix(network_id: int) -> str:

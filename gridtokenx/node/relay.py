@@ -8,6 +8,7 @@ messages; what they can cost is bounded, because each must be certified and newe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ from gridtokenx.interchain.model import (
 from gridtokenx.node.database import ChainView
 from gridtokenx.node.executor import Executor
 from gridtokenx.primitives.codec import encode
-from gridtokenx.primitives.crypto import SigningKey, tagged_hash
+from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 # National blocks.
@@ -58,23 +59,24 @@ class Relay:
     def __init__(
         self,
         national: Executor,
-        regions: Mapping[str, Executor],
+        regions: Callable[[], Mapping[str, Executor]],
         validator: SigningKey,
         submit: Submit,
         next_national: Callable[[], trio.Event],
     ) -> None:
-        """`submit` hands transactions to the national chain; `next_national` gives the event that
-        its next block sets.
+        """`regions`: those that this node follows, each in its present incarnation; `submit` hands
+        transactions to the national chain; `next_national` gives the event that its next block
+        sets.
         """
         self._national = national
         self._regions = regions
-        self._validator = validator.public_key
-        # Not the consensus key itself: that one signs consensus and nothing else.
-        self._key = SigningKey(tagged_hash("gtx.relay", validator.seed))
+        # The national chain knows an authority by this key alone. Transactions are signed under
+        # another domain than votes, so neither can be taken for the other.
+        self._key = validator
         self._submit = submit
         self._next_national = next_national
         self._turns: dict[str, _Turn] = {}
-        self.sent = dict.fromkeys(regions, 0)
+        self.sent: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Look after every national block, until cancelled. Without them nothing is due."""
@@ -107,7 +109,7 @@ class Relay:
         head = national.head()
         height = 0 if head is None else head[0]
         found = []
-        for name, executor in self._regions.items():
+        for name, executor in self._regions().items():
             region = region_of(national, name)
             if not self._is_my_turn(region, executor, height):
                 continue
@@ -120,7 +122,7 @@ class Relay:
     def _is_my_turn(self, region: Region, executor: Executor, height: int) -> bool:
         """Whether a checkpoint is needed, and those before this validator have had their time."""
         members = executor.sets.at(executor.parent.height).validators
-        me = members.index_of(self._validator)
+        me = members.index_of(self._key.public_key)
         if me is None or not _is_needed(region, executor, height):
             self._turns.pop(region.name, None)
             return False
@@ -135,7 +137,7 @@ class Relay:
 
 def _is_needed(region: Region, executor: Executor, height: int) -> bool:
     """Whether the national chain should hear of the region's newest block."""
-    if region.status(height) is RegionStatus.FROZEN:
+    if region.status(height) in (RegionStatus.FROZEN, RegionStatus.HELD):
         return False
     if region.chain_id != executor.spec.chain_id or executor.parent.height <= region.height:
         return False

@@ -195,6 +195,26 @@ class ConsensusSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncSettings:
+    """What of the past this node believes without proof (docs/node-operation.md)."""
+
+    trusted_blocks: Annotated[
+        tuple[str, ...],
+        Rule(
+            "blocks that must be in the history, as `gridtokenx chain head` tells them",
+            matches=re.compile(r"[A-Z0-9]{2,8}:[1-9][0-9]{0,17}:[0-9a-f]{64}"),
+            example="TH:120960:9c1e...42",
+        ),
+    ] = ()
+    trust_old_blocks: Annotated[
+        bool,
+        Rule(
+            "start from blocks older than the unbonding time (test networks, or after a standstill)"
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
 class EnergySettings:
     """Defaults of this home, in kWh; the chain's values count: `config show` and the log tell."""
 
@@ -327,6 +347,7 @@ class Settings:
     node: NodeSettings = field(default_factory=NodeSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     consensus: ConsensusSettings = field(default_factory=ConsensusSettings)
+    sync: SyncSettings = field(default_factory=SyncSettings)
     energy: EnergySettings = field(default_factory=EnergySettings)
     thai_market: ThaiMarketSettings = field(default_factory=ThaiMarketSettings)
     api: ApiSettings = field(default_factory=ApiSettings)

@@ -6,7 +6,7 @@ commit as one from consensus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import structlog
@@ -35,6 +35,7 @@ from gridtokenx.node.driver import Driver
 from gridtokenx.node.network import NetworkError, PeerId, format_peer_id
 from gridtokenx.node.protocol import (
     MAX_RESPONSE_BYTES,
+    AncestryRequest,
     BlocksRequest,
     BlocksResponse,
     DecidedBlock,
@@ -60,7 +61,7 @@ class Syncing:
         self._ask = ask
         self._report = report
         name, block_time_ms = driver.spec.name, driver.spec.genesis.block_time_ms
-        self._name = name
+        self._name, self._chain_id = name, driver.spec.chain_id
         self._stalled_seconds = STALLED_BLOCK_TIMES * block_time_ms / 1_000 + 4.0
         self._syncer = Syncer(driver.executor.parent.height, grace_ms=max(1_000, block_time_ms))
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
@@ -145,7 +146,9 @@ class Syncing:
                 self._report(PeerId(peer), "undelivered_height")
 
     async def _request(self, effect: RequestBlocks) -> None:
-        request = encode(BlocksRequest(self._name, effect.from_height, effect.count))
+        request = encode(
+            BlocksRequest(self._name, self._chain_id, effect.from_height, effect.count)
+        )
         try:
             raw = await self._ask(PeerId(effect.peer), "blocks", request)
             blocks = await trio.to_thread.run_sync(partial(_read_blocks, raw))
@@ -166,15 +169,40 @@ class Syncing:
             await self._send.send(Committed(self._driver.executor.parent.height))
 
 
-def answer_blocks(payload: bytes, stores: Mapping[str, ChainStore]) -> bytes:
-    """Serve consecutive decided blocks with certificates, as many as fit. Errors: Rejected."""
+def answer_blocks(payload: bytes, store_of: Callable[[str, bytes], ChainStore | None]) -> bytes:
+    """Serve consecutive decided blocks with certificates, as many as fit. Errors: Rejected.
+
+    `store_of` finds the blocks of a chain by its name and the chain id of an incarnation.
+    """
     request = decode(BlocksRequest, payload)
-    store = stores.get(request.chain)
+    store = store_of(request.chain, request.chain_id)
     if store is None:
-        raise Rejected(ErrorCode.UNKNOWN_SHARD, f"this node does not follow {request.chain}")
+        detail = f"this node has not {request.chain} {request.chain_id.hex()[:16]}"
+        raise Rejected(ErrorCode.UNKNOWN_SHARD, detail)
+    heights = range(max(1, request.from_height), request.from_height + request.count)
+    return encode(BlocksResponse(_blocks_at(store, heights)))
+
+
+def answer_ancestry(payload: bytes, stores_of: Callable[[str], Sequence[ChainStore]]) -> bytes:
+    """Serve a decided block and those before it, as many as fit. Errors: Rejected.
+
+    `stores_of` finds all histories of a chain that are here: those of all its incarnations.
+    """
+    request = decode(AncestryRequest, payload)
+    for store in stores_of(request.chain):
+        height = store.height_of(request.block_hash)
+        if height:
+            heights = range(height, max(0, height - request.count), -1)
+            return encode(BlocksResponse(_blocks_at(store, heights)))
+    detail = f"no block {request.block_hash.hex()[:16]} of {request.chain} is here"
+    raise Rejected(ErrorCode.BLOCK_NOT_FOUND, detail)
+
+
+def _blocks_at(store: ChainStore, heights: Iterable[int]) -> tuple[DecidedBlock, ...]:
+    """The blocks at these heights up to the first that is missing or does not fit."""
     blocks: list[DecidedBlock] = []
     size = 0
-    for height in range(max(1, request.from_height), request.from_height + request.count):
+    for height in heights:
         block, certificate = store.block(height), store.certificate(height)
         if not block or not certificate:
             break
@@ -182,7 +210,7 @@ def answer_blocks(payload: bytes, stores: Mapping[str, ChainStore]) -> bytes:
         if blocks and size > MAX_RESPONSE_BYTES:
             break
         blocks.append(DecidedBlock(block, certificate))
-    return encode(BlocksResponse(tuple(blocks)))
+    return tuple(blocks)
 
 
 def _read_blocks(raw: bytes) -> tuple[tuple[bytes, QuorumCertificate], ...]:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -29,9 +29,9 @@ from prometheus_client.registry import Collector
 from gridtokenx.node.history import load_totals
 from gridtokenx.node.national_metrics import NationalMetrics
 from gridtokenx.node.settings import LoggingSettings
-from gridtokenx.node.view import ChainStatus, NetworkStatus, NodeHandle, PeerStatus
+from gridtokenx.node.view import ChainStatus, NetworkStatus, NodeHandle, PeerStatus, SyncState
 
-SYNC_STATES = ("waiting_peers", "blocks", "live", "stalled")
+SYNC_STATES = get_args(SyncState)
 SCORE_LIMITS = (-80.0, -40.0, -20.0, -10.0, 0.0, 10.0, 20.0, 40.0)  # gossip's thresholds and cap
 MIB = 1024 * 1024
 _NOISY_LIBRARIES = ("libp2p", "asyncio", "aiohttp", "multiaddr")
@@ -126,6 +126,10 @@ def _chain_gauges(chains: list[ChainStatus]) -> Iterator[Metric]:
         "gridtokenx_sync_target_height": (
             "Highest height heard of",
             lambda status: status.sync_target,
+        ),
+        "gridtokenx_chain_incarnation": (
+            "Which incarnation of the chain runs here: 1 is that of the genesis",
+            lambda status: status.spec.incarnation,
         ),
         "gridtokenx_block_age_seconds": (
             "Age of the newest block by this node's clock",

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from gridtokenx.node.config import Config
     from gridtokenx.node.database import ChainView
 
-SyncState = Literal["waiting_peers", "blocks", "live", "stalled"]
+SyncState = Literal["stopped", "stalled", "waiting_peers", "rebuilding", "blocks", "live"]
+"""The worst first. `stopped`: what its validators decide is not valid here; `rebuilding`: the
+history of a new incarnation is brought together."""
 
 Prove = Callable[[bytes], tuple[bytes | None, StateProof]]
 """(encoded value or None, proof) of a state key in the newest state. Must be thread-safe: the
@@ -65,6 +67,7 @@ class ChainStatus:
     sync_state: SyncState = "waiting_peers"
     sync_target: int = 0
     finality_ms: tuple[int, ...] = ()
+    stopped_because: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class ErrorCode(IntEnum):
     PROOF_UNAVAILABLE = 1004
     INVALID_BLOCK = 1005
     INVALID_CERTIFICATE = 1006
+    TRUST_EXPIRED = 1007
     # 2xxx transactions and encoding
     BAD_SIGNATURE = 2001
     NONCE_TOO_LOW = 2002
@@ -68,6 +69,7 @@ class ErrorCode(IntEnum):
     ACCOUNT_NOT_FOUND = 5001
     BAD_ADDRESS = 5002
     SIGNATURE_REQUIRED = 5003
+    BELOW_MINIMUM = 5004
     # 6xxx governance and staking
     PROPOSAL_NOT_FOUND = 6001
     UNKNOWN_PARAMETER = 6002

@@ -35,6 +35,32 @@ def test_a_chain_is_verified_from_its_blocks_alone(
     with live_cluster.client_of(shared_cluster, "n1") as client:
         header = client.block(2, chain)["header"]
     assert document["state_root"] == header["state_root"]
+    beside = document["national"]
+    assert (beside["chain"], beside["executed"]) == ("TH", str(header["root_height"]))
+
+
+def test_a_region_is_held_against_all_of_the_national_chain(
+    shared_cluster: Cluster, tmp_path: Path
+) -> None:
+    with live_cluster.client_of(shared_cluster, "n0") as client:
+        live_cluster.wait_until(
+            "the nation has accepted a block of MET",
+            lambda: int(client.call("shard_get", id="MET")["checkpoint"]["height"]) > 0,
+        )
+    ran = run(shared_cluster, tmp_path, "audit", "verify", "--chain", "MET")
+    document = json.loads(ran.stdout)
+    assert (ran.exit_code, document["failures"]) == (0, []), ran.output
+    with live_cluster.client_of(shared_cluster, "n0") as client:
+        block = client.block(int(document["national"]["executed"]), "TH")
+    assert document["national"]["block_hash"] == block["hash"]
+    assert int(document["executed"]) >= int(document["national"]["checkpoints"]) > 0
+
+
+def test_the_national_chain_is_verified_alone(shared_cluster: Cluster, tmp_path: Path) -> None:
+    live_cluster.wait_progress(shared_cluster, "n0")
+    ran = run(shared_cluster, tmp_path, "audit", "verify", "--chain", "TH", "--to", "2")
+    document = json.loads(ran.stdout)
+    assert (ran.exit_code, document["verified"], document["national"]) == (0, True, None)
 
 
 def test_a_block_that_does_not_exist_is_told(shared_cluster: Cluster, tmp_path: Path) -> None:

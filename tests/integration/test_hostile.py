@@ -318,7 +318,8 @@ async def test_a_gossip_frame_longer_than_any_may_be_ends_its_stream(cluster: Cl
 
 async def test_who_opens_requests_and_never_reads_delays_nobody(cluster: Cluster) -> None:
     async with attacker(cluster, "never reads") as one:
-        asked = encode(BlocksRequest(CHAIN, 1, 32))
+        chain_id = genesis_of(cluster).chain(CHAIN).chain_id
+        asked = encode(BlocksRequest(CHAIN, chain_id, 1, 32))
         streams = []
         for _ in range(200):
             with suppress(NetworkError):

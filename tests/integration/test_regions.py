@@ -145,21 +145,21 @@ def test_a_region_without_its_authorities_pauses_alone_and_comes_back(cluster: C
         client.head("NOR")
     assert told.value.code == ErrorCode.UNKNOWN_SHARD
     assert "network.regions" in told.value.hint
-    first = send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, 1))
+    first = send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, 10_001))
     wait_until("credited", lambda: status_of(cluster, first) == "credited", LONG_S)
 
     cluster.kill("n3")
     waiting = []
-    for amount in (7, 8):
+    for amount in (10_007, 10_008):
         waiting.append(send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, amount)))
     wait_until("paused", lambda: shard(cluster, "NOR")["status"] == "paused", LONG_S)
     assert shard(cluster, "MET")["status"] == "active"  # Which has had to send nothing.
     now = answered_heights(cluster, "n0")
     wait_heights(cluster, {"TH": now["TH"] + 3, "MET": now["MET"] + 3}, "n0")
     with pytest.raises(RpcError) as refused:
-        send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, 9))
+        send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, 10_009))
     assert refused.value.code == ErrorCode.CROSS_SHARD_PENDING
-    returned = send(cluster, "n1", "MET", TransferAbroad("NOR", FRIEND, Asset.GTX, 9))
+    returned = send(cluster, "n1", "MET", TransferAbroad("NOR", FRIEND, Asset.GTX, 10_009))
     wait_until("returned", lambda: status_of(cluster, returned) == "bounced", LONG_S)
     assert {status_of(cluster, one) for one in waiting} == {"in_flight"}
 
@@ -173,7 +173,7 @@ def test_a_region_without_its_authorities_pauses_alone_and_comes_back(cluster: C
             (row,) = client.balance(FRIEND, "NOR")["chains"]
             return int(row["gtx_ugtx"])
 
-        wait_until("n4 has NOR's block too", lambda: credited_ugtx() == 1 + 7 + 8)
+        wait_until("n4 has NOR's block too", lambda: credited_ugtx() == 10_001 + 10_007 + 10_008)
         amounts = [
             [step for step in client.transfer(one)["steps"] if step["chain"] == "NOR"]
             for one in waiting

@@ -568,6 +568,7 @@ class Walk:
         assert total("carbon_ucr") == carbon
         assert supply.energy_minted_wh == self.exported_wh
         assert all(one.local_wh <= one.energy_wh for one in accounts.values())
+        assert Account() not in accounts.values()
         self.check_reserves(accounts)
         self.check_meters()
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 from simulator import chains_world
-from simulator.chains_world import DEV, PAYMENT, crash, fates, last_commit
+from simulator.chains_world import DEV, crash, fates, last_commit
 
 from gridtokenx.chain.crossing import check_slice, home_of, next_slice
 from gridtokenx.chain.transition import execute_block, propose_block
-from gridtokenx.cluster.network import account_address, dev_key, validator_name
+from gridtokenx.cluster.network import account_address, dev_key, operator_key, validator_name
 from gridtokenx.consensus.certificates import check_quorum_certificate
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.model import (
@@ -25,14 +25,16 @@ from gridtokenx.interchain.model import (
     TransferCredited,
 )
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import ACCOUNTS, Asset, Deposit, Transfer
+from gridtokenx.ledger.model import ACCOUNTS, MINIMUMS, Asset, Deposit, Transfer
 from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
 from tests.chains_world import Chain, Chains, certify
 
 FRIEND = dev_key("friend").public_key
-RELAYER = dev_key("relayer")
+LEAST = MINIMUMS[Asset.GTX]
+RELAYER = dev_key(validator_name(0)[1])
+PAYMENT = operator_key("payment")
 
 
 @pytest.fixture
@@ -45,8 +47,8 @@ def chains() -> Chains:
 def test_43_deposit_withdraw_exactly_once_under_crash(chains: Chains) -> None:
     met = chains.regions["MET"]
     for number in range(1, 6):
-        chains.national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, number))
-        met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, 10 * number))
+        chains.national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, LEAST * number))
+        met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, LEAST * (10 * number)))
         crash(met, chains.national)
         chains.grow_region("MET")
         crash(chains.national, None)
@@ -56,8 +58,8 @@ def test_43_deposit_withdraw_exactly_once_under_crash(chains: Chains) -> None:
         assert [one.code for one in chains.national.refused] == [ErrorCode.DUPLICATE]
         chains.check()
     chains.settle(3)
-    assert ledger.account(met.values, FRIEND).gtx_ugtx == 15
-    assert ledger.account(chains.national.values, FRIEND).gtx_ugtx == 150
+    assert ledger.account(met.values, FRIEND).gtx_ugtx == LEAST * 15
+    assert ledger.account(chains.national.values, FRIEND).gtx_ugtx == LEAST * 150
     assert set(map(tuple, (fate.items() for fate in fates(chains).values()))) == {
         (("TransferCredited", 1),)
     }
@@ -66,7 +68,7 @@ def test_43_deposit_withdraw_exactly_once_under_crash(chains: Chains) -> None:
 def test_44_checkpoint_replayed_or_skipped_nonce(chains: Chains) -> None:
     met, national = chains.regions["MET"], chains.national
     for number in range(3):
-        met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, 1 + number))
+        met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, LEAST * (1 + number)))
     chains.grow_region("MET")
     good = chains.checkpoint("MET")
     first, *rest = good.messages
@@ -84,31 +86,31 @@ def test_44_checkpoint_replayed_or_skipped_nonce(chains: Chains) -> None:
         national.send(RELAYER, good)
     national.grow(None)
     assert [one.code for one in national.refused] == [ErrorCode.DUPLICATE]
-    assert ledger.account(national.values, FRIEND).gtx_ugtx == 6
+    assert ledger.account(national.values, FRIEND).gtx_ugtx == LEAST * 6
     chains.check()
 
 
 def test_45_region_stalled_queue_backpressure(chains: Chains) -> None:
     national = chains.national
     for number in range(520):
-        national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 1 + number))
+        national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * (1 + number)))
     for _ in range(61):
         national.grow(None)
     chains.check()
     changes = [one for one in national.events if isinstance(one, RegionStatusChanged)]
     assert {one.region for one in changes} == {"MET", "NOR", "NEA"}
     assert {one.status for one in changes} == {RegionStatus.PAUSED}
-    national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 1))
+    national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * 1))
     national.grow(None)
     assert [one.code for one in national.refused] == [ErrorCode.CROSS_SHARD_PENDING]
     sizes = [len(chains.grow_region("NOR").inbox) for _ in range(2)]
     assert sizes == [500, 20]
     credited = [one for one in chains.regions["NOR"].events if isinstance(one, TransferCredited)]
-    assert [one.amount for one in credited] == list(range(1, 521))
+    assert [one.amount for one in credited] == [LEAST * number for number in range(1, 521)]
     chains.relay("NOR")
     national.grow(None)
     assert chains.region("NOR").status(national.height) is RegionStatus.ACTIVE
-    national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 1))
+    national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * 1))
     national.grow(None)
     assert national.refused == []
     chains.check()
@@ -117,13 +119,13 @@ def test_45_region_stalled_queue_backpressure(chains: Chains) -> None:
 def test_46_national_chain_stalled_regions_continue(chains: Chains) -> None:
     met = chains.regions["MET"]
     for number in range(10):
-        met.send(DEV, Transfer(FRIEND, Asset.GTX, 1 + number))
+        met.send(DEV, Transfer(FRIEND, Asset.GTX, LEAST * (1 + number)))
         block = chains.grow_region("MET")
         assert block.header.root_height == chains.national.height
-    assert ledger.account(met.values, FRIEND).gtx_ugtx == 55
-    met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 9))
+    assert ledger.account(met.values, FRIEND).gtx_ugtx == LEAST * 55
+    met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * 9))
     chains.settle(3)
-    assert ledger.account(chains.regions["NOR"].values, FRIEND).gtx_ugtx == 9
+    assert ledger.account(chains.regions["NOR"].values, FRIEND).gtx_ugtx == LEAST * 9
     chains.check()
 
 
@@ -147,7 +149,7 @@ def test_47_authority_rotated_in_flight(chains: Chains) -> None:
     before = chains.region("MET").height
     while met.height < 125:
         if met.height % 10 == 8:  # Also at 118 and 119, whose headers are checkpointed late.
-            met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 1))
+            met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * 1))
         chains.grow_region("MET")
         if met.height % 25 == 0:
             chains.relay("MET")
@@ -161,7 +163,7 @@ def test_47_authority_rotated_in_flight(chains: Chains) -> None:
     header, certificate = met.blocks[125].header, met.certificates[125]
     check_quorum_certificate(certificate, header.chain_id, seen.validators)
     chains.settle(3)
-    assert ledger.account(chains.regions["NOR"].values, FRIEND).gtx_ugtx == 12
+    assert ledger.account(chains.regions["NOR"].values, FRIEND).gtx_ugtx == LEAST * 12
     _old_set_signs_on(chains, old)
     chains.check()
 
@@ -188,13 +190,13 @@ def test_49_message_handler_fails_and_the_queue_moves(chains: Chains) -> None:
     _make_rich(nor)
     chains.round()
     sent = met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.THB, 50))
-    met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 3))
+    met.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * 3))
     chains.settle(2)
     chains.check()
     chains.settle(4)
     assert fates(chains)[sent.id] == Counter(TransferReturned=1)
     assert ledger.account(met.values, DEV.public_key).thb_uthb == 100
-    assert ledger.account(nor.values, FRIEND).gtx_ugtx == 3
+    assert ledger.account(nor.values, FRIEND).gtx_ugtx == LEAST * 3
     chains.check()
 
 
@@ -217,14 +219,14 @@ def _make_rich(region: Chain) -> None:
 def test_50_region_reincarnation(chains: Chains) -> None:
     """What the old incarnation did after its last checkpoint is void; nothing is lost, or twice."""
     met, national = chains.regions["MET"], chains.national
-    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, 5))
+    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, LEAST * 5))
     national.grow(None)
-    met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, 7))
+    met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, LEAST * 7))
     chains.grow_region("MET", keep=True)
     chains.relay("MET")
-    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, 11))
+    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, LEAST * 11))
     national.grow(None)
-    met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, 13))
+    met.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, LEAST * 13))
     chains.grow_region("MET")
     late = chains.checkpoint("MET")
     chains.reincarnate("MET")
@@ -236,11 +238,11 @@ def test_50_region_reincarnation(chains: Chains) -> None:
     reborn = chains.regions["MET"]
     assert reborn.spec.chain_id != met.spec.chain_id
     assert chains.region("MET").incarnation == 2
-    assert ledger.account(reborn.values, FRIEND).gtx_ugtx == 5 + 11
-    assert ledger.account(national.values, FRIEND).gtx_ugtx == 7
-    reborn.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, 17))
+    assert ledger.account(reborn.values, FRIEND).gtx_ugtx == LEAST * (5 + 11)
+    assert ledger.account(national.values, FRIEND).gtx_ugtx == LEAST * 7
+    reborn.send(DEV, TransferAbroad("TH", FRIEND, Asset.GTX, LEAST * 17))
     chains.settle(2)
-    assert ledger.account(national.values, FRIEND).gtx_ugtx == 24
+    assert ledger.account(national.values, FRIEND).gtx_ugtx == LEAST * 24
     chains.check()
 
 
@@ -265,7 +267,7 @@ def test_51_checkpoint_conflicting_header(chains: Chains) -> None:
     assert chains.region("MET").status(national.height) is RegionStatus.FROZEN
     chains.grow_region("MET")
     chains.relay("MET")
-    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, 1))
+    national.send(DEV, TransferAbroad("MET", FRIEND, Asset.GTX, LEAST * 1))
     national.grow(None)
     assert [one.code for one in national.refused] == [ErrorCode.NOT_ACTIVE] * 2
     chains.check()
@@ -275,7 +277,7 @@ def test_a_leader_cannot_choose_its_inbox(chains: Chains) -> None:
     """Left out, changed, or too early: no validator prepares such a block."""
     nor, national = chains.regions["NOR"], chains.national
     for number in range(3):
-        national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 1 + number))
+        national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, LEAST * (1 + number)))
     national.grow(None)
     honest = next_slice(national, nor.values, nor.spec)
     assert honest is not None

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from gridtokenx.ledger.model import SYSTEM_ACCOUNTS
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gridtokenx"
 CORE = (
@@ -48,6 +50,24 @@ def called(node: ast.AST) -> str:
     if isinstance(function, ast.Name):
         return function.id
     return f".{function.attr}" if isinstance(function, ast.Attribute) else ""
+
+
+# -- Accounts without a key ------------------------------------------------------------------------
+
+
+def test_every_account_without_a_key_is_known_to_the_ledger() -> None:
+    """One that is not listed can be paid by anybody."""
+    made = {
+        node.args[1].value
+        for _, node in nodes(FILES, ast.Call)
+        if isinstance(node, ast.Call)
+        and called(node) == "tagged_hash"
+        and isinstance(node.args[0], ast.Constant)
+        and node.args[0].value == "gtx.account"
+        and isinstance(node.args[1], ast.Constant)
+    }
+    assert len(made) > 2
+    assert {name.decode() for name in made} == set(SYSTEM_ACCOUNTS.values())
 
 
 # -- The core is deterministic ---------------------------------------------------------------------

@@ -30,14 +30,14 @@ def crossings() -> Vector:
     chains = Chains()
     met, national = chains.regions[REGION], chains.national
     sender, receiver = dev_key("dev"), dev_key("friend").public_key
-    met.send(sender, TransferAbroad(NATIONAL, receiver, Asset.GTX, 10))
+    met.send(sender, TransferAbroad(NATIONAL, receiver, Asset.GTX, 10_000))
     chains.round()
     seen = chains.region(REGION)
-    for amount in (21, 22):
+    for amount in (10_021, 10_022):
         national.send(sender, TransferAbroad(REGION, receiver, Asset.GTX, amount))
-    national.send(sender, TransferAbroad("NOR", receiver, Asset.GTX, 23))
+    national.send(sender, TransferAbroad("NOR", receiver, Asset.GTX, 10_023))
     downwards = _grown(national, chains, lambda: national.grow(None))
-    for destination, amount in (("NOR", 11), (NATIONAL, 12), ("NEA", 13)):
+    for destination, amount in (("NOR", 10_011), (NATIONAL, 10_012), ("NEA", 10_013)):
         met.send(sender, TransferAbroad(destination, receiver, Asset.GTX, amount))
     upwards = _grown(met, chains, lambda: chains.grow_region(REGION))
     block = met.blocks[met.height]

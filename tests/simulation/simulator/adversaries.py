@@ -137,6 +137,40 @@ class LockIgnorer(Liar):
     engine_class = _Forgetful
 
 
+class _Stale(Shameless):
+    """Keeps the first entry certificate of a height that proves no lock."""
+
+    _kept: TimeoutCertificate | None = None
+
+    def _enter_view(self, state: HeightState, view: int, entry: TimeoutCertificate | None) -> None:
+        kept = self._kept
+        if (
+            entry is not None
+            and entry.high_view < 0
+            and (kept is None or kept.height != state.height)
+        ):
+            self._kept = entry
+        super()._enter_view(state, view, entry)
+
+    def _propose(self, state: HeightState) -> bool:
+        kept = self._kept
+        if kept is None or kept.height != state.height or state.view < 2 or state.entry is None:
+            return super()._propose(state)
+        entry, high = state.entry, state.high_certificate
+        state.entry, state.high_certificate = kept, None
+        try:
+            return super()._propose(state)
+        finally:
+            state.entry = entry
+            state.high_certificate = state.high_certificate or high
+
+
+class StaleEntry(Liar):
+    """As leader justifies its own block with a timeout certificate from before the lock."""
+
+    engine_class = _Stale
+
+
 class _Amnesiac(Shameless):
     """Leaves views as if it had never seen a certificate."""
 

@@ -35,7 +35,7 @@ from gridtokenx.interchain.model import (
     TransferSent,
     Upward,
 )
-from gridtokenx.ledger.model import Asset
+from gridtokenx.ledger.model import MINIMUMS, Asset
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.state import Overlay
 from simulator.tally import Tally
@@ -113,7 +113,7 @@ class ChainsWorld:
             case "send":
                 self._send()
             case "mint":
-                chains.deposit(name, DEV.public_key, draw.randrange(1, 10_000))
+                chains.deposit(name, DEV.public_key, draw.randrange(1, 10_000_000))
             case "grow":
                 chains.grow_region(name, keep=True)
             case "relay" if region.height > chains.region(name).height:
@@ -149,7 +149,8 @@ class ChainsWorld:
     def _send(self) -> None:
         source, destination = self._draw.sample([*self.chains.regions, NATIONAL], 2)
         asset = self._draw.choice([Asset.GTX, Asset.THB])
-        amount = self._draw.randrange(1, 1000)
+        least = MINIMUMS[asset]  # Less makes no account: it comes back unless there is one.
+        amount = self._draw.choice((least, self._draw.randrange(1, 2 * least)))
         command = TransferAbroad(destination, FRIEND.public_key, asset, amount)
         self.chains.chain(source).send(self._draw.choice([DEV, FRIEND]), command)
 

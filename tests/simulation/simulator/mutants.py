@@ -31,9 +31,16 @@ from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.validators import ValidatorSet
 from simulator import campaigns
-from simulator.adversaries import Boaster, EvilCertificates, Liar, LockIgnorer, Silent
+from simulator.adversaries import (
+    Boaster,
+    EvilCertificates,
+    Liar,
+    LockIgnorer,
+    Silent,
+    StaleEntry,
+)
 from simulator.judge import InvariantError
-from simulator.network import Endpoint, Faults, Network, kind_of
+from simulator.network import Endpoint, Faults, HideCommit, Network, kind_of
 from simulator.node import Node
 from simulator.world import Setup, World
 
@@ -138,6 +145,17 @@ class IgnoresMaximum(Engine):
         if timeouts is not None and proposal.certificate is None and timeouts.high_view >= 0:
             return timeouts.height == state.height and timeouts.view == proposal.view - 1
         return super()._justified(state, proposal)
+
+
+class TakesOldEntries(Engine):
+    """ACCEPT takes the timeouts of any earlier view for those of the view before."""
+
+    def _justified(self, state: HeightState, proposal: Proposal) -> bool:
+        timeouts = proposal.timeouts
+        if timeouts is None or timeouts.height != state.height or proposal.certificate is not None:
+            return super()._justified(state, proposal)
+        self._checker.check(timeouts, state.validators)
+        return timeouts.view < proposal.view and timeouts.high_view < 0
 
 
 class BelievesTimeouts(Engine):
@@ -354,6 +372,13 @@ def hiding(seed: int) -> Setup:
     return replace(campaigns.hide_commit(seed), liars={seed % 4: LockIgnorer})
 
 
+def stale(seed: int) -> Setup:
+    """The network hides a decision; a later leader shows timeouts from before it."""
+    faults = Faults(loss=0.05, mean_delay_ms=80.0, partition=0.3, drop_kind=0.3)
+    liars: dict[int, type[Liar]] = {seed % 4: StaleEntry}
+    return Setup(liars=liars, faults=faults, network=HideCommit, calm_ms=30_000)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """`broken`: an engine or a validator set; `invariants`: what may notice, any of them."""
@@ -399,6 +424,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(AtLeastTwoThirds, three, ("I1",), live=False),
     Mutant(SkipsJustification, hiding, ("I1",)),
     Mutant(IgnoresMaximum, hiding, ("I1",)),
+    Mutant(TakesOldEntries, stale, ("I1",)),
     Mutant(BelievesTimeouts, boasting, ("I9", "I11")),
     Mutant(FirstVoteWins, campaigns.twins, ("I9", "I11")),
     Mutant(RestampsBlocks, hiding, ("I1",)),

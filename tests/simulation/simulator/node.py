@@ -122,9 +122,9 @@ class Node:
             verify=self.world.verify,
             record=self._stored_record(),
             observe_until_height=NEVER if self.disk.missing else -1,
-            hear_quorum=self.disk.missing,
         )
         if self.disk.missing:
+            self.engine.handle(Observe(NEVER, hear_quorum=True), self.now)
             self.after(self.world.setup.observe_ms, self._end_observation)
         self.start_height()
 

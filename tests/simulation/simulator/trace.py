@@ -141,8 +141,8 @@ def _accusation(what: object) -> str:
             return f"blames n{peer[0]}: {reason}"
         case StopSigning(reason):
             return f"STOPS SIGNING: {reason}"
-        case Observe(until_height):
-            return f"may sign above height {until_height}"
+        case Observe(until_height, hear_quorum):
+            return f"may sign above height {until_height}" + ", a quorum heard" * hear_quorum
     return type(what).__name__
 
 

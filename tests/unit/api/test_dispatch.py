@@ -14,7 +14,7 @@ from api_node import OPEN_API, SELLER, MemoryNode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridtokenx.api import account_methods, jsonrpc, rest
+from gridtokenx.api import jsonrpc, proofs, rest
 from gridtokenx.api.calls import Calls, Reply
 from gridtokenx.api.context import Context
 from gridtokenx.api.limiter import Limiter
@@ -84,7 +84,7 @@ def test_a_proof_that_does_not_fit_its_header_is_not_given(
     calls: Calls, node: MemoryNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tree may be a block ahead of the view: the handler checks, and asks again."""
-    monkeypatch.setattr(account_methods, "PROOF_PAUSE_S", 0.001)
+    monkeypatch.setattr(proofs, "PROOF_PAUSE_S", 0.001)
     path = f"/accounts/{format_address(SELLER.public_key)}/proof"
     assert get(calls, path).status == 200
     behind = node.statuses["MET"]
@@ -108,7 +108,7 @@ def test_a_proof_that_does_not_fit_its_header_is_not_given(
 def transfer() -> Any:
     from gridtokenx.ledger.model import Asset, Transfer
 
-    return Transfer(bytes(32), Asset.THB, 1)
+    return Transfer(bytes(32), Asset.THB, 1_000_000)
 
 
 def test_a_node_without_chains_is_not_synced(calls: Calls, node: MemoryNode) -> None:

@@ -17,6 +17,8 @@ from api_node import BUYER, MemoryNode
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
+from gridtokenx.chain.light import TrustedSet
+from gridtokenx.client import check_incarnations
 from gridtokenx.cluster.network import GTX, dev_key, operator_key, validator_name
 from gridtokenx.governance.model import ApproveAsAuthority as Approve
 from gridtokenx.governance.model import (
@@ -24,12 +26,16 @@ from gridtokenx.governance.model import (
     AuthorityManagement,
     Choice,
     Emergency,
+    NewAuthority,
     ParameterChange,
     Propose,
+    Reincarnation,
     Vote,
 )
-from gridtokenx.interchain.model import TransferAbroad
+from gridtokenx.interchain.model import REGIONS, Incarnation, TransferAbroad
 from gridtokenx.ledger.model import Asset, Transfer
+from gridtokenx.light_client import Base, check_state_proof
+from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
 from gridtokenx.staking.model import Bond, Redelegate, Unbond
@@ -284,7 +290,7 @@ def test_a_transfer_between_regions_is_followed_to_its_credit(node: MemoryNode) 
 
 
 def test_a_payment_within_a_chain_is_no_transfer(node: MemoryNode) -> None:
-    payment = node.put(DEV, Transfer(BUYER.public_key, Asset.GTX, 1), "MET")
+    payment = node.put(DEV, Transfer(BUYER.public_key, Asset.GTX, 10_000), "MET")
     node.make_block("MET")
     assert call(node, "tx_getStatus", id=payment.id.hex())["status"] == "finalized"
     assert refusal(node, "shard_getTransfer", id=payment.id.hex())[0] == "tx_not_found"
@@ -349,6 +355,54 @@ def test_regions_as_the_national_chain_sees_them(node: MemoryNode) -> None:
     assert refusal(node, "shard_get", id="TH")[0] == "unknown_shard"
 
 
+def test_a_region_can_go_on_from_what_the_national_chain_has_accepted(node: MemoryNode) -> None:
+    for amount in (1, 2):
+        node.put(DEV, TransferAbroad("TH", BUYER.public_key, Asset.GTX, amount * GTX), "MET")
+        node.make_block("MET")
+        node.relay("MET")
+    first = call(node, "shard_getCheckpoints", id="MET", limit=1)
+    newest, cursor = first["items"][0], first["next_cursor"]
+    (older,) = call(node, "shard_getCheckpoints", id="MET", cursor=cursor)["items"]
+    assert [newest["height"], older["height"]] == ["2", "1"]
+    assert [one["lost"]["gtx_ugtx"] for one in (newest, older)] == ["0", str(2 * GTX)]
+    assert refusal(node, "shard_getCheckpoints", id="MET", cursor="eHg=")[0] == "malformed"
+
+    members = tuple(
+        NewAuthority(name, dev_key(key).public_key, 1)
+        for name, key in (validator_name(index) for index in range(4))
+    )
+    wish = Reincarnation("MET", 1, bytes.fromhex(older["hash"]), members)
+    content = to_document(wish, text_integers=True)
+    dry = call(node, "gov_simulateProposal", content=content)
+    assert dry["summary"].startswith("MET goes on from block 1")
+    assert dry["lost"] == older["lost"]
+    assert (dry["chains"], dry["approvers"]) == (["TH", "MET"], ["erc"])
+    node.put(DEV, Propose("Go on", "", wish), "TH")
+    node.make_block("TH")
+    node.put(operator_key("erc"), Approve(1), "TH")
+    node.make_block("TH")
+    held = call(node, "shard_get", id="MET")
+    assert (held["status"], held["held_by"]) == ("held", "1")
+    assert call(node, "gov_getProposal", id=1)["lost"] == older["lost"]
+    vote(node, Choice.YES, Choice.YES, Choice.YES, Choice.YES)
+    blocks(node, 8)
+    found = call(node, "shard_get", id="MET")
+    assert (found["status"], found["held_by"], found["incarnation"]) == ("active", None, 2)
+    assert found["lost"]["gtx_ugtx"] == str(2 * GTX)
+    (born,) = found["incarnations"]
+    assert (born["number"], born["height"], born["hash"]) == ("2", "1", older["hash"])
+    assert found["today"]["sent"]["gtx_ugtx"] == str(3 * GTX)
+    # What a client makes of that, who trusts the genesis alone.
+    told = [from_document(Incarnation, one) for one in found["incarnations"]]
+    spec = check_incarnations(node.genesis.chain("MET"), told)
+    assert spec.chain_id.hex() == found["chain_id"]
+    for lie in (replace(told[0], number=3), replace(told[0], chain_id=bytes(32))):
+        with pytest.raises(Rejected, match="has not the chain id"):
+            check_incarnations(node.genesis.chain("MET"), [lie])
+    with pytest.raises(Rejected, match="has not the chain id"):
+        check_incarnations(node.genesis.chain("NOR"), told)
+
+
 def test_the_hashes_of_closed_reports_are_recorded_and_listed(node: MemoryNode) -> None:
     assert call(node, "shard_getSettlements")["items"] == []
     while node.make_block("MET") < 90:
@@ -400,11 +454,29 @@ def test_metrics_tell_votes_stake_and_regions(node: MemoryNode) -> None:
     assert (later["voting"], later["no_quorum"]) == (0, 1)
 
 
+def test_a_regions_row_of_the_national_state_is_proven(node: MemoryNode) -> None:
+    """What a light client follows the region from: its chain id and who signs it now."""
+    answer = call(node, "shard_getProof", id="MET")
+    spec = node.genesis.chain("TH")
+    key = REGIONS.prefix + b"MET"
+    base = Base(spec.chain_id, TrustedSet(0, spec.genesis_validators))
+    proven = check_state_proof(answer, base, key, base.trusted)
+    assert proven.value is not None
+    row = REGIONS.decode(proven.value)
+    assert row.chain_id == node.genesis.chain("MET").chain_id
+    assert row.validators == node.genesis.chain("MET").genesis_validators
+    assert answer["region"]["chain_id"] == row.chain_id.hex()
+    assert answer["chain"] == "TH"
+    assert refusal(node, "shard_getProof", id="XYZ")[0] == "unknown_shard"
+
+
 def test_a_network_without_a_national_chain_says_so(tmp_path: Path) -> None:
     node = MemoryNode(tmp_path / "regions only")
     needs: dict[str, dict[str, Any]] = {
         "gov_getProposal": {"id": 1}, "gov_getTally": {"id": 1}, "gov_getVotes": {"id": 1},
         "gov_simulateProposal": {"content": SOLAR}, "shard_get": {"id": "MET"},
+        "shard_getProof": {"id": "MET"},
+        "shard_getCheckpoints": {"id": "MET"},
         "stake_getValidator": {"operator": format_address(DEV.public_key)},
         "stake_getDelegations": {"address": format_address(DEV.public_key)},
         "shard_getTransfer": {"id": "00" * 32}, "shard_getReceipts": {"id": "00" * 32},

@@ -19,6 +19,7 @@ from gridtokenx.primitives.errors import ErrorCode
 from tests.chains_world import Chains
 
 GTX = 10**6
+BAHT = 10**6
 DEV = dev_key("dev")
 FRIEND = dev_key("friend").public_key
 
@@ -40,15 +41,15 @@ def test_gtx_goes_from_the_national_chain_to_a_region(chains: Chains) -> None:
 
 
 def test_baht_goes_from_region_to_region_through_the_national_chain(chains: Chains) -> None:
-    chains.deposit("MET", DEV.public_key, 500)
+    chains.deposit("MET", DEV.public_key, 5 * BAHT)
     chains.round()
     chains.check()
-    sent = chains.regions["MET"].send(DEV, TransferAbroad("NOR", FRIEND, Asset.THB, 200))
+    sent = chains.regions["MET"].send(DEV, TransferAbroad("NOR", FRIEND, Asset.THB, 2 * BAHT))
     chains.settle(4)
-    assert ledger.account(chains.regions["MET"].values, DEV.public_key).thb_uthb == 300
-    assert ledger.account(chains.regions["NOR"].values, FRIEND).thb_uthb == 200
-    assert chains.region("MET").escrow.thb_uthb == 300
-    assert chains.region("NOR").escrow.thb_uthb == 200
+    assert ledger.account(chains.regions["MET"].values, DEV.public_key).thb_uthb == 3 * BAHT
+    assert ledger.account(chains.regions["NOR"].values, FRIEND).thb_uthb == 2 * BAHT
+    assert chains.region("MET").escrow.thb_uthb == 3 * BAHT
+    assert chains.region("NOR").escrow.thb_uthb == 2 * BAHT
     kinds = (TransferSent, TransferRouted, TransferCredited)
     everything = [
         *chains.regions["MET"].events, *chains.national.events, *chains.regions["NOR"].events

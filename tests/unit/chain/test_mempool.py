@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from gridtokenx.chain.held import HeldLimits
 from gridtokenx.chain.mempool import Limits, Mempool
-from gridtokenx.chain.transaction import Transaction, sign_transaction
+from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
+from gridtokenx.governance.model import Propose, Upgrade
+from gridtokenx.interchain.model import SubmitCheckpoint
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay
+from gridtokenx.registry.model import Generation, ProsumerClass, RegisterMeter
 
 CHAIN = sha256(b"chain")
 ALICE, BOB = SigningKey(sha256(b"alice")), SigningKey(sha256(b"bob"))
@@ -18,8 +22,8 @@ RICH_UTHB = 1000
 
 
 def apply(state: Overlay, transaction: Transaction) -> None:
-    assert isinstance(transaction.payload, Transfer)
     ledger.use_nonce(state, transaction.sender, transaction.nonce)
+    assert isinstance(transaction.payload, Transfer)
     ledger.transfer(state, transaction.payload, sender=transaction.sender)
 
 
@@ -112,6 +116,19 @@ def test_gossip_may_overtake(chain: Chain) -> None:
     assert not chain.pool.holds(pay(3).id)
 
 
+def test_what_is_held_and_then_sent_waits_once() -> None:
+    chain = Chain(Limits(transactions=8))
+    chain.pool.add(pay(1), heard=True)
+    chain.pool.add(pay(0, key=BOB))
+    chain.pool.add(pay(1, key=BOB))
+    chain.pool.add(pay(0))  # At BOB's cost; the next has no place yet.
+    assert chain.pool.holds(pay(1).id)
+    chain.include(pay(0, key=BOB))
+    assert not chain.pool.holds(pay(1).id)
+    assert chain.pool.take(9, 10**6) == [pay(0), pay(1)]
+    assert chain.pool.rejection(pay(1).id) is None
+
+
 def test_a_block_releases_what_waited_for_it(chain: Chain) -> None:
     chain.pool.add(pay(1), heard=True)
     assert chain.include(pay(0)) == []
@@ -128,7 +145,7 @@ def test_held_transactions_that_come_too_late_are_dropped(chain: Chain) -> None:
 
 
 def test_gaps_are_bounded_for_a_sender_and_in_all() -> None:
-    chain = Chain(Limits(gaps=5, gaps_per_sender=3))
+    chain = Chain(Limits(held=HeldLimits(transactions=5, sender_transactions=3)))
     for nonce in (1, 2, 3):
         chain.pool.add(pay(nonce), heard=True)
     with refused(ErrorCode.NONCE_GAP):
@@ -139,9 +156,39 @@ def test_gaps_are_bounded_for_a_sender_and_in_all() -> None:
         chain.pool.add(pay(nonce, key=BOB), heard=True)
     with refused(ErrorCode.NONCE_GAP):
         chain.pool.add(pay(3, key=BOB), heard=True)
-    chain.include()  # A full table loses its older half, so it cannot be blocked for good.
-    assert [chain.pool.holds(pay(nonce).id) for nonce in (1, 2, 3)] == [False, False, True]
+    for _ in range(HeldLimits().blocks):  # After which the table is free again.
+        assert chain.pool.holds(pay(1).id)
+        chain.include()
+    assert not any(chain.pool.holds(pay(nonce).id) for nonce in (1, 2, 3))
     chain.pool.add(pay(3, key=BOB), heard=True)
+
+
+def test_gaps_are_bounded_by_bytes_for_a_sender_and_in_all() -> None:
+    size = len(pay(1).encoded)
+    chain = Chain(Limits(held=HeldLimits(bytes=3 * size, sender_bytes=2 * size)))
+    for nonce in (1, 2):
+        chain.pool.add(pay(nonce), heard=True)
+    with refused(ErrorCode.NONCE_GAP):
+        chain.pool.add(pay(3), heard=True)
+    chain.pool.add(pay(1, key=BOB), heard=True)
+    with refused(ErrorCode.NONCE_GAP):
+        chain.pool.add(pay(2, key=BOB), heard=True)
+    chain.pool.add(pay(0), heard=True)  # What comes due makes room.
+    chain.pool.add(pay(2, key=BOB), heard=True)
+    assert not chain.pool.holds(pay(1).id)
+
+
+@pytest.mark.parametrize("payload", [
+    SubmitCheckpoint("MET", b"h", b"c", ()),
+    Propose("title", "text", Upgrade("1.0", 5)),
+    RegisterMeter(CHAIN, CHAIN, "x" * 20_000, 1, 1, Generation.NONE, ProsumerClass.NONE),
+])  # fmt: skip
+def test_what_is_large_or_may_be_is_never_held(chain: Chain, payload: Payload) -> None:
+    """Case doors-03: 500 of them, from keys that nobody knew, took 230 MiB of every node."""
+    ahead = sign_transaction(ALICE, CHAIN, 1, payload)
+    with refused(ErrorCode.NONCE_GAP):
+        chain.pool.add(ahead, heard=True)
+    assert chain.pool.get(ahead.id) is None
 
 
 def test_a_new_head_drops_what_no_longer_applies_and_says_why(chain: Chain) -> None:
@@ -184,8 +231,8 @@ def test_what_others_read_never_shows_a_half_built_pool(chain: Chain) -> None:
 
 
 def test_the_pool_is_bounded_by_count_and_bytes() -> None:
-    few = Chain(Limits(transactions=2))
-    small = Chain(Limits(bytes=2 * len(pay(0).encoded)))
+    few = Chain(Limits(transactions=8))
+    small = Chain(Limits(bytes=8 * len(pay(0).encoded)))
     for chain in (few, small):
         chain.pool.add(pay(0))
         chain.pool.add(pay(1))
@@ -197,7 +244,7 @@ def test_the_pool_is_bounded_by_count_and_bytes() -> None:
 
 
 def test_a_full_pool_releases_no_more_than_fits() -> None:
-    chain = Chain(Limits(transactions=2))
+    chain = Chain(Limits(transactions=8))
     for nonce in (1, 2):
         chain.pool.add(pay(nonce), heard=True)
     assert chain.pool.add(pay(0)) == [pay(0), pay(1)]
@@ -216,21 +263,21 @@ def test_remembered_reasons_are_bounded() -> None:
     assert chain.pool.rejection(pay(0, RICH_UTHB + 5).id) is not None
 
 
-def test_what_a_block_builder_refused_leaves_the_pool(chain: Chain) -> None:
+def test_what_no_block_can_hold_leaves_the_pool(chain: Chain) -> None:
     chain.pool.add(pay(0))
     error = Rejected(ErrorCode.EXPIRED, "too late")
-    chain.pool.note_rejections([(pay(0).id, error), (sha256(b"unknown"), error)])
+    chain.pool.drop([(pay(0).id, error), (sha256(b"unknown"), error)])
     assert len(chain.pool) == 0
     assert str(chain.pool.rejection(pay(0).id)) == str(error)
     assert chain.pool.rejection(sha256(b"unknown")) is None
 
 
-def test_what_a_block_builder_refused_leaves_no_effects(chain: Chain) -> None:
+def test_what_no_block_can_hold_leaves_no_effects(chain: Chain) -> None:
     for transaction in (pay(0, RICH_UTHB), pay(0, key=BOB), pay(1, key=BOB), pay(2, key=BOB)):
         chain.pool.add(transaction)
     error, gap = Rejected(ErrorCode.EXPIRED, "too late"), Rejected(ErrorCode.NONCE_GAP, "gap")
     refusals = [(pay(0, RICH_UTHB).id, error), (pay(1, key=BOB).id, error)]
-    chain.pool.note_rejections([*refusals, (pay(2, key=BOB).id, gap)])
+    chain.pool.drop([*refusals, (pay(2, key=BOB).id, gap)])
     assert chain.pool.next_nonces == {ALICE.public_key: 0, BOB.public_key: 1}
     with refused(ErrorCode.NONCE_GAP):
         chain.pool.add(pay(2, key=BOB))

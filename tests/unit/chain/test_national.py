@@ -397,7 +397,7 @@ def test_the_regulators_key_is_replaced_by_the_others(chains: Chains) -> None:
     met = chains.regions["MET"]
     met.send(operator_key("erc"), HaltRegion("BKK", "I am still here"))
     met.grow(None)
-    assert [one.code for one in met.refused] == [ErrorCode.NOT_GRID_OPERATOR]
+    assert [one.code for one in met.refused] == [ErrorCode.ACCOUNT_NOT_FOUND]
     met.send(new, HaltRegion("BKK", "drill"))
     met.grow(None)
     assert met.refused == []

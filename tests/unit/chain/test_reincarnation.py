@@ -37,7 +37,7 @@ from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.state import Overlay
-from tests.chains_world import KEYS, Chains, certify
+from tests.chains_world import KEYS, RELAYER, Chains, certify
 
 GTX = 10**6
 DEV = dev_key("dev")
@@ -91,7 +91,7 @@ def freeze(chains: Chains) -> None:
     twin = replace(met.blocks[seen.height].header, results_root=bytes(32))
     certificate = certify(seen.validators, seen.chain_id, twin.height, twin.hash)
     command = SubmitCheckpoint("MET", encode(twin), encode(certificate), ())
-    chains.national.send(dev_key("relayer"), command)
+    chains.national.send(RELAYER, command)
     chains.national.grow(None)
     assert chains.region("MET").frozen
 

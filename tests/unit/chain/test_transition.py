@@ -23,7 +23,7 @@ from gridtokenx.chain.transition import (
     propose_block,
 )
 from gridtokenx.chain.validator_sets import current_set
-from gridtokenx.cluster.network import account_address, operator_key
+from gridtokenx.cluster.network import DEV_ACCOUNT, account_address, dev_key, operator_key
 from gridtokenx.grid.model import SubmitReadings
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, Deposit, RetireCredits, Transfer, Withdraw
@@ -34,7 +34,8 @@ from gridtokenx.primitives.state import Overlay
 from gridtokenx.registry.model import Generation
 from gridtokenx.trading.model import CancelOrder, Side, SlotCleared, TradeMatched, TradeSettled
 
-STRANGER = SigningKey(sha256(b"a stranger"))
+NOBODY = SigningKey(sha256(b"nobody"))
+STRANGER = dev_key(DEV_ACCOUNT)  # Has gtx, and is not registered.
 
 
 @pytest.fixture
@@ -170,9 +171,9 @@ def test_another_certificate_of_the_parent_is_noticed(world: MarketWorld) -> Non
 
 
 def test_a_block_of_a_wrong_transaction_is_refused_with_its_code(world: MarketWorld) -> None:
-    poor = sign_transaction(STRANGER, world.spec.chain_id, 0, Transfer(ZERO_HASH, Asset.THB, 1))
+    poor = sign_transaction(NOBODY, world.spec.chain_id, 0, Transfer(ZERO_HASH, Asset.THB, 1))
     block = propose(world).block
-    with refused(ErrorCode.INSUFFICIENT_BALANCE):
+    with refused(ErrorCode.ACCOUNT_NOT_FOUND):
         execute(world, replace(block, transactions=(poor.encoded,)))
 
 
@@ -216,7 +217,7 @@ def test_a_proposer_leaves_out_what_does_not_apply(world: MarketWorld) -> None:
     sunny, thirsty = houses(world)
     chain_id, to = world.spec.chain_id, thirsty.key.public_key
     good = [sign_transaction(sunny.key, chain_id, n, Transfer(to, Asset.THB, 1)) for n in (0, 1)]
-    bad = sign_transaction(STRANGER, chain_id, 0, Transfer(to, Asset.THB, 1))
+    bad = sign_transaction(NOBODY, chain_id, 0, Transfer(to, Asset.THB, 1))
     execution, left_out = propose_block(
         world.spec, world.values, world.tree, world.parent, view=0, proposer_index=0,
         time_ms=world.spec.opens_ms(world.parent.time_ms),
@@ -224,7 +225,7 @@ def test_a_proposer_leaves_out_what_does_not_apply(world: MarketWorld) -> None:
     )  # fmt: skip
     assert execution.transactions == tuple(good)
     assert [(key, error.code) for key, error in left_out] == [
-        (bad.id, ErrorCode.INSUFFICIENT_BALANCE),
+        (bad.id, ErrorCode.ACCOUNT_NOT_FOUND),
         (good[0].id, ErrorCode.NONCE_TOO_LOW),
     ]
     assert execute(world, execution.block).block == execution.block

@@ -1,6 +1,7 @@
 """`account`: addresses and names of keys; a proof that does not hold is never shown as one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -60,13 +61,50 @@ def test_amounts_are_shown_to_the_last_digit(run, canned_node) -> None:
         {"header": 7, "certificate": "zz", "proof": None, "value": None},
     ],
 )
-def test_a_proof_that_does_not_hold_is_refused(run, canned_node, sent: dict) -> None:
+@pytest.mark.parametrize("chain", ["MET", "TH"])
+def test_a_proof_that_does_not_hold_is_refused(run, canned_node, sent: dict, chain: str) -> None:
     canned_node.results = {
         "chain_getGenesis": {"genesis": json.loads(dump_genesis(local_genesis()))},
         "account_getProof": sent,
+        "shard_getProof": sent,
     }
-    ran = run("--rpc", canned_node.url, "account", "proof", ADDRESS, "--chain", "MET")
+    ran = run("--rpc", canned_node.url, "account", "proof", ADDRESS, "--chain", chain)
     assert ran.code == ExitCode.REFUSED
     assert "verified: no." in ran.stderr
     assert f"do not trust the node at {canned_node.url}" in ran.stderr
     assert "verified: yes" not in ran.stdout
+
+
+def test_a_pinned_genesis_older_than_the_unbonding_time_needs_a_trusted_block(
+    run, home, canned_node, tmp_path
+) -> None:
+    """It is refused before the node's proof is looked at; the way out is told."""
+    genesis = replace(local_genesis(), network_name="real")
+    path = tmp_path / "genesis.json"
+    path.write_text(dump_genesis(genesis))
+    run("init", "--genesis", path, "--role", "observer")
+    network = {"name": "real", "genesis_hash": genesis.hash.hex()}
+    canned_node.results = {
+        "chain_getStatus": {"network": network},
+        "account_getProof": {},
+        "shard_getProof": {},
+    }
+    words = ("--json", "--rpc", canned_node.url, "account", "proof", ADDRESS, "--chain", "MET")
+    ran = run(*words)
+    assert ran.code == ExitCode.REFUSED
+    error = ran.document["error"]
+    assert (error["code"], error["reason"]) == (1007, "trust_expired")
+    assert "--trusted-block CHAIN:HEIGHT:HASH" in error["hint"]
+    assert [one["method"] for one in canned_node.asked] == ["chain_getStatus"]
+    assert run(*words, "--trust-old-blocks").document["error"]["reason"] == "not_verified"
+    named = run(*words, "--trusted-block", f"TH:9:{'ab' * 32}")
+    assert canned_node.asked[-1]["method"] == "chain_getFinality"
+    assert named.code != 0
+    unknown = run(*words, "--trusted-block", "TH:9:ab")
+    assert unknown.document["error"]["code"] == "GTX-CFG-002"
+
+
+def test_a_home_of_the_development_network_believes_its_genesis(run, home) -> None:
+    run("init")
+    shown = run("--json", "config", "show").document["settings"]
+    assert shown["sync.trust_old_blocks"] is True

@@ -24,6 +24,8 @@ def test_the_head_of_one_chain_or_of_all(run, canned_node) -> None:
     shown = run("--rpc", canned_node.url, "chain", "head").stdout
     assert "2026-11-23 12:00:00" in shown  # Bangkok
     assert "ab" * 32 in shown  # whole, to be copied
+    assert f"  NOR:7:{'ab' * 32}\n" in shown  # In the form that sync.trusted_blocks takes.
+    assert rows[0]["trusted_block"] == f"MET:7:{'ab' * 32}"
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,32 @@ def test_every_type_can_be_proposed(network: Network, words: str, summary: str) 
     assert told["summary"].startswith(summary)
 
 
+def test_a_region_is_let_go_on_from_its_newest_accepted_block(network: Network) -> None:
+    named = [
+        word
+        for at, name in enumerate(("egat", "mea", "pea", "erc"))
+        for word in ("--authority", f"{name}={bytes([at + 1] * 32).hex()}:2")
+    ]
+    words = ("--title", "T", "--type", "reincarnation", "--region", "met", *named)
+    base = network("shard", "show", "met")["checkpoint"]
+    dry = network("governance", "propose", *words, "--dry-run")
+    assert dry["summary"].startswith(f"MET goes on from block {base['height']} {base['hash'][:16]}")
+    assert dry["lost"]["gtx_ugtx"] == "0"
+    shown = network("governance", "propose", *words, "--dry-run", json=False).stdout
+    assert "lost, as it has left the region since that block: 0.000 kWh" in shown
+    refused = network(
+        "governance", "propose", *words, "--height", 9, "--hash", "07" * 32, "--dry-run", json=False
+    )
+    assert "block_not_found" in refused.stderr
+    wrong = network("governance", "propose", *words, "--height", 3, "--dry-run", json=False)
+    assert "--hash" in wrong.stderr
+    for bad in ("egat", "egat=", "=07", "egat=xyz", f"egat={'07' * 32}:x"):
+        ran = network(
+            "governance", "propose", *words[:6], "--authority", bad, "--dry-run", json=False
+        )
+        assert ran.code == ExitCode.USAGE
+
+
 def test_an_authority_change_is_proposed_approved_and_taken_back(network: Network) -> None:
     authorities = network("shard", "show", "met")["authorities"]
     pea = next(one for one in authorities if one["organisation"] == "pea")

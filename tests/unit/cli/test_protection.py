@@ -11,10 +11,13 @@ import pytest
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.consensus.messages import Phase, Vote
+from gridtokenx.interchain.model import INCARNATIONS, AuthorityMember, Incarnation
 from gridtokenx.node import keystore
 from gridtokenx.node.database import Database
 from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.state import u64
 
+KEY = bytes([7]) * 32
 pytestmark = pytest.mark.usefixtures("fast_keys")
 
 
@@ -72,6 +75,26 @@ def test_an_export_is_imported_by_another_home_of_the_key(
     assert taken.document["changed"] == ["MET", "NOR"]
     assert (stored(validator, "MET"), stored(validator, "NOR")) == (record(7), record(9, 1))
     assert run("keys", "protection", "import", file, "--json").document["changed"] == []
+
+
+def test_records_of_later_incarnations_move_along(run, validator: Path, tmp_path: Path) -> None:
+    store(validator, **{"MET": record(7), "MET@2": record(9)})
+    born = Incarnation("MET", 2, bytes(32), 8, bytes(32), 0, (AuthorityMember(KEY, 1, KEY),))
+    database = Database(validator / "data")
+    database.write([(b"TH/s" + INCARNATIONS.prefix + b"MET\x00" + u64(2), encode(born))])
+    database.close()
+    file = tmp_path / "records.json"
+    assert run("keys", "protection", "export", file).code == 0
+    assert "MET@2  height 9, view 0" in run("keys", "protection", "show").stdout
+    (validator / "data").rename(tmp_path / "lost")
+    taken = run("keys", "protection", "import", file, "--json")  # Where nobody knows of it yet.
+    assert taken.document["changed"] == ["MET", "MET@2"]
+    assert stored(validator, "MET@2") == record(9)
+    store(validator, **{"MET@2": record(10)})
+    assert "newer" in run("keys", "protection", "import", file).stderr
+    text = file.read_text().replace("MET@2", "TH@2")
+    file.write_text(text)
+    assert "no chain 'TH@2'" in run("keys", "protection", "import", file).stderr
 
 
 @pytest.mark.parametrize("newer", [record(8), record(7, 1), record(7, 0, votes=2)])

@@ -232,7 +232,8 @@ def test_observing_ends_above_the_height_and_can_be_replaced(four: Committee) ->
 
 def test_observing_goes_on_until_a_quorum_of_others_was_heard(four: Committee) -> None:
     """Who hears too few cannot know at which height its key has signed before."""
-    bench = Bench(four, observe_until_height=2**60, hear_quorum=True)
+    bench = Bench(four, observe_until_height=2**60)
+    bench.feed(Observe(2**60, hear_quorum=True))
     bench.feed(Observe(1))
     bench.start_height(2)
     later = Committee(1, 1, 1, 1, height=2)
@@ -247,10 +248,48 @@ def test_observing_goes_on_until_a_quorum_of_others_was_heard(four: Committee) -
     assert messages(bench.time_out(), Timeout)
 
 
-def test_observing_can_be_lifted_altogether(four: Committee) -> None:
-    bench = Bench(four, observe_until_height=2**60, hear_quorum=True)
-    bench.feed(Observe(-1))
+def test_a_quorum_can_be_asked_for_at_any_time_and_only_hearing_it_ends_that(
+    four: Committee,
+) -> None:
+    """An old record is found while the key signs; what it heard until then does not count."""
+    bench = Bench(four)
+    bench.prepared()
+    bench.hear(four.prepare(1), four.prepare(2), four.prepare(3))
+    for event in (Observe(2**60, hear_quorum=True), Observe(1), Observe(-1)):
+        bench.feed(event)
+        assert not messages(bench.time_out() if event.hear_quorum else bench.wait(9), Timeout)
+    later = Committee(1, 1, 1, 1, height=2)
+    bench.start_height(2)
+    bench.hear(later.prepare(1), later.prepare(2))
+    bench.feed(Observe(1, hear_quorum=True))  # Asked again, it goes on with whom it has heard.
+    assert not messages(bench.time_out(), Timeout)
+    bench.hear(later.prepare(3))
+    bench.start_height(4)
     assert messages(bench.time_out(), Timeout)
+
+
+def test_own_old_messages_are_nobody_heard(four: Committee) -> None:
+    """Anybody may send a key its own past: its weight is none of the quorum's."""
+    later = Committee(1, 1, 1, 1, height=2)
+    bench = Bench(four, start=False)
+    bench.feed(Observe(0, hear_quorum=True))
+    bench.start_height(2)
+    bench.hear(later.prepare(0), later.prepare(1), later.commit(0), later.prepare(2))
+    bench.start_height(9)
+    assert not messages(bench.time_out(), Timeout)
+    bench.hear(Committee(1, 1, 1, 1, height=9).prepare(3))
+    bench.start_height(11)
+    assert messages(bench.time_out(), Timeout)
+
+
+def test_a_clock_that_goes_back_holds_no_timer_up(four: Committee) -> None:
+    bench = Bench(four)
+    bench.time_out()
+    deadline_ms = bench.state.deadline_ms
+    bench.now_ms -= 10_000
+    bench.hear(four.timeouts(0))
+    assert bench.state.view == 1
+    assert bench.state.deadline_ms >= deadline_ms
 
 
 def test_an_observing_key_tolerates_its_own_past(four: Committee) -> None:

@@ -64,7 +64,8 @@ EVENTS: list[Event] = [
     *(BlockBuilt(height, view, BLOCK) for height in (1, 2) for view in (0, 1, 2, 3)),
     *[Tick()] * 40,
     *[HeightStarted(2, FOUR.validators, 15_000)] * 3,
-    *[Observe(1), Observe(-1)],
+    *[Observe(1), Observe(-1)] * 2,
+    Observe(1, hear_quorum=True),
 ]
 
 

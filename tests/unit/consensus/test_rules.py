@@ -157,6 +157,17 @@ def test_accept_needs_the_timeouts_of_the_view_before(four: Committee) -> None:
         assert bench.state.view == 0
 
 
+def test_accept_refuses_timeouts_of_any_earlier_view(four: Committee) -> None:
+    """An old certificate forgets the lock that the view between has proved."""
+    bench = Bench(four)
+    bench.hear(four.timeouts(0), four.timeouts(1))
+    assert bench.state.view == 2
+    assert only(bench.hear(four.proposal(2, BLOCK, four.timeouts(0))), Penalise)
+    assert bench.state.proposal is None
+    assert not only(bench.hear(four.proposal(2, BLOCK, four.timeouts(1))), Penalise)
+    assert bench.state.proposal is not None
+
+
 def test_accept_refuses_timeouts_of_another_height(four: Committee) -> None:
     elsewhere = Committee(1, 1, 1, 1, height=2).timeouts(0)
     bench = Bench(four)

@@ -29,7 +29,7 @@ from gridtokenx.interchain.model import (
     SupplyReport,
 )
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import Asset, statement_bytes
+from gridtokenx.ledger.model import ACCOUNTS, Account, Asset, statement_bytes
 from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.crypto import ZERO_HASH, SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -54,6 +54,8 @@ class Liar:
         if beside is None:
             for one in ("MET", "NOR"):
                 checkpoints.register_region(self.state, one, sha256(one.encode()), SET, 1_000)
+            # It is there, so any amount may come to it.
+            ACCOUNTS.put(self.state, WHO, Account(nonce=1))
         self.count, self.head, self.height = 0, ZERO_HASH, 0
         self.now_ms = 0
 

@@ -64,7 +64,7 @@ HONEST, LIAR = PeerId(b"honest"), PeerId(b"liar")
 
 
 def pay(nonce: int) -> Transaction:
-    return sign_transaction(DEV, MET.chain_id, nonce, Transfer(sha256(b"shop"), Asset.GTX, 1))
+    return sign_transaction(DEV, MET.chain_id, nonce, Transfer(sha256(b"shop"), Asset.GTX, 10_000))
 
 
 class Node:

@@ -40,6 +40,7 @@ async def test_a_node_that_starts_says_what_its_chains_overrule(tmp_path: Path) 
         "network.regions": ["MET"],
         "network.listen": ["/ip4/127.0.0.1/tcp/0"],
         "api.port": 0,
+        "sync.trust_old_blocks": True,
         "thai_market.peak_hours.end_hour": 21,
     }
     config = load_config(tmp_path, flags, environ={})

@@ -1,4 +1,5 @@
-"""A chain's driver over a real executor: no work for a view that has ended.
+"""A chain's driver over a real executor: no work for a view that has ended, nothing signed that
+must not be, nothing verified for nothing.
 
 The wall clock stands, so no view times out by itself; the worker thread is held by the test, so
 that a request waits in front of it while its view ends.
@@ -6,6 +7,7 @@ that a request waits in front of it while its view ends.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,24 +20,38 @@ import trio
 from patience import until
 from trio.testing import MockClock
 
-from gridtokenx.cluster.network import AUTHORITIES, dev_key, local_genesis, validator_name
-from gridtokenx.consensus.events import CheckBlock, Observe
+from gridtokenx.chain.block import Block, decode_block
+from gridtokenx.chain.transaction import sign_transaction
+from gridtokenx.cluster.network import (
+    AUTHORITIES,
+    DEV_ACCOUNT,
+    dev_key,
+    local_genesis,
+    validator_name,
+)
+from gridtokenx.consensus.events import CheckBlock, Observe, SafetyRecord
+from gridtokenx.consensus.events import Verdict as Judged
 from gridtokenx.consensus.messages import (
+    IndexedSignature,
     Phase,
     Proposal,
     QuorumCertificate,
     Timeout,
     Vote,
     decode_message,
+    proposal_bytes,
     timeout_bytes,
+    vote_bytes,
 )
+from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.node.database import Database
-from gridtokenx.node.driver import HOLD_SECONDS, Driver, Wiring
+from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.gossip_events import Verdict
+from gridtokenx.node.key_guard import HOLD_SECONDS, OBSERVE_SECONDS
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import Topics
-from gridtokenx.primitives.codec import encode
+from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import Rejected
 
@@ -61,8 +77,14 @@ class Topic:
     def subscribe(self, topic: str, validator: Callable[[PeerId, bytes], Any]) -> None:
         self.validators[topic] = validator
 
+    def unsubscribe(self, topic: str) -> None:
+        del self.validators[topic]
+
     def publish(self, topic: str, data: bytes) -> None:
         self.published.append((topic, data))
+
+    def votes(self) -> list[Vote]:
+        return [one for one in self.said() if isinstance(one, Vote)]
 
     def said(self) -> list[Any]:
         return [decode_message(data) for topic, data in self.published if topic == TOPICS.votes]
@@ -71,10 +93,11 @@ class Topic:
 class Node:
     """A running driver of one member; nobody answers it."""
 
-    def __init__(self, path: Path, index: int) -> None:
+    def __init__(self, path: Path, index: int, ahead_ms: int = 0) -> None:
         self.index = index
         self.database = Database(path)
-        self.executor = Executor(MET, self.database.chain("MET"), lambda: NOW_MS)
+        now_ms = NOW_MS + ahead_ms
+        self.executor = Executor(MET, self.database.chain("MET"), lambda: now_ms)
         self.gossip = Topic()
         wiring = Wiring(
             gossip=self.gossip,  # type: ignore[arg-type]
@@ -85,7 +108,7 @@ class Node:
             is_level=lambda: True,
         )
         self.driver = Driver(
-            self.executor, MEMBERS[index], wiring, now_ms=lambda: NOW_MS, resume_above=0
+            self.executor, MEMBERS[index], wiring, now_ms=lambda: now_ms, resume_above=0
         )
 
     async def _ask(self, _peer: PeerId, _kind: str, _payload: bytes) -> bytes:
@@ -111,9 +134,9 @@ class Node:
 
 
 @asynccontextmanager
-async def running(path: Path, index: int) -> AsyncIterator[Node]:
-    """Its worker is held until the test releases it."""
-    node = Node(path, index)
+async def running(path: Path, index: int, ahead_ms: int = 0) -> AsyncIterator[Node]:
+    """Its worker is held until the test releases it; its clock may be ahead of the others'."""
+    node = Node(path, index, ahead_ms)
     try:
         await node.driver._worker.acquire()
         async with trio.open_nursery() as nursery:
@@ -129,14 +152,14 @@ def waits(node: Node) -> bool:
     return node.driver._worker.statistics().tasks_waiting > 0
 
 
-async def propose(path: Path) -> tuple[int, bytes, list[tuple[str, bytes]]]:
+async def propose(path: Path, ahead_ms: int = 0) -> tuple[int, bytes, list[tuple[str, bytes]]]:
     """The leader of view 0, its block's hash, and what it published: proposal and compact block."""
     async with running(path / "asked", 0) as asked:
         state = asked.driver.engine.state
         assert state is not None
         leader = state.leader(1, 0)
         asked.driver._worker.release()
-    async with running(path / "leader", leader) as node:
+    async with running(path / "leader", leader, ahead_ms=ahead_ms) as node:
         node.driver._worker.release()
         await until(lambda: len(node.gossip.published) >= 2)
         proposal = next(one for one in node.gossip.said() if isinstance(one, Proposal))
@@ -190,11 +213,12 @@ async def test_a_key_that_starts_again_is_silent_until_peers_bring_no_more_block
     node = Node(tmp_path, 0)
     peers: list[PeerId] = []
     others_are_ahead = partial(replace, is_level=lambda: False, peers=lambda: tuple(peers))
-    node.driver._wiring = others_are_ahead(node.driver._wiring)
+    guard = node.driver._guard
+    guard._wiring, guard._send = others_are_ahead(node.driver._wiring), node.driver._send
     over = trio.Event()
 
     async def hold() -> None:
-        await node.driver._hold()
+        await guard._hold()
         over.set()
 
     async with trio.open_nursery() as nursery:
@@ -223,3 +247,235 @@ async def test_a_block_of_another_height_than_asked_for_is_its_senders_fault(
         execution = await until(lambda: node.executor.candidate(block_hash))
         with pytest.raises(Rejected, match="a block of height 1 was sent for height 2"):
             await node.driver.apply_decided(2, execution.block.encoded, certificate)
+
+
+# -- What is signed ------------------------------------------------------------------------------
+
+
+async def test_nothing_leaves_before_the_record_is_on_disk(tmp_path: Path) -> None:
+    leader, _, _ = await propose(tmp_path)
+    async with running(tmp_path / "slow", leader) as node:
+        disk_is_ready, persist = threading.Event(), node.driver._persist
+        asked = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def wait_for_the_disk(record: SafetyRecord) -> None:
+            token.run_sync_soon(asked.set)
+            disk_is_ready.wait(60)
+            persist(record)
+
+        node.driver._persist = wait_for_the_disk  # type: ignore[method-assign]
+        node.driver._worker.release()
+        await asked.wait()
+        for _ in range(100):  # What is done in vain meanwhile has had its time.
+            await trio.lowlevel.checkpoint()
+        assert node.gossip.published == []
+        assert node.executor.store.load_safety() is None
+        disk_is_ready.set()
+        await until(lambda: len(node.gossip.published) >= 2)
+        kept = decode(SafetyRecord, node.executor.store.load_safety() or b"")
+        assert node.gossip.said()[0] in kept.own
+
+
+@pytest.mark.parametrize("fault", ["clock", "proposer", "view"])
+async def test_the_rules_of_the_vote_hold_a_vote_back(tmp_path: Path, fault: str) -> None:
+    """All of it is valid as a block; a fresh one must also be of this clock, leader and view."""
+    leader, block_hash, published = await propose(tmp_path, 10_000 if fault == "clock" else 0)
+    if fault != "clock":
+        block_hash, published = _disguised(tmp_path, leader, fault)
+    async with running(tmp_path / "voter", (leader + 2) % len(MEMBERS)) as node:
+        node.driver._worker.release()
+        for topic, data in sorted(published, reverse=True):
+            verdict = node.hear(topic, data)
+            assert (verdict if topic == TOPICS.votes else await verdict) is Verdict.ACCEPT
+        state = node.driver.engine.state
+        assert state is not None
+        await until(lambda: state.verdict(block_hash, fresh_view=0) is not None or state.timed_out)
+        await node.worked()
+        assert node.gossip.votes() == []
+        if fault == "clock":
+            assert state.verdict(block_hash, fresh_view=0) is Judged.NOT_YET
+        else:  # An invalid proposal ends the view at once.
+            await until(lambda: any(isinstance(one, Timeout) for one in node.gossip.said()))
+
+
+def _disguised(path: Path, leader: int, fault: str) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """A proposal of view 0 by its leader, for a block that names another proposer or view."""
+    database = Database(path / "maker")
+    executor = Executor(MET, database.chain("MET"), lambda: NOW_MS)
+    proposer = (leader + 1) % len(MEMBERS) if fault == "proposer" else leader
+    block = executor.build(1 if fault == "view" else 0, proposer, b"")
+    database.close()
+    signed = proposal_bytes(MET.chain_id, 1, 0, block.header.hash, ZERO_HASH)
+    proposal = Proposal(1, 0, block.header.hash, None, None, MEMBERS[leader].sign(signed))
+    return block.header.hash, [(TOPICS.votes, encode(proposal)), (TOPICS.blocks, encode(block))]
+
+
+# -- An old safety record is a lost one ----------------------------------------------------------
+
+
+OLD_RECORD = SafetyRecord(1, 0, None, None, False, None, None, (), None, ())
+
+
+def decided(height: int, block_hash: bytes) -> QuorumCertificate:
+    signed = vote_bytes(Phase.COMMIT, MET.chain_id, height, 0, block_hash)
+    signatures = tuple(IndexedSignature(i, key.sign(signed)) for i, key in enumerate(MEMBERS))
+    return QuorumCertificate(Phase.COMMIT, height, 0, block_hash, signatures)
+
+
+def history(path: Path, count: int) -> list[tuple[bytes, QuorumCertificate]]:
+    """Blocks that everybody has signed, this key too."""
+    database = Database(path)
+    executor = Executor(MET, database.chain("MET"), lambda: NOW_MS)
+    blocks = []
+    for height in range(1, count + 1):
+        last = executor.store.certificate(height - 1) or b""
+        block_hash = executor.build(0, 0, last).header.hash
+        execution = executor.candidate(block_hash)
+        assert execution is not None
+        blocks.append((execution.block.encoded, decided(height, block_hash)))
+        executor.commit(*(block_hash, blocks[-1][1]))
+    database.close()
+    return blocks
+
+
+class Backup:
+    """A member's folder, opened again and again: with an old record, or with none."""
+
+    def __init__(self, path: Path, record: SafetyRecord | None) -> None:
+        self.database = Database(path)
+        self.store = self.database.chain("MET")
+        if record is not None:
+            self.store.save_safety(encode(record), [])
+        self.start()
+
+    def start(self) -> None:
+        self.gossip = Topic()
+        self.executor = Executor(MET, self.store, lambda: NOW_MS)
+        wiring = Wiring(
+            gossip=self.gossip,  # type: ignore[arg-type]
+            ask=_nobody,
+            peers=lambda: (PEER,),
+            request_sync=lambda _height, _peer: None,
+            on_committed=lambda _committed: None,
+            is_level=lambda: True,
+        )
+        self.driver = Driver(self.executor, MEMBERS[0], wiring, now_ms=lambda: NOW_MS)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it signs nothing, at any height, before it has heard enough members."""
+        return self.driver.engine._heard is not None
+
+    def hear(self, *indexes: int) -> None:
+        """Members say something at the height that is open."""
+        state = self.driver.engine.state
+        assert state is not None
+        for index in indexes:
+            signed = timeout_bytes(MET.chain_id, state.height, 9, 0, ZERO_HASH)
+            timeout = Timeout(
+                state.height, 9, 0, ZERO_HASH, index, MEMBERS[index].sign(signed), None
+            )
+            self.gossip.validators[TOPICS.votes](PEER, encode(timeout))
+
+
+async def _nobody(_peer: PeerId, _kind: str, _payload: bytes) -> bytes:
+    raise AssertionError("nobody is asked")
+
+
+@pytest.mark.parametrize("record", [None, OLD_RECORD], ids=["no record", "old record"])
+async def test_an_old_record_is_a_lost_one(
+    tmp_path: Path, autojump_clock: MockClock, record: SafetyRecord | None
+) -> None:
+    """One peer feeds decided blocks and nobody else is reached: the key stays silent, however long
+    that lasts, until members with a quorum of the weight are heard."""
+    autojump_clock.autojump_threshold = 0.05
+    blocks = history(tmp_path / "net", 4)
+    node = Backup(tmp_path / "me", record)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.driver.run)
+        for height, (block, certificate) in enumerate(blocks, 1):
+            await node.driver.apply_decided(height, block, certificate)
+        await trio.sleep(10 * OBSERVE_SECONDS)
+        state = node.driver.engine.state
+        assert state is not None
+        assert (state.height, node.is_silent) == (5, True)
+        assert node.driver.engine._observe_until == 5
+        node.hear(1, 2)
+        await trio.sleep(1)
+        assert node.is_silent
+        node.hear(3)
+        await trio.sleep(1)
+        assert not node.is_silent
+        assert node.driver.engine._observe_until == 6  # What the others speak of, plus one.
+        assert node.gossip.said() == []
+        nursery.cancel_scope.cancel()
+    node.database.close()
+
+
+@pytest.mark.parametrize("crashed", [False, True], ids=["it found out", "it died before"])
+async def test_an_old_record_is_a_lost_one_after_a_restart_too(
+    tmp_path: Path, autojump_clock: MockClock, crashed: bool
+) -> None:
+    """The blocks that gave the old record away are on disk then, and nobody sends them again."""
+    autojump_clock.autojump_threshold = 0.05
+    blocks = history(tmp_path / "net", 3)
+    node = Backup(tmp_path / "me", OLD_RECORD)
+    if crashed:  # Right after the write of the block.
+        for raw, certificate in blocks:
+            block = decode_block(raw)
+            node.executor.apply_decided(block, [], certificate)
+    else:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.driver.run)
+            for height, (raw, certificate) in enumerate(blocks, 1):
+                await node.driver.apply_decided(height, raw, certificate)
+            nursery.cancel_scope.cancel()
+    assert (node.store.load_safety() is None) is not crashed
+    node.start()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.driver.run)
+        await trio.sleep(10 * OBSERVE_SECONDS)
+        assert node.is_silent
+        assert node.store.load_safety() is None
+        nursery.cancel_scope.cancel()
+    node.database.close()
+
+
+# -- Blocks of peers -----------------------------------------------------------------------------
+
+
+async def test_no_signature_is_verified_of_a_block_that_nobody_decided(tmp_path: Path) -> None:
+    """A made-up block of many transactions costs its sender more than us."""
+    dev = dev_key(DEV_ACCOUNT)
+    payments = [
+        sign_transaction(dev, MET.chain_id, nonce, Transfer(bytes(31) + b"1", Asset.GTX, 1))
+        for nonce in range(20)
+    ]
+    source = Node(tmp_path / "source", 0)
+    source.executor.admit(payments, heard=False)
+    block_hash = source.executor.build(0, 0, b"").header.hash
+    execution = source.executor.candidate(block_hash)
+    assert execution is not None
+    block, good = execution.block, decided(1, block_hash)
+    source.database.close()
+    other = replace(block, transactions=block.transactions[1:])
+    forged = replace(good.signatures[2], signature=bytes(64))
+    bad: list[tuple[Block, QuorumCertificate]] = [
+        (block, replace(good, signatures=good.signatures[:2])),
+        (block, replace(good, signatures=(*good.signatures[:2], forged))),
+        (block, replace(good, phase=Phase.PREPARE)),
+        (block, decided(1, ZERO_HASH)),
+        (other, good),
+        (replace(block, header=replace(block.header, parent_hash=ZERO_HASH)), good),
+    ]
+    async with running(tmp_path / "victim", 1) as node:
+        node.driver._worker.release()
+        for lie, certificate in bad:
+            with pytest.raises(Rejected, match=r"INVALID_(BLOCK|CERTIFICATE)"):
+                await node.driver.apply_decided(1, lie.encoded, certificate)
+        seconds = node.executor.stages.seconds()
+        assert (seconds["verify"], seconds["decode"]) == (0, 0)
+        await node.driver.apply_decided(1, block.encoded, good)
+        assert node.executor.parent.hash == block_hash
+        assert node.executor.stages.seconds()["verify"] > 0

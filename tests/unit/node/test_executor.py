@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import verify_state_proof
 from gridtokenx.chain.transaction import Transaction, sign_transaction
 from gridtokenx.chain.transition import MAX_TIME_AHEAD_MS
+from gridtokenx.chain.validator_sets import order_set
 from gridtokenx.cluster.network import (
     AUTHORITIES,
     DEV_ACCOUNT,
@@ -32,7 +34,7 @@ from gridtokenx.consensus.messages import (
     vote_bytes,
 )
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.ledger.model import ACCOUNTS, Asset, Deposit, Transfer
+from gridtokenx.ledger.model import ACCOUNTS, MINIMUMS, Asset, Deposit, Transfer
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import (
     FILL_CHUNK,
@@ -44,8 +46,10 @@ from gridtokenx.node.executor import (
 )
 from gridtokenx.node.history import Totals, find_transaction, load_totals
 from gridtokenx.primitives.codec import MAX_INT, encode
-from gridtokenx.primitives.crypto import sha256
+from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.state import Overlay
+from gridtokenx.primitives.validators import Validator, ValidatorSet
 
 GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")
@@ -55,6 +59,7 @@ KEYS = {
 }
 DEV = dev_key(DEV_ACCOUNT)
 SHOP = sha256(b"shop")
+LEAST_UGTX = MINIMUMS[Asset.GTX]
 
 
 class Clock:
@@ -136,8 +141,10 @@ def decided(block: Block, **changes) -> QuorumCertificate:
     return certificate(block.header.height, block.header.hash, **changes)
 
 
-def pay(nonce: int, amount: int = 1) -> Transaction:
-    return sign_transaction(DEV, MET.chain_id, nonce, Transfer(SHOP, Asset.GTX, amount))
+def pay(nonce: int, more: int = 0) -> Transaction:
+    """Enough for an account, so that the first one may make it."""
+    amount_ugtx = LEAST_UGTX + more
+    return sign_transaction(DEV, MET.chain_id, nonce, Transfer(SHOP, Asset.GTX, amount_ugtx))
 
 
 def offence() -> Evidence:
@@ -231,7 +238,7 @@ def test_admission_gives_each_transaction_its_verdict(site: Site) -> None:
     codes = [None if verdict is None else verdict.code for verdict in verdicts]
     assert codes == [
         None,
-        ErrorCode.INSUFFICIENT_BALANCE,
+        ErrorCode.ACCOUNT_NOT_FOUND,
         ErrorCode.DUPLICATE,
         ErrorCode.NONCE_GAP,
     ]
@@ -264,8 +271,8 @@ def test_at_no_moment_a_transaction_is_unknown(site: Site) -> None:
     site.grow()
     assert site.executor.mempool.get(pay(0).id) is None
     assert site.executor.pending_status(pay(0).id) == "pending"
-    site.executor.admit([pay(2, amount=10**15)], heard=False)
-    refusal = site.executor.pending_status(pay(2, amount=10**15).id)
+    site.executor.admit([pay(2, more=10**15)], heard=False)
+    refusal = site.executor.pending_status(pay(2, more=10**15).id)
     assert isinstance(refusal, Rejected)
 
 
@@ -282,7 +289,7 @@ def test_one_builds_another_checks_both_commit(site: Site, other: Site) -> None:
         assert one.executor.parent.state_root == block.header.state_root
         assert one.executor.store.block(1) == block.encoded
         assert one.executor.store.place_of(pay(1).id) == (1, 1)
-        assert ledger.account(one.executor.store, SHOP).gtx_ugtx == 2
+        assert ledger.account(one.executor.store, SHOP).gtx_ugtx == 2 * LEAST_UGTX
         assert len(one.executor.mempool) == 0
         assert one.executor.candidate(block.header.hash) is None
     assert site.executor.parent == other.executor.parent
@@ -527,11 +534,10 @@ def test_a_transaction_that_would_overflow_is_refused_and_the_chain_goes_on(site
     site.database.write([(key, encode(rich))])
     verdicts, _ = site.executor.admit([pay(0), pay(0, 2)], heard=False)
     assert [one.code for one in verdicts if one] == [ErrorCode.OUT_OF_RANGE] * 2
-    assert "Account.gtx_ugtx is 9223372036854775808" in str(verdicts[0])
+    assert f"Account.gtx_ugtx is {MAX_INT + LEAST_UGTX}" in str(verdicts[0])
     site.grow()
-    elsewhere = sign_transaction(
-        DEV, MET.chain_id, 0, Transfer(sha256(b"another shop"), Asset.GTX, 1)
-    )
+    payload = Transfer(sha256(b"another shop"), Asset.GTX, LEAST_UGTX)
+    elsewhere = sign_transaction(DEV, MET.chain_id, 0, payload)
     assert site.executor.admit([elsewhere], heard=False)[0] == [None]
     site.grow()
     assert site.executor.totals.transactions == 1
@@ -571,6 +577,60 @@ def test_a_block_without_its_certificate_is_refused(site: Site, other: Site) -> 
         take(other, site, 2)
     assert other.executor.parent.height == 0
     take(other, site, 1)
+
+
+@dataclass(frozen=True)
+class Rotating(ChainSpec):
+    """A chain whose genesis has ordered its next set: one member goes, a younger key joins in
+    front, so that the indexes of all others move.
+    """
+
+    @cached_property
+    def later(self) -> ValidatorSet:
+        old = self.genesis_validators.members
+        fresh = next(key for key in _young_keys() if key.public_key < old[0].public_key)
+        KEYS[fresh.public_key] = fresh
+        return ValidatorSet.of([Validator(fresh.public_key, 1), *old[:-1]])
+
+    def install(self, state: Overlay) -> None:
+        super().install(state)
+        accounts = self.genesis_accounts
+        order_set(state, self.later, accounts, height=0, epoch_blocks=self.genesis.epoch_blocks)
+
+
+def _young_keys() -> Iterator[SigningKey]:
+    return (SigningKey(sha256(b"young %d" % number)) for number in count())
+
+
+def test_a_decided_block_is_checked_with_the_set_of_its_own_height(tmp_path: Path) -> None:
+    """Over a hand-over: the parent's set, or the newest, would refuse good blocks and take bad."""
+    genesis = replace(GENESIS, epoch_blocks=4)
+    spec = Rotating(genesis, genesis.chain("MET").territory)
+    site, other = Site(tmp_path / "one", spec), Site(tmp_path / "two", spec)
+
+    def signed(block: Block, signers: ValidatorSet) -> QuorumCertificate:
+        header = block.header
+        message = vote_bytes(Phase.COMMIT, spec.chain_id, header.height, 0, header.hash)
+        signatures = tuple(
+            IndexedSignature(index, KEYS[member.public_key].sign(message))
+            for index, member in enumerate(signers.members)
+        )
+        return QuorumCertificate(Phase.COMMIT, header.height, 0, header.hash, signatures)
+
+    first_height = 2 * genesis.epoch_blocks
+    for height in range(1, first_height + 3):
+        site.clock.ms += 1_000
+        block = site.build()
+        right, wrong = spec.genesis_validators, spec.later
+        if height >= first_height:
+            right, wrong = wrong, right
+        with refused(ErrorCode.INVALID_CERTIFICATE):
+            other.executor.apply_decided(block, [], signed(block, wrong))
+        other.executor.apply_decided(block, [], signed(block, right))
+        site.executor.commit(block.header.hash, signed(block, right))
+    assert other.executor.parent == site.executor.parent
+    site.close()
+    other.close()
 
 
 def test_a_peer_cannot_make_us_think_we_are_damaged(site: Site, other: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from gridtokenx.chain.held import HeldLimits
 from gridtokenx.chain.mempool import Limits
 from gridtokenx.chain.transaction import Transaction, TransactionBatch, sign_transaction
 from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key, local_genesis, validator_name
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
-from gridtokenx.ledger.model import Asset, Transfer
+from gridtokenx.ledger.model import MINIMUMS, Asset, Transfer
 from gridtokenx.node.bodies import Recent
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Committed, Executor
@@ -30,11 +32,12 @@ MET = GENESIS.chain("MET")
 DEV = dev_key(DEV_ACCOUNT)
 AUTHOR = PeerId(b"author")
 PAID = dev_key("paid")
+LEAST_UGTX = MINIMUMS[Asset.GTX]
 PAUSE_S = 1.0  # Longer than transactions wait for a batch.
 
 
 def pay(nonce: int, amount: int = 1) -> Transaction:
-    payload = Transfer(sha256(b"shop"), Asset.GTX, amount)
+    payload = Transfer(sha256(b"shop"), Asset.GTX, LEAST_UGTX * amount)
     return sign_transaction(DEV, MET.chain_id, nonce, payload)
 
 
@@ -140,7 +143,7 @@ async def test_what_gossip_lost_is_published_again_until_a_block_holds_it(
 async def test_what_a_full_pool_turned_away_is_taken_when_it_comes_again(
     node: Node, autojump_clock: MockClock
 ) -> None:
-    node.executor.mempool.limits = Limits(transactions=2)
+    node.executor.mempool.limits = Limits(transactions=8)
     assert await node.submit(pay(0), pay(1), pay(2)) == [None, None, ErrorCode.MEMPOOL_FULL]
     assert await node.hear(pay(2)) is Verdict.IGNORE
     assert node.lead() == 2
@@ -152,15 +155,19 @@ async def test_what_a_node_that_is_a_block_behind_refused_is_taken_after_that_bl
     node: Node, leader: Node, autojump_clock: MockClock
 ) -> None:
     """Its sender has just been paid, by a block that this node has not got yet."""
-    spent = sign_transaction(PAID, MET.chain_id, 0, Transfer(sha256(b"shop"), Asset.GTX, 5))
-    paid = sign_transaction(DEV, MET.chain_id, 0, Transfer(PAID.public_key, Asset.GTX, 5))
+    spent = sign_transaction(
+        PAID, MET.chain_id, 0, Transfer(sha256(b"shop"), Asset.GTX, LEAST_UGTX)
+    )
+    paid = sign_transaction(
+        DEV, MET.chain_id, 0, Transfer(PAID.public_key, Asset.GTX, 2 * LEAST_UGTX)
+    )
     assert await leader.submit(paid) == [None]
     assert await node.hear(spent) is Verdict.IGNORE
     assert await node.hear(spent) is Verdict.IGNORE
     assert node.executor.pending_status(spent.id) is None  # Refused here is not rejected.
     why = node.executor.turned_away(spent.id)
     assert why is not None
-    assert why.code is ErrorCode.INSUFFICIENT_BALANCE
+    assert why.code is ErrorCode.ACCOUNT_NOT_FOUND
     assert leader.lead(node) == 1
     assert await node.hear(spent) is Verdict.ACCEPT
     assert node.executor.pending_status(spent.id) == "pending"
@@ -169,13 +176,59 @@ async def test_what_a_node_that_is_a_block_behind_refused_is_taken_after_that_bl
 
 
 async def test_a_dropped_gap_may_come_again(node: Node, autojump_clock: MockClock) -> None:
-    node.executor.mempool.limits = Limits(gaps=4)
-    assert await node.hear(pay(2), pay(3)) is Verdict.ACCEPT
-    node.lead()  # A table half full of gaps loses the older half.
-    assert [node.executor.mempool.holds(pay(nonce).id) for nonce in (2, 3)] == [False, True]
-    assert await node.hear(pay(2), pay(3)) is Verdict.ACCEPT
+    assert await node.hear(pay(2), pay(3)) is Verdict.IGNORE
+    for _ in range(HeldLimits().blocks):
+        assert all(node.executor.mempool.holds(pay(nonce).id) for nonce in (2, 3))
+        node.lead()
+    assert not any(node.executor.mempool.holds(pay(nonce).id) for nonce in (2, 3))
+    assert await node.hear(pay(2), pay(3)) is Verdict.IGNORE
     assert await node.hear(pay(0), pay(1)) is Verdict.ACCEPT
     assert node.lead() == 4
+
+
+async def test_what_is_only_held_is_not_passed_on_before_it_is_due(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.intake.run)
+        for _ in range(2):
+            assert await node.hear(pay(2)) is Verdict.IGNORE
+        assert await node.hear(pay(0), pay(3)) is Verdict.ACCEPT
+        await trio.sleep(PAUSE_S)
+        assert node.published() == []
+        assert await node.hear(pay(1)) is Verdict.ACCEPT
+        await trio.sleep(PAUSE_S)
+        assert node.published() == [pay(2), pay(3)]  # Now they may go on.
+        assert await node.hear(pay(2)) is Verdict.IGNORE
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_sender_has_too_much_of_costs_no_signature(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    node.executor.mempool.limits = Limits(sender_cost=2)
+    assert await node.hear(pay(0), pay(1)) is Verdict.ACCEPT
+    forged = replace(pay(2), signature=bytes(64))
+    assert await node.hear(forged) is Verdict.IGNORE
+    assert await node.submit(forged) == [ErrorCode.MEMPOOL_FULL]
+    assert node.lead() == 2
+    assert await node.submit(forged) == [ErrorCode.BAD_SIGNATURE]
+    assert await node.hear(forged) is Verdict.REJECT
+
+
+async def test_what_comes_from_two_sides_at_once_is_verified_once(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    verdicts = []
+
+    async def hear() -> None:
+        verdicts.append(await node.hear(pay(0)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hear)
+        nursery.start_soon(hear)
+    assert sorted(verdicts, key=lambda one: one.name) == [Verdict.ACCEPT, Verdict.IGNORE]
+    assert node.lead() == 1
 
 
 async def test_what_is_known_is_forwarded_again_once_a_block(

@@ -88,7 +88,7 @@ def homes(tmp_path: Path):  # type: ignore[no-untyped-def]
 def test_a_region_takes_what_the_national_chain_has_decided(homes: list[Home]) -> None:
     """Another node prepares the block only once it has decided the national block it names."""
     home, other = homes
-    home.send(home.national, TransferAbroad("MET", FRIEND, Asset.GTX, 42))
+    home.send(home.national, TransferAbroad("MET", FRIEND, Asset.GTX, 42_000))
     national_hash = home.decide(home.national)
     proposed = home.region.candidate(home.build(home.region))
     assert proposed is not None
@@ -106,12 +106,12 @@ def test_a_region_takes_what_the_national_chain_has_decided(homes: list[Home]) -
     assert other.region.check_fresh(block, 0, 0) is None
     other.region.check(block, [])
     home.decide(home.region)
-    assert ledger.account(home.region.store, FRIEND).gtx_ugtx == 42
+    assert ledger.account(home.region.store, FRIEND).gtx_ugtx == 42_000
 
 
 def test_a_fork_of_the_national_chain_is_not_followed(homes: list[Home]) -> None:
     home, other = homes
-    home.send(home.national, TransferAbroad("MET", FRIEND, Asset.GTX, 42))
+    home.send(home.national, TransferAbroad("MET", FRIEND, Asset.GTX, 42_000))
     home.decide(home.national)
     other.decide(other.national)  # Another block 1.
     proposed = home.region.candidate(home.build(home.region))

@@ -60,7 +60,7 @@ class Site:
             self.submitted.set()
             return verdicts
 
-        return Relay(self.national, {"MET": self.met}, key, submit, trio.Event)
+        return Relay(self.national, lambda: {"MET": self.met}, key, submit, trio.Event)
 
     def build(self, executor: Executor) -> Block:
         self.clock.ms += 1_000
@@ -112,7 +112,7 @@ def rank(site: Site, number: int) -> int:
 def test_authorities_take_turns_and_take_over_from_each_other(site: Site) -> None:
     site.grow(site.met)
     assert site.due() == []
-    site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 5))
+    site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 10_005))
     site.grow(site.met)
     sent = []
     for waited in range(4 * TAKE_OVER_BLOCKS - 1):
@@ -125,7 +125,7 @@ def test_authorities_take_turns_and_take_over_from_each_other(site: Site) -> Non
 
 
 async def test_a_transfer_goes_up_and_the_chain_is_quiet_again(site: Site) -> None:
-    site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 5))
+    site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 10_005))
     site.grow(site.met)
     first = next(relay for relay in site.relays if relay.due())
     again = site.relay(VALIDATORS[site.relays.index(first)])
@@ -134,7 +134,7 @@ async def test_a_transfer_goes_up_and_the_chain_is_quiet_again(site: Site) -> No
         await site.submitted.wait()
         nursery.cancel_scope.cancel()
     site.grow(site.national)
-    assert ledger.account(site.national.store, FRIEND).gtx_ugtx == 5
+    assert ledger.account(site.national.store, FRIEND).gtx_ugtx == 10_005
     assert site.known.height == 1
     assert site.known.outbox_count == 1
     site.grow(site.met)
@@ -147,7 +147,7 @@ async def test_a_transfer_goes_up_and_the_chain_is_quiet_again(site: Site) -> No
 
 
 async def test_what_somebody_else_has_sent_is_sent_again_only_later(site: Site) -> None:
-    site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 5))
+    site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 10_005))
     site.grow(site.met)
     relay = next(relay for relay in site.relays if relay.due())
     assert relay.due() == []
@@ -171,7 +171,7 @@ def test_more_messages_than_a_checkpoint_holds_go_block_by_block(
     """To the message and to the byte: two blocks of two messages, where one or both fit."""
     for _ in range(2):
         for _ in range(2):
-            site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 5))
+            site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 10_005))
         site.grow(site.met)
     sent = [encode(one) for one in messages_from(site.met.store, "TH", 0, 4, 2)]
     limit, total = "MAX_CHECKPOINT_MESSAGES", len(sent)
@@ -185,7 +185,7 @@ def test_more_messages_than_a_checkpoint_holds_go_block_by_block(
 
 def test_who_is_no_authority_of_the_region_leaves_it_to_them(site: Site) -> None:
     stranger = site.relay(dev_key("stranger"))
-    site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 5))
+    site.send(TransferAbroad("TH", FRIEND, Asset.GTX, 10_005))
     site.grow(site.met)
     site.grow(site.national, 4 * TAKE_OVER_BLOCKS)
     assert stranger.due() == []

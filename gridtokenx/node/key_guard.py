@@ -1,0 +1,179 @@
+"""Whether this node's key may sign on a chain: its safety record, and what shows that it is an old
+one or that the key signs elsewhere too. Source: consensus 2.8, decision 0005.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from gridtokenx.consensus.engine import Engine
+from gridtokenx.consensus.events import Event, Observe, SafetyRecord
+from gridtokenx.consensus.messages import Message, QuorumCertificate
+from gridtokenx.node.executor import Executor
+from gridtokenx.node.protocol import incarnation_name
+from gridtokenx.node.stopping import NotMissing, StopNode
+from gridtokenx.node.vote_gate import signer_key
+from gridtokenx.primitives.codec import decode
+from gridtokenx.primitives.crypto import SigningKey
+
+if TYPE_CHECKING:
+    from gridtokenx.node.driver import Wiring
+
+OBSERVE_SECONDS = 60
+TWIN_SECONDS = 10  # By then nothing that this key signed in an earlier life is still on its way.
+HOLD_SECONDS = 5.0
+HOLD_POLL_SECONDS = 0.05
+NEVER = 2**62
+OLD_RECORD = (
+    "the safety record of this key is older than its signature in block {height}: was a backup "
+    f"restored? It counts as lost: the key signs nothing for {OBSERVE_SECONDS} s, nor before most "
+    "validators were heard, then only above all heights seen. "
+    "Is the newest record in another home? There: gridtokenx keys protection export FILE; "
+    "here: gridtokenx keys protection import FILE"
+)
+LOST_RECORD = (
+    "the safety record of this key is missing, so the key may have signed what is not remembered: "
+    f"it signs nothing for {OBSERVE_SECONDS} s, nor before most validators were heard, then only "
+    "above all heights seen. Is the record in another home? There: "
+    "gridtokenx keys protection export FILE; here: gridtokenx keys protection import FILE. "
+    "Only if this key never signed: gridtokenx keys protection init --i-am-sure. "
+    "If a validator's absurd height keeps it silent: "
+    "gridtokenx start --resume-signing-above {chain}=HEIGHT"
+)
+
+log = structlog.get_logger(__name__)
+
+
+class KeyGuard:
+    """One chain's. Without a key it has nothing to do."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        signer: SigningKey | None,
+        wiring: Wiring,
+        *,
+        resume_above: int | None,
+        silent_until: int,
+    ) -> None:
+        """`resume_above` as for the driver; nothing is signed at heights up to `silent_until`.
+
+        Errors: NotMissing where there is a record.
+        """
+        self.silent_until = silent_until
+        self._executor, self._signer, self._wiring = executor, signer, wiring
+        spec = executor.spec
+        self._name = incarnation_name(spec.name, spec.incarnation)
+        record = executor.store.load_safety()
+        if signer is not None and resume_above is not None and record is not None:
+            raise NotMissing(self._name)
+        self.record = None if record is None else decode(SafetyRecord, record)
+        self._is_lost = signer is not None and record is None and resume_above is None
+        # A later incarnation begins with a record of its base, which alone tells nothing.
+        told = self.record is not None and self.record.height > 0
+        self._must_hold = told or (self.record is not None and bool(spec.incarnations))
+        self._must_observe = False  # Only `_treat_as_lost` sets it.
+        self._resume_above = resume_above
+        # Above this height a decided block that bears our signature shows that we have forgotten.
+        self._signed_height = (resume_above or 0) if self.record is None else self.record.height
+        self._twin_above = NEVER
+
+    @property
+    def observe_until(self) -> int:
+        """The height up to which the key signs nothing, by what is known before the start."""
+        if self._is_lost or self._must_hold:
+            return NEVER
+        return max(self.silent_until, -1 if self._resume_above is None else self._resume_above)
+
+    def start(
+        self, nursery: trio.Nursery, engine: Engine, send: trio.MemorySendChannel[Event]
+    ) -> list[Event]:
+        """Begin to watch; what the engine must hear before its first height."""
+        self._nursery, self._engine, self._send = nursery, engine, send
+        before = self._look_at_record()
+        if self._must_hold and not self._must_observe:
+            nursery.start_soon(self._hold)
+        return before
+
+    def note_signed(self, height: int) -> None:
+        """A record of this height is on disk."""
+        self._signed_height = max(self._signed_height, height)
+
+    def note_certificate(self, certificate: QuorumCertificate) -> list[Event]:
+        """Find out an old record: a decided block bears a signature of ours it does not know."""
+        if self._signer is None or self._must_observe or certificate.height <= self._signed_height:
+            return []
+        signers = self._executor.sets.at(certificate.height).validators
+        me = signers.index_of(self._signer.public_key)
+        if all(one.index != me for one in certificate.signatures):
+            return []
+        hint = OLD_RECORD.format(height=certificate.height)
+        return self._treat_as_lost("signing.old_record", hint)
+
+    def look_for_twin(self, message: Message) -> None:
+        """While this key is silent: whoever signs with it at a new height is another node."""
+        if message.height <= self._twin_above or self._signer is None:
+            return
+        if signer_key(self._executor.sets, message) == self._signer.public_key:
+            self._twin_above = NEVER  # Once is enough.
+            self._nursery.start_soon(self._stop_for_twin, message.height)
+
+    # -- Inside --------------------------------------------------------------------------------
+
+    def _look_at_record(self) -> list[Event]:
+        """At start: the record is not here, or the newest block shows that it is an old one."""
+        if self._is_lost:
+            hint = LOST_RECORD.format(chain=self._name)
+            return self._treat_as_lost("signing.observing", hint)
+        newest = self._executor.store.certificate(self._executor.parent.height)
+        return self.note_certificate(decode(QuorumCertificate, newest)) if newest else []
+
+    def _treat_as_lost(self, event: str, hint: str) -> list[Event]:
+        """The one way to begin observing (2.8): silent for a while, and until a quorum is heard.
+
+        What is on disk of an old record goes first, or the next start would believe it.
+        """
+        self._must_observe = True
+        self._executor.store.forget_safety()
+        self._nursery.start_soon(self._observe, event, hint)
+        return [Observe(NEVER, hear_quorum=True)]
+
+    async def _observe(self, event: str, hint: str) -> None:
+        """A key without its newest safety record: watch, then sign only above all it has seen."""
+        log.warning(event, code="GTX-KEY-001", chain=self._name, hint=hint)
+        await trio.sleep(TWIN_SECONDS)
+        self._twin_above = max(self._engine.highest_height, self._executor.parent.height) + 1
+        await trio.sleep(OBSERVE_SECONDS - TWIN_SECONDS)
+        self._twin_above = NEVER  # From now on the engine knows every signature of ours.
+        seen = max(self._engine.highest_height, self._executor.parent.height)
+        log.warning("signing.above", code="GTX-KEY-001", chain=self._name, height=seen + 1)
+        await self._send.send(Observe(max(self.silent_until, seen + 1)))
+
+    async def _hold(self) -> None:
+        """A key that starts again: hear first what was decided meanwhile.
+
+        An old backup would otherwise sign again, at once, where the key has signed before. Alone it
+        could decide nothing, so it waits for others. Those that only say that they are ahead cost
+        no more than HOLD_SECONDS: what they say must bring blocks.
+        """
+        height, since_s = self._executor.parent.height, trio.current_time()
+        while not self._wiring.is_level() and trio.current_time() - since_s < HOLD_SECONDS:
+            await trio.sleep(HOLD_POLL_SECONDS)
+            if self._needs_peers() or self._executor.parent.height > height:
+                height, since_s = self._executor.parent.height, trio.current_time()
+        if not self._must_observe:
+            await self._send.send(Observe(self.silent_until))
+
+    def _needs_peers(self) -> bool:
+        """Whether there are none, and this key alone is no quorum."""
+        validators = self._executor.sets.at(self._executor.parent.height + 1).validators
+        me = None if self._signer is None else validators.index_of(self._signer.public_key)
+        weight = 0 if me is None else validators.weight_of([me])
+        return not self._wiring.peers() and not validators.is_quorum(weight)
+
+    async def _stop_for_twin(self, height: int) -> None:
+        detail = f"another node signs with this key at height {height}. Not signing."
+        raise StopNode(f"GTX-KEY-002: {self._name}: {detail}")
