@@ -246,7 +246,6 @@ def _nowhere() -> gov.Surroundings:
         lambda _: None,
         lambda _: None,
         lambda _: None,
-        lambda _: None,
         (),
     )
 

@@ -26,8 +26,8 @@ from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.governance import parameters as voted
 from gridtokenx.governance import rules as governance
 from gridtokenx.governance import tally
+from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.governance.model import (
-    DEPOSITS,
     Action,
     ApproveAsAuthority,
     AuthorityManagement,
@@ -48,7 +48,6 @@ from gridtokenx.governance.model import (
     Vote,
     VotingPower,
 )
-from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.interchain import checkpoints, incarnations
 from gridtokenx.interchain.model import PARAMETERS as INTERCHAIN_PARAMETERS
 from gridtokenx.interchain.model import (
@@ -63,16 +62,14 @@ from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.codec import decode, wire
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, Table
-from gridtokenx.primitives.types import Address, format_address
+from gridtokenx.primitives.types import Address
 from gridtokenx.primitives.validators import ValidatorSet
 from gridtokenx.registry import rules as registry
 from gridtokenx.staking import penalties, pools
 from gridtokenx.staking import rules as staking
+from gridtokenx.staking.model import PARAMETERS as STAKING_PARAMETERS
+from gridtokenx.staking.model import VALIDATORS as POOLS
 from gridtokenx.staking.model import (
-    BONDED,
-    FEES,
-    REWARD_RESERVE,
-    UNBONDING,
     Bond,
     CreateValidator,
     Redelegate,
@@ -81,8 +78,6 @@ from gridtokenx.staking.model import (
     Unjail,
     UpdateValidator,
 )
-from gridtokenx.staking.model import PARAMETERS as STAKING_PARAMETERS
-from gridtokenx.staking.model import VALIDATORS as POOLS
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import PARAMETERS as MARKET_PARAMETERS
 
@@ -96,8 +91,6 @@ class LastProposer:
 
 
 LAST_PROPOSER = Table(b"cp", LastProposer)  # key: b""
-# What they hold is bound by rules of its own, so no vote may pay to them.
-_KEYLESS = frozenset({BONDED, UNBONDING, REWARD_RESERVE, FEES, DEPOSITS})
 
 
 def begin_block(
@@ -311,7 +304,6 @@ def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
         check_authority_change=lambda command: _check_authority_change(state, command),
         check_values=check_values,
         check_rotation=check_rotation,
-        check_payee=_check_payee,
         check_reincarnation=check_reincarnation,
         organisations=[one.name for one in registry.organisations(state)],
         regulator=registry.regulator(state),
@@ -333,12 +325,6 @@ def _check_authority_change(state: Reader, command: AuthorityManagement) -> None
     )
     if refusal is not None:
         raise Rejected(ErrorCode.NOT_PERMITTED, refusal)
-
-
-def _check_payee(account: bytes) -> None:
-    if account in _KEYLESS:
-        detail = f"{format_address(account)} is the network's own and has no key; pay another"
-        raise Rejected(ErrorCode.NOT_PERMITTED, detail)
 
 
 def value_of(state: Reader, name: str) -> int:

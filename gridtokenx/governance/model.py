@@ -490,9 +490,9 @@ class Surroundings:
     `authorities_of` the (organisation, weight) of a region prefix's or chain's active authorities
     and raises UNKNOWN_ZONE or UNKNOWN_SHARD; `check_authority_change` raises what a change of them
     would be refused with, `check_values` what new values by name would, where their ranges alone do
-    not say, `check_rotation` what another operator key would, `check_payee` what an account that
-    may not be paid would, `check_reincarnation` what a region's new beginning would; `regulator` is
-    the organisation that regulates the market, if any, and `organisations` are the names of all.
+    not say, `check_rotation` what another operator key would, `check_reincarnation` what a region's
+    new beginning would; `regulator` is the organisation that regulates the market, if any, and
+    `organisations` are the names of all.
     """
 
     value_of: Callable[[str], int]
@@ -500,7 +500,6 @@ class Surroundings:
     check_authority_change: Callable[[AuthorityManagement], None]
     check_values: Callable[[Mapping[str, int]], None]
     check_rotation: Callable[[OperatorRotation], None]
-    check_payee: Callable[[bytes], None]
     check_reincarnation: Callable[[Reincarnation], None]
     organisations: Sequence[str]
     regulator: str | None = None

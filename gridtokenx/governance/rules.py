@@ -411,7 +411,7 @@ def _execute(state: Overlay, entry: Proposal, around: Surroundings) -> Events:
     try:
         actions = _actions(entry.content)
         _check_actions(actions, around)
-        _check_payee(entry.content, around)
+        _check_payee(entry.content)
         if isinstance(entry.content, InfrastructureFunding):
             to, amount = entry.content.to, entry.content.amount_ugtx
             ledger.move(state, Asset.GTX, TREASURY, to, amount)
@@ -426,7 +426,7 @@ def _check_content(content: Content, around: Surroundings) -> list[Action]:
     """The actions of a content that may be proposed now."""
     actions = _actions(content)
     _check_actions(actions, around)
-    _check_payee(content, around)
+    _check_payee(content)
     values = [action for action in actions if isinstance(action, SetParameter)]
     if values and all(around.value_of(one.name) == one.value for one in values):
         raise Rejected(ErrorCode.DUPLICATE, "it would change nothing: that is in force already")
@@ -453,9 +453,9 @@ def _check_actions(actions: list[Action], around: Surroundings) -> None:
             around.check_reincarnation(action)
 
 
-def _check_payee(content: Content, around: Surroundings) -> None:
+def _check_payee(content: Content) -> None:
     if isinstance(content, InfrastructureFunding):
-        around.check_payee(content.to)
+        ledger.check_has_key(content.to)
 
 
 def _actions(content: Content) -> list[Action]:

@@ -121,7 +121,6 @@ class Governance(RuleBasedStateMachine):
             lambda *_: None,
             lambda _: None,
             lambda _: None,
-            lambda _: None,
             ORGANISATIONS,
         )
 
