@@ -143,8 +143,9 @@ class Overlay:
         if not isinstance(self.base, Overlay):
             raise TypeError("only an overlay on an overlay can be merged")
         check_all(self._changes.values())
-        self.base._not_indexed += self._changes.keys() - self.base._changes.keys()
-        self.base._changes.update(self._changes)
+        below = self.base._changes
+        self.base._not_indexed += [key for key in self._changes if key not in below]
+        below.update(self._changes)
         self.base._checked.update(self._changes)
         self._changes, self._checked = {}, {}
         self._by_table, self._not_indexed = {}, []
