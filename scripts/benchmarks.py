@@ -372,6 +372,26 @@ def consensus() -> None:
 
 
 @app.command()
+def tally(
+    voters: Annotated[int, typer.Option(help="Accounts that vote.")] = 10_000,
+    delegations: Annotated[int, typer.Option(help="Validators each bonds to, at most 32.")] = 32,
+) -> None:
+    """Ballots and the end of a vote, then blocks full of stake that leaves or moves.
+
+    `ratio` is ballots cast in a second by the limit; the other lines have none.
+    """
+    from scripts.stake_bench import measure
+
+    limit = verifies_per_second()
+    for figures in measure(voters, delegations):
+        if figures["what"] == "tally":
+            ratio = round(1e6 / figures["cast_us_a_ballot"] / limit, 3)
+            report("tally", limit, ratio, **figures)
+        else:
+            write(bench="tally", **figures)
+
+
+@app.command()
 def state() -> None:
     """Bytes of state, index and block for each participant, order, trade, reading and block."""
     from scripts.state_bench import empty_block_bytes, measure

@@ -59,7 +59,7 @@ from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at
 from gridtokenx.primitives.state import Overlay, Table
 from gridtokenx.registry.model import Generation
-from gridtokenx.staking.model import CreateValidator, UpdateValidator, proof_bytes
+from gridtokenx.staking.model import VALIDATORS, CreateValidator, UpdateValidator, proof_bytes
 from gridtokenx.trading.model import Side
 from tests.chains_world import KEYS, certify
 from tests.market_world import START_MS, Household, MarketWorld
@@ -455,8 +455,10 @@ class Maker:
             if shown is not None:
                 found |= {one.name: getattr(shown, one.name) for one in dataclasses.fields(shown)}
         aliases = {"order_id": "id", "proposal": "number", "to": "account", "account": "owner"}
-        aliases |= {"validator": "operator", "public_key": "consensus_key"}
+        aliases |= {"validator": "operator", "public_key": "consensus_key", "source": "operator"}
         found |= {new: found[old] for new, old in aliases.items() if old in found}
+        if "operator" in found and VALIDATORS.prefix in self.chain.rows:
+            found["destination"] = self.random.choice(self.chain.rows[VALIDATORS.prefix]).operator
         return found
 
     def _of_any_row(self) -> int:

@@ -98,7 +98,13 @@ def get_tally(context: Context, arguments: Arguments) -> dict[str, Any]:
 def get_votes(context: Context, arguments: Arguments) -> dict[str, Any]:
     """In the order of the voters' addresses, so a page holds still while others vote."""
     status = context.national()
-    number = governance.proposal(status.view, arguments["id"]).number
+    entry = governance.proposal(status.view, arguments["id"])
+    number = entry.number
+    if entry.status is not ProposalStatus.VOTING:
+        detail = (
+            f"the vote on proposal {number} has ended; its ballots are forgotten, its tally is not"
+        )
+        raise ApiError(ErrorCode.VOTING_CLOSED, detail)
     after, limit = arguments["cursor"], arguments["limit"]
     if after and len(after) != 32:
         raise ApiError(ErrorCode.MALFORMED, "this cursor does not come from this list")
@@ -281,6 +287,7 @@ def _tally_document(
         "abstain_ugtx": str(result.abstain_ugtx),
         "bonded_ugtx": str(result.bonded_ugtx),
         "turnout_bps": _share(took_part, result.bonded_ugtx),
+        "support_bps": _share(result.yes_ugtx, result.bonded_ugtx),
         "quorum_bps": numbers.quorum_bps,
         "yes_bps": _share(result.yes_ugtx, result.yes_ugtx + result.no_ugtx),
         "approval_bps": numbers.approval_bps,
@@ -413,6 +420,7 @@ _TALLY = {
     "abstain_ugtx": "decimal",
     "bonded_ugtx": "decimal",
     "turnout_bps": "number",
+    "support_bps": "number",
     "quorum_bps": "number",
     "yes_bps": "number",
     "approval_bps": "number",
@@ -469,7 +477,7 @@ METHODS = (
     Method(
         "gov_getVotes",
         get_votes,
-        "The ballots of a proposal, with the stake that voters had when they voted.",
+        "The ballots of an open vote, with the stake that voters had when they voted.",
         shape(**_HEAD, proposal="decimal", items="list", next_cursor="text?"),
         (_ID, LIMIT, CURSOR),
         (Route("GET", "/governance/proposals/{id}/votes"),),

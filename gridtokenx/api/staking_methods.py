@@ -20,11 +20,16 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.staking import pools
 from gridtokenx.staking.model import (
     ABSENCES,
+    ARRIVING,
     FOR_EVER,
+    LEAVING,
+    REDELEGATIONS,
     REWARD_RESERVE,
     UNBONDING,
     UNBONDINGS,
     VALIDATORS,
+    RedelegationEntry,
+    UnbondingEntry,
     Validator,
 )
 
@@ -60,7 +65,8 @@ def get_validator(context: Context, arguments: Arguments) -> dict[str, Any]:
         **_validator_document(status, entry),
         "shares": str(entry.shares),
         "changed_height": str(entry.changed_height),
-        "unbonding_entries": entry.unbonding_entries,
+        "open_entries": entry.open_entries,
+        "slashed_bps": entry.slashed_bps,
         "absent_blocks": 0 if absences is None else absences.number,
         "offences": [document(one) for one in entry.offences],
         "weights": [
@@ -77,24 +83,26 @@ def get_delegations(context: Context, arguments: Arguments) -> dict[str, Any]:
     status = context.national()
     who = arguments["address"]
     unbonding_blocks = pools.parameters(status.view).unbonding_blocks
-    delegations = [
-        {
-            "validator": format_address(operator),
-            "moniker": pools.validator(status.view, operator).moniker,
-            "amount_ugtx": str(amount),
-            "shares": str(pools.shares_of(status.view, who, operator)),
-        }
-        for operator, amount in pools.delegations_of(status.view, who)
-    ]
+    held = pools.shares_by_validator(status.view, who)
+    delegations = [_delegation_document(status, who, operator) for operator, _ in held]
     leaving = [
         {
             "validator": format_address(entry.validator),
             "amount_ugtx": str(entry.amount_ugtx),
             "started_height": str(entry.started_height),
-            "matures_height": str(int.from_bytes(key[:8])),
+            "matures_height": str(matures),
         }
-        for key, entry in context.table(status, UNBONDINGS)
-        if entry.delegator == who
+        for matures, entry in _leaving(status, who)
+    ]
+    moving = [
+        {
+            "source": format_address(entry.source),
+            "destination": format_address(entry.destination),
+            "amount_ugtx": str(_worth(status, entry)),
+            "started_height": str(entry.started_height),
+            "free_height": str(matures),
+        }
+        for matures, entry in _moving(status, who)
     ]
     return {
         **_as_of(status),
@@ -104,7 +112,52 @@ def get_delegations(context: Context, arguments: Arguments) -> dict[str, Any]:
         "unbonding_blocks": str(unbonding_blocks),
         "delegations": delegations,
         "unbonding": leaving[:100],
+        "redelegating": moving[:100],
     }
+
+
+def _delegation_document(status: ChainStatus, who: bytes, operator: bytes) -> dict[str, Any]:
+    entry = pools.validator(status.view, operator)
+    own = pools.delegation(status.view, who, operator)
+    free = entry.value_ugtx(own.shares - own.locked_shares)
+    amount = entry.value_ugtx(own.shares)
+    return {
+        "validator": format_address(operator),
+        "moniker": entry.moniker,
+        "amount_ugtx": str(amount),
+        "locked_ugtx": str(amount - free),
+        "shares": str(own.shares),
+    }
+
+
+def _leaving(status: ChainStatus, who: bytes) -> list[tuple[int, UnbondingEntry]]:
+    """(height of payment, entry) of an account, the earliest first."""
+    places = [key for key, _ in LEAVING.items(status.view, who)]
+    found = [
+        (pools.matures_of(key), UNBONDINGS.get(status.view, key[64:] + key[:64])) for key in places
+    ]
+    return sorted(((matures, one) for matures, one in found if one is not None), key=_height)
+
+
+def _moving(status: ChainStatus, who: bytes) -> list[tuple[int, RedelegationEntry]]:
+    """(height at which it is free, entry) of an account, the earliest first."""
+    places = [key for key, _ in ARRIVING.items(status.view, who)]
+    found = [
+        (
+            pools.matures_of(key),
+            REDELEGATIONS.get(status.view, key[64:80] + key[:64] + key[80:]),
+        )
+        for key in places
+    ]
+    return sorted(((matures, one) for matures, one in found if one is not None), key=_height)
+
+
+def _height(row: tuple[int, object]) -> int:
+    return row[0]
+
+
+def _worth(status: ChainStatus, entry: RedelegationEntry) -> int:
+    return pools.validator(status.view, entry.destination).value_ugtx(entry.shares)
 
 
 def get_pool(context: Context, _arguments: Arguments) -> dict[str, Any]:
@@ -201,7 +254,8 @@ METHODS = (
             **_VALIDATOR,
             shares="decimal",
             changed_height="decimal",
-            unbonding_entries="number",
+            open_entries="number",
+            slashed_bps="number",
             absent_blocks="number",
             offences="list",
             weights="list",
@@ -213,7 +267,7 @@ METHODS = (
     Method(
         "stake_getDelegations",
         get_delegations,
-        "What an account has bonded, to whom, and what is being paid out to it.",
+        "What an account has bonded, to whom, what is paid out to it and what it has redelegated.",
         shape(
             **_HEAD,
             address="text",
@@ -222,6 +276,7 @@ METHODS = (
             unbonding_blocks="decimal",
             delegations="list",
             unbonding="list",
+            redelegating="list",
         ),
         (Param("address", address(), "account, gtx1...", required=True),),
         (Route("GET", "/accounts/{address}/delegations"),),

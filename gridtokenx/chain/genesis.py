@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Annotated
 
 from gridtokenx.chain.authorities import AuthorityEntry, install_authorities
+from gridtokenx.chain.limits import Times, check_genesis
 from gridtokenx.chain.validator_sets import check_kept_sets, install_set
 from gridtokenx.governance import parameters as voted
 from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
@@ -315,6 +316,13 @@ class ChainSpec:
         return time_ms
 
     @property
+    def times(self) -> Times:
+        """What the limits of parameters depend on, of the national chain."""
+        genesis = self.genesis
+        block_ms = genesis.market_clock.ms_per_block or genesis.block_time_ms
+        return Times(genesis.epoch_blocks, block_ms, self.national.governance)
+
+    @property
     def gate_grace_ms(self) -> int:
         """How late after a gate a block may still clear it: later, the chain stood still.
 
@@ -466,6 +474,8 @@ def _check_installs(spec: ChainSpec) -> None:
     except ValueError as error:
         detail = f"the genesis of {spec.name} cannot be stored: {error}"
         raise Rejected(ErrorCode.OUT_OF_RANGE, detail) from error
+    if spec.is_national:
+        check_genesis(state, spec.times)
 
 
 def _check_national(genesis: Genesis, national: NationalChain) -> None:

@@ -4,19 +4,19 @@ other: this module carries values between them. Source: protocols/governance.md,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gridtokenx.chain import authorities, crossing
+from gridtokenx.chain import authorities, crossing, limits
 from gridtokenx.chain.authorities import AuthorityEntry
 from gridtokenx.chain.block import Event
 from gridtokenx.chain.genesis import ChainSpec, check_unbonding
 from gridtokenx.chain.standing import is_backed
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.chain.validator_sets import (
-    ScheduledSet,
     current_set,
+    epoch_start,
     order_set,
     refuse_change,
     sets_from,
@@ -25,6 +25,7 @@ from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.governance import parameters as voted
 from gridtokenx.governance import rules as governance
+from gridtokenx.governance import tally
 from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.governance.model import (
     Action,
@@ -34,6 +35,7 @@ from gridtokenx.governance.model import (
     Emergency,
     InfrastructureFunding,
     OperatorRotation,
+    Pool,
     ProposalConcluded,
     ProposalExecuted,
     ProposalFailed,
@@ -61,11 +63,21 @@ from gridtokenx.primitives.codec import decode, wire
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, Table
 from gridtokenx.primitives.types import Address
+from gridtokenx.primitives.validators import ValidatorSet
 from gridtokenx.registry import rules as registry
-from gridtokenx.staking import pools
+from gridtokenx.staking import penalties, pools
 from gridtokenx.staking import rules as staking
 from gridtokenx.staking.model import PARAMETERS as STAKING_PARAMETERS
-from gridtokenx.staking.model import Bond, CreateValidator, Unbond, Unjail, UpdateValidator
+from gridtokenx.staking.model import VALIDATORS as POOLS
+from gridtokenx.staking.model import (
+    Bond,
+    CreateValidator,
+    Redelegate,
+    StakingEvent,
+    Unbond,
+    Unjail,
+    UpdateValidator,
+)
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import PARAMETERS as MARKET_PARAMETERS
 
@@ -87,7 +99,8 @@ def begin_block(
     """Stake that matures, absences, the next set, votes that end, regions that are silent."""
     events: list[Event] = []
     members, seen = _attendance(state, height, last_commit)
-    events += staking.begin_block(state, height=height, members=members, seen=seen)
+    finished = staking.begin_block(state, height=height, members=members, seen=seen)
+    events += carry_to_votes(state, finished)
     epoch_blocks = spec.genesis.epoch_blocks
     if height % epoch_blocks == 0:
         events += _order_set(state, height, epoch_blocks)
@@ -107,20 +120,28 @@ def begin_block(
 def end_block(state: Overlay, proposer_key: bytes) -> list[Event]:
     """Fees and the block reward go to the proposer's pool."""
     LAST_PROPOSER.put(state, b"", LastProposer(proposer_key))
-    return [*staking.reward_proposer(state, proposer_key)]
+    return carry_to_votes(state, staking.reward_proposer(state, proposer_key))
 
 
 def punish(
-    state: Overlay, evidence: Evidence, signers: ScheduledSet, *, height: int, epoch_blocks: int
+    state: Overlay, evidence: Evidence, signers: ValidatorSet, *, height: int, epoch_blocks: int
 ) -> list[Event]:
-    """Slash for an accepted piece of evidence; `signers` is the set of the offence's height."""
-    ordered = signers.first_height - 2 * epoch_blocks
+    """Slash for an accepted piece of evidence; `signers` is the set of the offence's height.
+
+    That set was elected two epochs before its own by the stake of then, also where it had been
+    ordered long before and no election changed it.
+    """
+    index = signers.index_of(evidence.public_key)
+    epoch_height = epoch_start(evidence.height, epoch_blocks)
     return [
-        *staking.punish_offence(
+        *penalties.punish_offence(
             state,
             evidence.public_key,
             offence_height=evidence.height,
-            backed_since=max(0, ordered),
+            epoch_height=epoch_height,
+            backed_since=max(0, epoch_height - 2 * epoch_blocks),
+            weight=0 if index is None else signers.members[index].weight,
+            total_weight=signers.total_weight,
             height=height,
         )
     ]
@@ -139,8 +160,8 @@ def run_command(
             return [
                 *crossing.submit_checkpoint(state, command, spec=spec, height=height, now_ms=now_ms)
             ]
-        case CreateValidator() | UpdateValidator() | Bond() | Unbond() | Unjail():
-            return _run_staking(state, transaction, spec, height)
+        case CreateValidator() | UpdateValidator() | Bond() | Unbond() | Redelegate() | Unjail():
+            return carry_to_votes(state, _run_staking(state, transaction, spec, height))
         case Propose() | Vote() | ApproveAsAuthority() | CancelProposal():
             return _run_governance(state, transaction, spec, height, now_ms)
         case other:
@@ -150,27 +171,36 @@ def run_command(
 
 def _run_staking(
     state: Overlay, transaction: Transaction, spec: ChainSpec, height: int
-) -> list[Event]:
+) -> list[StakingEvent]:
     sender, chain_id = transaction.sender, spec.chain_id
     match transaction.payload:
         case CreateValidator() as command:
-            return [
-                *staking.create_validator(
-                    state, command, sender=sender, chain_id=chain_id, height=height
-                )
-            ]
+            return staking.create_validator(
+                state, command, sender=sender, chain_id=chain_id, height=height
+            )
         case UpdateValidator() as command:
-            return [
-                *staking.update_validator(
-                    state, command, sender=sender, chain_id=chain_id, height=height
-                )
-            ]
+            return staking.update_validator(
+                state, command, sender=sender, chain_id=chain_id, height=height
+            )
         case Bond() as command:
-            return [*staking.bond(state, command, sender=sender)]
+            return staking.bond(state, command, sender=sender)
         case Unbond() as command:
-            return [*staking.unbond(state, command, sender=sender, height=height)]
+            return staking.unbond(state, command, sender=sender, height=height)
+        case Redelegate() as command:
+            return staking.redelegate(state, command, sender=sender, height=height)
         case _:
-            return [*staking.unjail(state, sender=sender, height=height)]
+            return staking.unjail(state, sender=sender, height=height)
+
+
+def carry_to_votes(state: Overlay, events: Iterable[StakingEvent]) -> list[Event]:
+    """What stake did, carried to the votes that are open."""
+    carried: list[Event] = []
+    for event in events:
+        for delegator, validator, shares in staking.shares_moved(event):
+            if shares:
+                tally.move_stake(state, delegator, validator, shares)
+        carried.append(event)
+    return carried
 
 
 def _run_governance(
@@ -241,31 +271,23 @@ def voting_power(state: Reader) -> VotingPower:
     """Bonded stake, as governance counts it."""
     return VotingPower(
         pools.total_bonded_ugtx(state),
-        lambda voter: pools.delegations_of(state, voter),
-        lambda operator: pools.pool_ugtx(state, operator),
+        lambda voter: pools.shares_by_validator(state, voter),
+        lambda operator: _pool(state, operator),
     )
+
+
+def _pool(state: Reader, operator: bytes) -> Pool | None:
+    found = POOLS.get(state, operator)
+    return None if found is None else Pool(found.stake_ugtx, found.shares)
 
 
 def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
     """What proposals are judged by: the parameters in force, the authorities of the regions."""
 
-    def check_authority_change(command: AuthorityManagement) -> None:
-        after = authorities.changed(state, command)
-        for entry in after:
-            registry.organisation(state, entry.organisation)
-        checkpoints.check_may_order(state, command.chain)
-        refusal = refuse_change(
-            authorities.signing(authorities.authorities_of(state, command.chain)),
-            authorities.signing(after),
-            organisation_of={entry.public_key: entry.organisation for entry in after},
-            minimum_members=1,
-        )
-        if refusal is not None:
-            raise Rejected(ErrorCode.NOT_PERMITTED, refusal)
-
-    def check_value(name: str, value: int) -> None:
-        if name == "staking.unbonding":
-            check_unbonding(spec.genesis, value)
+    def check_values(changes: Mapping[str, int]) -> None:
+        if "staking.unbonding" in changes:
+            check_unbonding(spec.genesis, changes["staking.unbonding"])
+        limits.check_values(state, changes, spec.times)
 
     def check_reincarnation(command: Reincarnation) -> None:
         for entry in authorities.reborn(state, command):
@@ -279,13 +301,30 @@ def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
     return Surroundings(
         value_of=lambda name: value_of(state, name),
         authorities_of=lambda where: authorities.active_weights(state, _region(spec, where)),
-        check_authority_change=check_authority_change,
-        check_value=check_value,
+        check_authority_change=lambda command: _check_authority_change(state, command),
+        check_values=check_values,
         check_rotation=check_rotation,
         check_reincarnation=check_reincarnation,
         organisations=[one.name for one in registry.organisations(state)],
         regulator=registry.regulator(state),
     )
+
+
+def _check_authority_change(state: Reader, command: AuthorityManagement) -> None:
+    before = authorities.authorities_of(state, command.chain)
+    after = authorities.changed(state, command)
+    for entry in after:
+        registry.organisation(state, entry.organisation)
+    checkpoints.check_may_order(state, command.chain)
+    refusal = refuse_change(
+        authorities.signing(before),
+        authorities.signing(after),
+        organisation_of={one.public_key: one.organisation for one in (*before, *after)},
+        minimum_members=1,
+        held=authorities.signing([replace(one, suspended=False) for one in before]),
+    )
+    if refusal is not None:
+        raise Rejected(ErrorCode.NOT_PERMITTED, refusal)
 
 
 def value_of(state: Reader, name: str) -> int:

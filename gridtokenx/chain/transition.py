@@ -305,7 +305,7 @@ def _convict(overlay: Overlay, evidence: Iterable[Evidence], env: Environment) -
         if env.spec.is_national and accused is not None:
             epoch_blocks = env.spec.genesis.epoch_blocks
             events += national.punish(
-                overlay, one, accused, height=env.height, epoch_blocks=epoch_blocks
+                overlay, one, accused.validators, height=env.height, epoch_blocks=epoch_blocks
             )
     return events
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Annotated
 
 from gridtokenx.consensus.leader import LeaderSchedule
+from gridtokenx.governance.authorities import gained_part
 from gridtokenx.primitives.codec import Bytes32, Limit, wire
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
@@ -193,19 +194,23 @@ def refuse_change(
     *,
     organisation_of: dict[bytes, str],
     minimum_members: int,
+    held: ValidatorSet | None = None,
 ) -> str | None:
     """Why a change may not be ordered, in words, or None. Source: consensus 2.11.
 
-    An organisation that had a third already may keep it, not gain it: a network of three
-    organisations could otherwise never change.
+    `organisation_of` names the keys of both sets. No organisation may gain control (`gained_part`);
+    `held` is the old set with the members that are suspended, which are still their organisations'.
     """
     if len(new.members) < minimum_members:
         return f"{len(new.members)} members are fewer than {minimum_members}"
-    shares_old, shares_new = _shares(old, organisation_of), _shares(new, organisation_of)
+    held = held or old
+    shares_old, shares_new = _shares(held, organisation_of), _shares(new, organisation_of)
     for name in sorted(shares_new):
-        had_third = 3 * shares_old.get(name, 0) >= old.total_weight
-        if 3 * shares_new[name] >= new.total_weight and not had_third:
-            return f"{name} would have a third of the weight"
+        gained = gained_part(
+            shares_old.get(name, 0), held.total_weight, shares_new[name], new.total_weight
+        )
+        if gained is not None:
+            return f"{name} would have {gained} of the weight"
     if 3 * _moved(old, new) > old.total_weight:
         return "more than a third of the weight would move at once"
     return None

@@ -309,9 +309,10 @@ def _draw_tally(console: Console, tally: dict[str, Any]) -> None:
             ("yes", f"{show.millionths(tally['yes_ugtx'])} GTX"),
             ("no", f"{show.millionths(tally['no_ugtx'])} GTX"),
             ("abstain", f"{show.millionths(tally['abstain_ugtx'])} GTX"),
+            ("took part", f"{_percent(tally['turnout_bps'])} % of what is bonded"),
             (
-                "took part",
-                f"{_percent(tally['turnout_bps'])} % of what is bonded, "
+                "support",
+                f"{_percent(tally['support_bps'])} % of what is bonded says yes, "
                 f"{_percent(tally['quorum_bps'])} % needed",
             ),
             (
@@ -370,7 +371,7 @@ def _in_force(values: dict[str, str]) -> str:
 
 @app.command()
 def votes(number: Number, limit: remote.Limit = 20, cursor: remote.Cursor = None) -> None:
-    """The ballots of a proposal."""
+    """The ballots of a vote that is open; of one that has ended there is the tally."""
     with remote.connect() as client:
         document = client.call("gov_getVotes", id=number, limit=limit, cursor=cursor)
 

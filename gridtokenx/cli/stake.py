@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from gridtokenx.staking.model import Bond, Unbond
 
 app = typer.Typer(
-    help="Stake on the national chain: list, show, account, pool, bond, unbond, create, update, "
-    "unjail.",
+    help="Stake on the national chain: list, show, account, pool, bond, unbond, redelegate, "
+    "create, update, unjail.",
     no_args_is_help=True,
 )
 
@@ -90,14 +90,19 @@ def _draw_validator(console: Console, document: dict[str, Any]) -> None:
             ("commission", f"{_percent(document['commission_bps'])} %"),
             ("weight", ", ".join(weights)),
             ("absent", f"{document['absent_blocks']} blocks in a row"),
-            ("offences", len(document["offences"])),
+            ("offences", _offences(document)),
         ],
     )
 
 
+def _offences(document: dict[str, Any]) -> str:
+    count = sum(len(one["heights"]) for one in document["offences"])
+    return f"{count}, which took {_percent(document['slashed_bps'])} %" if count else "0"
+
+
 @app.command()
 def account(address: remote.Address) -> None:
-    """What an account has bonded, with its rewards, and what is being paid out to it."""
+    """What an account has bonded, with its rewards, what is paid out to it, what is locked."""
     from gridtokenx.primitives.types import format_address
 
     who = format_address(remote.address_of(address))
@@ -117,6 +122,13 @@ def account(address: remote.Address) -> None:
             show.line(
                 console,
                 f"{amount} GTX paid out in {document['chain']} #{one['matures_height']} "
+                f"(now #{document['height']})",
+            )
+        for one in document["redelegating"]:
+            amount = show.millionths(one["amount_ugtx"])
+            show.line(
+                console,
+                f"{amount} GTX redelegated, free in {document['chain']} #{one['free_height']} "
                 f"(now #{document['height']})",
             )
 
@@ -193,6 +205,29 @@ def _delegate(
     signer, password = remote.own_key(key, password_file)
     with remote.connect(pinned=True) as client:
         _send(client, command(_operator(client, validator), units), signer, password, wait=wait)
+
+
+@app.command()
+def redelegate(
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", help="gtx1... of its operator, its name, or a key.")
+    ],
+    destination: Annotated[
+        str, typer.Argument(metavar="TO", help="gtx1... of its operator, its name, or a key.")
+    ],
+    amount: Amount,
+    key: remote.OwnKey = None,
+    wait: remote.Wait = True,
+    password_file: PasswordFile = None,
+) -> None:
+    """Move bonded gtx to another validator at once; it can leave there after the unbonding time."""
+    from gridtokenx.staking.model import Redelegate
+
+    units = gtx_amount(amount)
+    signer, password = remote.own_key(key, password_file)
+    with remote.connect(pinned=True) as client:
+        payload = Redelegate(_operator(client, source), _operator(client, destination), units)
+        _send(client, payload, signer, password, wait=wait)
 
 
 @app.command()

@@ -30,8 +30,8 @@ def changed_authorities(
 
     Errors: DUPLICATE for a key that is there, or a state that is so already; NOT_REGISTERED for an
     unknown key or another organisation's; MALFORMED for a change without its key or weight;
-    NOT_PERMITTED for a 129th, when fewer than `minimum` would sign, or one organisation would get a
-    third of the weight or more: it could stop the chain alone, or nearly so.
+    NOT_PERMITTED for a 129th, when fewer than `minimum` would sign, or one organisation would gain
+    control (`gained_part`).
     """
     by_key = {authority.public_key: authority for authority in authorities}
     if command.change is AuthorityChange.ADD:
@@ -58,6 +58,22 @@ def weights(authorities: Sequence[Authority]) -> list[tuple[str, int]]:
         if not one.suspended:
             totals[one.organisation] = totals.get(one.organisation, 0) + one.weight
     return sorted(totals.items())
+
+
+def gained_part(before: int, total_before: int, after: int, total: int) -> str | None:
+    """The part of the weight that an organisation would gain and must not: with a third it could
+    stop the chain alone, with a quorum decide alone. None if there is no such.
+
+    Who had a third already, as on a network of three organisations, keeps it; its part may grow
+    because others leave, its own weight may not, and it comes to no half that it did not have.
+    """
+    if 3 * after > 2 * total and 3 * before <= 2 * total_before:
+        return "more than two thirds"
+    if 2 * after >= total and 2 * before < total_before:
+        return "half"
+    grows = after * total_before > before * total
+    kept = 3 * before >= total_before and after <= before
+    return "a third" if 3 * after >= total and grows and not kept else None
 
 
 def _change(by_key: dict[bytes, Authority], entry: Authority, command: AuthorityManagement) -> None:
@@ -96,11 +112,11 @@ def check_balance(before: Sequence[Authority], after: Sequence[Authority], minim
     if not max(minimum, 1) <= len(signing) <= MAX_VALIDATORS:
         detail = f"{len(signing)} authorities would sign, {minimum}..{MAX_VALIDATORS} are allowed"
         raise Rejected(ErrorCode.NOT_PERMITTED, detail)
-    was = dict(weights(before))
+    # A suspended node is still its organisation's: it gains nothing when that signs again.
+    was = dict(weights([replace(one, suspended=False) for one in before]))
     total_before, total = sum(was.values()), sum(one.weight for one in signing)
     for organisation, weight in weights(after):
-        # One that has a third already, as on a small test network, may keep it, but not gain.
-        gains = weight * total_before > was.get(organisation, 0) * total
-        if 3 * weight >= total and gains:
-            detail = f"{organisation} would have {weight} of {total}, a third of the weight or more"
+        gained = gained_part(was.get(organisation, 0), total_before, weight, total)
+        if gained is not None:
+            detail = f"{organisation} would have {weight} of {total}, {gained} of the weight"
             raise Rejected(ErrorCode.NOT_PERMITTED, detail)

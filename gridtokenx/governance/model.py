@@ -6,7 +6,7 @@ Source: protocols/governance.md section 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -33,10 +33,14 @@ Duration = Annotated[int, Limit(1, 365 * DAY_MS)]
 @wire(180)
 @dataclass(frozen=True, slots=True)
 class GovernanceParameters:
-    """Every number of governance, which governance may change. A proposal keeps its deposit."""
+    """Every number of governance, which governance may change. A proposal keeps its deposit.
+
+    `quorum_bps` is the part of all that is bonded which must say yes, `approval_bps` that of all
+    that say yes or no.
+    """
 
     voting_period_ms: Duration = 7 * DAY_MS
-    quorum_bps: Rate = 5000
+    quorum_bps: Rate = 3334
     approval_bps: Rate = 6000
     execution_delay_ms: Annotated[int, Limit(0, 365 * DAY_MS)] = 2 * DAY_MS
     deposit_ugtx: int = 1_000_000_000
@@ -299,10 +303,25 @@ class ProposalText:
 @wire(196)
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """An account's vote. `power_ugtx` is its stake when it voted; the tally looks again."""
+    """An account's vote. `power_ugtx` is its stake when it voted; that at the end counts."""
 
     choice: Choice
     power_ugtx: int
+
+
+@wire(69)
+@dataclass(frozen=True, slots=True)
+class VotedShares:
+    """Shares of a validator's pool whose owners voted themselves on a proposal, by their choice."""
+
+    yes: int = 0
+    no: int = 0
+    abstain: int = 0
+
+    @property
+    def total(self) -> int:
+        """All that do not vote by their validator."""
+        return self.yes + self.no + self.abstain
 
 
 @wire(197)
@@ -311,14 +330,6 @@ class ProposalReference:
     """An index entry that leads to a proposal; the last number given, under NEWEST."""
 
     number: int
-
-
-@wire(198)
-@dataclass(frozen=True, slots=True)
-class BallotReference:
-    """An index entry that leads to a ballot."""
-
-    voter: Address
 
 
 # Effects and events
@@ -439,22 +450,36 @@ DUE = Table(b"vd", ProposalReference)  # key: due_ms u64, number u64; voting and
 CLOCK = Table(b"vs", VotingClock)  # key: b""
 OPEN = Table(b"vo", ProposalReference)  # key: proposer, number u64; voting ones
 BALLOTS = Table(b"vb", Ballot)  # key: number u64, voter
-BALLOT_RANKS = Table(b"vk", BallotReference)  # key: number u64, power u64, voter
+BALLOTS_OF = Table(b"vu", Ballot)  # key: voter, number u64; the same by voter
+VOTED = Table(b"vw", VotedShares)  # key: number u64, validator
+ENDED = Table(b"ve", ProposalReference)  # key: number u64; of what ballots are still kept
 
 
 # What the rules must be told by their caller
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """All stake that is bonded to a validator; n shares of it are n * stake_ugtx // shares."""
+
+    stake_ugtx: int
+    shares: int
+
+    def value_ugtx(self, shares: int) -> int:
+        """What shares are worth, rounded down."""
+        return shares * self.stake_ugtx // self.shares if self.shares else 0
+
+
+@dataclass(frozen=True, slots=True)
 class VotingPower:
-    """Bonded stake in ugtx: of all, by delegator as (validator, amount), and of one validator.
+    """Bonded stake: in ugtx of all, by delegator as (validator, shares), and of one validator.
 
     A validator is named by its operator's account; its pool contains all delegations to it.
     """
 
     bonded_ugtx: int
     delegations_of: Callable[[bytes], Sequence[tuple[bytes, int]]]
-    pool_of: Callable[[bytes], int]
+    pool_of: Callable[[bytes], Pool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,16 +489,16 @@ class Surroundings:
     `value_of` gives a parameter's value in force by name (integer, as in SetParameter);
     `authorities_of` the (organisation, weight) of a region prefix's or chain's active authorities
     and raises UNKNOWN_ZONE or UNKNOWN_SHARD; `check_authority_change` raises what a change of them
-    would be refused with, `check_value` what a parameter's new value would, where its range alone
-    does not say, `check_rotation` what another operator key would, `check_reincarnation` what a
-    region's new beginning would; `regulator` is the organisation
-    that regulates the market, if any, and `organisations` are the names of all.
+    would be refused with, `check_values` what new values by name would, where their ranges alone do
+    not say, `check_rotation` what another operator key would, `check_reincarnation` what a region's
+    new beginning would; `regulator` is the organisation that regulates the market, if any, and
+    `organisations` are the names of all.
     """
 
     value_of: Callable[[str], int]
     authorities_of: Callable[[str], Sequence[tuple[str, int]]]
     check_authority_change: Callable[[AuthorityManagement], None]
-    check_value: Callable[[str, int], None]
+    check_values: Callable[[Mapping[str, int]], None]
     check_rotation: Callable[[OperatorRotation], None]
     check_reincarnation: Callable[[Reincarnation], None]
     organisations: Sequence[str]

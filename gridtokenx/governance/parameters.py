@@ -18,9 +18,11 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import BPS
 
 _NUMBER = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?")
-_HOUR_MS = 3_600_000
-_YEAR_MS = 365 * 24 * _HOUR_MS
+_DAY_MS = 86_400_000
 _MOST_UGTX = 10**17
+# What two thirds of the stake want passes, whatever the others do: strictly more is 0.6667.
+_TWO_THIRDS_BPS = 6666
+_YEAR_BLOCKS = 3_153_600  # Of 10 s.
 
 
 class Owner(StrEnum):
@@ -135,25 +137,25 @@ PARAMETERS: tuple[Parameter, ...] = (
     *_table(
         Owner.STAKING,
         ("staking.unit", "unit_ugtx", _GTX, 1, _MOST_UGTX),
-        ("staking.min_bond", "min_bond_ugtx", _GTX, 1, _MOST_UGTX),
-        ("staking.min_self_bond", "min_self_bond_ugtx", _GTX, 1, _MOST_UGTX),
+        ("staking.min_bond", "min_bond_ugtx", _GTX, 10_000, _MOST_UGTX),
+        ("staking.min_self_bond", "min_self_bond_ugtx", _GTX, 10_000, _MOST_UGTX),
         ("staking.max_validators", "max_validators", _COUNT, 1, 100),
         ("staking.min_validators", "min_validators", _COUNT, 1, 100),
-        ("staking.weight_cap", "weight_cap_bps", _PART, 100, 3333),
-        ("staking.unbonding", "unbonding_blocks", _BLOCKS, 1, 10_000_000),
-        ("staking.jail", "jail_blocks", _BLOCKS, 1, 10_000_000),
-        ("staking.slash", "slash_bps", _PART, 1, BPS),
-        ("staking.downtime", "downtime_blocks", _BLOCKS, 10, 10_000_000),
-        ("staking.downtime_slash", "downtime_slash_bps", _PART, 0, 1000),
-        ("staking.block_reward", "block_reward_ugtx", _GTX, 0, 10**12),
+        ("staking.weight_cap", "weight_cap_bps", _PART, 500, 3333),
+        ("staking.unbonding", "unbonding_blocks", _BLOCKS, 1, _YEAR_BLOCKS),
+        ("staking.jail", "jail_blocks", _BLOCKS, 1, _YEAR_BLOCKS // 12),
+        ("staking.slash", "slash_bps", _PART, 100, BPS),
+        ("staking.downtime", "downtime_blocks", _BLOCKS, 10, _YEAR_BLOCKS),
+        ("staking.downtime_slash", "downtime_slash_bps", _PART, 0, 100),
+        ("staking.block_reward", "block_reward_ugtx", _GTX, 0, 10**9),
         ("staking.treasury_fee_share", "treasury_fee_bps", _PART, 0, BPS),
     ),
     *_table(
         Owner.GOVERNANCE,
-        ("governance.voting_period", "voting_period_ms", _SECONDS, 1000, _YEAR_MS),
-        ("governance.quorum", "quorum_bps", _PART, 1000, BPS),
-        ("governance.approval", "approval_bps", _PART, 5000, BPS),
-        ("governance.execution_delay", "execution_delay_ms", _SECONDS, 0, _YEAR_MS),
+        ("governance.voting_period", "voting_period_ms", _SECONDS, 1000, 30 * _DAY_MS),
+        ("governance.quorum", "quorum_bps", _PART, 2000, _TWO_THIRDS_BPS),
+        ("governance.approval", "approval_bps", _PART, 5000, _TWO_THIRDS_BPS),
+        ("governance.execution_delay", "execution_delay_ms", _SECONDS, 0, 30 * _DAY_MS),
         ("governance.deposit", "deposit_ugtx", _GTX, 0, _MOST_UGTX),
         ("governance.fee", "fee_ugtx", _GTX, 0, _MOST_UGTX),
         ("governance.max_active", "max_active", _COUNT, 1, 100),
@@ -179,6 +181,7 @@ ORDERED: tuple[tuple[str, str], ...] = (
     ("wheeling.transmission", "wheeling.national"),
     ("grid.alert_loading", "grid.congested_loading"),
     ("staking.min_validators", "staking.max_validators"),
+    ("staking.min_bond", "staking.min_self_bond"),
 )
 
 

@@ -8,31 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from gridtokenx.governance import parameters as table
 from gridtokenx.governance import tally as counting
 from gridtokenx.governance.model import (
-    BALLOT_RANKS,
     BALLOTS,
+    BALLOTS_OF,
     CLOCK,
     DAY_MS,
     DEPOSITS,
     DUE,
+    ENDED,
     MAX_DESCRIPTION_BYTES,
     NEWEST,
     OPEN,
     PARAMETERS,
     PROPOSALS,
     TEXTS,
+    VOTED,
     Action,
     ApproveAsAuthority,
     AuthorityApproved,
     AuthorityManagement,
     Ballot,
-    BallotReference,
     CancelProposal,
     CarbonCreditPolicy,
-    Choice,
     Content,
     Emergency,
     GovernanceEvent,
@@ -67,10 +68,13 @@ from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, u64
 
-MAX_BALLOTS = 10_000  # Of one proposal; then the ballot with the least stake gives way.
-MAX_DUE_PER_BLOCK = 4  # Counting 10,000 ballots of three delegations each takes 0.4 s.
+MAX_OPEN_BALLOTS = 16  # Of one account: each moves with every change of its stake.
+MAX_DUE_PER_BLOCK = 4
+MAX_FORGOTTEN_PER_BLOCK = 2000  # Ballots of votes that have ended.
+LEAST_SUPPORT_BPS = 500  # Of all that is bonded: with less yes a proposal was noise.
 _DEFAULT = GovernanceParameters()
 _WAITING = (ProposalStatus.VOTING, ProposalStatus.QUEUED)
+_FAILED = (ProposalStatus.NO_QUORUM, ProposalStatus.REJECTED)
 
 Events = list[GovernanceEvent | Transferred]
 
@@ -119,7 +123,7 @@ def text(state: Reader, number: int) -> ProposalText:
 def current_tally(state: Reader, number: int, power: VotingPower) -> Tally:
     """How a vote stands; the final one once it has ended. Errors: PROPOSAL_NOT_FOUND."""
     entry = proposal(state, number)
-    return entry.tally or counting.count(_ballots(state, number), power)
+    return entry.tally or counting.count(state, number, power)
 
 
 def outcome(state: Reader, entry: Proposal, result: Tally, around: Surroundings) -> ProposalStatus:
@@ -188,30 +192,34 @@ def propose(
 def vote(
     state: Overlay, command: Vote, *, sender: bytes, now_ms: int, power: VotingPower
 ) -> Events:
-    """Cast or replace a ballot. What it counts for is seen at the tally, from stake as it is then.
+    """Cast or replace a ballot. It counts for the stake that its voter has when the vote ends, so
+    whoever changes a delegation afterwards calls `tally.move_stake`.
 
     Errors: PROPOSAL_NOT_FOUND; VOTING_CLOSED; NOT_PERMITTED for an emergency, which authorities
-    decide; NO_VOTING_POWER without stake, or with the least when there are 10,000 ballots.
+    decide; NO_VOTING_POWER without stake; TOO_MANY_PROPOSALS with ballots in 16 other open votes.
     """
     entry = _open_proposal(state, command.proposal, now_ms)
     if isinstance(entry.content, Emergency):
         detail = "an emergency is decided by the region's authorities, not by stake"
         raise Rejected(ErrorCode.NOT_PERMITTED, detail)
-    own = counting.own_power(sender, power)
+    held = power.delegations_of(sender)
+    own = counting.own_power(sender, held, power)
     if not own:
         raise Rejected(ErrorCode.NO_VOTING_POWER, "only bonded gtx votes; bond some to a validator")
     number = u64(entry.number)
     former = BALLOTS.get(state, number + sender)
-    ballots = entry.ballots + 1
-    if former is not None:
-        _withdraw_ballot(state, number, sender, former)
-        ballots -= 1
-    elif entry.ballots >= MAX_BALLOTS:
-        _displace(state, number, own)
-        ballots -= 1
-    BALLOTS.put(state, number + sender, Ballot(command.choice, own))
-    BALLOT_RANKS.put(state, number + u64(own) + sender, BallotReference(sender))
-    PROPOSALS.put(state, number, replace(entry, ballots=ballots))
+    if former is None:
+        _check_open_ballots(state, sender)
+        PROPOSALS.put(state, number, replace(entry, ballots=entry.ballots + 1))
+    if power.pool_of(sender) is not None:  # It speaks for others too, without stake of its own.
+        counting.add(state, entry.number, sender, command.choice, 0)
+    for validator, shares in held:
+        if former is not None:
+            counting.add(state, entry.number, validator, former.choice, -shares)
+        counting.add(state, entry.number, validator, command.choice, shares)
+    ballot = Ballot(command.choice, own)
+    BALLOTS.put(state, number + sender, ballot)
+    BALLOTS_OF.put(state, sender + number, ballot)
     return [VoteCast(entry.number, sender, command.choice, own)]
 
 
@@ -281,27 +289,27 @@ def begin_block(
 ) -> Events:
     """End the votes and execute the proposals whose time has come, at most four a block.
 
-    At most one vote is counted and one proposal executed: the next is checked against what that one
-    has changed. A vote that was to end while the chain stood still (no block for longer than
-    `grace_ms`) has the time it had left then: nobody could vote.
+    At most one proposal is executed: the next is checked against what that one has changed. A vote
+    that was to end while the chain stood still (no block for longer than `grace_ms`) has the time
+    it had left then: nobody could vote.
     `power` is asked only when a vote ends. The caller carries out the actions of each
     `ProposalExecuted` before the block's transactions; where one cannot be, it calls `fail`.
     """
     clock = _clock_at(state, now_ms, grace_ms)
+    _forget_ballots(state)
     due: list[int] = []
     for key, reference in DUE.items(state):
         if key > u64(now_ms) + u64(MAX_INT) or len(due) == MAX_DUE_PER_BLOCK:
             break
         due.append(reference.number)
     events: Events = []
-    has_counted = has_executed = False
+    has_executed = False
     for number in due:
         entry = proposal(state, number)
         if entry.status is ProposalStatus.VOTING:
             if clock.still_since_ms < entry.due_ms <= clock.still_until_ms:
                 events.append(_postpone(state, entry, clock))
-            elif not has_counted:
-                has_counted = True
+            else:
                 events += _end_vote(state, entry, now_ms, power(), around)
         elif not has_executed:
             has_executed = True
@@ -341,7 +349,7 @@ def _end_vote(
     state: Overlay, entry: Proposal, now_ms: int, power: VotingPower, around: Surroundings
 ) -> Events:
     numbers = parameters(state)
-    result = counting.count(_ballots(state, entry.number), power)
+    result = counting.count(state, entry.number, power)
     status = outcome(state, entry, result, around)
     executes_ms = 0
     if status is ProposalStatus.QUEUED:
@@ -381,7 +389,13 @@ def _conclude(
 ) -> tuple[Proposal, Events]:
     """End the vote: index entries, deposit, event."""
     OPEN.delete(state, entry.proposer + u64(entry.number))
-    refund = 0 if status is ProposalStatus.NO_QUORUM else entry.deposit_ugtx
+    if entry.ballots:
+        ENDED.put(state, u64(entry.number), ProposalReference(entry.number))
+    refund = entry.deposit_ugtx
+    if status in _FAILED and result is not None:
+        quorum_bps = parameters(state).quorum_bps
+        if counting.is_unwanted(result, quorum_bps, LEAST_SUPPORT_BPS):
+            refund = 0
     ledger.move(state, Asset.GTX, DEPOSITS, entry.proposer, refund)
     ledger.move(state, Asset.GTX, DEPOSITS, TREASURY, entry.deposit_ugtx - refund)
     ended = replace(entry, status=status, due_ms=executes_ms, tally=result)
@@ -397,6 +411,7 @@ def _execute(state: Overlay, entry: Proposal, around: Surroundings) -> Events:
     try:
         actions = _actions(entry.content)
         _check_actions(actions, around)
+        _check_payee(entry.content)
         if isinstance(entry.content, InfrastructureFunding):
             to, amount = entry.content.to, entry.content.amount_ugtx
             ledger.move(state, Asset.GTX, TREASURY, to, amount)
@@ -411,6 +426,7 @@ def _check_content(content: Content, around: Surroundings) -> list[Action]:
     """The actions of a content that may be proposed now."""
     actions = _actions(content)
     _check_actions(actions, around)
+    _check_payee(content)
     values = [action for action in actions if isinstance(action, SetParameter)]
     if values and all(around.value_of(one.name) == one.value for one in values):
         raise Rejected(ErrorCode.DUPLICATE, "it would change nothing: that is in force already")
@@ -425,16 +441,21 @@ def _check_content(content: Content, around: Surroundings) -> list[Action]:
 def _check_actions(actions: list[Action], around: Surroundings) -> None:
     changes = {one.name: one.value for one in actions if isinstance(one, SetParameter)}
     table.check_order(changes, around.value_of)
+    for name in changes:
+        around.value_of(name)  # A row that this network has not is refused.
+    around.check_values(changes)
     for action in actions:
-        if isinstance(action, SetParameter):
-            around.value_of(action.name)  # A row that this network has not is refused.
-            around.check_value(action.name, action.value)
-        elif isinstance(action, AuthorityManagement):
+        if isinstance(action, AuthorityManagement):
             around.check_authority_change(action)
         elif isinstance(action, OperatorRotation):
             around.check_rotation(action)
         elif isinstance(action, Reincarnation):
             around.check_reincarnation(action)
+
+
+def _check_payee(content: Content) -> None:
+    if isinstance(content, InfrastructureFunding):
+        ledger.check_has_key(content.to)
 
 
 def _actions(content: Content) -> list[Action]:
@@ -498,25 +519,39 @@ def _open_proposal(state: Reader, number: int, now_ms: int) -> Proposal:
     return entry
 
 
-def _ballots(state: Reader, number: int) -> list[tuple[bytes, Choice]]:
-    return [(key[8:], ballot.choice) for key, ballot in BALLOTS.items(state, u64(number))]
-
-
-def _withdraw_ballot(state: Overlay, number: bytes, voter: bytes, ballot: Ballot) -> None:
-    BALLOTS.delete(state, number + voter)
-    BALLOT_RANKS.delete(state, number + u64(ballot.power_ugtx) + voter)
-
-
-def _displace(state: Overlay, number: bytes, power_ugtx: int) -> None:
-    """Make room in a full vote: no crowd of tiny accounts can keep stake from voting."""
-    key, least = next(iter(BALLOT_RANKS.items(state, number)))
-    if int.from_bytes(key[8:16]) >= power_ugtx:
+def _check_open_ballots(state: Overlay, voter: bytes) -> None:
+    """Errors: TOO_MANY_PROPOSALS. Forgets the voter's index entries of votes that have ended."""
+    still_open = []
+    for key, _ in list(BALLOTS_OF.items(state, voter)):
+        found = PROPOSALS.get(state, key[32:])
+        if found is not None and found.status is ProposalStatus.VOTING:
+            still_open.append(found.number)
+        else:
+            BALLOTS_OF.delete(state, key)
+    if len(still_open) >= MAX_OPEN_BALLOTS:
         detail = (
-            f"{MAX_BALLOTS} accounts have voted with as much stake; your validator's vote holds"
+            f"this account has ballots in {MAX_OPEN_BALLOTS} open votes, the most that it may have;"
+            f" wait for one of {', '.join(map(str, still_open))} to end"
         )
-        raise Rejected(ErrorCode.NO_VOTING_POWER, detail)
-    BALLOTS.delete(state, number + least.voter)
-    BALLOT_RANKS.delete(state, key)
+        raise Rejected(ErrorCode.TOO_MANY_PROPOSALS, detail)
+
+
+def _forget_ballots(state: Overlay) -> None:
+    """Drop ballots of votes that have ended, and what they were counted in; so many a block."""
+    left = MAX_FORGOTTEN_PER_BLOCK
+    for number, _ in list(islice(ENDED.items(state), MAX_FORGOTTEN_PER_BLOCK)):
+        ballots = list(islice(BALLOTS.items(state, number), left))
+        for key, _ in ballots:
+            BALLOTS.delete(state, key)
+            BALLOTS_OF.delete(state, key[8:] + number)
+        left -= len(ballots)
+        voted = list(islice(VOTED.items(state, number), left))
+        for key, _ in voted:
+            VOTED.delete(state, key)
+        left -= len(voted)
+        if left <= 0:
+            return
+        ENDED.delete(state, number)
 
 
 def _store(state: Overlay, entry: Proposal) -> None:

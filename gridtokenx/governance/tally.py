@@ -1,51 +1,108 @@
 """Counting votes: stake that voted itself, and stake for which its validator voted.
 
-Pure functions. Every bonded ugtx counts once at most. Source: protocols/governance.md section 2.3.
+Ballots are counted while they are cast: by proposal and validator, the shares of those who voted
+themselves. The end of a vote is then one pass over validators, however many have voted. Every
+bonded ugtx counts once at most. Source: protocols/governance.md section 2.3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gridtokenx.governance.model import Choice, Tally, VotingPower
+from gridtokenx.governance.model import (
+    BALLOTS,
+    BALLOTS_OF,
+    PROPOSALS,
+    VOTED,
+    Choice,
+    ProposalStatus,
+    Tally,
+    VotedShares,
+    VotingPower,
+)
 from gridtokenx.primitives.quantities import BPS
+from gridtokenx.primitives.state import Overlay, Reader, u64
+
+_NOBODY = VotedShares()
 
 
-def count(ballots: Iterable[tuple[bytes, Choice]], power: VotingPower) -> Tally:
-    """The tally of (voter, choice), each voter named once.
+def count(state: Reader, number: int, power: VotingPower) -> Tally:
+    """How a vote stands by the stake of now.
 
-    A validator that votes speaks for its whole pool, less the delegations that voted for themselves
-    (its own among them).
+    A validator that votes speaks for its whole pool, less the shares whose owners voted.
     """
+    place = u64(number)
     totals = dict.fromkeys(Choice, 0)
-    voted_away: dict[bytes, int] = {}
-    validators: list[tuple[bytes, Choice]] = []
-    for voter, choice in ballots:
-        for validator, amount in power.delegations_of(voter):
-            totals[choice] += amount
-            voted_away[validator] = voted_away.get(validator, 0) + amount
-        validators.append((voter, choice))
-    for validator, choice in validators:
-        totals[choice] += power.pool_of(validator) - voted_away.get(validator, 0)
+    for key, voted in VOTED.items(state, place):
+        pool = power.pool_of(key[8:])
+        if pool is None:
+            continue  # It has gone, and with it all that was bonded to it.
+        rest = pool.stake_ugtx
+        for choice in Choice:
+            value = pool.value_ugtx(getattr(voted, choice.value))
+            totals[choice] += value
+            rest -= value
+        own = BALLOTS.get(state, key)
+        if own is not None:
+            totals[own.choice] += rest
     return Tally(totals[Choice.YES], totals[Choice.NO], totals[Choice.ABSTAIN], power.bonded_ugtx)
 
 
-def own_power(voter: bytes, power: VotingPower) -> int:
-    """ugtx that a voter's ballot stands for at most: its delegations, a validator's whole pool."""
-    others = sum(amount for name, amount in power.delegations_of(voter) if name != voter)
-    return others + power.pool_of(voter)
+def add(state: Overlay, number: int, validator: bytes, choice: Choice, shares: int) -> None:
+    """Count a signed number of shares more for a choice; 0 makes a validator's own vote count."""
+    key = u64(number) + validator
+    old = VOTED.get(state, key) or _NOBODY
+    yes, no, abstain = old.yes, old.no, old.abstain
+    match choice:
+        case Choice.YES:
+            yes += shares
+        case Choice.NO:
+            no += shares
+        case Choice.ABSTAIN:
+            abstain += shares
+    VOTED.put(state, key, VotedShares(yes, no, abstain))
+
+
+def move_stake(state: Overlay, voter: bytes, validator: bytes, shares: int) -> None:
+    """Carry a change of a delegation to the open votes in which its owner has a ballot."""
+    for key, ballot in BALLOTS_OF.items(state, voter):
+        entry = PROPOSALS.get(state, key[32:])
+        if entry is not None and entry.status is ProposalStatus.VOTING:
+            add(state, entry.number, validator, ballot.choice, shares)
+
+
+def own_power(voter: bytes, held: Iterable[tuple[bytes, int]], power: VotingPower) -> int:
+    """ugtx that a voter's ballot stands for at most: its delegations (validator, shares), and a
+    validator's whole pool.
+    """
+    own = power.pool_of(voter)
+    total = 0 if own is None else own.stake_ugtx
+    for validator, shares in held:
+        pool = power.pool_of(validator)
+        if pool is not None and validator != voter:
+            total += pool.value_ugtx(shares)
+    return total
 
 
 def has_quorum(tally: Tally, quorum_bps: int) -> bool:
-    """Whether enough of the bonded stake took part, abstentions included."""
-    took_part = tally.yes_ugtx + tally.no_ugtx + tally.abstain_ugtx
-    return took_part > 0 and took_part * BPS >= quorum_bps * tally.bonded_ugtx
+    """Whether enough of all that is bonded said yes."""
+    return tally.yes_ugtx > 0 and tally.yes_ugtx * BPS >= quorum_bps * tally.bonded_ugtx
 
 
 def is_approved(tally: Tally, approval_bps: int) -> bool:
     """Whether yes reaches its part of yes and no."""
     decided = tally.yes_ugtx + tally.no_ugtx
     return tally.yes_ugtx > 0 and tally.yes_ugtx * BPS >= approval_bps * decided
+
+
+def is_unwanted(tally: Tally, quorum_bps: int, support_bps: int) -> bool:
+    """Whether a proposal that failed costs its deposit: as many said no as it takes to pass, and
+    more than said yes; or hardly anybody said yes.
+    """
+    if tally.yes_ugtx * BPS < support_bps * tally.bonded_ugtx or not tally.yes_ugtx:
+        return True
+    is_opposed = tally.no_ugtx * BPS >= quorum_bps * tally.bonded_ugtx
+    return is_opposed and tally.no_ugtx > tally.yes_ugtx
 
 
 def has_two_thirds(part: int, whole: int) -> bool:

@@ -529,7 +529,15 @@ def _return(
     Errors: MALFORMED for one that was never sent there, or came back before.
     """
     credit = bounced.credit
-    sent = mark_returned(state, name, bounced.nonce, credit)
+    region = region_of(state, name)
+    before = mark_returned(state, name, bounced.nonce, credit, region.incarnation)
+    if before.returned_in:
+        # An incarnation that is void returned it, and its sender was paid then.
+        escrow = _changed(region.escrow, credit.asset, -credit.amount)
+        lost = _changed(region.lost, credit.asset, -credit.amount)
+        REGIONS.put(state, name.encode(), replace(region, escrow=escrow, lost=lost))
+        return []
+    sent = before.origin_incarnation, before.origin_nonce
     _leave(state, name, credit.asset, credit.amount)
     if credit.origin == home.name:
         return refund(state, bounced, source=name, nonce=nonce)

@@ -83,18 +83,20 @@ def messages_from(
     return found
 
 
-def mark_returned(state: Overlay, destination: str, nonce: int, credit: Credit) -> tuple[int, int]:
-    """Note that the credit under this nonce has come back; its `origin`.
+def mark_returned(
+    state: Overlay, destination: str, nonce: int, credit: Credit, incarnation: int
+) -> QueuedMessage:
+    """Note that an incarnation of the destination sends this credit back; what was noted before.
 
-    Errors: MALFORMED unless it was sent there, and has not come back before.
+    Errors: MALFORMED unless it was sent there, and has not come back from this incarnation before.
     """
     key = _key(destination, nonce)
     queued = QUEUE.get(state, key)
-    if queued is None or queued.message != credit or queued.is_returned:
+    if queued is None or queued.message != credit or queued.returned_in == incarnation:
         detail = f"{destination} returns message {nonce}, which is no such credit or came back"
         raise Rejected(ErrorCode.MALFORMED, detail)
-    QUEUE.put(state, key, replace(queued, is_returned=True))
-    return queued.origin_incarnation, queued.origin_nonce
+    QUEUE.put(state, key, replace(queued, returned_in=incarnation))
+    return queued
 
 
 def total_count(state: Reader) -> int:

@@ -264,14 +264,14 @@ class QueuedMessage:
     """A message in its log, and the height of the block that appended it.
 
     Of a credit that has left a region's escrow, on its way to another or back from there: where it
-    was sent. `is_returned`: its destination has sent it back.
+    was sent. `returned_in`: the incarnation of its destination that has sent it back last.
     """
 
     height: int
     message: Message
     origin_incarnation: int = 0
     origin_nonce: int = 0
-    is_returned: bool = False
+    returned_in: int = 0
 
 
 @wire(212)

@@ -7,9 +7,9 @@ shared freely and encoded only when written. Source: architecture 1.1.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from gridtokenx.primitives.codec import decode, encode
@@ -19,6 +19,7 @@ from gridtokenx.primitives.readable import check_all
 V = TypeVar("V")
 Decode = Callable[[bytes], Any]
 TABLE_PREFIX_BYTES = 2  # What every table's keys begin with.
+MAX_INSERTED = 64  # Keys at a time into a sorted list; more are quicker sorted with it.
 
 
 class Reader(Protocol):
@@ -54,9 +55,9 @@ class Overlay:
         self._changes: dict[bytes, Any | None] = {}
         # Of those, what came by a merge, and so was looked at when it came.
         self._checked: dict[bytes, Any | None] = {}
-        # Keys of the changes by table, for scans only: brought up to date when one is asked for.
+        # Keys of the changes by table in order, for scans only: up to date when one is asked for.
         self._by_table: dict[bytes, list[bytes]] = {}
-        self._indexed = 0
+        self._not_indexed: list[bytes] = []
 
     def load(self, key: bytes, decode: Decode) -> Any | None:
         if key in self._changes:
@@ -65,7 +66,7 @@ class Overlay:
 
     def scan(self, prefix: bytes, decode: Decode) -> Iterator[tuple[bytes, Any]]:
         """All keys under `prefix` in key order; sees this overlay's changes made so far."""
-        own = sorted(key for key in self._keys_near(prefix) if key.startswith(prefix))
+        own = self._own_keys(prefix)
         position = 0
         for key, value in self.base.scan(prefix, decode):
             while position < len(own) and own[position] < key:
@@ -79,19 +80,42 @@ class Overlay:
         for key in own[position:]:
             yield from self._present(key)
 
-    def _keys_near(self, prefix: bytes) -> Iterable[bytes]:
-        """Changed keys that may start with `prefix`. Keys are only ever added, in dict order."""
+    def _own_keys(self, prefix: bytes) -> list[bytes]:
+        """Changed keys that start with `prefix`, in order."""
         if len(prefix) < TABLE_PREFIX_BYTES:
-            return self._changes
-        if self._indexed < len(self._changes):
-            for key in islice(self._changes, self._indexed, None):
-                self._by_table.setdefault(key[:TABLE_PREFIX_BYTES], []).append(key)
-            self._indexed = len(self._changes)
-        return self._by_table.get(prefix[:TABLE_PREFIX_BYTES], ())
+            return sorted(key for key in self._changes if key.startswith(prefix))
+        keys = self._table_keys(prefix[:TABLE_PREFIX_BYTES])
+        start = end = bisect_left(keys, prefix)
+        while end < len(keys) and keys[end].startswith(prefix):
+            end += 1
+        return keys[start:end]
+
+    def _table_keys(self, table: bytes) -> list[bytes]:
+        """Changed keys of a table, in order. Keys are only ever added: few at a time are inserted,
+        so that scan after scan in a large block costs what it finds.
+        """
+        if self._not_indexed:
+            fresh: dict[bytes, list[bytes]] = {}
+            for key in self._not_indexed:
+                fresh.setdefault(key[:TABLE_PREFIX_BYTES], []).append(key)
+            self._not_indexed = []
+            for name, added in fresh.items():
+                keys = self._by_table.setdefault(name, [])
+                if len(added) > MAX_INSERTED:
+                    keys += added
+                    keys.sort()
+                else:
+                    for key in added:
+                        insort(keys, key)
+        return self._by_table.get(table, [])
 
     def touches(self, prefix: bytes) -> bool:
         """Whether this overlay changes any key under a table's prefix."""
-        return any(key.startswith(prefix) for key in self._keys_near(prefix))
+        if len(prefix) < TABLE_PREFIX_BYTES:
+            return bool(self._own_keys(prefix))
+        keys = self._table_keys(prefix[:TABLE_PREFIX_BYTES])
+        at = bisect_left(keys, prefix)
+        return at < len(keys) and keys[at].startswith(prefix)
 
     def _present(self, key: bytes) -> Iterator[tuple[bytes, Any]]:
         value = self._changes[key]
@@ -100,10 +124,14 @@ class Overlay:
 
     def store(self, key: bytes, value: Any) -> None:
         """Set `key` to a wire value."""
+        if key not in self._changes:
+            self._not_indexed.append(key)
         self._changes[key] = value
 
     def remove(self, key: bytes) -> None:
         """Delete `key`; deleting an absent key is allowed."""
+        if key not in self._changes:
+            self._not_indexed.append(key)
         self._changes[key] = None
 
     def merge(self) -> None:
@@ -115,10 +143,11 @@ class Overlay:
         if not isinstance(self.base, Overlay):
             raise TypeError("only an overlay on an overlay can be merged")
         check_all(self._changes.values())
+        self.base._not_indexed += self._changes.keys() - self.base._changes.keys()
         self.base._changes.update(self._changes)
         self.base._checked.update(self._changes)
         self._changes, self._checked = {}, {}
-        self._by_table, self._indexed = {}, 0
+        self._by_table, self._not_indexed = {}, []
 
     def changed(self) -> list[tuple[bytes, Any | None]]:
         """(key, value object or None) for each change, in key order."""

@@ -17,12 +17,15 @@ from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
 
 BONDED: bytes = tagged_hash("gtx.account", b"bonded")  # Holds what all pools have.
-UNBONDING: bytes = tagged_hash("gtx.account", b"unbonding")  # Holds what all entries are due.
+UNBONDING: bytes = tagged_hash("gtx.account", b"unbonding")  # Holds what is being paid out.
 REWARD_RESERVE: bytes = tagged_hash("gtx.account", b"reward reserve")  # Filled by genesis alone.
 FEES: bytes = tagged_hash("gtx.account", b"fees")  # Fees of the block that is being executed.
 
 KEY_DOMAIN = b"GTXv1 validator key"
 FOR_EVER = MAX_INT  # `jailed_until_height` of a validator that was punished with all its stake.
+# Each height of an offence takes this at least, so a hundred of them take everything.
+LEAST_SLASH_BPS = 100
+MAX_OFFENCES = BPS // LEAST_SLASH_BPS
 
 Rate = Annotated[int, Limit(0, BPS)]
 Amount = Annotated[int, Limit(1, MAX_INT)]
@@ -36,8 +39,8 @@ class StakingParameters:
     """Every number of staking that governance may change.
 
     A validator weighs one for each `unit_ugtx` of its pool, at most `weight_cap_bps` of the set.
-    `min_bond_ugtx` is the least a single Bond may add; `min_self_bond_ugtx` what an operator must
-    have in its own pool to be elected. Durations are in blocks of the national chain.
+    `min_bond_ugtx` is the least that a single command may move; `min_self_bond_ugtx` what an
+    operator must have in its own pool to be elected. Durations are in blocks of the national chain.
     """
 
     unit_ugtx: Amount = 1_000_000
@@ -48,7 +51,7 @@ class StakingParameters:
     weight_cap_bps: Annotated[int, Limit(1, BPS)] = 2000
     unbonding_blocks: Blocks = 120_960  # 14 days of 10 s
     jail_blocks: Blocks = 8640
-    slash_bps: Annotated[int, Limit(1, BPS)] = 500
+    slash_bps: Annotated[int, Limit(LEAST_SLASH_BPS, BPS)] = 500
     downtime_blocks: Blocks = 8640
     downtime_slash_bps: Annotated[int, Limit(0, 1000)] = 1
     block_reward_ugtx: int = 1_000_000
@@ -58,12 +61,18 @@ class StakingParameters:
 @wire(162)
 @dataclass(frozen=True, slots=True)
 class Offence:
-    """A conviction and what it reaches: all that was bonded at some time in
-    `backed_since`..`convicted_height` - 1, so also what has begun to leave in between.
+    """What a validator did in one epoch, the one that begins at `epoch_height`.
+
+    It takes `slash_bps` of all that was bonded at `backed_since` or later. `own_bps` of that is for
+    the validator's own `heights`; more is taken when others offended in the same epoch.
+    `convicted_height` is that of the first conviction.
     """
 
+    epoch_height: int
     backed_since: int
     convicted_height: int
+    heights: Annotated[tuple[int, ...], Limit(1, MAX_OFFENCES)]
+    own_bps: Rate
     slash_bps: Rate
 
 
@@ -74,7 +83,7 @@ class Validator:
 
     A delegation of n shares is worth n * stake_ugtx // shares. `jailed_until_height` is 0 for a
     validator in good standing; `changed_height` is that of its last change of key or commission;
-    `unbonding_entries` are still to be paid out.
+    `open_entries` of stake that left, by payment or by redelegation, are still within its reach.
     """
 
     operator: Address
@@ -84,14 +93,24 @@ class Validator:
     changed_height: int
     stake_ugtx: int = 0
     shares: int = 0
-    unbonding_entries: int = 0
+    open_entries: int = 0
     jailed_until_height: int = 0
-    offences: tuple[Offence, ...] = ()
+    offences: Annotated[tuple[Offence, ...], Limit(0, MAX_OFFENCES)] = ()
 
     @property
     def is_jailed(self) -> bool:
         """Whether it may not be elected until its operator has it released."""
         return self.jailed_until_height > 0
+
+    @property
+    def slashed_bps(self) -> int:
+        """What offences have taken of stake that was in the pool all the time."""
+        return min(BPS, sum(one.slash_bps for one in self.offences))
+
+    def reached_bps(self, height: int) -> int:
+        """What offences take of stake that was in the pool until `height` and no longer."""
+        reach = (one.slash_bps for one in self.offences if one.backed_since <= height)
+        return min(BPS, sum(reach))
 
     def value_ugtx(self, shares: int) -> int:
         """What shares are worth. Rounded down: the rest stays with the pool."""
@@ -143,6 +162,18 @@ class Unbond:
     amount_ugtx: Amount
 
 
+@wire(64)
+@dataclass(frozen=True, slots=True)
+class Redelegate:
+    """Command: move own gtx from one pool to another at once. Offences at the source reach it for
+    `unbonding_blocks` more; until then it stays where it is.
+    """
+
+    source: Address
+    destination: Address
+    amount_ugtx: Amount
+
+
 @wire(167)
 @dataclass(frozen=True, slots=True)
 class Unjail:
@@ -152,20 +183,56 @@ class Unjail:
 @wire(168)
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """An account's part of a validator's pool."""
+    """An account's part of a validator's pool. `locked_shares` of it came by redelegation and are
+    still within the reach of offences elsewhere.
+    """
 
     shares: int
+    locked_shares: int = 0
 
 
 @wire(169)
 @dataclass(frozen=True, slots=True)
 class UnbondingEntry:
-    """gtx on its way out of a pool; offences that reach `started_height` still lessen it."""
+    """gtx on its way out of a pool; offences that reach `started_height` still lessen it.
+
+    `slashed_bps` is what offences had taken of the pool before.
+    """
 
     validator: Address
     delegator: Address
     amount_ugtx: int
     started_height: int
+    slashed_bps: Rate
+
+
+@wire(65)
+@dataclass(frozen=True, slots=True)
+class RedelegationEntry:
+    """`shares` of the destination's pool that still answer for offences at the source."""
+
+    source: Address
+    destination: Address
+    delegator: Address
+    shares: int
+    started_height: int
+    slashed_bps: Rate
+
+
+@wire(98)
+@dataclass(frozen=True, slots=True)
+class EntryReference:
+    """An index entry that leads to an open entry."""
+
+    started_height: int
+
+
+@wire(68)
+@dataclass(frozen=True, slots=True)
+class Offender:
+    """Who offended in an epoch, with its weight in the set of that epoch."""
+
+    weight: int
 
 
 @wire(170)
@@ -223,11 +290,15 @@ class Bonded:
 @wire(174)
 @dataclass(frozen=True, slots=True)
 class UnbondingStarted:
-    """Event: gtx left a pool and will be paid out in the block `matures_height`."""
+    """Event: `shares` left a pool; what they were worth is paid out in the block `matures_height`.
+
+    Shares of a pool that was slashed whole are worth nothing, and nothing will be paid.
+    """
 
     validator: Address
     delegator: Address
     amount_ugtx: int
+    shares: int
     matures_height: int
 
 
@@ -240,6 +311,44 @@ class UnbondingFinished:
     delegator: Address
     paid_ugtx: int
     slashed_ugtx: int
+
+
+@wire(66)
+@dataclass(frozen=True, slots=True)
+class Redelegated:
+    """Event: `source_shares` became `shares` of another pool, where they are locked until the block
+    `matures_height`.
+    """
+
+    source: Address
+    destination: Address
+    delegator: Address
+    amount_ugtx: int
+    source_shares: int
+    shares: int
+    matures_height: int
+
+
+@wire(67)
+@dataclass(frozen=True, slots=True)
+class RedelegationFinished:
+    """Event: the shares are free, less those that offences at the source took."""
+
+    source: Address
+    destination: Address
+    delegator: Address
+    slashed_shares: int
+    slashed_ugtx: int
+
+
+@wire(63)
+@dataclass(frozen=True, slots=True)
+class PenaltyRaised:
+    """Event: an offence of before costs more, because others offended in the same epoch."""
+
+    validator: Address
+    slashed_ugtx: int
+    slash_bps: int
 
 
 @wire(176)
@@ -266,13 +375,14 @@ class ValidatorReleased:
 class RewardPaid:
     """Event: a proposer's pool earned a block's reward and its part of the fees.
 
-    `commission_ugtx` of `reward_ugtx` was bonded for the operator alone.
+    `commission_ugtx` of `reward_ugtx` was bonded for the operator alone, for `commission_shares`.
     """
 
     validator: Address
     reward_ugtx: int
     commission_ugtx: int
     treasury_ugtx: int
+    commission_shares: int
 
 
 @wire(179)
@@ -284,12 +394,15 @@ class ValidatorSetRefused:
     elected: int
 
 
-StakingCommand = CreateValidator | UpdateValidator | Bond | Unbond | Unjail
+StakingCommand = CreateValidator | UpdateValidator | Bond | Unbond | Redelegate | Unjail
 StakingEvent = (
     ValidatorDeclared
     | Bonded
     | UnbondingStarted
     | UnbondingFinished
+    | Redelegated
+    | RedelegationFinished
+    | PenaltyRaised
     | ValidatorJailed
     | ValidatorReleased
     | RewardPaid
@@ -298,11 +411,16 @@ StakingEvent = (
 
 PARAMETERS = Table(b"sp", StakingParameters)  # key: b""
 VALIDATORS = Table(b"sv", Validator)  # key: operator
+POOLED = Table(b"st", Count)  # key: b""; ugtx that all pools have
 RANKING = Table(b"sr", OperatorReference)  # key: MAX_INT - stake u64, operator; not the jailed
 CONSENSUS_KEYS = Table(b"sk", OperatorReference)  # key: consensus key; former ones too
 DELEGATIONS = Table(b"sd", Delegation)  # key: delegator, operator
-UNBONDINGS = Table(b"su", UnbondingEntry)  # key: height of payment u64, number u64
-UNBONDING_COUNT = Table(b"sn", Count)  # key: b""; the next entry's number
+UNBONDINGS = Table(b"su", UnbondingEntry)  # key: matures u64, started u64, delegator, operator
+LEAVING = Table(b"sl", EntryReference)  # key: delegator, operator, matures u64, started u64
+# key: matures u64, started u64, delegator, destination, source
+REDELEGATIONS = Table(b"sm", RedelegationEntry)
+ARRIVING = Table(b"si", EntryReference)  # delegator, destination, matures, started, source
+OFFENDERS = Table(b"so", Offender)  # key: first height of an epoch u64, operator
 ABSENCES = Table(b"sa", Count)  # key: operator; blocks in a row without a sign of it
 
 

@@ -1,6 +1,7 @@
-"""The verbs of staking: bond and unbond, rewards and penalties, the next validator set.
+"""The verbs of staking: bond, unbond, redelegate, rewards, the next validator set.
 
 All gtx stays on ledger accounts: what pools hold is on BONDED, what is being paid out on UNBONDING.
+What has begun to leave is in `leaving.py`, penalties are in `penalties.py`.
 Source: protocols/governance.md section 1.
 """
 
@@ -15,10 +16,11 @@ from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import BPS
-from gridtokenx.primitives.state import Overlay, Reader, u64
+from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.primitives.types import format_address
+from gridtokenx.primitives.validators import Validator as Member
 from gridtokenx.primitives.validators import ValidatorSet
-from gridtokenx.staking import pools
+from gridtokenx.staking import leaving, penalties, pools
 from gridtokenx.staking.model import (
     ABSENCES,
     BONDED,
@@ -27,27 +29,25 @@ from gridtokenx.staking.model import (
     FOR_EVER,
     REWARD_RESERVE,
     UNBONDING,
-    UNBONDING_COUNT,
-    UNBONDINGS,
     VALIDATORS,
     Bond,
     Bonded,
     Count,
     CreateValidator,
     JailReason,
-    Offence,
     OperatorReference,
+    Redelegate,
+    Redelegated,
+    RedelegationFinished,
     RefusalReason,
     RewardPaid,
     StakingEvent,
+    StakingParameters,
     Unbond,
-    UnbondingEntry,
-    UnbondingFinished,
     UnbondingStarted,
     UpdateValidator,
     Validator,
     ValidatorDeclared,
-    ValidatorJailed,
     ValidatorReleased,
     ValidatorSetRefused,
     proof_bytes,
@@ -55,7 +55,6 @@ from gridtokenx.staking.model import (
 from gridtokenx.staking.weights import elect, step_towards
 
 MAX_COMMISSION_RISE_BPS = 100  # In one update, so that delegators can leave before it hurts.
-MAX_PAID_OUT_PER_BLOCK = 500
 
 # Commands
 
@@ -138,8 +137,7 @@ def bond(state: Overlay, command: Bond, *, sender: bytes) -> list[StakingEvent]:
     the least bond; NOT_PERMITTED for a 33rd validator; INSUFFICIENT_BALANCE.
     """
     entry = pools.validator(state, command.validator)
-    if entry.jailed_until_height == FOR_EVER:
-        raise Rejected(ErrorCode.VALIDATOR_JAILED, f"{entry.moniker} is excluded for good")
+    _check_open(entry)
     least = pools.parameters(state).min_bond_ugtx
     if command.amount_ugtx < least:
         detail = f"bond at least {least} ugtx, not {command.amount_ugtx}"
@@ -154,21 +152,46 @@ def bond(state: Overlay, command: Bond, *, sender: bytes) -> list[StakingEvent]:
 def unbond(state: Overlay, command: Unbond, *, sender: bytes, height: int) -> list[StakingEvent]:
     """Take gtx out of a pool; it is paid out by `begin_block` of the block named in the event.
 
-    Errors: VALIDATOR_NOT_FOUND; INSUFFICIENT_BALANCE when less is bonded.
+    Errors: VALIDATOR_NOT_FOUND; INSUFFICIENT_BALANCE when less is bonded; OUT_OF_RANGE below the
+    least bond, unless it is all; NOT_PERMITTED for what is locked after a redelegation, or when 32
+    payments out of this pool are on their way.
     """
     entry = pools.validator(state, command.validator)
     rest, amount = pools.take_shares(state, entry, sender, command.amount_ugtx)
-    if not amount:
-        pools.store(state, rest)
-        return [UnbondingFinished(entry.operator, sender, 0, 0)]
-    ledger.move(state, Asset.GTX, BONDED, UNBONDING, amount)
-    pools.store(state, replace(rest, unbonding_entries=rest.unbonding_entries + 1))
-    matures = height + pools.parameters(state).unbonding_blocks
-    count = UNBONDING_COUNT.get(state, b"") or Count(0)
-    UNBONDING_COUNT.put(state, b"", Count(count.number + 1))
-    unbonding = UnbondingEntry(entry.operator, sender, amount, height)
-    UNBONDINGS.put(state, u64(matures) + u64(count.number), unbonding)
-    return [UnbondingStarted(entry.operator, sender, amount, matures)]
+    shares = entry.shares - rest.shares
+    matures = height
+    if amount:
+        ledger.move(state, Asset.GTX, BONDED, UNBONDING, amount)
+        rest, matures = leaving.start_payment(state, rest, sender, amount, height)
+    pools.store(state, rest)
+    return [UnbondingStarted(entry.operator, sender, amount, shares, matures)]
+
+
+def redelegate(
+    state: Overlay, command: Redelegate, *, sender: bytes, height: int
+) -> list[StakingEvent]:
+    """Move gtx from one pool to another; it weighs there in the set that the next epoch orders.
+
+    Errors: VALIDATOR_NOT_FOUND; DUPLICATE for one and the same validator; VALIDATOR_JAILED for a
+    destination that is out for ever; INSUFFICIENT_BALANCE, OUT_OF_RANGE and NOT_PERMITTED as for
+    `unbond` and `bond`.
+    """
+    source = pools.validator(state, command.source)
+    destination = pools.validator(state, command.destination)
+    if source.operator == destination.operator:
+        detail = f"{format_address(source.operator)} is source and destination; name another"
+        raise Rejected(ErrorCode.DUPLICATE, detail)
+    _check_open(destination)
+    rest, amount = pools.take_shares(state, source, sender, command.amount_ugtx)
+    grown = pools.add_shares(state, destination, sender, amount)
+    pools.store(state, grown)
+    shares = grown.shares - destination.shares
+    rest, matures = leaving.start_redelegation(state, rest, grown.operator, sender, shares, height)
+    pools.store(state, rest)
+    burned = source.shares - rest.shares
+    return [
+        Redelegated(source.operator, destination.operator, sender, amount, burned, shares, matures)
+    ]
 
 
 def unjail(state: Overlay, *, sender: bytes, height: int) -> list[StakingEvent]:
@@ -193,13 +216,31 @@ def unjail(state: Overlay, *, sender: bytes, height: int) -> list[StakingEvent]:
 def begin_block(
     state: Overlay, *, height: int, members: Iterable[bytes], seen: Set[bytes]
 ) -> list[StakingEvent]:
-    """Pay out what has matured, and jail who has been away for `downtime_blocks` in a row.
+    """Pay out and set free what has matured, jail who was away for `downtime_blocks` in a row.
 
     `members` are the consensus keys of the previous block's validator set; `seen` those that signed
     its certificate or proposed it. A certificate holds only the fastest quorum, so one appearance
     is enough: whoever is there appears at the latest when it leads.
     """
-    return [*_pay_out(state, height), *_watch(state, height, members, seen)]
+    penalties.forget_offenders(state, height)
+    return [*leaving.begin_block(state, height), *_watch(state, height, members, seen)]
+
+
+def shares_moved(event: StakingEvent) -> list[tuple[bytes, bytes, int]]:
+    """(delegator, operator, signed number of shares) of the delegations that an event tells of."""
+    match event:
+        case Bonded(validator, delegator, _, shares):
+            return [(delegator, validator, shares)]
+        case UnbondingStarted(validator, delegator, _, shares, _):
+            return [(delegator, validator, -shares)]
+        case Redelegated(source, destination, delegator, _, source_shares, shares, _):
+            return [(delegator, source, -source_shares), (delegator, destination, shares)]
+        case RedelegationFinished(_, destination, delegator, slashed_shares, _):
+            return [(delegator, destination, -slashed_shares)]
+        case RewardPaid(validator, _, _, _, commission_shares):
+            return [(validator, validator, commission_shares)]
+        case _:
+            return []
 
 
 def reward_proposer(state: Overlay, consensus_key: bytes) -> list[StakingEvent]:
@@ -223,7 +264,7 @@ def reward_proposer(state: Overlay, consensus_key: bytes) -> list[StakingEvent]:
     ledger.move(state, Asset.GTX, FEES, TREASURY, to_treasury)
     ledger.move(state, Asset.GTX, FEES, BONDED, fees - to_treasury)
     ledger.move(state, Asset.GTX, REWARD_RESERVE, BONDED, reward)
-    commission = earned * entry.commission_bps // BPS
+    commission, before = earned * entry.commission_bps // BPS, entry.shares
     entry = replace(entry, stake_ugtx=entry.stake_ugtx + earned - commission)
     if pools.shares_of(state, entry.operator, entry.operator) and (
         0 < commission * entry.shares // entry.stake_ugtx <= MAX_INT - entry.shares
@@ -232,32 +273,8 @@ def reward_proposer(state: Overlay, consensus_key: bytes) -> list[StakingEvent]:
     else:  # Worth no share, or the operator has left its own pool: all delegators have it.
         entry, commission = replace(entry, stake_ugtx=entry.stake_ugtx + commission), 0
     pools.store(state, entry)
-    return [RewardPaid(entry.operator, earned, commission, to_treasury)]
-
-
-def punish_offence(
-    state: Overlay, consensus_key: bytes, *, offence_height: int, backed_since: int, height: int
-) -> list[StakingEvent]:
-    """Slash and jail for evidence that the chain accepted in block `height`.
-
-    `backed_since` is the height at which the set in force at the offence was ordered: what has been
-    unbonded from then on stood behind it and is reached too. The first time takes `slash_bps`; an
-    offence later than the last conviction takes everything and excludes for good; one earlier than
-    it belongs to what was punished then.
-    """
-    entry = pools.validator_of_key(state, consensus_key)
-    if entry is None:
-        return []
-    if entry.offences and offence_height <= entry.offences[-1].convicted_height:
-        return []
-    if entry.jailed_until_height == FOR_EVER:
-        return []
-    numbers = pools.parameters(state)
-    bps = BPS if entry.offences else numbers.slash_bps
-    until = FOR_EVER if bps == BPS else height + numbers.jail_blocks
-    offence = Offence(backed_since, height, bps)
-    entry = replace(entry, offences=(*entry.offences, offence))
-    return [_jail(state, entry, JailReason.OFFENCE, bps, until)]
+    shares = entry.shares - before
+    return [RewardPaid(entry.operator, earned, commission, to_treasury, shares)]
 
 
 def order_validators(
@@ -269,12 +286,7 @@ def order_validators(
     when more than a third of its weight would move, only a third does.
     """
     numbers = pools.parameters(state)
-    candidates = pools.ranked(state, numbers.max_validators)
-    elected = elect(
-        [(entry.consensus_key, entry.stake_ugtx) for entry in candidates],
-        unit=numbers.unit_ugtx,
-        cap_bps=numbers.weight_cap_bps,
-    )
+    elected = elected_by(state, numbers)
     if len(elected) < numbers.min_validators:
         return newest, [ValidatorSetRefused(RefusalReason.TOO_FEW, len(elected))]
     target = ValidatorSet.of(elected)
@@ -284,34 +296,22 @@ def order_validators(
     return target, []
 
 
+def elected_by(state: Reader, numbers: StakingParameters) -> list[Member]:
+    """Who would be elected by the stake of now if `numbers` were in force."""
+    candidates = pools.ranked(state, numbers.max_validators, numbers.min_self_bond_ugtx)
+    return elect(
+        [(entry.consensus_key, entry.stake_ugtx) for entry in candidates],
+        unit=numbers.unit_ugtx,
+        cap_bps=numbers.weight_cap_bps,
+    )
+
+
 # Steps
 
 
-def _pay_out(state: Overlay, height: int) -> list[StakingEvent]:
-    due: list[tuple[bytes, UnbondingEntry]] = []
-    for key, entry in UNBONDINGS.items(state):
-        if key > u64(height) + u64(MAX_INT) or len(due) == MAX_PAID_OUT_PER_BLOCK:
-            break
-        due.append((key, entry))
-    events: list[StakingEvent] = []
-    for key, entry in due:
-        UNBONDINGS.delete(state, key)
-        validator = pools.validator(state, entry.validator)
-        paid = entry.amount_ugtx
-        for offence in validator.offences:
-            if offence.backed_since <= entry.started_height < offence.convicted_height:
-                paid -= paid * offence.slash_bps // BPS
-        ledger.move(state, Asset.GTX, UNBONDING, entry.delegator, paid)
-        ledger.move(state, Asset.GTX, UNBONDING, TREASURY, entry.amount_ugtx - paid)
-        left = replace(validator, unbonding_entries=validator.unbonding_entries - 1)
-        if left.shares or left.unbonding_entries or left.jailed_until_height == FOR_EVER:
-            pools.store(state, left)
-        else:
-            pools.forget(state, left)
-            ABSENCES.delete(state, left.operator)
-        slashed = entry.amount_ugtx - paid
-        events.append(UnbondingFinished(entry.validator, entry.delegator, paid, slashed))
-    return events
+def _check_open(entry: Validator) -> None:
+    if entry.jailed_until_height == FOR_EVER:
+        raise Rejected(ErrorCode.VALIDATOR_JAILED, f"{entry.moniker} is excluded for good")
 
 
 def _watch(
@@ -335,16 +335,8 @@ def _watch(
         ABSENCES.delete(state, entry.operator)
         until = height + numbers.jail_blocks
         bps = numbers.downtime_slash_bps
-        events.append(_jail(state, entry, JailReason.DOWNTIME, bps, until))
+        events.append(penalties.jail(state, entry, JailReason.DOWNTIME, bps, until))
     return events
-
-
-def _jail(
-    state: Overlay, entry: Validator, reason: JailReason, bps: int, until_height: int
-) -> StakingEvent:
-    rest, slashed = pools.take_penalty(state, entry, TREASURY, bps)
-    pools.store(state, replace(rest, jailed_until_height=until_height))
-    return ValidatorJailed(entry.operator, reason, slashed, until_height)
 
 
 def _claim_key(state: Overlay, operator: bytes, consensus_key: bytes) -> None:

@@ -8,15 +8,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from gridtokenx.chain.national import carry_to_votes, voting_power
 from gridtokenx.governance import parameters as table
 from gridtokenx.governance import rules
 from gridtokenx.governance.model import (
-    BALLOT_RANKS,
     BALLOTS,
+    BALLOTS_OF,
     DEPOSITS,
     DUE,
+    ENDED,
     OPEN,
     PARAMETERS,
+    VOTED,
     ApproveAsAuthority,
     CancelProposal,
     Choice,
@@ -38,7 +41,7 @@ from gridtokenx.ledger.model import ACCOUNTS
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay, u64
 from gridtokenx.staking import model as staking
-from gridtokenx.staking import pools
+from gridtokenx.staking import penalties, pools
 from gridtokenx.staking import rules as staking_rules
 
 NUMBERS = GovernanceParameters(
@@ -50,19 +53,26 @@ NUMBERS = GovernanceParameters(
     max_active=2,
 )
 STAKING = staking.StakingParameters(
-    min_bond_ugtx=1, min_self_bond_ugtx=1, unbonding_blocks=1, slash_bps=900
+    min_bond_ugtx=1,
+    min_self_bond_ugtx=1,
+    unbonding_blocks=2,
+    jail_blocks=1,
+    slash_bps=900,
+    downtime_blocks=3,
+    block_reward_ugtx=77,
 )
-PEOPLE = [bytes([number]) * 32 for number in range(1, 6)]
-OPERATORS = PEOPLE[:2]
+PEOPLE = [bytes([number]) * 32 for number in range(1, 7)]
+OPERATORS = PEOPLE[:3]
 ORGANISATIONS = ("EGAT", "ERC", "MEA")
-SUPPLY = 5 * 50_000
+RESERVE = 5_000
+SUPPLY = 6 * 50_000 + RESERVE
 ANYBODY, SOME_OPERATOR = st.sampled_from(PEOPLE), st.sampled_from(OPERATORS)
 BACK, CHOICE = st.integers(0, 1), st.sampled_from(Choice)
 CONTENTS = st.one_of(
     st.builds(
         ParameterChange,
         st.sampled_from(["governance.quorum", "governance.deposit", "staking.slash"]),
-        st.sampled_from(["0.2", "0.0004"]),
+        st.sampled_from(["0.2", "0.05"]),
     ),
     st.builds(InfrastructureFunding, ANYBODY, st.integers(1, 3000)),
     st.just(Emergency("BKK", "fire", 5)),
@@ -84,17 +94,13 @@ class Governance(RuleBasedStateMachine):
         staking.PARAMETERS.put(self.state, b"", STAKING)
         for person in PEOPLE:
             ledger.issue_gtx(self.state, person, 50_000)
+        ledger.issue_gtx(self.state, staking.REWARD_RESERVE, RESERVE)
         for operator in OPERATORS:
-            first = staking.CreateValidator(operator, "x", 0, 10_000, bytes(64))
-            staking_rules.add_validator(self.state, first, operator=operator, height=0)
+            self.create(operator, 10_000)
 
     @property
     def power(self) -> VotingPower:
-        return VotingPower(
-            pools.total_bonded_ugtx(self.state),
-            lambda who: pools.delegations_of(self.state, who),
-            lambda who: pools.pool_ugtx(self.state, who),
-        )
+        return voting_power(self.state)
 
     def records(self):
         return {
@@ -124,6 +130,13 @@ class Governance(RuleBasedStateMachine):
             verb(trial, *arguments, **named)
             trial.merge()
 
+    def stake(self, verb, *arguments, **named) -> None:
+        """A command of staking as the national chain runs it: votes follow."""
+        trial = Overlay(self.state)
+        with contextlib.suppress(Rejected):
+            carry_to_votes(trial, verb(trial, *arguments, **named))
+            trial.merge()
+
     @rule(who=ANYBODY, content=CONTENTS)
     def propose(self, who: bytes, content) -> None:
         command = Propose("t", "d", content)
@@ -143,9 +156,9 @@ class Governance(RuleBasedStateMachine):
 
     @rule(who=ANYBODY, content=CONTENTS, first=CHOICE, second=CHOICE)
     def campaign(self, who: bytes, content, first: Choice, second: Choice) -> None:
-        """A proposal on which both validators vote: most others find no quorum."""
+        """A proposal on which two validators vote: most others find no quorum."""
         self.propose(who, content)
-        for operator, choice in zip(OPERATORS, (first, second), strict=True):
+        for operator, choice in zip(OPERATORS, (first, second), strict=False):
             self.cast(operator, Vote(self.number(0), choice))
 
     @rule(back=BACK, organisation=st.sampled_from(ORGANISATIONS))
@@ -163,26 +176,70 @@ class Governance(RuleBasedStateMachine):
         command = CancelProposal(self.number(back))
         self.attempt(rules.cancel_proposal, command, sender=who, now_ms=self.now_ms)
 
+    @rule(operator=SOME_OPERATOR, amount=st.integers(1, 20_000))
+    def create(self, operator: bytes, amount: int) -> None:
+        """Also one that left, in the middle of a vote."""
+        command = staking.CreateValidator(operator, "x", 1000, amount, bytes(64))
+        self.stake(staking_rules.add_validator, command, operator=operator, height=self.height)
+
     @rule(who=ANYBODY, operator=SOME_OPERATOR, amount=st.integers(1, 20_000))
     def bond(self, who: bytes, operator: bytes, amount: int) -> None:
-        self.attempt(staking_rules.bond, staking.Bond(operator, amount), sender=who)
+        self.stake(staking_rules.bond, staking.Bond(operator, amount), sender=who)
 
-    @rule(who=ANYBODY, operator=SOME_OPERATOR, amount=st.integers(1, 20_000))
-    def unbond(self, who: bytes, operator: bytes, amount: int) -> None:
-        command = staking.Unbond(operator, amount)
-        self.attempt(staking_rules.unbond, command, sender=who, height=self.height)
+    @rule(who=ANYBODY, operator=SOME_OPERATOR, amount=st.integers(1, 20_000) | st.none())
+    def unbond(self, who: bytes, operator: bytes, amount: int | None) -> None:
+        worth = dict(pools.delegations_of(self.state, who)).get(operator, 1)
+        command = staking.Unbond(operator, worth if amount is None else amount)
+        self.stake(staking_rules.unbond, command, sender=who, height=self.height)
 
-    @rule(operator=SOME_OPERATOR)
-    def slash(self, operator: bytes) -> None:
-        staking_rules.punish_offence(
-            self.state, operator, offence_height=0, backed_since=0, height=self.height
+    @rule(source=SOME_OPERATOR)
+    def abandon(self, source: bytes) -> None:
+        """Everybody leaves a validator, so that it can be forgotten."""
+        for who in PEOPLE:
+            self.unbond(who, source, None)
+
+    @rule(
+        who=ANYBODY,
+        source=SOME_OPERATOR,
+        destination=SOME_OPERATOR,
+        amount=st.integers(1, 20_000),
+    )
+    def redelegate(self, who: bytes, source: bytes, destination: bytes, amount: int) -> None:
+        command = staking.Redelegate(source, destination, amount)
+        self.stake(staking_rules.redelegate, command, sender=who, height=self.height)
+
+    @rule(operator=SOME_OPERATOR, age=st.integers(0, 3), weight=st.integers(1, 30))
+    def slash(self, operator: bytes, age: int, weight: int) -> None:
+        self.block(1, frozenset())
+        at = max(self.height - age, 0)
+        penalties.punish_offence(
+            self.state,
+            operator,
+            offence_height=at,
+            epoch_height=at - at % 2,
+            backed_since=0,
+            weight=weight,
+            total_weight=100,
+            height=self.height,
         )
 
-    @rule(later_ms=st.integers(1, 9))
-    def block(self, later_ms: int) -> None:
+    @rule(operator=SOME_OPERATOR)
+    def unjail(self, operator: bytes) -> None:
+        self.stake(staking_rules.unjail, sender=operator, height=self.height)
+
+    @rule(operator=SOME_OPERATOR, payer=ANYBODY, fees=st.integers(0, 500))
+    def reward(self, operator: bytes, payer: bytes, fees: int) -> None:
+        self.attempt(ledger.pay_fee, payer, staking.FEES, fees)
+        carry_to_votes(self.state, staking_rules.reward_proposer(self.state, operator))
+
+    @rule(later_ms=st.integers(1, 9), away=st.frozensets(SOME_OPERATOR))
+    def block(self, later_ms: int, away: frozenset[bytes]) -> None:
         self.now_ms += later_ms
         self.height += 1
-        staking_rules.begin_block(self.state, height=self.height, members=(), seen=frozenset())
+        matured = staking_rules.begin_block(
+            self.state, height=self.height, members=OPERATORS, seen=set(OPERATORS) - away
+        )
+        carry_to_votes(self.state, matured)
         events = rules.begin_block(
             self.state,
             now_ms=self.now_ms,
@@ -238,27 +295,40 @@ class Governance(RuleBasedStateMachine):
         """The tally delegation by delegation: a delegator's own vote, else its validator's."""
         choices = {key[8:]: ballot.choice for key, ballot in BALLOTS.items(self.state, u64(number))}
         totals = dict.fromkeys(Choice, 0)
-        for operator in OPERATORS:
-            rest = pools.pool_ugtx(self.state, operator)
-            for person in PEOPLE:
-                if person == operator or person not in choices:
-                    continue
-                worth = dict(pools.delegations_of(self.state, person)).get(operator, 0)
-                totals[choices[person]] += worth
-                rest -= worth
+        for operator, pool in staking.VALIDATORS.items(self.state):
+            voted = dict.fromkeys(Choice, 0)
+            for key, own in staking.DELEGATIONS.items(self.state):
+                if key[32:] == operator and key[:32] in choices:
+                    voted[choices[key[:32]]] += own.shares
+            worth = {one: pool.value_ugtx(shares) for one, shares in voted.items()}
+            for choice in Choice:
+                totals[choice] += worth[choice]
             if operator in choices:
-                totals[choices[operator]] += rest
-        bonded = pools.total_bonded_ugtx(self.state)
+                totals[choices[operator]] += pool.stake_ugtx - sum(worth.values())
+        bonded = sum(one.stake_ugtx for _, one in staking.VALIDATORS.items(self.state))
         return Tally(totals[Choice.YES], totals[Choice.NO], totals[Choice.ABSTAIN], bonded)
 
     @invariant()
-    def every_ballot_is_ranked(self) -> None:
-        expected = sorted(
-            key[:8] + u64(ballot.power_ugtx) + key[8:] for key, ballot in BALLOTS.items(self.state)
-        )
-        assert [key for key, _ in BALLOT_RANKS.items(self.state)] == expected
+    def ballots_are_kept_while_they_count(self) -> None:
+        ballots = [key for key, _ in BALLOTS.items(self.state)]
+        index = {key[32:] + key[:32] for key, _ in BALLOTS_OF.items(self.state)}
+        assert index <= set(ballots)
+        ended = {key for key, _ in ENDED.items(self.state)}
         for one in rules.proposals(self.state):
-            assert one.ballots == len(list(BALLOTS.items(self.state, u64(one.number))))
+            place = u64(one.number)
+            kept = [key for key in ballots if key[:8] == place]
+            if one.status == "voting":
+                assert one.ballots == len(kept)
+                assert index >= set(kept)
+            elif place not in ended:
+                assert not kept
+                assert not list(VOTED.items(self.state, place))
+
+    @invariant()
+    def the_sum_of_pools_is_what_is_bonded(self) -> None:
+        pooled = sum(one.stake_ugtx for _, one in staking.VALIDATORS.items(self.state))
+        assert pools.total_bonded_ugtx(self.state) == pooled
+        assert ledger.account(self.state, staking.BONDED).gtx_ugtx == pooled
 
 
 Governance.TestCase.settings = settings(max_examples=100, stateful_step_count=50)

@@ -78,7 +78,7 @@ def world_with_traffic() -> Chains:
     dev = dev_key("dev")
     for _ in range(3):
         for name, destination in zip(names, names[1:] + names[:1], strict=True):
-            world.regions[name].send(dev, TransferAbroad(destination, THIEF, Asset.GTX, 5))
+            world.regions[name].send(dev, TransferAbroad(destination, THIEF, Asset.GTX, 10_005))
         world.settle(4)
     return world
 
@@ -89,7 +89,7 @@ def test_regions_share_one_national_chain_and_hold() -> None:
     for name, region in world.regions.items():
         replay = replayed(world, name, national)
         assert replay.parent == region.parent
-        assert ledger.account(replay.state, THIEF).gtx_ugtx == 15
+        assert ledger.account(replay.state, THIEF).gtx_ugtx == 30_015
         while national.step():
             pass
         assert len(national.accepted(name)) > 3
@@ -137,7 +137,7 @@ def test_a_made_up_national_block_is_refused() -> None:
 
 def test_a_message_that_is_kept_back_is_refused() -> None:
     world = Chains()
-    world.national.send(dev_key("dev"), TransferAbroad("MET", THIEF, Asset.GTX, 5))
+    world.national.send(dev_key("dev"), TransferAbroad("MET", THIEF, Asset.GTX, 10_005))
     world.national.grow(None)
     world.regions["MET"].grow(Nothing(world.national, height=1))
     with pytest.raises(Rejected, match=r"it takes 0 messages .* not the 1 which .* block 1 had"):
@@ -153,7 +153,8 @@ def test_a_second_history_is_found_by_what_was_accepted() -> None:
     other.settle(2)
     for chains in (world, other):
         chains.regions["MET"].send(
-            dev_key("dev"), TransferAbroad("NOR", THIEF, Asset.GTX, 1 if chains is world else 2)
+            dev_key("dev"),
+            TransferAbroad("NOR", THIEF, Asset.GTX, 10_001 if chains is world else 10_002),
         )
         chains.round()
     assert shown.blocks[3].header.hash != other.regions["MET"].blocks[3].header.hash

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gridtokenx.governance import tally
-from gridtokenx.governance.model import Choice, VotingPower
+from gridtokenx.governance.model import BALLOTS, Ballot, Choice, Pool, VotingPower
 from gridtokenx.governance.parameters import PARAMETERS, find, format_value, parse
+from gridtokenx.primitives.state import MemoryReader, Overlay, u64
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.staking.weights import elect, step_towards
 
@@ -27,18 +28,28 @@ SETS = (
     ([5, 5, 5, 5, 5], [1, 2, 3, 4, 5, 6, 7]),
     ([10, 10, 10, 10, 10], [10, 10, 10, 10, 10]),
 )
-# Pools by validator, delegations by account as (validator, worth), votes by account.
+# Pools by validator as (stake, shares), delegations by account as (validator, shares), votes by
+# account. The last pool has gained: what a share is worth is rounded down once for each choice.
 VOTES = (
-    ({"a": 600, "b": 400}, {"a": [("a", 300)], "b": [("b", 350)]}, {"a": "yes", "b": "no"}),
     (
-        {"a": 600, "b": 400},
+        {"a": (600, 600), "b": (400, 400)},
+        {"a": [("a", 300)], "b": [("b", 350)]},
+        {"a": "yes", "b": "no"},
+    ),
+    (
+        {"a": (600, 600), "b": (400, 400)},
         {"a": [("a", 300)], "b": [("b", 350)], "c": [("a", 200), ("b", 50)]},
         {"a": "no", "c": "yes"},
     ),
     (
-        {"a": 660, "b": 460},
+        {"a": (660, 660), "b": (460, 460)},
         {"a": [("a", 600), ("b", 60)], "b": [("b", 400)], "c": [("a", 60)]},
         {"a": "yes", "b": "abstain"},
+    ),
+    (
+        {"a": (1000, 7)},
+        {"a": [("a", 2)], "b": [("a", 1)], "c": [("a", 1)], "d": [("a", 1)]},
+        {"a": "abstain", "b": "yes", "c": "yes", "d": "no"},
     ),
 )
 
@@ -49,7 +60,7 @@ def governance_files() -> dict[str, Vector]:
 
 
 def elections() -> Vector:
-    """Sections 1.4 of protocols/governance.md, steps 2 to 4 and 6."""
+    """Section 1.6 of protocols/governance.md, steps 2 to 4 and 6."""
     return {
         "what": "weights by stakes in the order of candidates, and steps from one set to another",
         "unit_ugtx": UNIT,
@@ -74,7 +85,7 @@ def decisions() -> Vector:
         "what": "tallies of votes by stake, and values of parameters' texts",
         "tallies": [
             {
-                "pools": pools,
+                "pools": {name: list(pool) for name, pool in pools.items()},
                 "delegations": {who: [list(row) for row in rows] for who, rows in held.items()},
                 "votes": votes,
                 **counted(pools, held, votes),
@@ -124,12 +135,16 @@ def members(weights: list[int]) -> ValidatorSet:
 
 def counted(pools: Vector, held: Vector, votes: Vector) -> Vector:
     """The tally of a vote."""
-    power = VotingPower(
-        sum(pools.values()),
-        lambda who: [(name.encode(), worth) for name, worth in held.get(who.decode(), [])],
-        lambda who: pools.get(who.decode(), 0),
-    )
-    result = tally.count([(who.encode(), Choice(votes[who])) for who in sorted(votes)], power)
+    state = Overlay(MemoryReader())
+    for who, choice in votes.items():
+        BALLOTS.put(state, u64(1) + who.encode(), Ballot(Choice(choice), 0))
+        if who in pools:
+            tally.add(state, 1, who.encode(), Choice(choice), 0)
+        for validator, shares in held.get(who, []):
+            tally.add(state, 1, validator.encode(), Choice(choice), shares)
+    by_name = {name.encode(): Pool(*pool) for name, pool in pools.items()}
+    power = VotingPower(sum(one.stake_ugtx for one in by_name.values()), lambda _: [], by_name.get)
+    result = tally.count(state, 1, power)
     return {"yes": result.yes_ugtx, "no": result.no_ugtx, "abstain": result.abstain_ugtx}
 
 

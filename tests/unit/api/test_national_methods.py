@@ -38,7 +38,7 @@ from gridtokenx.light_client import Base, check_state_proof
 from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
-from gridtokenx.staking.model import Bond, Unbond
+from gridtokenx.staking.model import Bond, Redelegate, Unbond
 
 DEV = dev_key("dev")
 STAKES = [dev_key(f"{validator_name(index)[1]} stake") for index in range(4)]
@@ -122,7 +122,9 @@ def test_a_vote_from_proposal_to_the_value_in_force_on_the_regions(node: MemoryN
     assert value_of(node, "carbon_credits.solar") == {"TH": "0.7", "MET": "0.7", "NOR": "0.5"}
     node.make_block("NOR")
     assert value_of(node, "carbon_credits.solar")["NOR"] == "0.7"
-    assert call(node, "gov_getTally", id=1)["final"] is True
+    tally = call(node, "gov_getTally", id=1)
+    assert (tally["final"], tally["support_bps"] > 4900) == (True, True)
+    assert refusal(node, "gov_getVotes", id=1)[0] == "voting_closed"
 
 
 def test_pages_of_proposals_and_of_votes(node: MemoryNode) -> None:
@@ -168,7 +170,7 @@ def test_every_parameter_has_a_range_and_a_value_by_chain(node: MemoryNode) -> N
     told = call(node, "gov_getParams")
     by_name = {one["parameter"]: one for one in told["items"]}
     assert set(told["heights"]) == {"TH", "MET", "NOR"}
-    assert list(by_name["governance.quorum"]["values"].items()) == [("TH", "0.5")]
+    assert list(by_name["governance.quorum"]["values"].items()) == [("TH", "0.3334")]
     assert by_name["market.matching_mode"]["choices"] == ["block", "gate"]
     assert by_name["market.max_trade_tier"]["needs_regulator"] is True
     only = call(node, "gov_getParams", chain="MET")["items"]
@@ -236,6 +238,17 @@ def test_stake_is_bonded_and_leaves(node: MemoryNode) -> None:
     assert [int(row["weight"]) for row in one["weights"]] != [0]
     pool = call(node, "stake_getPool")
     assert (pool["in_set"], pool["jailed"], pool["unbonding_ugtx"]) == (4, 0, str(20 * GTX))
+    node.put(DEV, Redelegate(STAKES[0].public_key, STAKES[1].public_key, 10 * GTX), "TH")
+    node.make_block("TH")
+    told = call(node, "stake_getDelegations", address=format_address(DEV.public_key))
+    (moving,) = told["redelegating"]
+    assert (moving["source"], moving["amount_ugtx"]) == (operator, str(10 * GTX))
+    matures = int(moving["started_height"]) + int(told["unbonding_blocks"])
+    assert int(moving["free_height"]) == matures
+    by_name = {row["moniker"]: row for row in told["delegations"]}
+    assert by_name["mea-0"]["locked_ugtx"] == by_name["mea-0"]["amount_ugtx"] == str(10 * GTX)
+    assert by_name["egat-0"]["locked_ugtx"] == "0"
+    assert call(node, "stake_getValidator", operator=operator)["open_entries"] == 2
     nobody = format_address(BUYER.public_key)
     assert refusal(node, "stake_getValidator", operator=nobody)[0] == "validator_not_found"
     names = {row["organisation"] for row in call(node, "chain_getValidators", chain="TH")["items"]}

@@ -185,6 +185,8 @@ def test_the_longest_window_is_taken() -> None:
         "start_ms": 86_400_000,
         "ms_per_block": 900_000,
     }
+    edited["national"]["governance"]["voting_period_ms"] = 60 * 900_000
+    edited["national"]["governance"]["execution_delay_ms"] = 10 * 900_000
     load_genesis(json.dumps(edited))
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from gridtokenx.chain.national import value_of
+from gridtokenx.chain.national import value_of, voting_power
 from gridtokenx.chain.validator_sets import ValidatorSetOrdered, current_set
-from gridtokenx.cluster.network import dev_key, operator_key, validator_name
-from gridtokenx.consensus.evidence import double_vote
+from gridtokenx.cluster.network import dev_key, local_genesis, operator_key, validator_name
+from gridtokenx.consensus.evidence import Evidence, double_vote
 from gridtokenx.consensus.messages import Phase, Vote, vote_bytes
+from gridtokenx.governance import rules as governance
 from gridtokenx.governance.model import (
     ApproveAsAuthority,
     AuthorityChange,
     AuthorityManagement,
     Choice,
     Emergency,
+    InfrastructureFunding,
     OperatorRotation,
     ParameterChange,
     ProposalExecuted,
@@ -36,7 +40,9 @@ from gridtokenx.staking.model import (
     REWARD_RESERVE,
     Bond,
     CreateValidator,
+    Redelegate,
     RewardPaid,
+    Unbond,
     ValidatorJailed,
     proof_bytes,
 )
@@ -123,6 +129,82 @@ def test_no_vote_lets_stake_leave_before_evidence_may_come(chains: Chains) -> No
     propose(chains, ParameterChange("staking.unbonding", "480"))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("staking.min_self_bond", "100001", "at most 100000 gtx"),
+        ("staking.unit", "100001", "at most 100000 gtx"),
+        ("staking.min_bond", "10001", "above staking.min_self_bond"),
+        ("staking.min_validators", "5", "at most 4 number"),
+        ("staking.min_validators", "3", "at least 4 number"),
+        ("staking.max_validators", "3", "above staking.max_validators"),
+        ("staking.max_validators", "4", "must be 5 or more"),
+        ("staking.max_validators", "100", None),
+        ("staking.weight_cap", "0.05", None),
+        ("staking.weight_cap", "0.0477", "0.05 to 0.3333"),
+        ("staking.downtime", "62", "must be 63 blocks or more"),
+        ("staking.downtime", "63", None),
+        ("staking.slash", "0.0099", "0.01 to 1"),
+        ("governance.voting_period", "59", "at least 60 s"),
+        ("governance.execution_delay", "9", "at least 10 s"),
+        ("governance.voting_period", "2592000", None),
+        ("governance.deposit", "20000", "may be 20000"),
+        ("governance.deposit", "19980", None),
+        ("governance.fee", "19100", "a twentieth of all that is bonded"),
+        ("governance.quorum", "0.6667", "0.2 to 0.6666"),
+        ("governance.approval", "0.6667", "0.5 to 0.6666"),
+        ("governance.quorum", "0.6666", None),
+        ("governance.max_active", "0", "1 to 100"),
+    ],
+)
+def test_what_would_stop_votes_or_elections_is_refused_with_what_is_possible(
+    chains: Chains, name: str, value: str, told: str | None
+) -> None:
+    chains.national.send(DEV, Propose("a title", "and why", ParameterChange(name, value)))
+    chains.national.grow(None)
+    details = [one.detail for one in chains.national.refused]
+    assert [told in detail for detail in details] == ([] if told is None else [True])
+
+
+def test_what_was_possible_when_it_was_proposed_is_looked_at_again(chains: Chains) -> None:
+    number = propose(chains, ParameterChange("staking.min_self_bond", "100000"))
+    national = chains.national
+    national.send(STAKES[0], Unbond(STAKES[0].public_key, 50_000 * GTX))
+    pass_vote(chains, number)
+    (failed,) = [one for one in national.events if isinstance(one, ProposalFailed)]
+    assert "staking.min_self_bond may be at most 50" in failed.reason
+    assert pools.parameters(national.values).min_self_bond_ugtx == 10_000 * GTX
+
+
+def test_the_treasury_pays_no_account_without_a_key(chains: Chains) -> None:
+    chains.national.send(DEV, Propose("a", "b", InfrastructureFunding(BONDED, 1)))
+    chains.national.grow(None)
+    assert [one.code for one in chains.national.refused] == [ErrorCode.NOT_PERMITTED]
+
+
+def test_votes_follow_stake_that_moves(chains: Chains) -> None:
+    """A ballot counts for the stake that its voter has at the end, wherever it lies then."""
+    national = chains.national
+    national.send(DEV, Bond(STAKES[0].public_key, 1_000 * GTX))
+    number = propose(chains, ParameterChange("carbon_credits.solar", "0.7"))
+    national.send(DEV, Ballot(number, Choice.NO))
+    national.send(STAKES[1], Ballot(number, Choice.YES))
+    national.grow(None)
+    counted = []
+    for command in (
+        Redelegate(STAKES[0].public_key, STAKES[1].public_key, 900 * GTX),
+        Bond(STAKES[2].public_key, 500 * GTX),
+        Unbond(STAKES[2].public_key, 200 * GTX),
+    ):
+        national.send(DEV, command)
+        national.grow(None)
+        assert national.refused == []
+        tally = governance.current_tally(national.values, number, voting_power(national.values))
+        counted.append(round(tally.no_ugtx / GTX))
+        assert round(tally.yes_ugtx / GTX / 1000) == 100
+    assert counted == [1_000, 1_500, 1_300]
+
+
 def test_an_emergency_halts_a_region_as_soon_as_authorities_approve(chains: Chains) -> None:
     number = propose(chains, Emergency("CNX", "line down", 3_600_000))
     for name in ("egat", "mea", "pea"):
@@ -171,6 +253,44 @@ def test_a_vote_rotates_an_authority(chains: Chains) -> None:
     assert not [one for one in chains.national.events if isinstance(one, ProposalFailed)]
 
 
+def three_organisations() -> Chains:
+    """Two nodes each of egat, mea and pea, on every region."""
+    genesis = local_genesis(authorities=7)
+    keep = [genesis.chains[0].validators[index] for index in (0, 1, 2, 4, 5, 6)]
+    regions = tuple(replace(one, validators=tuple(keep)) for one in genesis.chains)
+    return Chains(replace(genesis, chains=regions))
+
+
+@pytest.mark.parametrize(
+    ("change", "organisation", "key", "new", "refusal"),
+    [
+        (AuthorityChange.ROTATE, "mea", 1, 9, None),
+        (AuthorityChange.SUSPEND, "mea", 1, None, None),
+        (AuthorityChange.REMOVE, "egat", 0, None, None),
+        (AuthorityChange.ADD, "erc", 9, None, None),
+        (AuthorityChange.ADD, "mea", 9, None, "mea would have 3 of 7, a third"),
+    ],
+)
+def test_three_equal_organisations_change_by_vote(change, organisation, key, new, refusal) -> None:
+    """A key that leaves is its organisation's, too; who had a third already may keep it."""
+    chains = three_organisations()
+    chains.national.grow(None)
+    keys = [dev_key(validator_name(index)[1]).public_key for index in range(10)]
+    content = AuthorityManagement(
+        "MET",
+        change,
+        organisation,
+        keys[key],
+        None if new is None else keys[new],
+        1 if change is AuthorityChange.ADD else 0,
+    )
+    chains.national.send(DEV, Propose("a title", "and why", content))
+    chains.national.grow(None)
+    told = [one.detail for one in chains.national.refused]
+    assert (refusal is None) == (not told)
+    assert refusal is None or refusal in told[0]
+
+
 def test_stake_elects_two_epochs_ahead(chains: Chains) -> None:
     """A fifth validator bonds in epoch 0; the set is ordered at 60 and signs from 180 on."""
     national = chains.national
@@ -193,18 +313,39 @@ def test_stake_elects_two_epochs_ahead(chains: Chains) -> None:
     assert last_of_old.next_set_hash == first_of_new.set_hash != last_of_old.set_hash
 
 
-def test_evidence_on_the_national_chain_costs_stake(chains: Chains) -> None:
+def two_votes(chains: Chains, validator: int, height: int) -> Evidence:
+    """Evidence that a validator committed to two blocks of a height."""
     national = chains.national
-    accused = KEYS[dev_key(validator_name(0)[1]).public_key]
-    members = current_set(national.values, 1).validators
+    accused = KEYS[dev_key(validator_name(validator)[1]).public_key]
+    members = current_set(national.values, height).validators
     index = members.index_of(accused.public_key)
     assert index is not None
     votes = []
     for word in (b"one", b"two"):
-        signed = vote_bytes(Phase.COMMIT, national.spec.chain_id, 1, 0, sha256(word))
-        votes.append(Vote(Phase.COMMIT, 1, 0, sha256(word), index, accused.sign(signed)))
+        signed = vote_bytes(Phase.COMMIT, national.spec.chain_id, height, 0, sha256(word))
+        votes.append(Vote(Phase.COMMIT, height, 0, sha256(word), index, accused.sign(signed)))
+    return double_vote(members, *votes)
+
+
+def test_evidence_reaches_the_stake_that_elected_the_epochs_set(chains: Chains) -> None:
+    """The set in force was ordered in the genesis; what left before its last election is free."""
+    national = chains.national
+    while national.height < 185:
+        national.grow(None)
+    national.evidence = (two_votes(chains, 0, 182), two_votes(chains, 1, 181))
+    national.grow(None)
+    for key in STAKES[:2]:
+        (offence,) = pools.validator(national.values, key.public_key).offences
+        assert (offence.epoch_height, offence.backed_since) == (180, 60)
+        assert offence.convicted_height == 186
+        assert (offence.own_bps, offence.slash_bps) == (500, 10_000)  # Together a half.
+    chains.check()
+
+
+def test_evidence_on_the_national_chain_costs_stake(chains: Chains) -> None:
+    national = chains.national
     before = pools.pool_ugtx(national.values, STAKES[0].public_key)
-    national.evidence = (double_vote(members, *votes),)
+    national.evidence = (two_votes(chains, 0, 1),)
     national.grow(None)
     jailed = [event for event in national.events if isinstance(event, ValidatorJailed)]
     assert [event.slashed_ugtx for event in jailed] == [before * 500 // 10_000]

@@ -156,6 +156,25 @@ def test_who_has_a_third_already_may_keep_it() -> None:
     assert refuse_change(old, new, organisation_of=same, minimum_members=4) is None
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_three_equal_organisations_rotate_their_keys(nodes: int) -> None:
+    """A key that leaves counts for its organisation, too: it gains nothing by the new one."""
+    weights = (1,) * (3 * nodes)
+    organisation_of = {
+        key.public_key: ("egat", "mea", "pea")[at % 3] for at, key in enumerate(KEYS[:-1])
+    }
+    organisation_of[KEYS[-1].public_key] = "egat"
+    old = members(*weights)
+    after = [one for one in old.members if one.public_key != KEYS[0].public_key]
+    new = ValidatorSet.of([*after, Validator(KEYS[-1].public_key, 1)])
+    named = {"organisation_of": organisation_of, "minimum_members": 1}
+    assert refuse_change(old, new, **named) is None
+    del organisation_of[KEYS[0].public_key]
+    told = refuse_change(old, new, **named)
+    assert told is not None
+    assert "egat would have a third" in told
+
+
 # -- A chain whose set changes -------------------------------------------------------------------
 
 

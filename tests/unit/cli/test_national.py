@@ -246,6 +246,11 @@ def test_stake_is_bonded_shown_and_taken_back(network: Network) -> None:
     shown = network("stake", "account", "dev", json=False).stdout
     assert "egat-0" in shown
     assert "15.50 GTX paid out in TH #" in shown
+    network.signed("stake", "redelegate", "egat-0", "mea-0", "--amount", "20")
+    shown = network("stake", "account", "dev", json=False).stdout
+    assert "20.00 GTX redelegated, free in TH #" in shown
+    locked = network.signed("stake", "unbond", "mea-0", "--amount", "20", json=False)
+    assert (locked.code, "came by redelegation" in locked.stderr) == (1, True)
     assert network("stake", "show", "stake")["moniker"] == "egat-0"
     assert "weight" in network("stake", "show", "egat-0", json=False).stdout
     assert "4 sign" in network("stake", "pool", json=False).stdout

@@ -77,3 +77,35 @@ def test_who_has_a_third_already_may_keep_it_but_not_gain() -> None:
     assert change(small, "add", "ERC", 3, weight=1, minimum=1)
     refused(ErrorCode.NOT_PERMITTED, small, "remove", "PEA", 2, minimum=1)
     refused(ErrorCode.NOT_PERMITTED, small, "suspend", "MEA", 1, minimum=1)
+
+
+THREE = tuple(
+    Authority(name, bytes([10 * number + node]) * 32, 1)
+    for number, name in enumerate(("EGAT", "MEA", "PEA"), 1)
+    for node in range(2)
+)
+
+
+def test_three_equal_organisations_can_change() -> None:
+    """Each has a third already: it keeps that, whatever happens to the nodes of the others."""
+    assert weights(change(THREE, "rotate", "MEA", 20, new=99)) == weights(THREE)
+    suspended = change(THREE, "suspend", "MEA", 20)
+    assert dict(weights(suspended)) == {"EGAT": 2, "MEA": 1, "PEA": 2}
+    assert change(suspended, "reinstate", "MEA", 20) == THREE
+    assert dict(weights(change(THREE, "remove", "MEA", 20)))["EGAT"] == 2
+    assert len(change(THREE, "add", "ERC", 40, weight=1)) == 7
+
+
+def test_three_equal_organisations_gain_nothing() -> None:
+    refused(ErrorCode.NOT_PERMITTED, THREE, "add", "MEA", 22, weight=1)  # Three of seven.
+    refused(ErrorCode.NOT_PERMITTED, THREE, "add", "ERC", 40, weight=3)  # A third.
+    fewer = change(THREE, "suspend", "MEA", 20)
+    refused(ErrorCode.NOT_PERMITTED, fewer, "suspend", "MEA", 21)  # The others would have halves.
+
+
+def test_a_half_and_a_quorum_are_not_gained_by_others_leaving() -> None:
+    two_to_one = change(THREE[:4], "remove", "MEA", 20, minimum=1)  # Two thirds are no quorum.
+    refused(ErrorCode.NOT_PERMITTED, two_to_one, "remove", "MEA", 21, minimum=1)
+    with_a_half = (Authority("MEA", b"\x01" * 32, 2), *THREE[:2])
+    assert change(with_a_half, "rotate", "MEA", 1, new=7, minimum=1)
+    refused(ErrorCode.NOT_PERMITTED, with_a_half, "add", "MEA", 3, weight=1, minimum=1)

@@ -7,10 +7,14 @@ import pytest
 from gridtokenx.governance import parameters as table
 from gridtokenx.governance import rules, tally
 from gridtokenx.governance.model import (
+    BALLOTS,
+    BALLOTS_OF,
     DEPOSITS,
     DUE,
+    ENDED,
     OPEN,
     PARAMETERS,
+    VOTED,
     ApproveAsAuthority,
     AuthorityChange,
     AuthorityManagement,
@@ -23,6 +27,7 @@ from gridtokenx.governance.model import (
     InfrastructureFunding,
     OperatorRotation,
     ParameterChange,
+    Pool,
     PricingRegulation,
     ProposalConcluded,
     ProposalExecuted,
@@ -40,6 +45,7 @@ from gridtokenx.governance.model import (
 from gridtokenx.governance.rules import Change
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import TREASURY, Transferred
+from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.trading.model import MarketParameters
@@ -112,8 +118,16 @@ class World:
         return VotingPower(
             sum(self.pools.values()),
             lambda who: self.delegations.get(who, []),
-            lambda who: self.pools.get(who, 0),
+            lambda who: Pool(self.pools[who], self.pools[who]) if who in self.pools else None,
         )
+
+    def move(self, who: bytes, validator: bytes, shares: int) -> None:
+        """Bond or unbond: a share is worth a ugtx here."""
+        rows = dict(self.delegations.get(who, []))
+        rows[validator] = rows.get(validator, 0) + shares
+        self.delegations[who] = list(rows.items())
+        self.pools[validator] += shares
+        tally.move_stake(self.state, who, validator, shares)
 
     def propose(self, content, *, by=CAROL, now_ms=0, description="because"):
         command = Propose("a title", description, content)
@@ -190,9 +204,10 @@ def test_a_passed_change_is_executed_after_its_delay(world) -> None:
     assert list(DUE.items(world.state)) == list(OPEN.items(world.state)) == []
 
 
-def test_without_quorum_the_deposit_is_lost(world) -> None:
+def test_what_hardly_anybody_wants_costs_its_deposit(world) -> None:
+    world.delegations[DAVE] = [(ALICE, 49)]
     world.propose(SOLAR)
-    world.vote(BOB)
+    world.vote(DAVE)
     (concluded,) = world.begin(1000)
     assert (concluded.status, concluded.refund_ugtx) == (ProposalStatus.NO_QUORUM, 0)
     assert (world.gtx(DEPOSITS), world.gtx(TREASURY)) == (0, 507)
@@ -200,24 +215,48 @@ def test_without_quorum_the_deposit_is_lost(world) -> None:
 
 
 @pytest.mark.parametrize(
-    ("votes", "status"),
+    ("votes", "status", "refund"),
     [
-        ({ALICE: "yes", BOB: "no"}, ProposalStatus.QUEUED),  # Exactly 60 %.
-        ({ALICE: "yes", BOB: "no", CAROL: "no"}, ProposalStatus.REJECTED),
-        ({ALICE: "yes", BOB: "abstain", CAROL: "no"}, ProposalStatus.QUEUED),
-        ({ALICE: "abstain", BOB: "abstain"}, ProposalStatus.REJECTED),
-        ({CAROL: "yes", DAVE: "yes"}, ProposalStatus.NO_QUORUM),
-        ({CAROL: "yes", DAVE: "yes", BOB: "yes"}, ProposalStatus.QUEUED),
-        ({}, ProposalStatus.NO_QUORUM),
+        ({ALICE: "yes", BOB: "no"}, ProposalStatus.QUEUED, 500),  # Exactly 60 %.
+        ({ALICE: "yes", BOB: "no", CAROL: "no"}, ProposalStatus.REJECTED, 0),  # 400 and 600.
+        ({ALICE: "no", BOB: "yes"}, ProposalStatus.REJECTED, 0),
+        ({ALICE: "yes", BOB: "abstain", CAROL: "no"}, ProposalStatus.QUEUED, 500),
+        ({ALICE: "abstain", BOB: "abstain"}, ProposalStatus.NO_QUORUM, 0),
+        ({CAROL: "yes", DAVE: "yes"}, ProposalStatus.QUEUED, 500),  # 350 of 1000 are a third.
+        ({CAROL: "yes", ALICE: "abstain", BOB: "abstain"}, ProposalStatus.NO_QUORUM, 500),
+        ({BOB: "yes", CAROL: "no", DAVE: "no"}, ProposalStatus.REJECTED, 500),  # 350 and 350.
+        ({}, ProposalStatus.NO_QUORUM, 0),
     ],
 )
-def test_quorum_and_approval(world, votes, status) -> None:
+def test_quorum_and_approval(world, votes, status, refund) -> None:
     world.propose(SOLAR)
     for who, choice in votes.items():
         world.vote(who, choice)
     (concluded,) = world.begin(1000)
-    assert concluded.status is status
-    assert concluded.refund_ugtx == (0 if status is ProposalStatus.NO_QUORUM else 500)
+    assert (concluded.status, concluded.refund_ugtx) == (status, refund)
+
+
+@pytest.mark.parametrize(
+    ("yes", "no", "abstain", "status", "refund"),
+    [
+        (490, 0, 0, ProposalStatus.QUEUED, 500),  # It was lost, with its deposit,
+        (490, 300, 0, ProposalStatus.QUEUED, 500),  # and passed when opponents came.
+        (490, 400, 0, ProposalStatus.REJECTED, 500),
+        (1, 0, 499, ProposalStatus.NO_QUORUM, 0),  # It passed: abstentions made the quorum.
+    ],
+)
+def test_staying_away_and_abstaining_win_no_vote(world, yes, no, abstain, status, refund) -> None:
+    """Of 1000. Nothing but yes makes a quorum, so no other ballot can help a proposal."""
+    parts = {CAROL: yes, DAVE: no, ALICE: abstain}
+    world.pools = {BOB: 1000}
+    world.delegations = {who: [(BOB, part)] for who, part in parts.items() if part}
+    world.propose(SOLAR)
+    for who, choice in ((CAROL, "yes"), (DAVE, "no"), (ALICE, "abstain")):
+        if parts[who]:
+            world.vote(who, choice)
+    (concluded,) = world.begin(1000)
+    assert concluded.tally == Tally(yes, no, abstain, 1000)
+    assert (concluded.status, concluded.refund_ugtx) == (status, refund)
 
 
 def test_a_delegators_own_vote_counts_instead_of_its_validators(world) -> None:
@@ -234,10 +273,88 @@ def test_a_delegators_own_vote_counts_instead_of_its_validators(world) -> None:
 def test_the_tally_looks_at_stake_when_the_vote_ends(world) -> None:
     world.propose(SOLAR)
     world.vote(ALICE)
-    world.pools[ALICE], world.delegations[CAROL] = 400, []
+    world.pools[ALICE], world.delegations[CAROL] = 400, []  # Carol, who has no ballot, left.
     (concluded,) = world.begin(1000)
     assert concluded.tally == Tally(400, 0, 0, 800)
     assert rules.current_tally(world.state, 1, world.power) == concluded.tally
+
+
+def test_a_ballot_follows_its_voters_stake(world) -> None:
+    world.propose(SOLAR)
+    world.propose(SOLAR)
+    for number in (1, 2):
+        world.vote(BOB, "no", number=number)
+    world.vote(DAVE, "yes")
+    world.move(DAVE, ALICE, -100)
+    world.move(DAVE, BOB, 150)
+    world.move(CAROL, ALICE, 70)
+    assert rules.current_tally(world.state, 1, world.power) == Tally(200, 350, 0, 1120)
+    assert rules.current_tally(world.state, 2, world.power) == Tally(0, 550, 0, 1120)
+    for _ in range(2):
+        world.begin(1000)
+    world.move(DAVE, BOB, 1000)
+    assert rules.proposal(world.state, 1).tally == Tally(200, 350, 0, 1120)
+
+
+def test_a_validators_vote_counts_also_without_stake_of_its_own(world) -> None:
+    world.delegations[ALICE] = []
+    world.propose(SOLAR)
+    world.vote(ALICE)
+    assert rules.current_tally(world.state, 1, world.power) == Tally(600, 0, 0, 1000)
+    world.vote(CAROL, "no")
+    assert rules.current_tally(world.state, 1, world.power) == Tally(400, 200, 0, 1000)
+
+
+def test_who_becomes_a_validator_speaks_for_its_pool(world) -> None:
+    world.propose(SOLAR)
+    world.vote(CAROL)
+    world.pools[CAROL] = 500  # Of which 100 are to come from itself.
+    world.move(CAROL, CAROL, 100)
+    assert rules.current_tally(world.state, 1, world.power) == Tally(800, 0, 0, 1600)
+
+
+def test_a_validator_that_has_gone_takes_its_stake_along(world) -> None:
+    world.propose(SOLAR)
+    world.vote(DAVE)
+    for who, shares in ((DAVE, -50), (BOB, -350)):
+        world.move(who, BOB, shares)
+    del world.pools[BOB]
+    assert rules.current_tally(world.state, 1, world.power) == Tally(100, 0, 0, 600)
+
+
+def test_ballots_of_votes_that_ended_are_forgotten_bit_by_bit(world, monkeypatch) -> None:
+    monkeypatch.setattr(rules, "MAX_FORGOTTEN_PER_BLOCK", 2)
+    world.propose(SOLAR)
+    world.propose(SOLAR, now_ms=500)
+    for who in (ALICE, BOB, CAROL):
+        world.vote(who)
+    world.vote(DAVE, number=2, now_ms=501)
+    world.begin(1000)
+    left = []
+    for now_ms in range(1001, 1005):
+        world.begin(now_ms)
+        left.append(len([*BALLOTS.items(world.state), *VOTED.items(world.state)]))
+    assert left == [6, 4, 3, 3]  # One ballot on the other, which is counted at two validators.
+    assert [key[:32] for key, _ in BALLOTS_OF.items(world.state)] == [DAVE]
+    assert list(ENDED.items(world.state)) == []
+    assert rules.current_tally(world.state, 1, world.power) == Tally(1000, 0, 0, 1000)
+
+
+def test_an_account_votes_on_so_many_at_a_time(world, monkeypatch) -> None:
+    monkeypatch.setattr(rules, "MAX_OPEN_BALLOTS", 2)
+    for by in (ALICE, BOB, CAROL):
+        world.propose(SOLAR, by=by)
+    for number in (1, 2):
+        world.vote(ALICE, number=number)
+    assert "wait for one of 1, 2 to end" in refused(
+        ErrorCode.TOO_MANY_PROPOSALS, world.vote, ALICE, number=3
+    )
+    world.vote(ALICE, "no", number=2)  # What it has said it may change.
+    world.vote(BOB, number=3)
+    world.begin(1000)
+    world.propose(SOLAR, now_ms=1000)
+    world.vote(ALICE, number=4, now_ms=1001)
+    assert rules.current_tally(world.state, 4, world.power) == Tally(600, 0, 0, 1000)
 
 
 def test_a_validator_may_delegate_to_another(world) -> None:
@@ -327,8 +444,7 @@ def test_what_no_longer_fits_fails_and_changes_nothing(world) -> None:
     world.propose(ParameterChange("pricing.max", "9"), by=DAVE)
     for number in (1, 2):
         world.vote(ALICE, number=number)
-    for _ in range(2):  # One vote is counted in each block.
-        world.begin(1000)
+    world.begin(1000)
     world.market = replace(world.market, max_price_mthb=9000)
     (failed,) = world.begin(1200)
     assert isinstance(failed, ProposalFailed)
@@ -347,8 +463,7 @@ def test_changes_that_contradict_each_other_are_not_executed_together(world) -> 
     world.propose(ParameterChange("pricing.max", "9"), by=DAVE)
     for number in (1, 2):
         world.vote(ALICE, number=number)
-    for _ in range(2):  # One vote is counted in each block.
-        world.begin(1000)
+    world.begin(1000)
     (executed,) = world.begin(1200)
     (action,) = executed.actions
     world.market = table.with_value(world.market, table.find(action.name), action.value)
@@ -362,13 +477,20 @@ def test_funding_is_paid_from_the_treasury_or_fails(world) -> None:
         world.propose(InfrastructureFunding(BOB, amount))
     for number in (1, 2):
         world.vote(ALICE, number=number)
-    for _ in range(2):  # One vote is counted in each block.
-        world.begin(1000)
+    world.begin(1000)
     transferred, executed = world.begin(1200)
     (failed,) = world.begin(1201)
     assert isinstance(transferred, Transferred)
     assert (world.gtx(BOB), world.gtx(TREASURY)) == (10_900, 114)
     assert (executed.actions, failed.proposal) == ((), 2)
+
+
+@pytest.mark.parametrize("name", ["bonded", "unbonding", "reward reserve", "deposits", "treasury"])
+def test_nothing_is_paid_to_accounts_without_a_key(world, name) -> None:
+    """What lies on them is bound by rules of their own."""
+    ledger.issue_gtx(world.state, TREASURY, 1000)
+    to = tagged_hash("gtx.account", name.encode())
+    refused(ErrorCode.NOT_PERMITTED, world.propose, InfrastructureFunding(to, 1))
 
 
 # -- Limits of proposing
@@ -426,19 +548,6 @@ def test_votes_that_are_refused(world) -> None:
     refused(ErrorCode.NOT_PERMITTED, world.vote, ALICE, number=2)
 
 
-def test_a_crowd_of_small_accounts_cannot_keep_stake_from_voting(world, monkeypatch) -> None:
-    monkeypatch.setattr(rules, "MAX_BALLOTS", 2)
-    world.propose(SOLAR)
-    world.vote(CAROL, "no")
-    world.vote(DAVE, "no")
-    world.delegations[b"\x09" * 32] = [(BOB, 150)]
-    refused(ErrorCode.NO_VOTING_POWER, world.vote, b"\x09" * 32)
-    world.vote(DAVE, "yes")  # Its own ballot may always change.
-    world.vote(ALICE)
-    assert rules.proposal(world.state, 1).ballots == 2
-    assert rules.current_tally(world.state, 1, world.power) == Tally(400, 200, 0, 1000)
-
-
 def test_votes_that_end_together_are_counted_in_turn(world, monkeypatch) -> None:
     monkeypatch.setattr(rules, "MAX_DUE_PER_BLOCK", 1)
     world.propose(SOLAR)
@@ -477,7 +586,7 @@ def test_an_emergency_that_authorities_do_not_see_costs_its_deposit(world) -> No
         ({ALICE: "yes"}, ("EGAT", "ERC", "PEA"), ProposalStatus.QUEUED),
         ({ALICE: "yes"}, ("EGAT", "ERC"), ProposalStatus.REJECTED),
         ({ALICE: "yes", BOB: "no"}, ("EGAT", "ERC", "MEA", "PEA"), ProposalStatus.REJECTED),
-        ({BOB: "yes"}, ("EGAT", "ERC", "MEA", "PEA"), ProposalStatus.NO_QUORUM),
+        ({DAVE: "yes"}, ("EGAT", "ERC", "MEA", "PEA"), ProposalStatus.NO_QUORUM),
     ],
 )
 def test_authorities_change_by_stake_and_by_authorities(world, votes, approvals, status) -> None:
@@ -539,8 +648,8 @@ def test_only_what_concerns_authorities_is_approved_by_them(world) -> None:
 def test_thresholds_are_exact() -> None:
     assert not tally.has_two_thirds(2, 3)
     assert tally.has_two_thirds(3, 4)
-    assert tally.has_quorum(Tally(1, 1, 3, 10), 5000)
-    assert not tally.has_quorum(Tally(1, 1, 2, 10), 5000)
+    assert tally.has_quorum(Tally(5, 0, 0, 10), 5000)
+    assert not tally.has_quorum(Tally(4, 3, 3, 10), 5000)
     assert not tally.has_quorum(Tally(0, 0, 0, 0), 0)
     assert not tally.is_approved(Tally(59, 41, 0, 100), 6000)
     assert tally.is_approved(Tally(60, 40, 900, 1000), 6000)

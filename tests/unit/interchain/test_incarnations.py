@@ -24,6 +24,7 @@ from gridtokenx.interchain.model import (
 )
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
+from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from tests.unit.interchain.test_corrupt_regions import (
@@ -224,6 +225,26 @@ def test_a_return_that_comes_after_the_step_back_finds_what_was_lost() -> None:
     assert (region.lost, region.escrow.gtx_ugtx) == (Escrow(), 1_000)
     assert not [one for one in liar.queue() if isinstance(one, Bounced)]
     assert books(liar) == (0, 0, 0)
+
+
+def test_what_came_back_in_a_void_history_comes_back_once_more_and_pays_nobody() -> None:
+    liar = Liar()
+    liar.say()
+    sent = credit(300, "MET", "TH")
+    ledger.issue_gtx(liar.state, WHO, 300)
+    checkpoints.enter(liar.state, "MET", Asset.GTX, 300, height=1)
+    ledger.depart(liar.state, WHO, Asset.GTX, 300)
+    nonce = checkpoints.send_order(liar.state, "MET", sent, home=HOME, height=1)
+    liar.say(Bounced(1, nonce, sent, "stolen"))
+    go_on(held(liar), 1)
+    region = checkpoints.region_of(liar.state, "MET")
+    new = {"chain_id": region.chain_id, "set_hash": OTHER.hash, "next_set_hash": OTHER.hash}
+    liar.count, liar.head = region.outbox_count, region.outbox_head
+    again = [encode(Bounced(2, nonce, sent, "no such account"))]
+    liar.submit(liar.facts(again, inbox_next=nonce + 1, **new), again)
+    region = checkpoints.region_of(liar.state, "MET")
+    assert (region.lost, region.escrow.gtx_ugtx) == (Escrow(), 1_000)
+    assert ledger.account(liar.state, WHO).gtx_ugtx == 300
 
 
 def test_an_ordered_set_dies_with_its_incarnation() -> None:

@@ -449,7 +449,7 @@ async def test_no_signature_is_verified_of_a_block_that_nobody_decided(tmp_path:
     """A made-up block of many transactions costs its sender more than us."""
     dev = dev_key(DEV_ACCOUNT)
     payments = [
-        sign_transaction(dev, MET.chain_id, nonce, Transfer(bytes(31) + b"1", Asset.GTX, 1))
+        sign_transaction(dev, MET.chain_id, nonce, Transfer(bytes(31) + b"1", Asset.GTX, 10_000))
         for nonce in range(20)
     ]
     source = Node(tmp_path / "source", 0)

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.transaction import sign_transaction
-from gridtokenx.cluster.network import GTX, dev_key, local_genesis, validator_name
+from gridtokenx.cluster.network import dev_key, local_genesis, validator_name
 from gridtokenx.consensus.evidence import double_vote
 from gridtokenx.consensus.messages import (
     IndexedSignature,
@@ -107,7 +107,7 @@ class Site:
 def pay(site: Site, executor: Executor, amount: int) -> None:
     nonce = executor.pending_nonce(DEV.public_key)
     chain_id = executor.spec.at(executor.parent.height + 1).chain_id
-    one = sign_transaction(DEV, chain_id, nonce, Transfer(SHOP, Asset.GTX, amount * GTX))
+    one = sign_transaction(DEV, chain_id, nonce, Transfer(SHOP, Asset.GTX, 10_000 + amount))
     assert executor.admit([one], heard=False)[0] == [None]
 
 
@@ -373,7 +373,7 @@ async def test_what_was_signed_for_the_old_chain_does_not_count(site: Site) -> N
     with pytest.raises(Rejected) as refused:
         executor.apply_decided(void, void.decode_transactions(), certificate)
     assert refused.value.code is ErrorCode.INVALID_CERTIFICATE
-    old = sign_transaction(DEV, MET.chain_id, 0, Transfer(SHOP, Asset.GTX, GTX))
+    old = sign_transaction(DEV, MET.chain_id, 0, Transfer(SHOP, Asset.GTX, 10_001))
     (verdict,), _ = executor.admit([old], heard=False)
     assert verdict is not None
     assert verdict.code is ErrorCode.WRONG_CHAIN

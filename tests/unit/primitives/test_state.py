@@ -55,6 +55,27 @@ def test_items_come_in_key_order_within_a_prefix() -> None:
     assert [value.weight for _, value in VALIDATORS.items(state, u64(300))] == [300]
 
 
+def test_scans_between_changes_see_all_of_them_in_order() -> None:
+    """Few keys at a time are put in their places, many are sorted; here, below and after merges."""
+    base = Overlay(MemoryReader())
+    expected: set[int] = set()
+    for step, count in enumerate((1, 3, 200, 2, 70, 0, 1)):
+        above = Overlay(base)
+        for number in range(count):
+            place = (step * 7919 + number * 104_729) % 10_007
+            VALIDATORS.put(above if number % 2 else base, u64(place), Validator(ALICE, 1 + place))
+            expected.add(place)
+        assert [value.weight - 1 for _, value in VALIDATORS.items(above)] == sorted(expected)
+        above.merge()
+        assert [value.weight - 1 for _, value in VALIDATORS.items(base)] == sorted(expected)
+        gone = sorted(expected)[step]
+        VALIDATORS.delete(base, u64(gone))
+        expected.discard(gone)
+        assert list(VALIDATORS.items(base, u64(gone))) == []
+    assert base.touches(VALIDATORS.prefix)
+    assert not base.touches(b"la")
+
+
 def test_a_scan_may_be_changed_under_its_reader() -> None:
     """Rules walk a table and delete as they go."""
     state = Overlay(MemoryReader())
