@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
+from gridtokenx.chain.crossing import check_slice
 from gridtokenx.cluster.network import dev_key
 from gridtokenx.interchain.model import (
     CheckpointAccepted,
+    Downward,
     TransferAbroad,
     TransferCredited,
     TransferReturned,
@@ -16,7 +20,8 @@ from gridtokenx.interchain.model import (
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.errors import ErrorCode
-from tests.chains_world import Chains
+from gridtokenx.primitives.state import MemoryReader
+from tests.chains_world import Chain, Chains
 
 GTX = 10**6
 BAHT = 10**6
@@ -104,3 +109,46 @@ def test_what_may_not_leave(
     chains.round()
     assert [one.code for one in chains.regions["MET"].refused] == [code]
     chains.check()
+
+
+@dataclass
+class Moving:
+    """A voter's national chain that decides its next block after each question."""
+
+    real: Chain
+    height: int
+
+    def _moved(self) -> int:
+        self.height += 1
+        return self.height - 1
+
+    def head(self) -> tuple[int, bytes]:
+        height = self._moved()
+        block_hash = self.real.hash_at(height)
+        assert block_hash is not None
+        return height, block_hash
+
+    def hash_at(self, height: int) -> bytes | None:
+        return self.real.hash_at(height) if height <= self._moved() else None
+
+    def messages(self, region: str, nonce: int, count: int, up_to_height: int) -> list[Downward]:
+        self._moved()
+        return self.real.messages(region, nonce, count, up_to_height)
+
+
+@pytest.mark.parametrize(("behind", "verdict"), [(1, False), (0, True)])
+def test_a_block_is_judged_by_the_nation_of_one_moment(
+    chains: Chains, behind: int, verdict: bool
+) -> None:
+    """A national block that comes while a vote is judged makes no good block a bad one."""
+    for _ in range(3):
+        chains.national.grow(None)
+    met = chains.regions["MET"]
+    before = MemoryReader(dict(met.values.values))
+    named = chains.national.height
+    block = met.grow(chains.national)
+    assert block.header.root_height == named
+    for _ in range(5):
+        chains.national.grow(None)
+    view = Moving(chains.national, named - behind)
+    assert check_slice(view, before, met.spec, block) is verdict
