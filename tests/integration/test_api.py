@@ -281,7 +281,7 @@ async def test_bad_transactions_are_refused_at_the_door(tmp_path: Path) -> None:
         "bad_signature": replace(good, fee_ugtx=1).encoded,
         "wrong_chain": replace(good, chain_id=node.genesis.chain("NEA").chain_id).encoded,
         "malformed_tx": good.encoded + b"\0",
-        "insufficient_balance": poor.encoded,
+        "account_not_found": poor.encoded,
     }
     assert over.nonce != good.nonce
     async with running(node) as http:

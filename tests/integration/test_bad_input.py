@@ -38,6 +38,7 @@ from gridtokenx.chain.transaction import (
     SIGNING_DOMAIN,
     Transaction,
     TransactionBatch,
+    sign_deposit,
     sign_transaction,
 )
 from gridtokenx.client import RpcError
@@ -119,7 +120,7 @@ def a_reading(spec: ChainSpec, meter: bytes, signer=DEV_METER, seq: int = 1) -> 
     """A reading of the last full slot."""
     slot = slot_at(time.time_ns() // 1_000_000) - 1
     bare = MeterReading(meter, slot, 0, 1_000, seq, bytes(64))
-    signature = signer.sign(signed_bytes(spec.chain_id, bare))
+    signature = signer.sign(signed_bytes(spec.genesis_id, bare))
     return SubmitReadings((replace(bare, signature=signature),))
 
 
@@ -136,8 +137,12 @@ def bad_transactions(spec: ChainSpec, fee_ugtx: int) -> list[Bad]:
     signature = DEV.sign(SIGNING_DOMAIN + head + kind)
     unknown_kind = cbor2.dumps([*fields[:5], [999, 1], signature])
     over_long = cbor2.dumps([*fields[:6], bytes(MAX_TRANSACTION_BYTES)])
+    bank = operator_key(PAYMENT)
     first_deposit = sign_transaction(
-        operator_key(PAYMENT), spec.chain_id, 0, Deposit(DEV.public_key, dev.DEPOSIT_UTHB)
+        bank,
+        spec.chain_id,
+        0,
+        sign_deposit(bank, spec.genesis_id, DEV.public_key, dev.DEPOSIT_UTHB, so_far_uthb=0),
     )
     slots = an_order().first_slot
     dear = an_order(

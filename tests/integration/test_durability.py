@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Any
 
 import live_cluster
 import pytest
@@ -260,7 +261,12 @@ executor.execute_block = other
 """
 
 
-def test_a_node_that_computes_another_state_stops_and_says_so_while_the_chain_goes_on(
+def sync_of(cluster: Cluster, name: str, chain: str) -> dict[str, Any]:
+    with client_of(cluster, name) as client:
+        return next(one["sync"] for one in client.status()["chains"] if one["chain"] == chain)
+
+
+def test_a_node_that_computes_another_state_of_a_region_stops_there_and_says_so(
     cluster: Cluster, recorder: Recorder, tmp_path: Path
 ) -> None:
     """Its program is another from a height on, as a wrong version would be."""
@@ -270,11 +276,13 @@ def test_a_node_that_computes_another_state_stops_and_says_so_while_the_chain_go
     (tmp_path / "sitecustomize.py").write_text(ANOTHER_PROGRAM.format(height=height))
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     cluster.start(name, environment={"PYTHONPATH": path})
-    wait_until("it stops", lambda: not cluster.is_running(name))
-    assert cluster.exit_code(name) == ExitCode.INTERNAL
-    assert "GTX-SYNC-001" in cluster.tail(name)
+    wait_until("it stops", lambda: sync_of(cluster, name, "MET")["state"] == "stopped")
+    assert "GTX-SYNC-001" in sync_of(cluster, name, "MET")["stopped_because"]
     assert "Traceback" not in log_of(cluster, name)
     wait_progress(cluster, "n0", "n2", "n3")
+    goal = {"TH": answered_heights(cluster, "n0")["TH"] + 2}
+    wait_heights(cluster, goal, name)  # The nation goes on, here too.
+    cluster.kill(name)
     cluster.start(name)  # The right program again: its data is whole, for it stored nothing wrong.
     wait_signing(cluster, recorder, name)
     assert_same_state(cluster)

@@ -141,7 +141,9 @@ const status = () => encode(valueOf(schema, 'status', {
 }))
 
 async function fetchBlocks (peer, height, count) {
-  const asked = valueOf(schema, 'blocks-request', { chain: chain.name, from_height: height, count })
+  const asked = valueOf(schema, 'blocks-request', {
+    chain: chain.name, chain_id: chain.chainId, from_height: height, count
+  })
   const { blocks } = fieldsOf(schema, 'blocks-response', await request(peer, 'blocks', asked))
   return blocks.map(each => fieldsOf(schema, 'decided-block', each))
 }
