@@ -305,7 +305,8 @@ async def test_requests_longer_than_any_may_be_end_their_stream_and_then_the_pee
                 )
                 await stream.write(b"\xff\xff\xff\xff\x0f" + bytes(1_000))
                 await stream.read_some(1)
-        assert await until_banned(cluster, one) == "malformed_request"
+        # Its requests weigh in gossip too, which may see the sum first.
+        assert await until_banned(cluster, one) in ("malformed_request", "gossip_graylisted")
 
 
 async def test_a_gossip_frame_longer_than_any_may_be_ends_its_stream(cluster: Cluster) -> None:
