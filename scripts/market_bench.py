@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import gc
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.node.database import BlockWrite, Database, StateReader
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS, SLOTS_PER_DAY
 from gridtokenx.primitives.state import Overlay
@@ -29,6 +25,7 @@ from gridtokenx.trading.model import (
     TraderFacts,
 )
 from gridtokenx.trading.settlement import escrow_needed
+from scripts.kept_chain import KeptChain
 
 BASE_SLOT = 1_970_660  # Monday 2026-03-16 00:00 in Bangkok
 REGIONS = ("BKK", "NTB", "SPK")
@@ -48,34 +45,8 @@ class Figures:
     rows_changed: int
 
 
-class _Chain:
-    """A state in RocksDB behind the executor's cache."""
-
-    def __init__(self, folder: Path) -> None:
-        self.database = Database(folder)
-        self.store = self.database.chain("MET")
-        self.reader = StateReader(self.store)
-        self.tree = StateTree()
-        self.height = 0
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        started = time.process_time()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - started
-
-    def commit(self, overlay: Overlay, name: str = "") -> int:
-        with self.timed(name):
-            changes = overlay.changes()
-            update = self.tree.update(changes)
-        self.tree.commit(update)
-        self.height += 1
-        digest = sha256(b"%d" % self.height)
-        write = BlockWrite(self.height, digest, b"", b"", (), changes)
-        self.store.commit(write)
-        self.reader.absorb(overlay.changed())
-        return len(changes)
+class _Chain(KeptChain):
+    """One region's market."""
 
     def begin(self, overlay: Overlay) -> list[object]:
         now_ms = BASE_SLOT * SLOT_MS + self.height
@@ -87,7 +58,7 @@ def measure(resting: int, touching: int, slots: int = 96) -> Figures:
     there is one slot), touch the book with `touching` others of which some cross, and begin the
     next block; the best of several blocks."""
     with tempfile.TemporaryDirectory() as folder:
-        chain = _Chain(Path(folder))
+        chain = _Chain(Path(folder), "MET")
         overlay = Overlay(chain.reader)
         chain.begin(overlay)
         for number in range(resting):
@@ -111,7 +82,7 @@ def measure_slot(orders: int) -> Figures:
 
 def _measure_slot(orders: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
-        chain = _Chain(Path(folder))
+        chain = _Chain(Path(folder), "MET")
         overlay = Overlay(chain.reader)
         chain.begin(overlay)
         chain.commit(overlay)
@@ -127,7 +98,7 @@ def measure_hostile(required: bool) -> Figures:
     All their clearings are measured, over as many blocks as they take.
     """
     with tempfile.TemporaryDirectory() as folder:
-        chain = _Chain(Path(folder))
+        chain = _Chain(Path(folder), "MET")
         overlay = Overlay(chain.reader)
         chain.begin(overlay)
         chain.commit(overlay)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gridtokenx.chain.national import carry_to_votes, voting_power
-from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.governance import model as gov
 from gridtokenx.governance import rules as governance
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.node.database import BlockWrite, Database, StateReader
+from gridtokenx.node.database import StateReader
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.staking import model as stake
 from gridtokenx.staking import penalties
 from gridtokenx.staking import rules as staking
+from scripts.kept_chain import KeptChain
 
 GTX = 1_000_000
 OPERATORS = [sha256(b"operator %d" % number) for number in range(40)]
@@ -43,34 +41,13 @@ def measure(voters: int, delegations: int) -> Iterator[dict[str, Any]]:
         bench.database.close()
 
 
-class _Bench:
+class _Bench(KeptChain):
     def __init__(self, folder: Path, voters: int, delegations: int) -> None:
-        self.database = Database(folder)
-        self.store = self.database.chain("TH")
-        self.reader = StateReader(self.store)
-        self.tree = StateTree()
+        super().__init__(folder, "TH")
         self.voters = [sha256(b"voter %d" % number) for number in range(voters)]
         self.delegations = delegations
-        self.height = 0
         self.now_ms = 0
         self.started = 0
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        started = time.process_time()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - started
-
-    def commit(self, overlay: Overlay, name: str = "seal") -> None:
-        with self.timed(name):
-            changes = overlay.changes()
-            update = self.tree.update(changes)
-        self.tree.commit(update)
-        self.height += 1
-        digest = sha256(b"%d" % self.height)
-        self.store.commit(BlockWrite(self.height, digest, b"", b"", (), changes))
-        self.reader.absorb(overlay.changed())
 
     def each(self, overlay: Overlay, work: Callable[[Overlay], object]) -> None:
         """As a transaction is applied: on an overlay of its own."""

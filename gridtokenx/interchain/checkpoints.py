@@ -60,6 +60,7 @@ from gridtokenx.interchain.model import (
     TransferRouted,
     Upward,
     is_void,
+    row_key,
 )
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, statement_bytes
@@ -67,7 +68,7 @@ from gridtokenx.primitives.codec import MAX_INT, decode_any
 from gridtokenx.primitives.crypto import ZERO_HASH, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import local_day
-from gridtokenx.primitives.state import Overlay, Reader, u64
+from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 
 Verify = Callable[[ValidatorSet], None]
@@ -244,13 +245,13 @@ def enter(state: Overlay, name: str, asset: Asset, amount: int, *, height: int) 
     if waiting >= MAX_QUEUED:
         detail = f"{waiting} messages wait for {name}; try again later"
         raise Rejected(ErrorCode.CROSS_SHARD_PENDING, detail)
-    _put_escrow(state, region, _changed(region.escrow, asset, amount))
+    _put_escrow(state, region, changed(region.escrow, asset, amount))
 
 
 def _leave(state: Overlay, name: str, asset: Asset, amount: int) -> None:
     region = region_of(state, name)
-    escrow = _changed(region.escrow, asset, -amount)
-    left = _changed(region.left, asset, amount)
+    escrow = changed(region.escrow, asset, -amount)
+    left = changed(region.left, asset, amount)
     REGIONS.put(state, name.encode(), replace(region, escrow=escrow, left=left))
 
 
@@ -258,7 +259,7 @@ def _spend_daily(state: Overlay, name: str, asset: Asset, amount: int, day: int)
     """Errors: DAILY_CAP above what may leave a region in a Bangkok day."""
     region, limits = region_of(state, name), parameters(state)
     so_far = region.sent if region.sent_day == day else Escrow()
-    sent = _changed(so_far, asset, amount)
+    sent = changed(so_far, asset, amount)
     most = Escrow(limits.daily_energy_wh, limits.daily_thb_uthb, limits.daily_gtx_ugtx)
     if _of(sent, asset) > _of(most, asset):
         left = max(0, _of(most, asset) - _of(so_far, asset))
@@ -266,8 +267,11 @@ def _spend_daily(state: Overlay, name: str, asset: Asset, amount: int, day: int)
     REGIONS.put(state, name.encode(), replace(region, sent_day=day, sent=sent))
 
 
-def _changed(escrow: Escrow, asset: Asset, amount: int) -> Escrow:
-    """Errors: INSUFFICIENT_BALANCE below zero, OUT_OF_RANGE from 2**63, NOT_PERMITTED (carbon)."""
+def changed(escrow: Escrow, asset: Asset, amount: int) -> Escrow:
+    """The amounts with a signed one more of an asset.
+
+    Errors: INSUFFICIENT_BALANCE below zero, OUT_OF_RANGE from 2**63, NOT_PERMITTED (carbon).
+    """
     total = _of(escrow, asset) + amount
     if total < 0:
         raise Rejected(ErrorCode.INSUFFICIENT_BALANCE, f"the escrow lacks {-total}")
@@ -361,7 +365,7 @@ def checkpoint(
 def _judge_past(
     state: Overlay, region: Region, header: HeaderFacts, verify: Verify
 ) -> list[InterchainEvent]:
-    known = CHECKPOINTS.get(state, _checkpoint_key(region.name, header.height))
+    known = CHECKPOINTS.get(state, row_key(region.name, header.height))
     if known is None or known.hash == header.hash:
         detail = f"{region.name} has a checkpoint of height {region.height} already"
         raise Rejected(ErrorCode.DUPLICATE, detail)
@@ -412,7 +416,13 @@ def _remember(state: Overlay, name: str, signers: ValidatorSet) -> None:
         oldest = next(iter(CHECKPOINTS.items(state, prefix)))[0]
         CHECKPOINTS.delete(state, oldest)
         count -= 1
-    known = KnownCheckpoint(
+    CHECKPOINTS.put(state, row_key(region.name, region.height), newest_of(region, signers))
+    REGIONS.put(state, name.encode(), replace(region, kept_checkpoints=count + 1))
+
+
+def newest_of(region: Region, signers: ValidatorSet) -> KnownCheckpoint:
+    """A region's last checkpoint, which `signers` signed, as it is remembered."""
+    return KnownCheckpoint(
         region.hash,
         signers,
         region.outbox_count,
@@ -421,8 +431,6 @@ def _remember(state: Overlay, name: str, signers: ValidatorSet) -> None:
         region.left,
         region.reported,
     )
-    CHECKPOINTS.put(state, _checkpoint_key(region.name, region.height), known)
-    REGIONS.put(state, name.encode(), replace(region, kept_checkpoints=count + 1))
 
 
 def _forget_taken(state: Overlay, name: str) -> None:
@@ -434,10 +442,6 @@ def _forget_taken(state: Overlay, name: str) -> None:
     oldest = next(iter(CHECKPOINTS.items(state, name.encode() + b"\x00")), None)
     needed = 0 if oldest is None else oldest[1].inbox_next
     acknowledge(state, name, min(region.inbox_next, max(needed, count - KEPT_MESSAGES)))
-
-
-def _checkpoint_key(name: str, height: int) -> bytes:
-    return name.encode() + b"\x00" + u64(height)
 
 
 # -- Messages from regions -----------------------------------------------------------------------
@@ -533,8 +537,8 @@ def _return(
     before = mark_returned(state, name, bounced.nonce, credit, region.incarnation)
     if before.returned_in:
         # An incarnation that is void returned it, and its sender was paid then.
-        escrow = _changed(region.escrow, credit.asset, -credit.amount)
-        lost = _changed(region.lost, credit.asset, -credit.amount)
+        escrow = changed(region.escrow, credit.asset, -credit.amount)
+        lost = changed(region.lost, credit.asset, -credit.amount)
         REGIONS.put(state, name.encode(), replace(region, escrow=escrow, lost=lost))
         return []
     sent = before.origin_incarnation, before.origin_nonce
@@ -544,10 +548,10 @@ def _return(
     origin = region_of(state, credit.origin)
     if is_void(incarnations_of(state, credit.origin), *sent):
         # Its sender has that again already: what was lost is found.
-        lost = _changed(origin.lost, credit.asset, -credit.amount)
+        lost = changed(origin.lost, credit.asset, -credit.amount)
         REGIONS.put(state, credit.origin.encode(), replace(origin, lost=lost))
         return []
-    _put_escrow(state, origin, _changed(origin.escrow, credit.asset, credit.amount))
+    _put_escrow(state, origin, changed(origin.escrow, credit.asset, credit.amount))
     onward = Bounced(*sent, credit, bounced.reason)
     send_order(state, credit.origin, onward, home=home, height=height, origin=sent)
     return [TransferReturning(credit.transfer_id, credit.origin, bounced.reason)]
@@ -564,7 +568,7 @@ def refund(state: Overlay, bounced: Bounced, *, source: str, nonce: int) -> list
         ledger.arrive(attempt, credit.sender, credit.asset, credit.amount)
         attempt.merge()
     except Rejected as error:
-        STRANDED.put(state, source.encode() + b"\x00" + u64(nonce), Stranded(credit))
+        STRANDED.put(state, row_key(source, nonce), Stranded(credit))
         return [MessageFailed(source, nonce, reason_of(error))]
     return [
         TransferReturned(
@@ -593,8 +597,8 @@ def _note_supply(
         or report.energy_burned_wh < last.energy_burned_wh
     ):
         raise Rejected(ErrorCode.OUT_OF_RANGE, f"{name} reports less than before")
-    escrow = _changed(region.escrow, Asset.ENERGY, report.energy_wh - last.energy_wh)
-    escrow = _changed(escrow, Asset.THB, report.thb_uthb - last.thb_uthb)
+    escrow = changed(region.escrow, Asset.ENERGY, report.energy_wh - last.energy_wh)
+    escrow = changed(escrow, Asset.THB, report.thb_uthb - last.thb_uthb)
     REGIONS.put(state, name.encode(), replace(region, escrow=escrow, reported=report))
     return events
 

@@ -13,7 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gridtokenx.interchain.checkpoints import Home, incarnations_of, region_of, send_order
+from gridtokenx.interchain.checkpoints import (
+    Home,
+    changed,
+    incarnations_of,
+    newest_of,
+    region_of,
+    send_order,
+)
 from gridtokenx.interchain.log import log_to
 from gridtokenx.interchain.model import (
     CHECKPOINTS,
@@ -32,8 +39,8 @@ from gridtokenx.interchain.model import (
     RegionStatus,
     RegionStatusChanged,
     is_void,
+    row_key,
 )
-from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, Reader, u64
@@ -95,10 +102,11 @@ def lost_since(state: Reader, name: str, base: KnownCheckpoint) -> Escrow:
     """What has left a region since a block of it and did not come back: after another beginning
     there its senders would have it too.
     """
-    region, found = region_of(state, name), Escrow()
+    region = region_of(state, name)
+    lost = _difference(region.left, base.left)
     for credit in _void_returns(state, region, base):
-        found = _sum(found, _amount_of(credit))
-    return _difference(_difference(region.left, base.left), found)
+        lost = changed(lost, credit.asset, -credit.amount)
+    return lost
 
 
 def reincarnate(
@@ -146,7 +154,7 @@ def reincarnate(
         reported=base.reported,
     )
     REGIONS.put(state, name.encode(), reborn)
-    INCARNATIONS.put(state, name.encode() + b"\x00" + u64(number), born)
+    INCARNATIONS.put(state, row_key(name, number), born)
     # Those that tell of what is void do not count, so the region hears anew how far it was heard.
     heard = Acknowledgement(number, base.outbox_count)
     send_order(state, name, heard, home=home, height=height)
@@ -155,16 +163,8 @@ def reincarnate(
 
 def _known(state: Reader, region: Region, height: int) -> KnownCheckpoint | None:
     if height != region.height:
-        return CHECKPOINTS.get(state, region.name.encode() + b"\x00" + u64(height))
-    return KnownCheckpoint(
-        region.hash,
-        region.validators,
-        region.outbox_count,
-        region.outbox_head,
-        region.inbox_next,
-        region.left,
-        region.reported,
-    )
+        return CHECKPOINTS.get(state, row_key(region.name, height))
+    return newest_of(region, region.validators)
 
 
 def _escrow_from(region: Region, base: KnownCheckpoint, lost: Escrow) -> Escrow:
@@ -189,7 +189,7 @@ def _void_returns(state: Reader, region: Region, base: KnownCheckpoint) -> list[
     """
     former, found = incarnations_of(state, region.name), []
     for nonce in range(base.inbox_next, log_to(state, region.name).count):
-        queued = QUEUE.get(state, region.name.encode() + b"\x00" + u64(nonce))
+        queued = QUEUE.get(state, row_key(region.name, nonce))
         # A return of what never left the escrow changes nothing when it is passed over.
         if queued is None or not queued.origin_incarnation:
             continue
@@ -200,20 +200,11 @@ def _void_returns(state: Reader, region: Region, base: KnownCheckpoint) -> list[
     return found
 
 
-def _amount_of(credit: Credit) -> Escrow:
-    match credit.asset:
-        case Asset.ENERGY:
-            return Escrow(energy_wh=credit.amount)
-        case Asset.THB:
-            return Escrow(thb_uthb=credit.amount)
-        case _:
-            return Escrow(gtx_ugtx=credit.amount)
-
-
 def _forget_above(state: Overlay, name: str, height: int) -> int:
     """Drop what was accepted of the void history; how many that were."""
     prefix = name.encode() + b"\x00"
-    void = [key for key, _ in CHECKPOINTS.items(state, prefix) if key > prefix + u64(height)]
+    last = row_key(name, height)
+    void = [key for key, _ in CHECKPOINTS.items(state, prefix) if key > last]
     for key in void:
         CHECKPOINTS.delete(state, key)
     return len(void)

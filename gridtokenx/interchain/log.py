@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gridtokenx.interchain.model import OUTBOXES, QUEUE, Credit, Message, Outbox, QueuedMessage
+from gridtokenx.interchain.model import (
+    OUTBOXES,
+    QUEUE,
+    Credit,
+    Message,
+    Outbox,
+    QueuedMessage,
+    row_key,
+)
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import ZERO_HASH, sha256, tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -52,7 +60,7 @@ def append(
     log = log_to(state, destination)
     nonce = log.count
     head = next_head(log.head, source_id, log.destination_id, nonce, encode(message))
-    QUEUE.put(state, _key(destination, nonce), QueuedMessage(height, message, *origin))
+    QUEUE.put(state, row_key(destination, nonce), QueuedMessage(height, message, *origin))
     grown = Outbox(log.destination_id, nonce + 1, head, log.acknowledged, log.forgotten)
     OUTBOXES.put(state, destination.encode(), grown)
     return nonce
@@ -64,7 +72,7 @@ def acknowledge(state: Overlay, destination: str, nonce: int) -> None:
     acknowledged = max(log.acknowledged, min(nonce, log.count))
     forgotten = min(acknowledged, log.forgotten + MAX_FORGOTTEN_AT_ONCE)
     for old in range(log.forgotten, forgotten):
-        QUEUE.delete(state, _key(destination, old))
+        QUEUE.delete(state, row_key(destination, old))
     shorter = Outbox(log.destination_id, log.count, log.head, acknowledged, forgotten)
     OUTBOXES.put(state, destination.encode(), shorter)
 
@@ -76,7 +84,7 @@ def messages_from(
     end = min(nonce + count, log_to(state, destination).count)
     found = []
     for at in range(nonce, end):
-        queued = QUEUE.get(state, _key(destination, at))
+        queued = QUEUE.get(state, row_key(destination, at))
         if queued is None or queued.height > up_to_height:
             break
         found.append(queued.message)
@@ -90,7 +98,7 @@ def mark_returned(
 
     Errors: MALFORMED unless it was sent there, and has not come back from this incarnation before.
     """
-    key = _key(destination, nonce)
+    key = row_key(destination, nonce)
     queued = QUEUE.get(state, key)
     if queued is None or queued.message != credit or queued.returned_in == incarnation:
         detail = f"{destination} returns message {nonce}, which is no such credit or came back"
@@ -113,7 +121,3 @@ def outbox_root(state: Reader) -> bytes:
 def logs_root(logs: Sequence[tuple[bytes, int, bytes]]) -> bytes:
     """Merkle root over `destination id || u64 count || head`; H of nothing without logs."""
     return merkle_root([identity + u64(count) + head for identity, count, head in logs])
-
-
-def _key(destination: str, nonce: int) -> bytes:
-    return destination.encode() + b"\x00" + u64(nonce)

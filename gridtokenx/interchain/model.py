@@ -13,7 +13,7 @@ from typing import Annotated
 
 from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.codec import MAX_INT, Bytes32, Bytes64, Limit, wire
-from gridtokenx.primitives.state import Table
+from gridtokenx.primitives.state import Table, u64
 from gridtokenx.primitives.types import Address
 from gridtokenx.primitives.validators import MAX_VALIDATORS, MAX_WEIGHT, ValidatorSet
 
@@ -546,6 +546,12 @@ InterchainEvent = (
     | RegionReborn
     | SettlementRecorded
 )
+
+
+def row_key(name: str, number: int) -> bytes:
+    """Of a chain's numbered rows: in the order of their numbers, and apart from other chains'."""
+    return name.encode() + b"\x00" + u64(number)
+
 
 OUTBOXES = Table(b"xo", Outbox)  # key: destination's name
 QUEUE = Table(b"xq", QueuedMessage)  # key: destination's name, 0x00, nonce u64

@@ -94,6 +94,15 @@ class Liar:
             now_ms=self.now_ms,
         )
 
+    def is_sent(self, amount: int) -> tuple[Credit, int]:
+        """A credit from an account of the national chain, and its nonce in the region's queue."""
+        sent = credit(amount, self.name, HOME.name)
+        ledger.issue_gtx(self.state, WHO, amount)
+        checkpoints.enter(self.state, self.name, Asset.GTX, amount, height=self.height)
+        ledger.depart(self.state, WHO, Asset.GTX, amount)
+        nonce = checkpoints.send_order(self.state, self.name, sent, home=HOME, height=self.height)
+        return sent, nonce
+
     def escrow(self, name: str = "MET") -> checkpoints.Escrow:
         return checkpoints.region_of(self.state, name).escrow
 
@@ -128,11 +137,7 @@ def test_only_the_own_escrow_is_touched() -> None:
 
 def test_only_what_was_sent_there_comes_back_and_once() -> None:
     liar = Liar()
-    sent = credit(300, "MET", "TH")
-    ledger.issue_gtx(liar.state, WHO, 300)
-    checkpoints.enter(liar.state, "MET", Asset.GTX, 300, height=0)
-    ledger.depart(liar.state, WHO, Asset.GTX, 300)
-    nonce = checkpoints.send_order(liar.state, "MET", sent, home=HOME, height=0)
+    sent, nonce = liar.is_sent(300)
     for false in (
         Bounced(1, nonce + 1, sent, "another number"),
         Bounced(1, nonce, credit(301, "MET", "TH"), "another amount"),
