@@ -1,0 +1,56 @@
+"""What all strangers together may cost this node: CPU seconds a second, of one budget.
+
+A stranger is a peer that no validator's key vouches for and that the operator has not named.
+Peer ids are free, so limits for each peer add up to more than any machine has; this one does not.
+Work of strangers is measured when it is done and charged; while the budget owes, nothing more is
+read from them, so that TCP makes them wait. Pure: the caller passes the time. Source:
+protocols/networking.md 7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gridtokenx.node.rate_limit import TokenBuckets
+
+MAX_SOURCES = 1_024
+_ALL = "all strangers"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimits:
+    """`cpu_share`: CPU seconds a second for all strangers; `source_share`: for one of them.
+
+    A source is an address group, or a peer id on loopback. `burst_s` holds for all, half of it for
+    one source.
+    """
+
+    cpu_share: float = 0.2
+    source_share: float = 0.1
+    burst_s: float = 0.4
+
+
+class StrangersBudget:
+    """One bucket for all strangers and one for each source; both may owe, neither beyond a burst.
+
+    Used from the trio thread only.
+    """
+
+    def __init__(self, limits: BudgetLimits | None = None) -> None:
+        limits = self.limits = limits or BudgetLimits()
+        self._all: TokenBuckets[str] = TokenBuckets(limits.cpu_share, limits.burst_s, 1)
+        self._sources: TokenBuckets[str] = TokenBuckets(
+            limits.source_share, limits.burst_s / 2, MAX_SOURCES
+        )
+        self.spent_s = 0.0
+
+    def wait_s(self, source: str, now_s: float) -> float:
+        """Seconds until the source may cost anything; 0 where it may go on now."""
+        every = self._all.wait_s(_ALL, 0.0, now_s)
+        return max(every, self._sources.wait_s(source, 0.0, now_s))
+
+    def charge(self, source: str, cpu_s: float, now_s: float) -> None:
+        """Take what work for a source has cost, measured by `time.thread_time`."""
+        self.spent_s += cpu_s
+        self._all.charge(_ALL, cpu_s, now_s)
+        self._sources.charge(source, cpu_s, now_s)

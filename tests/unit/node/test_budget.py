@@ -1,0 +1,24 @@
+"""One budget for all strangers together. Source: protocols/networking.md 7."""
+
+import pytest
+
+from gridtokenx.node.budget import BudgetLimits, StrangersBudget
+
+LIMITS = BudgetLimits(cpu_share=0.2, source_share=0.1, burst_s=0.4)
+
+
+def test_a_source_goes_on_until_it_owes() -> None:
+    budget = StrangersBudget(LIMITS)
+    assert budget.wait_s("a", 0.0) == 0
+    budget.charge("a", 0.3, 0.0)
+    assert budget.wait_s("a", 0.0) == pytest.approx(1.0)  # it owes 0.1 s at 0.1 a second
+    assert budget.wait_s("b", 0.0) == 0
+
+
+def test_many_free_identities_share_one_budget() -> None:
+    budget = StrangersBudget(LIMITS)
+    for number in range(100):
+        budget.charge(f"peer {number}", 0.01, 0.0)
+    assert budget.wait_s("another", 0.0) == pytest.approx(2.0)  # owes no more than a burst
+    assert budget.wait_s("another", 2.0) == pytest.approx(0.0)
+    assert budget.spent_s == pytest.approx(1.0)
