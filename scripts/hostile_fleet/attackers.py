@@ -9,6 +9,7 @@ It runs at low priority: what it takes from the nodes is what it sends, not the 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import sys
@@ -16,6 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
 import trio
 
 from scripts.hostile_fleet.attack import Attack, Run, Target
@@ -74,12 +76,19 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def _be_quiet() -> None:
+    """What the host tells of its victims is nobody's report: stdout is for the fleet alone."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
+
+
 def _cpu_s() -> float:
     return time.process_time()
 
 
 if __name__ == "__main__":
     os.nice(NICE)
+    _be_quiet()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     trio.run(main, Path(sys.argv[1]), sys.argv[2:])

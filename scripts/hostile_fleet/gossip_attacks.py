@@ -375,9 +375,27 @@ async def forged_blocks(run: Run) -> None:
 def _header(chain_id: bytes, height: int) -> Header:
     some = os.urandom(32)
     now_ms = time.time_ns() // 1_000_000
-    roots = (some,) * 5
     return Header(
-        chain_id, height, 0, now_ms, some, 0, *roots, 0, 0, some, 0, some, some, some, some
+        chain_id=chain_id,
+        height=height,
+        view0=0,
+        time_ms=now_ms,
+        parent_hash=some,
+        proposer_index=0,
+        set_hash=some,
+        next_set_hash=some,
+        transactions_root=some,
+        state_root=some,
+        results_root=some,
+        outbox_root=some,
+        outbox_count=0,
+        inbox_next=0,
+        inbox_root=some,
+        root_height=0,
+        root_hash=some,
+        history_root=some,
+        last_commit_hash=some,
+        evidence_root=some,
     )
 
 
