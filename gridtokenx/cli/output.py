@@ -248,6 +248,7 @@ _KEYSTORE_EXITS = {
     "key_not_found": ExitCode.REFUSED,
     "key_damaged": ExitCode.BAD_DATA,
     "bad_key_name": ExitCode.USAGE,
+    "no_memory": ExitCode.RETRY_LATER,
 }
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT})
 

@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 
 from gridtokenx.node.history import load_totals
 from gridtokenx.node.national_metrics import NationalMetrics
+from gridtokenx.node.private_files import make_folder, open_private
 from gridtokenx.node.settings import LoggingSettings
 from gridtokenx.node.view import ChainStatus, NetworkStatus, NodeHandle, PeerStatus, SyncState
 
@@ -245,8 +246,8 @@ def configure_logging(settings: LoggingSettings, file_path: Path | None = None) 
     console.setFormatter(_formatter(shared, pretty, colors=pretty and sys.stderr.isatty()))
     root.addHandler(console)
     if settings.file_logging.enabled and file_path is not None:
-        file_path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.handlers.RotatingFileHandler(
+        make_folder(file_path.parent)
+        file = _PrivateFile(
             file_path,
             maxBytes=settings.file_logging.max_mib * MIB,
             backupCount=settings.file_logging.keep,
@@ -254,6 +255,13 @@ def configure_logging(settings: LoggingSettings, file_path: Path | None = None) 
         )
         file.setFormatter(_formatter(shared, pretty=False, colors=False))
         root.addHandler(file)
+
+
+class _PrivateFile(logging.handlers.RotatingFileHandler):
+    """A log that only its owner reads: it tells what the API hides."""
+
+    def _open(self) -> Any:
+        return open_private(Path(self.baseFilename), "a")
 
 
 def close_logging() -> None:
