@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gridtokenx.cli import output, protection
+from gridtokenx.node import screen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,7 @@ def read_password(password_file: Path | None, *, new: bool = False, what: str = 
             hint="pass --password-file FILE",
             exit_code=output.ExitCode.USAGE,
         )
-    label = f"Password of {what}"
+    label = f"Password of {screen.printable(what)}"
     password: str = typer.prompt(label, hide_input=True, confirmation_prompt=new, err=True)
     return password
 
