@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gridtokenx.node import bootstrap
+from gridtokenx.node.private_files import write_private
 from gridtokenx.node.settings import (
     SECTIONS,
     SETTINGS,
@@ -464,11 +465,4 @@ def write_template(
     if path.exists() and not force:
         detail = f"{path} exists already"
         raise ConfigError("GTX-CFG-007", "exists", detail, "pass --force to replace it")
-    temporary = path.with_name(f".{path.name}.new")
-    with open(temporary, "w", encoding="utf-8", opener=_private) as stream:
-        stream.write(template(values))
-    os.replace(temporary, path)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    write_private(path, template(values))
