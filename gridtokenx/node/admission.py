@@ -44,6 +44,19 @@ class Admission:
         self._open: Counter[str] = Counter()  # inbound connections by address, also half-open
         self._windows: dict[str, tuple[float, int]] = {}  # address -> since when, how many
 
+    def source_of(self, peer: bytes | None, ip: str | None) -> str | None:
+        """Whose share of the strangers' budget a peer's work is; None for those it does not bind.
+
+        An address group; on loopback, where all share one, and while not connected the peer id in
+        hex. `peer` is None before the handshake: whoever is not known yet is a stranger.
+        """
+        if peer is not None and (peer in self.protected or peer in self.authorities):
+            return None
+        group = "" if ip is None else address_group(ip)
+        if peer is not None and (not group or is_loopback_group(group)):
+            return peer.hex()
+        return group
+
     def knock(self, ip: str, now_s: float) -> str | None:
         """An inbound connection, before its handshake. Unless refused, `leave` must follow."""
         group = address_group(ip)
