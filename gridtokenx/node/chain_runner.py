@@ -68,7 +68,8 @@ class Surroundings:
     database: Database
     sync: SyncSettings
     stages: Stages
-    now_ms: Callable[[], int]
+    now_ms: Callable[[], int]  # Unix ms
+    timer_ms: Callable[[], int]  # no step of the wall clock moves it
     validator: SigningKey | None
     resume_above: dict[str, int]
     vote: bool
@@ -77,7 +78,7 @@ class Surroundings:
     report: Callable[[PeerId, str], None]
     followers: Callable[[bytes], Sequence[PeerId]]  # of an incarnation, by chain id
     neighbours: Callable[[str], Sequence[PeerId]]  # of a chain, whatever incarnation
-    may_propose: Callable[[], bool]
+    may_propose: Callable[[str], bool]  # on a chain
     next_national: Callable[[], trio.Event]
     on_status: Callable[[str], None]  # a runner's `status` is another one
     on_committed: Callable[[str, Committed], None]
@@ -243,12 +244,19 @@ class ChainRunner:
             request_sync=self._request_sync,
             on_committed=self._on_committed,
             is_level=lambda: self._syncing is not None and self._syncing.is_level,
-            may_propose=around.may_propose,
+            may_propose=partial(around.may_propose, self.name),
             vote=around.vote,
             next_national=around.next_national,
             trust=trust_of(around.sync, around.genesis, self.name, around.database),
         )
-        return Driver(self.executor, key, wiring, now_ms=around.now_ms, resume_above=resume_above)
+        return Driver(
+            self.executor,
+            key,
+            wiring,
+            now_ms=around.now_ms,
+            timer_ms=around.timer_ms,
+            resume_above=resume_above,
+        )
 
     @property
     def _born(self) -> Incarnation | None:
@@ -441,7 +449,9 @@ class ChainRunner:
         )
 
     def beat(self) -> None:
-        """Once a second: figures that change without a block."""
+        """Once a second: timers after a step of the clock, figures that change without a block."""
+        if self._driver is not None:
+            self._driver.mind_clock()
         self.status = self.live(self.status)
 
     def _sync_state(self) -> SyncState:

@@ -69,7 +69,14 @@ def make(database: Database, trust: Trust, now_ms: int = NOW_MS, signs: bool = F
     )
     signer = MEMBERS[0] if signs else None
     resume_above = 0 if signs else None
-    return Driver(executor, signer, wiring, now_ms=lambda: now_ms, resume_above=resume_above)
+    return Driver(
+        executor,
+        signer,
+        wiring,
+        now_ms=lambda: now_ms,
+        timer_ms=lambda: now_ms,
+        resume_above=resume_above,
+    )
 
 
 @asynccontextmanager
