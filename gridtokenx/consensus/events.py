@@ -196,10 +196,13 @@ class Decide:
 
 @dataclass(frozen=True, slots=True)
 class RequestSync:
-    """`peer` is ahead: fetch blocks from `height` on."""
+    """`peer` is ahead: fetch blocks from `height` on. `shown`: the height that a certificate of the
+    present members shows to be decided, -1 where it is a single member's word.
+    """
 
     height: int
     peer: bytes
+    shown: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,12 +142,13 @@ class Receiver:
             self._checker.check(message, state.validators)
         except Rejected:
             return
-        self._request_sync(state, peer)
+        is_decided = isinstance(message, QuorumCertificate) and message.phase is Phase.COMMIT
+        self._request_sync(state, peer, message.height if is_decided else message.height - 1)
 
-    def _request_sync(self, state: HeightState, peer: bytes | None) -> None:
+    def _request_sync(self, state: HeightState, peer: bytes | None, shown: int = -1) -> None:
         if peer is not None and self._now_ms >= self._sync_at_ms and not state.decided:
             self._sync_at_ms = self._now_ms + self.timing.resend_ms
-            self._out.append(RequestSync(state.height, peer))
+            self._out.append(RequestSync(state.height, peer, shown))
 
     def _answer_behind(self, state: HeightState, message: Message, peer: bytes | None) -> None:
         """BEHIND: send a lagging validator the certificate of its height.

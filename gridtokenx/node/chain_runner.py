@@ -9,7 +9,7 @@ Source: protocols/interchain.md 8, consensus 2.8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,7 @@ from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Committed, Damaged, DecidedNational, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.network import PeerId
+from gridtokenx.node.peers import Claim
 from gridtokenx.node.protocol import BodyRequest, ChainHead, incarnation_name
 from gridtokenx.node.rebuild import Rebuild
 from gridtokenx.node.requests import RequestRefused
@@ -77,6 +78,7 @@ class Surroundings:
     ask: Ask
     report: Callable[[PeerId, str], None]
     followers: Callable[[bytes], Sequence[PeerId]]  # of an incarnation, by chain id
+    claims: Callable[[bytes], Mapping[PeerId, Claim]]  # of its connected followers
     neighbours: Callable[[str], Sequence[PeerId]]  # of a chain, whatever incarnation
     may_propose: Callable[[str], bool]  # on a chain
     next_national: Callable[[], trio.Event]
@@ -186,7 +188,9 @@ class ChainRunner:
     async def _decide(self, started: Callable[[], None]) -> None:
         driver = self._new_driver()
         self._driver = driver
-        self._syncing = Syncing(driver, self._around.ask, self._around.report)
+        around = self._around
+        claims = partial(around.claims, self.spec.chain_id)
+        self._syncing = Syncing(driver, around.ask, around.report, claims)
         self.phase = "running"
         self._refresh(self.status.head.proposer_index)
         async with trio.open_nursery() as nursery:
@@ -365,9 +369,12 @@ class ChainRunner:
         if self._syncing is not None:
             self._syncing.note_gone(peer)
 
-    def _request_sync(self, height: int, peer: PeerId | None) -> None:
-        if self._syncing is not None and peer is not None:
-            self._syncing.note_height(peer, height)
+    def _request_sync(self, height: int, peer: PeerId, shown: int) -> None:
+        """A peer that is not connected cannot be asked, and anybody could name it."""
+        if self._syncing is not None:
+            self._syncing.note_shown(shown)
+            if peer in self._around.claims(self.spec.chain_id):
+                self._syncing.note_height(peer, height)
 
     def answer_bodies(self, request: BodyRequest) -> bytes:
         """Serve a peer. Errors: RequestRefused."""

@@ -89,7 +89,7 @@ class Wiring:
     gossip: Gossip
     ask: Ask
     peers: Callable[[], Sequence[PeerId]]  # connected peers that follow the chain
-    request_sync: Callable[[int, PeerId | None], None]
+    request_sync: Callable[[int, PeerId, int], None]  # as `RequestSync` has them
     on_committed: Callable[[Committed], None]
     is_level: Callable[[], bool]  # whether some peer is heard and none is ahead
     may_propose: Callable[[], bool] = lambda: True
@@ -242,8 +242,8 @@ class Driver:
                 self._start_check(effect)
             case Decide():
                 await self._decide(effect)
-            case RequestSync(height, peer):
-                self._wiring.request_sync(height, PeerId(peer))
+            case RequestSync(height, peer, shown):
+                self._wiring.request_sync(height, PeerId(peer), shown)
             case SendDecided():
                 self._send_decided(effect.height)
             case Penalise() | ReportEvidence() | StopSigning():

@@ -287,6 +287,7 @@ class Node:
             ask=self._ask,
             report=self._network.report,
             followers=self._peers.followers,
+            claims=self._peers.claims,
             neighbours=self._peers.neighbours,
             may_propose=self._may_propose,
             next_national=self._next_national,

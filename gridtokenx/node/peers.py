@@ -64,6 +64,14 @@ class Contact:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A connected peer's height of a chain; `validator` is the key that vouches for the peer."""
+
+    height: int
+    validator: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Acquaintance:
     """`validator`: the key that vouches for the peer; `links`: whom it says it is connected to.
 
@@ -132,6 +140,14 @@ class Peers:
         ranked = [(contact.height(chain_id), contact.peer) for contact in self.contacts()]
         known = [(height, peer) for height, peer in ranked if height is not None]
         return tuple(peer for _, peer in sorted(known, reverse=True))
+
+    def claims(self, chain_id: bytes) -> dict[PeerId, Claim]:
+        """What the followers of a chain's incarnation say, and who vouches for them."""
+        return {
+            peer: Claim(height, self.acquaintance(peer).validator)
+            for peer, contact in self._contacts.items()
+            if (height := contact.height(chain_id)) is not None
+        }
 
     def neighbours(self, chain: str) -> tuple[PeerId, ...]:
         """Peers that follow any incarnation of a chain, in id order."""
@@ -236,7 +252,7 @@ class Peers:
             )
         if peer in self._watched:  # Else it has disconnected while its words were on the way.
             self._contacts[peer] = Contact(peer, status)
-            for head in status.heads:
+            for head in {one.name: one for one in status.heads}.values():
                 self._on_height(peer, head)
         return status
 

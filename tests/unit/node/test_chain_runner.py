@@ -31,6 +31,7 @@ from gridtokenx.node.chain_runner import (
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.network import NetworkError, PeerId
+from gridtokenx.node.peers import Claim
 from gridtokenx.node.protocol import (
     BlocksRequest,
     BlocksResponse,
@@ -120,6 +121,7 @@ class Home:
             ask=self._ask,
             report=lambda peer, offence: self.reported.append((peer, offence)),
             followers=lambda _chain_id: self.peers,
+            claims=lambda _chain_id: {peer: Claim(0) for peer in self.peers},
             neighbours=lambda _name: self.peers,
             may_propose=lambda _name: True,
             next_national=trio.Event,

@@ -103,7 +103,7 @@ class Node:
             gossip=self.gossip,  # type: ignore[arg-type]
             ask=self._ask,
             peers=tuple,
-            request_sync=lambda _height, _peer: None,
+            request_sync=lambda *_told: None,
             on_committed=lambda _committed: None,
             is_level=lambda: True,
         )
@@ -263,7 +263,7 @@ async def test_timers_run_on_while_the_wall_clock_is_set(tmp_path: Path) -> None
         gossip=Topic(),  # type: ignore[arg-type]
         ask=_nobody,
         peers=tuple,
-        request_sync=lambda _height, _peer: None,
+        request_sync=lambda *_told: None,
         on_committed=lambda _committed: None,
         is_level=lambda: True,
     )
@@ -405,7 +405,7 @@ class Backup:
             gossip=self.gossip,  # type: ignore[arg-type]
             ask=_nobody,
             peers=lambda: (PEER,),
-            request_sync=lambda _height, _peer: None,
+            request_sync=lambda *_told: None,
             on_committed=lambda _committed: None,
             is_level=lambda: True,
         )
