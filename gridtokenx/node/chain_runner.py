@@ -45,6 +45,7 @@ from gridtokenx.node.view import ChainStatus, Head, SyncState
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.validators import ValidatorSet
 
 SHOWN_EVERY_S = 0.5  # While blocks are executed that others have decided long ago.
 
@@ -79,8 +80,7 @@ class Surroundings:
     gossip: Gossip
     ask: Ask
     report: Callable[[PeerId, str], None]
-    followers: Callable[[bytes], Sequence[PeerId]]  # of an incarnation, by chain id
-    claims: Callable[[bytes], Mapping[PeerId, Claim]]  # of its connected followers
+    claims: Callable[[bytes], Mapping[PeerId, Claim]]  # of an incarnation's connected followers
     neighbours: Callable[[str], Sequence[PeerId]]  # of a chain, whatever incarnation
     may_propose: Callable[[str], bool]  # on a chain
     next_national: Callable[[], trio.Event]
@@ -248,7 +248,7 @@ class ChainRunner:
         wiring = Wiring(
             gossip=around.gossip,
             ask=around.ask,
-            peers=partial(around.followers, self.spec.chain_id),
+            peers=self._whom_to_ask,
             request_sync=self._request_sync,
             on_committed=self._on_committed,
             is_level=lambda: self._syncing is not None and self._syncing.is_level,
@@ -375,6 +375,12 @@ class ChainRunner:
         if self._syncing is not None:
             self._syncing.note_gone(peer)
 
+    def _whom_to_ask(self) -> Sequence[PeerId]:
+        """For bodies: whoever follows the chain, in the order in which it likely has them."""
+        highest = max(self.executor.parent.height, self._target()) + 1
+        members = self.executor.sets.at(self.executor.parent.height + 1).validators
+        return likeliest(self._around.claims(self.spec.chain_id), members, highest)
+
     def _request_sync(self, height: int, peer: PeerId, shown: int) -> None:
         """A peer that is not connected cannot be asked, and anybody could name it."""
         if self._syncing is not None:
@@ -476,6 +482,21 @@ class ChainRunner:
         if self.phase == "rebuilding" and self._born is not None:
             return self._born.height
         return 0 if self._syncing is None else self._syncing.target
+
+
+def likeliest(
+    claims: Mapping[PeerId, Claim], members: ValidatorSet, highest: int
+) -> tuple[PeerId, ...]:
+    """Peers that members vouch for, then the others, the highest first, but those that say more
+    than `highest` last: a few silent strangers must not come before all who would answer.
+    """
+
+    def rank(peer: PeerId) -> tuple[bool, bool, int, PeerId]:
+        claim = claims[peer]
+        is_vouched = claim.validator is not None and members.index_of(claim.validator) is not None
+        return (not is_vouched, claim.height > highest, -claim.height, peer)
+
+    return tuple(sorted(claims, key=rank))
 
 
 def first_record(height: int) -> SafetyRecord:

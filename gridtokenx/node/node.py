@@ -286,7 +286,6 @@ class Node:
             gossip=self._gossip,
             ask=self._ask,
             report=self._network.report,
-            followers=self._peers.followers,
             claims=self._peers.claims,
             neighbours=self._peers.neighbours,
             may_propose=self._may_propose,

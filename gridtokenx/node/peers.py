@@ -135,12 +135,6 @@ class Peers:
             for key, peers in self.proved().items()
         }
 
-    def followers(self, chain_id: bytes) -> tuple[PeerId, ...]:
-        """Peers that follow a chain's incarnation, the highest first."""
-        ranked = [(contact.height(chain_id), contact.peer) for contact in self.contacts()]
-        known = [(height, peer) for height, peer in ranked if height is not None]
-        return tuple(peer for _, peer in sorted(known, reverse=True))
-
     def claims(self, chain_id: bytes) -> dict[PeerId, Claim]:
         """What the followers of a chain's incarnation say, and who vouches for them."""
         return {
