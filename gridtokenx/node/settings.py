@@ -188,9 +188,7 @@ class ConsensusSettings:
     vote: Annotated[bool, Rule("vote on blocks")] = True
     max_clock_offset_ms: Annotated[
         int,
-        Rule(
-            "clock difference to peers beyond which a validator stops proposing", low=1, high=60000
-        ),
+        Rule("clock difference to validators beyond which one stops proposing", low=1, high=60000),
     ] = 2000
 
 
