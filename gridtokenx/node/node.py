@@ -308,6 +308,7 @@ class Node:
             max_outbound=network.max_outbound,
             max_connections_per_ip=network.max_connections_per_ip,
             limit_loopback=network.limit_loopback,
+            allow_private={"yes": True, "no": False}.get(network.dial_private),
             psk=self._keys.private_network,
             allow=tuple(parse_peer_id(peer) for peer in network.allow),
         )

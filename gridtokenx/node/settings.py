@@ -167,6 +167,14 @@ class NetworkSettings:
             example="/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW...",
         ),
     ] = ()
+    dial_private: Annotated[
+        str,
+        Rule(
+            "dial private and loopback addresses that others tell; auto: those of a kind that "
+            "listen, announce, bootstrap or persistent have too",
+            choices=("auto", "yes", "no"),
+        ),
+    ] = "auto"
     psk_file: Annotated[
         str, Rule("key file of a private network (swarm.key); empty: an open network")
     ] = ""
