@@ -167,7 +167,18 @@ def check_together(config: Config) -> None:
         _refuse(config, "thai_market.peak_hours.start_hour", "is not before end_hour")
     if config.network.min_peers > config.network.max_peers:
         _refuse(config, "network.min_peers", "is above max_peers")
+    _check_trusted_blocks(config)
     _check_doors(config)
+
+
+def _check_trusted_blocks(config: Config) -> None:
+    """Refuse two blocks at one height: no history has both. Errors: ConfigError."""
+    places = [text.rpartition(":")[0] for text in config.sync.trusted_blocks]
+    for place in places:
+        if places.count(place) > 1:
+            chain, _, height = place.partition(":")
+            detail = f"names two blocks {height} of {chain}"
+            _refuse(config, "sync.trusted_blocks", detail)
 
 
 def _check_doors(config: Config) -> None:

@@ -25,6 +25,7 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr
 
+from gridtokenx.node import addresses
 from gridtokenx.node.admission import Admission, Limits
 from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.clock import Clock
@@ -122,11 +123,10 @@ class NetworkSettings:
             raise ValueError("a private network's key has 32 bytes")
         if len(self.seed) != 32:
             raise ValueError(f"an Ed25519 seed has 32 bytes, not {len(self.seed)}")
-        for address in (*self.listen, *self.announce):
-            try:
-                Multiaddr(address).value_for_protocol("tcp")
-            except Exception as error:
-                raise ValueError(f"{address!r} is not a TCP multiaddr: {error}") from error
+        for address in self.listen:
+            addresses.read_listen(address)
+        for address in self.announce:
+            addresses.read_announced(address)
 
     @property
     def limits(self) -> Limits:
@@ -147,15 +147,7 @@ def format_peer_id(peer: PeerId) -> str:
 
 def parse_peer_id(text: str) -> PeerId:
     """Read a base58 peer id. Errors: ValueError."""
-    try:
-        peer = ID.from_base58(text).to_bytes()
-    except Exception as error:
-        raise ValueError(f"{text!r} is not a peer id") from error
-    inlined = peer[:1] == b"\x00" and peer[1:2] == bytes([len(peer) - 2])
-    hashed = peer[:2] == b"\x12\x20" and len(peer) == 34
-    if not inlined and not hashed:  # of multihashes libp2p uses identity and SHA-256
-        raise ValueError(f"{text!r} is not a peer id")
-    return PeerId(peer)
+    return PeerId(addresses.read_peer_id(text))
 
 
 class Stream:
@@ -521,16 +513,11 @@ class Network:
 def parse_address(address: str) -> tuple[PeerId, Multiaddr]:
     """Split a full multiaddr into peer id and transport address. Errors: ValueError."""
     try:
-        maddr = Multiaddr(address)
-        peer = parse_peer_id(str(maddr.value_for_protocol("p2p")))
-        where = without_peer(maddr)
-        where.value_for_protocol("tcp")
-        if len(list(where.protocols())) != 2:
-            raise ValueError("a WebSocket is for browsers to dial, nodes dial plain TCP")
-    except Exception as error:
+        peer, where = addresses.read_peer(address)
+    except ValueError as error:
         text = f"{address!r} is not an address like /ip4/192.0.2.1/tcp/9000/p2p/12D3Koo..."
-        raise ValueError(text) from error
-    return peer, where
+        raise ValueError(f"{text}: {error}") from None
+    return PeerId(peer), where
 
 
 def without_peer(maddr: Multiaddr) -> Multiaddr:
@@ -587,7 +574,7 @@ async def open_network(
 
     Errors: OSError that names the address when it cannot be bound.
     """
-    announce = [without_peer(Multiaddr(address)) for address in settings.announce]
+    announce = [addresses.read_announced(address) for address in settings.announce]
     if reputation is None:
         reputation = Reputation(Clock(), exempt_loopback=not settings.limit_loopback)
     host = assemble_host(
@@ -599,7 +586,7 @@ async def open_network(
     )
     swarm = host.get_network()
     try:
-        await swarm.listen(*(Multiaddr(address) for address in settings.listen))
+        await swarm.listen(*map(addresses.read_listen, settings.listen))
         async with trio.open_nursery() as nursery:
             swarm.start(nursery)
             try:
