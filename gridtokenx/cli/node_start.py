@@ -255,7 +255,7 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
 
 def _explain(error: BaseException) -> None:
     """Turn the one error that ended the node into its exit code; leave faults of ours alone."""
-    from gridtokenx.api.server import ApiServerError
+    from gridtokenx.api.listening import ApiServerError
     from gridtokenx.node.chain_runner import NotPresent
     from gridtokenx.node.database import DatabaseError
     from gridtokenx.node.executor import Damaged

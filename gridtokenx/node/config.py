@@ -189,6 +189,13 @@ def _check_doors(config: Config) -> None:
             ipaddress.ip_network(proxy)
         except ValueError as error:
             _refuse(config, "api.trusted_proxies", f"is no list of addresses: {error}")
+    if api.local_signer and "*" in api.hosts:
+        raise ConfigError(
+            "GTX-API-002",
+            "unsafe_signer",
+            "refusing to sign for callers by any name: a web page could call this node by its own",
+            'name the hosts in api.hosts, or set api.local_signer = ""',
+        )
     if is_loopback(api.host) and not api.trusted_proxies:
         return
     where = f"{api.host} behind a proxy" if api.trusted_proxies else api.host

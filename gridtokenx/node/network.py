@@ -39,6 +39,7 @@ from gridtokenx.node.peer_events import (
     Subscription,
 )
 from gridtokenx.node.reputation import OPERATOR, Reputation
+from gridtokenx.node.throttle import metered
 
 __all__ = [
     "Network",
@@ -269,7 +270,7 @@ class Network:
         self.reputation: Reputation = self._admission.reputation
         # The loop's work on a stranger's connection is charged here; whoever gives a thread work
         # for a peer charges that to `source_of` it.
-        self.budget = StrangersBudget()
+        self.budget: StrangersBudget = self._swarm.gate.budget
         self.faults: LinkFaults = self._swarm.faults
         self.handler_errors = self._swarm.handler_errors
         self.dial_outcomes: Counter[str] = (
@@ -420,6 +421,8 @@ class Network:
     def set_authorities(self, peers: Sequence[PeerId]) -> None:
         """Replace the peers that find room because validators vouch for them."""
         self._admission.authorities = frozenset(bytes(peer) for peer in peers)
+        for peer in peers:
+            self._admission.note_trusted(self.remote_ip(peer))
 
     def source_of(self, peer: PeerId) -> str | None:
         """Whose share of `budget` a peer's work is charged to; None for a trusted peer, which
@@ -590,7 +593,8 @@ async def open_network(
         async with trio.open_nursery() as nursery:
             swarm.start(nursery)
             try:
-                yield Network(host, settings, nursery)
+                with metered():
+                    yield Network(host, settings, nursery)
             finally:
                 with shielded(SHUTDOWN_S):
                     await swarm.close()
