@@ -8,6 +8,8 @@ from gridtokenx.cli import output
 from gridtokenx.cli.output import ExitCode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gridtokenx.chain.genesis import Genesis
     from gridtokenx.chain.trust import TrustedBlock
     from gridtokenx.node.config import Config
@@ -26,7 +28,7 @@ def read_genesis(config: Config) -> Genesis:
             hint="gridtokenx init --genesis FILE --genesis-hash HASH",
             exit_code=ExitCode.CONFIG,
         )
-    genesis = load_genesis(path.read_text(encoding="utf-8"))
+    genesis = load_genesis(genesis_text(path))
     wanted = config.genesis.hash
     if wanted and wanted.lower() != genesis.hash.hex():
         output.fail(
@@ -41,6 +43,17 @@ def read_genesis(config: Config) -> Genesis:
     for block in trusted_blocks(config):
         genesis.chain(block.chain)
     return genesis
+
+
+def genesis_text(path: Path) -> str:
+    """What a genesis file says, whoever's editor wrote it."""
+    from gridtokenx.chain.genesis import MAX_GENESIS_BYTES
+    from gridtokenx.node.text_files import read_text
+
+    try:
+        return read_text(path, MAX_GENESIS_BYTES)
+    except ValueError as error:
+        output.fail(f"{path} {error}", code="cli", reason="malformed", exit_code=ExitCode.BAD_DATA)
 
 
 def trusted_blocks(config: Config) -> list[TrustedBlock]:
