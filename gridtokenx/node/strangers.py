@@ -26,7 +26,7 @@ MAX_SOURCE_WAITING = 8
 MAX_SOURCE_BYTES = 1024 * 1024  # The largest message.
 STRANGER_PART = 64  # Transactions; 4 ms of worthless ones, 10 ms of well signed ones.
 FORWARDED_PART = 256
-PATIENCE_S = 2.0  # Of what waits for its turns; whoever accepted it publishes it again.
+PATIENCE_S = 2.0  # Of a part; whoever accepted a transaction publishes it again.
 _SLACK_S = 0.001  # A bucket is full a rounding error later than it says.
 
 T = TypeVar("T")
@@ -59,13 +59,12 @@ class _PaidLane(Lane):
         self._budget = budget
         self._turns = turns
         self._cpu_s = 0.0
-        self._deadline_s = trio.current_time() + PATIENCE_S
 
     @asynccontextmanager
     async def part(self) -> AsyncIterator[None]:
         """Errors: TooSlowError for one that would have waited too long."""
         async with AsyncExitStack() as held:
-            with trio.fail_at(self._deadline_s):
+            with trio.fail_after(PATIENCE_S):
                 await self._wait(held)
             self.useless_share, self._cpu_s = 1.0, 0.0
             try:
