@@ -51,7 +51,7 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.consensus.state import Timing
 from gridtokenx.node import crash_points
-from gridtokenx.node.bodies import Recent, decode_and_verify_all
+from gridtokenx.node.bodies import Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.candidates import VIEWS_AHEAD, Ask, Candidates
 from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
@@ -454,7 +454,7 @@ class Driver:
         must not make us verify thousands of signatures. Errors: Rejected; StopNode when we are
         wrong.
         """
-        block = decode_block(block_bytes)
+        block = await verifiers.run(partial(decode_block, block_bytes))
         if block.header.height != height:
             detail = f"a block of height {block.header.height} was sent for height {height}"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
