@@ -59,6 +59,7 @@ from gridtokenx.node.relay import Relay
 from gridtokenx.node.reputation import Reputation
 from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.stages import StageCollector, Stages
+from gridtokenx.node.strangers import Readers
 from gridtokenx.node.syncing import answer_ancestry, answer_blocks
 from gridtokenx.node.telemetry import NodeCollector, configure_logging
 from gridtokenx.node.view import ChainStatus, Check, Health, NetworkStatus, PeerStatus
@@ -159,7 +160,13 @@ class Node:
 
     async def _serve(self, network: Network, database: Database, task_status: Any) -> None:
         network_id = self.genesis.network_id
-        self._requests = requests = Requests(network, network_id, on_offence=network.report)
+        self._requests = requests = Requests(
+            network,
+            network_id,
+            on_offence=network.report,
+            is_stranger=lambda peer: network.source_of(peer) is not None,
+        )
+        self._readers = Readers(network.budget, network.source_of)
         self._gossip = gossip = Gossip(
             network,
             topic_prefix=topic_prefix(network_id),
@@ -344,27 +351,27 @@ class Node:
         for runner in self._runners.values():
             runner.note_gone(peer)
 
-    async def _answer_blocks(self, _peer: PeerId, payload: bytes) -> bytes:
+    async def _answer_blocks(self, peer: PeerId, payload: bytes) -> bytes:
         def store_of(chain: str, chain_id: bytes) -> ChainStore | None:
             runner = self._runners.get(chain)
             return None if runner is None else runner.history(chain_id)
 
-        return await self._read(partial(answer_blocks, payload, store_of))
+        return await self._read(peer, partial(answer_blocks, payload, store_of))
 
-    async def _answer_ancestry(self, _peer: PeerId, payload: bytes) -> bytes:
+    async def _answer_ancestry(self, peer: PeerId, payload: bytes) -> bytes:
         def stores_of(chain: str) -> list[ChainStore]:
             runner = self._runners.get(chain)
             return [] if runner is None else runner.histories()
 
-        return await self._read(partial(answer_ancestry, payload, stores_of))
+        return await self._read(peer, partial(answer_ancestry, payload, stores_of))
 
-    async def _read(self, answer: Callable[[], bytes]) -> bytes:
+    async def _read(self, peer: PeerId, answer: Callable[[], bytes]) -> bytes:
         try:
-            return await trio.to_thread.run_sync(answer)
+            return await self._readers.run(peer, answer)
         except Rejected as error:
             raise RequestRefused(error.detail) from None
 
-    async def _answer_bodies(self, _peer: PeerId, payload: bytes) -> bytes:
+    async def _answer_bodies(self, peer: PeerId, payload: bytes) -> bytes:
         try:
             request = decode_body_request(payload)
         except Rejected as error:
@@ -372,7 +379,7 @@ class Node:
         runner = self._runners.get(request.chain)
         if runner is None:
             raise RequestRefused(f"this node does not follow {request.chain}")
-        return runner.answer_bodies(request)
+        return await self._read(peer, partial(runner.answer_bodies, request))
 
     # -- What the API sees ---------------------------------------------------------------------
 
