@@ -48,6 +48,7 @@ class ApiServerError(Exception):
 async def serve(
     handle: NodeHandle,
     settings: ApiSettings,
+    max_connections: int = MAX_CONNECTIONS,
     task_status: Any = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled: `url = await nursery.start(serve, handle, config.api)`.
@@ -56,7 +57,8 @@ async def serve(
     bound (raised into `nursery.start`) or when the API thread dies (raised into the nursery).
     """
     listener = await _bind(settings)
-    server = _Server(handle, settings, listener, trio.lowlevel.current_trio_token())
+    token = trio.lowlevel.current_trio_token()
+    server = _Server(handle, settings, max_connections, listener, token)
     thread = threading.Thread(target=server.run, name="api", daemon=True)
     thread.start()
     try:
@@ -124,6 +126,7 @@ class _Server:
         self,
         handle: NodeHandle,
         settings: ApiSettings,
+        max_connections: int,
         listener: socket.socket,
         token: trio.lowlevel.TrioToken,
     ) -> None:
@@ -133,6 +136,7 @@ class _Server:
         self.failure: BaseException | None = None
         self._handle = handle
         self._settings = settings
+        self._max_connections = max_connections
         self._listener = listener
         self._token = token
         self._load = _Load()
@@ -174,6 +178,7 @@ class _Server:
         site = Site(self._handle, self._settings, self.pulse)
         runner = web.ServerRunner(
             _BoundedServer(
+                self._max_connections,
                 _handler(site, self._settings, self._load),
                 access_log=None,
                 keepalive_timeout=IDLE_TIMEOUT_S,
@@ -206,10 +211,14 @@ class _Server:
 class _BoundedServer(web.Server):
     """Closes a connection there is no room for."""
 
+    def __init__(self, max_connections: int, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._max_connections = max_connections
+
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Counted here: many connections may be accepted before the first one is made."""
         super().connection_made(handler, transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self._max_connections:
             transport.close()
 
 

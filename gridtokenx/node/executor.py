@@ -54,6 +54,7 @@ from gridtokenx.node import crash_points
 from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
 from gridtokenx.node.history import SET_CHANGES, Totals, index_rows, load_totals
 from gridtokenx.node.stages import Stage, Stages
+from gridtokenx.node.stopping import Damaged
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -67,10 +68,6 @@ TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of bloc
 FINALITY_SAMPLES = 512
 FILL_SHARE = 0.1  # Of the first view's time-out: how long a leader fills a block; roots come after.
 FILL_CHUNK = 64
-
-
-class Damaged(Exception):  # noqa: N818 - names what is wrong: our own data or determinism
-    """Our state contradicts what the validators decided. The node must stop and say so."""
 
 
 @dataclass(frozen=True, slots=True)

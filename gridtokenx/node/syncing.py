@@ -32,6 +32,7 @@ from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.database import ChainStore
 from gridtokenx.node.driver import Driver
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.network import NetworkError, PeerId, format_peer_id
 from gridtokenx.node.protocol import (
     MAX_RESPONSE_BYTES,
@@ -122,8 +123,9 @@ class Syncing:
     async def _beat(self) -> None:
         while True:
             await trio.sleep(1.0)
-            self._post(Tick())
-            self._tell_progress()
+            with house.round("sync_tick"):
+                self._post(Tick())
+                self._tell_progress()
 
     def _tell_progress(self) -> None:
         behind = self.target - self._driver.executor.parent.height
