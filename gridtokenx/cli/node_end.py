@@ -100,7 +100,7 @@ def _order(failure: Failure) -> int:
 
 
 def _foreseen(error: BaseException) -> Failure | None:
-    from gridtokenx.api.server import ApiServerError
+    from gridtokenx.api.listening import ApiServerError
     from gridtokenx.primitives.state import DamagedValue
 
     if isinstance(error, NotMissing):

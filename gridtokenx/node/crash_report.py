@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gridtokenx import __version__
+from gridtokenx.node.private_files import make_folder, write_private
 
 KEPT = 10
 MAX_TRACEBACK_CHARACTERS = 256 * 1024
@@ -29,17 +30,14 @@ def write_crash_report(
     lines: Iterable[str],
 ) -> Path:
     """Write a report into `folder`, of which the newest KEPT stay. Errors: OSError."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder)
     old = sorted(folder.glob(PATTERN))  # Names begin with the time.
     for path in old[: max(0, len(old) - KEPT + 1)]:
         path.unlink(missing_ok=True)
     now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     path = _unused(folder, f"crash-{now}-{os.getpid()}")
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
-        stream.write(_text(now, error, heights, settings, lines))
-        stream.flush()
-        os.fsync(stream.fileno())
+    text = _text(now, error, heights, settings, lines)
+    write_private(path, text.encode(errors="backslashreplace"), replace=False)
     return path
 
 

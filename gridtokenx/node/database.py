@@ -29,6 +29,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from gridtokenx.node.private_files import keep_private, make_folder, open_lock
 from gridtokenx.node.stopping import DatabaseError, DiskFailed, DiskFull, FolderInUse
 from gridtokenx.primitives.state import Decode, I, Index, u64
 
@@ -139,8 +140,9 @@ class Database:
         DiskFailed, PermissionError. The folder is let go then.
         """
         self.path = path
+        keep_private()  # RocksDB makes files whenever it likes, with mode 0644.
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(path)
             self._lock = _lock(path)
         except OSError as error:
             raise _told(path, error) from error
@@ -463,7 +465,7 @@ def _successor(prefix: bytes) -> bytes:
 
 def _lock(path: Path) -> int:
     """Own the folder, or say who does. RocksDB's own lock error names nobody."""
-    handle = os.open(path / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = open_lock(path / "node.lock")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

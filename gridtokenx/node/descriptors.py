@@ -1,4 +1,4 @@
-"""File descriptors of the process: the three standard ones, and enough of them for the node.
+"""File descriptors of the process: enough of them for the node.
 
 A node that runs out of them cannot accept, write its log or look at its interfaces, so what may
 take any is bounded by what there are.
@@ -6,9 +6,7 @@ take any is bounded by what there are.
 
 from __future__ import annotations
 
-import os
 import resource
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +20,7 @@ from gridtokenx.node.stopping import Ending
 RESERVE = 128
 UNADMITTED = 192  # Connections in the making: 128 inbound handshakes, 8 dials of 8 addresses.
 PER_PEER = 3  # Connections of one peer at most.
-LEAST_API = 16
+LEAST_API = 64  # Most of them are kept for this machine and for probes.
 LEAST_PEERS = 8
 LEAST_TABLES = 32
 
@@ -97,23 +95,3 @@ def provide(
             "in Docker, or ulimit -Hn",
         )
     return plan
-
-
-def open_standard_streams() -> None:
-    """Give standard streams that were closed (`start 2>&-`) to /dev/null.
-
-    Before anything else is opened: the next file would be number 2, and get what is meant for
-    people. Python has None for them, which nobody who prints expects.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest free number is this one: those below are open.
-            opened = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
-            os.set_inheritable(opened, True)
-        if getattr(sys, name) is None:
-            mode = "r" if number == 0 else "w"
-            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - stays
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)

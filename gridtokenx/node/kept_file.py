@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from gridtokenx.node.housekeeping import house
+from gridtokenx.node.private_files import write_private
 
 MAX_BYTES = 4 << 20
 LEAST_PAUSE_S = 0.2
@@ -79,21 +80,7 @@ class KeptFile:
         self._failed = True
         with house.round(self._path.name):  # a full disk stops the node by its own check
             raw = json.dumps(self._dump(), separators=(",", ":")).encode()
-            await trio.to_thread.run_sync(self._replace, raw)
+            await trio.to_thread.run_sync(write_private, self._path, raw)
             self._failed = False
         if self._failed:
             self._changed.set()  # It is to be written still.
-
-    def _replace(self, raw: bytes) -> None:
-        temporary = self._path.with_suffix(".new")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(handle, "wb") as stream:
-            stream.write(raw)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

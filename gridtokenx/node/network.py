@@ -26,6 +26,7 @@ from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr
 
 from gridtokenx.node.admission import Admission, Limits
+from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.clock import Clock
 from gridtokenx.node.faults import LinkFaults
 from gridtokenx.node.libp2p_overrides import DialError, NodeHost, assemble_host, shielded
@@ -37,6 +38,7 @@ from gridtokenx.node.peer_events import (
     Subscription,
 )
 from gridtokenx.node.reputation import OPERATOR, Reputation
+from gridtokenx.node.throttle import metered
 
 __all__ = [
     "Network",
@@ -272,7 +274,11 @@ class Network:
         self._swarm.on_peer_change = self._on_peer_change
         self._swarm.on_handler_error = self._on_handler_error
         self.peer_id = PeerId(host.get_id().to_bytes())
-        self.reputation: Reputation = self._swarm.admission.reputation
+        self._admission: Admission = self._swarm.admission
+        self.reputation: Reputation = self._admission.reputation
+        # The loop's work on a stranger's connection is charged here; whoever gives a thread work
+        # for a peer charges that to `source_of` it.
+        self.budget: StrangersBudget = self._swarm.gate.budget
         self.faults: LinkFaults = self._swarm.faults
         self.handler_errors = self._swarm.handler_errors
         self.dial_outcomes: Counter[str] = (
@@ -418,11 +424,18 @@ class Network:
 
     def protect(self, peer: PeerId) -> None:
         """Let a peer (an authority, a bootnode) connect even when `max_peers` is reached."""
-        self._swarm.admission.protected.add(peer)
+        self._admission.protected.add(peer)
 
     def set_authorities(self, peers: Sequence[PeerId]) -> None:
         """Replace the peers that find room because validators vouch for them."""
-        self._swarm.admission.authorities = frozenset(bytes(peer) for peer in peers)
+        self._admission.authorities = frozenset(bytes(peer) for peer in peers)
+        for peer in peers:
+            self._admission.note_trusted(self.remote_ip(peer))
+
+    def source_of(self, peer: PeerId) -> str | None:
+        """Whose share of `budget` a peer's work is charged to; None for a trusted peer, which
+        neither pays nor waits: one the operator has named or a validator's key vouches for."""
+        return self._admission.source_of(bytes(peer), self.remote_ip(peer))
 
     def report(self, peer: PeerId, offence: str) -> None:
         """Note an offence of `reputation.OFFENCES`; a peer that goes too far is cut off."""
@@ -593,7 +606,8 @@ async def open_network(
         async with trio.open_nursery() as nursery:
             swarm.start(nursery)
             try:
-                yield Network(host, settings, nursery)
+                with metered():
+                    yield Network(host, settings, nursery)
             finally:
                 with shielded(SHUTDOWN_S):
                     await swarm.close()

@@ -19,7 +19,8 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from gridtokenx import __version__
-from gridtokenx.api.server import MAX_CONNECTIONS, serve
+from gridtokenx.api.connections import MAX_CONNECTIONS
+from gridtokenx.api.server import serve
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.node.admin import Admin
 from gridtokenx.node.authorities import Authorities
@@ -285,6 +286,8 @@ class Node:
             on_status=self._on_status,
             on_committed=self._on_committed,
             checkpoints_sent=lambda name: self._relay.sent[name] if self._relay else 0,
+            budget=self._network.budget,
+            source_of=self._network.source_of,
         )
 
     def _network_settings(self) -> NetworkSettings:

@@ -13,9 +13,10 @@ import platform
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
+from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TextIO, get_args
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -30,6 +31,8 @@ from prometheus_client.registry import Collector
 from gridtokenx.node.history import load_totals
 from gridtokenx.node.housekeeping import house
 from gridtokenx.node.national_metrics import NationalMetrics
+from gridtokenx.node.private_files import make_folder, open_private
+from gridtokenx.node.screen import lines, printable
 from gridtokenx.node.settings import LoggingSettings
 from gridtokenx.node.view import ChainStatus, NetworkStatus, NodeHandle, PeerStatus, SyncState
 
@@ -260,7 +263,7 @@ def configure_logging(settings: LoggingSettings, file_path: Path | None = None) 
     recent.setFormatter(_formatter(shared, pretty=False, colors=False))
     root.addHandler(recent)
     if settings.file_logging.enabled and file_path is not None:
-        file_path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file_path.parent)
         file = _File(
             file_path,
             maxBytes=settings.file_logging.max_mib * MIB,
@@ -279,7 +282,12 @@ class _Console(logging.StreamHandler[Any]):
 
 
 class _File(logging.handlers.RotatingFileHandler):
-    """A full disk, or a folder that is gone, costs the line, not a traceback for each."""
+    """A log that only its owner reads: it tells what the API hides. A full disk, or a folder that
+    is gone, costs the line, not a traceback for each.
+    """
+
+    def _open(self) -> Any:
+        return open_private(Path(self.baseFilename), "a")
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
         _note("log file")
@@ -325,18 +333,31 @@ def close_logging() -> None:
 
 def _formatter(shared: list[Any], pretty: bool, colors: bool) -> logging.Formatter:
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(
-            colors=colors, exception_formatter=structlog.dev.plain_traceback
-        )
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback)
         if pretty
         else structlog.processors.JSONRenderer()
     )
     closing: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if not pretty:
-        closing.append(structlog.processors.format_exc_info)
+    # JSON is ASCII; on a terminal a peer's words must not be more than words.
+    closing.append(_escape if pretty else structlog.processors.format_exc_info)
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[*closing, renderer]
     )
+
+
+def _escape(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """What is not quoted by the renderer: texts as they are, and stacks of several lines."""
+    several = {"stack", "exception"}
+    return {
+        key: (lines if key in several else printable)(value) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
+
+
+def _traceback(out: TextIO, exc_info: Any) -> None:
+    plain = StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    out.write(lines(plain.getvalue()))
 
 
 def _level(name: str) -> int:

@@ -89,7 +89,7 @@ def test_with_few_descriptors_it_refuses_connections_and_goes_on(home: Path) -> 
     """More idle connections than the whole process may have descriptors."""
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (128, 448))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, 512))
 
     with contextlib.ExitStack() as idle, running(home, preexec_fn=limit) as process:
         log = log_of(home)
@@ -102,7 +102,7 @@ def test_with_few_descriptors_it_refuses_connections_and_goes_on(home: Path) -> 
         descriptors = Path(f"/proc/{process.pid}/fd")
         rounds = [line for line in log_of(home).splitlines() if "housekeeping.failed" in line]
         assert rounds == []
-        assert len(list(descriptors.iterdir())) < 448
+        assert len(list(descriptors.iterdir())) < 512
         idle.close()
         assert wait_until("it answers", lambda: health() == 200)
     assert process.returncode == 0, log_of(home)

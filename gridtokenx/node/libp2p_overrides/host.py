@@ -30,11 +30,12 @@ from libp2p.identity.update import update_peerstore_from_identify
 from libp2p.io.exceptions import IOException
 from libp2p.io.utils import read_exactly
 from libp2p.peer.id import ID
-from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.protocol_muxer.exceptions import MultiselectError
 from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
+from gridtokenx.node.libp2p_overrides.negotiation import Negotiation
 from gridtokenx.node.libp2p_overrides.swarm import NodeConnection, NodeSwarm, shielded
 
 NEGOTIATE_TIMEOUT_S = 5
@@ -130,9 +131,24 @@ class NodeHost(BasicHost):
         self.peerstore.put(peer_id, "agent_version", message.agent_version[:MAX_AGENT_CHARACTERS])
         self.on_identified(peer_id)
 
+    async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
+        """Agree with the peer on what its stream is for, and serve that."""
+        try:
+            protocol, handler = await self.multiselect.negotiate(
+                Negotiation(net_stream), NEGOTIATE_TIMEOUT_S
+            )
+        except MultiselectError:
+            await net_stream.reset()
+            return
+        if protocol is None or handler is None:
+            await net_stream.reset()
+            return
+        net_stream.set_protocol(protocol)
+        await handler(net_stream)
+
     async def _negotiate(self, stream: INetStream, protocol_ids: Sequence[TProtocol]) -> None:
         chosen = await self.multiselect_client.select_one_of(
-            protocol_ids, MultiselectCommunicator(stream), NEGOTIATE_TIMEOUT_S
+            protocol_ids, Negotiation(stream), NEGOTIATE_TIMEOUT_S
         )
         stream.set_protocol(chosen)
 

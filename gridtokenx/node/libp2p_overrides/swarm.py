@@ -3,7 +3,6 @@
 - an accepted connection keeps its slot and task until the swarm ends: it now ends with its own
   connection, and half-open ones have a time limit and a bounded number;
 - the muxer class given to the host is ignored for yamux: `NodeUpgrader` uses ours;
-- two recv() calls for each Noise frame: `BufferedTCPStream`;
 - every task looks for its parent among all tasks (O(n)), and one failing task cancels the
   service: connections live in one plain nursery and each task is total;
 - every dial waits 250 ms even on success, and a failed peer is not dialled for 60 s: `dial_peer`;
@@ -42,8 +41,10 @@ from multiaddr import Multiaddr
 from gridtokenx.node.admission import Admission
 from gridtokenx.node.faults import LinkFaults
 from gridtokenx.node.libp2p_overrides.private_network import ProtectedStream
+from gridtokenx.node.libp2p_overrides.sockets import BufferedTCPStream
 from gridtokenx.node.libp2p_overrides.websocket import accept_websocket
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
+from gridtokenx.node.throttle import PAYER, Gate, Payer
 
 CONNECT_TIMEOUT_S = 5.0
 HANDSHAKE_TIMEOUT_S = 8.0
@@ -51,7 +52,6 @@ MAX_HALF_OPEN = 128
 MAX_CONNECTIONS_PER_PEER = 3
 MAX_ADDRESSES_PER_DIAL = 8
 DIAL_STAGGER_S = 0.02
-RECEIVE_CHUNK_BYTES = 65_536
 REFUSALS = {
     "banned": "it or its address is banned",
     "full": "no room for another peer",
@@ -72,27 +72,6 @@ class DialError(SwarmException):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
         self.reason = reason
-
-
-class BufferedTCPStream(TrioTCPStream):
-    """Reads the socket in large pieces, so that a length and its frame cost one recv()."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        super().__init__(stream)
-        self._received = bytearray()
-
-    async def read(self, n: int | None = None) -> bytes:
-        if n == 0:
-            return b""
-        if not self._received:
-            chunk: bytes = await super().read(max(n or 0, RECEIVE_CHUNK_BYTES))
-            if n is None or n < 0 or len(chunk) <= n:
-                return chunk
-            self._received += chunk
-        size = len(self._received) if n is None or n < 0 else n
-        data = bytes(self._received[:size])
-        del self._received[:size]
-        return data
 
 
 class NodeTCP(TCP):
@@ -222,6 +201,7 @@ class NodeSwarm(Swarm):
         super().__init__(peer_id, peerstore, upgrader, [NodeTCP()], connection_config=config)
         peerstore.must_keep = lambda each: each == self.self_id or each in self.connections
         self.admission = admission
+        self.gate = Gate(admission)
         self.may_dial = may_dial
         self.faults = LinkFaults()
         self.dial_outcomes: Counter[str] = Counter()
@@ -282,8 +262,13 @@ class NodeSwarm(Swarm):
         if refused is not None:
             self.inbound_refused[refused] += 1
             return
+        payer = Payer(self.gate, ip)
+        PAYER.set(payer)  # of this task and of all that it starts
         try:
-            await self._accept_admitted(listening, stream)
+            if await self.gate.admit_handshake(payer):
+                await self._accept_admitted(listening, stream)
+            else:
+                self.inbound_refused["busy"] += 1
         finally:
             self.admission.leave(ip)
 
@@ -362,6 +347,10 @@ class NodeSwarm(Swarm):
         connection.set_transport_info(
             muxed_conn.get_transport_addresses(), muxed_conn.get_connection_type()
         )
+        if muxed_conn.payer is not None:
+            muxed_conn.payer.peer, muxed_conn.payer.is_open = peer_id.to_bytes(), True
+            if muxed_conn.payer.is_trusted:
+                self.admission.note_trusted(muxed_conn.payer.ip)
         siblings = self.connections.setdefault(peer_id, [])
         siblings.append(connection)
         self.nursery.start_soon(muxed_conn.start)
@@ -476,6 +465,7 @@ class NodeSwarm(Swarm):
         raw: RawConnection | None = None
         connection: NodeConnection | None = None
         reason = "timeout"
+        PAYER.set(Payer(self.gate, extract_ip_from_multiaddr(address), peer_id.to_bytes()))
         try:
             with trio.fail_after(CONNECT_TIMEOUT_S):
                 raw = await self.transport_manager.get_transports()[0].dial(address)

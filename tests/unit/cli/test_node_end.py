@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from gridtokenx.api.server import ApiServerError
+from gridtokenx.api.listening import ApiServerError
 from gridtokenx.cli import node_end, output
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.node import crash_report

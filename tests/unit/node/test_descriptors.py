@@ -44,7 +44,7 @@ def test_a_limit_that_suffices_stays(soft: int) -> None:
     assert provided(soft, soft) == (WANTED, soft, ["process.descriptors"])
 
 
-@pytest.mark.parametrize("hard", [404, 512, 1_024, WANTED.files - 1])
+@pytest.mark.parametrize("hard", [440, 512, 1_024, WANTED.files - 1])
 def test_under_a_low_hard_limit_everything_fits_and_the_operator_is_told(hard: int) -> None:
     plan, soft, told = provided(256, hard)
     assert soft == hard
@@ -68,7 +68,7 @@ def test_a_small_node_is_not_made_larger() -> None:
 
 CLOSED = """
 import os, sys
-from gridtokenx.node.descriptors import open_standard_streams
+from gridtokenx.node.screen import open_standard_streams
 open_standard_streams()
 print("out")
 print("err", file=sys.stderr)
