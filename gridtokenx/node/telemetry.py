@@ -12,9 +12,11 @@ import logging.handlers
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, MutableMapping, Sequence
+from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TextIO, get_args
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -27,13 +29,18 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from gridtokenx.node.history import load_totals
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.national_metrics import NationalMetrics
+from gridtokenx.node.private_files import make_folder, open_private
+from gridtokenx.node.screen import lines, printable
 from gridtokenx.node.settings import LoggingSettings
 from gridtokenx.node.view import ChainStatus, NetworkStatus, NodeHandle, PeerStatus, SyncState
 
 SYNC_STATES = get_args(SyncState)
 SCORE_LIMITS = (-80.0, -40.0, -20.0, -10.0, 0.0, 10.0, 20.0, 40.0)  # gossip's thresholds and cap
 MIB = 1024 * 1024
+RECENT_LINES = 200
+RECENT_CHARACTERS = 2_000
 _NOISY_LIBRARIES = ("libp2p", "asyncio", "aiohttp", "multiaddr")
 
 
@@ -65,6 +72,14 @@ class NodeCollector(Collector):
         yield from _chain_counters(chains)
         yield _sync_states(chains)
         yield from self._national.collect(handle.chains())
+        failures = CounterMetricFamily(
+            "gridtokenx_housekeeping_failures",
+            "Rounds of work on the side that failed; the node went on",
+            labels=["task"],
+        )
+        for task, count in sorted(house.failures.items()):
+            failures.add_metric([task], count)
+        yield failures
 
 
 def _connections(network: NetworkStatus) -> Iterator[Metric]:
@@ -240,13 +255,16 @@ def configure_logging(settings: LoggingSettings, file_path: Path | None = None) 
         logger = logging.getLogger(library)
         logger.setLevel(max(logging.WARNING, _level(settings.level)))
         logger.propagate = True  # libp2p turns this off when it is imported.
-    console = logging.StreamHandler(sys.stderr)
+    console = _Console(sys.stderr)
     pretty = settings.format == "pretty"
     console.setFormatter(_formatter(shared, pretty, colors=pretty and sys.stderr.isatty()))
     root.addHandler(console)
+    recent = _Recent()
+    recent.setFormatter(_formatter(shared, pretty=False, colors=False))
+    root.addHandler(recent)
     if settings.file_logging.enabled and file_path is not None:
-        file_path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.handlers.RotatingFileHandler(
+        make_folder(file_path.parent)
+        file = _File(
             file_path,
             maxBytes=settings.file_logging.max_mib * MIB,
             backupCount=settings.file_logging.keep,
@@ -254,6 +272,55 @@ def configure_logging(settings: LoggingSettings, file_path: Path | None = None) 
         )
         file.setFormatter(_formatter(shared, pretty=False, colors=False))
         root.addHandler(file)
+
+
+class _Console(logging.StreamHandler[Any]):
+    """A terminal or pipe that is gone costs its line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        _note("log stream")
+
+
+class _File(logging.handlers.RotatingFileHandler):
+    """A log that only its owner reads: it tells what the API hides. A full disk, or a folder that
+    is gone, costs the line, not a traceback for each.
+    """
+
+    def _open(self) -> Any:
+        return open_private(Path(self.baseFilename), "a")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        _note("log file")
+
+
+def _note(task: str) -> None:
+    """Called while the error is handled."""
+    error = sys.exc_info()[1]
+    if error is not None:
+        house.note_of_log(task, error)
+
+
+class _Recent(logging.Handler):
+    """The last lines, for a crash report; without what other handlers did with their colours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=RECENT_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.lines.append(self.format(record)[:RECENT_CHARACTERS])
+        except Exception:  # noqa: BLE001 - as every handler does
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        _note("log lines")
+
+
+def recent_lines() -> list[str]:
+    """The last lines of the log, the oldest first."""
+    found = [one for one in logging.getLogger().handlers if isinstance(one, _Recent)]
+    return [line for one in found for line in list(one.lines)]
 
 
 def close_logging() -> None:
@@ -266,18 +333,31 @@ def close_logging() -> None:
 
 def _formatter(shared: list[Any], pretty: bool, colors: bool) -> logging.Formatter:
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(
-            colors=colors, exception_formatter=structlog.dev.plain_traceback
-        )
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback)
         if pretty
         else structlog.processors.JSONRenderer()
     )
     closing: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if not pretty:
-        closing.append(structlog.processors.format_exc_info)
+    # JSON is ASCII; on a terminal a peer's words must not be more than words.
+    closing.append(_escape if pretty else structlog.processors.format_exc_info)
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[*closing, renderer]
     )
+
+
+def _escape(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """What is not quoted by the renderer: texts as they are, and stacks of several lines."""
+    several = {"stack", "exception"}
+    return {
+        key: (lines if key in several else printable)(value) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
+
+
+def _traceback(out: TextIO, exc_info: Any) -> None:
+    plain = StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    out.write(lines(plain.getvalue()))
 
 
 def _level(name: str) -> int:

@@ -84,3 +84,15 @@ def test_the_allow_list_lets_nobody_else_in() -> None:
     door.protected.add(b"bootnode")
     for peer, reason in ((b"friend", None), (b"bootnode", None), (b"other", "not_allowed")):
         assert door.refusal(peer, None, "inbound", []) == reason
+
+
+def test_whose_share_of_the_budget_a_peers_work_is() -> None:
+    door = admission()
+    door.protected.add(b"named")
+    door.authorities = frozenset([b"vouched for"])
+    assert door.source_of(b"named", IP) is None
+    assert door.source_of(b"vouched for", None) is None
+    assert door.source_of(b"any", IP) == door.source_of(None, IP) == IP
+    assert door.source_of(b"any", "2001:db8::1") == "2001:db8::/64"
+    assert door.source_of(None, "127.0.0.1") == "127.0.0.1"
+    assert door.source_of(b"\x01", "127.0.0.1") == door.source_of(b"\x01", None) == "01"

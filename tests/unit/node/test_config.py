@@ -192,7 +192,8 @@ def test_wrong_values_say_what_is_expected(tmp_path: Path, text: str, told: str)
     [
         (b"[node\n", "config.toml:1 is not TOML"),
         (b"[node]\nnode_id = 'a'\nnode_id = 'b'\n", "config.toml:3 is not TOML"),
-        (b"\xff\xfe", "is not UTF-8"),
+        (b"\xff\xfe", "is UTF-16 text: save it as UTF-8"),
+        (b"# \xe9", "is not UTF-8 text (byte 3)"),
         (b"#" * 70_000, "is larger than 65536 bytes"),
         (b"version = 2\n", "config.toml:1 version 2 is not known"),
         (b"version = true\n", "version True is not known"),
@@ -330,6 +331,11 @@ def test_a_validator_does_not_serve_rpc_to_other_machines_by_accident(
 def test_loopback_hosts_are_safe(tmp_path: Path, host: str) -> None:
     flags = {"api.host": host, "node.node_type": "validator", "api.local_signer": "account"}
     assert load(tmp_path, None, flags).api.host == host
+
+
+def test_a_node_that_signs_for_callers_does_not_answer_to_any_name(tmp_path: Path) -> None:
+    flags = {"api.local_signer": "account", "api.hosts": ["*"]}
+    assert refused(tmp_path, flags=flags).code == "GTX-API-002"
 
 
 def test_a_node_signs_for_callers_only_on_loopback(tmp_path: Path) -> None:
