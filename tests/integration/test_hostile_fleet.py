@@ -28,17 +28,16 @@ from scripts.hostile_fleet.phases import Attackers  # noqa: E402
 
 CHOSEN = (
     "half-open-handshakes",
-    "rapid-reset",
+    "window-updates",
     "claimed-heights",
     "block-requests",
     "find-node-flood",
-    "empty-subscriptions",
+    "forged-blocks",
     "broken-promises",
     "far-votes",
-    "held-checkpoints",
+    "forged-checkpoints",
     "deep-json",
     "half-headers",
-    "junk-submissions",
     "one-key-flood",
 )
 BLOCKS = 12
