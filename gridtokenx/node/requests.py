@@ -7,6 +7,7 @@ unsigned-varint length. Payloads are bytes here; their encoding belongs to the c
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Protocol
 
 import structlog
@@ -28,7 +29,9 @@ MAX_REQUEST_BYTES = 64 << 10
 MAX_RESPONSE_BYTES = 8 << 20
 MAX_REFUSAL_BYTES = 1_024
 MAX_IN_FLIGHT_PER_PEER = 8
-MAX_IN_FLIGHT = 64
+MAX_IN_FLIGHT = 64  # of all strangers together
+STRANGERS_TURNS = 2  # requests of one kind that are worked on for strangers at a time
+STRANGERS_RESPONSE_BYTES = 16 << 20  # answers that they have not read yet, all together
 
 Handler = Callable[[PeerId, bytes], Awaitable[bytes]]
 
@@ -40,13 +43,15 @@ class RequestRefused(Exception):  # noqa: N818 - an answer, not a fault
 
 
 class StreamOpener(Protocol):
-    """The two methods of `Network` that requests need."""
+    """The methods of `Network` that requests need."""
 
     def handle(self, protocols: list[str], handler: StreamHandler) -> None: ...
 
     async def open_stream(
         self, peer: PeerId, protocols: list[str], timeout_s: float = 5
     ) -> Stream: ...
+
+    def is_trusted(self, peer: PeerId) -> bool: ...
 
 
 class Requests:
@@ -68,6 +73,8 @@ class Requests:
         self._max_response_bytes = max_response_bytes
         self._on_offence = on_offence
         self._in_flight: Counter[PeerId] = Counter()
+        self._strangers: dict[trio.CancelScope, None] = {}  # in flight, the oldest first
+        self._unread_bytes = 0  # of strangers' answers
         self.outcomes: Counter[str] = Counter()  # answered refused busy timeout failed broken
 
     def protocol(self, name: str) -> str:
@@ -79,10 +86,11 @@ class Requests:
         response or raises RequestRefused; any other exception is logged and counted, and the
         caller sees a reset stream."""
 
+        turns = trio.Semaphore(STRANGERS_TURNS)
+
         async def answer(stream: Stream) -> None:
             peer = stream.peer
-            full = self._in_flight.total() >= MAX_IN_FLIGHT
-            if full or self._in_flight[peer] >= MAX_IN_FLIGHT_PER_PEER:
+            if self._in_flight[peer] >= MAX_IN_FLIGHT_PER_PEER:
                 self.outcomes["busy"] += 1
                 await stream.reset()
                 return
@@ -90,7 +98,7 @@ class Requests:
             outcome = "timeout"
             try:
                 with trio.move_on_after(DEADLINE_S):
-                    outcome = await self._answer(stream, name, handler)
+                    outcome = await self._within_room(stream, name, handler, turns)
             finally:
                 self._in_flight[peer] -= 1
                 if not self._in_flight[peer]:
@@ -101,12 +109,37 @@ class Requests:
 
         self._network.handle([self.protocol(name)], answer)
 
-    async def _answer(self, stream: Stream, name: str, handler: Handler) -> str:
+    async def _within_room(
+        self, stream: Stream, name: str, handler: Handler, turns: trio.Semaphore
+    ) -> str:
+        """Answer a trusted peer at once, a stranger in what room strangers have.
+
+        Of too many strangers the oldest yields: whoever asks and reads is done in no time.
+        """
+        if self._network.is_trusted(stream.peer):
+            return await self._answer(stream, name, handler, None)
+        if len(self._strangers) >= MAX_IN_FLIGHT:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.cancel()
+        outcome = "busy"
+        with trio.CancelScope() as scope:
+            self._strangers[scope] = None
+            try:
+                outcome = await self._answer(stream, name, handler, turns)
+            finally:
+                self._strangers.pop(scope, None)
+        return outcome
+
+    async def _answer(
+        self, stream: Stream, name: str, handler: Handler, turns: trio.Semaphore | None
+    ) -> str:
         """Read one request and write its response; return the outcome to be counted."""
         try:
             payload = await read_frame(stream, self._max_request_bytes)
             try:
-                response = await handler(stream.peer, payload)
+                async with turns or nullcontext():
+                    response = await handler(stream.peer, payload)
             except RequestRefused as refusal:
                 sentence = str(refusal).encode()[:MAX_REFUSAL_BYTES]
                 await write_frame(stream, bytes([REFUSED]) + sentence)
@@ -119,11 +152,24 @@ class Requests:
             if len(response) > self._max_response_bytes:
                 log.error("response above the limit", request=name, response_bytes=len(response))
                 return "failed"
-            await write_frame(stream, bytes([OK]) + response)
+            if turns is None:
+                await write_frame(stream, bytes([OK]) + response)
+            else:
+                return await self._write_to_stranger(stream, response)
         except NetworkError as error:
             if error.reason == "protocol":
                 self._on_offence(stream.peer, "malformed_request")
             return "broken"
+        return "answered"
+
+    async def _write_to_stranger(self, stream: Stream, response: bytes) -> str:
+        if self._unread_bytes + len(response) > STRANGERS_RESPONSE_BYTES:
+            return "busy"
+        self._unread_bytes += len(response)
+        try:
+            await write_frame(stream, bytes([OK]) + response)
+        finally:
+            self._unread_bytes -= len(response)
         return "answered"
 
     async def request(

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from gridtokenx.node import requests as module
 from gridtokenx.node.network import NetworkError, PeerId, read_frame
 from gridtokenx.node.requests import MAX_IN_FLIGHT_PER_PEER, RequestRefused, Requests
 
@@ -53,6 +54,11 @@ class MemoryNetwork:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._handlers: dict[str, Callable] = {}
+        self.trusts = False
+        self.pair = trio.testing.memory_stream_pair
+
+    def is_trusted(self, peer: PeerId) -> bool:
+        return self.trusts
 
     def handle(self, protocols, handler) -> None:
         self._handlers |= dict.fromkeys(protocols, handler)
@@ -60,7 +66,7 @@ class MemoryNetwork:
     async def open_stream(self, peer, protocols, timeout_s=5) -> MemoryStream:
         if protocols[0] not in self._handlers:
             raise NetworkError("protocol", "not served")
-        ours, theirs = trio.testing.memory_stream_pair()
+        ours, theirs = self.pair()
         self._nursery.start_soon(self._serve, protocols[0], MemoryStream(A, theirs))
         return MemoryStream(peer, ours)
 
@@ -188,3 +194,76 @@ async def test_more_than_eight_at_once_are_refused(
     assert sorted(ended) == ["answered"] * MAX_IN_FLIGHT_PER_PEER + ["closed"] * 3
     await ask()
     assert ended[-1] == "answered"
+
+
+async def test_of_too_many_strangers_the_oldest_yields_and_trusted_peers_are_served(
+    network: MemoryNetwork, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_IN_FLIGHT", 3)
+    requests = Requests(network, 7)
+
+    async def echo(_peer: PeerId, payload: bytes) -> bytes:
+        return payload
+
+    requests.serve("status", echo)
+    silent = [await network.open_stream(B, ["/gridtokenx/7/status/1"]) for _ in range(3)]
+    await trio.testing.wait_all_tasks_blocked()
+    network.trusts = True
+    assert await requests.request(B, "status", b"trusted") == b"trusted"
+    assert requests.outcomes["busy"] == 0
+    network.trusts = False
+    assert await requests.request(B, "status", b"newest") == b"newest"
+    assert requests.outcomes["busy"] == 1
+    with pytest.raises(NetworkError, match="closed"):
+        await silent[0].read_exactly(1)
+    assert trio.current_time() == 0
+    for stream in silent:
+        await stream.close()
+
+
+async def test_strangers_wait_for_a_turn_of_their_kind_and_trusted_peers_do_not(
+    network: MemoryNetwork, autojump_clock: trio.testing.MockClock
+) -> None:
+    requests = Requests(network, 7)
+    ended: list[float] = []
+
+    async def answer(_peer: PeerId, payload: bytes) -> bytes:
+        await trio.sleep(1)
+        return payload
+
+    async def ask(kind: str) -> None:
+        await requests.request(B, kind, b"")
+        ended.append(trio.current_time())
+
+    for kind in ("status", "blocks"):
+        requests.serve(kind, answer)
+    async with trio.open_nursery() as asking:
+        for kind in ("blocks", "blocks", "blocks", "status"):
+            asking.start_soon(ask, kind)
+    assert ended == [1, 1, 1, 2]  # of three requests for blocks one waited
+    network.trusts = True
+    async with trio.open_nursery() as asking:
+        for _ in range(5):
+            asking.start_soon(ask, "blocks")
+    assert ended[4:] == [3] * 5
+
+
+async def test_answers_that_strangers_do_not_read_are_bounded_together(
+    network: MemoryNetwork, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STRANGERS_RESPONSE_BYTES", 2_500)
+    network.pair = trio.testing.lockstep_stream_pair
+    requests = Requests(network, 7)
+
+    async def answer(_peer: PeerId, _payload: bytes) -> bytes:
+        return bytes(1_000)
+
+    requests.serve("blocks", answer)
+    for _ in range(3):
+        stream = await network.open_stream(B, ["/gridtokenx/7/blocks/1"])
+        await stream.write(b"\x00")  # asks, and never reads
+    await trio.testing.wait_all_tasks_blocked()
+    assert requests.outcomes == {"busy": 1}
+    await trio.sleep(11)
+    assert requests.outcomes == {"busy": 1, "timeout": 2}
+    assert await requests.request(B, "blocks", b"") == bytes(1_000)
