@@ -15,7 +15,7 @@ import structlog
 
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError, TransportCode
-from gridtokenx.api.limiter import Limiter
+from gridtokenx.api.limiter import Bill
 from gridtokenx.api.table import Method
 from gridtokenx.node.settings import ApiSettings
 from gridtokenx.node.telemetry import CallMetrics
@@ -37,30 +37,27 @@ class Reply:
 class Calls:
     """Runs methods of the table for clients."""
 
-    def __init__(
-        self, context: Context, settings: ApiSettings, limiter: Limiter, metrics: CallMetrics
-    ) -> None:
+    def __init__(self, context: Context, settings: ApiSettings, metrics: CallMetrics) -> None:
         self.context = context
         self.max_batch = settings.max_batch
         self.max_response_bytes = settings.max_response_kib * 1024
-        self.limiter = limiter
         self._timeout_s = settings.call_timeout_ms / 1000
         self._metrics = metrics
 
-    async def run(self, method: Method, raw: Mapping[str, Any] | list[Any], client: str) -> Any:
+    async def run(self, method: Method, raw: Mapping[str, Any] | list[Any], bill: Bill) -> Any:
         """The method's result. Errors: ApiError, nothing else."""
         started = time.perf_counter()
         code = 0
         try:
-            return await self._run(method, raw, client)
+            return await self._run(method, raw, bill)
         except ApiError as error:
             code = int(error.code)
             raise
         finally:
             self._metrics.observe(method.name, code, time.perf_counter() - started)
 
-    async def _run(self, method: Method, raw: Mapping[str, Any] | list[Any], client: str) -> Any:
-        self.limiter.pay(client, method.price(raw))
+    async def _run(self, method: Method, raw: Mapping[str, Any] | list[Any], bill: Bill) -> Any:
+        bill.pay(method.price(raw))
         try:
             result = method.handler(self.context, method.arguments(raw))
             if inspect.isawaitable(result):

@@ -27,14 +27,15 @@ class TrustedProxies:
         """
         client = remote
         said = ",".join(forwarded).rsplit(",", MAX_HOPS)[-MAX_HOPS:]
-        while said and self._trusts(client):
+        while said and self.trusts(client):
             named = _parse(said.pop())
             if named is None:
                 break
             client = str(named)
         return client
 
-    def _trusts(self, text: str) -> bool:
+    def trusts(self, text: str) -> bool:
+        """Whether an address is a proxy's."""
         address = _parse(text) if self._networks else None
         return address is not None and any(address in network for network in self._networks)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gridtokenx.api.calls import Calls, Reply, dump_json, parse_json, response_too_large
 from gridtokenx.api.errors import ApiError, TransportCode
+from gridtokenx.api.limiter import Bill
 from gridtokenx.api.methods import METHOD_BY_NAME, suggest
 from gridtokenx.api.table import Method
 
@@ -15,15 +16,15 @@ MAX_ID_LENGTH = 128
 _Encoded = bytes | None
 
 
-async def handle(calls: Calls, body: bytes, client: str) -> Reply:
+async def handle(calls: Calls, body: bytes, bill: Bill) -> Reply:
     """Answer a request body. 200 unless the whole request failed; 204 for notifications only."""
     try:
         document = parse_json(body)
         if isinstance(document, list):
-            return await _batch(calls, document, client)
+            return await _batch(calls, document, bill)
     except ApiError as error:
         return error_reply(error)
-    answer, failure = await _answer(calls, document, client)
+    answer, failure = await _answer(calls, document, bill)
     if answer is None:
         return Reply(204)
     if failure is not None and failure.code is TransportCode.BUSY:
@@ -37,14 +38,14 @@ def error_reply(error: ApiError) -> Reply:
     return Reply(error.status, _error(None, error), headers=_retry_header(error))
 
 
-async def _batch(calls: Calls, items: list[Any], client: str) -> Reply:
+async def _batch(calls: Calls, items: list[Any], bill: Bill) -> Reply:
     """Calls of a batch start in order and share one crossing to the executor."""
     if not items:
         raise ApiError(TransportCode.INVALID_REQUEST, "a batch has at least one request")
     if len(items) > calls.max_batch:
         detail = f"{len(items)} requests in a batch, at most {calls.max_batch} allowed"
         raise ApiError(TransportCode.BATCH_TOO_LARGE, detail, details={"max": calls.max_batch})
-    answers = await asyncio.gather(*(_answer(calls, item, client) for item in items))
+    answers = await asyncio.gather(*(_answer(calls, item, bill) for item in items))
     parts: list[bytes] = []
     size = 2
     for item, (answer, _) in zip(items, answers, strict=True):
@@ -59,14 +60,14 @@ async def _batch(calls: Calls, items: list[Any], client: str) -> Reply:
     return Reply(200, b"[" + b",".join(parts) + b"]") if parts else Reply(204)
 
 
-async def _answer(calls: Calls, request: Any, client: str) -> tuple[_Encoded, ApiError | None]:
+async def _answer(calls: Calls, request: Any, bill: Bill) -> tuple[_Encoded, ApiError | None]:
     """The encoded answer (None to a notification) and the error in it, if any."""
     try:
-        method, raw, notification = _read(calls, request, client)
+        method, raw, notification = _read(calls, request, bill)
     except ApiError as error:
         return _error(_id_of(request), error), error
     try:
-        result = await calls.run(method, raw, client)
+        result = await calls.run(method, raw, bill)
         encoded = dump_json({"jsonrpc": "2.0", "id": _id_of(request), "result": result})
         if len(encoded) > calls.max_response_bytes:
             raise response_too_large(len(encoded), calls.max_response_bytes)
@@ -76,16 +77,16 @@ async def _answer(calls: Calls, request: Any, client: str) -> tuple[_Encoded, Ap
 
 
 def _read(
-    calls: Calls, request: Any, client: str
+    calls: Calls, request: Any, bill: Bill
 ) -> tuple[Method, Mapping[str, Any] | list[Any], bool]:
     """Method, raw parameters, whether no answer is wanted. Errors: ApiError."""
     problem = _problem(request)
     if problem:
-        calls.limiter.pay(client, 1)
+        bill.pay(1)
         raise ApiError(TransportCode.INVALID_REQUEST, problem)
     method = METHOD_BY_NAME.get(request["method"])
     if method is None:
-        calls.limiter.pay(client, 1)
+        bill.pay(1)
         name = request["method"][:64]
         detail = f"there is no method {name!a}"
         raise ApiError(TransportCode.METHOD_NOT_FOUND, detail, hint=suggest(name))

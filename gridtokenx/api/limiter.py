@@ -1,4 +1,8 @@
-"""The rate limiter: one bucket of tokens for each IPv4 address or IPv6 /64. Source: surface C 4."""
+"""The rate limiter: one bucket of tokens for each IPv4 address or IPv6 /64. Source: surface C 4.
+
+A request pays before its body is read: one call, and one for each 16 KiB that it brings. What its
+methods cost is then taken from that first.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from gridtokenx.primitives.errors import ErrorCode
 
 BURST_SECONDS = 2
 MAX_CLIENTS = 4096
+BYTES_PER_TOKEN = 16 * 1024
 
 
 class Limiter:
@@ -26,21 +31,62 @@ class Limiter:
         self._clock = clock
         self._buckets: TokenBuckets[str] = TokenBuckets(rate_per_second, self._burst, MAX_CLIENTS)
 
-    def pay(self, client: str, price: int) -> None:
-        """Take tokens. Errors: BUSY that tells when to come back; TOO_LARGE if it never can."""
+    @property
+    def burst(self) -> int:
+        """Tokens of a full bucket."""
+        return self._burst
+
+    def pay(self, client: str, price: int, paid: int = 0) -> None:
+        """Take tokens, less what is paid already.
+
+        Errors: BUSY that tells when to come back; TOO_LARGE if it never can be paid.
+        """
         now_s = self._clock()
         client = address_group(client)
-        if self._buckets.take(client, price, now_s):
-            return
-        wait_s = self._buckets.wait_s(client, price, now_s)
-        if math.isinf(wait_s):
+        left = price - paid
+        if price > self._burst:
             detail = f"one request costs {price} calls, this node allows {self._burst} at once"
             hint = "send fewer items in a request, or raise api.rate_per_second on the node"
             raise ApiError(ErrorCode.TOO_LARGE, detail, hint=hint)
-        retry_after_s = max(1, math.ceil(wait_s))
+        if self._buckets.take(client, left, now_s):
+            return
+        retry_after_s = max(1, math.ceil(self._buckets.wait_s(client, left, now_s)))
         raise ApiError(
             TransportCode.BUSY,
             f"more than {self._rate} calls a second from {client}",
             hint=f"wait {retry_after_s} s",
             retry_after_s=retry_after_s,
         )
+
+
+class Bill:
+    """What one HTTP request pays. Errors of all its methods: as `Limiter.pay`."""
+
+    def __init__(self, limiter: Limiter, client: str) -> None:
+        self._limiter = limiter
+        self._client = client
+        self._bytes = 0
+        self._prepaid = 0
+        self._unused = 0
+
+    def open(self) -> None:
+        """Pay for being looked at."""
+        self._prepay(1)
+
+    def pay_bytes(self, size: int) -> None:
+        """Pay for bytes that are about to arrive; at most a full bucket in all."""
+        self._bytes += size
+        wanted = min(1 + self._bytes // BYTES_PER_TOKEN, self._limiter.burst)
+        if wanted > self._prepaid:
+            self._prepay(wanted - self._prepaid)
+
+    def pay(self, price: int) -> None:
+        """Pay for a call, from what is prepaid first."""
+        used = min(self._unused, price)
+        self._limiter.pay(self._client, price, used)
+        self._unused -= used
+
+    def _prepay(self, tokens: int) -> None:
+        self._limiter.pay(self._client, tokens)
+        self._prepaid += tokens
+        self._unused += tokens

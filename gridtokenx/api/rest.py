@@ -9,6 +9,7 @@ from typing import Any
 
 from gridtokenx.api.calls import Calls, Reply, dump_json, parse_json, response_too_large
 from gridtokenx.api.errors import ApiError, TransportCode, invalid_params
+from gridtokenx.api.limiter import Bill
 from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
 from gridtokenx.api.table import Method, Route
 
@@ -54,7 +55,7 @@ async def handle(
     path: str,
     query: Sequence[tuple[str, str]],
     body: bytes,
-    client: str,
+    bill: Bill,
     if_none_match: str = "",
 ) -> Reply:
     """Answer a request for a path below /api/v1 (given without it)."""
@@ -64,7 +65,7 @@ async def handle(
         if method.name == "energy_submitOrder" and set(raw) & {"tx", "transaction"}:
             method = METHOD_BY_NAME["tx_send"]  # An order its trader signed.
             raw = {"transaction" if name == "tx" else name: value for name, value in raw.items()}
-        result = await calls.run(method, raw, client)
+        result = await calls.run(method, raw, bill)
         encoded = dump_json(result)
         if len(encoded) > calls.max_response_bytes:
             raise response_too_large(len(encoded), calls.max_response_bytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -206,18 +205,19 @@ def _make_home(
 ) -> list[Path]:
     """Folders, genesis and preset copy. Returns the files written."""
     from gridtokenx.node.keystore import make_private_folder
+    from gridtokenx.node.private_files import make_folder, write_private
 
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     make_private_folder(home / "keys")
-    (home / "data").mkdir(exist_ok=True)
+    make_folder(home / "data")
     written = []
     if network:
-        (home / GENESIS_NAME).write_text(network.text, encoding="utf-8")
+        write_private(home / GENESIS_NAME, network.text)
         written.append(home / GENESIS_NAME)
     if preset:
         copy = home / "authorities" / f"{authority}.toml"
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copyfile(preset, copy)
+        make_folder(copy.parent)
+        write_private(copy, preset.read_bytes())
         written.append(copy)
     return written
 

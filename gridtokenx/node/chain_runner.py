@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -24,11 +24,13 @@ from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
+from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.database import ChainStore, Database
 from gridtokenx.node.driver import Driver, Wiring
-from gridtokenx.node.executor import Committed, Damaged, DecidedNational, Executor
+from gridtokenx.node.executor import Committed, Damaged, Executor
 from gridtokenx.node.gossip import Gossip
+from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BodyRequest, ChainHead, incarnation_name
 from gridtokenx.node.rebuild import Rebuild
@@ -82,6 +84,8 @@ class Surroundings:
     on_status: Callable[[str], None]  # a runner's `status` is another one
     on_committed: Callable[[str, Committed], None]
     checkpoints_sent: Callable[[str], int]
+    budget: StrangersBudget = field(default_factory=StrangersBudget)
+    source_of: Callable[[PeerId], str | None] = lambda _peer: None
 
 
 class ChainRunner:
@@ -247,6 +251,8 @@ class ChainRunner:
             vote=around.vote,
             next_national=around.next_national,
             trust=trust_of(around.sync, around.genesis, self.name, around.database),
+            budget=around.budget,
+            source_of=around.source_of,
         )
         return Driver(self.executor, key, wiring, now_ms=around.now_ms, resume_above=resume_above)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gridtokenx.node import bootstrap
+from gridtokenx.node.private_files import write_private
 from gridtokenx.node.settings import (
     SECTIONS,
     SETTINGS,
@@ -177,6 +178,13 @@ def _check_doors(config: Config) -> None:
             ipaddress.ip_network(proxy)
         except ValueError as error:
             _refuse(config, "api.trusted_proxies", f"is no list of addresses: {error}")
+    if api.local_signer and "*" in api.hosts:
+        raise ConfigError(
+            "GTX-API-002",
+            "unsafe_signer",
+            "refusing to sign for callers by any name: a web page could call this node by its own",
+            'name the hosts in api.hosts, or set api.local_signer = ""',
+        )
     if is_loopback(api.host) and not api.trusted_proxies:
         return
     where = f"{api.host} behind a proxy" if api.trusted_proxies else api.host
@@ -464,11 +472,4 @@ def write_template(
     if path.exists() and not force:
         detail = f"{path} exists already"
         raise ConfigError("GTX-CFG-007", "exists", detail, "pass --force to replace it")
-    temporary = path.with_name(f".{path.name}.new")
-    with open(temporary, "w", encoding="utf-8", opener=_private) as stream:
-        stream.write(template(values))
-    os.replace(temporary, path)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    write_private(path, template(values))

@@ -52,9 +52,11 @@ from gridtokenx.consensus.messages import (
 from gridtokenx.consensus.state import Timing
 from gridtokenx.node import crash_points
 from gridtokenx.node.bodies import Recent, decode_and_verify_all
+from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.candidates import Ask, Candidates
 from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
 from gridtokenx.node.gossip import Gossip
+from gridtokenx.node.gossip_events import Origin
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
 from gridtokenx.node.intake import Intake
 from gridtokenx.node.key_guard import NEVER, KeyGuard
@@ -62,8 +64,10 @@ from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BLOCK_LIMIT, Topics, incarnation_name
 from gridtokenx.node.stages import Stage
 from gridtokenx.node.stopping import Contradicted, StopNode
+from gridtokenx.node.strangers import Strangers
 from gridtokenx.node.trusted_history import TrustedHistory
 from gridtokenx.node.vote_gate import Judgement, VoteGate
+from gridtokenx.node.worker import Urgency, Worker
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -94,6 +98,8 @@ class Wiring:
     vote: bool = True
     next_national: Callable[[], trio.Event] = trio.Event  # set with the next national block
     trust: Trust = field(default_factory=Trust)
+    budget: StrangersBudget = field(default_factory=StrangersBudget)
+    source_of: Callable[[PeerId], str | None] = lambda _peer: None  # None: no stranger
 
 
 @dataclass
@@ -155,10 +161,12 @@ class Driver:
         )
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._timer_ms: int | None = None
-        self._worker = trio.CapacityLimiter(1)
+        self._worker = Worker()
+        self._writer = trio.CapacityLimiter(1)  # Its own: others' reads hold the common threads.
         recent = Recent()
         publish = partial(wiring.gossip.publish, self._topics.orders)
-        self.intake = Intake(executor, recent, publish, self._in_worker)
+        strangers = Strangers(wiring.budget, wiring.source_of)
+        self.intake = Intake(executor, recent, publish, self._worker, strangers)
         self.candidates = Candidates(executor, recent, wiring.ask, wiring.peers)
         self._checking: set[tuple[bytes, bool]] = set()
         self._gate = VoteGate(self.spec.chain_id, self.engine.timing.resend_ms, cached_verify)
@@ -222,7 +230,7 @@ class Driver:
         match effect:
             case Persist(record):
                 crash_points.reach("before-persist", *record.own[-1:])
-                await trio.to_thread.run_sync(self._persist, record)
+                await trio.to_thread.run_sync(self._persist, record, limiter=self._writer)
                 crash_points.reach("after-persist", *record.own[-1:])
             case Broadcast(message):
                 crash_points.reach("before-broadcast", message)
@@ -239,12 +247,15 @@ class Driver:
             case RequestSync(height, peer):
                 self._wiring.request_sync(height, PeerId(peer))
             case SendDecided():
-                self._send_decided(effect.height)
+                self._send_decided(effect)
             case Penalise() | ReportEvidence() | StopSigning():
                 self._report(effect)
 
-    def _send_decided(self, height: int) -> None:
-        certificate = self.executor.store.certificate(height)
+    def _send_decided(self, effect: SendDecided) -> None:
+        is_stranger = self._wiring.source_of(PeerId(effect.peer)) is not None
+        if not self._gate.may_answer(effect.height, is_stranger=is_stranger, now_ms=self._now_ms()):
+            return
+        certificate = self.executor.store.certificate(effect.height)
         if certificate:
             self._wiring.gossip.publish(self._topics.votes, certificate)
 
@@ -415,7 +426,7 @@ class Driver:
             await self._send.send(event)
 
     async def _in_worker(self, function: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(function, limiter=self._worker)
+        return await self._worker.run(function, Urgency.CONSENSUS)
 
     # -- Sync ----------------------------------------------------------------------------------
 
@@ -465,7 +476,7 @@ class Driver:
 
     # -- Gossip validators: total, bounded; what they return decides forwarding ------------------
 
-    async def _validate_block(self, _author: PeerId, data: bytes) -> GossipVerdict:
+    async def _validate_block(self, _origin: Origin, data: bytes) -> GossipVerdict:
         try:
             block = decode(CompactBlock, data, BLOCK_LIMIT)
         except Rejected:
@@ -478,7 +489,7 @@ class Driver:
         accepted = await self.candidates.accept_gossip(block)
         return GossipVerdict.ACCEPT if accepted else GossipVerdict.IGNORE
 
-    def _validate_vote(self, author: PeerId, data: bytes) -> GossipVerdict:
+    def _validate_vote(self, origin: Origin, data: bytes) -> GossipVerdict:
         try:
             message = decode_message(data)
         except Rejected:
@@ -488,18 +499,24 @@ class Driver:
             return GossipVerdict.IGNORE
         # By the executor's height, which its sets begin at: the engine may be a moment behind it.
         height, sets = self.executor.parent.height + 1, self.executor.sets
-        judgement = self._gate.judge(height, sets, message, data, now_ms)
+        view = state.view if state.height == height else 0
+        judgement = self._gate.judge(height, view, sets, message, data, now_ms)
         if judgement is Judgement.FORGED:
             self._count_penalty("bad signature")
             return GossipVerdict.REJECT
         if judgement in (Judgement.REPEATED, Judgement.TOO_MANY):
             return GossipVerdict.IGNORE
         genuine = judgement is Judgement.GENUINE
+        if not genuine:
+            peer = origin.forwarder
+            is_stranger = self._wiring.source_of(peer) is not None
+            if not self._gate.admits_unknown(peer, is_stranger=is_stranger, now_ms=now_ms):
+                return GossipVerdict.IGNORE
         if genuine and message.height >= state.height:
             self._guard.look_for_twin(message)
             if isinstance(message, Proposal):
                 self.candidates.note_proposal(message.block_hash)
-        if not self._post(Received(message, author)) or not genuine:
+        if not self._post(Received(message, origin.author)) or not genuine:
             return GossipVerdict.IGNORE  # One from far away may tell the engine that it is behind.
         self._gate.note(data, now_ms)
         return GossipVerdict.ACCEPT

@@ -37,6 +37,7 @@ from gridtokenx.chain.transition import (
     Execution,
     Parent,
     apply_transaction,
+    check_sender,
     conviction_key,
     environment,
     execute_block,
@@ -47,15 +48,13 @@ from gridtokenx.chain.validator_sets import SetsAhead, current_set, sets_from
 from gridtokenx.consensus.certificates import CertificateChecker
 from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
-from gridtokenx.interchain.log import messages_from
-from gridtokenx.interchain.model import Downward
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.node import crash_points
 from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
 from gridtokenx.node.history import SET_CHANGES, Totals, index_rows, load_totals
 from gridtokenx.node.stages import Stage, Stages
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash, verify
+from gridtokenx.primitives.crypto import tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.trading.depth import Depth
@@ -67,6 +66,8 @@ TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of bloc
 FINALITY_SAMPLES = 512
 FILL_SHARE = 0.1  # Of the first view's time-out: how long a leader fills a block; roots come after.
 FILL_CHUNK = 64
+# What is missing of a sender may come with the transactions before.
+_PASSING = (ErrorCode.ACCOUNT_NOT_FOUND, ErrorCode.INSUFFICIENT_BALANCE)
 
 
 class Damaged(Exception):  # noqa: N818 - names what is wrong: our own data or determinism
@@ -118,30 +119,6 @@ class _MeasuredTree(StateTree):
     def update(self, changes: Iterable[tuple[bytes, bytes | None]]) -> TreeUpdate:
         with self._stages.measure(Stage.TREE):
             return super().update(changes)
-
-
-class DecidedNational:
-    """The national chain of this node as its store has it: what regions' executors look at.
-
-    Any thread. A queue only grows at its end and loses what the region has taken, so what is read
-    between two commits of the national chain is still its queue at the height asked for.
-    """
-
-    def __init__(self, store: ChainStore) -> None:
-        self._store = store
-
-    def head(self) -> tuple[int, bytes]:
-        head = self._store.head()
-        return (0, ZERO_HASH) if head is None or head[0] == 0 else head
-
-    def hash_at(self, height: int) -> bytes | None:
-        """From the commit certificate: votes wait for this, and a block may have megabytes."""
-        raw = self._store.certificate(height)
-        return decode(QuorumCertificate, raw).block_hash if raw else None  # Height 0 has none.
-
-    def messages(self, region: str, nonce: int, count: int, up_to_height: int) -> list[Downward]:
-        found = messages_from(self._store, region, nonce, count, up_to_height)
-        return [message for message in found if isinstance(message, Downward)]
 
 
 class Executor:
@@ -204,6 +181,34 @@ class Executor:
                 else:
                     verdicts.append(None)
         return verdicts, fresh
+
+    def screen(
+        self, transactions: Sequence[Transaction]
+    ) -> tuple[list[Transaction], list[tuple[Transaction, Rejected]]]:
+        """Those heard that are worth verifying; and those that may be once the others are admitted,
+        which may pay to their senders. The rest is turned away. Costs a third of a signature.
+        """
+        wanted: list[Transaction] = []
+        doubtful: list[tuple[Transaction, Rejected]] = []
+        with self.stages.measure(Stage.ADMIT):
+            self._pending_environment = self._next_environment()
+            for transaction in transactions:
+                try:
+                    self.mempool.check_place(transaction)
+                    check_sender(self.mempool.pending, transaction, self._pending_environment)
+                except Rejected as error:
+                    if error.code in _PASSING:
+                        doubtful.append((transaction, error))
+                    else:
+                        self.mempool.turn_away(transaction.id, error)
+                else:
+                    wanted.append(transaction)
+        return wanted, doubtful
+
+    def turn_away(self, refused: Iterable[tuple[Transaction, Rejected]]) -> None:
+        """Remember why what was heard is not taken."""
+        for transaction, error in refused:
+            self.mempool.turn_away(transaction.id, error)
 
     def _admit(self, transaction: Transaction, heard: bool) -> list[Transaction]:
         nonce = ledger.account(self._reader, transaction.sender).nonce

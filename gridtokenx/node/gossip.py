@@ -22,6 +22,7 @@ from gridtokenx.node.gossip_events import (
     Garbage,
     Heartbeat,
     Misbehaved,
+    Origin,
     Parameters,
     PeerAdded,
     PeerRemoved,
@@ -56,6 +57,7 @@ from gridtokenx.primitives import crypto
 __all__ = [
     "OFFENCES",
     "Gossip",
+    "Origin",
     "PeerScore",
     "Priority",
     "Validator",
@@ -80,7 +82,7 @@ REOPEN_FIRST_S, REOPEN_LAST_S = 0.1, 30.0
 INLINE_VERIFY_BYTES = 64 * 1024  # a thread hop costs as much as verifying this much
 SLICES_PER_CHECKPOINT, BYTES_PER_CHECKPOINT = 16, 16 * 1024
 
-Validator = Callable[[PeerId, bytes], Awaitable[Verdict] | Verdict]
+Validator = Callable[[Origin, bytes], Awaitable[Verdict] | Verdict]
 OnOffence = Callable[[PeerId, str], None]
 
 OFFENCES = frozenset(["malformed", "graylisted"])
@@ -200,7 +202,7 @@ class Gossip:
         return {PeerId(peer): score for peer, score in self._router.scores().items()}
 
     def subscribe(self, topic: str, validator: Validator) -> None:
-        """Receive the topic: `validator(author, data)` gets every new message once.
+        """Receive the topic: `validator(origin, data)` gets every new message once.
 
         It is the delivery too, so it must be bounded; messages of this node are not given to it.
         An exception or 5 s without an answer counts as IGNORE.
@@ -328,7 +330,8 @@ class Gossip:
         if validator is None:
             return Validated(effect.message_id, Verdict.IGNORE)
         try:
-            result = validator(PeerId(effect.author), effect.data)
+            origin = Origin(PeerId(effect.author), PeerId(effect.forwarder))
+            result = validator(origin, effect.data)
         except Exception:  # noqa: BLE001 - what peers send must never end the node
             return Validated(effect.message_id, self._validator_failed(effect.topic))
         if isinstance(result, Verdict):

@@ -6,11 +6,21 @@ Source: protocols/networking.md "Gossip"; libp2p/specs pubsub/gossipsub v1.0, v1
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
+from gridtokenx.node.peer_events import PeerId
+
 PROTOCOL_V12 = "/meshsub/1.2.0"
 PROTOCOL_V11 = "/meshsub/1.1.0"
 PROTOCOLS = (PROTOCOL_V12, PROTOCOL_V11)
 
 Peer = bytes  # libp2p peer id
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Of a message: who signed it, who anybody may be, and the connected peer that brought it."""
+
+    author: PeerId
+    forwarder: PeerId
 
 
 class Verdict(Enum):

@@ -285,6 +285,8 @@ class Node:
             on_status=self._on_status,
             on_committed=self._on_committed,
             checkpoints_sent=lambda name: self._relay.sent[name] if self._relay else 0,
+            budget=self._network.budget,
+            source_of=self._network.source_of,
         )
 
     def _network_settings(self) -> NetworkSettings:

@@ -266,7 +266,7 @@ class ApiSettings:
     hosts: Annotated[
         tuple[str, ...],
         Rule(
-            "Host headers accepted, so that a web page cannot drive this node",
+            "Host headers accepted, so that a web page cannot drive this node; * takes any",
             matches=re.compile(r"[^\s/]{1,253}"),
             example="node.example",
         ),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gridtokenx.api import jsonrpc, proofs, rest
 from gridtokenx.api.calls import Calls, Reply
 from gridtokenx.api.context import Context
-from gridtokenx.api.limiter import Limiter
+from gridtokenx.api.limiter import Bill, Limiter
 from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.node.telemetry import CallMetrics
 from gridtokenx.primitives.types import format_address
@@ -34,18 +34,22 @@ def node(tmp_path: Path) -> Iterator[MemoryNode]:
 @pytest.fixture
 def calls(node: MemoryNode) -> Iterator[Calls]:
     metrics = CallMetrics(node.metrics)
-    yield Calls(Context(node), OPEN_API, Limiter(10**6, lambda: 0.0), metrics)
+    yield Calls(Context(node), OPEN_API, metrics)
     metrics.close()
+
+
+def bill() -> Bill:
+    return Bill(Limiter(10**6, lambda: 0.0), "test")
 
 
 def post(calls: Calls, body: Any) -> tuple[int, Any]:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    reply = asyncio.run(jsonrpc.handle(calls, raw, "test"))
+    reply = asyncio.run(jsonrpc.handle(calls, raw, bill()))
     return reply.status, json.loads(reply.body) if reply.body else None
 
 
 def get(calls: Calls, path: str, *query: tuple[str, str], body: bytes = b"") -> Reply:
-    return asyncio.run(rest.handle(calls, "GET", path, query, body, "test"))
+    return asyncio.run(rest.handle(calls, "GET", path, query, body, bill()))
 
 
 def test_parameters_go_by_position_or_name(calls: Calls) -> None:
@@ -152,6 +156,6 @@ def test_any_body_gets_an_answer(shared: Calls, body: bytes) -> None:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
     made = MemoryNode(tmp_path_factory.mktemp("api"))
     metrics = CallMetrics(made.metrics)
-    yield Calls(Context(made), OPEN_API, Limiter(10**6, lambda: 0.0), metrics)
+    yield Calls(Context(made), OPEN_API, metrics)
     metrics.close()
     made.close()

@@ -6,7 +6,7 @@ import pytest
 
 from gridtokenx.api import limiter as limiter_module
 from gridtokenx.api.errors import ApiError, TransportCode
-from gridtokenx.api.limiter import Limiter
+from gridtokenx.api.limiter import BYTES_PER_TOKEN, Bill, Limiter
 from gridtokenx.primitives.errors import ErrorCode
 
 
@@ -50,3 +50,23 @@ def test_the_addresses_of_one_ipv6_network_are_one_client() -> None:
     with pytest.raises(ApiError):
         limiter.pay("2001:db8::2", 1)
     limiter.pay("2001:db8:0:1::1", 20)
+
+
+def test_a_request_pays_first_for_being_read_and_a_call_takes_from_that() -> None:
+    limiter = Limiter(50, lambda: 0.0)
+    bill = Bill(limiter, "a")
+    bill.open()
+    bill.pay_bytes(10 * BYTES_PER_TOKEN)
+    bill.pay_bytes(5)
+    bill.pay(8)
+    bill.pay(5)  # 11 were prepaid, 13 are due.
+    limiter.pay("a", 87)
+    with pytest.raises(ApiError):
+        Bill(limiter, "a").open()
+    other = Bill(limiter, "b")
+    other.open()
+    other.pay_bytes(10**9)  # Never more than a full bucket, or no large body could be sent.
+    with pytest.raises(ApiError) as hopeless:
+        other.pay(101)
+    assert hopeless.value.code is ErrorCode.TOO_LARGE
+    other.pay(100)

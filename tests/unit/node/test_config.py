@@ -332,6 +332,11 @@ def test_loopback_hosts_are_safe(tmp_path: Path, host: str) -> None:
     assert load(tmp_path, None, flags).api.host == host
 
 
+def test_a_node_that_signs_for_callers_does_not_answer_to_any_name(tmp_path: Path) -> None:
+    flags = {"api.local_signer": "account", "api.hosts": ["*"]}
+    assert refused(tmp_path, flags=flags).code == "GTX-API-002"
+
+
 def test_a_node_signs_for_callers_only_on_loopback(tmp_path: Path) -> None:
     flags = {"api.host": "0.0.0.0", "api.local_signer": "account", "api.public": True}
     assert refused(tmp_path, flags=flags).code == "GTX-API-002"
