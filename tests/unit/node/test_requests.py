@@ -206,8 +206,10 @@ async def test_of_too_many_strangers_the_oldest_yields_and_trusted_peers_are_ser
         return payload
 
     requests.serve("status", echo)
-    silent = [await network.open_stream(B, ["/gridtokenx/7/status/1"]) for _ in range(3)]
-    await trio.sleep(1)
+    silent = []
+    for _ in range(3):
+        silent.append(await network.open_stream(B, ["/gridtokenx/7/status/1"]))
+        await trio.sleep(1)
     network.trusts = True
     assert await requests.request(B, "status", b"trusted") == b"trusted"
     assert requests.outcomes["busy"] == 0
