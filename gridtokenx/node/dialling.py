@@ -25,6 +25,8 @@ from gridtokenx.node.reputation import address_group
 MAX_LOCAL_ADDRESSES = 256
 MAX_TARGETS = 1_024
 MAX_ADDRESS_BYTES = 128
+MAX_ADDRESS_CHARACTERS = 512
+MAX_PEER_ID_CHARACTERS = 128
 DIALS_OF_A_TARGET = 8  # that may fail at once, and
 SECONDS_PER_DIAL = 30.0  # how long until one more may
 
@@ -37,6 +39,8 @@ _PRIVATE_NETWORKS = tuple(
 
 def parse_peer_id(text: str) -> PeerId:
     """Read a base58 peer id. Errors: ValueError."""
+    if len(text) > MAX_PEER_ID_CHARACTERS:  # base58 takes the square of its length in time
+        raise ValueError(f"{len(text)} characters are no peer id")
     try:
         peer = ID.from_base58(text).to_bytes()
     except Exception as error:
@@ -50,6 +54,8 @@ def parse_peer_id(text: str) -> PeerId:
 
 def parse_address(address: str) -> tuple[PeerId, Multiaddr]:
     """Split a full multiaddr into peer id and transport address. Errors: ValueError."""
+    if len(address) > MAX_ADDRESS_CHARACTERS:
+        raise ValueError(f"{len(address)} characters are no address of a node")
     try:
         maddr = Multiaddr(address)
         peer = parse_peer_id(str(maddr.value_for_protocol("p2p")))
