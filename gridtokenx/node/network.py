@@ -22,6 +22,7 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr
 
+from gridtokenx.node import addresses
 from gridtokenx.node.admission import Admission, Limits
 from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.clock import Clock
@@ -128,11 +129,10 @@ class NetworkSettings:
             raise ValueError("a private network's key has 32 bytes")
         if len(self.seed) != 32:
             raise ValueError(f"an Ed25519 seed has 32 bytes, not {len(self.seed)}")
-        for address in (*self.listen, *self.announce):
-            try:
-                Multiaddr(address).value_for_protocol("tcp")
-            except Exception as error:
-                raise ValueError(f"{address!r} is not a TCP multiaddr: {error}") from error
+        for address in self.listen:
+            addresses.read_listen(address)
+        for address in self.announce:
+            addresses.read_announced(address)
 
     @property
     def limits(self) -> Limits:
@@ -567,7 +567,7 @@ async def open_network(
 
     Errors: OSError that names the address when it cannot be bound.
     """
-    announce = [without_peer(Multiaddr(address)) for address in settings.announce]
+    announce = [addresses.read_announced(address) for address in settings.announce]
     if reputation is None:
         reputation = Reputation(Clock(), exempt_loopback=not settings.limit_loopback)
     host = assemble_host(
@@ -579,7 +579,7 @@ async def open_network(
     )
     swarm = host.get_network()
     try:
-        await swarm.listen(*(Multiaddr(address) for address in settings.listen))
+        await swarm.listen(*map(addresses.read_listen, settings.listen))
         async with trio.open_nursery() as nursery:
             swarm.start(nursery)
             try:

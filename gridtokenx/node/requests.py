@@ -6,8 +6,8 @@ unsigned-varint length. Payloads are bytes here; their encoding belongs to the c
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -30,8 +30,9 @@ MAX_RESPONSE_BYTES = 8 << 20
 MAX_REFUSAL_BYTES = 1_024
 MAX_IN_FLIGHT_PER_PEER = 8
 MAX_IN_FLIGHT = 64  # of all strangers together
-STRANGERS_TURNS = 2  # requests of one kind that are worked on for strangers at a time
-STRANGERS_RESPONSE_BYTES = 16 << 20  # answers that they have not read yet, all together
+# Answers being written to strangers, who may read slowly: all together, and of one that has others.
+MAX_STRANGERS_BYTES = 32 << 20
+MAX_STRANGER_BYTES = 8 << 20
 
 Handler = Callable[[PeerId, bytes], Awaitable[bytes]]
 
@@ -43,15 +44,13 @@ class RequestRefused(Exception):  # noqa: N818 - an answer, not a fault
 
 
 class StreamOpener(Protocol):
-    """The methods of `Network` that requests need."""
+    """The two methods of `Network` that requests need."""
 
     def handle(self, protocols: list[str], handler: StreamHandler) -> None: ...
 
     async def open_stream(
         self, peer: PeerId, protocols: list[str], timeout_s: float = 5
     ) -> Stream: ...
-
-    def is_trusted(self, peer: PeerId) -> bool: ...
 
 
 class Requests:
@@ -65,6 +64,7 @@ class Requests:
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         on_offence: Callable[[PeerId, str], None] = lambda _peer, _offence: None,
+        is_stranger: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
         """`on_offence` is told of peers that break the format, by `reputation.OFFENCES`."""
         self._network = network
@@ -72,9 +72,10 @@ class Requests:
         self._max_request_bytes = max_request_bytes
         self._max_response_bytes = max_response_bytes
         self._on_offence = on_offence
+        self._is_stranger = is_stranger
         self._in_flight: Counter[PeerId] = Counter()
         self._strangers: dict[trio.CancelScope, None] = {}  # in flight, the oldest first
-        self._unread_bytes = 0  # of strangers' answers
+        self._unread: Counter[PeerId] = Counter()  # Bytes that are being written to strangers.
         self.outcomes: Counter[str] = Counter()  # answered refused busy timeout failed broken
 
     def protocol(self, name: str) -> str:
@@ -86,8 +87,6 @@ class Requests:
         response or raises RequestRefused; any other exception is logged and counted, and the
         caller sees a reset stream."""
 
-        turns = trio.Semaphore(STRANGERS_TURNS)
-
         async def answer(stream: Stream) -> None:
             peer = stream.peer
             if self._in_flight[peer] >= MAX_IN_FLIGHT_PER_PEER:
@@ -98,7 +97,7 @@ class Requests:
             outcome = "timeout"
             try:
                 with trio.move_on_after(DEADLINE_S):
-                    outcome = await self._within_room(stream, name, handler, turns)
+                    outcome = await self._within_room(stream, name, handler)
             finally:
                 self._in_flight[peer] -= 1
                 if not self._in_flight[peer]:
@@ -109,15 +108,13 @@ class Requests:
 
         self._network.handle([self.protocol(name)], answer)
 
-    async def _within_room(
-        self, stream: Stream, name: str, handler: Handler, turns: trio.Semaphore
-    ) -> str:
-        """Answer a trusted peer at once, a stranger in what room strangers have.
+    async def _within_room(self, stream: Stream, name: str, handler: Handler) -> str:
+        """Answer a trusted peer whatever strangers ask, a stranger in what room they have.
 
         Of too many strangers the oldest yields: whoever asks and reads is done in no time.
         """
-        if self._network.is_trusted(stream.peer):
-            return await self._answer(stream, name, handler, None)
+        if not self._is_stranger(stream.peer):
+            return await self._answer(stream, name, handler)
         if len(self._strangers) >= MAX_IN_FLIGHT:
             oldest = next(iter(self._strangers))
             del self._strangers[oldest]
@@ -126,20 +123,17 @@ class Requests:
         with trio.CancelScope() as scope:
             self._strangers[scope] = None
             try:
-                outcome = await self._answer(stream, name, handler, turns)
+                outcome = await self._answer(stream, name, handler)
             finally:
                 self._strangers.pop(scope, None)
         return outcome
 
-    async def _answer(
-        self, stream: Stream, name: str, handler: Handler, turns: trio.Semaphore | None
-    ) -> str:
+    async def _answer(self, stream: Stream, name: str, handler: Handler) -> str:
         """Read one request and write its response; return the outcome to be counted."""
         try:
             payload = await read_frame(stream, self._max_request_bytes)
             try:
-                async with turns or nullcontext():
-                    response = await handler(stream.peer, payload)
+                response = await handler(stream.peer, payload)
             except RequestRefused as refusal:
                 sentence = str(refusal).encode()[:MAX_REFUSAL_BYTES]
                 await write_frame(stream, bytes([REFUSED]) + sentence)
@@ -152,25 +146,33 @@ class Requests:
             if len(response) > self._max_response_bytes:
                 log.error("response above the limit", request=name, response_bytes=len(response))
                 return "failed"
-            if turns is None:
+            with self._writing(stream.peer, len(response)) as has_room:
+                if not has_room:
+                    return "busy"
                 await write_frame(stream, bytes([OK]) + response)
-            else:
-                return await self._write_to_stranger(stream, response)
         except NetworkError as error:
             if error.reason == "protocol":
                 self._on_offence(stream.peer, "malformed_request")
             return "broken"
         return "answered"
 
-    async def _write_to_stranger(self, stream: Stream, response: bytes) -> str:
-        if self._unread_bytes + len(response) > STRANGERS_RESPONSE_BYTES:
-            return "busy"
-        self._unread_bytes += len(response)
+    @contextmanager
+    def _writing(self, peer: PeerId, size: int) -> Iterator[bool]:
+        """Count an answer while it is written; False where strangers have not read enough yet."""
+        if not self._is_stranger(peer):
+            yield True
+            return
+        own, every = self._unread[peer], self._unread.total()
+        if (own and own + size > MAX_STRANGER_BYTES) or every + size > MAX_STRANGERS_BYTES:
+            yield False
+            return
+        self._unread[peer] += size
         try:
-            await write_frame(stream, bytes([OK]) + response)
+            yield True
         finally:
-            self._unread_bytes -= len(response)
-        return "answered"
+            self._unread[peer] -= size
+            if not self._unread[peer]:
+                del self._unread[peer]
 
     async def request(
         self, peer: PeerId, name: str, payload: bytes, *, timeout_s: float = DEADLINE_S

@@ -150,7 +150,7 @@ def test_on_one_machine_each_port_is_a_place() -> None:
 
 @pytest.mark.parametrize("parse", [parse_peer_id, parse_address])
 def test_text_that_is_too_long_is_refused_before_it_costs_anything(parse) -> None:
-    with pytest.raises(ValueError, match="60000 characters"):
+    with pytest.raises(ValueError, match=r"address|peer id"):
         parse("1" * 60_000)
 
 

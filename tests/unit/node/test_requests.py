@@ -5,10 +5,16 @@ from collections.abc import Callable
 import pytest
 import trio
 import trio.testing
+from patience import until
 
 from gridtokenx.node import requests as module
 from gridtokenx.node.network import NetworkError, PeerId, read_frame
-from gridtokenx.node.requests import MAX_IN_FLIGHT_PER_PEER, RequestRefused, Requests
+from gridtokenx.node.requests import (
+    MAX_IN_FLIGHT_PER_PEER,
+    MAX_STRANGER_BYTES,
+    RequestRefused,
+    Requests,
+)
 
 A, B = PeerId(b"a"), PeerId(b"b")
 
@@ -54,11 +60,6 @@ class MemoryNetwork:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._handlers: dict[str, Callable] = {}
-        self.trusts = False
-        self.pair = trio.testing.memory_stream_pair
-
-    def is_trusted(self, peer: PeerId) -> bool:
-        return self.trusts
 
     def handle(self, protocols, handler) -> None:
         self._handlers |= dict.fromkeys(protocols, handler)
@@ -66,7 +67,7 @@ class MemoryNetwork:
     async def open_stream(self, peer, protocols, timeout_s=5) -> MemoryStream:
         if protocols[0] not in self._handlers:
             raise NetworkError("protocol", "not served")
-        ours, theirs = self.pair()
+        ours, theirs = trio.testing.memory_stream_pair()
         self._nursery.start_soon(self._serve, protocols[0], MemoryStream(A, theirs))
         return MemoryStream(peer, ours)
 
@@ -196,11 +197,55 @@ async def test_more_than_eight_at_once_are_refused(
     assert ended[-1] == "answered"
 
 
+async def test_answers_that_strangers_do_not_read_are_bounded(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = trio.testing.lockstep_stream_pair  # A write waits for the reader.
+    monkeypatch.setattr(trio.testing, "memory_stream_pair", pair)
+    strangers = {A}
+    requests = Requests(network, 7, is_stranger=lambda peer: peer in strangers)
+
+    async def answer(_peer: PeerId, payload: bytes) -> bytes:
+        return bytes(MAX_STRANGER_BYTES // 2)
+
+    requests.serve("blocks", answer)
+    streams = []
+    for unread in range(1, 4):
+        streams.append(await network.open_stream(B, ["/gridtokenx/7/blocks/1"]))
+        await streams[-1].write(b"\x00")
+        if unread < 3:
+            await until(lambda unread=unread: requests._unread.total() == unread * 4 << 20)
+    await until(lambda: requests.outcomes["busy"] == 1)
+    strangers.clear()  # Those who are trusted are served all the same.
+    assert len(await requests.request(B, "blocks", b"")) == MAX_STRANGER_BYTES // 2
+    strangers.add(A)
+    for stream in streams[:2]:
+        assert len(await read_frame(stream, MAX_STRANGER_BYTES)) == MAX_STRANGER_BYTES // 2 + 1
+    await until(lambda: not requests._unread)
+    assert len(await requests.request(B, "blocks", b"")) == MAX_STRANGER_BYTES // 2
+
+
+async def test_all_strangers_together_have_a_bound(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridtokenx.node.requests.MAX_STRANGERS_BYTES", 1_000)
+    requests = Requests(network, 7, is_stranger=lambda _peer: True)
+
+    async def answer(_peer: PeerId, payload: bytes) -> bytes:
+        return bytes(int(payload))
+
+    requests.serve("blocks", answer)
+    assert len(await requests.request(B, "blocks", b"1000")) == 1_000
+    with pytest.raises(NetworkError, match="closed"):
+        await requests.request(B, "blocks", b"1001")
+
+
 async def test_of_too_many_strangers_the_oldest_yields_and_trusted_peers_are_served(
     network: MemoryNetwork, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_IN_FLIGHT", 3)
-    requests = Requests(network, 7)
+    strangers = {A}
+    requests = Requests(network, 7, is_stranger=lambda peer: peer in strangers)
 
     async def echo(_peer: PeerId, payload: bytes) -> bytes:
         return payload
@@ -210,10 +255,10 @@ async def test_of_too_many_strangers_the_oldest_yields_and_trusted_peers_are_ser
     for _ in range(3):
         silent.append(await network.open_stream(B, ["/gridtokenx/7/status/1"]))
         await trio.sleep(1)
-    network.trusts = True
+    strangers.clear()
     assert await requests.request(B, "status", b"trusted") == b"trusted"
     assert requests.outcomes["busy"] == 0
-    network.trusts = False
+    strangers.add(A)
     assert await requests.request(B, "status", b"newest") == b"newest"
     assert requests.outcomes["busy"] == 1
     with pytest.raises(NetworkError, match="closed"):
@@ -221,51 +266,3 @@ async def test_of_too_many_strangers_the_oldest_yields_and_trusted_peers_are_ser
     assert trio.current_time() < 10
     for stream in silent:
         await stream.close()
-
-
-async def test_strangers_wait_for_a_turn_of_their_kind_and_trusted_peers_do_not(
-    network: MemoryNetwork, autojump_clock: trio.testing.MockClock
-) -> None:
-    requests = Requests(network, 7)
-    ended: list[float] = []
-
-    async def answer(_peer: PeerId, payload: bytes) -> bytes:
-        await trio.sleep(1)
-        return payload
-
-    async def ask(kind: str) -> None:
-        await requests.request(B, kind, b"")
-        ended.append(trio.current_time())
-
-    for kind in ("status", "blocks"):
-        requests.serve(kind, answer)
-    async with trio.open_nursery() as asking:
-        for kind in ("blocks", "blocks", "blocks", "status"):
-            asking.start_soon(ask, kind)
-    assert ended == [1, 1, 1, 2]  # of three requests for blocks one waited
-    network.trusts = True
-    async with trio.open_nursery() as asking:
-        for _ in range(5):
-            asking.start_soon(ask, "blocks")
-    assert ended[4:] == [3] * 5
-
-
-async def test_answers_that_strangers_do_not_read_are_bounded_together(
-    network: MemoryNetwork, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "STRANGERS_RESPONSE_BYTES", 2_500)
-    network.pair = trio.testing.lockstep_stream_pair
-    requests = Requests(network, 7)
-
-    async def answer(_peer: PeerId, _payload: bytes) -> bytes:
-        return bytes(1_000)
-
-    requests.serve("blocks", answer)
-    for _ in range(3):
-        stream = await network.open_stream(B, ["/gridtokenx/7/blocks/1"])
-        await stream.write(b"\x00")  # asks, and never reads
-    await trio.sleep(1)
-    assert requests.outcomes == {"busy": 1}
-    await trio.sleep(11)
-    assert requests.outcomes == {"busy": 1, "timeout": 2}
-    assert await requests.request(B, "blocks", b"") == bytes(1_000)
