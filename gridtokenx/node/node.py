@@ -33,6 +33,7 @@ from gridtokenx.node.discovery import Discovery, region_key
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.kept_file import KeptFile
+from gridtokenx.node.loop_lag import LoopLag
 from gridtokenx.node.network import (
     Network,
     NetworkSettings,
@@ -116,6 +117,7 @@ class Node:
         self._relay: Relay | None = None
         self._national_moves = trio.Event()  # The next national block sets it.
         self._lag_ms = 0
+        self._loop_lag = LoopLag()
         self._offset_ms = 0
         self._free_disk_mib = _free_disk_mib(config)
         self._stages = Stages()
@@ -202,6 +204,7 @@ class Node:
         network.reputation.trust(*named)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._loop_lag.run)
             nursery.start_soon(self._bans.run)
             nursery.start_soon(self._met.run)
             await nursery.start(gossip.run)
@@ -404,7 +407,7 @@ class Node:
             f"within {most} ms",
             "enable chrony or systemd-timesyncd",
         )
-        return Health({"trio": self._lag_ms}, (free, clock))
+        return Health({"trio": self._lag_ms}, (free, clock), self._loop_lag.worst_ms)
 
     def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
         """Cross into trio and admit, in order. From any thread; the future always resolves."""
