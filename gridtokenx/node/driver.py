@@ -31,6 +31,7 @@ from gridtokenx.consensus.events import (
     Effect,
     Event,
     HeightStarted,
+    OpeningMoved,
     Penalise,
     Persist,
     Received,
@@ -54,7 +55,7 @@ from gridtokenx.node import crash_points
 from gridtokenx.node.bodies import Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.candidates import VIEWS_AHEAD, Ask, Candidates
-from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
+from gridtokenx.node.executor import Committed, Executor, NotYet
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import Origin
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
@@ -63,7 +64,7 @@ from gridtokenx.node.key_guard import NEVER, KeyGuard
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BLOCK_LIMIT, Topics, incarnation_name
 from gridtokenx.node.stages import Stage
-from gridtokenx.node.stopping import Contradicted, StopNode
+from gridtokenx.node.stopping import Contradicted, Damaged, StopNode
 from gridtokenx.node.strangers import Strangers
 from gridtokenx.node.trusted_history import TrustedHistory
 from gridtokenx.node.vote_gate import Judgement, VoteGate
@@ -74,6 +75,7 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 INBOX_EVENTS = 4_096
 NATIONAL_PATIENCE_S = 1.0
+RESET_MS = 500  # A wall clock that has moved so far against the timers was set.
 DISAGREES = (
     "The state of this node is damaged or its version is wrong; start the right version with an "
     "empty data folder"
@@ -91,7 +93,7 @@ class Wiring:
     gossip: Gossip
     ask: Ask
     peers: Callable[[], Sequence[PeerId]]  # connected peers that follow the chain
-    request_sync: Callable[[int, PeerId | None], None]
+    request_sync: Callable[[int, PeerId, int], None]  # as `RequestSync` has them
     on_committed: Callable[[Committed], None]
     is_level: Callable[[], bool]  # whether some peer is heard and none is ahead
     may_propose: Callable[[], bool] = lambda: True
@@ -124,15 +126,19 @@ class Driver:
         wiring: Wiring,
         *,
         now_ms: Callable[[], int],
+        timer_ms: Callable[[], int],
         resume_above: int | None = None,
     ) -> None:
-        """`resume_above`: the operator's word that the key, whose record is missing, has signed
-        at no height above this one. Errors: NotMissing where there is a record; Untrusted."""
+        """`now_ms` is the wall clock, which headers carry; `timer_ms` the engine's, which runs on
+        whatever becomes of that. `resume_above`: the operator's word that the key, whose record is
+        missing, has signed at no height above this one. Errors: NotMissing where there is a
+        record; Untrusted."""
         self.executor = executor
         self.spec: ChainSpec = executor.spec
         self.counters = Counters()
         self._wiring = wiring
-        self._now_ms = now_ms
+        self._now_ms, self._timer_ms = now_ms, timer_ms
+        self._origin_ms = 0  # The wall clock less the timers', when the height's opening was told.
         self._history = TrustedHistory(wiring.trust, executor, now_ms)
         self._history.check_start()
         label = incarnation_name(self.spec.name, self.spec.incarnation)
@@ -160,7 +166,7 @@ class Driver:
             observe_until_height=self._guard.observe_until,
         )
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
-        self._timer_ms: int | None = None
+        self._wake_ms: int | None = None
         self._worker = Worker()
         self._writer = trio.CapacityLimiter(1)  # Its own: others' reads hold the common threads.
         recent = Recent()
@@ -194,13 +200,13 @@ class Driver:
 
     async def _step(self) -> None:
         event: Event = Tick()
-        timeout = NEVER if self._timer_ms is None else self._timer_ms - self._now_ms()
+        timeout = NEVER if self._wake_ms is None else self._wake_ms - self._timer_ms()
         with trio.move_on_after(max(0, timeout) / 1_000):
             event = await self._inbox.receive()
         if isinstance(event, Tick):
-            self._timer_ms = None
+            self._wake_ms = None
         view = self._view()
-        for number, effect in enumerate(self.engine.handle(event, self._now_ms())):
+        for number, effect in enumerate(self.engine.handle(event, self._timer_ms())):
             if number > 0:
                 crash_points.reach("mid-effects")
             await self._perform(effect)
@@ -243,15 +249,15 @@ class Driver:
                 self._broadcast(message)
                 await crash_points.reach_sent("after-broadcast", message)
             case SetTimer(at_ms):
-                self._timer_ms = at_ms
+                self._wake_ms = at_ms
             case BuildBlock():
                 self._nursery.start_soon(self._build, effect)
             case CheckBlock():
                 self._start_check(effect)
             case Decide():
                 await self._decide(effect)
-            case RequestSync(height, peer):
-                self._wiring.request_sync(height, PeerId(peer))
+            case RequestSync(height, peer, shown):
+                self._wiring.request_sync(height, PeerId(peer), shown)
             case SendDecided():
                 self._send_decided(effect)
             case Penalise() | ReportEvidence() | StopSigning():
@@ -259,7 +265,9 @@ class Driver:
 
     def _send_decided(self, effect: SendDecided) -> None:
         is_stranger = self._wiring.source_of(PeerId(effect.peer)) is not None
-        if not self._gate.may_answer(effect.height, is_stranger=is_stranger, now_ms=self._now_ms()):
+        if not self._gate.may_answer(
+            effect.height, is_stranger=is_stranger, now_ms=self._timer_ms()
+        ):
             return
         certificate = self.executor.store.certificate(effect.height)
         if certificate:
@@ -348,7 +356,8 @@ class Driver:
             if isinstance(found_out, Verdict):
                 await self._send.send(BlockChecked(check, found_out))
             elif found_out is not None:
-                await self._send.send(BlockChecked(check, Verdict.NOT_YET, found_out.until_ms))
+                until_ms = found_out.until_ms - self._now_ms() + self._timer_ms()
+                await self._send.send(BlockChecked(check, Verdict.NOT_YET, until_ms))
         finally:
             self._checking.discard(key)
 
@@ -428,13 +437,23 @@ class Driver:
         """Tell the engine of the new tip, after the events of `before`."""
         parent, sets = self.executor.parent, self.executor.sets
         height = parent.height + 1
+        self._origin_ms = self._now_ms() - self._timer_ms()
         event = HeightStarted(
-            height,
-            sets.at(height).validators,
-            self.spec.opens_ms(parent.time_ms),
-            sets.epoch_start(height),
+            height, sets.at(height).validators, self._opens_ms(), sets.epoch_start(height)
         )
         self._nursery.start_soon(self._send_all, [*before, event])
+
+    def _opens_ms(self) -> int:
+        """When the next height opens, by the timers' clock."""
+        return self.spec.opens_ms(self.executor.parent.time_ms) - self._origin_ms
+
+    def mind_clock(self) -> None:
+        """Tell the engine anew when its height opens, if the wall clock has been set meanwhile."""
+        origin_ms, state = self._now_ms() - self._timer_ms(), self.engine.state
+        was_set = abs(origin_ms - self._origin_ms) > RESET_MS
+        if was_set and state is not None and state.height == self.executor.parent.height + 1:
+            self._origin_ms = origin_ms
+            self._post(OpeningMoved(state.height, self._opens_ms()))
 
     async def _send_all(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -507,7 +526,7 @@ class Driver:
             message = decode_message(data)
         except Rejected:
             return GossipVerdict.REJECT
-        state, now_ms = self.engine.state, self._now_ms()
+        state, now_ms = self.engine.state, self._timer_ms()
         if state is None or self._ending:
             return GossipVerdict.IGNORE
         # By the executor's height, which its sets begin at: the engine may be a moment behind it.
