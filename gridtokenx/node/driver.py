@@ -480,7 +480,8 @@ class Driver:
         if not await self._in_worker(partial(self._is_decided_next, block, certificate)):
             return
         transactions = []
-        for one in await decode_and_verify_all(block.transactions, self.executor.stages):
+        raws, stages = block.transactions, self.executor.stages
+        for one in await decode_and_verify_all(raws, stages, chain=self.spec.name):
             if isinstance(one, Rejected):
                 raise one
             transactions.append(one)
