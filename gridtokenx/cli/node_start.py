@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gridtokenx.node.config import Config
     from gridtokenx.node.node import Keys
 
-COLLECT_AFTER_OBJECTS = 50_000
+COLLECT_AFTER_OBJECTS = 10_000
 M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 GIVE_BACK_FROM_BYTES = 256 * 1024
 
@@ -250,11 +250,12 @@ def tighten_home(config: Config) -> list[Path]:
 def _calm_collector() -> None:
     """Look for cycles of garbage seldom: a node makes many objects and hardly any cycles.
 
-    With the interpreter's own settings the search takes a ninth of a busy node's CPU time.
+    With the interpreter's own settings the search takes a ninth of a busy node's CPU time. It stops
+    all threads, consensus too, for as long as it has objects to look at: the young ones are few.
     """
     gc.collect()
     gc.freeze()  # Modules and classes are never garbage.
-    gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 20)
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, 5, 400)
 
 
 def give_back_memory() -> None:
