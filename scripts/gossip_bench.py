@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import trio
 
 from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.gossip_events import Verdict
-from gridtokenx.node.network import Network, NetworkSettings, PeerId, open_network
+from gridtokenx.node.gossip_events import Origin, Verdict
+from gridtokenx.node.network import Network, NetworkSettings, open_network
 
 PREFIX = "/gridtokenx/bench/"
 TOPIC = PREFIX + "national/orders"
@@ -60,7 +60,7 @@ async def measure(
     latencies: list[float] = []
     all_delivered = trio.Event()
 
-    def receive(author: PeerId, data: bytes) -> Verdict:
+    def receive(origin: Origin, data: bytes) -> Verdict:
         latencies.append(trio.current_time() - sent_at[data[:8]])
         if len(latencies) == messages * (nodes - 1):
             all_delivered.set()

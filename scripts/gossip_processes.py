@@ -22,8 +22,8 @@ import trio
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.gossip_events import Verdict
-from gridtokenx.node.network import Network, PeerId, Stream, parse_address
+from gridtokenx.node.gossip_events import Origin, Verdict
+from gridtokenx.node.network import Network, Stream, parse_address
 from scripts.gossip_bench import TOPIC, open_gossip
 
 RAW_PROTOCOL = "/gridtokenx/bench/raw"
@@ -65,7 +65,7 @@ class BenchNode:
         gossip.subscribe(TOPIC, self._receive)
         network.handle([RAW_PROTOCOL], self._take_raw)
 
-    def _receive(self, _author: PeerId, data: bytes) -> Verdict:
+    def _receive(self, _origin: Origin, data: bytes) -> Verdict:
         self._last_ns = time.monotonic_ns()
         self._latencies_ns.append(self._last_ns - int.from_bytes(data[:HEAD_BYTES], "big"))
         return Verdict.ACCEPT

@@ -37,7 +37,8 @@ from gridtokenx.interchain.model import SubmitCheckpoint
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.node.config import Config
 from gridtokenx.node.database import Database
-from gridtokenx.node.executor import DecidedNational, Executor
+from gridtokenx.node.executor import Executor
+from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.settings import ApiSettings
 from gridtokenx.node.telemetry import NodeCollector
 from gridtokenx.node.view import ChainStatus, Check, Head, Health, NetworkStatus, PeerStatus

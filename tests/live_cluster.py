@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from gridtokenx.cluster import network, processes, watch
 from gridtokenx.cluster.network import Member
 from gridtokenx.cluster.processes import Cluster, NodeRecord
 from gridtokenx.governance.model import GovernanceParameters
+from gridtokenx.node.private_files import open_lock, runtime_folder
 
 BLOCK_TIME_MS = 500
 TIMEOUT_BASE_MS = 1000
@@ -51,8 +51,7 @@ def port_block() -> tuple[int, int]:
     take them meanwhile.
     """
     for first in PORTS:
-        lock = Path(tempfile.gettempdir()) / f"gridtokenx-test-ports-{os.getuid()}-{first}.lock"
-        held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        held = open_lock(runtime_folder() / f"gridtokenx-test-ports-{first}.lock")
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

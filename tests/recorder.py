@@ -22,7 +22,7 @@ from gridtokenx.consensus.messages import (
     decode_message,
     message_bytes,
 )
-from gridtokenx.node.gossip import Gossip, Verdict
+from gridtokenx.node.gossip import Gossip, Origin, Verdict
 from gridtokenx.node.network import (
     Network,
     NetworkError,
@@ -131,7 +131,7 @@ class Recorder:
             nursery.start_soon(keep_dialling, network, self._members)
             self._started.set()
 
-    def _note(self, spec: ChainSpec, _author: PeerId, data: bytes) -> Verdict:
+    def _note(self, spec: ChainSpec, _origin: Origin, data: bytes) -> Verdict:
         try:
             message = decode_message(data)
         except Rejected:

@@ -88,8 +88,7 @@ class Mempool:
         a block behind. It holds until the next block alone.
         Errors: DUPLICATE, MEMPOOL_FULL, and whatever applying it raises.
         """
-        if transaction.id in self._waiting:
-            raise Rejected(ErrorCode.DUPLICATE, "this transaction is already waiting")
+        self._check_new(transaction)
         if self._has_effects_of_dropped:
             self._apply_again(self._pending.base, ())
         self.check_share(transaction)
@@ -101,12 +100,34 @@ class Mempool:
                 self._held.add(transaction, self.limits.held)
                 return []
             if heard:
-                self._turn_away(transaction.id, error)
+                self.turn_away(transaction.id, error)
             else:
                 self._remember_rejection(transaction.id, error)
             raise
         self._put_out(leaving)
         return [transaction, *self._release(transaction.sender)]
+
+    @property
+    def pending(self) -> Reader:
+        """The state after all that waits. The executor's thread only, until the next call here."""
+        if self._has_effects_of_dropped:
+            self._apply_again(self._pending.base, ())
+        return self._pending
+
+    def check_place(self, transaction: Transaction) -> None:
+        """Whether it would find a place, before it is verified. Errors: DUPLICATE, MEMPOOL_FULL."""
+        self._check_new(transaction)
+        self.check_share(transaction)
+        self._room_for(transaction)
+
+    def turn_away(self, transaction_id: bytes, error: Rejected) -> None:
+        """Remember why one that was heard is not taken, and whether to look at it again before the
+        next head."""
+        _remember(self.turned_away, self.limits.rejected, transaction_id, error)
+        if error.code not in RETRYABLE:
+            if len(self._in_vain) >= self.limits.rejected:
+                self._in_vain.clear()
+            self._in_vain.add(transaction_id)
 
     def take(self, max_count: int, max_bytes: int) -> list[Transaction]:
         """What a block may hold, as its places are shared, within both limits. It stays here.
@@ -256,6 +277,10 @@ class Mempool:
                 raise self._is_full()
         return out
 
+    def _check_new(self, transaction: Transaction) -> None:
+        if transaction.id in self._waiting:
+            raise Rejected(ErrorCode.DUPLICATE, "this transaction is already waiting")
+
     def _excess(self, places: int, transactions: int, size: int) -> tuple[int, int]:
         """How many transactions and bytes go beyond some of the pool's places, with one more."""
         return (
@@ -345,13 +370,6 @@ class Mempool:
 
     def _remember_rejection(self, key: bytes, error: Rejected) -> None:
         _remember(self.rejected, self.limits.rejected, key, error)
-
-    def _turn_away(self, key: bytes, error: Rejected) -> None:
-        _remember(self.turned_away, self.limits.rejected, key, error)
-        if error.code not in RETRYABLE:
-            if len(self._in_vain) >= self.limits.rejected:
-                self._in_vain.clear()
-            self._in_vain.add(key)
 
     def _remember_drop(self, key: bytes, error: Rejected) -> None:
         _remember(self.dropped, self.limits.transactions, key, error)

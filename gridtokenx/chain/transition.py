@@ -246,12 +246,7 @@ def apply_transaction(state: Overlay, transaction: Transaction, env: Environment
     Errors: WRONG_CHAIN, ACCOUNT_NOT_FOUND, NONCE_TOO_LOW, NONCE_GAP, INSUFFICIENT_BALANCE, its
     command's own, BELOW_MINIMUM.
     """
-    if transaction.chain_id != env.spec.chain_id:
-        detail = (
-            f"signed for chain {transaction.chain_id.hex()[:16]}, this is {env.spec.name} "
-            f"{env.spec.chain_id.hex()[:16]}"
-        )
-        raise Rejected(ErrorCode.WRONG_CHAIN, detail)
+    _check_chain(transaction, env)
     sender = transaction.sender
     before = ledger.check_exists(state, sender, is_backed)
     ledger.use_nonce(state, sender, transaction.nonce)
@@ -260,6 +255,30 @@ def apply_transaction(state: Overlay, transaction: Transaction, env: Environment
     if not isinstance(transaction.payload, Unbond):  # Stake can always leave; it is paid out later.
         ledger.check_keeps_minimum(state, sender, before, is_backed)
     return events
+
+
+def check_sender(state: Reader, transaction: Transaction, env: Environment) -> None:
+    """What is plain before a command is applied and before its signature is verified.
+
+    A nonce may be ahead: what comes before it may be on its way. Errors: WRONG_CHAIN,
+    ACCOUNT_NOT_FOUND, NONCE_TOO_LOW, INSUFFICIENT_BALANCE for the fee.
+    """
+    _check_chain(transaction, env)
+    sender = ledger.check_exists(state, transaction.sender, is_backed)
+    if transaction.nonce < sender.nonce:
+        ledger.check_nonce(state, transaction.sender, transaction.nonce)
+    if transaction.fee_ugtx > sender.gtx_ugtx:
+        detail = f"the fee is {transaction.fee_ugtx} ugtx, the sender has {sender.gtx_ugtx}"
+        raise Rejected(ErrorCode.INSUFFICIENT_BALANCE, detail)
+
+
+def _check_chain(transaction: Transaction, env: Environment) -> None:
+    if transaction.chain_id != env.spec.chain_id:
+        detail = (
+            f"signed for chain {transaction.chain_id.hex()[:16]}, this is {env.spec.name} "
+            f"{env.spec.chain_id.hex()[:16]}"
+        )
+        raise Rejected(ErrorCode.WRONG_CHAIN, detail)
 
 
 def conviction_key(evidence: Evidence) -> bytes:

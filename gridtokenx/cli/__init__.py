@@ -18,6 +18,7 @@ from typer.main import get_command, get_group
 
 from gridtokenx import __version__
 from gridtokenx.cli import output
+from gridtokenx.node import screen
 
 # command -> "module:name" of a typer.Typer (group) or of a function (single command)
 COMMANDS = {
@@ -84,6 +85,8 @@ class RootGroup(TyperGroup):
         except Exception as error:
             failure = output.describe(error)
             is_usage = isinstance(error, typer.TyperException) and not output.options().json
+            if isinstance(error, typer.TyperException):
+                error.message = screen.lines(error.message)
             if failure is None or is_usage:  # typer shows usage errors well; faults are ours
                 raise
             output.report(failure)
@@ -148,7 +151,7 @@ def root(
     quiet: Annotated[bool, typer.Option("--quiet", help="No remarks on stderr.")] = False,
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")] = 0,
     no_color: Annotated[
-        bool, typer.Option("--no-color", envvar="NO_COLOR", help="No colours.")
+        bool, typer.Option("--no-color", help="No colours; so does any NO_COLOR.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")

@@ -81,7 +81,7 @@ def _draw_registration(console: Console, row: dict[str, Any]) -> None:
         console,
         [
             (row["chain"], f"{participant['role']} in {participant['territory']}, {state}"),
-            ("licence", f"until {show.moment(participant['licence_expiry_ms'])}"),
+            ("licence", show.until(participant["licence_expiry_ms"])),
             ("daily cap", f"{show.kwh(participant['daily_cap_wh'])} kWh"),
             ("nonce", row["nonce"]),
         ],

@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from gridtokenx.cli import output, remote, show
+from gridtokenx.node import bangkok, screen
 from gridtokenx.primitives.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Audit: report, verify.", no_args_is_help=True)
 
-_EPOCH = date(1970, 1, 1).toordinal()
 _NOTE_EVERY_BLOCKS = 1000
 _TIERS = ("substation", "zone", "region", "national")
 _HEAD = ("region", "distributor", "date", "state", "report_hash", "line")
@@ -47,8 +45,7 @@ def report(
     with remote.connect() as client:
         document = client.call("audit_getReports", territory=territory, day=day)
     if as_csv:
-        sys.stdout.write(_csv_text(document["items"]))
-        sys.stdout.flush()
+        output.write(screen.lines(_csv_text(document["items"])))
         return
     output.emit(document, lambda console: _draw_reports(console, document["items"]))
 
@@ -239,7 +236,7 @@ def _look(client: Client, replay: Replay, closed: list[CheckedReport], findings:
     for difference in replay.conservation().differences:
         findings.failures.append(f"block {height}: {difference}")
     for one in closed:
-        day = date.fromordinal(one.day + _EPOCH).isoformat()
+        day = bangkok.day(one.day)
         told = client.call("audit_getReports", territory=one.region, day=day)["items"][0]
         differences = list(one.differences)
         if told["report_hash"] != one.report_hash.hex():

@@ -11,6 +11,7 @@ import typer
 
 from gridtokenx.cli import output, remote, show
 from gridtokenx.cli.keys import PasswordFile
+from gridtokenx.node.screen import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,7 +113,7 @@ def _fields(document: dict[str, Any]) -> list[tuple[str, object]]:
     return [
         ("certificate", document["id"]),
         ("credits", show.millionths(document["amount_ucr"])),
-        ("retired", f"{show.moment(document['retired_ms'])} Bangkok"),
+        ("retired", show.zoned(document["retired_ms"])),
         ("owner", document["owner"]),
         ("for", document["beneficiary"]),
         ("hash of for", document["beneficiary_hash"]),
@@ -123,7 +124,7 @@ def _fields(document: dict[str, Any]) -> list[tuple[str, object]]:
 def page(document: dict[str, Any]) -> str:
     """The certificate as one HTML file that loads nothing and prints on one page."""
     rows = "\n".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(show.printable(value))}</td></tr>"
+        f"<tr><th>{escape(name)}</th><td>{escape(printable(value))}</td></tr>"
         for name, value in _fields(document)
         if value is not None
     )

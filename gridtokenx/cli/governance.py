@@ -209,8 +209,8 @@ def _draw_preview(console: Console, preview: dict[str, Any]) -> None:
         console,
         [
             ("acts on", ", ".join(preview["chains"])),
-            ("vote ends", f"{show.moment(preview['voting_ends_ms'])} Bangkok"),
-            ("in force", None if executes is None else f"{show.moment(executes)} Bangkok"),
+            ("vote ends", show.zoned(preview["voting_ends_ms"])),
+            ("in force", None if executes is None else show.zoned(executes)),
             ("must approve", ", ".join(preview["approvers"]) or None),
         ],
     )
@@ -273,8 +273,8 @@ def _draw_proposal(console: Console, document: dict[str, Any]) -> None:
             ("would fail", document["would_fail"]),
             ("lost", _told_lost(document["lost"])),
             ("proposer", document["proposer"]),
-            ("vote ends", None if ends is None else f"{show.moment(ends)} Bangkok"),
-            ("in force", None if executes is None else f"{show.moment(executes)} Bangkok"),
+            ("vote ends", None if ends is None else show.zoned(ends)),
+            ("in force", None if executes is None else show.zoned(executes)),
             ("ballots", document["ballots"]),
         ],
     )

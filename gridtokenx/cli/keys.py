@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gridtokenx.cli import output, protection
+from gridtokenx.node import screen
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gridtokenx.node.keystore import KeyInfo, KeyKind
+    from gridtokenx.node.keystore import KeyInfo, KeyKind, KeystoreError
 
-app = typer.Typer(help="Encrypted keys: new, list, show, protection.", no_args_is_help=True)
+app = typer.Typer(
+    help="Encrypted keys: new, list, show, password, protection.", no_args_is_help=True
+)
 app.add_typer(protection.app, name="protection")
 
 PasswordFile = Annotated[
@@ -43,7 +47,7 @@ def read_password(password_file: Path | None, *, new: bool = False, what: str = 
             hint="pass --password-file FILE",
             exit_code=output.ExitCode.USAGE,
         )
-    label = f"Password of {what}"
+    label = f"Password of {screen.printable(what)}"
     password: str = typer.prompt(label, hide_input=True, confirmation_prompt=new, err=True)
     return password
 
@@ -95,7 +99,10 @@ def list_all() -> None:
     """List the keys of this home. Needs no password."""
     from gridtokenx.node import keystore
 
-    _emit_keys(keystore.list_keys(output.options().keys_path))
+    infos, others = keystore.list_keys(output.options().keys_path)
+    for error in others:
+        output.note(f"no key of use: {error.detail}{f' ({error.hint})' if error.hint else ''}")
+    _emit_keys(infos, others=others)
 
 
 @app.command("show")
@@ -105,6 +112,24 @@ def show(name: Annotated[str, typer.Argument(help="Name of the key.")]) -> None:
 
     path = keystore.key_path(output.options().keys_path, name)
     _emit_keys([keystore.read_info(path)], single=True)
+
+
+@app.command("password")
+def change_password(
+    name: Annotated[str, typer.Argument(help="Name of the key.")],
+    password_file: PasswordFile = None,
+    new_password_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File whose first line is the new password.")
+    ] = None,
+) -> None:
+    """Give a key another password. Also seals a key of an older version anew, under Argon2id."""
+    from gridtokenx.node import keystore
+
+    path = keystore.key_path(output.options().keys_path, name)
+    keystore.read_info(path)
+    old = read_password(password_file, what=f"the key {name}")
+    new = read_password(new_password_file, new=True, what=f"the key {name} from now on")
+    _emit_keys([keystore.change_password(path, old, new)], single=True)
 
 
 def _parse_kind(text: str) -> KeyKind:
@@ -125,12 +150,15 @@ def document_of(info: KeyInfo) -> dict[str, Any]:
         "address": info.address_text,
         "public_key": info.address,
         "file": info.path,
-        "kdf_iterations": info.iterations,
+        "kdf": info.kdf,
     }
 
 
-def _emit_keys(infos: list[KeyInfo], *, single: bool = False) -> None:
+def _emit_keys(
+    infos: list[KeyInfo], *, single: bool = False, others: Sequence[KeystoreError] = ()
+) -> None:
     documents = [document_of(info) for info in infos]
+    told = [{"reason": one.reason.value, "message": one.detail, "hint": one.hint} for one in others]
 
     def human(console: Console) -> None:
         if not infos:
@@ -142,4 +170,4 @@ def _emit_keys(infos: list[KeyInfo], *, single: bool = False) -> None:
             if single:
                 console.print(f"file {info.path}", highlight=False, markup=False, soft_wrap=True)
 
-    output.emit(documents[0] if single else {"keys": documents}, human)
+    output.emit(documents[0] if single else {"keys": documents, "unusable": told}, human)

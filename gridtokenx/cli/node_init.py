@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gridtokenx.cli import keys, output
+from gridtokenx.cli.genesis_file import genesis_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ GENESIS_NAME = "genesis.json"
 
 @dataclass(frozen=True, slots=True)
 class _Network:
-    """The genesis a home is made for. `text` is copied byte for byte."""
+    """The genesis a home is made for. `text` is copied as it is."""
 
     text: str
     name: str
@@ -125,7 +125,7 @@ def _find_network(
                 hint="pass its genesis file: --genesis FILE --genesis-hash HASH",
             )
         return None
-    found = inspect_genesis(_read_text(path))
+    found = inspect_genesis(genesis_text(path))
     if genesis_hash and genesis_hash.lower() != found.hash:
         output.fail(
             f"{path} has the hash {found.hash}, not {genesis_hash}",
@@ -135,18 +135,6 @@ def _find_network(
             exit_code=output.ExitCode.BAD_DATA,
         )
     return found
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        output.fail(
-            f"{path} is not UTF-8 text",
-            code="cli",
-            reason="malformed",
-            exit_code=output.ExitCode.BAD_DATA,
-        )
 
 
 def _values(
@@ -206,18 +194,19 @@ def _make_home(
 ) -> list[Path]:
     """Folders, genesis and preset copy. Returns the files written."""
     from gridtokenx.node.keystore import make_private_folder
+    from gridtokenx.node.private_files import make_folder, write_private
 
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     make_private_folder(home / "keys")
-    (home / "data").mkdir(exist_ok=True)
+    make_folder(home / "data")
     written = []
     if network:
-        (home / GENESIS_NAME).write_text(network.text, encoding="utf-8")
+        write_private(home / GENESIS_NAME, network.text)
         written.append(home / GENESIS_NAME)
     if preset:
         copy = home / "authorities" / f"{authority}.toml"
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copyfile(preset, copy)
+        make_folder(copy.parent)
+        write_private(copy, preset.read_bytes())
         written.append(copy)
     return written
 

@@ -127,6 +127,12 @@ def unlock_keys(config: Config, password_file: Path | None) -> Keys:
             )
     password = keys.read_password(password_file or config.password_path, what="the node's keys")
     opened = {name: keystore.unlock(path, password) for name, path in paths.items()}
+    for name, path in paths.items():
+        if keystore.read_info(path).kdf != keystore.KDF:
+            output.note(
+                f"the key {name} is sealed as older versions did, which is quicker to guess: "
+                f"gridtokenx keys password {name} seals it anew"
+            )
     validator = opened.get(config.node.key) if config.validates else None
     signing = keystore.key_path(config.keys_path, config.node.key)
     fresh = validator is not None and keystore.has_never_signed(signing, validator.public_key)
@@ -143,13 +149,13 @@ def unlock_keys(config: Config, password_file: Path | None) -> Keys:
 def _private_network(config: Config) -> bytes | None:
     """The key in `network.psk_file`. Without it a node must not start: it would speak openly."""
     from gridtokenx.node.libp2p_overrides.private_network import parse_key
+    from gridtokenx.node.text_files import read_text
 
     if not config.network.psk_file:
         return None
     path = config.path(config.network.psk_file)
     try:
-        with path.open("rb") as stream:
-            return parse_key(stream.read(MAX_PSK_FILE_BYTES))
+        return parse_key(read_text(path, MAX_PSK_FILE_BYTES).encode())
     except (OSError, ValueError) as error:
         output.fail(
             f"{path}: {error}",
@@ -161,12 +167,20 @@ def _private_network(config: Config) -> bytes | None:
 
 
 def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
+    import structlog
     import trio
 
     from gridtokenx.node.node import Node
+    from gridtokenx.node.private_files import keep_private
     from gridtokenx.node.telemetry import configure_logging
 
+    keep_private()
+    opened = tighten_home(config)
     configure_logging(config.logging, config.log_path)
+    if opened:
+        structlog.get_logger("gridtokenx").warning(
+            "home.tightened", paths=len(opened), first=str(opened[0])
+        )
     _calm_collector()
     give_back_memory()
     node = Node(config, genesis, unlocked)
@@ -181,6 +195,26 @@ def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
     except BaseException as error:
         _explain(error)
         raise
+
+
+def tighten_home(config: Config) -> list[Path]:
+    """What a node keeps in its home and in its data and logs that was open to others, and no
+    longer is.
+
+    Not keys and passwords: one that others may have read is refused where it is used.
+    """
+    from gridtokenx.node.private_files import tighten
+
+    home, data, log = config.home, config.data_path, config.log_path
+    folders = [data, data / "rocksdb", home / "authorities"]
+    if log.parent.is_relative_to(home):
+        folders.append(log.parent)
+    kept = [path for folder in folders if folder.is_dir() for path in (folder, *folder.iterdir())]
+    logs = log.parent.glob(f"{log.name}*") if log.parent.is_dir() else ()
+    own = [home] if home != Path.home() else []  # A person's own folder is not ours to close.
+    named = [path for path in (config.file, config.genesis_path) if path]
+    secret = {config.keys_path, config.password_path}
+    return tighten(path for path in [*own, *named, *kept, *logs] if path not in secret)
 
 
 def _calm_collector() -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gridtokenx.node import bangkok
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import (
     BANGKOK_OFFSET_MS,
@@ -191,10 +191,7 @@ def parse_time_ms(text: str, after_ms: int) -> int:
 
 def _full_time_ms(text: str) -> int:
     try:
-        named = datetime.fromisoformat(text.strip().replace(" ", "T"))
+        return bangkok.parse_ms(text)
     except ValueError:
         detail = f"a Bangkok time such as 10:15 or 2026-11-23T10:15, not {text!r}"
         raise typer.BadParameter(detail) from None
-    if named.tzinfo is None:
-        named = named.replace(tzinfo=UTC) - timedelta(milliseconds=BANGKOK_OFFSET_MS)
-    return (named - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)

@@ -450,7 +450,7 @@ def market(
             console,
             [
                 ("chain", f"{document['chain']} at block {document['height']}"),
-                ("market time", f"{show.moment(document['market_ms'])} Bangkok"),
+                ("market time", show.zoned(document["market_ms"])),
                 ("open slots", f"{first} to {last} ({show.slots(first, last)} Bangkok)"),
                 ("price band", f"{low} to {high} THB/kWh{', peak' if document['peak'] else ''}"),
                 ("peak hours", document["peak_hours"]),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from gridtokenx.node import screen
 from gridtokenx.primitives.errors import RETRYABLE, ErrorCode, Rejected
 
 if TYPE_CHECKING:
@@ -137,15 +138,20 @@ def emit(document: Any, human: Callable[[Console], None]) -> None:
     """The command's result: `document` as JSON on stdout with --json, else `human` draws it.
 
     Documents hold plain JSON values; bytes become hex, paths text, enums their value. Amounts
-    beyond 2**53 must already be decimal strings.
+    beyond 2**53 must already be decimal strings. JSON is ASCII, so that no encoding can change it
+    and nothing in it drives a terminal.
     """
     if options().json:
         indent = 2 if sys.stdout.isatty() else None
-        text = json.dumps(document, ensure_ascii=False, indent=indent, default=_plain)
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        write(json.dumps(document, indent=indent, default=_plain) + "\n")
     else:
         human(_console(sys.stdout))
+
+
+def write(text: str) -> None:
+    """A document for programs on stdout, all of it at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -165,7 +171,7 @@ def confirm(question: str) -> None:
         return
     if not has_terminal():
         fail(f"{question} needs an answer", code="usage", reason="needs_yes", hint="pass --yes")
-    if not typer.confirm(question, err=True):
+    if not typer.confirm(screen.printable(question), err=True):
         fail("nothing was changed", code="cli", reason="declined")
 
 
@@ -183,11 +189,10 @@ def fail(
 
 def report(failure: Failure) -> None:
     """Tell a failure: two lines on stderr, and with --json an error document on stdout."""
-    console = _console(sys.stderr)
-    where = f"[{failure.code}/{failure.reason}]"
-    console.print(f"error {where}: {failure.detail}", highlight=False, markup=False, soft_wrap=True)
-    if failure.hint:
-        console.print(f"hint: {failure.hint}", highlight=False, markup=False, soft_wrap=True)
+    told = [f"error [{failure.code}/{failure.reason}]: {failure.detail}"]
+    told += [f"hint: {failure.hint}"] if failure.hint else []
+    for line in told:  # Each is one line: a node's words cannot look like a hint of ours.
+        _console(sys.stderr).print(screen.printable(line), highlight=False, soft_wrap=True)
     if options().json:
         error = {
             "code": failure.code,
@@ -196,8 +201,7 @@ def report(failure: Failure) -> None:
             "hint": failure.hint,
             "retryable": failure.retryable,
         }
-        sys.stdout.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        write(json.dumps({"error": error}) + "\n")
 
 
 def describe(error: BaseException) -> Failure | None:
@@ -264,6 +268,7 @@ _KEYSTORE_EXITS = {
     "key_not_found": ExitCode.REFUSED,
     "key_damaged": ExitCode.BAD_DATA,
     "bad_key_name": ExitCode.USAGE,
+    "no_memory": ExitCode.RETRY_LATER,
 }
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT})
 
@@ -302,7 +307,10 @@ def _plain(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
-def _console(stream: Any) -> Console:
-    from rich.console import Console
+def stdout_console() -> Console:
+    """For a command that draws more than one document."""
+    return _console(sys.stdout)
 
-    return Console(file=stream, no_color=True if not options().color else None)
+
+def _console(stream: Any) -> Console:
+    return screen.console(stream, color=options().color)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from gridtokenx.cli import remote
+from gridtokenx.node import bangkok
 
 if TYPE_CHECKING:
     from gridtokenx.governance.model import Content, NewAuthority
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Given = Mapping[str, Any]
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
 _MS_OF = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_BANGKOK_MS = 7 * 3_600_000
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2})?")
 
 # Type -> (options it needs, options it may have)
@@ -246,7 +245,6 @@ def _moment_ms(text: str) -> int:
         detail = f"such as 2026-12-01 or 2026-12-01T06:00, Bangkok time, not {text[:40]!r}"
         raise typer.BadParameter(detail, param_hint="--effective")
     try:
-        moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
+        return bangkok.parse_ms(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--effective") from None
-    return int(moment.timestamp()) * 1000 - _BANGKOK_MS

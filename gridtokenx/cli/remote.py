@@ -237,7 +237,9 @@ def own_key(name: str | None, password_file: Path | None) -> tuple[str, Path | N
         account_key_path(config.api.local_signer)
         return config.api.local_signer, password_file or config.password_path
     directory = output.options().keys_path
-    kept = keystore.list_keys(directory) if directory.is_dir() else []
+    kept, others = keystore.list_keys(directory)
+    for error in others:
+        output.note(f"passed over: {error.detail}")
     names = [one.name for one in kept if one.kind is keystore.KeyKind.ACCOUNT]
     if len(names) == 1:
         return names[0], password_file

@@ -1,35 +1,27 @@
 """How values look to people: units, Bangkok time, tables that can be copied from.
 
-What a node answers is outside text: control characters never reach the terminal.
+What a node answers is outside text: it goes through `printable`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from gridtokenx.node import bangkok, screen
 from gridtokenx.primitives.quantities import (
-    BANGKOK_OFFSET_MS,
     UTHB_PER_THB,
     format_kwh,
     format_price,
-    slot_end_ms,
-    slot_start_ms,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+printable = screen.printable
 _MIN_DECIMALS = 2
 _MAX_WIDTH = 400
-
-
-def printable(value: object) -> str:
-    """Text without control characters, so that a node cannot drive the terminal."""
-    text = "" if value is None else str(value)
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def fields(console: Console, pairs: Iterable[tuple[str, object]]) -> None:
@@ -42,7 +34,7 @@ def fields(console: Console, pairs: Iterable[tuple[str, object]]) -> None:
 
 def line(console: Console, text: str, style: str | None = None) -> None:
     """One line, whatever its length."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), style=style, highlight=False, soft_wrap=True)
 
 
 def table(
@@ -93,19 +85,25 @@ def next_page(console: Console, cursor: str | None) -> None:
 
 
 def moment(unix_ms: Any) -> str:
-    """`2026-11-22 18:15:04`, Bangkok time, of Unix ms."""
-    return _bangkok(unix_ms).strftime("%Y-%m-%d %H:%M:%S")
+    """`2026-11-22 18:15:04`, Bangkok time, of Unix ms; `no end` beyond the calendar."""
+    return bangkok.moment(int(unix_ms))
+
+
+def zoned(unix_ms: Any) -> str:
+    """The same where nothing else says of which zone it is."""
+    told = moment(unix_ms)
+    return told if told == bangkok.NO_END else f"{told} Bangkok"
+
+
+def until(unix_ms: Any) -> str:
+    """How long something is valid."""
+    told = moment(unix_ms)
+    return "without end" if told == bangkok.NO_END else f"until {told}"
 
 
 def slots(first: Any, last: Any) -> str:
     """When the first slot begins and the last one ends, Bangkok time."""
-    begin, end = _bangkok(slot_start_ms(int(first))), _bangkok(slot_end_ms(int(last)))
-    same_day = begin.date() == end.date()
-    return f"{begin:%Y-%m-%d %H:%M} to {end:{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}}"
-
-
-def _bangkok(unix_ms: Any) -> datetime:
-    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(unix_ms) + BANGKOK_OFFSET_MS)
+    return bangkok.slots(int(first), int(last))
 
 
 def age(unix_ms: Any) -> str:
@@ -160,6 +158,6 @@ _UNITS: dict[str, tuple[Callable[[Any], str], str]] = {
     "uthb": (millionths, " THB"),
     "ugtx": (millionths, " GTX"),
     "ucr": (millionths, " credits"),
-    "ms": (moment, " Bangkok"),
+    "ms": (zoned, ""),
 }
 AMOUNTS = frozenset({"wh", "uthb", "ugtx", "ucr"})

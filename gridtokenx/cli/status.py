@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gridtokenx.cli import output, remote, show
 from gridtokenx.cli.output import ExitCode, Failure
+from gridtokenx.node import screen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,10 +123,9 @@ def _watch() -> None:
     import signal
     import threading
 
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=sys.stdout, no_color=True if not output.options().color else None)
+    console = output.stdout_console()
     ended = threading.Event()
     signal.signal(signal.SIGINT, lambda _number, _frame: ended.set())
     while not ended.is_set():
@@ -139,18 +138,14 @@ def _watch() -> None:
 
 def _frame(console: Console) -> str:
     """The screen as text. A node that is away for a while is told and asked again."""
-    from rich.console import Console as Recorder
-
     try:
         document = _fetch()
     except Failure as failure:
         if not failure.retryable:
             raise
-        return f"{failure.detail}\nhint: {failure.hint}"
-    recorder = Recorder(
-        force_terminal=console.is_terminal,
-        no_color=console.no_color,
-        width=console.width,
+        return f"{screen.printable(failure.detail)}\nhint: {screen.printable(failure.hint)}"
+    recorder = screen.console(
+        color=not console.no_color, force_terminal=console.is_terminal, width=console.width
     )
     with recorder.capture() as captured:
         _draw(recorder, document)

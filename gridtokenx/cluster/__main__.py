@@ -26,6 +26,7 @@ from gridtokenx.cluster.sending import Refused
 from gridtokenx.cluster.summary import summarize
 from gridtokenx.cluster.view import DayView, print_nodes, print_summary
 from gridtokenx.cluster.watch import wait_ready
+from gridtokenx.node import screen
 from gridtokenx.primitives.quantities import SLOTS_PER_DAY
 
 NAME = "day"
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 only if the day was played and every check holds."""
     options = _parse(arguments)
     # With --json, stdout holds the document and nothing else.
-    console = Console(stderr=options.json)
+    screen.prepare_streams()
+    console = screen.console(sys.stderr if options.json else None)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(options, console)

@@ -25,6 +25,7 @@ from gridtokenx.interchain.model import InterchainParameters
 from gridtokenx.node import keystore
 from gridtokenx.node.config import write_template
 from gridtokenx.node.keystore import KeyKind
+from gridtokenx.node.private_files import make_folder, write_private
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.registry.model import Organisation, OrganisationKind, Territory
 from gridtokenx.staking.model import StakingParameters
@@ -38,7 +39,6 @@ TIMEOUT_BASE_MS = 2000  # Five nodes may share two slow cores; a view given up e
 EPOCH_BLOCKS = 60
 EVIDENCE_WINDOW_BLOCKS = 300
 PASSWORD = "dev"  # noqa: S105 - printed by `cluster up`; the keys behind it are public
-PASSWORD_ITERATIONS = 1000  # A slow derivation protects nothing here and delays every start.
 DEFAULT_P2P_PORT = 9000
 PAYMENT = "payment"
 NATIONAL = "TH"
@@ -261,11 +261,9 @@ def write_home(
     it follows (none named: all).
     Every node but the bootnode itself knows the bootnode's address and nothing else of the network.
     """
-    home.mkdir(parents=True, mode=0o700)
-    (home / "genesis.json").write_text(dump_genesis(genesis), encoding="utf-8")
-    password_file = home / "password"
-    password_file.touch(mode=0o600)
-    password_file.write_text(f"{PASSWORD}\n", encoding="utf-8")
+    make_folder(home, new=True)
+    write_private(home / "genesis.json", dump_genesis(genesis))
+    write_private(home / "password", f"{PASSWORD}\n")
     keys = [("node", KeyKind.NODE, f"{member.name} node")]
     if member.validator:
         keys.append(("validator", KeyKind.VALIDATOR, member.validator))
@@ -282,7 +280,7 @@ def write_home(
             kind,
             PASSWORD,
             dev_key(source).seed,
-            iterations=PASSWORD_ITERATIONS,
+            development=True,
         )
     address = peer_address(bootnode.name, bootnode.p2p_port)
     values: dict[str, object] = {

@@ -8,8 +8,6 @@ used again by the system is never signalled; one `n<i>/` beside it is each node'
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import re
@@ -18,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
@@ -29,6 +26,13 @@ import psutil
 
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.cluster.network import Member, plan, write_home
+from gridtokenx.node.private_files import (
+    held,
+    make_folder,
+    open_private,
+    runtime_folder,
+    write_private,
+)
 
 RECORD_NAME = "cluster.json"
 RECORD_VERSION = 1
@@ -139,7 +143,7 @@ class Cluster:
         node = self.node(name)
         home = self.home(name)
         command = [sys.executable, "-m", "gridtokenx", "--home", str(home), "start", *arguments]
-        with self.log_path(name).open("ab") as log:
+        with open_private(self.log_path(name), "ab") as log:
             child = subprocess.Popen(
                 command,
                 cwd=home,
@@ -218,9 +222,7 @@ class Cluster:
             "owner": self.owner,
             "nodes": [asdict(node) for node in self.nodes],
         }
-        temporary = self.folder / f".{RECORD_NAME}.new"
-        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, self.folder / RECORD_NAME)
+        write_private(self.folder / RECORD_NAME, json.dumps(document, indent=2) + "\n")
 
     def tail(self, name: str, lines: int = LOG_TAIL_LINES) -> str:
         """The last lines of a node's log."""
@@ -282,10 +284,10 @@ def create(
     """
     keys = {one.public_key for region in genesis.chains for one in region.validators}
     authorities = len(keys)
-    with locked(Path(tempfile.gettempdir()) / f"gridtokenx-ports-{os.getuid()}.lock"):
+    with locked(runtime_folder() / "gridtokenx-ports.lock"):
         ports = free_ports(authorities + observers, first_ports, recorded_ports(folder.parent))
         members = plan(authorities, observers, ports)
-        folder.mkdir(parents=True, mode=0o700)
+        make_folder(folder, new=True)
         for member in members:
             followed = (regions or {}).get(member.name, ())
             write_home(folder / member.name, member, genesis, members[0], regions=followed)
@@ -356,13 +358,10 @@ def clean_stale(folder: Path) -> str:
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock file. Errors: ClusterError without `wait` when somebody else holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.open("a") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
+            stack.enter_context(held(path, wait=wait))
+        except BlockingIOError:
             raise ClusterError(f"another command is working on {path.stem!r}") from None
         yield
 

@@ -25,8 +25,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from rich.console import Console
-
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import Payload
@@ -65,6 +63,7 @@ from gridtokenx.governance.model import (
 )
 from gridtokenx.interchain.model import SubmitCheckpoint, TransferAbroad
 from gridtokenx.ledger.model import Asset, Transfer
+from gridtokenx.node import screen
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.types import format_address
@@ -464,7 +463,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--keep", action="store_true", help="leave folders and logs behind")
     options = parser.parse_args(arguments)
-    console = Console()
+    screen.prepare_streams()
+    console = screen.console()
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
 

@@ -32,6 +32,7 @@ from gridtokenx.cluster.households import PER_CHAIN, SteadyOrders
 from gridtokenx.cluster.measures import Trend, Usage, trends, usage
 from gridtokenx.cluster.network import local_genesis
 from gridtokenx.cluster.processes import Cluster, ClusterError, create, this_process
+from gridtokenx.node import screen
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 
 OBSERVERS = 1
@@ -252,7 +253,8 @@ def soak_genesis(now_ms: int) -> Genesis:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 only if every node always came back, all agreed, and nothing grows."""
     options = _parse(arguments)
-    console = Console(stderr=options.json, width=110)
+    screen.prepare_streams()
+    console = screen.console(sys.stderr if options.json else None, width=110)
     signal.signal(signal.SIGTERM, _interrupt)
     genesis = soak_genesis(time.time_ns() // 1_000_000)
     console.print(f"seed {options.seed}", highlight=False)

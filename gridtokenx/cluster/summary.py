@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from statistics import median_low
 from types import MappingProxyType
 from typing import Any
@@ -32,13 +31,13 @@ from gridtokenx.cluster.supply import (
 )
 from gridtokenx.cluster.watch import heights as heights_of
 from gridtokenx.ledger.model import TAX, TREASURY
+from gridtokenx.node import bangkok
 from gridtokenx.primitives.document import from_document
 from gridtokenx.trading.report_model import SettlementReport
 from gridtokenx.trading.reports import day_of, report_hash
 
 CATCH_UP_TIMEOUT_S = 30.0
 POLL_S = 0.2
-_EPOCH = date(1970, 1, 1).toordinal()
 _FIGURES = (
     "orders",
     "trades",
@@ -98,7 +97,7 @@ def summarize(
             raise NodeUnreachable(members[0].api_url, "nor does any other node")
         heights = _common_heights(answering, genesis.chain_names)
         addresses = _addresses(genesis, profile)
-        day = date.fromordinal(day_of(profile.slot0) + _EPOCH).isoformat()
+        day = bangkok.day(day_of(profile.slot0))
         reports = {
             member.name: _read_node(client, addresses, heights, day)
             if client in answering

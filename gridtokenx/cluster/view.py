@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ from gridtokenx.cluster.day import Region
 from gridtokenx.cluster.network import Member
 from gridtokenx.cluster.story import DESTINATION, ORIGIN
 from gridtokenx.cluster.summary import Summary
+from gridtokenx.node import bangkok
 from gridtokenx.primitives.quantities import (
     BANGKOK_OFFSET_MS,
     SLOT_MS,
@@ -117,8 +117,8 @@ def slot_at_day(slot: int) -> int:
 
 def clock_text(slot: int) -> str:
     """`Mon 2026-03-16 10:15`, Bangkok time, when a slot begins."""
-    moment = datetime.fromtimestamp(slot_start_ms(slot) // 1000, UTC) + timedelta(hours=7)
-    return moment.strftime("%a %Y-%m-%d %H:%M")
+    begin = bangkok.clock(slot_start_ms(slot))
+    return f"{begin:%a %Y-%m-%d %H:%M}" if begin else f"slot {slot}"
 
 
 def print_summary(console: Console, summary: Summary, refusals: dict[str, str]) -> None:

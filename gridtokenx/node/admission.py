@@ -15,6 +15,7 @@ from gridtokenx.node.reputation import Reputation, address_group, is_loopback_gr
 
 NEW_PER_MINUTE = 60  # of one address; an honest peer that is refused comes back after a pause
 MAX_WINDOWS = 4_096
+MAX_TRUSTED_GROUPS = 256
 WINDOW_S = 60.0
 
 
@@ -42,7 +43,26 @@ class Admission:
         self.protected: set[bytes] = set()  # named by the operator: always room, never too many
         self.authorities: frozenset[bytes] = frozenset()  # proved to be validators' peers: the same
         self._open: Counter[str] = Counter()  # inbound connections by address, also half-open
+        self._trusted_groups: dict[str, None] = {}  # the one noted longest ago first
         self._windows: dict[str, tuple[float, int]] = {}  # address -> since when, how many
+
+    def trusts(self, peer: bytes | None) -> bool:
+        """Whether the operator has named a peer or a validator's key vouches for it."""
+        return peer is not None and (peer in self.protected or peer in self.authorities)
+
+    def note_trusted(self, ip: str | None) -> None:
+        """A trusted peer is connected from there; loopback tells nothing, all may come from it."""
+        group = "" if ip is None else address_group(ip)
+        if not group or is_loopback_group(group):
+            return
+        self._trusted_groups.pop(group, None)
+        while len(self._trusted_groups) >= MAX_TRUSTED_GROUPS:
+            del self._trusted_groups[next(iter(self._trusted_groups))]
+        self._trusted_groups[group] = None
+
+    def has_met_trusted(self, ip: str | None) -> bool:
+        """Whether trusted peers came from an address lately."""
+        return ip is not None and address_group(ip) in self._trusted_groups
 
     def source_of(self, peer: bytes | None, ip: str | None) -> str | None:
         """Whose share of the strangers' budget a peer's work is; None for those it does not bind.
@@ -50,7 +70,7 @@ class Admission:
         An address group; on loopback, where all share one, and while not connected the peer id in
         hex. `peer` is None before the handshake: whoever is not known yet is a stranger.
         """
-        if peer is not None and (peer in self.protected or peer in self.authorities):
+        if self.trusts(peer):
             return None
         group = "" if ip is None else address_group(ip)
         if peer is not None and (not group or is_loopback_group(group)):
@@ -94,7 +114,7 @@ class Admission:
             return "banned"
         if ip is not None and self.reputation.refuses_address(ip):
             return "banned"
-        if peer in self.protected or peer in self.authorities:
+        if self.trusts(peer):
             return None
         if self.limits.allow and peer not in self.limits.allow:
             return "not_allowed"

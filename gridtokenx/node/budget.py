@@ -46,8 +46,11 @@ class StrangersBudget:
 
     def wait_s(self, source: str, now_s: float) -> float:
         """Seconds until the source may cost anything; 0 where it may go on now."""
-        every = self._all.wait_s(_ALL, 0.0, now_s)
-        return max(every, self._sources.wait_s(source, 0.0, now_s))
+        return max(self.wait_all_s(now_s), self._sources.wait_s(source, 0.0, now_s))
+
+    def wait_all_s(self, now_s: float) -> float:
+        """Seconds until strangers together may cost anything, whatever one of them owes."""
+        return self._all.wait_s(_ALL, 0.0, now_s)
 
     def charge(self, source: str, cpu_s: float, now_s: float) -> None:
         """Take what work for a source has cost, measured by `time.thread_time`."""

@@ -25,6 +25,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from gridtokenx.node.private_files import keep_private, make_folder, open_lock
 from gridtokenx.primitives.state import Decode, I, Index, u64
 
 SCHEMA = 1
@@ -99,7 +100,8 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         """Open or create. Errors: DatabaseError GTX-DB-001 in use, GTX-DB-002 newer schema."""
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        keep_private()  # RocksDB makes files whenever it likes, with mode 0644.
+        make_folder(path)
         self.path = path
         self._lock = _lock(path)
         options = Options(raw_mode=True)
@@ -421,7 +423,7 @@ def _successor(prefix: bytes) -> bytes:
 
 def _lock(path: Path) -> int:
     """Own the folder, or say who does. RocksDB's own lock error names nobody."""
-    handle = os.open(path / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = open_lock(path / "node.lock")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Literal, NoReturn
 
 from gridtokenx.chain.block import (
@@ -37,6 +38,7 @@ from gridtokenx.chain.transition import (
     Execution,
     Parent,
     apply_transaction,
+    check_sender,
     conviction_key,
     environment,
     execute_block,
@@ -47,15 +49,13 @@ from gridtokenx.chain.validator_sets import SetsAhead, current_set, sets_from
 from gridtokenx.consensus.certificates import CertificateChecker
 from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
-from gridtokenx.interchain.log import messages_from
-from gridtokenx.interchain.model import Downward
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.node import crash_points
 from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
 from gridtokenx.node.history import SET_CHANGES, Totals, index_rows, load_totals
 from gridtokenx.node.stages import Stage, Stages
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.crypto import ZERO_HASH, tagged_hash, verify
+from gridtokenx.primitives.crypto import tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.trading.depth import Depth
@@ -67,6 +67,8 @@ TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of bloc
 FINALITY_SAMPLES = 512
 FILL_SHARE = 0.1  # Of the first view's time-out: how long a leader fills a block; roots come after.
 FILL_CHUNK = 64
+# What is missing of a sender may come with the transactions before.
+_PASSING = (ErrorCode.ACCOUNT_NOT_FOUND, ErrorCode.INSUFFICIENT_BALANCE)
 
 
 class Damaged(Exception):  # noqa: N818 - names what is wrong: our own data or determinism
@@ -120,30 +122,6 @@ class _MeasuredTree(StateTree):
             return super().update(changes)
 
 
-class DecidedNational:
-    """The national chain of this node as its store has it: what regions' executors look at.
-
-    Any thread. A queue only grows at its end and loses what the region has taken, so what is read
-    between two commits of the national chain is still its queue at the height asked for.
-    """
-
-    def __init__(self, store: ChainStore) -> None:
-        self._store = store
-
-    def head(self) -> tuple[int, bytes]:
-        head = self._store.head()
-        return (0, ZERO_HASH) if head is None or head[0] == 0 else head
-
-    def hash_at(self, height: int) -> bytes | None:
-        """From the commit certificate: votes wait for this, and a block may have megabytes."""
-        raw = self._store.certificate(height)
-        return decode(QuorumCertificate, raw).block_hash if raw else None  # Height 0 has none.
-
-    def messages(self, region: str, nonce: int, count: int, up_to_height: int) -> list[Downward]:
-        found = messages_from(self._store, region, nonce, count, up_to_height)
-        return [message for message in found if isinstance(message, Downward)]
-
-
 class Executor:
     """One chain's executor. `now_ms` is the node's wall clock in Unix ms."""
 
@@ -166,6 +144,7 @@ class Executor:
         self._now_ms = now_ms
         self._national = national
         self._checkers: dict[bytes, CertificateChecker] = {}  # By chain id.
+        self._decided: tuple[Block, QuorumCertificate] | None = None  # Checked for this parent.
         self._reader = StateReader(store)
         self._tree = _MeasuredTree(store.state_values(), self.stages)
         self._tree_lock = threading.Lock()
@@ -204,6 +183,29 @@ class Executor:
                 else:
                     verdicts.append(None)
         return verdicts, fresh
+
+    def screen(
+        self, transactions: Sequence[Transaction]
+    ) -> tuple[list[Transaction], list[tuple[Transaction, Rejected]]]:
+        """Those heard that are worth verifying; and those that may be once the others are admitted,
+        which may pay to their senders. The rest is turned away. Costs a third of a signature.
+        """
+        wanted: list[Transaction] = []
+        doubtful: list[tuple[Transaction, Rejected]] = []
+        with self.stages.measure(Stage.ADMIT):
+            self._pending_environment = self._next_environment()
+            for transaction in transactions:
+                try:
+                    self.mempool.check_place(transaction)
+                    check_sender(self.mempool.pending, transaction, self._pending_environment)
+                except Rejected as error:
+                    if error.code in _PASSING:
+                        doubtful.append((transaction, error))
+                    else:
+                        self.mempool.turn_away(transaction.id, error)
+                else:
+                    wanted.append(transaction)
+        return wanted, doubtful
 
     def _admit(self, transaction: Transaction, heard: bool) -> list[Transaction]:
         nonce = ledger.account(self._reader, transaction.sender).nonce
@@ -356,7 +358,9 @@ class Executor:
         Errors: INVALID_BLOCK, INVALID_CERTIFICATE; Damaged where a region has two chains.
         Source: protocols/networking.md 3.2.
         """
-        header = block.header
+        header, given = block.header, (block, certificate)
+        if self._decided is not None and all(map(is_, self._decided, given)):
+            return  # Checked before its transactions were verified.
         self.check_certificate(block, certificate)
         if header.parent_hash != self.parent.hash:
             self._refuse_branch(block)
@@ -364,6 +368,7 @@ class Executor:
         if not has_its_body(header, ids, block.last_commit, block.evidence, block.inbox):
             detail = f"the body is not the one that decided block {header.height} names"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+        self._decided = given
 
     def commit(
         self, block_hash: bytes, certificate: QuorumCertificate, *, is_fetched: bool = False
@@ -399,6 +404,7 @@ class Executor:
         self._move_sets()
         self.totals = candidate.totals
         self._candidates.clear()
+        self._decided = None
         for one in block.evidence:
             self._evidence.pop(conviction_key(one), None)
         with self.stages.measure(Stage.ADMIT):

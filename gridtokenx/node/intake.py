@@ -8,31 +8,40 @@ it, and others forward it again. Source: protocols/networking.md 4.3.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
 
 import structlog
+import trio
 
 from gridtokenx.chain.transaction import Transaction, TransactionBatch, check_signature
-from gridtokenx.node.bodies import Batcher, Decoded, Recent, decode_and_verify_all
+from gridtokenx.node.bodies import (
+    Batcher,
+    Decoded,
+    Recent,
+    decode_all,
+    decode_and_verify_all,
+    spread,
+    verifiers,
+    verify_all,
+)
 from gridtokenx.node.executor import Committed, Executor
+from gridtokenx.node.gossip_events import Origin
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
-from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import MESSAGE_LIMIT
+from gridtokenx.node.strangers import Lane, Strangers
+from gridtokenx.node.worker import Urgency, Worker
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import tagged_hash
-from gridtokenx.primitives.errors import RETRYABLE, Rejected
+from gridtokenx.primitives.errors import Rejected
 
-ADMIT_CHUNK = 256
+ADMIT_CHUNK = 64  # Some milliseconds, after which consensus goes ahead.
+INLINE_BYTES = 8 * 1024  # A thread hop costs as much as reading this much.
 REPEAT_BLOCKS = 3  # A leader each, so that in most networks one of them has heard of it.
 REPEAT_BYTES = 1 << 20  # A block: what repeats may never crowd out what is new.
 
 log = structlog.get_logger(__name__)
-
-InWorker = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a function in the executor's one worker thread."""
 
 
 class Repeats:
@@ -93,11 +102,14 @@ class Intake:
         executor: Executor,
         recent: Recent,
         publish: Callable[[bytes], None],
-        in_worker: InWorker,
+        worker: Worker,
+        strangers: Strangers,
     ) -> None:
+        """`worker` is the executor's one."""
         self._executor = executor
         self._recent = recent
-        self._in_worker = in_worker
+        self._worker = worker
+        self.strangers = strangers
         self._batcher = Batcher(publish)
         self._in_flight: set[bytes] = set()  # Of gossip: being verified, or about to be admitted.
         pool = executor.mempool
@@ -110,8 +122,9 @@ class Intake:
 
     async def submit(self, raws: Sequence[bytes]) -> list[Rejected | None]:
         """Admit transactions from a client, in order; those admitted are gossiped."""
-        decoded = await decode_and_verify_all(raws, self._executor.stages, self._check)
-        verdicts, fresh = await self._admit(decoded, heard=False)
+        stages, urgency = self._executor.stages, Urgency.CLIENTS
+        decoded = await decode_and_verify_all(raws, stages, self._check, urgency)
+        verdicts, fresh = await self._admit(decoded, Lane(urgency), heard=False)
         self._repeats.note_own(fresh, self._executor.parent.height)
         self._batcher.add(fresh)
         return verdicts
@@ -127,35 +140,101 @@ class Intake:
             if not future.done():
                 future.set_exception(RuntimeError("the node is stopping"))
 
-    async def validate(self, _author: PeerId, data: bytes) -> GossipVerdict:
+    async def validate(self, origin: Origin, data: bytes) -> GossipVerdict:
         """Gossip's validator of transaction batches: total, bounded."""
-        try:
-            batch = decode(TransactionBatch, data, MESSAGE_LIMIT)
-        except Rejected:
+        with self.strangers.lane(origin.forwarder, len(data)) as lane:
+            if lane is None:
+                return GossipVerdict.IGNORE
+            try:
+                return await self._judge(lane, data)
+            except trio.TooSlowError:
+                return GossipVerdict.IGNORE
+
+    async def _judge(self, lane: Lane, data: bytes) -> GossipVerdict:
+        ids = await self._read(lane, data)
+        if ids is None:
             return GossipVerdict.REJECT
-        ids = [tagged_hash("gtx.tx", raw) for raw in batch.transactions]
-        bodies = zip(ids, batch.transactions, strict=True)
-        news = {key: raw for key, raw in bodies if self._is_news(key)}
+        news = {key: raw for key, raw in ids.items() if self._is_news(key)}
         if not news:
-            return self._judge_repeated(ids)
+            return self._judge_repeated(list(ids))
+        fresh: list[Transaction] = []
+        is_sound = False
         self._in_flight |= news.keys()
         try:
-            decoded = await decode_and_verify_all(
-                [*news.values()], self._executor.stages, self._check
-            )
-            if any(isinstance(one, Rejected) and one.code not in RETRYABLE for one in decoded):
-                return GossipVerdict.REJECT  # Whoever forwards has verified: this peer has not.
-            _, fresh = await self._admit(decoded, heard=True)
+            raws = list(news.values())
+            for at in range(0, len(raws), lane.part_transactions):
+                async with lane.part():
+                    part = raws[at : at + lane.part_transactions]
+                    if not await self._take_in(lane, part, fresh):
+                        return GossipVerdict.REJECT  # Whoever forwards must have verified.
+            is_sound = True
         finally:
             self._in_flight -= news.keys()
-        # What is only held has shown nothing yet, so it is not passed on; now it may have come due.
-        heard = set(ids)
-        released = [one for one in fresh if one.id not in heard]
-        self._batcher.add(released)
+            # What is only held has shown nothing yet, so it is not passed on; now it may have come
+            # due. Nor does this batch carry on what was taken of it, where the rest was not.
+            own = [one for one in fresh if not is_sound or one.id not in ids]
+            self._batcher.add(own)
         waiting = {one.id for one in fresh}
-        height = self._executor.parent.height
-        self._repeats.note_forwarded(waiting, height)
-        return GossipVerdict.ACCEPT if waiting & heard else GossipVerdict.IGNORE
+        self._repeats.note_forwarded(waiting, self._executor.parent.height)
+        return GossipVerdict.ACCEPT if waiting & ids.keys() else GossipVerdict.IGNORE
+
+    async def _read(self, lane: Lane, data: bytes) -> dict[bytes, bytes] | None:
+        """The transactions of a batch by id, in order; None for what is no batch."""
+        if lane.urgency is Urgency.FORWARDED and len(data) <= INLINE_BYTES:
+            return _read_batch(data)
+        async with lane.part():
+            return await lane.run(verifiers, partial(_read_batch, data))
+
+    async def _take_in(self, lane: Lane, raws: Sequence[bytes], fresh: list[Transaction]) -> bool:
+        """Admit what is sound and wanted, adding to `fresh` what waits now; cheap checks first.
+
+        False where one of them is malformed or forged: of these no more is admitted.
+        """
+        before = len(fresh)
+        looked = await lane.run(self._worker, partial(self._look, raws))
+        if looked is None:
+            return False
+        wanted, doubtful = looked
+        if not await self._verify_and_admit(lane, wanted, fresh):
+            return False
+        if doubtful and len(fresh) > before:
+            again = [transaction for transaction, _ in doubtful]
+            wanted, doubtful = await lane.run(self._worker, partial(self._executor.screen, again))
+            if not await self._verify_and_admit(lane, wanted, fresh):
+                return False
+        if doubtful:
+            await lane.run(self._worker, partial(self._turn_away, doubtful))
+        lane.useless_share = max(0.0, 1 - (len(fresh) - before) / len(raws))
+        return True
+
+    def _turn_away(self, refused: Iterable[tuple[Transaction, Rejected]]) -> None:
+        for transaction, error in refused:
+            self._executor.mempool.turn_away(transaction.id, error)
+
+    def _look(
+        self, raws: Sequence[bytes]
+    ) -> tuple[list[Transaction], list[tuple[Transaction, Rejected]]] | None:
+        """As `Executor.screen`; None where one does not decode. In the executor's thread."""
+        decoded = decode_all(raws, self._executor.stages)
+        transactions = [one for one in decoded if isinstance(one, Transaction)]
+        if len(transactions) < len(decoded):
+            return None
+        return self._executor.screen(transactions)
+
+    async def _verify_and_admit(
+        self, lane: Lane, wanted: Sequence[Transaction], fresh: list[Transaction]
+    ) -> bool:
+        stages = self._executor.stages
+
+        async def verify(chunk: Sequence[Transaction]) -> list[Decoded]:
+            return await lane.run(verifiers, partial(verify_all, chunk, stages))
+
+        verified = await spread(verify, wanted)
+        if any(isinstance(one, Rejected) for one in verified):
+            return False
+        _, new = await self._admit(verified, lane, heard=True)
+        fresh += new
+        return True
 
     def note_committed(self, committed: Committed) -> None:
         """A block is on disk: forget what it holds, publish again what waits too long."""
@@ -186,7 +265,7 @@ class Intake:
         check_signature(transaction)
 
     async def _admit(
-        self, decoded: Sequence[Decoded], *, heard: bool
+        self, decoded: Sequence[Decoded], lane: Lane, *, heard: bool
     ) -> tuple[list[Rejected | None], list[Transaction]]:
         """A verdict for each; and all that became ready, of these and of those held before."""
         verdicts: list[Rejected | None] = []
@@ -194,8 +273,17 @@ class Intake:
         for at in range(0, len(decoded), ADMIT_CHUNK):
             part = decoded[at : at + ADMIT_CHUNK]
             good = [one for one in part if isinstance(one, Transaction)]
-            admitted, new = await self._in_worker(partial(self._executor.admit, good, heard=heard))
+            admit = partial(self._executor.admit, good, heard=heard)
+            admitted, new = await lane.run(self._worker, admit)
             results = iter(admitted)
             verdicts += [one if isinstance(one, Rejected) else next(results) for one in part]
             fresh += new
         return verdicts, fresh
+
+
+def _read_batch(data: bytes) -> dict[bytes, bytes] | None:
+    try:
+        batch = decode(TransactionBatch, data, MESSAGE_LIMIT)
+    except Rejected:
+        return None
+    return {tagged_hash("gtx.tx", raw): raw for raw in batch.transactions}

@@ -16,6 +16,8 @@ from typing import Any
 import structlog
 import trio
 
+from gridtokenx.node.private_files import write_private
+
 MAX_BYTES = 4 << 20
 LEAST_PAUSE_S = 0.2
 CLOSING_S = 2.0
@@ -74,20 +76,6 @@ class KeptFile:
         self._changed = trio.Event()
         raw = json.dumps(self._dump(), separators=(",", ":")).encode()
         try:
-            await trio.to_thread.run_sync(self._replace, raw)
+            await trio.to_thread.run_sync(write_private, self._path, raw)
         except OSError as error:  # a full disk stops the node by its own check
             log.warning("kept_file.unwritten", path=str(self._path), why=str(error))
-
-    def _replace(self, raw: bytes) -> None:
-        temporary = self._path.with_suffix(".new")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(handle, "wb") as stream:
-            stream.write(raw)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -1,10 +1,11 @@
 """Private keys at rest: one encrypted JSON file per key.
 
 An Ed25519 seed and the key's kind are sealed by SecretBox (XSalsa20-Poly1305) under a key made
-from the password by PBKDF2-HMAC-SHA256. The address stays readable, so that keys can be listed
-without a password. Files have mode 0600 in a folder of mode 0700; wider ones are refused.
+from the password by Argon2id (`key_derivation`; files sealed under PBKDF2 still open). The address
+stays readable, so that keys can be listed without a password. Files have mode 0600 in a folder of
+mode 0700; wider ones are refused: somebody may have read them.
 
-Source: surface A.10, lessons 27 and 28; the seed asks for PBKDF2.
+Source: surface A.10, lessons 27 and 28.
 """
 
 from __future__ import annotations
@@ -14,9 +15,6 @@ import json
 import os
 import re
 import stat
-import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,20 +23,37 @@ from typing import Any
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
+from gridtokenx.node import key_derivation
+from gridtokenx.node.key_derivation import (
+    MAX_PASSWORD_BYTES,
+    Argon2id,
+    BadPasswordError,
+    Derivation,
+    OutOfMemoryError,
+    Pbkdf2,
+)
+from gridtokenx.node.private_files import (
+    FILE_MODE,
+    FOLDER_MODE,
+    OTHERS,
+    make_folder,
+    read_bounded,
+    sync_folder,
+    write_private,
+)
+from gridtokenx.node.text_files import decode_text
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address, parse_address
 
-ITERATIONS = 600_000
-MAX_ITERATIONS = 10_000_000  # about 3 s: the most a hostile file may make us work
-SALT_BYTES = 32
 SEED_BYTES = 32
 MAX_FILE_BYTES = 16_384
-MAX_PASSWORD_BYTES = 1024
 MAX_KEYS = 10_000
 
+KDF = Argon2id.algorithm  # of new files
+
 _VERSION = 1
-_KDF = "pbkdf2-hmac-sha256"
+_MARK = "\ufeff"
 _CIPHER = "xsalsa20-poly1305"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -62,6 +77,7 @@ class KeystoreReason(StrEnum):
     NOT_FOUND = "key_not_found"
     DAMAGED = "key_damaged"
     BAD_NAME = "bad_key_name"
+    NO_MEMORY = "no_memory"
 
 
 class KeystoreError(Exception):
@@ -76,13 +92,14 @@ class KeystoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """What a key file says in clear. `address` is the 32-byte public key."""
+    """What a key file says in clear. `address` is the 32-byte public key, `kdf` what makes the
+    password slow to guess: `argon2id`, or `pbkdf2-hmac-sha256` of an older file."""
 
     name: str
     kind: KeyKind
     address: bytes
     path: Path
-    iterations: int
+    kdf: str
 
     @property
     def address_text(self) -> str:
@@ -108,54 +125,48 @@ def create(
     seed: bytes | None = None,
     *,
     force: bool = False,
-    iterations: int = ITERATIONS,
+    development: bool = False,
 ) -> KeyInfo:
     """Make a key and write its file, whole or not at all.
 
     `seed` (32 bytes) defaults to a random one. With `force` an existing key of that name is moved
-    aside to `<name>.<address>.bak`, never lost. Errors: EXISTS, BAD_NAME, BAD_PASSWORD,
-    PERMISSIONS.
+    aside to `<name>.<address>.bak`, never lost. A `development` key, which anybody can derive, may
+    have any password and is sealed at no cost. Errors: EXISTS, BAD_NAME, BAD_PASSWORD, PERMISSIONS,
+    NO_MEMORY.
     """
     path, kind = key_path(directory, name), KeyKind(kind)
-    if not 1 <= iterations <= MAX_ITERATIONS:
-        raise ValueError(f"iterations must be 1..{MAX_ITERATIONS}, not {iterations}")
+    if not development:
+        check_new_password(password)
     make_private_folder(directory)
     if path.exists() and not force:
         raise _exists(path)
-    seed = os.urandom(SEED_BYTES) if seed is None else seed
-    signing_key, salt = SigningKey(seed), os.urandom(SALT_BYTES)
-    box = SecretBox(_derive(password, salt, iterations))
-    sealed = box.encrypt(seed + kind.value.encode())
-    document = {
-        "version": _VERSION,
-        "name": name,
-        "kind": kind.value,
-        "address": format_address(signing_key.public_key),
-        "kdf": {"algorithm": _KDF, "iterations": iterations, "salt": salt.hex()},
-        "cipher": {
-            "algorithm": _CIPHER,
-            "nonce": sealed.nonce.hex(),
-            "ciphertext": sealed.ciphertext.hex(),
-        },
-    }
+    signing_key = SigningKey(os.urandom(SEED_BYTES) if seed is None else seed)
+    text = _sealed_text(name, kind, signing_key, password, development=development)
     if force and path.exists():
         _move_aside(path)
     if kind is KeyKind.VALIDATOR:
         # Before the key: a crash between the two leaves a marker of no key, never a used key's.
-        _unused_marker(path).write_text(format_address(signing_key.public_key))
-    _write_new(path, (json.dumps(document, indent=2) + "\n").encode())
-    return KeyInfo(name, kind, signing_key.public_key, path, iterations)
+        write_private(_unused_marker(path), format_address(signing_key.public_key))
+    try:
+        write_private(path, text, replace=False)
+    except FileExistsError:
+        raise _exists(path) from None
+    return KeyInfo(name, kind, signing_key.public_key, path, KDF)
 
 
 def unlock(path: Path, password: str) -> SigningKey:
-    """The signing key in the file. Errors: NOT_FOUND, PERMISSIONS, DAMAGED, WRONG_PASSWORD."""
+    """The signing key in the file.
+
+    Errors: NOT_FOUND, PERMISSIONS, DAMAGED, WRONG_PASSWORD, BAD_PASSWORD, NO_MEMORY.
+    """
     sealed = _read(path)
-    box = SecretBox(_derive(password, sealed.salt, sealed.info.iterations))
-    try:
-        opened = box.decrypt(sealed.ciphertext, sealed.nonce)
-    except CryptoError:
+    opened = _open(sealed, password)
+    if opened is None and isinstance(sealed.derivation, Pbkdf2):
+        # Passwords once kept the byte order mark with which some editors begin a file.
+        opened = _open(sealed, _MARK + password)
+    if opened is None:
         detail = f"the password does not open {path}"
-        raise KeystoreError(KeystoreReason.WRONG_PASSWORD, detail) from None
+        raise KeystoreError(KeystoreReason.WRONG_PASSWORD, detail)
     seed, kind = opened[:SEED_BYTES], opened[SEED_BYTES:]
     if len(seed) != SEED_BYTES or kind != sealed.info.kind.value.encode():
         raise _damaged(path, "its kind is not the one that was sealed")
@@ -165,25 +176,43 @@ def unlock(path: Path, password: str) -> SigningKey:
     return signing_key
 
 
+def change_password(path: Path, old: str, new: str) -> KeyInfo:
+    """Seal a key anew, under Argon2id: its file has the old password or the new, never neither.
+
+    Errors: as `unlock` and of a new password.
+    """
+    check_new_password(new)
+    info, signing_key = read_info(path), unlock(path, old)
+    write_private(path, _sealed_text(info.name, info.kind, signing_key, new))
+    return read_info(path)
+
+
+def check_new_password(password: str) -> None:
+    """Refuse one that is too short, too long or no text. Errors: BAD_PASSWORD."""
+    try:
+        key_derivation.check_new(password)
+    except BadPasswordError as error:
+        raise KeystoreError(KeystoreReason.BAD_PASSWORD, str(error)) from None
+
+
 def has_never_signed(path: Path, address: bytes) -> bool:
     """Whether the validator key was made here and no node has started with it yet.
 
     Only such a key may sign without a safety record; a copied or restored one must observe first.
     """
     marker = _unused_marker(path)
-    return marker.is_file() and marker.read_text() == format_address(address)
+    return marker.is_file() and marker.read_bytes() == format_address(address).encode()
 
 
 def mark_unused(path: Path, address: bytes) -> None:
     """Say that the validator key has never signed: the operator's word where its marker is gone."""
-    _unused_marker(path).write_text(format_address(address))
-    _sync_folder(path.parent)
+    write_private(_unused_marker(path), format_address(address))
 
 
 def mark_signing(path: Path) -> None:
     """From now on the key may have signed: durable before its first signature."""
     _unused_marker(path).unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def read_info(path: Path) -> KeyInfo:
@@ -191,79 +220,119 @@ def read_info(path: Path) -> KeyInfo:
     return _read(path).info
 
 
-def list_keys(directory: Path) -> list[KeyInfo]:
-    """The keys of a folder by name; none if there is no folder. Errors as `read_info`."""
+def list_keys(directory: Path) -> tuple[list[KeyInfo], list[KeystoreError]]:
+    """The keys of a folder by name, and for each other `*.json` in it why it is no key of use.
+
+    Neither if there is no folder. Errors: PERMISSIONS of the folder itself.
+    """
+    keys: list[KeyInfo] = []
+    others: list[KeystoreError] = []
     if not directory.is_dir():
-        return []
+        return keys, others
     check_private(directory)
-    paths = sorted(directory.glob("*.json"))[:MAX_KEYS]
-    return [read_info(path) for path in paths if not path.name.startswith(".")]
+    for path in sorted(directory.glob("*.json"))[:MAX_KEYS]:
+        if path.name.startswith("."):
+            continue
+        try:
+            keys.append(read_info(key_path(directory, path.stem)))
+        except KeystoreError as error:
+            others.append(error)
+    return keys, others
 
 
 def read_password_file(path: Path) -> str:
-    """The first line of a password file. Errors: NOT_FOUND, BAD_PASSWORD, PERMISSIONS."""
-    if not path.is_file():
-        raise KeystoreError(KeystoreReason.NOT_FOUND, f"there is no password file {path}")
-    _check_mode(path, 0o007, 0o600)
-    with path.open("rb") as stream:
-        first = stream.readline(MAX_PASSWORD_BYTES + 2)
+    """The first line of a password file, without its end and a byte order mark.
+
+    Errors: NOT_FOUND, BAD_PASSWORD, PERMISSIONS.
+    """
+    data, mode = _read_file(path, 2 * MAX_PASSWORD_BYTES, f"there is no password file {path}")
+    _check_mode(path, mode, FILE_MODE)
     try:
-        password = first.decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        detail = f"{path} is not UTF-8 text"
+        password = decode_text(data.partition(b"\n")[0].removesuffix(b"\r"))
+        if not password:
+            raise ValueError("has an empty first line")
+        key_derivation.secret_of(password)
+    except BadPasswordError as error:
+        detail = f"the first line of {path}: {error}"
         raise KeystoreError(KeystoreReason.BAD_PASSWORD, detail) from None
-    if not password:
-        raise KeystoreError(KeystoreReason.BAD_PASSWORD, f"the first line of {path} is empty")
+    except ValueError as error:
+        raise KeystoreError(KeystoreReason.BAD_PASSWORD, f"{path} {error}") from None
     return password
 
 
 def make_private_folder(directory: Path) -> None:
     """Make the folder with mode 0700, or check that it has it. Errors: PERMISSIONS."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(directory)
     check_private(directory)
 
 
 def check_private(path: Path) -> None:
     """Refuse a file or folder that group or others may touch. Errors: PERMISSIONS."""
-    _check_mode(path, 0o077, 0o700 if path.is_dir() else 0o600)
+    _check_mode(path, path.stat().st_mode, FOLDER_MODE if path.is_dir() else FILE_MODE)
 
 
-def _check_mode(path: Path, forbidden: int, wanted: int) -> None:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & forbidden:
+def _check_mode(path: Path, mode: int, wanted: int) -> None:
+    if mode & OTHERS:
         raise KeystoreError(
             KeystoreReason.PERMISSIONS,
-            f"{path} has mode {mode:04o}: others than its owner may use it",
+            f"{path} has mode {stat.S_IMODE(mode):04o}: others than its owner may use it",
             f"chmod {wanted:o} {path}",
         )
 
 
-def _derive(password: str, salt: bytes, iterations: int) -> bytes:
-    # NFKC: a password typed on another keyboard layout or system must give the same bytes.
-    secret = unicodedata.normalize("NFKC", password).encode()
-    if not 1 <= len(secret) <= MAX_PASSWORD_BYTES:
-        detail = f"a password has 1 to {MAX_PASSWORD_BYTES} bytes, not {len(secret)}"
-        raise KeystoreError(KeystoreReason.BAD_PASSWORD, detail)
-    return hashlib.pbkdf2_hmac("sha256", secret, salt, iterations, SecretBox.KEY_SIZE)
+def _sealed_text(
+    name: str, kind: KeyKind, key: SigningKey, password: str, *, development: bool = False
+) -> str:
+    """A key file. Errors: BAD_PASSWORD, NO_MEMORY."""
+    derivation = Argon2id.fresh(costs_nothing=development)
+    sealed = _box(derivation, password).encrypt(key.seed + kind.value.encode())
+    document = {
+        "version": _VERSION,
+        "name": name,
+        "kind": kind.value,
+        "address": format_address(key.public_key),
+        "kdf": derivation.document(),
+        "cipher": {
+            "algorithm": _CIPHER,
+            "nonce": sealed.nonce.hex(),
+            "ciphertext": sealed.ciphertext.hex(),
+        },
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _box(derivation: Derivation, password: str) -> SecretBox:
+    try:
+        return SecretBox(derivation.derive(key_derivation.secret_of(password)))
+    except BadPasswordError as error:
+        raise KeystoreError(KeystoreReason.BAD_PASSWORD, str(error)) from None
+    except OutOfMemoryError as error:
+        raise KeystoreError(KeystoreReason.NO_MEMORY, f"to use a key {error}") from None
+
+
+def _open(sealed: _Sealed, password: str) -> bytes | None:
+    """What the file seals; None if it is not under this password."""
+    box = _box(sealed.derivation, password)
+    try:
+        return box.decrypt(sealed.ciphertext, sealed.nonce)
+    except CryptoError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Sealed:
     info: KeyInfo
-    salt: bytes
+    derivation: Derivation
     nonce: bytes
     ciphertext: bytes
 
 
 def _read(path: Path) -> _Sealed:
-    if not path.is_file():
-        raise KeystoreError(
-            KeystoreReason.NOT_FOUND, f"there is no key file {path}", "gridtokenx keys list"
-        )
-    check_private(path.parent)
-    check_private(path)
-    with path.open("rb") as stream:
-        data = stream.read(MAX_FILE_BYTES + 1)
+    missing = f"there is no key file {path}"
+    if path.parent.is_dir():
+        check_private(path.parent)
+    data, mode = _read_file(path, MAX_FILE_BYTES, missing, "gridtokenx keys list")
+    _check_mode(path, mode, FILE_MODE)
     if len(data) > MAX_FILE_BYTES:
         raise _damaged(path, f"it is larger than {MAX_FILE_BYTES} bytes")
     try:
@@ -274,19 +343,32 @@ def _read(path: Path) -> _Sealed:
         raise _damaged(path, error.detail) from None
 
 
+def _read_file(path: Path, max_bytes: int, missing: str, hint: str = "") -> tuple[bytes, int]:
+    """(up to `max_bytes + 1` of a file, its mode). Errors: NOT_FOUND, PERMISSIONS, DAMAGED."""
+    try:
+        data, found = read_bounded(path, max_bytes)
+    except (FileNotFoundError, NotADirectoryError):
+        raise KeystoreError(KeystoreReason.NOT_FOUND, missing, hint) from None
+    except PermissionError:
+        detail = f"{path} may not be read by this user"
+        raise KeystoreError(KeystoreReason.PERMISSIONS, detail) from None
+    except OSError as error:
+        detail = f"{path} cannot be read: {error.strerror or error}"
+        raise KeystoreError(KeystoreReason.DAMAGED, detail) from None
+    return data, found.st_mode
+
+
 def _parse(path: Path, document: dict[str, Any]) -> _Sealed:
     """Check every field before any work is done. Errors: ValueError, KeyError, TypeError."""
     if document["version"] != _VERSION:
         raise ValueError(f"version {document['version']!r} is not known, only {_VERSION}")
-    kdf, cipher = document["kdf"], document["cipher"]
-    if kdf["algorithm"] != _KDF or cipher["algorithm"] != _CIPHER:
-        raise ValueError(f"only {_KDF} and {_CIPHER} are known")
-    iterations = kdf["iterations"]
-    if type(iterations) is not int or not 1 <= iterations <= MAX_ITERATIONS:
-        raise ValueError(f"kdf.iterations must be 1..{MAX_ITERATIONS}, not {iterations!r}")
-    salt, nonce = bytes.fromhex(kdf["salt"]), bytes.fromhex(cipher["nonce"])
-    if len(salt) != SALT_BYTES or len(nonce) != SecretBox.NONCE_SIZE:
-        raise ValueError(f"salt has {SALT_BYTES} bytes and nonce {SecretBox.NONCE_SIZE}")
+    cipher = document["cipher"]
+    if cipher["algorithm"] != _CIPHER:
+        raise ValueError(f"only {_CIPHER} is known")
+    derivation = key_derivation.from_document(document["kdf"])
+    nonce = bytes.fromhex(cipher["nonce"])
+    if len(nonce) != SecretBox.NONCE_SIZE:
+        raise ValueError(f"a nonce has {SecretBox.NONCE_SIZE} bytes")
     if not isinstance(document["address"], str):
         raise ValueError("address must be text")
     info = KeyInfo(
@@ -294,9 +376,9 @@ def _parse(path: Path, document: dict[str, Any]) -> _Sealed:
         kind=KeyKind(document["kind"]),
         address=parse_address(document["address"]),
         path=path,
-        iterations=iterations,
+        kdf=derivation.algorithm,
     )
-    return _Sealed(info, salt, nonce, bytes.fromhex(cipher["ciphertext"]))
+    return _Sealed(info, derivation, nonce, bytes.fromhex(cipher["ciphertext"]))
 
 
 def _damaged(path: Path, why: str) -> KeystoreError:
@@ -314,40 +396,5 @@ def _move_aside(path: Path) -> None:
     os.replace(path, path.with_name(f"{path.stem}.{address}.bak"))
 
 
-def _write_new(path: Path, data: bytes) -> None:
-    """Write a file that must not exist yet: complete and synced under its name, or not there."""
-    with _private_temporary(path) as temporary:
-        with open(temporary, "xb", opener=_private) as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            os.link(temporary, path)  # fails, unlike rename, if somebody was faster
-        except FileExistsError:
-            raise _exists(path) from None
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _unused_marker(path: Path) -> Path:
     return path.with_suffix(".unused")
-
-
-@contextmanager
-def _private_temporary(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -8,7 +8,6 @@ of the same key can import, never over a newer one. Source: surface A.9 GTX-KEY-
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from gridtokenx.chain.genesis import Genesis
 from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.node.database import Database
+from gridtokenx.node.private_files import write_private
 from gridtokenx.node.protocol import incarnation_name, is_incarnation_name
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import Rejected
@@ -87,13 +87,9 @@ def export_records(records: Records, owner: Owner, path: Path) -> None:
         },
     }
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_private(path, json.dumps(document, indent=2) + "\n", replace=False)
     except FileExistsError:
         raise ProtectionError(f"{path} exists already", "choose another name") from None
-    with open(handle, "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(document, indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def read_export(path: Path, owner: Owner) -> Records:

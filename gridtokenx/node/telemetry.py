@@ -12,9 +12,10 @@ import logging.handlers
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
+from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TextIO, get_args
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -28,6 +29,8 @@ from prometheus_client.registry import Collector
 
 from gridtokenx.node.history import load_totals
 from gridtokenx.node.national_metrics import NationalMetrics
+from gridtokenx.node.private_files import make_folder, open_private
+from gridtokenx.node.screen import lines, printable
 from gridtokenx.node.settings import LoggingSettings
 from gridtokenx.node.view import ChainStatus, NetworkStatus, NodeHandle, PeerStatus, SyncState
 
@@ -245,8 +248,8 @@ def configure_logging(settings: LoggingSettings, file_path: Path | None = None) 
     console.setFormatter(_formatter(shared, pretty, colors=pretty and sys.stderr.isatty()))
     root.addHandler(console)
     if settings.file_logging.enabled and file_path is not None:
-        file_path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.handlers.RotatingFileHandler(
+        make_folder(file_path.parent)
+        file = _PrivateFile(
             file_path,
             maxBytes=settings.file_logging.max_mib * MIB,
             backupCount=settings.file_logging.keep,
@@ -254,6 +257,13 @@ def configure_logging(settings: LoggingSettings, file_path: Path | None = None) 
         )
         file.setFormatter(_formatter(shared, pretty=False, colors=False))
         root.addHandler(file)
+
+
+class _PrivateFile(logging.handlers.RotatingFileHandler):
+    """A log that only its owner reads: it tells what the API hides."""
+
+    def _open(self) -> Any:
+        return open_private(Path(self.baseFilename), "a")
 
 
 def close_logging() -> None:
@@ -266,18 +276,31 @@ def close_logging() -> None:
 
 def _formatter(shared: list[Any], pretty: bool, colors: bool) -> logging.Formatter:
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(
-            colors=colors, exception_formatter=structlog.dev.plain_traceback
-        )
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback)
         if pretty
         else structlog.processors.JSONRenderer()
     )
     closing: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if not pretty:
-        closing.append(structlog.processors.format_exc_info)
+    # JSON is ASCII; on a terminal a peer's words must not be more than words.
+    closing.append(_escape if pretty else structlog.processors.format_exc_info)
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[*closing, renderer]
     )
+
+
+def _escape(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """What is not quoted by the renderer: texts as they are, and stacks of several lines."""
+    several = {"stack", "exception"}
+    return {
+        key: (lines if key in several else printable)(value) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
+
+
+def _traceback(out: TextIO, exc_info: Any) -> None:
+    plain = StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    out.write(lines(plain.getvalue()))
 
 
 def _level(name: str) -> int:

@@ -27,7 +27,7 @@ from gridtokenx.client import Client
 from gridtokenx.cluster.network import PAYMENT, dev_key, operator_key
 from gridtokenx.cluster.profile import DAILY_CAP_WH, LICENCE_EXPIRY_MS
 from gridtokenx.ledger.model import Deposit
-from gridtokenx.node import keystore
+from gridtokenx.node import keystore, private_files
 from gridtokenx.primitives.crypto import kyc_reference
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import (
@@ -86,12 +86,11 @@ class Desk:
 def desk(shared_cluster, tmp_path_factory) -> Desk:
     home = tmp_path_factory.mktemp("desk") / "home"
     home.mkdir()
-    (home / "password").write_text(f"{PASSWORD}\n")
-    (home / "password").chmod(0o600)
+    private_files.write_private(home / "password", f"{PASSWORD}\n")
     shutil.copy(shared_cluster.home("n0") / "genesis.json", home)
     for name in NAMES:
         seed = dev_key(name).seed
-        keystore.create(home / "keys", name, "account", PASSWORD, seed, iterations=10)
+        keystore.create(home / "keys", name, "account", PASSWORD, seed, development=True)
     member = shared_cluster.node("n1").member  # which signs for nobody
     with Client(member.api_url) as client:
         register(client)

@@ -12,8 +12,8 @@ import trio
 from patience import until
 
 from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.gossip_events import PROTOCOLS, Parameters, Verdict
-from gridtokenx.node.network import Network, NetworkSettings, PeerId, Stream, open_network
+from gridtokenx.node.gossip_events import PROTOCOLS, Origin, Parameters, Verdict
+from gridtokenx.node.network import Network, NetworkSettings, Stream, open_network
 
 PREFIX = "/gridtokenx/test/"
 VOTES = PREFIX + "national/votes"
@@ -29,7 +29,7 @@ class Node:
         self.received: dict[str, list[bytes]] = defaultdict(list)
 
     def subscribe(self, topic: str) -> None:
-        def receive(author: PeerId, data: bytes) -> Verdict:
+        def receive(origin: Origin, data: bytes) -> Verdict:
             self.received[topic].append(data)
             return Verdict.ACCEPT
 
@@ -101,7 +101,7 @@ async def test_messages_travel_over_nodes_between() -> None:
 
 async def test_large_messages_arrive_whole() -> None:
     async with cluster(3, BLOCKS, VOTES) as nodes:
-        vote, block = bytes(range(256)) * 4096, bytes(range(256)) * 4096 * 8
+        vote, block = bytes(range(256)) * 4096, bytes(reversed(range(256))) * 4096
         nodes[0].gossip.publish(VOTES, vote)
         nodes[0].gossip.publish(BLOCKS, block)
         for node in nodes[1:]:
@@ -134,7 +134,7 @@ async def test_failing_and_slow_validators_do_not_harm_the_service(
         a, b = [await stack.enter_async_context(open_node(n + 1)) for n in range(2)]
         received: list[bytes] = []
 
-        def validate(author: PeerId, data: bytes) -> Verdict:
+        def validate(origin: Origin, data: bytes) -> Verdict:
             received.append(data)
             if data == b"sync":
                 raise RuntimeError("sync")

@@ -98,7 +98,7 @@ def move_gtx(home: Path) -> None:
     """From MET to NOR, followed to its credit by one command."""
     sender, to = "traveller", format_address(dev_key("at the other end").public_key)
     seed = dev_key("erc account").seed
-    keystore.create(home / "keys", sender, "account", "dev", seed, iterations=10)
+    keystore.create(home / "keys", sender, "account", "dev", seed, development=True)
     words = ("--to", to, "--asset", "gtx", "--amount", "12.5", "--chain", "MET")
     done = ask(home, "tx", "transfer", *words, "--to-chain", "NOR", *own(home, sender))
     assert done["transfer"]["status"] == "credited"

@@ -667,11 +667,12 @@ async def test_streams_of_a_peer_are_limited() -> None:
 
     async with two_nodes() as (a, b):
         b.handle([TEST], wait)
-        for _ in range(node_yamux.MAX_INBOUND_STREAMS + 100):
-            await muxed(a).open_stream()
-        await trio.sleep(0.2)
-        assert len(muxed(b).streams) <= node_yamux.MAX_INBOUND_STREAMS + 2
-        assert a.connected()
+        for limit in (node_yamux.MAX_STRANGERS_STREAMS, node_yamux.MAX_INBOUND_STREAMS):
+            for _ in range(limit + 100):
+                await muxed(a).open_stream()
+            await until(lambda limit=limit: muxed(b).open_streams() == limit)
+            assert a.connected()
+            b.protect(a.peer_id)
 
 
 async def test_random_frames_end_at_most_the_connection() -> None:

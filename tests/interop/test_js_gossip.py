@@ -13,12 +13,11 @@ from js_peer import JsPeer, PeerError
 from patience import PATIENCE_S, until
 
 from gridtokenx.node.gossip import MAX_MESSAGE_BYTES, Gossip
-from gridtokenx.node.gossip_events import PROTOCOL_V12, Parameters, Verdict
+from gridtokenx.node.gossip_events import PROTOCOL_V12, Origin, Parameters, Verdict
 from gridtokenx.node.libp2p_overrides.private_network import parse_key
 from gridtokenx.node.network import (
     Network,
     NetworkSettings,
-    PeerId,
     format_peer_id,
     open_network,
     parse_peer_id,
@@ -41,7 +40,7 @@ class Node:
         self.received: list[str] = []
         self.holds_back = False
 
-    async def receive(self, author: PeerId, data: bytes) -> Verdict:
+    async def receive(self, origin: Origin, data: bytes) -> Verdict:
         if self.holds_back:
             with trio.move_on_after(LONGEST_VERDICT_S):
                 await until(lambda: self.gossip._router.table_sizes()["dont_send"] >= 1)

@@ -186,7 +186,7 @@ def test_a_home_made_in_the_container_starts(tmp_path: Path) -> None:
     environment = {**image_environment(), HOME_VARIABLE: str(tmp_path / "home")}
     environment.pop("PATH")
     password = tmp_path / "password"
-    password.write_text("secret\n")
+    password.write_text("a long secret\n")
     password.chmod(0o600)
     for words in (["init", "--password-file", str(password)], ["start", "--dry-run"]):
         result = CliRunner().invoke(app, words, env=environment)

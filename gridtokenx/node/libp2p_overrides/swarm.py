@@ -3,7 +3,6 @@
 - an accepted connection keeps its slot and task until the swarm ends: it now ends with its own
   connection, and half-open ones have a time limit and a bounded number;
 - the muxer class given to the host is ignored for yamux: `NodeUpgrader` uses ours;
-- two recv() calls for each Noise frame: `BufferedTCPStream`;
 - every task looks for its parent among all tasks (O(n)), and one failing task cancels the
   service: connections live in one plain nursery and each task is total;
 - every dial waits 250 ms even on success, and a failed peer is not dialled for 60 s: `dial_peer`;
@@ -40,10 +39,14 @@ from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr, multiaddr_fr
 from multiaddr import Multiaddr
 
 from gridtokenx.node.admission import Admission
+from gridtokenx.node.dialling import DialRules
 from gridtokenx.node.faults import LinkFaults
+from gridtokenx.node.libp2p_overrides.negotiation import Selector
 from gridtokenx.node.libp2p_overrides.private_network import ProtectedStream
+from gridtokenx.node.libp2p_overrides.sockets import BufferedTCPStream
 from gridtokenx.node.libp2p_overrides.websocket import accept_websocket
 from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
+from gridtokenx.node.throttle import PAYER, Gate, Payer
 
 CONNECT_TIMEOUT_S = 5.0
 HANDSHAKE_TIMEOUT_S = 8.0
@@ -51,7 +54,6 @@ MAX_HALF_OPEN = 128
 MAX_CONNECTIONS_PER_PEER = 3
 MAX_ADDRESSES_PER_DIAL = 8
 DIAL_STAGGER_S = 0.02
-RECEIVE_CHUNK_BYTES = 65_536
 REFUSALS = {
     "banned": "it or its address is banned",
     "full": "no room for another peer",
@@ -74,27 +76,6 @@ class DialError(SwarmException):
         self.reason = reason
 
 
-class BufferedTCPStream(TrioTCPStream):
-    """Reads the socket in large pieces, so that a length and its frame cost one recv()."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        super().__init__(stream)
-        self._received = bytearray()
-
-    async def read(self, n: int | None = None) -> bytes:
-        if n == 0:
-            return b""
-        if not self._received:
-            chunk: bytes = await super().read(max(n or 0, RECEIVE_CHUNK_BYTES))
-            if n is None or n < 0 or len(chunk) <= n:
-                return chunk
-            self._received += chunk
-        size = len(self._received) if n is None or n < 0 else n
-        data = bytes(self._received[:size])
-        del self._received[:size]
-        return data
-
-
 class NodeTCP(TCP):
     """TCP whose dialled connections read through a buffer."""
 
@@ -105,6 +86,11 @@ class NodeTCP(TCP):
 
 class NodeUpgrader(TransportUpgrader):
     """Upgrades to our yamux: the library builds its own whatever class it was given."""
+
+    def __init__(self, secure_transports: Any, muxer_transports: Any) -> None:
+        super().__init__(secure_transports, muxer_transports)
+        for choice in (self.security_multistream, self.muxer_multistream):
+            choice._selector = Selector(choice._selector.handlers)
 
     psk: bytes | None = None  # of a private network: then nothing is said in the clear
 
@@ -211,7 +197,7 @@ class NodeSwarm(Swarm):
         upgrader: NodeUpgrader,
         *,
         admission: Admission,
-        may_dial: Callable[[Multiaddr], bool],
+        rules: DialRules,
     ) -> None:
         config = ConnectionConfig(
             max_connections=admission.limits.max_peers * MAX_CONNECTIONS_PER_PEER,
@@ -222,7 +208,8 @@ class NodeSwarm(Swarm):
         super().__init__(peer_id, peerstore, upgrader, [NodeTCP()], connection_config=config)
         peerstore.must_keep = lambda each: each == self.self_id or each in self.connections
         self.admission = admission
-        self.may_dial = may_dial
+        self.gate = Gate(admission)
+        self.rules = rules
         self.faults = LinkFaults()
         self.dial_outcomes: Counter[str] = Counter()
         self.inbound_refused: Counter[str] = Counter()
@@ -282,8 +269,13 @@ class NodeSwarm(Swarm):
         if refused is not None:
             self.inbound_refused[refused] += 1
             return
+        payer = Payer(self.gate, ip)
+        PAYER.set(payer)  # of this task and of all that it starts
         try:
-            await self._accept_admitted(listening, stream)
+            if await self.gate.admit_handshake(payer):
+                await self._accept_admitted(listening, stream)
+            else:
+                self.inbound_refused["busy"] += 1
         finally:
             self.admission.leave(ip)
 
@@ -362,6 +354,10 @@ class NodeSwarm(Swarm):
         connection.set_transport_info(
             muxed_conn.get_transport_addresses(), muxed_conn.get_connection_type()
         )
+        if muxed_conn.payer is not None:
+            muxed_conn.payer.peer, muxed_conn.payer.is_open = peer_id.to_bytes(), True
+            if muxed_conn.payer.is_trusted:
+                self.admission.note_trusted(muxed_conn.payer.ip)
         siblings = self.connections.setdefault(peer_id, [])
         siblings.append(connection)
         self.nursery.start_soon(muxed_conn.start)
@@ -416,14 +412,19 @@ class NodeSwarm(Swarm):
     async def dial_peer(self, peer_id: ID) -> list[NodeConnection]:
         """Connect using the peer store's addresses. Errors: DialError."""
         try:
-            addresses = [each for each in self.peerstore.addrs(peer_id) if self.may_dial(each)]
+            addresses = [
+                each for each in self.peerstore.addrs(peer_id) if self.rules.may_dial(each)
+            ]
         except PeerStoreError:
             addresses = []
-        return [await self.dial(peer_id, addresses)]
+        return [await self.dial(peer_id, addresses, self.rules)]
 
-    async def dial(self, peer_id: ID, addresses: Sequence[Multiaddr]) -> NodeConnection:
+    async def dial(
+        self, peer_id: ID, addresses: Sequence[Multiaddr], rules: DialRules | None = None
+    ) -> NodeConnection:
         """Connect to a peer at one of `addresses`, or return the connection there is.
 
+        `rules` bound how often an address is tried that others told; None: the operator told it.
         Errors: DialError. Every outcome is counted in `dial_outcomes` by its reason.
         """
         while True:
@@ -436,7 +437,7 @@ class NodeSwarm(Swarm):
         finished = self._ongoing_dials[peer_id] = trio.Event()
         try:
             self._check_room(peer_id, "outbound")
-            connection = await self._race(peer_id, addresses[:MAX_ADDRESSES_PER_DIAL])
+            connection = await self._race(peer_id, addresses[:MAX_ADDRESSES_PER_DIAL], rules)
         except DialError as error:
             self.dial_outcomes[error.reason] += 1
             raise
@@ -446,19 +447,25 @@ class NodeSwarm(Swarm):
         self.dial_outcomes["connected"] += 1
         return connection
 
-    async def _race(self, peer_id: ID, addresses: Sequence[Multiaddr]) -> NodeConnection:
+    async def _race(
+        self, peer_id: ID, addresses: Sequence[Multiaddr], rules: DialRules | None
+    ) -> NodeConnection:
         """Start one attempt after the other, DIAL_STAGGER_S apart; the first connection wins."""
         won: list[NodeConnection] = []
         failures: list[DialError] = []
 
         async def attempt(address: Multiaddr, failed: trio.Event) -> None:
             try:
+                if rules is not None and not rules.begin(address, trio.current_time()):
+                    raise DialError("not_allowed", f"{address} was dialled in vain too often")
                 won.append(await self._dial_address(peer_id, address))
             except DialError as error:
                 failures.append(error)
                 failed.set()
             else:
                 nursery.cancel_scope.cancel()
+                if rules is not None:
+                    rules.succeed(address, trio.current_time())
 
         async with trio.open_nursery() as nursery:
             for address in addresses:
@@ -476,6 +483,7 @@ class NodeSwarm(Swarm):
         raw: RawConnection | None = None
         connection: NodeConnection | None = None
         reason = "timeout"
+        PAYER.set(Payer(self.gate, extract_ip_from_multiaddr(address), peer_id.to_bytes()))
         try:
             with trio.fail_after(CONNECT_TIMEOUT_S):
                 raw = await self.transport_manager.get_transports()[0].dial(address)

@@ -15,7 +15,6 @@ do for plain TCP. No `Origin` is refused: a peer proves who it is by Noise, wher
 
 import trio
 from libp2p.io.exceptions import ConnectionClosedError
-from libp2p.io.trio import TrioTCPStream
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -28,11 +27,12 @@ from wsproto.events import (
 )
 from wsproto.utilities import ProtocolError
 
+from gridtokenx.node.libp2p_overrides.sockets import PaidTCPStream
+
 MAX_HANDSHAKE_BYTES = 16_384
-RECEIVE_CHUNK_BYTES = 65_536
 
 
-class WebSocketStream(TrioTCPStream):
+class WebSocketStream(PaidTCPStream):
     """The binary messages of one WebSocket, joined; what is written leaves as one message."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -68,7 +68,7 @@ class WebSocketStream(TrioTCPStream):
 
     async def _receive(self) -> int:
         """Take in one chunk from the socket; return its size."""
-        chunk: bytes = await super().read(RECEIVE_CHUNK_BYTES)
+        chunk: bytes = await super().read()
         try:
             self._protocol.receive_data(chunk or None)
             for event in self._protocol.events():

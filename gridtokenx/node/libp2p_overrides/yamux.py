@@ -9,7 +9,8 @@ Faults of py-libp2p 0.8.1 mended here (protocols/networking.md, "Overrides"):
   queued whole, and one task writes them;
 - writes of two tasks to one stream interleave: one lock per stream;
 - the reader blocks on its own replies, so two such peers deadlock: replies are queued too;
-- streams opened by the peer are not limited.
+- streams opened by the peer are not limited;
+- pings are answered however many they are.
 """
 
 # The library is untyped to mypy: its classes are Any.
@@ -44,17 +45,21 @@ from libp2p.stream_muxer.yamux.yamux import (
     YamuxStream,
 )
 
+from gridtokenx.node.throttle import PAYER, holding
+
 RECEIVE_WINDOW_BYTES = 1 << 20
 # A frame of this size fits one Noise message (65,535 bytes less tag and yamux header).
 MAX_PAYLOAD_BYTES = 65_535 - 16 - HEADER_SIZE
 SEND_QUEUE_BYTES = 256 << 10
 SEND_QUEUE_FRAMES = 4_096
 MAX_INBOUND_STREAMS = 256
+MAX_STRANGERS_STREAMS = 64  # of one connection; see also throttle.MAX_STREAMS
 MAX_STREAMS = 1_024
 MAX_BUFFERED_BYTES = 32 << 20
 KEEPALIVE_INTERVAL_S = 5.0
 KEEPALIVE_TIMEOUT_S = 10.0
 KEEPALIVE_GRACE_S = 1.0
+MAX_PINGS = 50  # of the peer's, between two of ours
 WRITE_STALL_TIMEOUT_S = 30.0
 CLOSE_FLUSH_S = 0.2
 PEER_CLOSE_TIMEOUT_S = 60.0
@@ -192,6 +197,8 @@ class NodeYamux(Yamux):
         self._frame_queued = trio.Event()
         self._queue_drained = trio.Event()
         self._last_heard_s = 0.0
+        self._pings_heard = 0
+        self.payer = PAYER.get()
         self._unchecked_bytes = 0
         self.closed_by = ""
 
@@ -243,17 +250,21 @@ class NodeYamux(Yamux):
             return
         self._last_heard_s = trio.current_time()
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                nursery.start_soon(self._guard, self._send_queued)
-                nursery.start_soon(self._guard, self._keep_alive)
-                nursery.start_soon(self._guard, self._stale_stream_sweeper)
-                nursery.start_soon(self._guard, self.handle_incoming)
-                self._established = True
-                self.event_started.set()
+            with holding(self):
+                await self._run()
         finally:
             with trio.CancelScope(shield=True):
                 await self._cleanup_on_error()
+
+    async def _run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._guard, self._send_queued)
+            nursery.start_soon(self._guard, self._keep_alive)
+            nursery.start_soon(self._guard, self._stale_stream_sweeper)
+            nursery.start_soon(self._guard, self.handle_incoming)
+            self._established = True
+            self.event_started.set()
 
     async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
         """Whatever ends one of the tasks, by return or by error, ends the connection."""
@@ -290,6 +301,7 @@ class NodeYamux(Yamux):
     async def _keep_alive(self) -> None:
         while True:
             await trio.sleep(KEEPALIVE_INTERVAL_S)
+            self._pings_heard = 0
             self._ping_id = (self._ping_id + 1) % 2**32
             self._ping_event = trio.Event()
             self._ping_sent_time = trio.current_time()
@@ -298,8 +310,10 @@ class NodeYamux(Yamux):
                 await self._ping_event.wait()
                 continue
             # When this process itself stood still, the answer may wait in the socket: look first.
+            # The same where a stranger must wait until it is read.
             await trio.sleep(KEEPALIVE_GRACE_S)
-            if self._last_heard_s < self._ping_sent_time:
+            unread = self.payer is not None and self.payer.waits
+            if self._last_heard_s < self._ping_sent_time and not unread:
                 raise ProtocolError("no sign of life")
 
     # Streams ------------------------------------------------------------------------------
@@ -360,6 +374,9 @@ class NodeYamux(Yamux):
 
     def _on_ping(self, flags: int, nonce: int) -> None:
         if flags & FLAG_SYN:
+            self._pings_heard += 1
+            if self._pings_heard > MAX_PINGS:
+                raise ProtocolError("more pings than anybody needs")
             self.queue_frame(_header(TYPE_PING, FLAG_ACK, 0, nonce))
         elif flags & FLAG_ACK and nonce == self._ping_id:
             self._rtt = trio.current_time() - self._ping_sent_time
@@ -372,8 +389,7 @@ class NodeYamux(Yamux):
         ours = (stream_id % 2 == 1) == self.is_initiator_value
         if ours or stream_id == 0 or stream_id in self.streams:
             raise ProtocolError(f"stream id {stream_id} is not the peer's to open")
-        inbound = sum(1 for stream in self.streams.values() if not stream.is_initiator)
-        if inbound >= MAX_INBOUND_STREAMS:
+        if not self._has_room():
             self.queue_frame(_header(TYPE_WINDOW_UPDATE, FLAG_RST, stream_id, 0))
             return None
         stream = self._add_stream(stream_id, is_initiator=False)
@@ -386,6 +402,16 @@ class NodeYamux(Yamux):
             return None
         self.queue_frame(_header(TYPE_WINDOW_UPDATE, FLAG_ACK, stream_id, 0))
         return stream
+
+    def open_streams(self) -> int:
+        """How many streams the peer has open."""
+        return sum(1 for stream in self.streams.values() if not stream.is_initiator)
+
+    def _has_room(self) -> bool:
+        inbound, payer = self.open_streams(), self.payer
+        if payer is None or payer.is_trusted:
+            return inbound < MAX_INBOUND_STREAMS
+        return inbound < MAX_STRANGERS_STREAMS and payer.gate.may_open_stream(payer, inbound)
 
     async def _receive_data(self, stream: NodeYamuxStream | None, length: int) -> None:
         if stream is None:
@@ -410,13 +436,24 @@ class NodeYamux(Yamux):
         stream.wake()
         self._check_buffered(length)
 
+    def held_bytes(self) -> int:
+        """What all streams together have received and nobody has read."""
+        return sum(len(stream.buffer) for stream in self.streams.values())
+
+    def give_up(self) -> None:
+        """End the connection: strangers hold too much, and this one most."""
+        self.closed_by = "too much unread data of strangers"
+        self._stop()
+
     def _check_buffered(self, length: int) -> None:
         """Bound what all streams together hold; looked at once per MiB received."""
+        if self.payer is not None:
+            self.payer.gate.received(self.payer, length)
         self._unchecked_bytes += length
         if self._unchecked_bytes < 1 << 20:
             return
         self._unchecked_bytes = 0
-        if sum(len(stream.buffer) for stream in self.streams.values()) > MAX_BUFFERED_BYTES:
+        if self.held_bytes() > MAX_BUFFERED_BYTES:
             raise ProtocolError("too much unread data on one connection")
 
     def _on_flags(self, stream: NodeYamuxStream, flags: int) -> None:

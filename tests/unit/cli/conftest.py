@@ -38,7 +38,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def password_file(tmp_path: Path) -> Path:
     path = tmp_path / "password"
-    path.write_text("secret\n")
+    path.write_text("a long secret\n")
     path.chmod(0o600)
     return path
 
@@ -62,7 +62,7 @@ def fast_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys that cost nothing to derive, where the cost is not under test."""
     from gridtokenx.node import keystore
 
-    monkeypatch.setitem(keystore.create.__kwdefaults__, "iterations", 10)
+    monkeypatch.setitem(keystore.create.__kwdefaults__, "development", True)
 
 
 class CannedNode:

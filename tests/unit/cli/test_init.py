@@ -80,7 +80,7 @@ def test_a_home_for_a_genesis_file_is_complete(
     assert loaded.password_path == password_file
     assert loaded.data_path.is_dir()
     assert stat.S_IMODE(loaded.keys_path.stat().st_mode) == 0o700
-    assert keystore.unlock(loaded.keys_path / "validator.json", "secret")
+    assert keystore.unlock(loaded.keys_path / "validator.json", "a long secret")
 
 
 @pytest.mark.parametrize("name", ["egat", "mea", "pea", "erc"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gridtokenx.cli import output, remote
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.node import keystore
 
@@ -19,7 +20,7 @@ def test_generate_keys_makes_the_nodes_two_keys(run, home: Path, password_file: 
         ("validator", "validator"),
     ]
     assert stat.S_IMODE((home / "keys").stat().st_mode) == 0o700
-    key = keystore.unlock(home / "keys" / "validator.json", "secret")
+    key = keystore.unlock(home / "keys" / "validator.json", "a long secret")
     assert key.public_key.hex() == ran.document["keys"][1]["public_key"]
 
 
@@ -38,7 +39,7 @@ def test_generate_keys_replaces_nothing_unless_forced(run, home: Path, password_
 
 def test_new_list_and_show(run, home: Path, password_file: Path) -> None:
     assert "no keys here yet" in run("keys", "list").stdout
-    assert run("keys", "list", "--json").document == {"keys": []}
+    assert run("keys", "list", "--json").document == {"keys": [], "unusable": []}
     made = run("keys", "new", "roof", "--kind", "meter", "--password-file", password_file, "--json")
     assert made.document["kind"] == "meter"
     assert run("keys", "show", "roof", "--json").document == made.document
@@ -65,19 +66,61 @@ def test_mistakes_are_told(run, home: Path, words: list[str], code: int, told: s
     assert not (home / "keys").exists()
 
 
-def test_a_password_file_open_to_others_is_refused(run, password_file: Path) -> None:
-    password_file.chmod(0o644)
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o620, 0o610, 0o604])
+def test_a_password_file_open_to_others_is_refused(run, password_file: Path, mode: int) -> None:
+    password_file.chmod(mode)
     ran = run("generate-keys", "--password-file", password_file)
     assert ran.code == ExitCode.PERMISSION
     assert f"hint: chmod 600 {password_file}" in ran.stderr
 
 
-def test_key_files_open_to_others_are_refused(run, home: Path, password_file: Path) -> None:
-    run("keys", "new", "a", "--password-file", password_file)
-    (home / "keys" / "a.json").chmod(0o640)
-    ran = run("keys", "list")
+def test_a_key_file_open_to_others_is_refused_and_hides_no_other(
+    run, home: Path, password_file: Path
+) -> None:
+    for name in ("a", "b"):
+        run("keys", "new", name, "--password-file", password_file)
+    path = home / "keys" / "a.json"
+    path.chmod(0o640)
+    ran = run("keys", "show", "a")
     assert ran.code == ExitCode.PERMISSION
-    assert f"hint: chmod 600 {home / 'keys' / 'a.json'}" in ran.stderr
+    assert f"hint: chmod 600 {path}" in ran.stderr
+    ran = run("keys", "list", "--json")
+    assert ran.code == 0
+    assert [key["name"] for key in ran.document["keys"]] == ["b"]
+    assert [(one["reason"], one["hint"]) for one in ran.document["unusable"]] == [
+        ("permissions", f"chmod 600 {path}")
+    ]
+    assert f"{path} has mode 0640" in ran.stderr
+
+
+def test_the_only_good_account_key_signs_beside_foreign_files(
+    run, home: Path, password_file: Path
+) -> None:
+    run("keys", "new", "mine", "--password-file", password_file)
+    (home / "keys" / "package.json").write_text("{}")
+    (home / "keys" / "package.json").chmod(0o600)
+    output.set_options(output.Options(home=home))
+    assert remote.own_key(None, password_file) == ("mine", password_file)
+
+
+def test_a_new_password_seals_the_key_anew(
+    run, home: Path, tmp_path: Path, password_file: Path
+) -> None:
+    run("keys", "new", "a", "--password-file", password_file)
+    new = tmp_path / "new"
+    new.write_text("another long secret")
+    new.chmod(0o600)
+    words = ("keys", "password", "a", "--password-file", password_file, "--new-password-file", new)
+    ran = run(*words, "--json")
+    assert ran.code == 0
+    path = home / "keys" / "a.json"
+    assert (
+        keystore.unlock(path, "another long secret").public_key.hex()
+        == (ran.document["public_key"])
+    )
+    ran = run(*words)
+    assert ran.code == ExitCode.PERMISSION
+    assert "the password does not open" in ran.stderr
 
 
 def test_on_a_terminal_the_password_is_asked_for_twice(

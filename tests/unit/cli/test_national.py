@@ -103,7 +103,7 @@ def network(
     node = MemoryNode(tmp_path / "node", names=("TH", "MET", "NOR"))
     node.make_block("TH")
     for name, key in KEYS.items():
-        keystore.create(home / "keys", name, KeyKind.ACCOUNT, "secret", key.seed)
+        keystore.create(home / "keys", name, KeyKind.ACCOUNT, "a long secret", key.seed)
     made = Network(node, run, canned_node.url, password_file)
     monkeypatch.setattr(canned_node, "answer", made.answer)
     yield made
@@ -262,7 +262,7 @@ def test_stake_is_bonded_shown_and_taken_back(network: Network) -> None:
 
 def test_a_candidate_is_made_with_a_validator_key(network: Network, home: Path) -> None:
     words = ("stake", "create", "--name", "newcomer", "--self-bond", "20000")
-    keystore.create(home / "keys", "validator", KeyKind.VALIDATOR, "secret", bytes([9]) * 32)
+    keystore.create(home / "keys", "validator", KeyKind.VALIDATOR, "a long secret", bytes([9]) * 32)
     network.signed(*words, "--commission", "7.5%")
     (found,) = [one for one in network("stake", "list")["items"] if one["moniker"] == "newcomer"]
     assert (found["status"], found["commission_bps"]) == ("candidate", 750)
@@ -290,7 +290,7 @@ def test_a_transfer_to_another_region_is_one_command(network: Network) -> None:
 def test_an_operator_changes_its_validator(network: Network, home: Path) -> None:
     unasked = network.signed("stake", "update", key="stake", json=False)
     assert (unasked.code, "--commission" in unasked.stderr) == (ExitCode.USAGE, True)
-    keystore.create(home / "keys", "second", KeyKind.VALIDATOR, "secret", bytes([9]) * 32)
+    keystore.create(home / "keys", "second", KeyKind.VALIDATOR, "a long secret", bytes([9]) * 32)
     network.signed("stake", "update", "--name", "egat-one", "--commission", "4.5", key="stake")
     told = network("stake", "show", "stake")
     assert (told["moniker"], told["commission_bps"]) == ("egat-one", 450)

@@ -104,7 +104,7 @@ def test_what_a_peer_calls_itself_cannot_drive_the_terminal(run, ill) -> None:
     }
     ill.results["net_getPeers"] = {"items": [peer] * 25}
     ran = run("--rpc", ill.url, "status")
-    assert "?[2Jevil??[red]" in ran.stdout
+    assert r"\x1b[2Jevil\r\n[red]" in ran.stdout
     assert "\x1b" not in ran.stdout
     assert "and 5 more" in ran.stdout
 

@@ -20,7 +20,7 @@ import trio
 from patience import until
 from trio.testing import MockClock
 
-from gridtokenx.chain.block import Block, decode_block
+from gridtokenx.chain.block import Block, decode_block, has_its_body
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.cluster.network import (
     AUTHORITIES,
@@ -47,10 +47,11 @@ from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.node.database import Database
 from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.gossip_events import Verdict
+from gridtokenx.node.gossip_events import Origin, Verdict
 from gridtokenx.node.key_guard import HOLD_SECONDS, OBSERVE_SECONDS
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import Topics
+from gridtokenx.node.worker import Urgency
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import Rejected
@@ -64,6 +65,7 @@ KEYS = {
 }
 MEMBERS = [KEYS[member.public_key] for member in MET.genesis_validators.members]
 PEER = PeerId(b"peer")
+ORIGIN = Origin(PEER, PEER)
 TOPICS = Topics(GENESIS.network_id, "MET")
 
 
@@ -72,9 +74,9 @@ class Topic:
 
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes]] = []
-        self.validators: dict[str, Callable[[PeerId, bytes], Any]] = {}
+        self.validators: dict[str, Callable[[Origin, bytes], Any]] = {}
 
-    def subscribe(self, topic: str, validator: Callable[[PeerId, bytes], Any]) -> None:
+    def subscribe(self, topic: str, validator: Callable[[Origin, bytes], Any]) -> None:
         self.validators[topic] = validator
 
     def unsubscribe(self, topic: str) -> None:
@@ -103,19 +105,24 @@ class Node:
             gossip=self.gossip,  # type: ignore[arg-type]
             ask=self._ask,
             peers=tuple,
-            request_sync=lambda _height, _peer: None,
+            request_sync=lambda *_told: None,
             on_committed=lambda _committed: None,
             is_level=lambda: True,
         )
         self.driver = Driver(
-            self.executor, MEMBERS[index], wiring, now_ms=lambda: now_ms, resume_above=0
+            self.executor,
+            MEMBERS[index],
+            wiring,
+            now_ms=lambda: now_ms,
+            timer_ms=lambda: NOW_MS,
+            resume_above=0,
         )
 
     async def _ask(self, _peer: PeerId, _kind: str, _payload: bytes) -> bytes:
         raise AssertionError("it has no peers")
 
     def hear(self, topic: str, data: bytes) -> Any:
-        return self.gossip.validators[topic](PEER, data)
+        return self.gossip.validators[topic](ORIGIN, data)
 
     async def end_view(self) -> None:
         """The other members leave view 0."""
@@ -129,7 +136,7 @@ class Node:
 
     async def worked(self) -> None:
         """Until whatever waited for the worker has had it."""
-        async with self.driver._worker:
+        async with self.driver._worker.turn():
             pass
 
 
@@ -138,7 +145,7 @@ async def running(path: Path, index: int, ahead_ms: int = 0) -> AsyncIterator[No
     """Its worker is held until the test releases it; its clock may be ahead of the others'."""
     node = Node(path, index, ahead_ms)
     try:
-        await node.driver._worker.acquire()
+        await node.driver._worker._acquire(Urgency.CONSENSUS, "")
         async with trio.open_nursery() as nursery:
             await nursery.start(node.driver.run)
             await until(lambda: node.driver.engine.state is not None)
@@ -149,7 +156,7 @@ async def running(path: Path, index: int, ahead_ms: int = 0) -> AsyncIterator[No
 
 
 def waits(node: Node) -> bool:
-    return node.driver._worker.statistics().tasks_waiting > 0
+    return node.driver._worker.waiting > 0
 
 
 async def propose(path: Path, ahead_ms: int = 0) -> tuple[int, bytes, list[tuple[str, bytes]]]:
@@ -158,9 +165,9 @@ async def propose(path: Path, ahead_ms: int = 0) -> tuple[int, bytes, list[tuple
         state = asked.driver.engine.state
         assert state is not None
         leader = state.leader(1, 0)
-        asked.driver._worker.release()
+        asked.driver._worker._release()
     async with running(path / "leader", leader, ahead_ms=ahead_ms) as node:
-        node.driver._worker.release()
+        node.driver._worker._release()
         await until(lambda: len(node.gossip.published) >= 2)
         proposal = next(one for one in node.gossip.said() if isinstance(one, Proposal))
         return leader, proposal.block_hash, node.gossip.published
@@ -171,7 +178,7 @@ async def test_no_block_is_built_for_a_view_that_has_ended(tmp_path: Path) -> No
     async with running(tmp_path / "late", leader) as node:
         await until(lambda: waits(node))
         await node.end_view()
-        node.driver._worker.release()
+        node.driver._worker._release()
         await node.worked()
         assert not any(isinstance(one, Proposal) and one.view == 0 for one in node.gossip.said())
         assert not node.executor._candidates
@@ -194,7 +201,7 @@ async def test_a_fresh_block_is_executed_only_while_its_view_lasts(
         await until(lambda: waits(node))
         if ended:
             await node.end_view()
-        node.driver._worker.release()
+        node.driver._worker._release()
         if not ended:
             await until(voted)
             return
@@ -243,10 +250,54 @@ async def test_a_block_of_another_height_than_asked_for_is_its_senders_fault(
     leader, block_hash, _ = await propose(tmp_path)
     certificate = QuorumCertificate(Phase.COMMIT, 1, 0, block_hash, ())
     async with running(tmp_path / "victim", leader) as node:
-        node.driver._worker.release()
+        node.driver._worker._release()
         execution = await until(lambda: node.executor.candidate(block_hash))
         with pytest.raises(Rejected, match="a block of height 1 was sent for height 2"):
             await node.driver.apply_decided(2, execution.block.encoded, certificate)
+
+
+async def test_timers_run_on_while_the_wall_clock_is_set(tmp_path: Path) -> None:
+    """An hour forward, then back: the height opens when it does, and its view ends when it does."""
+    database = Database(tmp_path)
+    wall, timer = [GENESIS.genesis_time_ms - 60_000], [7_000]
+    executor = Executor(MET, database.chain("MET"), lambda: wall[0])
+    wiring = Wiring(
+        gossip=Topic(),  # type: ignore[arg-type]
+        ask=_nobody,
+        peers=tuple,
+        request_sync=lambda *_told: None,
+        on_committed=lambda _committed: None,
+        is_level=lambda: True,
+    )
+    driver = Driver(
+        executor,
+        MEMBERS[0],
+        wiring,
+        now_ms=lambda: wall[0],
+        timer_ms=lambda: timer[0],
+        resume_above=0,
+    )
+    opens_ms = timer[0] + MET.opens_ms(executor.parent.time_ms) - wall[0]
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(driver.run)
+            state = await until(lambda: driver.engine.state)
+            assert state.open_ms == opens_ms
+            driver.mind_clock()
+            wall[0] += 3_600_000
+            driver.mind_clock()
+            await until(lambda: state.open_ms == timer[0])  # It is open, by this clock.
+            timer[0] += 50
+            wall[0] += 50 - 7_200_000
+            driver.mind_clock()
+            await until(lambda: state.open_ms == opens_ms + 3_600_000)
+            wall[0] += 3_600_000
+            driver.mind_clock()
+            await until(lambda: state.open_ms == opens_ms)
+            assert state.deadline_ms == opens_ms + driver.engine.timing.timeout_ms(0)
+            nursery.cancel_scope.cancel()
+    finally:
+        database.close()
 
 
 # -- What is signed ------------------------------------------------------------------------------
@@ -265,7 +316,7 @@ async def test_nothing_leaves_before_the_record_is_on_disk(tmp_path: Path) -> No
             persist(record)
 
         node.driver._persist = wait_for_the_disk  # type: ignore[method-assign]
-        node.driver._worker.release()
+        node.driver._worker._release()
         await asked.wait()
         for _ in range(100):  # What is done in vain meanwhile has had its time.
             await trio.lowlevel.checkpoint()
@@ -284,7 +335,7 @@ async def test_the_rules_of_the_vote_hold_a_vote_back(tmp_path: Path, fault: str
     if fault != "clock":
         block_hash, published = _disguised(tmp_path, leader, fault)
     async with running(tmp_path / "voter", (leader + 2) % len(MEMBERS)) as node:
-        node.driver._worker.release()
+        node.driver._worker._release()
         for topic, data in sorted(published, reverse=True):
             verdict = node.hear(topic, data)
             assert (verdict if topic == TOPICS.votes else await verdict) is Verdict.ACCEPT
@@ -356,11 +407,13 @@ class Backup:
             gossip=self.gossip,  # type: ignore[arg-type]
             ask=_nobody,
             peers=lambda: (PEER,),
-            request_sync=lambda _height, _peer: None,
+            request_sync=lambda *_told: None,
             on_committed=lambda _committed: None,
             is_level=lambda: True,
         )
-        self.driver = Driver(self.executor, MEMBERS[0], wiring, now_ms=lambda: NOW_MS)
+        self.driver = Driver(
+            self.executor, MEMBERS[0], wiring, now_ms=lambda: NOW_MS, timer_ms=lambda: NOW_MS
+        )
 
     @property
     def is_silent(self) -> bool:
@@ -376,7 +429,7 @@ class Backup:
             timeout = Timeout(
                 state.height, 9, 0, ZERO_HASH, index, MEMBERS[index].sign(signed), None
             )
-            self.gossip.validators[TOPICS.votes](PEER, encode(timeout))
+            self.gossip.validators[TOPICS.votes](ORIGIN, encode(timeout))
 
 
 async def _nobody(_peer: PeerId, _kind: str, _payload: bytes) -> bytes:
@@ -445,7 +498,9 @@ async def test_an_old_record_is_a_lost_one_after_a_restart_too(
 # -- Blocks of peers -----------------------------------------------------------------------------
 
 
-async def test_no_signature_is_verified_of_a_block_that_nobody_decided(tmp_path: Path) -> None:
+async def test_no_signature_is_verified_of_a_block_that_nobody_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A made-up block of many transactions costs its sender more than us."""
     dev = dev_key(DEV_ACCOUNT)
     payments = [
@@ -470,12 +525,20 @@ async def test_no_signature_is_verified_of_a_block_that_nobody_decided(tmp_path:
         (replace(block, header=replace(block.header, parent_hash=ZERO_HASH)), good),
     ]
     async with running(tmp_path / "victim", 1) as node:
-        node.driver._worker.release()
+        node.driver._worker._release()
         for lie, certificate in bad:
             with pytest.raises(Rejected, match=r"INVALID_(BLOCK|CERTIFICATE)"):
                 await node.driver.apply_decided(1, lie.encoded, certificate)
         seconds = node.executor.stages.seconds()
         assert (seconds["verify"], seconds["decode"]) == (0, 0)
+        hashed: list[int] = []
+        monkeypatch.setattr(
+            "gridtokenx.node.executor.has_its_body",
+            lambda header, *parts: (
+                hashed.append(header.height) or has_its_body(header, *parts)  # type: ignore[func-returns-value]
+            ),
+        )
         await node.driver.apply_decided(1, block.encoded, good)
         assert node.executor.parent.hash == block_hash
+        assert hashed == [1]  # Once, before the signatures and not after them again.
         assert node.executor.stages.seconds()["verify"] > 0

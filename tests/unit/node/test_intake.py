@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
+from patience import until
 from trio.testing import MockClock
 
 from gridtokenx.chain.held import HeldLimits
@@ -17,12 +18,16 @@ from gridtokenx.chain.transaction import Transaction, TransactionBatch, sign_tra
 from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key, local_genesis, validator_name
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
 from gridtokenx.ledger.model import MINIMUMS, Asset, Transfer
+from gridtokenx.node import strangers
 from gridtokenx.node.bodies import Recent
+from gridtokenx.node.budget import BudgetLimits, StrangersBudget
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Committed, Executor
-from gridtokenx.node.gossip_events import Verdict
+from gridtokenx.node.gossip_events import Origin, Verdict
 from gridtokenx.node.intake import REPEAT_BLOCKS, REPEAT_BYTES, Intake, Repeats
 from gridtokenx.node.network import PeerId
+from gridtokenx.node.strangers import MAX_SOURCE_WAITING, MAX_WAITING, STRANGER_PART, Strangers
+from gridtokenx.node.worker import Worker
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -30,7 +35,8 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 GENESIS = local_genesis()
 MET = GENESIS.chain("MET")
 DEV = dev_key(DEV_ACCOUNT)
-AUTHOR = PeerId(b"author")
+AUTHOR, PEER = PeerId(b"author"), PeerId(b"peer")
+LIMITS = BudgetLimits(cpu_share=0.2, source_share=0.1, burst_s=0.4)
 PAID = dev_key("paid")
 LEAST_UGTX = MINIMUMS[Asset.GTX]
 PAUSE_S = 1.0  # Longer than transactions wait for a batch.
@@ -52,13 +58,14 @@ class Node:
         self.database = Database(path)
         self.executor = Executor(MET, self.database.chain("MET"), self.now_ms)
         self.sent: list[bytes] = []
-        self.intake = Intake(self.executor, Recent(), self.sent.append, self.in_worker)
+        self.sources: dict[PeerId, str] = {}  # Of strangers.
+        self.budget = StrangersBudget(LIMITS)
+        self.worker = Worker()
+        paid = Strangers(self.budget, lambda peer: self.sources.get(peer))
+        self.intake = Intake(self.executor, Recent(), self.sent.append, self.worker, paid)
 
     def now_ms(self) -> int:
         return GENESIS.genesis_time_ms + 10_000
-
-    async def in_worker(self, function: Callable[[], Any]) -> Any:
-        return await trio.to_thread.run_sync(function)
 
     def published(self) -> list[Transaction]:
         """What left since the last call."""
@@ -71,8 +78,9 @@ class Node:
         verdicts = await self.intake.submit([one.encoded for one in transactions])
         return [None if one is None else one.code for one in verdicts]
 
-    async def hear(self, *transactions: Transaction) -> Verdict:
-        return await self.intake.validate(AUTHOR, batch(*transactions))
+    async def hear(self, *transactions: Transaction, forwarder: PeerId = PEER) -> Verdict:
+        origin = Origin(AUTHOR, forwarder)
+        return await self.intake.validate(origin, batch(*transactions))
 
     def lead(self, *others: Node) -> int:
         """Decide the block that this node proposes, everywhere; how many transactions it holds."""
@@ -274,3 +282,154 @@ def test_repeats_are_bounded_by_bytes_and_forget_what_waits_no_more() -> None:
     waiting.clear()
     assert repeats.due(9) == []
     assert len(repeats) == 0
+
+
+# -- Strangers -----------------------------------------------------------------------------------
+
+STRANGER, ANOTHER = PeerId(b"stranger"), PeerId(b"another")
+
+
+def junk(number: int, count: int = 1) -> list[Transaction]:
+    """Well signed, by a key that the chain does not know."""
+    key = dev_key(f"nobody {number}")
+    payload = Transfer(sha256(b"shop"), Asset.GTX, LEAST_UGTX)
+    return [sign_transaction(key, MET.chain_id, nonce, payload) for nonce in range(count)]
+
+
+async def test_what_no_block_could_hold_costs_no_signature(node: Node) -> None:
+    """Unknown senders, spent nonces, fees that nobody can pay, other chains: looked up first."""
+    assert await node.submit(pay(0)) == [None]
+    verify_s = node.executor.stages.seconds()["verify"]
+    other = GENESIS.chain("TH").chain_id
+    payload = Transfer(sha256(b"shop"), Asset.GTX, LEAST_UGTX)
+    useless = {
+        ErrorCode.ACCOUNT_NOT_FOUND: junk(0)[0],
+        ErrorCode.NONCE_TOO_LOW: pay(0, 2),
+        ErrorCode.INSUFFICIENT_BALANCE: sign_transaction(
+            DEV, MET.chain_id, 1, payload, fee_ugtx=10**17
+        ),
+        ErrorCode.WRONG_CHAIN: sign_transaction(DEV, other, 1, payload),
+    }
+    for code, one in useless.items():
+        for forged in (one, replace(one, signature=bytes(64))):
+            assert await node.hear(forged) is Verdict.IGNORE
+            why = node.executor.turned_away(forged.id)
+            assert why is not None
+            assert why.code is code
+    assert node.executor.stages.seconds()["verify"] == verify_s
+
+
+async def test_who_is_paid_in_a_batch_may_send_in_it(node: Node) -> None:
+    spent = sign_transaction(
+        PAID, MET.chain_id, 0, Transfer(sha256(b"shop"), Asset.GTX, LEAST_UGTX)
+    )
+    paid = sign_transaction(
+        DEV, MET.chain_id, 0, Transfer(PAID.public_key, Asset.GTX, 2 * LEAST_UGTX)
+    )
+    assert await node.hear(paid, spent, *junk(0)) is Verdict.ACCEPT
+    assert node.executor.turned_away(junk(0)[0].id) is not None
+    assert node.lead() == 2
+
+
+async def test_strangers_pay_for_junk_and_nobody_else_does(node: Node) -> None:
+    node.sources = {STRANGER: "stranger"}
+    assert await node.hear(*junk(0, 64)) is Verdict.IGNORE
+    assert node.budget.spent_s == 0
+    assert await node.hear(*junk(1, 64), forwarder=STRANGER) is Verdict.IGNORE
+    assert node.budget.spent_s > 0
+
+
+async def test_what_the_pool_takes_is_paid_there(node: Node) -> None:
+    """Reading the batch is all that a stranger pays for good transactions."""
+    node.sources = {STRANGER: "stranger"}
+    started_s = sum(node.executor.stages.seconds().values())
+    good = [pay(nonce) for nonce in range(200)]
+    assert await node.hear(*good, forwarder=STRANGER) is Verdict.ACCEPT
+    worked_s = sum(node.executor.stages.seconds().values()) - started_s
+    assert node.budget.spent_s < worked_s / 4
+    assert node.lead() == 200
+
+
+async def test_a_stranger_that_owes_waits_and_gives_up(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    node.sources = {STRANGER: "stranger", ANOTHER: "another"}
+    node.budget.charge("stranger", 10.0, trio.current_time())
+    for _ in range(5):
+        node.budget.charge("another", 1.0, trio.current_time())
+    assert await node.hear(pay(0), forwarder=STRANGER) is Verdict.IGNORE
+    assert len(node.executor.mempool) == 0
+    assert await node.hear(pay(0)) is Verdict.ACCEPT  # Those who are trusted never wait.
+
+
+async def test_one_that_owes_holds_up_no_other_stranger(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.05
+    node.sources = {STRANGER: "stranger", ANOTHER: "another"}
+    node.budget.charge("stranger", 0.3, trio.current_time())  # A second's worth more than it has.
+    verdicts: list[tuple[str, Verdict]] = []
+
+    async def hear(name: str, forwarder: PeerId, *transactions: Transaction) -> None:
+        verdicts.append((name, await node.hear(*transactions, forwarder=forwarder)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hear, "owes", STRANGER, pay(1))
+        nursery.start_soon(hear, "pays", ANOTHER, pay(0))
+    assert verdicts == [("pays", Verdict.ACCEPT), ("owes", Verdict.ACCEPT)]
+
+
+async def test_what_waits_of_strangers_is_bounded(node: Node) -> None:
+    peers = [PeerId(b"%d" % number) for number in range(200)]
+    node.sources = {peer: peer.hex() for peer in peers}
+    verdicts: list[Verdict] = []
+
+    async def hear(number: int) -> None:
+        transactions = junk(number)
+        verdicts.append(await node.hear(*transactions, forwarder=peers[number % len(peers)]))
+
+    async with trio.open_nursery() as nursery, node.intake.strangers._turns.turn():
+        for number in range(MAX_SOURCE_WAITING + 5):
+            nursery.start_soon(hear, number * len(peers))  # One source.
+        await until(lambda: node.intake.strangers.refused == 5)
+        for number in range(len(peers)):
+            nursery.start_soon(hear, number)
+        most = MAX_WAITING - MAX_SOURCE_WAITING
+        refused = 5 + len(peers) - most
+        await until(lambda: node.intake.strangers.refused == refused)
+        assert await node.hear(pay(0)) is Verdict.ACCEPT
+    assert set(verdicts) == {Verdict.IGNORE}
+    large = [replace(pay(0), signature=bytes([n] * 64)) for n in range(200)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strangers, "MAX_SOURCE_BYTES", 1_000)
+        assert await node.hear(*large, forwarder=peers[0]) is Verdict.IGNORE
+    assert node.intake.strangers.refused == refused + 1
+
+
+async def test_consensus_goes_ahead_of_all_that_was_heard(node: Node) -> None:
+    node.sources = {STRANGER: "stranger"}
+    seen: list[int] = []
+    async with trio.open_nursery() as nursery, node.worker.turn():
+        for nonce in range(20):
+            nursery.start_soon(partial(node.hear, pay(nonce), forwarder=PEER))
+        await until(lambda: node.worker.waiting == 20)
+        nursery.start_soon(node.worker.run, lambda: seen.append(len(node.executor.mempool)))
+        await until(lambda: node.worker.waiting == 21)
+    assert seen == [0]
+    assert node.lead() == 20
+
+
+async def test_what_was_taken_of_a_batch_before_its_forged_end_goes_on(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.05
+    node.sources = {STRANGER: "stranger"}
+    good = [pay(nonce) for nonce in range(STRANGER_PART)]
+    forged = replace(pay(STRANGER_PART), signature=bytes(64))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.intake.run)
+        assert await node.hear(*good, forged, forwarder=STRANGER) is Verdict.REJECT
+        await trio.sleep(PAUSE_S)
+        nursery.cancel_scope.cancel()
+    assert node.published() == good
+    assert node.lead() == STRANGER_PART

@@ -25,7 +25,8 @@ from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
 from gridtokenx.node.database import Database
-from gridtokenx.node.executor import DecidedNational, Executor, NotYet
+from gridtokenx.node.executor import Executor, NotYet
+from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.errors import Rejected
 

@@ -25,7 +25,8 @@ from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.model import AuthorityMember, Incarnation
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.node.database import ChainStore, Database
-from gridtokenx.node.executor import Damaged, DecidedNational, Executor
+from gridtokenx.node.executor import Damaged, Executor
+from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import AncestryRequest, BlocksResponse, DecidedBlock
 from gridtokenx.node.rebuild import Rebuild

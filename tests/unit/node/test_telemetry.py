@@ -73,3 +73,25 @@ def test_configuring_twice_does_not_double_lines(
     structlog.get_logger("a").info("once")
     assert capsys.readouterr().err.count("once") == 1
     assert not (tmp_path / "unused.log").exists()
+
+
+def test_what_a_peer_says_is_only_words_on_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging(LoggingSettings())
+    try:
+        log = structlog.get_logger("test")
+        log.info("peer\x1b[2J", agent="\x1b]0;owned\x07", several="a \x1b[2J\u202e", ok="ก")
+        logging.getLogger("library").warning("said \x9b2J")
+        try:
+            raise ValueError("\x1b[2J")
+        except ValueError:
+            log.exception("node.failed")
+    finally:
+        close_logging()
+    told = capsys.readouterr().err
+    assert told.replace("\n", "").isprintable()
+    assert r"agent=\x1b]0;owned\x07" in told
+    assert r"said \x9b2J" in told
+    assert r"ValueError: \x1b[2J" in told
+    assert "ok=ก" in told
