@@ -23,6 +23,7 @@ from gridtokenx.chain.transaction import (
     check_signature,
     decode_transaction,
 )
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.protocol import BATCH_BYTES, BATCH_SECONDS
 from gridtokenx.node.stages import Stage, Stages
 from gridtokenx.node.worker import Urgency, Worker
@@ -182,7 +183,8 @@ class Batcher:
             await trio.sleep(BATCH_SECONDS)
             # Only here: `run` waits on this very event, which a flush elsewhere must not replace.
             self._filled = trio.Event()
-            self._flush()
+            with house.round("transaction_batches"):
+                self._flush()
 
     def _flush(self) -> None:
         if self._waiting:

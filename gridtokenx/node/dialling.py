@@ -15,9 +15,9 @@ import socket
 from collections.abc import Iterable, Sequence
 
 import psutil
-from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
+from gridtokenx.node import addresses
 from gridtokenx.node.peer_events import PeerId
 from gridtokenx.node.rate_limit import TokenBuckets
 from gridtokenx.node.reputation import address_group
@@ -37,30 +37,17 @@ _PRIVATE_NETWORKS = tuple(
 
 def parse_peer_id(text: str) -> PeerId:
     """Read a base58 peer id. Errors: ValueError."""
-    try:
-        peer = ID.from_base58(text).to_bytes()
-    except Exception as error:
-        raise ValueError(f"{text!r} is not a peer id") from error
-    inlined = peer[:1] == b"\x00" and peer[1:2] == bytes([len(peer) - 2])
-    hashed = peer[:2] == b"\x12\x20" and len(peer) == 34
-    if not inlined and not hashed:  # of multihashes libp2p uses identity and SHA-256
-        raise ValueError(f"{text!r} is not a peer id")
-    return PeerId(peer)
+    return PeerId(addresses.read_peer_id(text))
 
 
 def parse_address(address: str) -> tuple[PeerId, Multiaddr]:
     """Split a full multiaddr into peer id and transport address. Errors: ValueError."""
     try:
-        maddr = Multiaddr(address)
-        peer = parse_peer_id(str(maddr.value_for_protocol("p2p")))
-        where = without_peer(maddr)
-        where.value_for_protocol("tcp")
-        if len(list(where.protocols())) != 2:
-            raise ValueError("a WebSocket is for browsers to dial, nodes dial plain TCP")
-    except Exception as error:
+        peer, where = addresses.read_peer(address)
+    except ValueError as error:
         text = f"{address!r} is not an address like /ip4/192.0.2.1/tcp/9000/p2p/12D3Koo..."
-        raise ValueError(text) from error
-    return peer, where
+        raise ValueError(f"{text}: {error}") from None
+    return PeerId(peer), where
 
 
 def without_peer(maddr: Multiaddr) -> Multiaddr:

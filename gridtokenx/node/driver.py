@@ -55,7 +55,7 @@ from gridtokenx.node import crash_points
 from gridtokenx.node.bodies import Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.candidates import VIEWS_AHEAD, Ask, Candidates
-from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
+from gridtokenx.node.executor import Committed, Executor, NotYet
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import Origin
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
@@ -64,7 +64,7 @@ from gridtokenx.node.key_guard import NEVER, KeyGuard
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BLOCK_LIMIT, Topics, incarnation_name
 from gridtokenx.node.stages import Stage
-from gridtokenx.node.stopping import Contradicted, StopNode
+from gridtokenx.node.stopping import Contradicted, Damaged, StopNode
 from gridtokenx.node.strangers import Strangers
 from gridtokenx.node.trusted_history import TrustedHistory
 from gridtokenx.node.vote_gate import Judgement, VoteGate

@@ -54,6 +54,7 @@ from gridtokenx.node import crash_points
 from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
 from gridtokenx.node.history import SET_CHANGES, Totals, index_rows, load_totals
 from gridtokenx.node.stages import Stage, Stages
+from gridtokenx.node.stopping import Damaged
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -69,10 +70,6 @@ FILL_SHARE = 0.1  # Of the first view's time-out: how long a leader fills a bloc
 FILL_CHUNK = 64
 # What is missing of a sender may come with the transactions before.
 _PASSING = (ErrorCode.ACCOUNT_NOT_FOUND, ErrorCode.INSUFFICIENT_BALANCE)
-
-
-class Damaged(Exception):  # noqa: N818 - names what is wrong: our own data or determinism
-    """Our state contradicts what the validators decided. The node must stop and say so."""
 
 
 @dataclass(frozen=True, slots=True)

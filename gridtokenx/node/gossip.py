@@ -42,6 +42,7 @@ from gridtokenx.node.gossip_events import (
 from gridtokenx.node.gossip_router import Router
 from gridtokenx.node.gossip_scores import PeerScore
 from gridtokenx.node.gossip_wire import FrameBuffer, WireError, slices
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.network import (
     Network,
     NetworkError,
@@ -251,7 +252,8 @@ class Gossip:
     async def _beat(self) -> None:
         while True:
             await trio.sleep(self._router.parameters.heartbeat_ms / 1_000)
-            self._apply(Heartbeat())
+            with house.round("gossip_heartbeat"):
+                self._apply(Heartbeat())
 
     # Effects
 

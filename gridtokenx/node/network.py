@@ -151,14 +151,6 @@ def format_peer_id(peer: PeerId) -> str:
     return str(ID(peer).to_base58())
 
 
-<<<<<<< HEAD
-=======
-def parse_peer_id(text: str) -> PeerId:
-    """Read a base58 peer id. Errors: ValueError."""
-    return PeerId(addresses.read_peer_id(text))
-
-
->>>>>>> 9f5c87f75e9bc51d77921fc3cf83f5e6615fc83a
 class Stream:
     """A libp2p stream with buffered reads. One reader and one writer at a time.
 
@@ -543,65 +535,6 @@ class Network:
         return bytes(peer[6:])
 
 
-<<<<<<< HEAD
-=======
-def parse_address(address: str) -> tuple[PeerId, Multiaddr]:
-    """Split a full multiaddr into peer id and transport address. Errors: ValueError."""
-    try:
-        peer, where = addresses.read_peer(address)
-    except ValueError as error:
-        text = f"{address!r} is not an address like /ip4/192.0.2.1/tcp/9000/p2p/12D3Koo..."
-        raise ValueError(f"{text}: {error}") from None
-    return PeerId(peer), where
-
-
-def without_peer(maddr: Multiaddr) -> Multiaddr:
-    """The transport part of a multiaddr, without /p2p/<id>."""
-    return Multiaddr(str(maddr).partition("/p2p/")[0])
-
-
-def _may_dial(address: Multiaddr, *, allow_private: bool) -> bool:
-    """Whether an address told by others is worth a dial: plain TCP, and public if so set."""
-    names = [protocol.name for protocol in address.protocols()]
-    if names[:1] not in (["ip4"], ["ip6"], ["dns4"], ["dns6"], ["dns"]) or names[1:2] != ["tcp"]:
-        return False
-    if names[2:] not in ([], ["p2p"]):  # ws, tls, p2p-circuit: not spoken here
-        return False
-    if not names[0].startswith("ip"):
-        return True
-    ip = ipaddress.ip_address(address.value_for_protocol(names[0]))
-    if ip.is_unspecified or ip.is_multicast:
-        return False
-    return allow_private or ip.is_global
-
-
-def _interface_addresses(family: str) -> list[str]:
-    """This machine's addresses of one family (ip4, ip6), loopback only if there is no other."""
-    kind = socket.AF_INET if family == "ip4" else socket.AF_INET6
-    found = [
-        ipaddress.ip_address(entry.address.partition("%")[0])
-        for entries in psutil.net_if_addrs().values()
-        for entry in entries
-        if entry.family == kind
-    ]
-    usable = [ip for ip in found if not ip.is_link_local]
-    return [str(ip) for ip in usable if not ip.is_loopback] or [str(ip) for ip in usable]
-
-
-def _without_wildcards(addresses: Sequence[Multiaddr]) -> list[Multiaddr]:
-    """Replace 0.0.0.0 and :: by this machine's own addresses: nobody can dial a wildcard."""
-    expanded: list[Multiaddr] = []
-    for address in addresses:
-        _, family, ip, rest = str(address).split("/", 3)
-        if family in ("ip4", "ip6") and ipaddress.ip_address(ip).is_unspecified:
-            own = _interface_addresses(family)
-            expanded.extend(Multiaddr(f"/{family}/{each}/{rest}") for each in own)
-        else:
-            expanded.append(address)
-    return expanded
-
-
->>>>>>> 9f5c87f75e9bc51d77921fc3cf83f5e6615fc83a
 @asynccontextmanager
 async def open_network(
     settings: NetworkSettings, reputation: Reputation | None = None
