@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,20 +74,19 @@ def _ready(client: Client) -> dict[str, Any]:
     """The node's /ready. Errors: Failure when what answers there is no GridTokenX node."""
     import httpx
 
-    from gridtokenx.client import NodeUnreachable, RpcError
+    from gridtokenx.client import BadAnswer, NodeUnreachable
 
     try:
         response = httpx.get(f"{client.url}/ready", timeout=_READY_TIMEOUT_S, trust_env=False)
-        document = response.json()
+        document = json.loads(response.content, object_hook=client.answer_type)
     except httpx.HTTPError as error:
         raise NodeUnreachable(client.url, str(error) or type(error).__name__) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict) and isinstance(document.get("error"), dict):
-        raise RpcError.of({**document["error"], "data": document["error"]})
-    if not isinstance(document, dict) or "ready" not in document:
-        detail = f"HTTP {response.status_code} from /ready; is this a GridTokenX node?"
-        raise NodeUnreachable(client.url, detail)
+        raise client.refusal({**document["error"], "data": document["error"]})
+    if not isinstance(document, dict):
+        raise BadAnswer(client.url, f"HTTP {response.status_code} from /ready")
     return {"ready": document["ready"], "checks": document["checks"]}
 
 
