@@ -177,13 +177,13 @@ def unlock_keys(config: Config, password_file: Path | None) -> Keys:
 def _private_network(config: Config) -> bytes | None:
     """The key in `network.psk_file`. Without it a node must not start: it would speak openly."""
     from gridtokenx.node.libp2p_overrides.private_network import parse_key
+    from gridtokenx.node.text_files import read_text
 
     if not config.network.psk_file:
         return None
     path = config.path(config.network.psk_file)
     try:
-        with path.open("rb") as stream:
-            return parse_key(stream.read(MAX_PSK_FILE_BYTES))
+        return parse_key(read_text(path, MAX_PSK_FILE_BYTES).encode())
     except (OSError, ValueError) as error:
         output.fail(
             f"{path}: {error}",

@@ -222,7 +222,7 @@ class Discovery:
         )
 
     def _on_local_peer(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        self._network.remember(peer, addresses)
+        self._network.remember(peer, addresses, is_local=True)
         self._add_candidates([ID(peer)])
 
     def _on_identified(self, peer_id: ID) -> None:

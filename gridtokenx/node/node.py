@@ -28,6 +28,7 @@ from gridtokenx.node.candidates import decode_body_request
 from gridtokenx.node.chain_runner import ChainRunner, Surroundings, VouchRefused
 from gridtokenx.node.chain_values import warn_overruled
 from gridtokenx.node.clock import Clock
+from gridtokenx.node.clock_watch import ClockWatch
 from gridtokenx.node.config import Config
 from gridtokenx.node.database import MAX_TABLES, ChainStore, Database
 from gridtokenx.node.descriptors import Plan, provide
@@ -62,6 +63,7 @@ from gridtokenx.node.reputation import Reputation
 from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.stages import StageCollector, Stages
 from gridtokenx.node.stopping import DatabaseError, DiskFailed, DiskFull
+from gridtokenx.node.strangers import Readers
 from gridtokenx.node.syncing import answer_ancestry, answer_blocks
 from gridtokenx.node.telemetry import NodeCollector, configure_logging
 from gridtokenx.node.view import ChainStatus, Check, Health, NetworkStatus, PeerStatus
@@ -107,7 +109,14 @@ class Node:
         self.peer_id = ""
         self.local_signer = keys.local_signer
         self._keys = keys
-        self._now_ms = Clock()
+        self._now_ms = clock = Clock()
+        national = genesis.national
+        self._clock_watch = ClockWatch(
+            clock,
+            config.consensus.max_clock_offset_ms,
+            None if keys.validator is None else keys.validator.public_key,
+            None if national is None else national.name,
+        )
         self._statuses: dict[str, ChainStatus] = {}
         self._peer_statuses: tuple[PeerStatus, ...] = ()
         self._network_status = NetworkStatus()
@@ -115,7 +124,6 @@ class Node:
         self._relay: Relay | None = None
         self._national_moves = trio.Event()  # The next national block sets it.
         self._lag_ms = 0
-        self._offset_ms = 0
         self._free_disk_mib = _free_disk_mib(config)
         self._stages = Stages()
         self.metrics = CollectorRegistry()
@@ -132,7 +140,7 @@ class Node:
         database = await trio.to_thread.run_sync(Database, self.config.data_path, self._plan.tables)
         try:
             exempt = not self.config.network.limit_loopback
-            reputation = Reputation(self._now_ms, exempt_loopback=exempt)
+            reputation = Reputation(self._now_ms.steady_ms, exempt_loopback=exempt)
             self._bans = KeptFile(
                 self.config.data_path / BANS_FILE, reputation.dump, reputation.load
             )
@@ -153,7 +161,13 @@ class Node:
 
     async def _serve(self, network: Network, database: Database, task_status: Any) -> None:
         network_id = self.genesis.network_id
-        self._requests = requests = Requests(network, network_id, on_offence=network.report)
+        self._requests = requests = Requests(
+            network,
+            network_id,
+            on_offence=network.report,
+            is_stranger=lambda peer: network.source_of(peer) is not None,
+        )
+        self._readers = Readers(network.budget, network.source_of)
         self._gossip = gossip = Gossip(
             network,
             topic_prefix=topic_prefix(network_id),
@@ -273,13 +287,14 @@ class Node:
             sync=self.config.sync,
             stages=self._stages,
             now_ms=self._now_ms,
+            timer_ms=self._now_ms.elapsed_ms,
             validator=self._keys.validator,
             resume_above=dict(self._keys.resume_above),
             vote=self.config.consensus.vote,
             gossip=self._gossip,
             ask=self._ask,
             report=self._network.report,
-            followers=self._peers.followers,
+            claims=self._peers.claims,
             neighbours=self._peers.neighbours,
             may_propose=self._may_propose,
             next_national=self._next_national,
@@ -301,6 +316,7 @@ class Node:
             max_outbound=network.max_outbound,
             max_connections_per_ip=network.max_connections_per_ip,
             limit_loopback=network.limit_loopback,
+            allow_private={"yes": True, "no": False}.get(network.dial_private),
             psk=self._keys.private_network,
             allow=tuple(parse_peer_id(peer) for peer in network.allow),
         )
@@ -336,30 +352,30 @@ class Node:
         for runner in self._runners.values():
             runner.note_gone(peer)
 
-    async def _answer_blocks(self, _peer: PeerId, payload: bytes) -> bytes:
+    async def _answer_blocks(self, peer: PeerId, payload: bytes) -> bytes:
         def store_of(chain: str, chain_id: bytes) -> ChainStore | None:
             runner = self._runners.get(chain)
             return None if runner is None else runner.history(chain_id)
 
-        return await self._read(partial(answer_blocks, payload, store_of))
+        return await self._read(peer, partial(answer_blocks, payload, store_of))
 
-    async def _answer_ancestry(self, _peer: PeerId, payload: bytes) -> bytes:
+    async def _answer_ancestry(self, peer: PeerId, payload: bytes) -> bytes:
         def stores_of(chain: str) -> list[ChainStore]:
             runner = self._runners.get(chain)
             return [] if runner is None else runner.histories()
 
-        return await self._read(partial(answer_ancestry, payload, stores_of))
+        return await self._read(peer, partial(answer_ancestry, payload, stores_of))
 
-    async def _read(self, answer: Callable[[], bytes]) -> bytes:
+    async def _read(self, peer: PeerId, answer: Callable[[], bytes]) -> bytes:
         try:
-            return await trio.to_thread.run_sync(answer)
+            return await self._readers.run(peer, answer)
         except Rejected as error:
             raise RequestRefused(error.detail) from None
         except (DatabaseError, DiskFailed) as error:  # No peer's question ends the node.
             house.note("answers", error)
             raise RequestRefused("this node cannot read that block") from None
 
-    async def _answer_bodies(self, _peer: PeerId, payload: bytes) -> bytes:
+    async def _answer_bodies(self, peer: PeerId, payload: bytes) -> bytes:
         try:
             request = decode_body_request(payload)
         except Rejected as error:
@@ -367,7 +383,7 @@ class Node:
         runner = self._runners.get(request.chain)
         if runner is None:
             raise RequestRefused(f"this node does not follow {request.chain}")
-        return runner.answer_bodies(request)
+        return await self._read(peer, partial(runner.answer_bodies, request))
 
     # -- What the API sees ---------------------------------------------------------------------
 
@@ -393,15 +409,7 @@ class Node:
             f"{limit} MiB",
             f"free disk space on {self.config.data_path}",
         )
-        most = self.config.consensus.max_clock_offset_ms
-        clock = Check(
-            "clock",
-            self._clock_is_right(),
-            f"{self._offset_ms} ms",
-            f"within {most} ms",
-            "enable chrony or systemd-timesyncd",
-        )
-        return Health({"trio": self._lag_ms}, (free, clock))
+        return Health({"trio": self._lag_ms}, (free, self._clock_watch.check()))
 
     def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
         """Cross into trio and admit, in order. From any thread; the future always resolves."""
@@ -441,6 +449,7 @@ class Node:
             moved, self._national_moves = self._national_moves, trio.Event()
             moved.set()
         header = committed.execution.block.header
+        self._clock_watch.note_block(name, header.time_ms)
         log.info(
             "block.finalized",
             chain=name,
@@ -514,6 +523,10 @@ class Node:
             self._network.set_authorities(self._authorities.peers)
             self._gossip.set_direct_peers(self._authorities.direct)
 
+    def _check_clock(self) -> None:
+        sets = {name: status.validators for name, status in self._statuses.items()}
+        self._clock_watch.look(self._peers.clocks(), sets, self._lag_ms)
+
     def _check_disk(self) -> None:
         """Stop before the disk is full: a full disk is what corrupts databases (surface C 13)."""
         self._free_disk_mib = _free_disk_mib(self.config)
@@ -525,27 +538,9 @@ class Node:
                 "node.min_free_disk_mib"
             )
 
-    def _may_propose(self) -> bool:
+    def _may_propose(self, chain: str) -> bool:
         """Not with a clock that others would refuse: the leader's time is the block's."""
-        return self.config.consensus.propose and self._clock_is_right()
-
-    def _clock_is_right(self) -> bool:
-        return abs(self._offset_ms) <= self.config.consensus.max_clock_offset_ms
-
-    def _check_clock(self) -> None:
-        """Compare with the median of the peers' clocks, as they told it in their statuses."""
-        offsets = sorted(contact.offset_ms for contact in self._peers.contacts())
-        was_right = self._clock_is_right()
-        self._offset_ms = offsets[len(offsets) // 2] if offsets else 0
-        if was_right and not self._clock_is_right():
-            direction = "behind" if self._offset_ms > 0 else "ahead of"
-            log.warning(
-                "clock.offset",
-                code="GTX-CLK-001",
-                hint=f"this clock is {abs(self._offset_ms)} ms {direction} the median of "
-                f"{len(offsets)} peers; this node stops proposing. "
-                "Enable chrony or systemd-timesyncd",
-            )
+        return self.config.consensus.propose and self._clock_watch.is_right(chain)
 
 
 def _free_disk_mib(config: Config) -> int:
