@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gridtokenx.chain.block import MAX_BLOCK_BYTES, MAX_COMMIT_BYTES
 from gridtokenx.consensus.messages import QuorumCertificate
 
 MAX_IN_FLIGHT = 8
@@ -22,6 +23,9 @@ REQUEST_TIMEOUT_MS = 10_000
 FIRST_PAUSE_MS = 1000
 MAX_PAUSE_MS = 60_000
 DOUBTED_FAILURES = 3
+STRANGERS_MS = 2_000  # How long others wait for who is not known to deliver.
+# A response has at most 7 MiB (protocols/networking.md 3.2): what lacks a block of that is full.
+FULL_RESPONSE_BYTES = 7 * 1024 * 1024 - MAX_BLOCK_BYTES - MAX_COMMIT_BYTES
 
 PeerKey = bytes
 
@@ -77,11 +81,27 @@ class Invalid:
 
 
 @dataclass(frozen=True, slots=True)
+class Surveyed:
+    """Who is connected and follows the chain (anybody else is forgotten), and for whom of them the
+    chain's present validators vouch.
+
+    `shown`: the height that is decided for sure, by what validators have signed, or as those with
+    more than a third of the weight say; -1 if nothing is known.
+    """
+
+    present: frozenset[PeerKey]
+    vouched: frozenset[PeerKey] = frozenset()
+    shown: int = -1
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed; send one every second."""
 
 
-Event = PeerStatus | PeerGone | BlocksReceived | RequestFailed | Committed | Invalid | Tick
+Event = (
+    PeerStatus | PeerGone | BlocksReceived | RequestFailed | Committed | Invalid | Surveyed | Tick
+)
 
 
 # -- Effects -----------------------------------------------------------------------------------
@@ -124,13 +144,28 @@ class NotDelivered:
     peer: PeerKey
 
 
-Effect = RequestBlocks | ApplyBlock | PenalisePeer | NotDelivered
+@dataclass(frozen=True, slots=True)
+class Unfounded:
+    """`peer` says a height that nothing shows, and failed again and again to bring a block while
+    the chain moved on.
+    """
+
+    peer: PeerKey
+
+
+Effect = RequestBlocks | ApplyBlock | PenalisePeer | NotDelivered | Unfounded
 
 
 @dataclass(slots=True)
 class _Peer:
+    """`is_proved`: all that it was asked for last it has sent. `tip_before`: the tip when it was
+    asked first since then, -1 for not at all.
+    """
+
     height: int
     failures: int = 0
+    is_proved: bool = False
+    tip_before: int = -1
     rests_until_ms: int = 0
     asked_at_ms: int = -1
     request: RequestBlocks | None = None
@@ -154,6 +189,8 @@ class Syncer:
         self._grace_ms = grace_ms
         self._peers: dict[PeerKey, _Peer] = {}
         self._banned: dict[PeerKey, None] = {}  # Ordered: the oldest ban is forgotten first.
+        self._vouched: frozenset[PeerKey] = frozenset()
+        self._shown = -1
         self._failed: dict[PeerKey, _Peer] = {}  # Gone, and owed us something when it left.
         self._buffer: dict[int, _Buffered] = {}
         self._buffer_bytes = 0
@@ -165,17 +202,25 @@ class Syncer:
 
     @property
     def target(self) -> int:
-        """Highest height a usable peer says it has; the tip if nobody is ahead."""
+        """Highest height a usable peer says it has; the tip if nobody is ahead. What is fetched."""
         return max([self.tip, *(peer.height for peer in self._peers.values())])
 
     @property
-    def credible_target(self) -> int:
-        """`target` without those that failed to deliver again and again.
-
-        They are still asked, but one that lies must not make us look far behind while it stays.
+    def claimed_target(self) -> int:
+        """`target` without those that failed to deliver again and again: nobody is ahead of it
+        unless all who say so have been tried.
         """
-        credible = [one.height for one in self._peers.values() if one.failures < DOUBTED_FAILURES]
-        return max([self.tip, *credible])
+        claims = [one.height for one in self._peers.values() if one.failures < DOUBTED_FAILURES]
+        return max([self.tip, *claims])
+
+    @property
+    def credible_target(self) -> int:
+        """What is shown, and what peers say that have sent all that they were asked for last.
+
+        Peer ids are free: who has shown nothing yet is asked, but must not make us look behind.
+        """
+        claims = [one.height for one in self._peers.values() if one.is_proved]
+        return max([self.tip, self._shown, *claims])
 
     @property
     def peers(self) -> int:
@@ -200,6 +245,8 @@ class Syncer:
                 self._advance(height)
             case Invalid(height, peer, reason):
                 self._refuse(height, peer, reason)
+            case Surveyed():
+                self._survey(event)
             case Tick():
                 self._expire()
         self._apply_next()
@@ -215,12 +262,28 @@ class Syncer:
         peer = self._peers.get(key)
         if peer is not None:
             peer.height = max(peer.height, height)
-        elif len(self._peers) < MAX_PEERS:
+        elif len(self._peers) < MAX_PEERS or self._make_room(key):
             known = self._failed.pop(key, None)
             if known is None:
                 self._peers[key] = _Peer(height)
             else:  # Coming back buys no new trust, or a liar could make us look behind for ever.
-                self._peers[key] = _Peer(height, known.failures, known.rests_until_ms)
+                self._peers[key] = _Peer(
+                    height, known.failures, False, known.tip_before, known.rests_until_ms
+                )
+
+    def _make_room(self, key: PeerKey) -> bool:
+        """Put out who has failed most; for one that is vouched for also one that has not."""
+        others = [one for one in self._peers if one not in self._vouched]
+        worst = max(others, key=lambda one: self._peers[one].failures, default=None)
+        if worst is None or not (self._peers[worst].failures or key in self._vouched):
+            return False
+        self._forget(worst)
+        return True
+
+    def _survey(self, event: Surveyed) -> None:
+        self._vouched, self._shown = event.vouched, event.shown
+        for gone in [key for key in self._peers if key not in event.present]:
+            self._forget(gone)
 
     def _forget(self, key: PeerKey) -> None:
         """The peer has left. Its failures are remembered, those of the latest MAX_BANNED."""
@@ -242,7 +305,9 @@ class Syncer:
             self._fail(event.peer)
             self._out.append(NotDelivered(event.peer))
             return
-        peer.request, peer.failures = None, 0
+        peer.request, peer.failures, peer.tip_before = None, 0, -1
+        size = sum(len(block) for block, _ in event.blocks)
+        peer.is_proved = len(event.blocks) >= request.count or size > FULL_RESPONSE_BYTES
         for offset, (block, certificate) in enumerate(event.blocks[: request.count]):
             height = event.from_height + offset
             self._keep(height, _Buffered(block, certificate, event.peer))
@@ -265,7 +330,11 @@ class Syncer:
             return
         pause_ms = min(FIRST_PAUSE_MS << min(peer.failures, 6), MAX_PAUSE_MS)
         peer.request, peer.rests_until_ms = None, self._now_ms + pause_ms
+        peer.is_proved = False
         peer.failures += 1
+        doubted = peer.failures >= DOUBTED_FAILURES and peer.height > self.credible_target
+        if doubted and self.tip > peer.tip_before:  # Blocks come, so our line is not bad.
+            self._out.append(Unfounded(key))
 
     def _advance(self, height: int) -> None:
         if height <= self.tip:
@@ -311,39 +380,62 @@ class Syncer:
             self._out.append(ApplyBlock(height, held.block, held.certificate, held.peer))
 
     def _ask(self) -> None:
-        """Spread the missing ranges over rested peers, the least recently asked first."""
+        """Spread the missing ranges over rested peers, the least recently asked first.
+
+        Those that validators vouch for and those that have delivered come before strangers, and do
+        not wait for these, or a few silent ones with ever new names would have all places.
+        """
         behind = self.target - self.tip
         if behind < 1 or (behind == 1 and self._now_ms - self._level_at_ms < self._grace_ms):
             return
-        in_flight = sum(peer.request is not None for peer in self._peers.values())
+        busy = [(key, one) for key, one in self._peers.items() if one.request is not None]
         free = sorted(
             (peer.failures, peer.asked_at_ms, key)
             for key, peer in self._peers.items()
             if peer.request is None and peer.rests_until_ms <= self._now_ms
         )
-        idle = [key for _, _, key in free]
-        for start, count in self._missing():
-            if in_flight >= MAX_IN_FLIGHT:
-                return
+        since_ms = self._now_ms - STRANGERS_MS
+        known = [key for *_, key in free if not self._is_doubtful(key)]
+        awaited = [
+            one for key, one in busy if not self._is_doubtful(key) or one.asked_at_ms > since_ms
+        ]
+        asked = self._spread(known, awaited)
+        strangers = [key for *_, key in free if self._is_doubtful(key)]
+        self._spread(strangers, [*(one for _, one in busy), *asked])
+
+    def _spread(self, idle: list[PeerKey], busy: list[_Peer]) -> list[_Peer]:
+        """Ask idle peers for what is missing beside that for which others are waited for."""
+        asked: list[_Peer] = []
+        for start, count in self._missing(busy):
+            if len(busy) + len(asked) >= MAX_IN_FLIGHT:
+                break
             key = next((one for one in idle if self._peers[one].height >= start), None)
             if key is not None:
                 idle.remove(key)
-                in_flight += 1
                 self._request(key, start, count)
+                asked.append(self._peers[key])
+        return asked
+
+    def _is_doubtful(self, key: PeerKey) -> bool:
+        peer = self._peers[key]
+        is_known = peer.is_proved or key in self._vouched
+        return not is_known or peer.failures >= DOUBTED_FAILURES
 
     def _request(self, key: PeerKey, start: int, count: int) -> None:
         peer = self._peers[key]
         request = RequestBlocks(key, start, min(count, peer.height - start + 1))
         peer.request, peer.asked_at_ms = request, self._now_ms
+        if peer.tip_before < 0:
+            peer.tip_before = self.tip
         self._out.append(request)
 
-    def _missing(self) -> Iterator[tuple[int, int]]:
-        """Ranges within the look-ahead that are neither here nor asked for, lowest first."""
+    def _missing(self, busy: list[_Peer]) -> Iterator[tuple[int, int]]:
+        """Ranges within the look-ahead that are neither here nor awaited of these, lowest first."""
         first = self.tip + 1
         last = first if self._full else min(self.target, self.tip + LOOKAHEAD_BLOCKS)
         asked = sorted(
             (peer.request.from_height, peer.request.count)
-            for peer in self._peers.values()
+            for peer in busy
             if peer.request is not None
         )
         covered = [False] * (last - first + 1)

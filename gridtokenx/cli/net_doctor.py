@@ -253,7 +253,7 @@ def bootnodes(config: Config, reach: Reach) -> Iterator[Finding]:
 
 
 def _clock_of(url: str, info: dict[str, Any]) -> Finding:
-    """The clock as /ready compares it with the peers'."""
+    """The clock as /ready compares it with the validators'."""
     import httpx
 
     if not info["peers"]:
@@ -266,9 +266,13 @@ def _clock_of(url: str, info: dict[str, Any]) -> Finding:
     except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration) as error:
         return Finding("clock", WARN, f"/ready does not tell: {error}", "gridtokenx status")
     fix = "enable chrony or systemd-timesyncd"
-    told = f"{offset_ms} ms from the median of the peers'"
+    told = f"off by {row['value']}"
     if not row["ok"]:
         return Finding("clock", FAIL, told, fix)
+    if ", 0 validators heard" in row["value"]:
+        return Finding("clock", WARN, "no validator's node is connected to compare it with")
+    if "slow" in row["value"]:
+        return Finding("clock", WARN, told, "more or faster cores, or less beside the node")
     return Finding(
         "clock",
         WARN if abs(offset_ms) > CLOCK_WARN_MS else PASS,

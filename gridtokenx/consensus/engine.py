@@ -19,6 +19,7 @@ from gridtokenx.consensus.events import (
     Event,
     HeightStarted,
     Observe,
+    OpeningMoved,
     Persist,
     Received,
     SetTimer,
@@ -64,11 +65,16 @@ class Engine(Receiver):
         )
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
-        """Apply one event at Unix time `now_ms`; return what to do, in this order."""
+        """Apply one event at `now_ms`; return what to do, in this order.
+
+        `now_ms` is of any clock that runs evenly, a step of the wall clock does not move it.
+        """
         self._now_ms = max(self._now_ms, now_ms)
         match event:
             case HeightStarted():
                 self._start_height(event)
+            case OpeningMoved():
+                self._move_opening(event)
             case Received(message, peer):
                 self._receive(message, peer)
             case BlockBuilt():
@@ -121,6 +127,21 @@ class Engine(Receiver):
         early, self._early = self._early, {}
         for key in sorted(early):
             self._receive(early[key], None)
+
+    def _move_opening(self, event: OpeningMoved) -> None:
+        """Unless the height is open by either reckoning."""
+        state, now = self.state, self._now_ms
+        if (
+            state is None
+            or state.height != event.height
+            or max(state.open_ms, event.open_ms) <= now
+        ):
+            return
+        state.open_ms = max(now, event.open_ms)
+        if state.view == 0:
+            state.deadline_ms = state.open_ms + self.timing.timeout_ms(0)
+        at_ms = state.open_ms + self._resend_interval_ms(state)
+        state.resend_at_ms = min(state.resend_at_ms, at_ms)
 
     def _reapply(self, state: HeightState) -> None:
         """RESTART: own messages count for oneself and leave again byte for byte."""
@@ -257,7 +278,7 @@ class Engine(Receiver):
         if self._now_ms < state.resend_at_ms:
             return False
         state.resend_at_ms = self._now_ms + self._resend_interval_ms(state)
-        if self._may_sign(state):
+        if state.says_again() and self._may_sign(state):
             again = (state.entry, state.high_certificate, state.last_commit, *state.own)
             self._out.extend(Broadcast(message) for message in again if message is not None)
         self._out.extend(check.request for check in state.checks.values() if check.verdict is None)
@@ -308,6 +329,7 @@ class Engine(Receiver):
         """Persist, then publish, then count it for ourselves (2.8)."""
         state.note_own(message)
         # What leaves now need not be repeated at once.
+        state.said_new()
         state.resend_at_ms = max(state.resend_at_ms, self._now_ms + self._resend_interval_ms(state))
         self._persist(state)
         self._out.append(Broadcast(message))

@@ -56,7 +56,8 @@ class HeightStarted:
     """The chain's tip is `height - 1`, durably. Sent at start and after every committed block,
     whether it came from consensus or from sync. Heights at or below the current are ignored.
 
-    `open_ms`: Unix milliseconds before which no block of the height may be proposed (2.7).
+    `open_ms`: before that no block of the height may be proposed (2.7). Times here and below are
+    those of the clock that `handle` is given: milliseconds that never jump.
     `epoch_start`: first height of the epoch; the leader schedule counts from it.
     """
 
@@ -64,6 +65,14 @@ class HeightStarted:
     validators: ValidatorSet
     open_ms: int
     epoch_start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningMoved:
+    """The clock that headers carry was set: the height opens at another time than was told."""
+
+    height: int
+    open_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +127,7 @@ class Observe:
     hear_quorum: bool = False
 
 
-Event = HeightStarted | Received | BlockBuilt | BlockChecked | Tick | Observe
+Event = HeightStarted | OpeningMoved | Received | BlockBuilt | BlockChecked | Tick | Observe
 
 
 # -- Effects -----------------------------------------------------------------------------------
@@ -142,14 +151,16 @@ class Broadcast:
 
 @dataclass(frozen=True, slots=True)
 class SetTimer:
-    """Send `Tick` at this Unix millisecond; replaces the timer set before."""
+    """Send `Tick` at this millisecond; replaces the timer set before."""
 
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class BuildBlock:
-    """Build and execute a block with first view `view`; its time is max(open_ms, now)."""
+    """Build and execute a block with first view `view`; its time is the wall clock's, but not
+    before the height opens.
+    """
 
     height: int
     view: int
@@ -185,10 +196,13 @@ class Decide:
 
 @dataclass(frozen=True, slots=True)
 class RequestSync:
-    """`peer` is ahead: fetch blocks from `height` on."""
+    """`peer` is ahead: fetch blocks from `height` on. `shown`: the height that a certificate of the
+    present members shows to be decided, -1 where it is a single member's word.
+    """
 
     height: int
     peer: bytes
+    shown: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class Receiver:
         self._checker = CertificateChecker(chain_id, verify)
         self._early: dict[tuple[int, Phase], SignedMessage] = {}
         self._answered: dict[bytes, int] = {}
-        self._sync_at_ms = 0
+        self._sync_at_ms = self._look_at_ms = 0
         self._now_ms = 0
         self._out: list[Effect] = []
 
@@ -105,12 +105,11 @@ class Receiver:
         """BEHIND: ask the sender for blocks, and keep the newest of each member for height + 1.
 
         The set of a later height is not known yet; the present one verifies all but the first
-        messages of an epoch's new members, which RESEND brings again.
+        messages of an epoch's new members, which RESEND brings again. What it does not verify
+        shows nothing: anybody can make it up.
         """
-        if peer is not None and self._now_ms >= self._sync_at_ms and not state.decided:
-            self._sync_at_ms = self._now_ms + self.timing.resend_ms
-            self._out.append(RequestSync(state.height, peer))
         if isinstance(message, QuorumCertificate | TimeoutCertificate):
+            self._hear_certificate_ahead(state, message, peer)
             return
         next_height = message.height == state.height + 1
         if isinstance(message, Proposal):
@@ -121,12 +120,35 @@ class Receiver:
             index = message.index
         if not self._genuine(state, message, index):
             return
+        self._request_sync(state, peer)
         self._note_heard(state, message, index)
         if next_height and message.view <= VIEW_WINDOW:
             key = (index, _phase(message))
             held = self._early.get(key)
             if held is None or held.view <= message.view:
                 self._early[key] = message
+
+    def _hear_certificate_ahead(
+        self,
+        state: HeightState,
+        message: QuorumCertificate | TimeoutCertificate,
+        peer: bytes | None,
+    ) -> None:
+        """Many signatures, so one certificate in a while is looked at."""
+        if self._now_ms < self._look_at_ms:
+            return
+        self._look_at_ms = self._now_ms + self.timing.resend_ms // 4
+        try:
+            self._checker.check(message, state.validators)
+        except Rejected:
+            return
+        is_decided = isinstance(message, QuorumCertificate) and message.phase is Phase.COMMIT
+        self._request_sync(state, peer, message.height if is_decided else message.height - 1)
+
+    def _request_sync(self, state: HeightState, peer: bytes | None, shown: int = -1) -> None:
+        if peer is not None and self._now_ms >= self._sync_at_ms and not state.decided:
+            self._sync_at_ms = self._now_ms + self.timing.resend_ms
+            self._out.append(RequestSync(state.height, peer, shown))
 
     def _answer_behind(self, state: HeightState, message: Message, peer: bytes | None) -> None:
         """BEHIND: send a lagging validator the certificate of its height.

@@ -18,6 +18,7 @@ from gridtokenx.consensus.messages import (
 from gridtokenx.primitives.validators import ValidatorSet
 
 MAX_CHECKS = 64
+MAX_QUIET = 4  # Resend intervals between two repetitions of the same words.
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class HeightState:
     proposal: Proposal | None = None
     building: bool = False
     built: bytes | None = None
+    quiet: int = 1  # How many intervals before own messages leave again,
+    waited: int = 0  # and how many have passed.
 
     def __post_init__(self) -> None:
         self.ballots = Ballots(self.validators)
@@ -131,6 +134,7 @@ class HeightState:
         self.prepared = self.committed = self.built = self.proposal = None
         self.timed_out = self.building = False
         self.own = ()
+        self.said_new()
         self.checks = {key: check for key, check in self.checks.items() if key[1] < 0}
         self.ballots.prune(view)
         low = view - VIEW_WINDOW
@@ -138,6 +142,20 @@ class HeightState:
         self.own_signatures = {
             signature: signed for signature, signed in self.own_signatures.items() if signed >= low
         }
+
+    def said_new(self) -> None:
+        """A new view or own message: if it gets lost it is repeated after one interval."""
+        self.quiet, self.waited = 1, 0
+
+    def says_again(self) -> bool:
+        """At the end of an interval: after 1, 2, 4, 4, ... of them, or those who are slow would
+        have to read the more the slower they are.
+        """
+        self.waited += 1
+        if self.waited < self.quiet:
+            return False
+        self.quiet, self.waited = min(2 * self.quiet, MAX_QUIET), 0
+        return True
 
     def note_own(self, message: Proposal | Vote | Timeout) -> None:
         """Append an own message of the current view and set what it decides."""

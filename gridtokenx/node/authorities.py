@@ -14,7 +14,9 @@ from gridtokenx.node.peer_events import PeerId
 from gridtokenx.primitives.crypto import SigningKey
 
 PEERS_PER_VALIDATOR = 2  # a node and its stand-in; whoever vouches for more gains nothing
-MAX_DIRECT = 12  # above a dozen the uplink gives in (docs/scaling.md); the mesh does it then
+# Each sends each message to all others, so copies grow with the square. Above eight the uplink is
+# full (docs/scaling.md) and, on one machine, its cores; the mesh does it then.
+MAX_DIRECT = 8
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ Source: protocols/interchain.md 8, consensus 2.8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,22 +28,24 @@ from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.database import ChainStore, Database
 from gridtokenx.node.driver import Driver, Wiring
-from gridtokenx.node.executor import Committed, Damaged, Executor
+from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.network import PeerId
+from gridtokenx.node.peers import Claim
 from gridtokenx.node.protocol import BodyRequest, ChainHead, incarnation_name
 from gridtokenx.node.rebuild import Rebuild
 from gridtokenx.node.requests import RequestRefused
 from gridtokenx.node.settings import SyncSettings
 from gridtokenx.node.stages import Stages
-from gridtokenx.node.stopping import Contradicted, Untrusted
+from gridtokenx.node.stopping import Contradicted, Damaged, NotPresent, Untrusted
 from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.trusted_history import trust_of
 from gridtokenx.node.view import ChainStatus, Head, SyncState
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.validators import ValidatorSet
 
 SHOWN_EVERY_S = 0.5  # While blocks are executed that others have decided long ago.
 
@@ -56,10 +58,6 @@ class VouchRefused(Exception):  # noqa: N818 - an answer to an operator
     """Why the operator's word for a key is not taken; the sentence is for people."""
 
 
-class NotPresent(Exception):  # noqa: N818 - an operator's mistake, told in the words of start
-    """`resume_above` was given for an incarnation that is over; the text names the present one."""
-
-
 @dataclass(frozen=True)
 class Surroundings:
     """What the runners of a node share. `resume_above`: the operator's word by incarnation, as
@@ -70,16 +68,17 @@ class Surroundings:
     database: Database
     sync: SyncSettings
     stages: Stages
-    now_ms: Callable[[], int]
+    now_ms: Callable[[], int]  # Unix ms
+    timer_ms: Callable[[], int]  # no step of the wall clock moves it
     validator: SigningKey | None
     resume_above: dict[str, int]
     vote: bool
     gossip: Gossip
     ask: Ask
     report: Callable[[PeerId, str], None]
-    followers: Callable[[bytes], Sequence[PeerId]]  # of an incarnation, by chain id
+    claims: Callable[[bytes], Mapping[PeerId, Claim]]  # of an incarnation's connected followers
     neighbours: Callable[[str], Sequence[PeerId]]  # of a chain, whatever incarnation
-    may_propose: Callable[[], bool]
+    may_propose: Callable[[str], bool]  # on a chain
     next_national: Callable[[], trio.Event]
     on_status: Callable[[str], None]  # a runner's `status` is another one
     on_committed: Callable[[str, Committed], None]
@@ -189,7 +188,9 @@ class ChainRunner:
     async def _decide(self, started: Callable[[], None]) -> None:
         driver = self._new_driver()
         self._driver = driver
-        self._syncing = Syncing(driver, self._around.ask, self._around.report)
+        around = self._around
+        claims = partial(around.claims, self.spec.chain_id)
+        self._syncing = Syncing(driver, around.ask, around.report, claims)
         self.phase = "running"
         self._refresh(self.status.head.proposer_index)
         async with trio.open_nursery() as nursery:
@@ -243,18 +244,25 @@ class ChainRunner:
         wiring = Wiring(
             gossip=around.gossip,
             ask=around.ask,
-            peers=partial(around.followers, self.spec.chain_id),
+            peers=self._whom_to_ask,
             request_sync=self._request_sync,
             on_committed=self._on_committed,
             is_level=lambda: self._syncing is not None and self._syncing.is_level,
-            may_propose=around.may_propose,
+            may_propose=partial(around.may_propose, self.name),
             vote=around.vote,
             next_national=around.next_national,
             trust=trust_of(around.sync, around.genesis, self.name, around.database),
             budget=around.budget,
             source_of=around.source_of,
         )
-        return Driver(self.executor, key, wiring, now_ms=around.now_ms, resume_above=resume_above)
+        return Driver(
+            self.executor,
+            key,
+            wiring,
+            now_ms=around.now_ms,
+            timer_ms=around.timer_ms,
+            resume_above=resume_above,
+        )
 
     @property
     def _born(self) -> Incarnation | None:
@@ -363,9 +371,18 @@ class ChainRunner:
         if self._syncing is not None:
             self._syncing.note_gone(peer)
 
-    def _request_sync(self, height: int, peer: PeerId | None) -> None:
-        if self._syncing is not None and peer is not None:
-            self._syncing.note_height(peer, height)
+    def _whom_to_ask(self) -> Sequence[PeerId]:
+        """For bodies: whoever follows the chain, in the order in which it likely has them."""
+        highest = max(self.executor.parent.height, self._target()) + 1
+        members = self.executor.sets.at(self.executor.parent.height + 1).validators
+        return likeliest(self._around.claims(self.spec.chain_id), members, highest)
+
+    def _request_sync(self, height: int, peer: PeerId, shown: int) -> None:
+        """A peer that is not connected cannot be asked, and anybody could name it."""
+        if self._syncing is not None:
+            self._syncing.note_shown(shown)
+            if peer in self._around.claims(self.spec.chain_id):
+                self._syncing.note_height(peer, height)
 
     def answer_bodies(self, request: BodyRequest) -> bytes:
         """Serve a peer. Errors: RequestRefused."""
@@ -447,7 +464,9 @@ class ChainRunner:
         )
 
     def beat(self) -> None:
-        """Once a second: figures that change without a block."""
+        """Once a second: timers after a step of the clock, figures that change without a block."""
+        if self._driver is not None:
+            self._driver.mind_clock()
         self.status = self.live(self.status)
 
     def _sync_state(self) -> SyncState:
@@ -459,6 +478,21 @@ class ChainRunner:
         if self.phase == "rebuilding" and self._born is not None:
             return self._born.height
         return 0 if self._syncing is None else self._syncing.target
+
+
+def likeliest(
+    claims: Mapping[PeerId, Claim], members: ValidatorSet, highest: int
+) -> tuple[PeerId, ...]:
+    """Peers that members vouch for, then the others, the highest first, but those that say more
+    than `highest` last: a few silent strangers must not come before all who would answer.
+    """
+
+    def rank(peer: PeerId) -> tuple[bool, bool, int, PeerId]:
+        claim = claims[peer]
+        is_vouched = claim.validator is not None and members.index_of(claim.validator) is not None
+        return (not is_vouched, claim.height > highest, -claim.height, peer)
+
+    return tuple(sorted(claims, key=rank))
 
 
 def first_record(height: int) -> SafetyRecord:

@@ -31,6 +31,7 @@ from gridtokenx.consensus.events import (
     Effect,
     Event,
     HeightStarted,
+    OpeningMoved,
     Penalise,
     Persist,
     Received,
@@ -51,10 +52,10 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.consensus.state import Timing
 from gridtokenx.node import crash_points
-from gridtokenx.node.bodies import Recent, decode_and_verify_all
+from gridtokenx.node.bodies import Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.budget import StrangersBudget
-from gridtokenx.node.candidates import Ask, Candidates
-from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
+from gridtokenx.node.candidates import VIEWS_AHEAD, Ask, Candidates
+from gridtokenx.node.executor import Committed, Executor, NotYet
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import Origin
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
@@ -63,17 +64,18 @@ from gridtokenx.node.key_guard import NEVER, KeyGuard
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BLOCK_LIMIT, Topics, incarnation_name
 from gridtokenx.node.stages import Stage
-from gridtokenx.node.stopping import Contradicted, StopNode
+from gridtokenx.node.stopping import Contradicted, Damaged, StopNode
 from gridtokenx.node.strangers import Strangers
 from gridtokenx.node.trusted_history import TrustedHistory
 from gridtokenx.node.vote_gate import Judgement, VoteGate
 from gridtokenx.node.worker import Urgency, Worker
-from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 INBOX_EVENTS = 4_096
 NATIONAL_PATIENCE_S = 1.0
+RESET_MS = 500  # A wall clock that has moved so far against the timers was set.
 DISAGREES = (
     "The state of this node is damaged or its version is wrong; start the right version with an "
     "empty data folder"
@@ -91,7 +93,7 @@ class Wiring:
     gossip: Gossip
     ask: Ask
     peers: Callable[[], Sequence[PeerId]]  # connected peers that follow the chain
-    request_sync: Callable[[int, PeerId | None], None]
+    request_sync: Callable[[int, PeerId, int], None]  # as `RequestSync` has them
     on_committed: Callable[[Committed], None]
     is_level: Callable[[], bool]  # whether some peer is heard and none is ahead
     may_propose: Callable[[], bool] = lambda: True
@@ -124,15 +126,19 @@ class Driver:
         wiring: Wiring,
         *,
         now_ms: Callable[[], int],
+        timer_ms: Callable[[], int],
         resume_above: int | None = None,
     ) -> None:
-        """`resume_above`: the operator's word that the key, whose record is missing, has signed
-        at no height above this one. Errors: NotMissing where there is a record; Untrusted."""
+        """`now_ms` is the wall clock, which headers carry; `timer_ms` the engine's, which runs on
+        whatever becomes of that. `resume_above`: the operator's word that the key, whose record is
+        missing, has signed at no height above this one. Errors: NotMissing where there is a
+        record; Untrusted."""
         self.executor = executor
         self.spec: ChainSpec = executor.spec
         self.counters = Counters()
         self._wiring = wiring
-        self._now_ms = now_ms
+        self._now_ms, self._timer_ms = now_ms, timer_ms
+        self._origin_ms = 0  # The wall clock less the timers', when the height's opening was told.
         self._history = TrustedHistory(wiring.trust, executor, now_ms)
         self._history.check_start()
         label = incarnation_name(self.spec.name, self.spec.incarnation)
@@ -160,14 +166,14 @@ class Driver:
             observe_until_height=self._guard.observe_until,
         )
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
-        self._timer_ms: int | None = None
+        self._wake_ms: int | None = None
         self._worker = Worker()
         self._writer = trio.CapacityLimiter(1)  # Its own: others' reads hold the common threads.
         recent = Recent()
         publish = partial(wiring.gossip.publish, self._topics.orders)
-        strangers = Strangers(wiring.budget, wiring.source_of)
-        self.intake = Intake(executor, recent, publish, self._worker, strangers)
-        self.candidates = Candidates(executor, recent, wiring.ask, wiring.peers)
+        self._strangers = Strangers(wiring.budget, wiring.source_of)
+        self.intake = Intake(executor, recent, publish, self._worker, self._strangers)
+        self.candidates = Candidates(executor, recent, wiring.ask, self._peers)
         self._checking: set[tuple[bytes, bool]] = set()
         self._gate = VoteGate(self.spec.chain_id, self.engine.timing.resend_ms, cached_verify)
 
@@ -194,13 +200,13 @@ class Driver:
 
     async def _step(self) -> None:
         event: Event = Tick()
-        timeout = NEVER if self._timer_ms is None else self._timer_ms - self._now_ms()
+        timeout = NEVER if self._wake_ms is None else self._wake_ms - self._timer_ms()
         with trio.move_on_after(max(0, timeout) / 1_000):
             event = await self._inbox.receive()
         if isinstance(event, Tick):
-            self._timer_ms = None
+            self._wake_ms = None
         view = self._view()
-        for number, effect in enumerate(self.engine.handle(event, self._now_ms())):
+        for number, effect in enumerate(self.engine.handle(event, self._timer_ms())):
             if number > 0:
                 crash_points.reach("mid-effects")
             await self._perform(effect)
@@ -209,6 +215,12 @@ class Driver:
 
     def _view(self) -> int:
         return 0 if self.engine.state is None else self.engine.state.view
+
+    def _next_view(self) -> int:
+        """The engine's view of the height after the newest block: 0 until it has heard of that."""
+        state = self.engine.state
+        is_next = state is not None and state.height == self.executor.parent.height + 1
+        return self._view() if is_next else 0
 
     @property
     def view(self) -> int:
@@ -237,15 +249,15 @@ class Driver:
                 self._broadcast(message)
                 await crash_points.reach_sent("after-broadcast", message)
             case SetTimer(at_ms):
-                self._timer_ms = at_ms
+                self._wake_ms = at_ms
             case BuildBlock():
                 self._nursery.start_soon(self._build, effect)
             case CheckBlock():
                 self._start_check(effect)
             case Decide():
                 await self._decide(effect)
-            case RequestSync(height, peer):
-                self._wiring.request_sync(height, PeerId(peer))
+            case RequestSync(height, peer, shown):
+                self._wiring.request_sync(height, PeerId(peer), shown)
             case SendDecided():
                 self._send_decided(effect)
             case Penalise() | ReportEvidence() | StopSigning():
@@ -253,7 +265,9 @@ class Driver:
 
     def _send_decided(self, effect: SendDecided) -> None:
         is_stranger = self._wiring.source_of(PeerId(effect.peer)) is not None
-        if not self._gate.may_answer(effect.height, is_stranger=is_stranger, now_ms=self._now_ms()):
+        if not self._gate.may_answer(
+            effect.height, is_stranger=is_stranger, now_ms=self._timer_ms()
+        ):
             return
         certificate = self.executor.store.certificate(effect.height)
         if certificate:
@@ -294,7 +308,7 @@ class Driver:
     def _broadcast(self, message: Message) -> None:
         self._wiring.gossip.publish(self._topics.votes, encode(message))
         if isinstance(message, Proposal):
-            self.candidates.note_proposal(message.block_hash)
+            self.candidates.note_proposal(message.height, message.view, message.block_hash)
             block = self.executor.candidate_compact(message.block_hash)
             if message.fresh and block is not None:
                 self._wiring.gossip.publish(self._topics.blocks, encode(block))
@@ -319,6 +333,8 @@ class Driver:
     def _start_check(self, check: CheckBlock) -> None:
         key = (check.block_hash, check.fresh)
         if key not in self._checking:
+            if check.fresh:
+                self.candidates.note_proposal(check.height, check.view, check.block_hash)
             self._checking.add(key)
             self._nursery.start_soon(self._check, check, key)
 
@@ -340,7 +356,8 @@ class Driver:
             if isinstance(found_out, Verdict):
                 await self._send.send(BlockChecked(check, found_out))
             elif found_out is not None:
-                await self._send.send(BlockChecked(check, Verdict.NOT_YET, found_out.until_ms))
+                until_ms = found_out.until_ms - self._now_ms() + self._timer_ms()
+                await self._send.send(BlockChecked(check, Verdict.NOT_YET, until_ms))
         finally:
             self._checking.discard(key)
 
@@ -403,8 +420,15 @@ class Driver:
             with contextlib.suppress(Rejected):  # Sync moved on meanwhile.
                 await self._in_worker(partial(self.executor.check, block, transactions))
 
+    def _peers(self) -> list[PeerId]:
+        """Whom to ask for bodies: strangers last, who may claim any height and answer nothing."""
+        return sorted(
+            self._wiring.peers(), key=lambda peer: self._wiring.source_of(peer) is not None
+        )
+
     def _committed(self, committed: Committed, certificate: QuorumCertificate) -> None:
         self.intake.note_committed(committed)
+        self.candidates.note_decided(committed.parent.height)
         self._wiring.on_committed(committed)
         if not self._ending:  # Sync may still be at work.
             self._start_height(self._guard.note_certificate(certificate))
@@ -413,13 +437,23 @@ class Driver:
         """Tell the engine of the new tip, after the events of `before`."""
         parent, sets = self.executor.parent, self.executor.sets
         height = parent.height + 1
+        self._origin_ms = self._now_ms() - self._timer_ms()
         event = HeightStarted(
-            height,
-            sets.at(height).validators,
-            self.spec.opens_ms(parent.time_ms),
-            sets.epoch_start(height),
+            height, sets.at(height).validators, self._opens_ms(), sets.epoch_start(height)
         )
         self._nursery.start_soon(self._send_all, [*before, event])
+
+    def _opens_ms(self) -> int:
+        """When the next height opens, by the timers' clock."""
+        return self.spec.opens_ms(self.executor.parent.time_ms) - self._origin_ms
+
+    def mind_clock(self) -> None:
+        """Tell the engine anew when its height opens, if the wall clock has been set meanwhile."""
+        origin_ms, state = self._now_ms() - self._timer_ms(), self.engine.state
+        was_set = abs(origin_ms - self._origin_ms) > RESET_MS
+        if was_set and state is not None and state.height == self.executor.parent.height + 1:
+            self._origin_ms = origin_ms
+            self._post(OpeningMoved(state.height, self._opens_ms()))
 
     async def _send_all(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -439,14 +473,15 @@ class Driver:
         must not make us verify thousands of signatures. Errors: Rejected; StopNode when we are
         wrong.
         """
-        block = decode_block(block_bytes)
+        block = await verifiers.run(partial(decode_block, block_bytes))
         if block.header.height != height:
             detail = f"a block of height {block.header.height} was sent for height {height}"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
         if not await self._in_worker(partial(self._is_decided_next, block, certificate)):
             return
         transactions = []
-        for one in await decode_and_verify_all(block.transactions, self.executor.stages):
+        raws, stages = block.transactions, self.executor.stages
+        for one in await decode_and_verify_all(raws, stages, chain=self.spec.name):
             if isinstance(one, Rejected):
                 raise one
             transactions.append(one)
@@ -476,30 +511,28 @@ class Driver:
 
     # -- Gossip validators: total, bounded; what they return decides forwarding ------------------
 
-    async def _validate_block(self, _origin: Origin, data: bytes) -> GossipVerdict:
-        try:
-            block = decode(CompactBlock, data, BLOCK_LIMIT)
-        except Rejected:
+    async def _validate_block(self, origin: Origin, data: bytes) -> GossipVerdict:
+        if len(data) > BLOCK_LIMIT:
             return GossipVerdict.REJECT
-        header = block.header
-        if header.chain_id != self.spec.chain_id:
-            return GossipVerdict.REJECT
-        if not 0 < header.height - self.executor.parent.height <= 2:
-            return GossipVerdict.IGNORE
-        accepted = await self.candidates.accept_gossip(block)
-        return GossipVerdict.ACCEPT if accepted else GossipVerdict.IGNORE
+        with self._strangers.lane(origin.forwarder, len(data)) as lane:
+            if lane is None:
+                return GossipVerdict.IGNORE
+            try:
+                return await self.candidates.accept_gossip(lane, data, self._next_view())
+            except trio.TooSlowError:
+                return GossipVerdict.IGNORE
 
     def _validate_vote(self, origin: Origin, data: bytes) -> GossipVerdict:
         try:
             message = decode_message(data)
         except Rejected:
             return GossipVerdict.REJECT
-        state, now_ms = self.engine.state, self._now_ms()
+        state, now_ms = self.engine.state, self._timer_ms()
         if state is None or self._ending:
             return GossipVerdict.IGNORE
         # By the executor's height, which its sets begin at: the engine may be a moment behind it.
         height, sets = self.executor.parent.height + 1, self.executor.sets
-        view = state.view if state.height == height else 0
+        view = self._next_view() if message.height == height else 0
         judgement = self._gate.judge(height, view, sets, message, data, now_ms)
         if judgement is Judgement.FORGED:
             self._count_penalty("bad signature")
@@ -514,8 +547,8 @@ class Driver:
                 return GossipVerdict.IGNORE
         if genuine and message.height >= state.height:
             self._guard.look_for_twin(message)
-            if isinstance(message, Proposal):
-                self.candidates.note_proposal(message.block_hash)
+            if isinstance(message, Proposal) and message.view <= view + VIEWS_AHEAD:
+                self.candidates.note_proposal(message.height, message.view, message.block_hash)
         if not self._post(Received(message, origin.author)) or not genuine:
             return GossipVerdict.IGNORE  # One from far away may tell the engine that it is behind.
         self._gate.note(data, now_ms)

@@ -61,7 +61,7 @@ class PeerBook:
         for peer in connected:
             if peer in self._met:
                 self._put(peer, replace(self._met[peer], seen_ms=now_ms))
-        if now_ms - self._kept_ms >= KEPT_EVERY_MS:
+        if abs(now_ms - self._kept_ms) >= KEPT_EVERY_MS:  # The clock may have been set.
             self._kept_ms = now_ms
             self.on_change()
 

@@ -29,6 +29,7 @@ from gridtokenx.node.protocol import (
     credential_bytes,
 )
 from gridtokenx.node.requests import RequestRefused, Requests
+from gridtokenx.node.witnesses import Sample, sample
 from gridtokenx.primitives import crypto
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -45,11 +46,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """A connected peer that has told its status; `offset_ms` is its clock less ours."""
+    """A connected peer that has told its status."""
 
     peer: PeerId
     status: Status
-    offset_ms: int
 
     def height(self, chain_id: bytes) -> int | None:
         """Its height of a chain's incarnation, None if it does not follow it."""
@@ -64,10 +64,22 @@ class Contact:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A connected peer's height of a chain; `validator` is the key that vouches for the peer."""
+
+    height: int
+    validator: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Acquaintance:
-    """`validator`: the key that vouches for the peer; `links`: whom it says it is connected to."""
+    """`validator`: the key that vouches for the peer; `links`: whom it says it is connected to.
+
+    `clock`: the newest comparison with its clock that tells something.
+    """
 
     latency_ms: int | None = None  # a status, there and back
+    clock: Sample | None = None
     validator: bytes | None = None
     links: tuple[PeerId, ...] = ()
 
@@ -116,11 +128,20 @@ class Peers:
                 found[validator] = (*found.get(validator, ()), peer)
         return found
 
-    def followers(self, chain_id: bytes) -> tuple[PeerId, ...]:
-        """Peers that follow a chain's incarnation, the highest first."""
-        ranked = [(contact.height(chain_id), contact.peer) for contact in self.contacts()]
-        known = [(height, peer) for height, peer in ranked if height is not None]
-        return tuple(peer for _, peer in sorted(known, reverse=True))
+    def clocks(self) -> dict[bytes, list[Sample]]:
+        """What is known of the clocks of connected peers, by the validator key that vouches."""
+        return {
+            key: [sample for peer in peers if (sample := self.acquaintance(peer).clock) is not None]
+            for key, peers in self.proved().items()
+        }
+
+    def claims(self, chain_id: bytes) -> dict[PeerId, Claim]:
+        """What the followers of a chain's incarnation say, and who vouches for them."""
+        return {
+            peer: Claim(height, self.acquaintance(peer).validator)
+            for peer, contact in self._contacts.items()
+            if (height := contact.height(chain_id)) is not None
+        }
 
     def neighbours(self, chain: str) -> tuple[PeerId, ...]:
         """Peers that follow any incarnation of a chain, in id order."""
@@ -151,11 +172,7 @@ class Peers:
         with scope:
             while failures < MAX_FAILURES:
                 try:
-                    payload, asked_s = encode(self._own_status()), trio.current_time()
-                    self._note(peer, await self._requests.request(peer, "status", payload))
-                    latency_ms = round((trio.current_time() - asked_s) * 1_000)
-                    known = self._acquaintances.get(peer, Acquaintance())
-                    self._acquaintances[peer] = replace(known, latency_ms=latency_ms)
+                    await self._ask_status(peer)
                     if rounds % ROUNDS_PER_ABOUT == 0:
                         await self._ask_about(peer)
                     rounds, failures = rounds + 1, 0
@@ -169,6 +186,18 @@ class Peers:
             log.debug("peer.mute", peer=format_peer_id(peer))
             self._network.report(peer, "mute")
             await self._network.disconnect(peer)
+
+    async def _ask_status(self, peer: PeerId) -> None:
+        payload, asked_s = encode(self._own_status()), trio.current_time()
+        answer = await self._requests.request(peer, "status", payload)
+        answered_s = trio.current_time()
+        status = self._note(peer, answer)
+        known = self.acquaintance(peer)
+        self._acquaintances[peer] = replace(
+            known,
+            latency_ms=round((answered_s - asked_s) * 1_000),
+            clock=sample(status.time_ms, asked_s, answered_s) or known.clock,
+        )
 
     async def _ask_about(self, peer: PeerId) -> None:
         """Who it is and whom it knows: for people, so a peer may keep it to itself."""
@@ -205,7 +234,7 @@ class Peers:
             self._tell_foreign(peer, error)
         return encode(self._own_status())
 
-    def _note(self, peer: PeerId, raw: bytes) -> None:
+    def _note(self, peer: PeerId, raw: bytes) -> Status:
         """Remember a status. Errors: Rejected for nonsense, GENESIS_MISMATCH for a stranger."""
         status = decode(Status, raw, MAX_STATUS_BYTES)
         if status.genesis_hash != self._genesis.hash:
@@ -215,12 +244,11 @@ class Peers:
                 f"({status.network_name}), ours {self._genesis.hash.hex()[:16]} "
                 f"({self._genesis.network_name}). Wrong genesis.json?",
             )
-        if peer not in self._watched:
-            return  # It has disconnected while its words were on the way.
-        own = self._own_status()
-        self._contacts[peer] = Contact(peer, status, status.time_ms - own.time_ms)
-        for head in status.heads:
-            self._on_height(peer, head)
+        if peer in self._watched:  # Else it has disconnected while its words were on the way.
+            self._contacts[peer] = Contact(peer, status)
+            for head in {one.name: one for one in status.heads}.values():
+                self._on_height(peer, head)
+        return status
 
     def _tell_foreign(self, peer: PeerId, error: Rejected) -> None:
         """Log it, once a peer, also when asked: who asks first bans, and we get no answer."""

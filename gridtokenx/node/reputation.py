@@ -47,6 +47,7 @@ OFFENCES: Mapping[str, Offence] = {
     "malformed_status": Offence(100),
     "malformed_response": Offence(50),  # an answer that does not decode or breaks the frame
     "undelivered_height": Offence(20),  # told a height and has no block at it
+    "unfounded_height": Offence(50),  # told a height that nothing shows, and brought no block
     "malformed_request": Offence(10),
     "handler_error": Offence(5),  # our fault perhaps, but one that this peer keeps finding
     "mute": Offence(10),  # five statuses in a row without an answer

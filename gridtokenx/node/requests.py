@@ -6,7 +6,8 @@ unsigned-varint length. Payloads are bytes here; their encoding belongs to the c
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -28,7 +29,10 @@ MAX_REQUEST_BYTES = 64 << 10
 MAX_RESPONSE_BYTES = 8 << 20
 MAX_REFUSAL_BYTES = 1_024
 MAX_IN_FLIGHT_PER_PEER = 8
-MAX_IN_FLIGHT = 64
+MAX_IN_FLIGHT = 64  # of all strangers together
+# Answers being written to strangers, who may read slowly: all together, and of one that has others.
+MAX_STRANGERS_BYTES = 32 << 20
+MAX_STRANGER_BYTES = 8 << 20
 
 Handler = Callable[[PeerId, bytes], Awaitable[bytes]]
 
@@ -60,6 +64,7 @@ class Requests:
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         on_offence: Callable[[PeerId, str], None] = lambda _peer, _offence: None,
+        is_stranger: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
         """`on_offence` is told of peers that break the format, by `reputation.OFFENCES`."""
         self._network = network
@@ -67,7 +72,10 @@ class Requests:
         self._max_request_bytes = max_request_bytes
         self._max_response_bytes = max_response_bytes
         self._on_offence = on_offence
+        self._is_stranger = is_stranger
         self._in_flight: Counter[PeerId] = Counter()
+        self._strangers: dict[trio.CancelScope, None] = {}  # in flight, the oldest first
+        self._unread: Counter[PeerId] = Counter()  # Bytes that are being written to strangers.
         self.outcomes: Counter[str] = Counter()  # answered refused busy timeout failed broken
 
     def protocol(self, name: str) -> str:
@@ -81,8 +89,7 @@ class Requests:
 
         async def answer(stream: Stream) -> None:
             peer = stream.peer
-            full = self._in_flight.total() >= MAX_IN_FLIGHT
-            if full or self._in_flight[peer] >= MAX_IN_FLIGHT_PER_PEER:
+            if self._in_flight[peer] >= MAX_IN_FLIGHT_PER_PEER:
                 self.outcomes["busy"] += 1
                 await stream.reset()
                 return
@@ -90,7 +97,7 @@ class Requests:
             outcome = "timeout"
             try:
                 with trio.move_on_after(DEADLINE_S):
-                    outcome = await self._answer(stream, name, handler)
+                    outcome = await self._within_room(stream, name, handler)
             finally:
                 self._in_flight[peer] -= 1
                 if not self._in_flight[peer]:
@@ -100,6 +107,26 @@ class Requests:
                 await stream.reset()
 
         self._network.handle([self.protocol(name)], answer)
+
+    async def _within_room(self, stream: Stream, name: str, handler: Handler) -> str:
+        """Answer a trusted peer whatever strangers ask, a stranger in what room they have.
+
+        Of too many strangers the oldest yields: whoever asks and reads is done in no time.
+        """
+        if not self._is_stranger(stream.peer):
+            return await self._answer(stream, name, handler)
+        if len(self._strangers) >= MAX_IN_FLIGHT:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.cancel()
+        outcome = "busy"
+        with trio.CancelScope() as scope:
+            self._strangers[scope] = None
+            try:
+                outcome = await self._answer(stream, name, handler)
+            finally:
+                self._strangers.pop(scope, None)
+        return outcome
 
     async def _answer(self, stream: Stream, name: str, handler: Handler) -> str:
         """Read one request and write its response; return the outcome to be counted."""
@@ -119,12 +146,33 @@ class Requests:
             if len(response) > self._max_response_bytes:
                 log.error("response above the limit", request=name, response_bytes=len(response))
                 return "failed"
-            await write_frame(stream, bytes([OK]) + response)
+            with self._writing(stream.peer, len(response)) as has_room:
+                if not has_room:
+                    return "busy"
+                await write_frame(stream, bytes([OK]) + response)
         except NetworkError as error:
             if error.reason == "protocol":
                 self._on_offence(stream.peer, "malformed_request")
             return "broken"
         return "answered"
+
+    @contextmanager
+    def _writing(self, peer: PeerId, size: int) -> Iterator[bool]:
+        """Count an answer while it is written; False where strangers have not read enough yet."""
+        if not self._is_stranger(peer):
+            yield True
+            return
+        own, every = self._unread[peer], self._unread.total()
+        if (own and own + size > MAX_STRANGER_BYTES) or every + size > MAX_STRANGERS_BYTES:
+            yield False
+            return
+        self._unread[peer] += size
+        try:
+            yield True
+        finally:
+            self._unread[peer] -= size
+            if not self._unread[peer]:
+                del self._unread[peer]
 
     async def request(
         self, peer: PeerId, name: str, payload: bytes, *, timeout_s: float = DEADLINE_S

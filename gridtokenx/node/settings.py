@@ -158,6 +158,14 @@ class NetworkSettings:
             example="/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW...",
         ),
     ] = ()
+    dial_private: Annotated[
+        str,
+        Rule(
+            "dial private and loopback addresses that others tell; auto: those of a kind that "
+            "listen, announce, bootstrap or persistent have too",
+            choices=("auto", "yes", "no"),
+        ),
+    ] = "auto"
     psk_file: Annotated[
         str, Rule("key file of a private network (swarm.key); empty: an open network")
     ] = ""
@@ -179,9 +187,7 @@ class ConsensusSettings:
     vote: Annotated[bool, Rule("vote on blocks")] = True
     max_clock_offset_ms: Annotated[
         int,
-        Rule(
-            "clock difference to peers beyond which a validator stops proposing", low=1, high=60000
-        ),
+        Rule("clock difference to validators beyond which one stops proposing", low=1, high=60000),
     ] = 2000
 
 

@@ -6,7 +6,7 @@ commit as one from consensus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -25,14 +25,18 @@ from gridtokenx.chain.sync import (
     PenalisePeer,
     RequestBlocks,
     RequestFailed,
+    Surveyed,
     Syncer,
     Tick,
+    Unfounded,
 )
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.database import ChainStore
 from gridtokenx.node.driver import Driver
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.network import NetworkError, PeerId, format_peer_id
+from gridtokenx.node.peers import Claim
 from gridtokenx.node.protocol import (
     MAX_RESPONSE_BYTES,
     AncestryRequest,
@@ -44,6 +48,7 @@ from gridtokenx.node.requests import RequestRefused
 from gridtokenx.node.view import SyncState
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.validators import ValidatorSet
 
 INBOX_EVENTS = 1_024
 STALLED_BLOCK_TIMES = 6
@@ -55,11 +60,21 @@ log = structlog.get_logger(__name__)
 class Syncing:
     """The service around one `Syncer`. Owned by the trio loop."""
 
-    def __init__(self, driver: Driver, ask: Ask, report: Callable[[PeerId, str], None]) -> None:
-        """`report(peer, offence)` notes an offence of `reputation.OFFENCES`."""
+    def __init__(
+        self,
+        driver: Driver,
+        ask: Ask,
+        report: Callable[[PeerId, str], None],
+        claims: Callable[[], Mapping[PeerId, Claim]],
+    ) -> None:
+        """`report(peer, offence)` notes an offence of `reputation.OFFENCES`; `claims` are those of
+        the connected peers that follow the chain.
+        """
         self._driver = driver
         self._ask = ask
         self._report = report
+        self._claims = claims
+        self._shown = -1
         name, block_time_ms = driver.spec.name, driver.spec.genesis.block_time_ms
         self._name, self._chain_id = name, driver.spec.chain_id
         self._stalled_seconds = STALLED_BLOCK_TIMES * block_time_ms / 1_000 + 4.0
@@ -84,6 +99,10 @@ class Syncing:
         """A peer says, or shows by voting, that it has decided `height`."""
         self._post(PeerStatus(peer, height))
 
+    def note_shown(self, height: int) -> None:
+        """A certificate of the chain's members shows that this height is decided."""
+        self._shown = max(self._shown, height)
+
     def note_gone(self, peer: PeerId) -> None:
         """A peer disconnected."""
         self._post(PeerGone(peer))
@@ -95,13 +114,17 @@ class Syncing:
 
     @property
     def target(self) -> int:
-        """The highest height a peer says it has, and has not failed to deliver."""
+        """The height that is decided elsewhere, as far as validators or delivered blocks show."""
         return self._syncer.credible_target
 
     @property
     def is_level(self) -> bool:
-        """Whether peers are heard and none that keeps its word is ahead."""
-        return self._syncer.peers > 0 and self.target <= self._driver.executor.parent.height
+        """Whether peers are heard and none says that it is ahead, unless it kept no word.
+
+        A key that starts again asks this; so that a lie costs it seconds, claims count here.
+        """
+        height = self._driver.executor.parent.height
+        return self._syncer.peers > 0 and max(self._syncer.claimed_target, self.target) <= height
 
     def state(self) -> SyncState:
         """Where the chain stands, for `status`."""
@@ -122,8 +145,23 @@ class Syncing:
     async def _beat(self) -> None:
         while True:
             await trio.sleep(1.0)
-            self._post(Tick())
-            self._tell_progress()
+            with house.round("sync_tick"):
+                self._post(self._survey())
+                self._post(Tick())
+                self._tell_progress()
+
+    def _survey(self) -> Surveyed:
+        claims, height = self._claims(), self._driver.executor.parent.height
+        members = self._driver.executor.sets.at(height + 1).validators
+        said: dict[int, int] = {}  # The highest word of each member, by its index.
+        vouched = set()
+        for peer, claim in claims.items():
+            index = None if claim.validator is None else members.index_of(claim.validator)
+            if index is not None:
+                said[index] = max(claim.height, said.get(index, 0))
+                vouched.add(peer)
+        shown = max(self._shown, height_of_third(members, said))
+        return Surveyed(frozenset(claims), frozenset(vouched), shown)
 
     def _tell_progress(self) -> None:
         behind = self.target - self._driver.executor.parent.height
@@ -144,6 +182,8 @@ class Syncing:
                 self._report(PeerId(peer), "invalid_block")
             case NotDelivered(peer):
                 self._report(PeerId(peer), "undelivered_height")
+            case Unfounded(peer):
+                self._report(PeerId(peer), "unfounded_height")
 
     async def _request(self, effect: RequestBlocks) -> None:
         request = encode(
@@ -167,6 +207,18 @@ class Syncing:
             await self._send.send(Invalid(effect.height, effect.peer, error.detail))
         else:
             await self._send.send(Committed(self._driver.executor.parent.height))
+
+
+def height_of_third(members: ValidatorSet, said: Mapping[int, int]) -> int:
+    """The highest height that members with more than a third of the weight say they have, of whom
+    one is honest; -1 for none. `said`: heights by members' indexes.
+    """
+    weight = 0
+    for index in sorted(said, key=lambda one: -said[one]):
+        weight += members.members[index].weight
+        if members.is_blocking(weight):
+            return said[index]
+    return -1
 
 
 def answer_blocks(payload: bytes, store_of: Callable[[str, bytes], ChainStore | None]) -> bytes:

@@ -69,7 +69,7 @@ def test_3_one_dead_leader() -> None:
 
 
 def test_4_two_dead_of_four_1h_then_back() -> None:
-    """No block for an hour, the view stays, a decision within 3 s of the return."""
+    """No block for an hour, the view stays, a decision within 5 s of the return."""
     world = production()
     reach(world, 3)
     for index in (2, 3):
@@ -83,7 +83,7 @@ def test_4_two_dead_of_four_1h_then_back() -> None:
     world.nodes[2].start()
     returned = world.now
     reach(world, halted + 1, world.nodes[:3])
-    assert world.now - returned < 3_000
+    assert world.now - returned < 5_000
 
 
 def test_5_dead_org_two_nodes_of_eight() -> None:

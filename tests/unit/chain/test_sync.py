@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gridtokenx.chain.sync import (
     BLOCKS_PER_REQUEST,
+    FULL_RESPONSE_BYTES,
     LOOKAHEAD_BLOCKS,
     MAX_BANNED,
     MAX_BUFFER_BYTES,
@@ -27,8 +28,10 @@ from gridtokenx.chain.sync import (
     PenalisePeer,
     RequestBlocks,
     RequestFailed,
+    Surveyed,
     Syncer,
     Tick,
+    Unfounded,
 )
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate
 
@@ -145,13 +148,65 @@ def test_a_liar_that_comes_back_is_not_believed_again() -> None:
         now_ms += 10_000
     for _ in range(3):
         syncer.handle(PeerStatus(b"liar", 2**60), now_ms)
-        assert (syncer.credible_target, syncer.target) == (7, 2**60)
+        assert (syncer.credible_target, syncer.claimed_target, syncer.target) == (7, 7, 2**60)
         syncer.handle(PeerGone(b"liar"), now_ms)
     # One good answer and it is as good as any other.
     now_ms += 100_000
     (request,) = requests(syncer.handle(PeerStatus(b"liar", 2**60), now_ms))
     syncer.handle(answer(request), now_ms)
-    assert syncer.credible_target == 2**60
+    assert syncer.credible_target == syncer.claimed_target == 2**60
+
+
+def test_a_height_that_somebody_says_is_asked_for_and_believed_when_blocks_come() -> None:
+    syncer = Syncer(tip=7)
+    (request,) = requests(syncer.handle(PeerStatus(b"a", 60), 0))
+    assert (syncer.target, syncer.claimed_target, syncer.credible_target) == (60, 60, 7)
+    syncer.handle(answer(request), 1)
+    assert syncer.credible_target == 60
+
+
+@pytest.mark.parametrize(("size", "believed"), [(1, 7), (FULL_RESPONSE_BYTES // 2, 60)])
+def test_who_sends_less_than_it_says_it_has_is_not_believed(size: int, believed: int) -> None:
+    """A liar has each new block too; but a response holds so much and no more."""
+    syncer = Syncer(tip=7)
+    (request,) = requests(syncer.handle(PeerStatus(b"a", 60), 0))
+    syncer.handle(answer(request, count=3, size=size), 1)
+    assert syncer.credible_target == believed
+
+
+def test_what_validators_show_is_believed_at_once() -> None:
+    syncer = Syncer(tip=7)
+    syncer.handle(PeerStatus(b"v", 9), 0)
+    syncer.handle(Surveyed(frozenset([b"v"]), frozenset([b"v"]), shown=9), 0)
+    assert syncer.credible_target == 9
+
+
+def test_a_height_that_nothing_shows_is_an_offence_while_the_chain_moves_on() -> None:
+    """Two strangers say a billion and are silent; blocks come by consensus."""
+    syncer = Syncer(tip=7)
+    now_ms, blamed = 0, []
+    for second in range(300):
+        now_ms = second * 1_000
+        effects = [*syncer.handle(PeerStatus(b"liar", 10**9), now_ms)]
+        effects += syncer.handle(PeerStatus(b"mate", 10**9), now_ms)
+        effects += syncer.handle(Committed(7 + second), now_ms)
+        effects += syncer.handle(Tick(), now_ms)
+        blamed += [one.peer for one in effects if isinstance(one, Unfounded)]
+        assert syncer.credible_target == syncer.tip
+        if second == 30:
+            assert blamed == []
+        if second == 40:
+            assert sorted(blamed) == [b"liar", b"mate"]
+    assert len(blamed) >= 10  # A hundred points of reputation, twice.
+
+
+def test_nobody_is_blamed_while_no_block_comes_at_all() -> None:
+    """It is our own line, perhaps."""
+    syncer = Syncer(tip=7)
+    for second in range(300):
+        effects = [*syncer.handle(PeerStatus(b"a", 90), second * 1_000)]
+        effects += syncer.handle(Tick(), second * 1_000)
+        assert not [one for one in effects if not isinstance(one, RequestBlocks)]
 
 
 def test_a_peer_that_never_delivers_is_asked_on_but_not_believed() -> None:
@@ -160,14 +215,34 @@ def test_a_peer_that_never_delivers_is_asked_on_but_not_believed() -> None:
     requests(syncer.handle(PeerStatus(b"liar", 2**60), now_ms))
     syncer.handle(PeerStatus(b"honest", 9), now_ms)
     for _ in range(3):
-        assert syncer.credible_target == 2**60
+        assert syncer.claimed_target == 2**60
         syncer.handle(RequestFailed(b"liar"), now_ms)
         now_ms += 10_000
         syncer.handle(Tick(), now_ms)
-    assert (syncer.credible_target, syncer.target) == (9, 2**60)
+    assert (syncer.claimed_target, syncer.target) == (9, 2**60)
     syncer.handle(PeerStatus(b"liar", 2**60 + 1), now_ms)
-    assert syncer.credible_target == 9
+    assert (syncer.claimed_target, syncer.credible_target) == (9, 7)
     assert any(requests(syncer.handle(Tick(), now_ms + at * 1000)) for at in range(60))
+
+
+def test_silent_strangers_with_ever_new_names_do_not_take_all_places() -> None:
+    syncer = Syncer(tip=0)
+    first = syncer.handle(PeerStatus(b"v", 4_000), 0)
+    syncer.handle(Surveyed(frozenset([b"v"]), frozenset([b"v"]), shown=4_000), 0)
+    names = [b"stranger %d" % number for number in range(100)]
+    for second, name in enumerate(names):
+        now_ms = second * 1_000
+        queue = syncer.handle(PeerStatus(name, 10**9), now_ms) + syncer.handle(Tick(), now_ms)
+        queue += first if second == 0 else []
+        while queue:
+            match queue.pop():
+                case RequestBlocks(b"v") as request:
+                    queue += syncer.handle(answer(request), now_ms)
+                case ApplyBlock(height):
+                    queue += syncer.handle(Committed(height), now_ms)
+        if syncer.tip == 4_000:
+            return
+    pytest.fail(f"only {syncer.tip} blocks")
 
 
 def test_failed_peers_rest_longer_each_time() -> None:
@@ -249,6 +324,42 @@ def test_peers_and_bans_are_bounded() -> None:
     assert syncer.peers == 0
 
 
+def full(syncer: Syncer, height: int) -> list[bytes]:
+    names = [b"%03d" % index for index in range(MAX_PEERS)]
+    for name in names:
+        syncer.handle(PeerStatus(name, height), 1)
+    return names
+
+
+def test_a_full_table_takes_whom_validators_vouch_for_and_puts_out_who_failed() -> None:
+    syncer = Syncer(tip=0)
+    names = full(syncer, 0)
+    everybody = frozenset([*names, b"v", b"new"])
+    syncer.handle(Surveyed(everybody, frozenset([b"v", names[0]])), 2)
+    syncer.handle(PeerStatus(b"new", 0), 3)
+    assert b"new" not in syncer._peers
+    syncer.handle(PeerStatus(b"v", 9), 4)
+    assert {b"v", names[0]} <= set(syncer._peers)
+    assert syncer.peers == MAX_PEERS
+    liar = next(one for one in names[1:] if one in syncer._peers)
+    assert requests(syncer.handle(PeerStatus(liar, 500), 5_000))
+    syncer.handle(RequestFailed(liar), 5_001)
+    syncer.handle(PeerStatus(b"new", 0), 5_002)
+    assert b"new" in syncer._peers
+    assert liar not in syncer._peers
+    assert syncer.peers == MAX_PEERS
+
+
+def test_whoever_is_not_connected_is_forgotten() -> None:
+    """Whatever events were lost: or the places of the table would be taken for ever."""
+    syncer = Syncer(tip=0)
+    names = full(syncer, 5)
+    assert syncer.handle(Surveyed(frozenset(names[:2])), 2) == []
+    assert set(syncer._peers) == set(names[:2])
+    syncer.handle(PeerStatus(b"new", 5), 3)
+    assert b"new" in syncer._peers
+
+
 class Swarm:
     """Honest peers and liars around one syncer, with a seeded order of everything."""
 
@@ -270,11 +381,11 @@ class Swarm:
                 self.wires.append(effect)
             elif isinstance(effect, ApplyBlock):
                 self.waiting.append(effect)
-            else:
+            elif not isinstance(effect, Unfounded):  # Three failures in a row may be chance.
                 assert effect.peer not in self.honest
         assert len(self.waiting) <= 1
         in_flight = [peer for peer in self.syncer._peers.values() if peer.request is not None]
-        assert len(in_flight) <= MAX_IN_FLIGHT
+        assert len(in_flight) <= 2 * MAX_IN_FLIGHT
 
     def step(self) -> None:
         self.now += self.draw.randint(0, 400)

@@ -127,9 +127,11 @@ def test_bootnodes_are_tried(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("row", "verdict"),
     [
-        ({"name": "clock", "ok": True, "value": "12 ms"}, "PASS"),
-        ({"name": "clock", "ok": True, "value": "-900 ms"}, "WARN"),
-        ({"name": "clock", "ok": False, "value": "5000 ms"}, "FAIL"),
+        ({"name": "clock", "ok": True, "value": "12 ms, 3 validators heard"}, "PASS"),
+        ({"name": "clock", "ok": True, "value": "-900 ms, 3 validators heard"}, "WARN"),
+        ({"name": "clock", "ok": False, "value": "5000 ms, 3 validators heard"}, "FAIL"),
+        ({"name": "clock", "ok": True, "value": "0 ms, 0 validators heard"}, "WARN"),
+        ({"name": "clock", "ok": True, "value": "9 ms, 3 validators heard, slow"}, "WARN"),
         ({"name": "disk", "ok": True, "value": "1"}, "WARN"),
     ],
 )

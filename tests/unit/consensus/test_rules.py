@@ -16,6 +16,7 @@ from gridtokenx.consensus.events import (
     Decide,
     HeightStarted,
     Observe,
+    OpeningMoved,
     Penalise,
     Persist,
     Received,
@@ -51,6 +52,26 @@ def test_enter_height_waits_for_the_opening_before_its_first_deadline(four: Comm
     assert bench.state.deadline_ms == 14_000 + BASE_MS
     assert only(bench.started, SetTimer) == [SetTimer(15_000)]
     assert Bench(four, open_ms=3).state.deadline_ms == 10_000 + BASE_MS
+
+
+def test_enter_height_moves_its_opening_when_the_clock_was_set(four: Committee) -> None:
+    """The wall clock went back and forth by hours while timers ran on."""
+    leader = Bench(four, me=1, open_ms=50_000)
+    leader.feed(OpeningMoved(1, 3_600_000))
+    assert (leader.state.open_ms, leader.state.deadline_ms) == (3_600_000, 3_600_000 + BASE_MS)
+    leader.feed(OpeningMoved(2, 60_000))  # Of another height than this one.
+    assert leader.state.open_ms == 3_600_000
+    effects = leader.feed(OpeningMoved(1, 9_000))  # Long open, by the right clock.
+    assert (leader.state.open_ms, leader.state.deadline_ms) == (10_000, 10_000 + BASE_MS)
+    assert only(effects, BuildBlock) == [BuildBlock(1, 0)]
+    leader.now_ms += 1_000
+    leader.feed(OpeningMoved(1, 5_000))  # Open by either clock: the view does not begin again.
+    assert leader.state.deadline_ms == 10_000 + BASE_MS
+    leader.time_out()
+    leader.hear(four.timeouts(0))
+    deadline_ms = leader.state.deadline_ms
+    leader.feed(OpeningMoved(1, 3_600_000))
+    assert (leader.state.view, leader.state.deadline_ms) == (1, deadline_ms)
 
 
 def test_enter_height_ignores_heights_that_are_not_ahead(four: Committee) -> None:
@@ -512,6 +533,33 @@ def test_resend_repeats_the_same_bytes_every_second(four: Committee) -> None:
     assert not any(isinstance(message, TimeoutCertificate) for message in bench.sent)
 
 
+def test_resend_backs_off_within_a_view_until_something_new_is_said(four: Committee) -> None:
+    """So that those who are slow need not read the more the slower they are."""
+    bench = Bench(four, timing=Timing(base_ms=100_000))
+    bench.prepared()
+
+    def seconds_with_repetitions(count: int) -> list[int]:
+        said = []
+        for second in range(1, count + 1):
+            bench.sent.clear()
+            bench.wait(1_000)
+            said += [second] if bench.sent else []
+        return said
+
+    assert seconds_with_repetitions(16) == [1, 3, 7, 11, 15]
+    bench.hear(four.prepare(1), four.prepare(2))  # Its own COMMIT is new,
+    assert seconds_with_repetitions(8) == [1, 3, 7]
+    bench.hear(four.timeouts(0))  # and so is the next view.
+    assert seconds_with_repetitions(4) == [1, 3]
+
+
+def test_resend_asks_for_missing_bodies_each_second(four: Committee) -> None:
+    bench = Bench(four, timing=Timing(base_ms=100_000))
+    asked = only(bench.hear(four.proposal()), CheckBlock)
+    for _ in range(9):
+        assert only(bench.wait(1_000), CheckBlock) == asked
+
+
 def test_resend_asks_again_for_missing_bodies(four: Committee) -> None:
     bench = Bench(four)
     asked = only(bench.hear(four.proposal()), CheckBlock)
@@ -532,6 +580,25 @@ def test_behind_asks_for_blocks_once_a_second(four: Committee) -> None:
     bench.wait(1000)
     assert only(bench.hear(ahead.certificate()), RequestSync)
     assert not only(bench.hear(ahead.prepare(3), peer=None), RequestSync)
+
+
+def test_behind_asks_nobody_for_what_is_not_signed(four: Committee) -> None:
+    """Whoever makes up a message of a later height would else choose whom we ask."""
+    ahead = Committee(1, 1, 1, 1, height=7)
+    bench = Bench(four)
+    forged = replace(ahead.prepare(1), signature=bytes(64))
+    few = replace(ahead.certificate(), signatures=ahead.certificate().signatures[:2])
+    stranger = replace(ahead.timeout(1), index=99)
+    for message in (forged, few, stranger):
+        bench.wait(1000)
+        assert not only(bench.hear(message), RequestSync)
+    bench.wait(1000)
+    assert only(bench.hear(ahead.certificate()), RequestSync) == [
+        RequestSync(1, b"peer", shown=6)  # A PREPARE certificate is of a height not yet decided.
+    ]
+    bench.wait(1000)
+    commit = ahead.certificate(Phase.COMMIT)
+    assert only(bench.hear(commit), RequestSync) == [RequestSync(1, b"peer", shown=7)]
 
 
 def test_behind_answers_a_lagging_validator_once_a_second(four: Committee) -> None:

@@ -2,14 +2,17 @@
 
 import importlib
 import re
+from dataclasses import fields
 from functools import reduce
 from pathlib import Path
 
 import pytest
 
+from gridtokenx.node.gossip_events import Parameters, ScoreParameters
+
 PAGE = Path(__file__).parents[3] / "protocols" / "networking.md"
 UNITS = {"": 1, "s": 1, "ms": 1, "min": 60, "h": 3_600, "KiB": 1 << 10, "MiB": 1 << 20}
-WIRE = (
+BOUNDED = (
     "admission",
     "budget",
     "throttle",
@@ -17,6 +20,23 @@ WIRE = (
     "libp2p_overrides.negotiation",
     "libp2p_overrides.swarm",
     "libp2p_overrides.yamux",
+    "libp2p_overrides.host",
+    "libp2p_overrides.dht",
+    "libp2p_overrides.providers",
+    "dialling",
+    "discovery",
+    "peer_book",
+    "mdns",
+    "mdns_wire",
+    "requests",
+    "strangers",
+    "bodies",
+    "candidates",
+    "executor",
+    "vote_gate",
+    "gossip",
+    "gossip_wire",
+    "reputation",
 )
 """Modules each of whose `MAX_` constants has a row."""
 
@@ -58,14 +78,21 @@ def test_a_bound_is_what_the_code_has(what: str, said: str, path: str) -> None:
     assert constant(path) == limit(said), what
 
 
-def test_every_bound_of_the_wire_has_one_row() -> None:
+def test_every_bound_has_one_row() -> None:
     listed = [path for _, _, path in rows()]
     assert len(listed) == len(set(listed))
     missing = [
         f"node.{name}.{constant}"
-        for name in WIRE
+        for name in BOUNDED
         for constant in re.findall(r"^(MAX_\w+) = ", source_of(name), re.MULTILINE)
         if f"node.{name}.{constant}" not in listed
+    ]
+    missing += [
+        f"node.gossip_events.{kind.__name__}.{field.name}"
+        for kind in (Parameters, ScoreParameters)
+        for field in fields(kind)
+        if field.name.startswith("max_")
+        and f"node.gossip_events.{kind.__name__}.{field.name}" not in listed
     ]
     assert not missing, f"protocols/networking.md 7 has no row for {missing}"
 

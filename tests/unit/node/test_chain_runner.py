@@ -23,14 +23,15 @@ from gridtokenx.interchain.model import INCARNATIONS, AuthorityMember, Incarnati
 from gridtokenx.node import key_guard
 from gridtokenx.node.chain_runner import (
     ChainRunner,
-    NotPresent,
     Surroundings,
     VouchRefused,
     first_record,
+    likeliest,
 )
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.network import NetworkError, PeerId
+from gridtokenx.node.peers import Claim
 from gridtokenx.node.protocol import (
     BlocksRequest,
     BlocksResponse,
@@ -42,7 +43,7 @@ from gridtokenx.node.protocol import (
 from gridtokenx.node.requests import RequestRefused
 from gridtokenx.node.settings import SyncSettings
 from gridtokenx.node.stages import Stages
-from gridtokenx.node.stopping import NotMissing, StopNode
+from gridtokenx.node.stopping import NotMissing, NotPresent, StopNode
 from gridtokenx.node.syncing import answer_ancestry
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
@@ -112,15 +113,16 @@ class Home:
             sync=SyncSettings(),
             stages=Stages(),
             now_ms=self.now_ms,
+            timer_ms=lambda: time.monotonic_ns() // 1_000_000,
             validator=key,
             resume_above=resume_above or {},
             vote=True,
             gossip=self.gossip,  # type: ignore[arg-type]
             ask=self._ask,
             report=lambda peer, offence: self.reported.append((peer, offence)),
-            followers=lambda _chain_id: self.peers,
+            claims=lambda _chain_id: {peer: Claim(0) for peer in self.peers},
             neighbours=lambda _name: self.peers,
-            may_propose=lambda: True,
+            may_propose=lambda _name: True,
             next_national=trio.Event,
             on_status=lambda _name: None,
             on_committed=lambda _name, _committed: None,
@@ -196,6 +198,20 @@ async def running(home: Home) -> AsyncIterator[ChainRunner]:
         await nursery.start(home.runner.run)
         yield home.runner
         nursery.cancel_scope.cancel()
+
+
+def test_strangers_that_claim_much_are_asked_last_for_bodies() -> None:
+    """They would be silent, one after the other, while the view runs out."""
+    member = MET.genesis_validators.members[0].public_key
+    claims = {
+        PeerId(b"liar"): Claim(10**9, b"a key of its own"),
+        PeerId(b"low"): Claim(3),
+        PeerId(b"next"): Claim(8),
+        PeerId(b"member"): Claim(5, member),
+        PeerId(b"high"): Claim(7),
+    }
+    order = likeliest(claims, MET.genesis_validators, highest=8)
+    assert order == (b"member", b"next", b"high", b"low", b"liar")
 
 
 # Incarnations -------------------------------------------------------------------------------------

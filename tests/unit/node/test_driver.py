@@ -20,7 +20,7 @@ import trio
 from patience import until
 from trio.testing import MockClock
 
-from gridtokenx.chain.block import Block, decode_block
+from gridtokenx.chain.block import Block, decode_block, has_its_body
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.cluster.network import (
     AUTHORITIES,
@@ -105,12 +105,17 @@ class Node:
             gossip=self.gossip,  # type: ignore[arg-type]
             ask=self._ask,
             peers=tuple,
-            request_sync=lambda _height, _peer: None,
+            request_sync=lambda *_told: None,
             on_committed=lambda _committed: None,
             is_level=lambda: True,
         )
         self.driver = Driver(
-            self.executor, MEMBERS[index], wiring, now_ms=lambda: now_ms, resume_above=0
+            self.executor,
+            MEMBERS[index],
+            wiring,
+            now_ms=lambda: now_ms,
+            timer_ms=lambda: NOW_MS,
+            resume_above=0,
         )
 
     async def _ask(self, _peer: PeerId, _kind: str, _payload: bytes) -> bytes:
@@ -251,6 +256,50 @@ async def test_a_block_of_another_height_than_asked_for_is_its_senders_fault(
             await node.driver.apply_decided(2, execution.block.encoded, certificate)
 
 
+async def test_timers_run_on_while_the_wall_clock_is_set(tmp_path: Path) -> None:
+    """An hour forward, then back: the height opens when it does, and its view ends when it does."""
+    database = Database(tmp_path)
+    wall, timer = [GENESIS.genesis_time_ms - 60_000], [7_000]
+    executor = Executor(MET, database.chain("MET"), lambda: wall[0])
+    wiring = Wiring(
+        gossip=Topic(),  # type: ignore[arg-type]
+        ask=_nobody,
+        peers=tuple,
+        request_sync=lambda *_told: None,
+        on_committed=lambda _committed: None,
+        is_level=lambda: True,
+    )
+    driver = Driver(
+        executor,
+        MEMBERS[0],
+        wiring,
+        now_ms=lambda: wall[0],
+        timer_ms=lambda: timer[0],
+        resume_above=0,
+    )
+    opens_ms = timer[0] + MET.opens_ms(executor.parent.time_ms) - wall[0]
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(driver.run)
+            state = await until(lambda: driver.engine.state)
+            assert state.open_ms == opens_ms
+            driver.mind_clock()
+            wall[0] += 3_600_000
+            driver.mind_clock()
+            await until(lambda: state.open_ms == timer[0])  # It is open, by this clock.
+            timer[0] += 50
+            wall[0] += 50 - 7_200_000
+            driver.mind_clock()
+            await until(lambda: state.open_ms == opens_ms + 3_600_000)
+            wall[0] += 3_600_000
+            driver.mind_clock()
+            await until(lambda: state.open_ms == opens_ms)
+            assert state.deadline_ms == opens_ms + driver.engine.timing.timeout_ms(0)
+            nursery.cancel_scope.cancel()
+    finally:
+        database.close()
+
+
 # -- What is signed ------------------------------------------------------------------------------
 
 
@@ -358,11 +407,13 @@ class Backup:
             gossip=self.gossip,  # type: ignore[arg-type]
             ask=_nobody,
             peers=lambda: (PEER,),
-            request_sync=lambda _height, _peer: None,
+            request_sync=lambda *_told: None,
             on_committed=lambda _committed: None,
             is_level=lambda: True,
         )
-        self.driver = Driver(self.executor, MEMBERS[0], wiring, now_ms=lambda: NOW_MS)
+        self.driver = Driver(
+            self.executor, MEMBERS[0], wiring, now_ms=lambda: NOW_MS, timer_ms=lambda: NOW_MS
+        )
 
     @property
     def is_silent(self) -> bool:
@@ -447,7 +498,9 @@ async def test_an_old_record_is_a_lost_one_after_a_restart_too(
 # -- Blocks of peers -----------------------------------------------------------------------------
 
 
-async def test_no_signature_is_verified_of_a_block_that_nobody_decided(tmp_path: Path) -> None:
+async def test_no_signature_is_verified_of_a_block_that_nobody_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A made-up block of many transactions costs its sender more than us."""
     dev = dev_key(DEV_ACCOUNT)
     payments = [
@@ -478,6 +531,14 @@ async def test_no_signature_is_verified_of_a_block_that_nobody_decided(tmp_path:
                 await node.driver.apply_decided(1, lie.encoded, certificate)
         seconds = node.executor.stages.seconds()
         assert (seconds["verify"], seconds["decode"]) == (0, 0)
+        hashed: list[int] = []
+        monkeypatch.setattr(
+            "gridtokenx.node.executor.has_its_body",
+            lambda header, *parts: (
+                hashed.append(header.height) or has_its_body(header, *parts)  # type: ignore[func-returns-value]
+            ),
+        )
         await node.driver.apply_decided(1, block.encoded, good)
         assert node.executor.parent.hash == block_hash
+        assert hashed == [1]  # Once, before the signatures and not after them again.
         assert node.executor.stages.seconds()["verify"] > 0

@@ -62,14 +62,21 @@ def make(database: Database, trust: Trust, now_ms: int = NOW_MS, signs: bool = F
         gossip=Topic(),  # type: ignore[arg-type]
         ask=_nobody,
         peers=lambda: (PEER,),
-        request_sync=lambda _height, _peer: None,
+        request_sync=lambda *_told: None,
         on_committed=lambda _committed: None,
         is_level=lambda: True,
         trust=trust,
     )
     signer = MEMBERS[0] if signs else None
     resume_above = 0 if signs else None
-    return Driver(executor, signer, wiring, now_ms=lambda: now_ms, resume_above=resume_above)
+    return Driver(
+        executor,
+        signer,
+        wiring,
+        now_ms=lambda: now_ms,
+        timer_ms=lambda: now_ms,
+        resume_above=resume_above,
+    )
 
 
 @asynccontextmanager
@@ -146,7 +153,7 @@ async def test_a_peer_of_another_history_is_reported(tmp_path: Path) -> None:
     peers = Peers(tmp_path / "net")
     trust = Trust("MET", {3: hash_of(peers.blocks, 3)})
     async with running(tmp_path / "me", trust) as driver:
-        syncing = Syncing(driver, peers.ask, peers.report)
+        syncing = Syncing(driver, peers.ask, peers.report, peers.claims)
         driver._wiring.on_committed = lambda one: syncing.note_committed(one.parent.height)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(syncing.run)

@@ -54,6 +54,10 @@ def test_a_peer_that_stays_for_months_is_kept_and_outlives_a_flood_of_strangers(
     world.book.see([A, B])
     world.book.see([A, B])
     assert len(changes) == 2  # It is written again, but not at each sight.
+    world.now_ms -= FORGOTTEN_AFTER_MS  # The clock was a month ahead, and is set right.
+    world.book.see([A, B])
+    assert len(changes) == 3
+    assert world.book.addresses(A) == WHERE
     for number in range(10 * MAX_PEERS):
         world.now_ms += 1
         world.book.note(PeerId(b"%d" % number), WHERE, "passes")
