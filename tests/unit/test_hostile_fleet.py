@@ -73,6 +73,8 @@ def test_wrong_arguments_are_told_before_anything_starts(
         (["--only", "nonsense"], "no such attack: nonsense"),
         (["--door", "back"], "no attack on 'back'"),
         (["--seconds", "1"], "5 to 3,600 seconds"),
+        (["--orders", "0"], "1 to 1,000 honest orders"),
+        (["--json", "/no/such/folder/x.json"], "there is no folder for"),
     ):
         assert program.main(words) == program.USAGE
         assert said in capsys.readouterr().err
