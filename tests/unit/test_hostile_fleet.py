@@ -30,7 +30,7 @@ from scripts.hostile_fleet.phases import RECOVERY_S, Outcome  # noqa: E402
 
 REVIEW = {
     *("C1", "C2", "C3", "C4", "H1", "H2", "H3", "H4", "M1", "M2", "M3", "M5", "M6", "M8"),
-    *("L1", "L5", "L11", "L12", "sound", NEW),
+    *("L1", "L5", "L10", "L11", "L12", "sound", NEW),
 }
 
 
