@@ -24,7 +24,7 @@ from gridtokenx.primitives.quantities import MAX_REGISTER_WH, slot_at
 from gridtokenx.staking.model import Unbond
 from gridtokenx.trading.model import CancelOrder, PlaceOrder, Side, Source, TimeInForce
 from scripts.hostile_fleet.attack import CHAIN, NATIONAL, Attack, Run, collect, hostile_keys
-from scripts.hostile_fleet.setting import FAR_MS, LOCATION
+from scripts.hostile_fleet.setting import FAR_MS, LOCATION, TRADER_SETS, TRADER_STRIDE
 
 BATCH = 250
 TIMEOUT_S = 10.0
@@ -247,7 +247,11 @@ def order(
 
 
 async def _orders(run: Run, make: Callable[[int, int], Payload], *, first: int, count: int) -> None:
-    """`make(participant, nonce)` for participants in turn, as many as they may have open."""
+    """`make(participant, nonce)` for participants in turn, as many as they may have open.
+
+    Each minute others come to trade: those of an earlier phase may have all that they may have.
+    """
+    first += int(time.time() // 60) % TRADER_SETS * TRADER_STRIDE
     keys = people(first, count)
     numbers = {key.public_key: first + index for index, key in enumerate(keys)}
 
