@@ -253,12 +253,15 @@ class Driver:
             case RequestSync(height, peer, shown):
                 self._wiring.request_sync(height, PeerId(peer), shown)
             case SendDecided():
-                self._send_decided(effect.height)
+                self._send_decided(effect)
             case Penalise() | ReportEvidence() | StopSigning():
                 self._report(effect)
 
-    def _send_decided(self, height: int) -> None:
-        certificate = self.executor.store.certificate(height)
+    def _send_decided(self, effect: SendDecided) -> None:
+        is_stranger = self._wiring.source_of(PeerId(effect.peer)) is not None
+        if not self._gate.may_answer(effect.height, is_stranger=is_stranger, now_ms=self._now_ms()):
+            return
+        certificate = self.executor.store.certificate(effect.height)
         if certificate:
             self._wiring.gossip.publish(self._topics.votes, certificate)
 
@@ -513,13 +516,19 @@ class Driver:
             return GossipVerdict.IGNORE
         # By the executor's height, which its sets begin at: the engine may be a moment behind it.
         height, sets = self.executor.parent.height + 1, self.executor.sets
-        judgement = self._gate.judge(height, sets, message, data, now_ms)
+        view = state.view if state.height == height else 0
+        judgement = self._gate.judge(height, view, sets, message, data, now_ms)
         if judgement is Judgement.FORGED:
             self._count_penalty("bad signature")
             return GossipVerdict.REJECT
         if judgement in (Judgement.REPEATED, Judgement.TOO_MANY):
             return GossipVerdict.IGNORE
         genuine = judgement is Judgement.GENUINE
+        if not genuine:
+            peer = origin.forwarder
+            is_stranger = self._wiring.source_of(peer) is not None
+            if not self._gate.admits_unknown(peer, is_stranger=is_stranger, now_ms=now_ms):
+                return GossipVerdict.IGNORE
         if genuine and message.height >= state.height:
             self._guard.look_for_twin(message)
             if isinstance(message, Proposal):

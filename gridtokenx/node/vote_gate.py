@@ -11,9 +11,11 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from gridtokenx.chain.validator_sets import SetsAhead
+from gridtokenx.consensus.ballots import VIEW_WINDOW
 from gridtokenx.consensus.certificates import CertificateChecker, Verify
 from gridtokenx.consensus.messages import (
     Message,
+    Proposal,
     QuorumCertificate,
     Timeout,
     TimeoutCertificate,
@@ -28,6 +30,11 @@ MEMBER_MESSAGES_PER_S = 50
 MEMBER_BURST = 500
 CERTIFICATES_PER_S = 200  # Of nobody in particular: every member may build its own.
 CERTIFICATES_BURST = 2_000
+UNKNOWN_PER_S = 16  # Of one trusted peer: it may be behind, or tell us that we are.
+UNKNOWN_BURST = 64
+STRANGERS_PER_S = 8  # Of all strangers together.
+ANSWERS_PER_S = 16  # Certificates of old heights, each height once a second; one for strangers.
+MAX_ANSWERED = 64  # Heights and peers.
 MAX_REMEMBERED = 4_096
 MAX_MEMBERS = 1_024
 
@@ -57,14 +64,20 @@ class VoteGate:
         self._certificates: TokenBuckets[None] = TokenBuckets(
             CERTIFICATES_PER_S, CERTIFICATES_BURST, 1
         )
+        self._unknown: TokenBuckets[bytes] = TokenBuckets(
+            UNKNOWN_PER_S, UNKNOWN_BURST, MAX_ANSWERED
+        )
+        self._strangers: TokenBuckets[None] = TokenBuckets(STRANGERS_PER_S, STRANGERS_PER_S, 1)
+        self._answers: TokenBuckets[bool] = TokenBuckets(ANSWERS_PER_S, ANSWERS_PER_S, 2)
+        self._answered: TokenBuckets[int] = TokenBuckets(1, 1, MAX_ANSWERED)
 
     def __len__(self) -> int:
         return len(self._accepted)
 
     def judge(
-        self, height: int, sets: SetsAhead, message: Message, data: bytes, now_ms: int
+        self, height: int, view: int, sets: SetsAhead, message: Message, data: bytes, now_ms: int
     ) -> Judgement:
-        """Judge a message, encoded as `data`, while `height` is being decided.
+        """Judge a message, encoded as `data`, while `height` is being decided, in `view`.
 
         `sets` are the sets from the newest block on, so also those of the next height.
         """
@@ -73,6 +86,9 @@ class VoteGate:
             return Judgement.REPEATED
         if abs(message.height - height) > 1:
             return Judgement.UNKNOWN
+        near = VIEW_WINDOW + (view if message.height == height else 0)
+        if isinstance(message, Proposal) and message.view > near:
+            return Judgement.UNKNOWN  # To find out its leader may take as long as the view is high.
         if not self._is_genuine(sets, message):
             # Of the height before, the set may have gone while the message was on its way.
             return Judgement.FORGED if message.height >= height else Judgement.UNKNOWN
@@ -90,6 +106,23 @@ class VoteGate:
         self._accepted[digest] = now_ms
         if len(self._accepted) > MAX_REMEMBERED:
             del self._accepted[next(iter(self._accepted))]
+
+    def admits_unknown(self, peer: bytes, *, is_stranger: bool, now_ms: int) -> bool:
+        """Whether the engine should hear what `peer` has brought and nobody can judge here."""
+        now_s = now_ms / 1_000
+        if is_stranger:
+            return self._strangers.take(None, 1, now_s)
+        return self._unknown.take(peer, 1, now_s)
+
+    def may_answer(self, height: int, *, is_stranger: bool, now_ms: int) -> bool:
+        """Whether to publish the certificate of an old height, which all will hear, for a peer."""
+        now_s = now_ms / 1_000
+        price = ANSWERS_PER_S if is_stranger else 1
+        if not self._answered.holds(height, 1, now_s):
+            return False
+        if not self._answers.take(is_stranger, price, now_s):
+            return False
+        return self._answered.take(height, 1, now_s)
 
     def _is_genuine(self, sets: SetsAhead, message: Message) -> bool:
         if isinstance(message, QuorumCertificate | TimeoutCertificate):

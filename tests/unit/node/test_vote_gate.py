@@ -3,14 +3,15 @@
 import pytest
 
 from gridtokenx.chain.validator_sets import ScheduledSet, SetsAhead
-from gridtokenx.consensus.messages import Message, Phase, message_bytes
+from gridtokenx.consensus.ballots import VIEW_WINDOW
+from gridtokenx.consensus.messages import MAX_VIEW, Message, Phase, Proposal, message_bytes
 from gridtokenx.node import vote_gate
 from gridtokenx.node.vote_gate import Judgement, VoteGate
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256, verify
 from tests.unit.consensus.committee import CHAIN_ID, Committee
 
-HEIGHT = 5
+HEIGHT, VIEW = 5, 0
 
 
 MEMBERS = Committee(1, 1, 1, 1).validators
@@ -23,7 +24,7 @@ def at(height: int) -> Committee:
 
 
 def judge(gate: VoteGate, message: Message, now_ms: int = 0) -> Judgement:
-    return gate.judge(HEIGHT, SETS, message, encode(message), now_ms)
+    return gate.judge(HEIGHT, VIEW, SETS, message, encode(message), now_ms)
 
 
 def gate() -> VoteGate:
@@ -91,3 +92,47 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(10_000):
         one.note(sha256(b"%d" % number), 0)
     assert len(one) == vote_gate.MAX_REMEMBERED
+
+
+def test_a_far_view_does_not_make_us_look_for_its_leader() -> None:
+    """Weights of stake take long to repeat: each view up to it would have to be gone through."""
+    members = Committee(10**9 + 7, 10**9 + 9, 10**9 + 21).validators
+    accounts = tuple(member.public_key for member in members.members)
+    sets = SetsAhead((ScheduledSet(0, members, accounts),), epoch_blocks=1_000)
+    for height in (HEIGHT - 1, HEIGHT, HEIGHT + 1):
+        proposal = Proposal(height, MAX_VIEW, bytes(32), None, None, bytes(64))
+        found = gate().judge(HEIGHT, VIEW, sets, proposal, encode(proposal), 0)
+        assert found is Judgement.UNKNOWN
+    schedule = sets._schedules.get(0)
+    assert schedule is None or len(schedule._sequence) < 10_000
+    near = Proposal(HEIGHT, 40 + VIEW_WINDOW, bytes(32), None, None, bytes(64))
+    assert gate().judge(HEIGHT, 40, sets, near, encode(near), 0) is Judgement.FORGED
+
+
+def test_what_nobody_can_judge_is_heard_at_a_rate() -> None:
+    one = gate()
+    strangers = [
+        one.admits_unknown(b"%d" % number, is_stranger=True, now_ms=0) for number in range(100)
+    ]
+    assert strangers.count(True) == vote_gate.STRANGERS_PER_S  # Of all of them together.
+    for peer in (b"a", b"b"):
+        heard = [one.admits_unknown(peer, is_stranger=False, now_ms=0) for _ in range(100)]
+        assert heard.count(True) == vote_gate.UNKNOWN_BURST
+
+
+def test_an_old_height_is_answered_once_a_second_and_strangers_after_the_others() -> None:
+    one = gate()
+
+    def answers(heights: range, now_ms: int, *, is_stranger: bool) -> list[int]:
+        return [
+            height
+            for height in heights
+            if one.may_answer(height, is_stranger=is_stranger, now_ms=now_ms)
+        ]
+
+    assert answers(range(1, 9), 0, is_stranger=True) == [1]  # All hear the answer.
+    assert answers(range(1, 9), 0, is_stranger=False) == [2, 3, 4, 5, 6, 7, 8]
+    assert answers(range(1, 9), 500, is_stranger=False) == []
+    assert answers(range(1, 9), 1_000, is_stranger=False) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert answers(range(1, 100), 1_000, is_stranger=True) == [9]
+    assert len(answers(range(1, 100), 2_000, is_stranger=False)) == vote_gate.ANSWERS_PER_S
