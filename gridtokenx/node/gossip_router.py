@@ -196,7 +196,9 @@ class Router:
     def _set_direct(self, peers: Iterable[Peer]) -> None:
         others = [peer for peer in peers if peer != self._peer_id]
         for topic, peer in self._meshes.set_direct(others, self._now):
-            self._send_rpc(peer, Rpc(prune=[Prune(topic, self.parameters.prune_backoff_s)]))
+            rpc = Rpc()
+            self._prune(topic, peer, rpc)
+            self._send_rpc(peer, rpc)
 
     def _subscribe(self, topic: str) -> None:
         if not topic.startswith(self._topic_prefix):
