@@ -79,6 +79,7 @@ class Node:
         self.verdict: Verdict | None = Verdict.ACCEPT
         self.verify = True
         self.effects: list = []
+        self.strangers: set[bytes] = set()
         self.router = Router(
             ME.peer,
             sign=ME.key.sign,
@@ -89,6 +90,7 @@ class Node:
             seed=7,
             first_seqno=1_700_000_000_000_000_000,
             parameters=Parameters(**parameters),
+            is_trusted=lambda peer: peer not in self.strangers,
         )
 
     def do(self, event) -> list:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any, get_args
 
 from gridtokenx.api.context import Context
@@ -12,7 +11,6 @@ from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import block_reference, boolean, integer
 from gridtokenx.api.table import CHAIN, Arguments, Method, Param, Route, shape
 from gridtokenx.chain.block import Block, decode_block
-from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.chain.transaction import decode_transaction
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.ledger import rules as ledger
@@ -205,8 +203,7 @@ def get_validators(context: Context, arguments: Arguments) -> dict[str, Any]:
 
 
 def get_genesis(context: Context, _arguments: Arguments) -> dict[str, Any]:
-    genesis = context.handle.genesis
-    return {"hash": genesis.hash.hex(), "genesis": json.loads(dump_genesis(genesis))}
+    return {"hash": context.handle.genesis.hash.hex(), "genesis": context.genesis_document}
 
 
 def get_supply(context: Context, arguments: Arguments) -> dict[str, Any]:

@@ -59,10 +59,15 @@ class Place:
 
 
 class Places:
-    """All connections. `proxies` are addresses that many clients may stand behind."""
+    """All connections, at most `most` (None: MAX_CONNECTIONS). `is_proxy` tells addresses that many
+    clients may stand behind.
+    """
 
-    def __init__(self, is_proxy: Callable[[str], bool] = lambda _: False) -> None:
+    def __init__(
+        self, is_proxy: Callable[[str], bool] = lambda _: False, most: int | None = None
+    ) -> None:
         self._is_proxy = is_proxy
+        self._most_of_all = MAX_CONNECTIONS if most is None else most
         self._groups: dict[str, dict[Place, None]] = {}
         self._proxies: set[str] = set()  # Groups present that are reverse proxies.
         self._connects: TokenBuckets[str] = TokenBuckets(
@@ -116,7 +121,7 @@ class Places:
             self._drop(place)
 
     def _is_full(self, group: str) -> bool:
-        left = MAX_CONNECTIONS - PROBE_PLACES - (self._places - self._probes)
+        left = self._most_of_all - PROBE_PLACES - (self._places - self._probes)
         if group != LOOPBACK:
             left -= max(0, LOOPBACK_PLACES - self._size(LOOPBACK))
         return left <= 0 or self._size(group) >= self._most(group)

@@ -30,6 +30,7 @@ from gridtokenx.api.connections import (
 from gridtokenx.api.errors import ApiError, TransportCode
 from gridtokenx.api.rest import error_reply
 from gridtokenx.api.site import Request, Site, body_too_large, is_probe
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.settings import ApiSettings
 
 log = structlog.get_logger(__name__)
@@ -50,10 +51,16 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class HttpServer:
     """Serves a site on listening sockets. Lives in one asyncio loop."""
 
-    def __init__(self, site: Site, settings: ApiSettings, listeners: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        settings: ApiSettings,
+        listeners: list[socket.socket],
+        max_connections: int,
+    ) -> None:
         self.site = site
         self.proxies = TrustedProxies(settings.trusted_proxies)
-        self.places = Places(self.proxies.trusts)
+        self.places = Places(self.proxies.trusts, max_connections)
         self.max_body_bytes = settings.max_body_kib * 1024
         self.bodies = _held(HELD_BODIES_BYTES, self.max_body_bytes)
         self.unsent = _held(UNSENT_BYTES, settings.max_response_kib * 1024)
@@ -142,7 +149,8 @@ class HttpServer:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
-            self.places.drop_late(self._loop.time())
+            with house.round("api_sweep"):
+                self.places.drop_late(self._loop.time())
 
     # Requests
 

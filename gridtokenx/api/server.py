@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 import trio
 
+from gridtokenx.api.connections import MAX_CONNECTIONS
 from gridtokenx.api.http_server import HttpServer
 from gridtokenx.api.listening import ApiServerError, listen, urls
 from gridtokenx.api.readiness import Pulse
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 async def serve(
     handle: NodeHandle,
     settings: ApiSettings,
+    max_connections: int = MAX_CONNECTIONS,
     task_status: Any = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled: `url = await nursery.start(serve, handle, config.api)`.
@@ -40,7 +42,8 @@ async def serve(
     """
     listeners = await listen(settings)
     found = urls(listeners)
-    server = _Server(handle, settings, listeners, trio.lowlevel.current_trio_token())
+    token = trio.lowlevel.current_trio_token()
+    server = _Server(handle, settings, max_connections, listeners, token)
     thread = threading.Thread(target=server.run, name="api", daemon=True)
     thread.start()
     try:
@@ -72,6 +75,7 @@ class _Server:
         self,
         handle: NodeHandle,
         settings: ApiSettings,
+        max_connections: int,
         listeners: list[socket.socket],
         token: trio.lowlevel.TrioToken,
     ) -> None:
@@ -81,6 +85,7 @@ class _Server:
         self.failure: BaseException | None = None
         self._handle = handle
         self._settings = settings
+        self._max_connections = max_connections
         self._listeners = listeners
         self._token = token
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -120,7 +125,7 @@ class _Server:
         if self._stopping.is_set():
             return
         site = Site(self._handle, self._settings, self.pulse)
-        http = HttpServer(site, self._settings, self._listeners)
+        http = HttpServer(site, self._settings, self._listeners, self._max_connections)
         try:
             http.start()
             ticking = asyncio.create_task(self._tick())

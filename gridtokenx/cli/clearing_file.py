@@ -69,7 +69,7 @@ def read_cases(path: Path) -> list[ClearingCase]:
     if len(data) > MAX_FILE_BYTES:
         raise Rejected(ErrorCode.TOO_LARGE, f"{path} has more than {MAX_FILE_BYTES} bytes")
     try:
-        document = json.loads(data.decode())
+        document = json.loads(data)  # In any of Unicode's encodings, with a mark or without.
     except (ValueError, RecursionError) as error:
         raise Rejected(ErrorCode.MALFORMED, f"{path} is not JSON: {str(error)[:120]}") from None
     if isinstance(document, list):

@@ -8,6 +8,8 @@ from gridtokenx.cli import output
 from gridtokenx.cli.output import ExitCode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gridtokenx.chain.genesis import Genesis
     from gridtokenx.chain.trust import TrustedBlock
     from gridtokenx.node.config import Config
@@ -26,7 +28,7 @@ def read_genesis(config: Config) -> Genesis:
             hint="gridtokenx init --genesis FILE --genesis-hash HASH",
             exit_code=ExitCode.CONFIG,
         )
-    genesis = load_genesis(path.read_text(encoding="utf-8"))
+    genesis = load_genesis(genesis_text(path))
     wanted = config.genesis.hash
     if wanted and wanted.lower() != genesis.hash.hex():
         output.fail(
@@ -43,15 +45,19 @@ def read_genesis(config: Config) -> Genesis:
     return genesis
 
 
-def trusted_blocks(config: Config) -> list[TrustedBlock]:
-    """Those of `sync.trusted_blocks`. Errors: MALFORMED for two at one height."""
-    from gridtokenx.chain.trust import parse_trusted_block
-    from gridtokenx.primitives.errors import ErrorCode, Rejected
+def genesis_text(path: Path) -> str:
+    """What a genesis file says, whoever's editor wrote it."""
+    from gridtokenx.chain.genesis import MAX_GENESIS_BYTES
+    from gridtokenx.node.text_files import read_text
 
-    blocks = [parse_trusted_block(text) for text in config.sync.trusted_blocks]
-    places = [(block.chain, block.height) for block in blocks]
-    for chain, height in places:
-        if places.count((chain, height)) > 1:
-            detail = f"sync.trusted_blocks names two blocks {height} of {chain}"
-            raise Rejected(ErrorCode.MALFORMED, detail)
-    return blocks
+    try:
+        return read_text(path, MAX_GENESIS_BYTES)
+    except ValueError as error:
+        output.fail(f"{path} {error}", code="cli", reason="malformed", exit_code=ExitCode.BAD_DATA)
+
+
+def trusted_blocks(config: Config) -> list[TrustedBlock]:
+    """Those of `sync.trusted_blocks`."""
+    from gridtokenx.chain.trust import parse_trusted_block
+
+    return [parse_trusted_block(text) for text in config.sync.trusted_blocks]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gridtokenx.cli import keys, output
+from gridtokenx.cli.genesis_file import genesis_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +21,7 @@ GENESIS_NAME = "genesis.json"
 
 @dataclass(frozen=True, slots=True)
 class _Network:
-    """The genesis a home is made for. `text` is copied byte for byte."""
+    """The genesis a home is made for. `text` is copied as it is."""
 
     text: str
     name: str
@@ -124,7 +125,7 @@ def _find_network(
                 hint="pass its genesis file: --genesis FILE --genesis-hash HASH",
             )
         return None
-    found = inspect_genesis(_read_text(path))
+    found = inspect_genesis(genesis_text(path))
     if genesis_hash and genesis_hash.lower() != found.hash:
         output.fail(
             f"{path} has the hash {found.hash}, not {genesis_hash}",
@@ -134,18 +135,6 @@ def _find_network(
             exit_code=output.ExitCode.BAD_DATA,
         )
     return found
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        output.fail(
-            f"{path} is not UTF-8 text",
-            code="cli",
-            reason="malformed",
-            exit_code=output.ExitCode.BAD_DATA,
-        )
 
 
 def _values(

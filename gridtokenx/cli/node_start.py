@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gridtokenx.cli import keys, output
+from gridtokenx.cli import keys, node_end, output
 from gridtokenx.cli.genesis_file import read_genesis
 from gridtokenx.cli.output import ExitCode
 
@@ -58,29 +57,58 @@ def start(
         bool,
         typer.Option("--trust-old-blocks", help="Go on from blocks older than the unbonding time."),
     ] = False,
+    stay_down: Annotated[
+        bool,
+        typer.Option(
+            "--stay-down",
+            help="Wait instead of ending where starting again would not help (containers).",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check configuration, genesis and keys, then stop.")
     ] = False,
 ) -> None:
     """Run the node: p2p, consensus, API. SIGTERM or Ctrl-C stops it cleanly, twice at once."""
-    with _collector_off():
-        config = output.load_config(
-            {
-                "network.bootstrap": bootstrap or None,
-                "sync.trusted_blocks": trusted_block or None,
-                "sync.trust_old_blocks": trust_old_blocks or None,
-            }
-        )
-        genesis = read_genesis(config)
-        unlocked = replace(
-            unlock_keys(config, password_file),
-            resume_above=_resume_above(resume_signing_above or [], genesis),
-        )
+    flags = {
+        "network.bootstrap": bootstrap or None,
+        "sync.trusted_blocks": trusted_block or None,
+        "sync.trust_old_blocks": trust_old_blocks or None,
+    }
+    try:
+        config, genesis, unlocked = _prepare(flags, password_file, resume_signing_above or [])
+        if not dry_run:
+            _run(config, genesis, unlocked)
+    except (typer.TyperException, typer.Exit, typer.Abort):
+        raise
+    except Exception as error:  # noqa: BLE001 - told, with a crash report where it is a fault of ours
+        failure = _for_supervisors(error)
+        if stay_down and not dry_run and node_end.stay_down(failure):
+            raise typer.Exit(failure.exit_code) from None
+        raise failure from None
     if dry_run:
         document = {"node_id": config.node.node_id, "genesis_hash": genesis.hash.hex(), "ok": True}
         output.emit(document, lambda console: console.print("configuration, genesis and keys: ok"))
-        return
-    _run(config, genesis, unlocked)
+
+
+def _for_supervisors(error: Exception) -> output.Failure:
+    """A failure with a code that a supervisor knows: a damaged key and a file that is not there are
+    what only the operator can mend, as the configuration is.
+    """
+    failure = output.describe(error) or node_end.failure_of(error, None, None)
+    if failure.exit_code in (ExitCode.REFUSED, ExitCode.USAGE, ExitCode.BAD_DATA):
+        failure.exit_code = ExitCode.CONFIG
+    return failure
+
+
+def _prepare(
+    flags: Mapping[str, object], password_file: Path | None, resume_above: list[str]
+) -> tuple[Config, Genesis, Keys]:
+    """What is read before anything runs."""
+    with _collector_off():
+        config = output.load_config(flags)
+        genesis = read_genesis(config)
+        unlocked = unlock_keys(config, password_file)
+        return config, genesis, replace(unlocked, resume_above=_resume_above(resume_above, genesis))
 
 
 @contextmanager
@@ -149,13 +177,13 @@ def unlock_keys(config: Config, password_file: Path | None) -> Keys:
 def _private_network(config: Config) -> bytes | None:
     """The key in `network.psk_file`. Without it a node must not start: it would speak openly."""
     from gridtokenx.node.libp2p_overrides.private_network import parse_key
+    from gridtokenx.node.text_files import read_text
 
     if not config.network.psk_file:
         return None
     path = config.path(config.network.psk_file)
     try:
-        with path.open("rb") as stream:
-            return parse_key(stream.read(MAX_PSK_FILE_BYTES))
+        return parse_key(read_text(path, MAX_PSK_FILE_BYTES).encode())
     except (OSError, ValueError) as error:
         output.fail(
             f"{path}: {error}",
@@ -172,6 +200,7 @@ def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
 
     from gridtokenx.node.node import Node
     from gridtokenx.node.private_files import keep_private
+    from gridtokenx.node.stopping import leaves
     from gridtokenx.node.telemetry import configure_logging
 
     keep_private()
@@ -193,8 +222,9 @@ def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
     try:
         trio.run(main)
     except BaseException as error:
-        _explain(error)
-        raise
+        if not all(isinstance(leaf, Exception) for leaf in leaves(error)):
+            raise  # Ctrl-C, twice.
+        raise node_end.failure_of(error, config, node) from None
 
 
 def tighten_home(config: Config) -> list[Path]:
@@ -251,60 +281,3 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
             structlog.get_logger("gridtokenx").info("node.stopping", signal=name)
             scope.cancel()
             return
-
-
-def _explain(error: BaseException) -> None:
-    """Turn the one error that ended the node into its exit code; leave faults of ours alone."""
-    from gridtokenx.api.listening import ApiServerError
-    from gridtokenx.node.chain_runner import NotPresent
-    from gridtokenx.node.database import DatabaseError
-    from gridtokenx.node.executor import Damaged
-    from gridtokenx.node.network import NetworkError
-    from gridtokenx.node.node import DiskFull
-    from gridtokenx.node.stopping import NotMissing, StopNode, Untrusted
-
-    leaves = _leaves(error)
-    error = leaves[0]  # Two chains may end the node at once: for one reason, or it is a fault.
-    if any(type(other) is not type(error) for other in leaves):
-        return
-    exits: dict[type[BaseException], ExitCode] = {
-        DatabaseError: ExitCode.DISK,
-        Damaged: ExitCode.INTERNAL,
-        Untrusted: ExitCode.CONFIG,
-        StopNode: ExitCode.INTERNAL,
-        DiskFull: ExitCode.DISK,
-        NetworkError: ExitCode.CONFIG,
-        ApiServerError: ExitCode.CONFIG,
-    }
-    if isinstance(error, NotMissing):
-        _fail(
-            f"GTX-KEY-004: the safety record of {error} is here: start without "
-            "--resume-signing-above, which is for a lost one and never for a service file",
-            ExitCode.CONFIG,
-        )
-    if isinstance(error, NotPresent):
-        _fail(f"GTX-KEY-004: --resume-signing-above: {error}", ExitCode.CONFIG)
-    for kind, exit_code in exits.items():
-        if isinstance(error, kind):
-            _fail(str(error), exit_code)
-    if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
-        detail = f"{error.strerror}. Another node may run there; choose another in network.listen"
-        _fail(detail, ExitCode.CONFIG)
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    """The errors inside a group of groups; at least one."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]
-
-
-def _fail(text: str, exit_code: ExitCode) -> NoReturn:
-    code, _, detail = text.partition(": ")
-    known = code.startswith("GTX-")
-    output.fail(
-        detail if known else text,
-        code=code if known else "node",
-        reason="node_stopped",
-        exit_code=exit_code,
-    )

@@ -108,11 +108,13 @@ def init(
 
 @contextmanager
 def _opened() -> Iterator[tuple[Config, Genesis, Owner, Database]]:
-    """This home's genesis, key and data folder. Errors: DatabaseError while the node runs."""
+    """This home's genesis, key and data folder. Errors: FolderInUse while the node runs."""
     from gridtokenx.cli.genesis_file import read_genesis
+    from gridtokenx.cli.node_end import exit_code_of
     from gridtokenx.node import keystore
-    from gridtokenx.node.database import Database, DatabaseError
+    from gridtokenx.node.database import Database
     from gridtokenx.node.protection import Owner, ProtectionError
+    from gridtokenx.node.stopping import Ending
 
     config = output.load_config()
     genesis = read_genesis(config)
@@ -123,9 +125,9 @@ def _opened() -> Iterator[tuple[Config, Genesis, Owner, Database]]:
             yield config, genesis, Owner(genesis.hash, info.address), database
         finally:
             database.close()
-    except DatabaseError as error:
+    except Ending as error:
         code, _, detail = str(error).partition(": ")
-        output.fail(detail, code=code, reason="database", exit_code=ExitCode.DISK)
+        output.fail(detail, code=code, reason="database", exit_code=exit_code_of(error))
     except ProtectionError as error:
         output.fail(error.detail, code="GTX-KEY-001", reason="protection", hint=error.hint)
 

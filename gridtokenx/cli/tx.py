@@ -188,12 +188,19 @@ def _draw_fields(console: Console, document: dict[str, Any]) -> None:
 def _read(hex_or_file: str) -> Transaction:
     """Errors: MALFORMED_TX and the like; FileNotFoundError for a name of no file."""
     from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES, decode_transaction
+    from gridtokenx.node.text_files import decode_text
+    from gridtokenx.primitives.errors import ErrorCode, Rejected
 
     text = hex_or_file.strip()
     if not _is_hex(text):
         with Path(hex_or_file).open("rb") as stream:
-            data = stream.read(2 * MAX_TRANSACTION_BYTES + 4)
-        text = data.decode("ascii", "replace").strip()
+            data = stream.read(2 * MAX_TRANSACTION_BYTES + 8)
+        try:
+            text = decode_text(data).strip()
+        except ValueError as error:
+            if data[:1] in (b"\xff", b"\xfe"):  # A mark of UTF-16: no transaction begins so.
+                raise Rejected(ErrorCode.MALFORMED_TX, f"{hex_or_file} {error}") from None
+            text = ""
         if not _is_hex(text):
             return decode_transaction(data)
     return decode_transaction(bytes.fromhex(text.removeprefix("0x")))

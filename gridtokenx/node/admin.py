@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from gridtokenx.node.admin_network import NetworkCommands
 from gridtokenx.node.admin_socket import MAX_LINE_BYTES, SOCKET_NAME, AdminError, short_name
 from gridtokenx.node.chain_runner import VouchRefused
 from gridtokenx.node.faults import MAX_BLOCKED, MAX_DELAY_MS
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.network import Network, PeerId, parse_peer_id
 
 MAX_CONNECTIONS = 8
 IDLE_SECONDS = 30.0
+LEFT = (trio.BrokenResourceError, trio.ClosedResourceError)
 LEVELS = ("debug", "info", "warning", "error")
 
 Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -88,9 +91,8 @@ class Admin:
         except trio.WouldBlock:
             return
         try:
-            await self._converse(stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # The caller left.
+            with house.round("admin_socket"), suppress(*LEFT):
+                await self._converse(stream)
         finally:
             self._connections.release()
 

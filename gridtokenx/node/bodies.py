@@ -23,6 +23,7 @@ from gridtokenx.chain.transaction import (
     check_signature,
     decode_transaction,
 )
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.protocol import BATCH_BYTES, BATCH_SECONDS
 from gridtokenx.node.stages import Stage, Stages
 from gridtokenx.node.worker import Urgency, Worker
@@ -30,6 +31,7 @@ from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 CHUNK = 64
+MAX_PROPOSED_BYTES = 16 * 1024 * 1024  # Each view halves the block: all are less than two of 6 MiB.
 MAX_REMEMBERED = 2 * MAX_BLOCK_TRANSACTIONS
 REMEMBERED_BLOCKS = 100  # Gossip repeats an id for two minutes; later, the nonce tells as well.
 verifiers = Worker(os.cpu_count() or 1)
@@ -111,45 +113,47 @@ async def spread(work: Callable[[Sequence[A]], Awaitable[list[B]]], items: Seque
 
 
 class Recent:
-    """Bodies of lately proposed transactions and ids of lately decided ones, the oldest forgotten.
+    """Bodies of the height's proposals and of the newest block, and ids of lately decided ones.
 
     The pool has the bodies of what waits; these are there for slow peers and for what the pool here
     does not want. A decided id stays known without its body, for gossip repeats it.
     """
 
-    def __init__(self, max_count: int = MAX_REMEMBERED) -> None:
-        self._max_count = max_count
-        self._known: OrderedDict[bytes, Transaction | None] = OrderedDict()
+    def __init__(self, max_bytes: int = MAX_PROPOSED_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._proposed: OrderedDict[bytes, Transaction] = OrderedDict()  # Of the next height.
         self._newest: dict[bytes, Transaction] = {}  # What the newest block holds.
-        self._decided: deque[tuple[bytes, ...]] = deque()  # Ids of the blocks before it.
+        self._ids: OrderedDict[bytes, None] = OrderedDict()  # Decided before it.
+        self._decided: deque[tuple[bytes, ...]] = deque()  # The same, by block.
 
     def add(self, transaction: Transaction) -> None:
-        """Remember the body of one."""
-        self._remember(transaction.id, transaction)
+        """Remember the body of one that was proposed; the oldest make room."""
+        if transaction.id not in self._proposed:
+            self._proposed[transaction.id] = transaction
+            self._bytes += len(transaction.encoded)
+        while self._bytes > self._max_bytes:
+            _, oldest = self._proposed.popitem(last=False)
+            self._bytes -= len(oldest.encoded)
 
     def get(self, transaction_id: bytes) -> Transaction | None:
         """One whose body is still remembered."""
-        return self._known.get(transaction_id) or self._newest.get(transaction_id)
+        return self._proposed.get(transaction_id) or self._newest.get(transaction_id)
 
     def is_decided(self, transaction_id: bytes) -> bool:
         """Whether a block is known to hold it."""
-        decided = transaction_id in self._known and self._known[transaction_id] is None
-        return decided or transaction_id in self._newest
+        return transaction_id in self._ids or transaction_id in self._newest
 
     def note_decided(self, transactions: Sequence[Transaction]) -> None:
-        """Forget the bodies of the block before: slow peers may still ask for this one's."""
-        for transaction_id in self._newest:
-            self._remember(transaction_id, None)
+        """Keep the bodies of the newest block alone: slow peers may still ask for them."""
+        self._proposed.clear()
+        self._bytes = 0
+        self._ids.update(dict.fromkeys(self._newest))
         self._decided.append(tuple(self._newest))
         self._newest = {one.id: one for one in transactions}
-        if len(self._decided) > REMEMBERED_BLOCKS:
+        while len(self._decided) > REMEMBERED_BLOCKS or len(self._ids) > MAX_REMEMBERED:
             for transaction_id in self._decided.popleft():
-                self._known.pop(transaction_id, None)
-
-    def _remember(self, transaction_id: bytes, transaction: Transaction | None) -> None:
-        self._known[transaction_id] = transaction
-        if len(self._known) > self._max_count:
-            self._known.popitem(last=False)
+                self._ids.pop(transaction_id, None)
 
 
 class Batcher:
@@ -179,7 +183,8 @@ class Batcher:
             await trio.sleep(BATCH_SECONDS)
             # Only here: `run` waits on this very event, which a flush elsewhere must not replace.
             self._filled = trio.Event()
-            self._flush()
+            with house.round("transaction_batches"):
+                self._flush()
 
     def _flush(self) -> None:
         if self._waiting:

@@ -9,23 +9,28 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import structlog
 import trio
 
 from gridtokenx.chain.block import (
+    MAX_BLOCK_BYTES,
     Block,
     CompactBlock,
+    Header,
     decode_block,
     has_its_body,
 )
 from gridtokenx.chain.transaction import Transaction
-from gridtokenx.node.bodies import Recent, decode_and_verify_all
+from gridtokenx.node.bodies import Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.executor import Executor
+from gridtokenx.node.gossip_events import Verdict
 from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import (
     BLOCK_LIMIT,
     MAX_BODIES_PER_REQUEST,
+    MAX_RESPONSE_BYTES,
     BodiesRequest,
     BodiesResponse,
     BodyRequest,
@@ -33,13 +38,18 @@ from gridtokenx.node.protocol import (
 )
 from gridtokenx.node.requests import RequestRefused
 from gridtokenx.node.stages import Stages
+from gridtokenx.node.strangers import Lane
 from gridtokenx.primitives.codec import decode, decode_any, encode
+from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import Rejected
 
 MAX_COMPACT = 8
 GOSSIP_WAIT_S = 0.4
 PROPOSAL_WAIT_S = 2.0
+VIEWS_AHEAD = 1  # Proposals of later views are not waited for: the engine asks for what it enters.
 MAX_PROPOSALS = 64
+INLINE_IDS = 256  # Hashing more takes longer than handing it to a thread.
+INLINE_BYTES = 16 * 1024
 ASK_TIMEOUT_S = 5.0
 
 log = structlog.get_logger(__name__)
@@ -60,16 +70,27 @@ class Candidates:
         self._peers = peers
         self._compact: OrderedDict[bytes, CompactBlock] = OrderedDict()
         self._arrivals: OrderedDict[bytes, trio.Event] = OrderedDict()
-        self._proposed: OrderedDict[bytes, None] = OrderedDict()
+        self._signed: OrderedDict[tuple[int, int], bytes] = OrderedDict()  # By height and view.
         self._news = trio.Event()
 
-    def note_proposal(self, block_hash: bytes) -> None:
-        """A leader signed a proposal for this hash: its compact block is wanted."""
-        self._proposed[block_hash] = None
-        if len(self._proposed) > MAX_PROPOSALS:
-            self._proposed.popitem(last=False)
+    def note_proposal(self, height: int, view: int, block_hash: bytes) -> None:
+        """A leader signed a proposal for this hash: its compact block is wanted.
+
+        Of each view the first: a leader that signs two is convicted, not served.
+        """
+        self._signed.setdefault((height, view), block_hash)
+        if len(self._signed) > MAX_PROPOSALS:
+            self._signed.popitem(last=False)
         self._news.set()
         self._news = trio.Event()
+
+    def note_decided(self, height: int) -> None:
+        """What was proposed up to a height is over."""
+        for key in [key for key in self._signed if key[0] <= height]:
+            del self._signed[key]
+        for block_hash in [key for key, one in self._compact.items() if one.header.height < height]:
+            del self._compact[block_hash]  # The newest one slow peers may still ask for.
+        self._arrivals.clear()
 
     def add_compact(self, block: CompactBlock) -> None:
         """Keep a compact block that `is_consistent`."""
@@ -78,26 +99,27 @@ class Candidates:
             self._compact.popitem(last=False)
         _event(self._arrivals, block.header.hash).set()
 
-    async def accept_gossip(self, block: CompactBlock) -> bool:
-        """Keep a gossiped compact block once a signed proposal names it; whether one did.
+    async def accept_gossip(self, lane: Lane, data: bytes, view: int) -> Verdict:
+        """Keep a gossiped compact block once a signed proposal names it; whether to forward it.
 
         Waiting for the proposal bounds what strangers can make us hash, hold and forward; the
-        blocks of strangers take nothing from the leader's.
+        blocks of strangers take nothing from the leader's. `view` is that of the next height.
         """
-        block_hash = block.header.hash
-        with trio.move_on_after(PROPOSAL_WAIT_S):
-            while block_hash not in self._proposed:
-                await self._news.wait()
-        if block_hash not in self._proposed or not is_consistent(block):
-            return False
+        block = await self._read(lane, data)
+        if block is None or block.header.chain_id != self._executor.spec.chain_id:
+            return Verdict.REJECT
+        if not await self._is_proposed(block.header, view):
+            return Verdict.IGNORE
+        if not await self._is_consistent(lane, block):
+            return Verdict.IGNORE
         self.add_compact(block)
-        return True
+        return Verdict.ACCEPT
 
     async def find(self, block_hash: bytes) -> tuple[Block, list[Transaction]] | None:
         """The block and its verified transactions, or None where nobody has them now."""
         stored = self._executor.store.candidate(block_hash)
         if stored is not None:
-            return await self._restore(decode_block(stored))
+            return await self._restore(await verifiers.run(partial(decode_block, stored)))
         block = await self._find_compact(block_hash)
         if block is None:
             return None
@@ -109,20 +131,59 @@ class Candidates:
         return body, transactions
 
     def answer(self, request: BodyRequest) -> bytes:
-        """Serve a peer. Errors: RequestRefused."""
+        """Serve a peer, as much as fits. Any thread. Errors: RequestRefused."""
         if isinstance(request, ProposalRequest):
             found = self._executor.candidate_compact(request.block_hash)
             found = found or self._compact.get(request.block_hash)
             if found is None:
                 raise RequestRefused("this proposal is not here")
             return encode(found)
-        bodies = [self._body(one) for one in request.ids]
-        return encode(BodiesResponse(tuple(tx.encoded for tx in bodies if tx is not None)))
+        raws: list[bytes] = []
+        size = 0
+        for transaction in map(self._body, request.ids):
+            if transaction is not None:
+                size += len(transaction.encoded) + 8
+                if size > MAX_RESPONSE_BYTES:
+                    break
+                raws.append(transaction.encoded)
+        return encode(BodiesResponse(tuple(raws)))
 
     async def _restore(self, block: Block) -> tuple[Block, list[Transaction]]:
         """A candidate that we voted on before a restart, from our own disk."""
         decoded = await decode_and_verify_all(block.transactions, self._executor.stages)
         return block, [one for one in decoded if isinstance(one, Transaction)]
+
+    async def _read(self, lane: Lane, data: bytes) -> CompactBlock | None:
+        if len(data) <= INLINE_BYTES:
+            return _read_compact(data)
+        async with lane.part():
+            return await lane.run(verifiers, partial(_read_compact, data))
+
+    async def _is_consistent(self, lane: Lane, block: CompactBlock) -> bool:
+        if len(block.transaction_ids) <= INLINE_IDS:
+            return is_consistent(block)
+        async with lane.part():
+            consistent = await lane.run(verifiers, partial(is_consistent, block))
+            lane.useless_share = float(not consistent)
+            return consistent
+
+    async def _is_proposed(self, header: Header, view: int) -> bool:
+        """Whether a signed proposal names it, or does so soon: blocks may overtake proposals."""
+        if header.hash not in self._signed.values() and self._may_be_proposed(header, view):
+            with trio.move_on_after(PROPOSAL_WAIT_S):
+                while header.hash not in self._signed.values():
+                    await self._news.wait()
+        return header.hash in self._signed.values()
+
+    def _may_be_proposed(self, header: Header, view: int) -> bool:
+        """Whether a leader's proposal of now could name it: for the next height or the one after,
+        at most a view ahead, by the view's leader.
+        """
+        executor = self._executor
+        ahead = header.height - executor.parent.height
+        if not 0 < ahead <= 2 or header.view0 > VIEWS_AHEAD + (view if ahead == 1 else 0):
+            return False
+        return header.proposer_index == executor.sets.leader(header.height, header.view0)
 
     async def _find_compact(self, block_hash: bytes) -> CompactBlock | None:
         with trio.move_on_after(GOSSIP_WAIT_S):
@@ -136,13 +197,14 @@ class Candidates:
             raw = await self._try(peer, request)
             if raw is None:
                 continue
-            block = _read_compact(raw)
-            if block is not None and block.header.hash == block_hash and is_consistent(block):
+            block = await verifiers.run(partial(_read_named, raw, block_hash))
+            if block is not None:
                 self.add_compact(block)
                 return block
         return None
 
     async def _find_bodies(self, ids: Sequence[bytes]) -> list[Transaction] | None:
+        """None where nobody has them, or they are more than a block may hold."""
         found = {one: tx for one in ids if (tx := self._body(one)) is not None}
         for peer in self._peers():
             missing = [one for one in ids if one not in found]
@@ -154,6 +216,8 @@ class Candidates:
                 if raw is None:
                     break
                 found.update(await _read_bodies(raw, part, self._executor.stages))
+                if sum(len(tx.encoded) for tx in found.values()) > MAX_BLOCK_BYTES:
+                    return None
         if any(one not in found for one in ids):
             return None
         for transaction in found.values():
@@ -192,17 +256,29 @@ def _read_compact(raw: bytes) -> CompactBlock | None:
         return None
 
 
+def _read_named(raw: bytes, block_hash: bytes) -> CompactBlock | None:
+    """The compact block of this hash, with all that its header commits to."""
+    block = _read_compact(raw)
+    named = block is not None and block.header.hash == block_hash and is_consistent(block)
+    return block if named else None
+
+
 async def _read_bodies(
     raw: bytes, asked: Sequence[bytes], stages: Stages
 ) -> dict[bytes, Transaction]:
-    """The transactions of an answer that were asked for and are well signed."""
+    """The well signed transactions of an answer; none of one that holds what was not asked for."""
+    raws = await verifiers.run(partial(_read_asked, raw, frozenset(asked)))
+    decoded = await decode_and_verify_all(raws, stages)
+    return {tx.id: tx for tx in decoded if isinstance(tx, Transaction)}
+
+
+def _read_asked(raw: bytes, asked: frozenset[bytes]) -> list[bytes]:
     try:
-        response = await trio.to_thread.run_sync(decode, BodiesResponse, raw)
+        response = decode(BodiesResponse, raw)
     except Rejected:
-        return {}
-    decoded = await decode_and_verify_all(response.transactions, stages)
-    wanted = frozenset(asked)
-    return {tx.id: tx for tx in decoded if isinstance(tx, Transaction) and tx.id in wanted}
+        return []
+    found = {tagged_hash("gtx.tx", one): one for one in response.transactions}
+    return list(found.values()) if found.keys() <= asked else []
 
 
 def _event(events: OrderedDict[bytes, trio.Event], key: bytes) -> trio.Event:

@@ -28,7 +28,7 @@ from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.database import ChainStore, Database
 from gridtokenx.node.driver import Driver, Wiring
-from gridtokenx.node.executor import Committed, Damaged, Executor
+from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.network import PeerId
@@ -38,7 +38,7 @@ from gridtokenx.node.rebuild import Rebuild
 from gridtokenx.node.requests import RequestRefused
 from gridtokenx.node.settings import SyncSettings
 from gridtokenx.node.stages import Stages
-from gridtokenx.node.stopping import Contradicted, Untrusted
+from gridtokenx.node.stopping import Contradicted, Damaged, NotPresent, Untrusted
 from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.trusted_history import trust_of
 from gridtokenx.node.view import ChainStatus, Head, SyncState
@@ -56,10 +56,6 @@ Phase = Literal["rebuilding", "running", "stopped"]
 
 class VouchRefused(Exception):  # noqa: N818 - an answer to an operator
     """Why the operator's word for a key is not taken; the sentence is for people."""
-
-
-class NotPresent(Exception):  # noqa: N818 - an operator's mistake, told in the words of start
-    """`resume_above` was given for an incarnation that is over; the text names the present one."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from gridtokenx.node.settings import (
     build,
     check_value,
 )
+from gridtokenx.node.text_files import read_text
 
 FILE_NAME = "config.toml"
 FILE_VERSION = 1
@@ -167,7 +168,18 @@ def check_together(config: Config) -> None:
         _refuse(config, "thai_market.peak_hours.start_hour", "is not before end_hour")
     if config.network.min_peers > config.network.max_peers:
         _refuse(config, "network.min_peers", "is above max_peers")
+    _check_trusted_blocks(config)
     _check_doors(config)
+
+
+def _check_trusted_blocks(config: Config) -> None:
+    """Refuse two blocks at one height: no history has both. Errors: ConfigError."""
+    places = [text.rpartition(":")[0] for text in config.sync.trusted_blocks]
+    for place in places:
+        if places.count(place) > 1:
+            chain, _, height = place.partition(":")
+            detail = f"names two blocks {height} of {chain}"
+            _refuse(config, "sync.trusted_blocks", detail)
 
 
 def _check_doors(config: Config) -> None:
@@ -291,19 +303,14 @@ class _Document:
 
 def _read(path: Path) -> _Document:
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        text = read_text(path, MAX_FILE_BYTES)
     except OSError as error:
         detail = f"{path} cannot be read: {error.strerror}"
         raise ConfigError("GTX-CFG-003", "no_file", detail) from None
-    if len(data) > MAX_FILE_BYTES:
-        detail = f"{path.name} is larger than {MAX_FILE_BYTES} bytes"
-        raise ConfigError("GTX-CFG-005", "bad_file", detail)
+    except ValueError as error:
+        raise ConfigError("GTX-CFG-005", "bad_file", f"{path.name} {error}") from None
     try:
-        text = data.decode()
         tree = tomllib.loads(text, parse_float=Decimal)
-    except UnicodeDecodeError:
-        raise ConfigError("GTX-CFG-005", "bad_file", f"{path.name} is not UTF-8 text") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         line = re.search(r"at line (\d+)", str(error))
         where = f"{path.name}:{line[1]}" if line else path.name
@@ -386,7 +393,8 @@ def _environment(environ: Mapping[str, str]) -> tuple[list[_Sourced], list[str]]
         if name.startswith(_ENVIRONMENT) and "__" in name:
             key = name.removeprefix(_ENVIRONMENT).lower().replace("__", ".")
             setting = _known(key, "environment", name)
-            found.append((setting, _from_text(setting, environ[name]), f"environment {name}"))
+            text = environ[name].rstrip("\r\n")  # Of an environment file written on Windows.
+            found.append((setting, _from_text(setting, text), f"environment {name}"))
     return found, notices
 
 

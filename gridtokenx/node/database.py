@@ -7,6 +7,8 @@ record has its own synced write before anything signed leaves. Source: consensus
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -15,9 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import structlog
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    DBRecoveryMode,
     Options,
     Rdict,
     ReadOptions,
@@ -26,11 +30,13 @@ from rocksdict import (
 )
 
 from gridtokenx.node.private_files import keep_private, make_folder, open_lock
+from gridtokenx.node.stopping import DatabaseError, DiskFailed, DiskFull, FolderInUse
 from gridtokenx.primitives.state import Decode, I, Index, u64
 
 SCHEMA = 1
 GENERATION_ENTRIES = 40_000  # About 30 MB of decoded values.
 GENERATION_BLOCKS = 100  # With few transactions, rather than hours of what nobody reads again.
+MAX_TABLES = 256
 MAX_ABSENT = 4_096  # Keys that the executor's reader knows not to exist.
 _BLOCK, _CERTIFICATE, _HASH, _PLACE = b"b", b"c", b"h", b"t"
 _STATE, _META, _CANDIDATE, _INDEX = b"s", b"m", b"x", b"i"
@@ -42,44 +48,73 @@ _FETCHED_BLOCK, _FETCHED_CERTIFICATE = b"f", b"g"
 WRITE_BUFFER_BYTES = 8 << 20
 BLOCK_CACHE_BYTES = 8 << 20
 _HEAD, _SAFETY = _META + b"head", _META + b"safety"
+_DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE),
+)
 
-
-class DatabaseError(Exception):
-    """The data folder cannot be used; the text says why and what to do. Codes GTX-DB-*."""
+log = structlog.get_logger(__name__)
 
 
 class _Source(Protocol):
-    def __getitem__(self, key: bytes) -> bytes: ...
-    def items(self, *, from_key: bytes, read_opt: ReadOptions) -> Iterator[tuple[bytes, bytes]]: ...
+    def get(self, key: bytes) -> bytes | None: ...
+    def rows(self, from_key: bytes, options: ReadOptions) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class _Live:
+    """Reads of the newest data. What fails is told by its own name. Errors: those of `_told`."""
+
+    def __init__(self, library: Any, path: Path) -> None:
+        self._library = library
+        self._path = path
+
+    def get(self, key: bytes) -> bytes | None:
+        try:
+            value: bytes | None = self._library.get(key)
+        except Exception as error:
+            raise _told(self._path, error) from error
+        return value
+
+    def rows(self, from_key: bytes, options: ReadOptions) -> Iterator[tuple[bytes, bytes]]:
+        """The library's own `items` ends at a damaged block as if there were no more rows."""
+        try:
+            at = self._library.iter(options)
+            at.seek(from_key)
+            while at.valid():
+                yield at.key(), at.value()
+                at.next()
+            at.status()
+        except Exception as error:
+            raise _told(self._path, error) from error
 
 
 class _Snapshot:
-    """A frozen view whose absent keys raise KeyError, as those of the database do."""
+    """Reads of a frozen view."""
 
-    def __init__(self, snapshot: Any) -> None:
-        self._snapshot = snapshot
+    def __init__(self, snapshot: Any, path: Path) -> None:
+        self._library = snapshot
+        self._path = path
+        self._newest = _Live(snapshot, path)
 
-    def __getitem__(self, key: bytes) -> bytes:
+    def get(self, key: bytes) -> bytes | None:
         try:
-            value: bytes = self._snapshot[key]
+            value: bytes = self._library[key]
         except Exception as error:  # The library raises no subclass for an absent key.
-            if str(error) != "key not found":
-                raise
-            raise KeyError(key) from None
+            if str(error) == "key not found":
+                return None
+            raise _told(self._path, error) from error
         return value
 
-    def items(self, *, from_key: bytes, read_opt: ReadOptions) -> Iterator[tuple[bytes, bytes]]:
+    def rows(self, from_key: bytes, options: ReadOptions) -> Iterator[tuple[bytes, bytes]]:
         """Rows as they were; those deleted since may be missing, newer ones never appear.
 
         rocksdict 0.3.29 iterates over the newest data also from a snapshot; only its gets are
         frozen, so each key is looked up again.
         """
-        for key, _ in self._snapshot.items(from_key=from_key, read_opt=read_opt):
-            try:
-                value = self[key]
-            except KeyError:
-                continue
-            yield key, value
+        for key, _ in self._newest.rows(from_key, options):
+            value = self.get(key)
+            if value is not None:
+                yield key, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,60 +133,75 @@ class BlockWrite:
 class Database:
     """An open data folder. One process at a time; readers may be in any thread."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create. Errors: DatabaseError GTX-DB-001 in use, GTX-DB-002 newer schema."""
-        keep_private()  # RocksDB makes files whenever it likes, with mode 0644.
-        make_folder(path)
+    def __init__(self, path: Path, max_tables: int = MAX_TABLES) -> None:
+        """Open or create. `max_tables`: files of it that may be open at once.
+
+        Errors: FolderInUse; DatabaseError GTX-DB-002 newer schema, GTX-DB-003 damaged; DiskFull,
+        DiskFailed, PermissionError. The folder is let go then.
+        """
         self.path = path
-        self._lock = _lock(path)
-        options = Options(raw_mode=True)
-        options.create_if_missing(True)
-        options.set_keep_log_file_num(4)
-        options.set_max_open_files(256)
-        options.set_write_buffer_size(WRITE_BUFFER_BYTES)
-        tables = BlockBasedOptions()
-        tables.set_block_cache(Cache(BLOCK_CACHE_BYTES))
-        options.set_block_based_table_factory(tables)
-        self._db = Rdict(str(path / "rocksdb"), options=options)
+        keep_private()  # RocksDB makes files whenever it likes, with mode 0644.
+        try:
+            make_folder(path)
+            self._lock = _lock(path)
+        except OSError as error:
+            raise _told(path, error) from error
+        try:
+            self._db = _open(path / "rocksdb", max_tables)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._live = _Live(self._db, path)
         self._synced = WriteOptions()
         self._synced.sync = True
-        self._check_schema()
+        try:
+            self._check_schema()
+        except BaseException:
+            self.close()
+            raise
 
     def chain(self, name: str) -> ChainStore:
         """The key range of one chain, or of one later incarnation of it (`MET@2`)."""
         return ChainStore(self, name)
 
     def write(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = ()) -> None:
-        """One atomic synced write."""
+        """One atomic synced write. Errors: DiskFull, DiskFailed, DatabaseError."""
         batch = WriteBatch(raw_mode=True)
         for key in deletes:
             batch.delete(key)
         for key, value in puts:
             batch.put(key, value)
-        self._db.write(batch, write_opt=self._synced)
+        try:
+            self._db.write(batch, write_opt=self._synced)
+        except Exception as error:
+            raise _told(self.path, error) from error
 
     @property
     def live(self) -> _Source:
         """Reads of the newest state."""
-        source: _Source = self._db
-        return source
+        return self._live
 
     def snapshot(self) -> _Source:
         """A frozen view, safe in another thread beside the writer."""
-        return _Snapshot(self._db.snapshot())
+        return _Snapshot(self._db.snapshot(), self.path)
 
     def close(self) -> None:
-        """Flush and release the folder."""
-        self._db.close()
-        os.close(self._lock)
+        """Flush and release the folder. What cannot be flushed is in the log of writes: no error,
+        which would hide the one that ends the node.
+        """
+        try:
+            self._db.close()
+        except Exception as error:  # noqa: BLE001 - the library has no class of its own for it
+            log.warning("database.not_flushed", path=str(self.path), why=str(error))
+        finally:
+            os.close(self._lock)
 
     def _check_schema(self) -> None:
-        stored = _get(self._db, b"schema")
+        stored = self._live.get(b"schema")
         if stored is None:
             self.write([(b"schema", u64(SCHEMA))])
         elif int.from_bytes(stored, "big") != SCHEMA:
             found = int.from_bytes(stored, "big")
-            self.close()
             raise DatabaseError(
                 f"GTX-DB-002: {self.path} was written with schema {found}, this program has "
                 f"schema {SCHEMA}. Start the version that wrote it. Your data is intact."
@@ -167,7 +217,7 @@ class ChainView:
 
     def get(self, key: bytes) -> bytes | None:
         """Value under a key of this chain."""
-        return _get(self._source, self._prefix + key)
+        return self._source.get(self._prefix + key)
 
     def rows(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """(key, value) under `prefix` in key order, from `start` (a full key) on."""
@@ -176,7 +226,7 @@ class ChainView:
         options.set_iterate_upper_bound(_successor(full))
         cut = len(self._prefix)
         from_key = self._prefix + start if start else full
-        for key, value in self._source.items(from_key=from_key, read_opt=options):
+        for key, value in self._source.rows(from_key, options):
             yield key[cut:], value
 
     def head(self) -> tuple[int, bytes] | None:
@@ -407,14 +457,6 @@ class StateReader:
         self._older, self._cache, self._blocks = self._cache, {}, 0
 
 
-def _get(source: Any, key: bytes) -> bytes | None:
-    try:
-        value: bytes = source[key]
-    except KeyError:
-        return None
-    return value
-
-
 def _successor(prefix: bytes) -> bytes:
     """The smallest key after every key with this prefix (prefixes here never end in 0xff...)."""
     trimmed = prefix.rstrip(b"\xff")
@@ -429,8 +471,65 @@ def _lock(path: Path) -> int:
     except OSError:
         owner = os.pread(handle, 128, 0).decode(errors="replace").strip() or "another process"
         os.close(handle)
-        raise DatabaseError(f"GTX-DB-001: {owner} already uses {path}") from None
+        raise FolderInUse(f"GTX-DB-001: {owner} already uses {path}") from None
     os.ftruncate(handle, 0)
     started = time.strftime("%Y-%m-%d %H:%M:%S")
-    os.pwrite(handle, f"node {os.getpid()} (since {started})".encode(), 0)
+    with contextlib.suppress(OSError):  # Of a full disk others tell; the lock is ours without it.
+        os.pwrite(handle, f"node {os.getpid()} (since {started})".encode(), 0)
     return handle
+
+
+def _open(folder: Path, max_tables: int) -> Rdict:
+    """Errors: those of `_told`."""
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_keep_log_file_num(4)
+    options.set_max_open_files(max_tables)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    # By default damage in the middle of the log of writes drops all that was synced after it,
+    # without a word: votes would be forgotten. A last write that was cut off is none that counted.
+    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    tables = BlockBasedOptions()
+    tables.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+    options.set_block_based_table_factory(tables)
+    try:
+        if not (folder / "CURRENT").exists() and any(folder.glob("[0-9]*.*")):
+            # The library would begin a new database over the files of this one.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "CURRENT")
+        return Rdict(str(folder), options=options)
+    except Exception as error:
+        raise _told(folder.parent, error) from error
+
+
+def _told(path: Path, error: Exception) -> Exception:
+    """What the library or the system says of the data folder, as what an operator can act on.
+
+    The library has one class for all of it, so its text decides. What is no matter of the disk or
+    its files, such as a database that is closed, comes back as it is.
+    """
+    text = " ".join(str(error).split())
+    said = [number for number in _DISK_ERRORS if os.strerror(number) in text]
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        said = [error.errno]
+    if any(number in (errno.ENOSPC, errno.EDQUOT) for number in said):
+        return DiskFull(
+            f"GTX-DSK-001: no space is left for {path}. Make room there, then start again: all "
+            "that was decided or signed is on disk"
+        )
+    if any(number in (errno.EACCES, errno.EPERM) for number in said):
+        detail = f"{path} belongs to somebody else or is protected ({text}); chown it to this user"
+        return PermissionError(errno.EACCES, detail)
+    if any(number in (errno.EROFS, errno.EIO) for number in said):
+        return DiskFailed(
+            f"GTX-DSK-002: the disk of {path} cannot be read or written: {text}. Look at the "
+            "system's log (dmesg), mount or replace it, then start again"
+        )
+    if any(number in (errno.EMFILE, errno.ENFILE) for number in said):
+        return OSError(errno.EMFILE, text)
+    if isinstance(error, FileNotFoundError) or text.startswith(("Corruption", "IO error")):
+        return DatabaseError(
+            f"GTX-DB-003: the database in {path} is damaged: {text}. Keep the folder, move it "
+            "aside, and start with an empty one: peers have every block. A validator's key is then "
+            "silent until it has heard the others, since its safety record lay there"
+        )
+    return error

@@ -20,6 +20,7 @@ from libp2p.kad_dht.common import PROTOCOL_ID as DHT_PROTOCOL_ID
 from libp2p.peer.id import ID
 
 from gridtokenx.node.clock import Clock
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.libp2p_overrides import NodeDHT
 from gridtokenx.node.mdns import LocalPeers
 from gridtokenx.node.mdns_wire import service_name
@@ -221,7 +222,7 @@ class Discovery:
         )
 
     def _on_local_peer(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        self._network.remember(peer, addresses)
+        self._network.remember(peer, addresses, is_local=True)
         self._add_candidates([ID(peer)])
 
     def _on_identified(self, peer_id: ID) -> None:
@@ -309,7 +310,7 @@ class Discovery:
 
     def _count_fault(self, task: str, error: Exception) -> None:
         self.faults[task] += 1
-        log.error("discovery task failed", task=task, exc_info=error)
+        house.note(f"discovery_{task}", error)
 
     def _add_candidates(self, found: Sequence[ID]) -> None:
         """Others tell of them. One that does not answer us may be back: it waits less again."""
@@ -420,4 +421,5 @@ class Discovery:
             alone_since_s = trio.current_time() if alone_since_s is None else alone_since_s
             if not warned and trio.current_time() - alone_since_s >= ALONE_HINT_AFTER_S:
                 warned = True
-                log.warning("no peers", code="GTX-NET-001", hint=self.hint())
+                with house.round("hint_when_alone"):
+                    log.warning("no peers", code="GTX-NET-001", hint=self.hint())

@@ -52,10 +52,10 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.consensus.state import Timing
 from gridtokenx.node import crash_points
-from gridtokenx.node.bodies import Recent, decode_and_verify_all
+from gridtokenx.node.bodies import Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.budget import StrangersBudget
-from gridtokenx.node.candidates import Ask, Candidates
-from gridtokenx.node.executor import Committed, Damaged, Executor, NotYet
+from gridtokenx.node.candidates import VIEWS_AHEAD, Ask, Candidates
+from gridtokenx.node.executor import Committed, Executor, NotYet
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.gossip_events import Origin
 from gridtokenx.node.gossip_events import Verdict as GossipVerdict
@@ -64,12 +64,12 @@ from gridtokenx.node.key_guard import NEVER, KeyGuard
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import BLOCK_LIMIT, Topics, incarnation_name
 from gridtokenx.node.stages import Stage
-from gridtokenx.node.stopping import Contradicted, StopNode
+from gridtokenx.node.stopping import Contradicted, Damaged, StopNode
 from gridtokenx.node.strangers import Strangers
 from gridtokenx.node.trusted_history import TrustedHistory
 from gridtokenx.node.vote_gate import Judgement, VoteGate
 from gridtokenx.node.worker import Urgency, Worker
-from gridtokenx.primitives.codec import decode, encode
+from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
@@ -171,9 +171,9 @@ class Driver:
         self._writer = trio.CapacityLimiter(1)  # Its own: others' reads hold the common threads.
         recent = Recent()
         publish = partial(wiring.gossip.publish, self._topics.orders)
-        strangers = Strangers(wiring.budget, wiring.source_of)
-        self.intake = Intake(executor, recent, publish, self._worker, strangers)
-        self.candidates = Candidates(executor, recent, wiring.ask, wiring.peers)
+        self._strangers = Strangers(wiring.budget, wiring.source_of)
+        self.intake = Intake(executor, recent, publish, self._worker, self._strangers)
+        self.candidates = Candidates(executor, recent, wiring.ask, self._peers)
         self._checking: set[tuple[bytes, bool]] = set()
         self._gate = VoteGate(self.spec.chain_id, self.engine.timing.resend_ms, cached_verify)
 
@@ -215,6 +215,12 @@ class Driver:
 
     def _view(self) -> int:
         return 0 if self.engine.state is None else self.engine.state.view
+
+    def _next_view(self) -> int:
+        """The engine's view of the height after the newest block: 0 until it has heard of that."""
+        state = self.engine.state
+        is_next = state is not None and state.height == self.executor.parent.height + 1
+        return self._view() if is_next else 0
 
     @property
     def view(self) -> int:
@@ -300,7 +306,7 @@ class Driver:
     def _broadcast(self, message: Message) -> None:
         self._wiring.gossip.publish(self._topics.votes, encode(message))
         if isinstance(message, Proposal):
-            self.candidates.note_proposal(message.block_hash)
+            self.candidates.note_proposal(message.height, message.view, message.block_hash)
             block = self.executor.candidate_compact(message.block_hash)
             if message.fresh and block is not None:
                 self._wiring.gossip.publish(self._topics.blocks, encode(block))
@@ -325,6 +331,8 @@ class Driver:
     def _start_check(self, check: CheckBlock) -> None:
         key = (check.block_hash, check.fresh)
         if key not in self._checking:
+            if check.fresh:
+                self.candidates.note_proposal(check.height, check.view, check.block_hash)
             self._checking.add(key)
             self._nursery.start_soon(self._check, check, key)
 
@@ -410,8 +418,15 @@ class Driver:
             with contextlib.suppress(Rejected):  # Sync moved on meanwhile.
                 await self._in_worker(partial(self.executor.check, block, transactions))
 
+    def _peers(self) -> list[PeerId]:
+        """Whom to ask for bodies: strangers last, who may claim any height and answer nothing."""
+        return sorted(
+            self._wiring.peers(), key=lambda peer: self._wiring.source_of(peer) is not None
+        )
+
     def _committed(self, committed: Committed, certificate: QuorumCertificate) -> None:
         self.intake.note_committed(committed)
+        self.candidates.note_decided(committed.parent.height)
         self._wiring.on_committed(committed)
         if not self._ending:  # Sync may still be at work.
             self._start_height(self._guard.note_certificate(certificate))
@@ -456,7 +471,7 @@ class Driver:
         must not make us verify thousands of signatures. Errors: Rejected; StopNode when we are
         wrong.
         """
-        block = decode_block(block_bytes)
+        block = await verifiers.run(partial(decode_block, block_bytes))
         if block.header.height != height:
             detail = f"a block of height {block.header.height} was sent for height {height}"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
@@ -493,18 +508,16 @@ class Driver:
 
     # -- Gossip validators: total, bounded; what they return decides forwarding ------------------
 
-    async def _validate_block(self, _origin: Origin, data: bytes) -> GossipVerdict:
-        try:
-            block = decode(CompactBlock, data, BLOCK_LIMIT)
-        except Rejected:
+    async def _validate_block(self, origin: Origin, data: bytes) -> GossipVerdict:
+        if len(data) > BLOCK_LIMIT:
             return GossipVerdict.REJECT
-        header = block.header
-        if header.chain_id != self.spec.chain_id:
-            return GossipVerdict.REJECT
-        if not 0 < header.height - self.executor.parent.height <= 2:
-            return GossipVerdict.IGNORE
-        accepted = await self.candidates.accept_gossip(block)
-        return GossipVerdict.ACCEPT if accepted else GossipVerdict.IGNORE
+        with self._strangers.lane(origin.forwarder, len(data)) as lane:
+            if lane is None:
+                return GossipVerdict.IGNORE
+            try:
+                return await self.candidates.accept_gossip(lane, data, self._next_view())
+            except trio.TooSlowError:
+                return GossipVerdict.IGNORE
 
     def _validate_vote(self, origin: Origin, data: bytes) -> GossipVerdict:
         try:
@@ -516,7 +529,7 @@ class Driver:
             return GossipVerdict.IGNORE
         # By the executor's height, which its sets begin at: the engine may be a moment behind it.
         height, sets = self.executor.parent.height + 1, self.executor.sets
-        view = state.view if state.height == height else 0
+        view = self._next_view() if message.height == height else 0
         judgement = self._gate.judge(height, view, sets, message, data, now_ms)
         if judgement is Judgement.FORGED:
             self._count_penalty("bad signature")
@@ -531,8 +544,8 @@ class Driver:
                 return GossipVerdict.IGNORE
         if genuine and message.height >= state.height:
             self._guard.look_for_twin(message)
-            if isinstance(message, Proposal):
-                self.candidates.note_proposal(message.block_hash)
+            if isinstance(message, Proposal) and message.view <= view + VIEWS_AHEAD:
+                self.candidates.note_proposal(message.height, message.view, message.block_hash)
         if not self._post(Received(message, origin.author)) or not genuine:
             return GossipVerdict.IGNORE  # One from far away may tell the engine that it is behind.
         self._gate.note(data, now_ms)

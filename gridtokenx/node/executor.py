@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Literal, NoReturn
 
 from gridtokenx.chain.block import (
@@ -53,6 +54,7 @@ from gridtokenx.node import crash_points
 from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
 from gridtokenx.node.history import SET_CHANGES, Totals, index_rows, load_totals
 from gridtokenx.node.stages import Stage, Stages
+from gridtokenx.node.stopping import Damaged
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -68,10 +70,6 @@ FILL_SHARE = 0.1  # Of the first view's time-out: how long a leader fills a bloc
 FILL_CHUNK = 64
 # What is missing of a sender may come with the transactions before.
 _PASSING = (ErrorCode.ACCOUNT_NOT_FOUND, ErrorCode.INSUFFICIENT_BALANCE)
-
-
-class Damaged(Exception):  # noqa: N818 - names what is wrong: our own data or determinism
-    """Our state contradicts what the validators decided. The node must stop and say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +141,7 @@ class Executor:
         self._now_ms = now_ms
         self._national = national
         self._checkers: dict[bytes, CertificateChecker] = {}  # By chain id.
+        self._decided: tuple[Block, QuorumCertificate] | None = None  # Checked for this parent.
         self._reader = StateReader(store)
         self._tree = _MeasuredTree(store.state_values(), self.stages)
         self._tree_lock = threading.Lock()
@@ -204,11 +203,6 @@ class Executor:
                 else:
                     wanted.append(transaction)
         return wanted, doubtful
-
-    def turn_away(self, refused: Iterable[tuple[Transaction, Rejected]]) -> None:
-        """Remember why what was heard is not taken."""
-        for transaction, error in refused:
-            self.mempool.turn_away(transaction.id, error)
 
     def _admit(self, transaction: Transaction, heard: bool) -> list[Transaction]:
         nonce = ledger.account(self._reader, transaction.sender).nonce
@@ -361,7 +355,9 @@ class Executor:
         Errors: INVALID_BLOCK, INVALID_CERTIFICATE; Damaged where a region has two chains.
         Source: protocols/networking.md 3.2.
         """
-        header = block.header
+        header, given = block.header, (block, certificate)
+        if self._decided is not None and all(map(is_, self._decided, given)):
+            return  # Checked before its transactions were verified.
         self.check_certificate(block, certificate)
         if header.parent_hash != self.parent.hash:
             self._refuse_branch(block)
@@ -369,6 +365,7 @@ class Executor:
         if not has_its_body(header, ids, block.last_commit, block.evidence, block.inbox):
             detail = f"the body is not the one that decided block {header.height} names"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
+        self._decided = given
 
     def commit(
         self, block_hash: bytes, certificate: QuorumCertificate, *, is_fetched: bool = False
@@ -404,6 +401,7 @@ class Executor:
         self._move_sets()
         self.totals = candidate.totals
         self._candidates.clear()
+        self._decided = None
         for one in block.evidence:
             self._evidence.pop(conviction_key(one), None)
         with self.stages.measure(Stage.ADMIT):

@@ -41,7 +41,8 @@ from gridtokenx.node.gossip_events import (
 )
 from gridtokenx.node.gossip_router import Router
 from gridtokenx.node.gossip_scores import PeerScore
-from gridtokenx.node.gossip_wire import FrameBuffer, WireError
+from gridtokenx.node.gossip_wire import FrameBuffer, WireError, slices
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.network import (
     Network,
     NetworkError,
@@ -51,6 +52,7 @@ from gridtokenx.node.network import (
     format_peer_id,
 )
 from gridtokenx.node.outbound_queue import OutboundQueue, Turns
+from gridtokenx.node.throttle import PAYER, holding
 from gridtokenx.primitives import crypto
 
 __all__ = [
@@ -66,9 +68,11 @@ __all__ = [
 ]
 
 QUEUE_BYTES = 16 * 1024 * 1024
-MAX_MESSAGE_BYTES = 1024 * 1024
-MAX_BLOCK_BYTES = 8 * 1024 * 1024
-MAX_RPC_BYTES = MAX_BLOCK_BYTES + 64 * 1024
+STRANGERS_QUEUE_BYTES = 4 * 1024 * 1024  # of one stranger, and of all together
+STRANGERS_QUEUES_BYTES = 32 * 1024 * 1024
+SURE_QUEUE_BYTES = 512 * 1024  # of each of them, whatever the others have
+MAX_MESSAGE_BYTES = 1024 * 1024  # on any topic
+MAX_RPC_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
 VALIDATION_TIMEOUT_S = 5
 WRITE_TIMEOUT_S = 20  # for one chunk; slower than 100 kbit/s counts as stuck
 WRITE_CHUNK_BYTES = 256 * 1024
@@ -77,7 +81,7 @@ READ_CHUNK_BYTES = 64 * 1024
 SESSION_WAIT_S = 5
 REOPEN_FIRST_S, REOPEN_LAST_S = 0.1, 30.0
 INLINE_VERIFY_BYTES = 64 * 1024  # a thread hop costs as much as verifying this much
-PAYLOADS_PER_CHECKPOINT = 16
+SLICES_PER_CHECKPOINT, BYTES_PER_CHECKPOINT = 16, 16 * 1024
 
 Validator = Callable[[Origin, bytes], Awaitable[Verdict] | Verdict]
 OnOffence = Callable[[PeerId, str], None]
@@ -88,9 +92,9 @@ OFFENCES = frozenset(["malformed", "graylisted"])
 log = structlog.get_logger(__name__)
 
 
-def topic_max_bytes(topic: str) -> int:
-    """The limit of a message by topic class: 8 MiB for blocks, 1 MiB for votes and orders."""
-    return MAX_BLOCK_BYTES if topic.endswith("/blocks") else MAX_MESSAGE_BYTES
+def topic_max_bytes(_topic: str) -> int:
+    """The limit of a message, the same for every topic."""
+    return MAX_MESSAGE_BYTES
 
 
 def topic_priority(topic: str) -> Priority:
@@ -107,6 +111,24 @@ class _Session:
     inbound: Stream | None = None
     added: trio.Event = field(default_factory=trio.Event)  # the router knows the peer
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class _Inbound:
+    """The unfinished RPC of a stream, one of the things that strangers hold."""
+
+    def __init__(self, buffer: FrameBuffer, drop: Callable[[], None]) -> None:
+        self.buffer = buffer
+        self.payer = PAYER.get()
+        self._drop = drop
+
+    def open_streams(self) -> int:
+        return 0
+
+    def held_bytes(self) -> int:
+        return len(self.buffer)
+
+    def give_up(self) -> None:
+        self._drop()
 
 
 class Gossip:
@@ -145,6 +167,7 @@ class Gossip:
             first_seqno=first_seqno,
             parameters=parameters,
             application_score=lambda peer: application_score(PeerId(peer)),
+            is_trusted=lambda peer: network.is_trusted(PeerId(peer)),
         )
         self._on_offence = on_offence
         self._validators: dict[str, Validator] = {}
@@ -152,6 +175,7 @@ class Gossip:
         self._session_added = trio.Event()
         self._counters: Counter[str] = Counter()
         self._queue_bytes = queue_bytes
+        self._strangers_queue_bytes = min(queue_bytes, STRANGERS_QUEUE_BYTES)
         self._turns = Turns()
         self._max_rpc_bytes = max_rpc_bytes
         self._verifiers = trio.CapacityLimiter(2)
@@ -228,7 +252,8 @@ class Gossip:
     async def _beat(self) -> None:
         while True:
             await trio.sleep(self._router.parameters.heartbeat_ms / 1_000)
-            self._apply(Heartbeat())
+            with house.round("gossip_heartbeat"):
+                self._apply(Heartbeat())
 
     # Effects
 
@@ -246,8 +271,7 @@ class Gossip:
             case Send(peer, frame, priority, message_id):
                 session = self._sessions.get(peer)
                 if session is not None:
-                    dropped = session.queue.put(frame, priority, message_id)
-                    self._counters["outbound_dropped"] += dropped
+                    self._put(session, frame, priority, message_id)
             case Withdraw(peer, message_id):
                 session = self._sessions.get(peer)
                 if session is not None:
@@ -261,6 +285,22 @@ class Gossip:
             case Misbehaved():
                 self._blame(effect)
         return None
+
+    def _put(self, session: _Session, frame: bytes, priority: Priority, message_id: bytes) -> None:
+        """Queue a frame; what a stranger does not read is kept within a stranger's bounds."""
+        queue = session.queue
+        trusted = self._network.is_trusted(session.peer)
+        queue.max_bytes = self._queue_bytes if trusted else self._strangers_queue_bytes
+        dropped = queue.put(frame, priority, message_id)
+        if queue.bytes > SURE_QUEUE_BYTES and not trusted:
+            strangers = (
+                other.queue.bytes
+                for other in self._sessions.values()
+                if not self._network.is_trusted(other.peer)
+            )
+            if sum(strangers) > STRANGERS_QUEUES_BYTES:
+                dropped += queue.clear()
+        self._counters["outbound_dropped"] += dropped
 
     def _blame(self, effect: Misbehaved) -> None:
         peer, reason = PeerId(effect.peer), effect.reason
@@ -410,13 +450,10 @@ class Gossip:
             return
         self._drop_inbound(session)
         session.inbound = stream
-        buffer = FrameBuffer(self._max_rpc_bytes)
+        inbound = _Inbound(FrameBuffer(self._max_rpc_bytes), lambda: self._drop_inbound(session))
         try:
-            while session.inbound is stream:
-                chunk = await stream.read_some(READ_CHUNK_BYTES)
-                if not chunk:
-                    break
-                await self._feed(session, stream, buffer, chunk)
+            with holding(inbound):
+                await self._read(session, stream, inbound.buffer)
         except NetworkError:
             self._counters["inbound_lost"] += 1
         except WireError:
@@ -427,15 +464,21 @@ class Gossip:
             if session.inbound is stream:
                 session.inbound = None
 
-    async def _feed(
-        self, session: _Session, stream: Stream, buffer: FrameBuffer, chunk: bytes
-    ) -> None:
-        for count, payload in enumerate(buffer.feed(chunk), start=1):
-            if session.inbound is not stream:
+    async def _read(self, session: _Session, stream: Stream, buffer: FrameBuffer) -> None:
+        """Hand the router what comes, in slices between which others get their turn."""
+        count = size = 0
+        while session.inbound is stream:
+            chunk = await stream.read_some(READ_CHUNK_BYTES)
+            if not chunk:
                 return
-            self._apply(RpcReceived(session.peer, payload))
-            if count % PAYLOADS_PER_CHECKPOINT == 0:
-                await trio.lowlevel.checkpoint()
+            for part in (part for payload in buffer.feed(chunk) for part in slices(payload)):
+                if session.inbound is not stream:
+                    return
+                self._apply(RpcReceived(session.peer, part))
+                count, size = count + 1, size + len(part)
+                if count >= SLICES_PER_CHECKPOINT or size >= BYTES_PER_CHECKPOINT:
+                    count = size = 0
+                    await trio.lowlevel.checkpoint()
 
     async def _session_of(self, peer: PeerId) -> _Session | None:
         """The peer's session once the router knows the peer: a stream may be ahead of both."""

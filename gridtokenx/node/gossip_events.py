@@ -129,18 +129,21 @@ class Parameters:
     max_ihave_per_heartbeat: int = 800  # IHAVE entries heeded, per peer: one a topic, two beats
     ignored_rpcs_per_offence: int = 200  # of a graylisted peer that does not stop
     max_iwant_ids_per_heartbeat: int = 5_000  # ids asked of, and answered to, one peer
-    max_idontwant_ids_per_heartbeat: int = 1_000
+    max_idontwant_ids_per_heartbeat: int = 512
     max_seen: int = 100_000
     max_asked: int = 20_000
-    max_history_bytes: int = 64 * 1024 * 1024
+    max_history_bytes: int = 32 * 1024 * 1024
     max_backoffs: int = 10_000
     max_in_flight: int = 1_024  # messages in verification or validation, per priority
-    max_in_flight_bytes: int = 32 * 1024 * 1024
+    max_in_flight_bytes: int = 32 * 1024 * 1024  # of which strangers have at most half
     max_in_flight_per_peer: int = 256  # by who brought them first
+    max_in_flight_bytes_per_peer: int = 8 * 1024 * 1024
     max_promises: int = 1_000  # messages asked for whose asked peers are watched
     promise_heartbeats: int = 3  # ours, not a time: our own pause blames nobody
     # Token buckets: a message costs its bytes and this much more.
     message_cost_bytes: int = 8 * 1024
+    entry_cost_bytes: int = 512  # of a subscription or an entry of control
+    id_cost_bytes: int = 128
     peer_bytes_per_s: int = 8 * 1024 * 1024  # what one connected peer may send
     peer_burst_bytes: int = 48 * 1024 * 1024
     author_bytes_per_s: int = 2 * 1024 * 1024  # what one author may publish on one topic

@@ -1,12 +1,12 @@
 """What a peer may send and an author may publish: token buckets of the gossip router.
 
-A message costs its bytes and `message_cost_bytes` more, so one number bounds both messages and
-bytes a second. What is over the limit is dropped before it costs anything: an RPC undecoded, a
-message unverified. Source: protocols/networking.md "Limits".
+A message costs its bytes and `message_cost_bytes` more, an entry or an id less, so one number
+bounds both work and bytes a second. What is over the limit is dropped before it costs anything: an
+RPC undecoded, a message unverified. Source: protocols/networking.md "Limits".
 """
 
 from gridtokenx.node.gossip_events import Parameters, Peer
-from gridtokenx.node.gossip_wire import Message
+from gridtokenx.node.gossip_wire import Message, Rpc
 from gridtokenx.node.rate_limit import TokenBuckets
 
 
@@ -30,10 +30,12 @@ class Allowances:
         cost = payload_bytes + self._parameters.message_cost_bytes
         return self._peers.take(peer, cost, now_ms / 1_000)
 
-    def charge_rpc(self, peer: Peer, messages: int, now_ms: int) -> None:
-        """Take the rest of what it cost: it had so many messages."""
-        if messages > 1:
-            cost = (messages - 1) * self._parameters.message_cost_bytes
+    def charge_rpc(self, peer: Peer, rpc: Rpc, now_ms: int) -> None:
+        """Take the rest of what it cost, by what was in it."""
+        limits = self._parameters
+        cost = max(0, len(rpc.messages) - 1) * limits.message_cost_bytes
+        cost += rpc.entries * limits.entry_cost_bytes + rpc.ids * limits.id_cost_bytes
+        if cost:
             self._peers.charge(peer, cost, now_ms / 1_000)
 
     def admits_author(self, message: Message, now_ms: int) -> bool:

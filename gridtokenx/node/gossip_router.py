@@ -49,8 +49,9 @@ class Router:
 
     `sign` is the node's Ed25519 signature; `public_key_of` gives the 32-byte key inlined in a peer
     id, or None; `max_bytes` and `priority` classify a topic; `first_seqno` must grow across
-    restarts (time in nanoseconds does); `application_score` is P5 of a peer's score. Equal events
-    and seed give equal effects.
+    restarts (time in nanoseconds does); `application_score` is P5 of a peer's score; for those that
+    `is_trusted` names there is room that strangers do not get. Equal events and seed give equal
+    effects.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Router:
         first_seqno: int,
         parameters: Parameters | None = None,
         application_score: Callable[[Peer], float] = lambda _peer: 0.0,
+        is_trusted: Callable[[Peer], bool] = lambda _peer: True,
     ) -> None:
         self.parameters = limits = parameters or Parameters()
         self.counters: Counter[str] = Counter()
@@ -86,9 +88,7 @@ class Router:
         self._allowances = Allowances(limits)
         self._heartbeats = 0
         self._history = History(limits.history_heartbeats, limits.max_history_bytes)
-        self._flights = Flights(
-            limits.max_in_flight, limits.max_in_flight_bytes, limits.max_in_flight_per_peer
-        )
+        self._flights = Flights(limits, is_trusted)
         self._now = 0
         self._out: list[Effect] = []
 
@@ -243,7 +243,7 @@ class Router:
         except WireError:
             self._blame(peer, "malformed", drop_stream=True)
             return
-        self._allowances.charge_rpc(peer, len(rpc.messages), self._now)
+        self._allowances.charge_rpc(peer, rpc, self._now)
         for on, topic in rpc.subscriptions:
             self._on_subscription(peer, state, on, topic)
         for message in rpc.messages:
@@ -591,9 +591,9 @@ class Router:
     # Answers and blame
 
     def _send_rpc(self, peer: Peer, rpc: Rpc) -> None:
-        payload = wire.encode_rpc(rpc)
-        if payload and peer in self._peers:
-            self._out.append(Send(peer, wire.encode_frame(payload), Priority.CONTROL))
+        if peer in self._peers:
+            for frame in wire.encode_control_frames(rpc):
+                self._out.append(Send(peer, frame, Priority.CONTROL))
 
     def _count(self, peer: Peer, reason: str) -> None:
         self.counters[reason] += 1

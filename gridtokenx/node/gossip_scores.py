@@ -24,6 +24,9 @@ BEHAVIOUR_POINTS = {
     "iwant_over_limit": 0.1,
     "idontwant_over_limit": 0.1,
     "iwant_repeated": 0.05,
+    # Who does not know that its gossip is not wanted sends some each heartbeat, which is below the
+    # threshold for ever; who sends more than it can hope to be heard, falls below all thresholds.
+    "gossip_ignored": 0.05,
     # A node that is behind ignores what its honest peers bring, 100 a second and more; with the
     # decay of 1 % a heartbeat these stay below the threshold, whoever sends 180 a second does not.
     "useless": 0.0005,

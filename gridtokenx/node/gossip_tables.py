@@ -4,9 +4,10 @@ Dicts serve as ordered sets: their order, unlike that of sets, does not depend o
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gridtokenx.node.gossip_events import Peer, Priority
+from gridtokenx.node.gossip_events import Parameters, Peer, Priority
 from gridtokenx.node.gossip_wire import Message
 
 
@@ -160,15 +161,15 @@ class Flights:
     """Messages in verification, by token, and in validation, by id.
 
     Bounded for each priority, and by who brought them first: one peer cannot keep out the others
-    with messages over which validators ponder.
+    with messages over which validators ponder, nor all strangers those whom `is_trusted` names.
     """
 
-    def __init__(self, max_messages: int, max_bytes: int, max_per_peer: int) -> None:
+    def __init__(self, limits: Parameters, is_trusted: Callable[[Peer], bool]) -> None:
         self.validating: dict[bytes, Flight] = {}
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
-        self._max_per_peer = max_per_peer
+        self._limits = limits
+        self._is_trusted = is_trusted
         self._by_peer: Counter[Peer] = Counter()
+        self._bytes_by_peer: Counter[Peer] = Counter()
         self._messages: Counter[Priority] = Counter()
         self._bytes: Counter[Priority] = Counter()
         self._unverified: dict[int, Flight] = {}
@@ -201,11 +202,10 @@ class Flights:
     def begin(self, peer: Peer, message: Message, priority: Priority) -> int | None:
         """Take a message in for verification; return its token, None when there is no room."""
         size = len(message.raw)
-        full = self._messages[priority] >= self._max_messages
-        full = full or self._by_peer[peer] >= self._max_per_peer
-        if full or self._bytes[priority] + size > self._max_bytes:
+        if not self._has_room(peer, size, priority):
             return None
         self._by_peer[peer] += 1
+        self._bytes_by_peer[peer] += size
         self._messages[priority] += 1
         self._bytes[priority] += size
         token = self._next_token
@@ -213,6 +213,15 @@ class Flights:
         self._unverified[token] = Flight(message, priority, {peer: None})
         self._tokens.setdefault(message.id, []).append(token)
         return token
+
+    def _has_room(self, peer: Peer, size: int, priority: Priority) -> bool:
+        limits, parts = self._limits, 1 if self._is_trusted(peer) else 2
+        return (
+            self._messages[priority] < limits.max_in_flight // parts
+            and self._bytes[priority] + size <= limits.max_in_flight_bytes // parts
+            and self._by_peer[peer] < limits.max_in_flight_per_peer
+            and self._bytes_by_peer[peer] + size <= limits.max_in_flight_bytes_per_peer
+        )
 
     def take_unverified(self, token: int) -> Flight | None:
         """Remove a message from verification; it stays counted until `release`."""
@@ -228,7 +237,8 @@ class Flights:
         """Give back the room of a message that is in neither table any more."""
         first = next(iter(flight.senders))
         self._by_peer[first] -= 1
+        self._bytes_by_peer[first] -= len(flight.message.raw)
         if not self._by_peer[first]:
-            del self._by_peer[first]
+            del self._by_peer[first], self._bytes_by_peer[first]
         self._messages[flight.priority] -= 1
         self._bytes[flight.priority] -= len(flight.message.raw)

@@ -13,6 +13,13 @@ MAX_SUBSCRIPTIONS_PER_RPC = 1_000
 MAX_MESSAGES_PER_RPC = 4_096
 MAX_CONTROL_ENTRIES_PER_RPC = 1_000
 MAX_IDS_PER_RPC = 20_000
+MAX_IDS_PER_ENTRY = 5_000  # as the specification has it
+MAX_FIELDS_PER_RPC = 8_192  # of the RPC itself: subscriptions, messages and control
+MAX_UNKNOWN_FIELDS = 16  # of the RPC and of its control; of one entry a quarter
+MAX_OFFERED_PEERS = 64  # in a PRUNE, all unused
+SLICE_BYTES = 32 * 1024  # of control, and
+SLICE_FIELDS = 32  # of the rest, are handled before others get their turn
+IDS_PER_ENTRY, FRAME_BYTES = 1_000, 128 * 1024  # of control that we send
 MAX_ID_BYTES = 128
 MAX_TOPIC_BYTES = 256
 
@@ -24,7 +31,6 @@ _ED25519_KEY_HEAD = b"\x08\x01\x12\x20"  # protobuf PublicKey: type Ed25519, 32 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _MAX_VARINT_BYTES = 10
-_ALL = 1 << 64  # Above every field number: nothing unknown is skipped.
 
 
 class WireError(Exception):
@@ -73,6 +79,17 @@ class Rpc:
     graft: list[str] = field(default_factory=list)
     prune: list[Prune] = field(default_factory=list)
     idontwant: list[bytes] = field(default_factory=list)
+
+    @property
+    def ids(self) -> int:
+        """How many message ids it names."""
+        named = sum(len(ids) for _, ids in self.ihave)
+        return named + len(self.iwant) + len(self.idontwant)
+
+    @property
+    def entries(self) -> int:
+        """How many subscriptions and entries of control it has, lists of ids apart."""
+        return len(self.subscriptions) + len(self.ihave) + len(self.graft) + len(self.prune)
 
     @property
     def has_control(self) -> bool:
@@ -126,29 +143,52 @@ def encode_publish_frame(raw_message: bytes) -> bytes:
 
 
 def encode_rpc(rpc: Rpc) -> bytes:
-    """Encode subscriptions and control of an RPC; messages travel by `encode_publish_frame`."""
-    parts = [
-        _field(1, (b"\x08\x01" if on else b"\x08\x00") + _field(2, topic.encode()))
-        for on, topic in rpc.subscriptions
-    ]
-    parts += [_field(2, message.raw) for message in rpc.messages]
-    control = b"".join(_control_parts(rpc))
-    if control:
-        parts.append(_field(3, control))
-    return b"".join(parts)
+    """Encode an RPC whole, be it within the limits or not."""
+    return b"".join((*_plain_parts(rpc), _control(list(_control_parts(rpc)))))
+
+
+def encode_control_frames(rpc: Rpc) -> Iterator[bytes]:
+    """Frames that carry subscriptions and control, each far below the limits of an RPC."""
+    plain, control, size = list(_plain_parts(rpc)), list[bytes](), 0
+    for part in _control_parts(rpc):
+        if size + len(part) > FRAME_BYTES or len(control) >= MAX_CONTROL_ENTRIES_PER_RPC:
+            yield encode_frame(b"".join((*plain, _control(control))))
+            plain, control, size = [], [], 0
+        control.append(part)
+        size += len(part)
+    if plain or control:
+        yield encode_frame(b"".join((*plain, _control(control))))
+
+
+def _plain_parts(rpc: Rpc) -> Iterator[bytes]:
+    for on, topic in rpc.subscriptions:
+        yield _field(1, (b"\x08\x01" if on else b"\x08\x00") + _field(2, topic.encode()))
+    for message in rpc.messages:
+        yield _field(2, message.raw)
+
+
+def _control(parts: list[bytes]) -> bytes:
+    return _field(3, b"".join(parts)) if parts else b""
 
 
 def _control_parts(rpc: Rpc) -> Iterator[bytes]:
     for topic, ids in rpc.ihave:
-        yield _field(1, _field(1, topic.encode()) + _ids(2, ids))
-    if rpc.iwant:
-        yield _field(2, _ids(1, rpc.iwant))
+        head = _field(1, topic.encode())
+        for some in _batches(ids) if ids else [ids]:
+            yield _field(1, head + _ids(2, some))
+    for some in _batches(rpc.iwant):
+        yield _field(2, _ids(1, some))
     for topic in rpc.graft:
         yield _field(3, _field(1, topic.encode()))
     for prune in rpc.prune:
         yield _field(4, _field(1, prune.topic.encode()) + b"\x18" + encode_varint(prune.backoff_s))
-    if rpc.idontwant:
-        yield _field(5, _ids(1, rpc.idontwant))
+    for some in _batches(rpc.idontwant):
+        yield _field(5, _ids(1, some))
+
+
+def _batches(ids: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(ids), IDS_PER_ENTRY):
+        yield ids[start : start + IDS_PER_ENTRY]
 
 
 def _field(number: int, payload: bytes) -> bytes:
@@ -159,15 +199,51 @@ def _ids(number: int, ids: Iterable[bytes]) -> bytes:
     return b"".join(_field(number, message_id) for message_id in ids)
 
 
+def slices(buffer: bytes) -> Iterator[bytes]:
+    """Cut an RPC into RPCs that say the same one after the other and take little time each.
+
+    Errors: WireError, when the slice is asked for that cannot be made.
+    """
+    if len(buffer) <= SLICE_BYTES // 8:
+        yield buffer  # so short that nothing in it takes long
+        return
+    start = fields = 0
+    for count, (number, position, value, end) in enumerate(_spans(buffer, 0, len(buffer))):
+        if count >= MAX_FIELDS_PER_RPC:
+            raise WireError(f"more than {MAX_FIELDS_PER_RPC} fields in one RPC")
+        if number == 3 and end - value > SLICE_BYTES:
+            if position > start:
+                yield buffer[start:position]
+            yield from _control_slices(buffer, value, end)
+            start, fields = end, 0
+        elif fields >= SLICE_FIELDS:
+            yield buffer[start:position]
+            start, fields = position, 0
+        fields += 1
+    if start < len(buffer):
+        yield buffer[start:]
+
+
+def _control_slices(buffer: bytes, start: int, end: int) -> Iterator[bytes]:
+    for count, (_, position, _, stop) in enumerate(_spans(buffer, start, end)):
+        if count >= MAX_CONTROL_ENTRIES_PER_RPC:
+            raise WireError(f"more than {MAX_CONTROL_ENTRIES_PER_RPC} control entries in one RPC")
+        if stop - start > SLICE_BYTES and position > start:
+            yield _field(3, buffer[start:position])
+            start = position
+    yield _field(3, buffer[start:end])
+
+
 def decode_rpc(buffer: bytes) -> Rpc:
     """Decode one RPC without its length prefix.
 
-    Unknown fields of the RPC and of control entries are skipped (extensions, signed records);
-    a Message must be canonical, see `_decode_message`.
+    A few unknown fields of the RPC and of control entries are skipped (extensions, signed
+    records); a Message must be canonical, see `_decode_message`.
     Errors: WireError for anything malformed or over a limit.
     """
     rpc = Rpc()
-    for number, start, end in _fields(buffer, 0, len(buffer), known=3):
+    fields = _fields(buffer, 0, len(buffer), known=3, repeated=(1, 2), unknown=MAX_UNKNOWN_FIELDS)
+    for number, start, end in fields:
         if number == 1:
             rpc.subscriptions.append(_decode_subscription(buffer, start, end))
             _check_count(rpc.subscriptions, MAX_SUBSCRIPTIONS_PER_RPC, "subscriptions")
@@ -191,6 +267,8 @@ def _decode_subscription(buffer: bytes, start: int, end: int) -> tuple[bool, str
             on = value != 0
         elif number == 2:
             topic = _topic(buffer, value, stop)
+    if not topic:
+        raise WireError("a subscription to no topic")
     return on, topic
 
 
@@ -202,7 +280,7 @@ def _decode_message(buffer: bytes, start: int, end: int) -> Message:
     """
     parts = [b""] * 7
     topic, previous, signed_end = "", 0, start
-    for number, value, stop in _fields(buffer, start, end, known=_ALL):
+    for number, value, stop in _fields(buffer, start, end, known=6, unknown=0):
         if not previous < number <= 6:
             raise WireError(f"message field {number} after field {previous}")
         if number == 4:
@@ -222,7 +300,10 @@ def _decode_message(buffer: bytes, start: int, end: int) -> Message:
 
 def _decode_control(rpc: Rpc, buffer: bytes, start: int, end: int) -> None:
     ids = 0
-    for entries, (number, first, stop) in enumerate(_fields(buffer, start, end, known=5)):
+    fields = _fields(
+        buffer, start, end, known=5, repeated=(1, 2, 3, 4, 5), unknown=MAX_UNKNOWN_FIELDS
+    )
+    for entries, (number, first, stop) in enumerate(fields):
         if number == 1:
             topic, listed = _decode_ids(buffer, first, stop, id_field=2)
             rpc.ihave.append((topic, listed))
@@ -243,10 +324,11 @@ def _decode_ids(buffer: bytes, start: int, end: int, id_field: int) -> tuple[str
     """Decode a control entry: ids in `id_field`, else the topic in field 1."""
     topic = ""
     ids: list[bytes] = []
-    for number, value, stop in _fields(buffer, start, end, known=max(id_field, 1)):
+    fields = _fields(buffer, start, end, known=max(id_field, 1), repeated=(id_field,))
+    for number, value, stop in fields:
         if number == id_field:
-            if stop - value > MAX_ID_BYTES:
-                raise WireError(f"message id of {stop - value} bytes")
+            if not 0 < stop - value <= MAX_ID_BYTES or len(ids) >= MAX_IDS_PER_ENTRY:
+                raise WireError(f"message id {len(ids)} of {stop - value} bytes")
             ids.append(buffer[value:stop])
         elif number == 1:
             topic = _topic(buffer, value, stop)
@@ -255,12 +337,16 @@ def _decode_ids(buffer: bytes, start: int, end: int, id_field: int) -> tuple[str
 
 def _decode_prune(buffer: bytes, start: int, end: int) -> Prune:
     """Decode a PRUNE; offered peers (field 2) are skipped: peers come from discovery."""
-    topic, backoff_s = "", 0
-    for number, value, stop in _fields(buffer, start, end, known=3, varint=3):
+    topic, backoff_s, offered = "", 0, 0
+    for number, value, stop in _fields(buffer, start, end, known=3, varint=3, repeated=(2,)):
         if number == 1:
             topic = _topic(buffer, value, stop)
         elif number == 3:
             backoff_s = value
+        elif number == 2:
+            offered += 1
+            if offered > MAX_OFFERED_PEERS:
+                raise WireError(f"more than {MAX_OFFERED_PEERS} peers offered in a PRUNE")
     return Prune(topic, backoff_s)
 
 
@@ -274,41 +360,64 @@ def _topic(buffer: bytes, start: int, end: int) -> str:
 
 
 def _fields(
-    buffer: bytes, start: int, end: int, *, known: int, varint: int = 0
+    buffer: bytes,
+    start: int,
+    end: int,
+    *,
+    known: int,
+    varint: int = 0,
+    repeated: tuple[int, ...] = (),
+    unknown: int = MAX_UNKNOWN_FIELDS // 4,
 ) -> Iterator[tuple[int, int, int]]:
     """Yield (number, start, end) of length-delimited fields and (number, value, 0) of `varint`.
 
-    Fields up to `known` must have the type their number has; later ones may come from newer
-    protocol versions and are skipped when they are no bytes.
+    Fields up to `known` must have the type their number has, and stand there once unless they are
+    `repeated`; later ones may come from newer protocol versions: a few are skipped.
     """
+    seen, skipped = 0, 0
+    for number, position, value, stop in _spans(buffer, start, end):
+        wire_type = buffer[position] & 7
+        if number > known:
+            skipped += 1
+            if skipped > unknown:
+                raise WireError(f"more than {unknown} unknown fields")
+        elif number not in repeated:
+            if seen >> number & 1:
+                raise WireError(f"field {number} stands there twice")
+            seen |= 1 << number
+        if number == varint:
+            if wire_type != _VARINT:
+                raise WireError(f"field {number} has wire type {wire_type}")
+            yield number, _varint(buffer, value, stop)[0], 0
+        elif wire_type == _LENGTH:
+            yield number, value, stop
+        elif number <= known:
+            raise WireError(f"field {number} has wire type {wire_type}")
+
+
+def _spans(buffer: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, start, start of the value and end of each field."""
     position = start
     while position < end:
+        first = position
         tag, position = _varint(buffer, position, end)
         number, wire_type = tag >> 3, tag & 7
         if number == 0:
             raise WireError("field number 0")
-        if wire_type == _LENGTH and number != varint:
+        if wire_type == _LENGTH:
             length, position = _varint(buffer, position, end)
-            if position + length > end:
-                raise WireError("a field runs over its end")
-            yield number, position, position + length
-            position += length
-        elif wire_type == _VARINT and number == varint:
-            value, position = _varint(buffer, position, end)
-            yield number, value, 0
-        elif number <= known:
-            raise WireError(f"field {number} has wire type {wire_type}")
+            stop = position + length
         elif wire_type == _VARINT:
-            _, position = _varint(buffer, position, end)
+            stop = _varint(buffer, position, end)[1]
         else:
-            position = _skip_fixed(wire_type, position, end)
-
-
-def _skip_fixed(wire_type: int, position: int, end: int) -> int:
-    size = _FIXED_BYTES.get(wire_type)
-    if size is None or position + size > end:
-        raise WireError(f"wire type {wire_type} or a field over its end")
-    return position + size
+            size = _FIXED_BYTES.get(wire_type)
+            if size is None:
+                raise WireError(f"wire type {wire_type}")
+            stop = position + size
+        if stop > end:
+            raise WireError("a field runs over its end")
+        yield number, first, position, stop
+        position = stop
 
 
 def _varint(buffer: bytes, position: int, end: int) -> tuple[int, int]:
@@ -333,6 +442,10 @@ class FrameBuffer:
 
     max_payload_bytes: int
     _buffer: bytearray = field(default_factory=bytearray)
+
+    def __len__(self) -> int:
+        """Bytes of the payload that is not whole yet."""
+        return len(self._buffer)
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Add received bytes; yield each complete payload. Errors: WireError on a wrong length."""

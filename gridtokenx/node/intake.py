@@ -203,9 +203,13 @@ class Intake:
             if not await self._verify_and_admit(lane, wanted, fresh):
                 return False
         if doubtful:
-            await lane.run(self._worker, partial(self._executor.turn_away, doubtful))
+            await lane.run(self._worker, partial(self._turn_away, doubtful))
         lane.useless_share = max(0.0, 1 - (len(fresh) - before) / len(raws))
         return True
+
+    def _turn_away(self, refused: Iterable[tuple[Transaction, Rejected]]) -> None:
+        for transaction, error in refused:
+            self._executor.mempool.turn_away(transaction.id, error)
 
     def _look(
         self, raws: Sequence[bytes]

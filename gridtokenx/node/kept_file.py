@@ -16,10 +16,12 @@ from typing import Any
 import structlog
 import trio
 
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.private_files import write_private
 
 MAX_BYTES = 4 << 20
 LEAST_PAUSE_S = 0.2
+RETRY_PAUSE_S = 10.0
 CLOSING_S = 2.0
 
 log = structlog.get_logger(__name__)
@@ -35,6 +37,7 @@ class KeptFile:
         self._dump = dump
         self._load = load
         self._changed = trio.Event()
+        self._failed = False
 
     def load(self) -> None:
         """Read the document, if there is one. `load` raises ValueError for one that is none."""
@@ -66,7 +69,7 @@ class KeptFile:
             while True:
                 await self._changed.wait()
                 await self._write()
-                await trio.sleep(LEAST_PAUSE_S)
+                await trio.sleep(RETRY_PAUSE_S if self._failed else LEAST_PAUSE_S)
         finally:
             if self._changed.is_set():
                 with trio.CancelScope(deadline=trio.current_time() + CLOSING_S, shield=True):
@@ -74,8 +77,10 @@ class KeptFile:
 
     async def _write(self) -> None:
         self._changed = trio.Event()
-        raw = json.dumps(self._dump(), separators=(",", ":")).encode()
-        try:
+        self._failed = True
+        with house.round(self._path.name):  # a full disk stops the node by its own check
+            raw = json.dumps(self._dump(), separators=(",", ":")).encode()
             await trio.to_thread.run_sync(write_private, self._path, raw)
-        except OSError as error:  # a full disk stops the node by its own check
-            log.warning("kept_file.unwritten", path=str(self._path), why=str(error))
+            self._failed = False
+        if self._failed:
+            self._changed.set()  # It is to be written still.

@@ -336,7 +336,7 @@ def _read(path: Path) -> _Sealed:
     if len(data) > MAX_FILE_BYTES:
         raise _damaged(path, f"it is larger than {MAX_FILE_BYTES} bytes")
     try:
-        return _parse(path, json.loads(decode_text(data)))
+        return _parse(path, json.loads(data))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     except Rejected as error:

@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from gridtokenx.node import mdns_wire
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.network import PeerId, parse_address
 from gridtokenx.node.rate_limit import TokenBuckets
 
@@ -139,10 +140,11 @@ class LocalPeers:
         query = mdns_wire.encode_query(self._service)
         pause_s = FIRST_PAUSE_S
         while True:
-            self._interfaces = own_interfaces()  # a laptop moves between networks
-            for interface in self._interfaces:
-                _join(raw, interface.ip)
-                _send(raw, interface.ip, query)
+            with house.round("mdns"):
+                self._interfaces = own_interfaces()  # a laptop moves between networks
+                for interface in self._interfaces:
+                    _join(raw, interface.ip)
+                    _send(raw, interface.ip, query)
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
@@ -152,11 +154,12 @@ class LocalPeers:
             await self._asked.wait()
             await trio.sleep(random.uniform(*ANSWER_DELAY_S))
             self._asked = trio.Event()
-            for interface in self._interfaces:
-                told = told_on(self._listening(), interface.ip)
-                if told:
-                    answer = mdns_wire.encode_answer(self._service, self._name, told)
-                    _send(raw, interface.ip, answer)
+            with house.round("mdns"):
+                for interface in self._interfaces:
+                    told = told_on(self._listening(), interface.ip)
+                    if told:
+                        answer = mdns_wire.encode_answer(self._service, self._name, told)
+                        _send(raw, interface.ip, answer)
             await trio.sleep(ANSWER_PAUSE_S)
 
     async def _listen(self, listener: trio.socket.SocketType) -> None:
@@ -173,7 +176,8 @@ class LocalPeers:
             await trio.sleep(self._costs.wait_s("", cost, trio.current_time()))
             self._costs.charge("", cost, trio.current_time())
             if ours:
-                self._hear(data, source)
+                with house.round("mdns"):
+                    self._hear(data, source)
 
     def _hear(self, data: bytes, source: str) -> None:
         try:

@@ -5,14 +5,11 @@ Source: protocols/networking.md. Peers are named by their libp2p peer id in byte
 most its own stream or connection, and is counted.
 """
 
-import ipaddress
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import psutil
 import structlog
 import trio
 from libp2p.abc import INetStream
@@ -25,9 +22,18 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr
 
+from gridtokenx.node import addresses
 from gridtokenx.node.admission import Admission, Limits
 from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.clock import Clock
+from gridtokenx.node.dialling import (
+    DialRules,
+    interface_addresses,
+    parse_address,
+    parse_peer_id,
+    without_peer,
+    without_wildcards,
+)
 from gridtokenx.node.faults import LinkFaults
 from gridtokenx.node.libp2p_overrides import DialError, NodeHost, assemble_host, shielded
 from gridtokenx.node.peer_events import (
@@ -101,9 +107,9 @@ class NetworkSettings:
     """What a host needs: `seed` is the 32-byte Ed25519 seed, addresses are multiaddr text.
 
     A `listen` address that ends in `/ws` serves WebSockets, for browsers.
-    `announce` replaces what is told to others; `allow_private` lets addresses learned from
-    others lead into private and loopback networks; `max_peers` counts peers, not connections;
-    the limits are those of `admission.Limits`, which `limits` makes of them.
+    `announce` replaces what is told to others; `allow_private` is that of `dialling.DialRules`;
+    `max_peers` counts peers, not connections; the limits are those of `admission.Limits`, which
+    `limits` makes of them.
     """
 
     seed: bytes
@@ -115,7 +121,7 @@ class NetworkSettings:
     max_connections_per_ip: int = 16
     limit_loopback: bool = False
     allow: tuple[PeerId, ...] = ()
-    allow_private: bool = True
+    allow_private: bool | None = None
     psk: bytes | None = None
 
     def __post_init__(self) -> None:
@@ -123,11 +129,10 @@ class NetworkSettings:
             raise ValueError("a private network's key has 32 bytes")
         if len(self.seed) != 32:
             raise ValueError(f"an Ed25519 seed has 32 bytes, not {len(self.seed)}")
-        for address in (*self.listen, *self.announce):
-            try:
-                Multiaddr(address).value_for_protocol("tcp")
-            except Exception as error:
-                raise ValueError(f"{address!r} is not a TCP multiaddr: {error}") from error
+        for address in self.listen:
+            addresses.read_listen(address)
+        for address in self.announce:
+            addresses.read_announced(address)
 
     @property
     def limits(self) -> Limits:
@@ -144,19 +149,6 @@ class NetworkSettings:
 def format_peer_id(peer: PeerId) -> str:
     """The base58 text of a peer id, `12D3Koo...` for Ed25519."""
     return str(ID(peer).to_base58())
-
-
-def parse_peer_id(text: str) -> PeerId:
-    """Read a base58 peer id. Errors: ValueError."""
-    try:
-        peer = ID.from_base58(text).to_bytes()
-    except Exception as error:
-        raise ValueError(f"{text!r} is not a peer id") from error
-    inlined = peer[:1] == b"\x00" and peer[1:2] == bytes([len(peer) - 2])
-    hashed = peer[:2] == b"\x12\x20" and len(peer) == 34
-    if not inlined and not hashed:  # of multihashes libp2p uses identity and SHA-256
-        raise ValueError(f"{text!r} is not a peer id")
-    return PeerId(peer)
 
 
 class Stream:
@@ -275,6 +267,7 @@ class Network:
         self._swarm.on_handler_error = self._on_handler_error
         self.peer_id = PeerId(host.get_id().to_bytes())
         self._admission: Admission = self._swarm.admission
+        self._rules: DialRules = self._swarm.rules
         self.reputation: Reputation = self._admission.reputation
         # The loop's work on a stranger's connection is charged here; whoever gives a thread work
         # for a peer charges that to `source_of` it.
@@ -301,7 +294,7 @@ class Network:
     def nat_ip(self) -> str | None:
         """The address peers see us come from, when it is none of this machine's own."""
         seen = self.host.observed_ip
-        own = [*_interface_addresses("ip4"), *_interface_addresses("ip6"), "127.0.0.1", "::1"]
+        own = [*interface_addresses("ip4"), *interface_addresses("ip6"), "127.0.0.1", "::1"]
         return None if seen is None or seen in own else seen
 
     @property
@@ -360,19 +353,33 @@ class Network:
     # Connections --------------------------------------------------------------------------
 
     async def dial(self, address: str) -> PeerId:
-        """Connect to `/ip4/.../tcp/.../p2p/<id>`. Errors: NetworkError; ValueError if malformed."""
+        """Connect to `/ip4/.../tcp/.../p2p/<id>`, as the operator has configured it.
+
+        Errors: NetworkError; ValueError if malformed.
+        """
         peer, where = parse_address(address)
+        self._rules.note_own(where)
         self.host.get_peerstore().add_addrs(ID(peer), [where], ADDRESS_TTL_S)
         await self._dial(peer, [where])
         return peer
 
     async def dial_peer(self, peer: PeerId) -> None:
-        """Connect to a peer whose addresses others told us. Errors: NetworkError."""
-        await self._dial(peer, [each for each in self._known(peer) if self._swarm.may_dial(each)])
+        """Connect to a peer whose addresses others told us, as far as `dialling` lets.
 
-    async def _dial(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
+        Errors: NetworkError.
+        """
+        known = self._known(peer)
+        if self.is_trusted(peer):
+            await self._dial(peer, known)
+        else:
+            rules = self._rules
+            await self._dial(peer, [each for each in known if rules.may_dial(each)], rules)
+
+    async def _dial(
+        self, peer: PeerId, addresses: Sequence[Multiaddr], rules: DialRules | None = None
+    ) -> None:
         try:
-            await self._swarm.dial(ID(peer), addresses)
+            await self._swarm.dial(ID(peer), addresses, rules)
         except DialError as error:
             raise NetworkError(error.reason, str(error)) from error
 
@@ -389,15 +396,18 @@ class Network:
         except PeerStoreError:
             return []
 
-    def remember(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Take over addresses that were known of a peer before. What is malformed is skipped."""
+    def remember(self, peer: PeerId, addresses: Sequence[str], *, is_local: bool = False) -> None:
+        """Take over addresses that were known of a peer before. What is malformed or may not be
+        dialled is skipped. `is_local`: the peer itself told them in a local network of ours."""
         known = []
         for address in addresses:
             try:
                 owner, where = parse_address(address)
             except ValueError:
                 continue
-            if owner == peer and self._swarm.may_dial(where):
+            if is_local:
+                self._rules.note_local(where)
+            if owner == peer and (self._rules.may_dial(where) or self.is_trusted(peer)):
                 known.append(where)
         if known:
             self.host.get_peerstore().add_addrs(ID(peer), known, REMEMBERED_TTL_S)
@@ -436,6 +446,10 @@ class Network:
         """Whose share of `budget` a peer's work is charged to; None for a trusted peer, which
         neither pays nor waits: one the operator has named or a validator's key vouches for."""
         return self._admission.source_of(bytes(peer), self.remote_ip(peer))
+
+    def is_trusted(self, peer: PeerId) -> bool:
+        """Whether a peer is no stranger: named by the operator, or vouched for."""
+        return self._admission.trusts(bytes(peer))
 
     def report(self, peer: PeerId, offence: str) -> None:
         """Note an offence of `reputation.OFFENCES`; a peer that goes too far is cut off."""
@@ -521,67 +535,6 @@ class Network:
         return bytes(peer[6:])
 
 
-def parse_address(address: str) -> tuple[PeerId, Multiaddr]:
-    """Split a full multiaddr into peer id and transport address. Errors: ValueError."""
-    try:
-        maddr = Multiaddr(address)
-        peer = parse_peer_id(str(maddr.value_for_protocol("p2p")))
-        where = without_peer(maddr)
-        where.value_for_protocol("tcp")
-        if len(list(where.protocols())) != 2:
-            raise ValueError("a WebSocket is for browsers to dial, nodes dial plain TCP")
-    except Exception as error:
-        text = f"{address!r} is not an address like /ip4/192.0.2.1/tcp/9000/p2p/12D3Koo..."
-        raise ValueError(text) from error
-    return peer, where
-
-
-def without_peer(maddr: Multiaddr) -> Multiaddr:
-    """The transport part of a multiaddr, without /p2p/<id>."""
-    return Multiaddr(str(maddr).partition("/p2p/")[0])
-
-
-def _may_dial(address: Multiaddr, *, allow_private: bool) -> bool:
-    """Whether an address told by others is worth a dial: plain TCP, and public if so set."""
-    names = [protocol.name for protocol in address.protocols()]
-    if names[:1] not in (["ip4"], ["ip6"], ["dns4"], ["dns6"], ["dns"]) or names[1:2] != ["tcp"]:
-        return False
-    if names[2:] not in ([], ["p2p"]):  # ws, tls, p2p-circuit: not spoken here
-        return False
-    if not names[0].startswith("ip"):
-        return True
-    ip = ipaddress.ip_address(address.value_for_protocol(names[0]))
-    if ip.is_unspecified or ip.is_multicast:
-        return False
-    return allow_private or ip.is_global
-
-
-def _interface_addresses(family: str) -> list[str]:
-    """This machine's addresses of one family (ip4, ip6), loopback only if there is no other."""
-    kind = socket.AF_INET if family == "ip4" else socket.AF_INET6
-    found = [
-        ipaddress.ip_address(entry.address.partition("%")[0])
-        for entries in psutil.net_if_addrs().values()
-        for entry in entries
-        if entry.family == kind
-    ]
-    usable = [ip for ip in found if not ip.is_link_local]
-    return [str(ip) for ip in usable if not ip.is_loopback] or [str(ip) for ip in usable]
-
-
-def _without_wildcards(addresses: Sequence[Multiaddr]) -> list[Multiaddr]:
-    """Replace 0.0.0.0 and :: by this machine's own addresses: nobody can dial a wildcard."""
-    expanded: list[Multiaddr] = []
-    for address in addresses:
-        _, family, ip, rest = str(address).split("/", 3)
-        if family in ("ip4", "ip6") and ipaddress.ip_address(ip).is_unspecified:
-            own = _interface_addresses(family)
-            expanded.extend(Multiaddr(f"/{family}/{each}/{rest}") for each in own)
-        else:
-            expanded.append(address)
-    return expanded
-
-
 @asynccontextmanager
 async def open_network(
     settings: NetworkSettings, reputation: Reputation | None = None
@@ -590,19 +543,19 @@ async def open_network(
 
     Errors: OSError that names the address when it cannot be bound.
     """
-    announce = [without_peer(Multiaddr(address)) for address in settings.announce]
+    announce = [addresses.read_announced(address) for address in settings.announce]
     if reputation is None:
         reputation = Reputation(Clock(), exempt_loopback=not settings.limit_loopback)
     host = assemble_host(
         settings.seed,
         admission=Admission(settings.limits, reputation),
         psk=settings.psk,
-        may_dial=lambda address: _may_dial(address, allow_private=settings.allow_private),
-        advertise=lambda bound: _without_wildcards(announce or bound),
+        rules=DialRules((*settings.listen, *settings.announce), settings.allow_private),
+        advertise=lambda bound: without_wildcards(announce or bound),
     )
     swarm = host.get_network()
     try:
-        await swarm.listen(*(Multiaddr(address) for address in settings.listen))
+        await swarm.listen(*map(addresses.read_listen, settings.listen))
         async with trio.open_nursery() as nursery:
             swarm.start(nursery)
             try:

@@ -19,6 +19,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from gridtokenx import __version__
+from gridtokenx.api.connections import MAX_CONNECTIONS
 from gridtokenx.api.server import serve
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.node.admin import Admin
@@ -29,10 +30,12 @@ from gridtokenx.node.chain_values import warn_overruled
 from gridtokenx.node.clock import Clock
 from gridtokenx.node.clock_watch import ClockWatch
 from gridtokenx.node.config import Config
-from gridtokenx.node.database import ChainStore, Database
+from gridtokenx.node.database import MAX_TABLES, ChainStore, Database
+from gridtokenx.node.descriptors import Plan, provide
 from gridtokenx.node.discovery import Discovery, region_key
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
+from gridtokenx.node.housekeeping import house, keep
 from gridtokenx.node.kept_file import KeptFile
 from gridtokenx.node.network import (
     Network,
@@ -59,6 +62,8 @@ from gridtokenx.node.relay import Relay
 from gridtokenx.node.reputation import Reputation
 from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.node.stages import StageCollector, Stages
+from gridtokenx.node.stopping import DatabaseError, DiskFailed, DiskFull
+from gridtokenx.node.strangers import Readers
 from gridtokenx.node.syncing import answer_ancestry, answer_blocks
 from gridtokenx.node.telemetry import NodeCollector, configure_logging
 from gridtokenx.node.view import ChainStatus, Check, Health, NetworkStatus, PeerStatus
@@ -71,10 +76,6 @@ DISK_SECONDS = 30.0
 BANS_FILE = "bans.json"
 PEERS_FILE = "peers.json"
 log = structlog.get_logger(__name__)
-
-
-class DiskFull(Exception):  # noqa: N818 - an order to stop cleanly
-    """Less free disk than `node.min_free_disk_mib`; stopping now keeps the data intact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +132,12 @@ class Node:
     # -- Life ----------------------------------------------------------------------------------
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled. Errors: DatabaseError, Damaged, StopNode, DiskFull, NetworkError."""
+        """Run until cancelled. Errors: Ending; ApiServerError; OSError for what cannot be bound."""
         self._check_disk()
         self._token = trio.lowlevel.current_trio_token()
         self.metrics.register(StageCollector(self._stages))
-        database = await trio.to_thread.run_sync(Database, self.config.data_path)
+        self._plan = provide(Plan(MAX_CONNECTIONS, self.config.network.max_peers, MAX_TABLES))
+        database = await trio.to_thread.run_sync(Database, self.config.data_path, self._plan.tables)
         try:
             exempt = not self.config.network.limit_loopback
             reputation = Reputation(self._now_ms.steady_ms, exempt_loopback=exempt)
@@ -159,7 +161,13 @@ class Node:
 
     async def _serve(self, network: Network, database: Database, task_status: Any) -> None:
         network_id = self.genesis.network_id
-        self._requests = requests = Requests(network, network_id, on_offence=network.report)
+        self._requests = requests = Requests(
+            network,
+            network_id,
+            on_offence=network.report,
+            is_stranger=lambda peer: network.source_of(peer) is not None,
+        )
+        self._readers = Readers(network.budget, network.source_of)
         self._gossip = gossip = Gossip(
             network,
             topic_prefix=topic_prefix(network_id),
@@ -187,7 +195,7 @@ class Node:
             network,
             self._dialable(self.config.network.bootstrap),
             persistent=persistent,
-            target_peers=min(self.config.network.max_outbound, self.config.network.max_peers),
+            target_peers=min(self.config.network.max_outbound, self._plan.peers),
             book=self._book,
             local_network_id=network_id if self.config.network.mdns else None,
             regions={
@@ -212,9 +220,9 @@ class Node:
             if self._relay is not None:
                 nursery.start_soon(self._relay.run)
             await nursery.start(discovery.run)
-            nursery.start_soon(self._keep_house, discovery)
+            self._keep_house(nursery, discovery)
             await nursery.start(self._admin(network).run)
-            url = await nursery.start(serve, self, self.config.api)
+            url = await nursery.start(serve, self, self.config.api, self._plan.api)
             log.info(
                 "node.started",
                 node_id=self.node_id,
@@ -303,11 +311,12 @@ class Node:
             seed=self._keys.network_seed,
             listen=tuple(network.listen),
             announce=tuple(network.announce),
-            max_peers=network.max_peers,
-            max_inbound=network.max_inbound or max(1, network.max_peers * 4 // 5),
+            max_peers=self._plan.peers,
+            max_inbound=network.max_inbound or max(1, self._plan.peers * 4 // 5),
             max_outbound=network.max_outbound,
             max_connections_per_ip=network.max_connections_per_ip,
             limit_loopback=network.limit_loopback,
+            allow_private={"yes": True, "no": False}.get(network.dial_private),
             psk=self._keys.private_network,
             allow=tuple(parse_peer_id(peer) for peer in network.allow),
         )
@@ -343,27 +352,30 @@ class Node:
         for runner in self._runners.values():
             runner.note_gone(peer)
 
-    async def _answer_blocks(self, _peer: PeerId, payload: bytes) -> bytes:
+    async def _answer_blocks(self, peer: PeerId, payload: bytes) -> bytes:
         def store_of(chain: str, chain_id: bytes) -> ChainStore | None:
             runner = self._runners.get(chain)
             return None if runner is None else runner.history(chain_id)
 
-        return await self._read(partial(answer_blocks, payload, store_of))
+        return await self._read(peer, partial(answer_blocks, payload, store_of))
 
-    async def _answer_ancestry(self, _peer: PeerId, payload: bytes) -> bytes:
+    async def _answer_ancestry(self, peer: PeerId, payload: bytes) -> bytes:
         def stores_of(chain: str) -> list[ChainStore]:
             runner = self._runners.get(chain)
             return [] if runner is None else runner.histories()
 
-        return await self._read(partial(answer_ancestry, payload, stores_of))
+        return await self._read(peer, partial(answer_ancestry, payload, stores_of))
 
-    async def _read(self, answer: Callable[[], bytes]) -> bytes:
+    async def _read(self, peer: PeerId, answer: Callable[[], bytes]) -> bytes:
         try:
-            return await trio.to_thread.run_sync(answer)
+            return await self._readers.run(peer, answer)
         except Rejected as error:
             raise RequestRefused(error.detail) from None
+        except (DatabaseError, DiskFailed) as error:  # No peer's question ends the node.
+            house.note("answers", error)
+            raise RequestRefused("this node cannot read that block") from None
 
-    async def _answer_bodies(self, _peer: PeerId, payload: bytes) -> bytes:
+    async def _answer_bodies(self, peer: PeerId, payload: bytes) -> bytes:
         try:
             request = decode_body_request(payload)
         except Rejected as error:
@@ -371,7 +383,7 @@ class Node:
         runner = self._runners.get(request.chain)
         if runner is None:
             raise RequestRefused(f"this node does not follow {request.chain}")
-        return runner.answer_bodies(request)
+        return await self._read(peer, partial(runner.answer_bodies, request))
 
     # -- What the API sees ---------------------------------------------------------------------
 
@@ -475,28 +487,45 @@ class Node:
 
     # -- Housekeeping --------------------------------------------------------------------------
 
-    async def _keep_house(self, discovery: Discovery) -> None:
-        """Once a second: loop delay, peers, live figures; every 30 s the disk."""
-        next_disk = trio.current_time() + DISK_SECONDS
+    def _keep_house(self, nursery: trio.Nursery, discovery: Discovery) -> None:
+        """Once a second: loop delay, chains, peers, clock; every 30 s the disk."""
         names = organisations_of(self.genesis)
+        for task, step, every_s in (
+            ("chain_figures", self._show_chains, HOUSEKEEPING_SECONDS),
+            ("peer_figures", partial(self._show_peers, discovery, names), HOUSEKEEPING_SECONDS),
+            ("authorities", self._meet_authorities, HOUSEKEEPING_SECONDS),
+            ("clock", self._check_clock, HOUSEKEEPING_SECONDS),
+            ("disk", self._check_disk, DISK_SECONDS),
+        ):
+            nursery.start_soon(keep, task, step, every_s)
+        nursery.start_soon(self._measure_lag)
+
+    async def _measure_lag(self) -> None:
+        """How late the loop wakes whom it should wake now."""
         while True:
             due = trio.current_time() + HOUSEKEEPING_SECONDS
             await trio.sleep_until(due)
             self._lag_ms = round((trio.current_time() - due) * 1_000)
-            for runner in self._runners.values():
-                runner.beat()
-            self._statuses = {name: one.status for name, one in self._runners.items()}
-            self._peer_statuses = peer_statuses(self._network, self._gossip, self._peers, names)
-            self._network_status = network_status(self._network, self._gossip, discovery)
-            sets = {name: status.validators for name, status in self._statuses.items()}
-            members = {member.public_key for each in sets.values() for member in each.members}
-            if self._authorities.note(self._peers.proved(), members):
-                self._network.set_authorities(self._authorities.peers)
-                self._gossip.set_direct_peers(self._authorities.direct)
-            self._clock_watch.look(self._peers.clocks(), sets, self._lag_ms)
-            if trio.current_time() >= next_disk:
-                next_disk += DISK_SECONDS
-                self._check_disk()
+
+    def _show_chains(self) -> None:
+        for runner in self._runners.values():
+            runner.beat()
+        self._statuses = {name: one.status for name, one in self._runners.items()}
+
+    def _show_peers(self, discovery: Discovery, names: Mapping[bytes, str]) -> None:
+        self._peer_statuses = peer_statuses(self._network, self._gossip, self._peers, names)
+        self._network_status = network_status(self._network, self._gossip, discovery)
+
+    def _meet_authorities(self) -> None:
+        sets = [status.validators for status in self._statuses.values()]
+        members = {member.public_key for each in sets for member in each.members}
+        if self._authorities.note(self._peers.proved(), members):
+            self._network.set_authorities(self._authorities.peers)
+            self._gossip.set_direct_peers(self._authorities.direct)
+
+    def _check_clock(self) -> None:
+        sets = {name: status.validators for name, status in self._statuses.items()}
+        self._clock_watch.look(self._peers.clocks(), sets, self._lag_ms)
 
     def _check_disk(self) -> None:
         """Stop before the disk is full: a full disk is what corrupts databases (surface C 13)."""

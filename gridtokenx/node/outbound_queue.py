@@ -83,7 +83,7 @@ class OutboundQueue:
     def __init__(self, max_bytes: int, turns: Turns | None = None) -> None:
         self.bytes = 0
         self.least_turn_s = 0.0  # of the frame being written
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._turns = turns
         # By message id, else by a number of its own.
         self._frames: dict[Priority, OrderedDict[bytes | int, bytes]] = {
@@ -106,9 +106,17 @@ class OutboundQueue:
         self.wake()
         dropped = 0
         for victims in reversed(self._frames.values()):
-            while victims and self.bytes > self._max_bytes:
+            while victims and self.bytes > self.max_bytes:
                 self.bytes -= len(victims.popitem(last=False)[1])
                 dropped += 1
+        return dropped
+
+    def clear(self) -> int:
+        """Drop all frames; return how many."""
+        dropped = sum(map(len, self._frames.values()))
+        for frames in self._frames.values():
+            frames.clear()
+        self.bytes = 0
         return dropped
 
     def withdraw(self, message_id: bytes) -> bool:

@@ -24,7 +24,7 @@ from gridtokenx.interchain.model import Incarnation
 from gridtokenx.node.bodies import decode_and_verify_all
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.database import ChainStore
-from gridtokenx.node.executor import Damaged, Executor
+from gridtokenx.node.executor import Executor
 from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import (
     MAX_BLOCKS_PER_REQUEST,
@@ -32,6 +32,7 @@ from gridtokenx.node.protocol import (
     BlocksResponse,
 )
 from gridtokenx.node.requests import RequestRefused
+from gridtokenx.node.stopping import Damaged
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected

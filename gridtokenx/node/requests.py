@@ -6,7 +6,8 @@ unsigned-varint length. Payloads are bytes here; their encoding belongs to the c
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -29,6 +30,9 @@ MAX_RESPONSE_BYTES = 8 << 20
 MAX_REFUSAL_BYTES = 1_024
 MAX_IN_FLIGHT_PER_PEER = 8
 MAX_IN_FLIGHT = 64
+# Answers being written to strangers, who may read slowly: all together, and of one that has others.
+MAX_STRANGERS_BYTES = 32 << 20
+MAX_STRANGER_BYTES = 8 << 20
 
 Handler = Callable[[PeerId, bytes], Awaitable[bytes]]
 
@@ -60,6 +64,7 @@ class Requests:
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         on_offence: Callable[[PeerId, str], None] = lambda _peer, _offence: None,
+        is_stranger: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
         """`on_offence` is told of peers that break the format, by `reputation.OFFENCES`."""
         self._network = network
@@ -67,7 +72,9 @@ class Requests:
         self._max_request_bytes = max_request_bytes
         self._max_response_bytes = max_response_bytes
         self._on_offence = on_offence
+        self._is_stranger = is_stranger
         self._in_flight: Counter[PeerId] = Counter()
+        self._unread: Counter[PeerId] = Counter()  # Bytes that are being written to strangers.
         self.outcomes: Counter[str] = Counter()  # answered refused busy timeout failed broken
 
     def protocol(self, name: str) -> str:
@@ -119,12 +126,33 @@ class Requests:
             if len(response) > self._max_response_bytes:
                 log.error("response above the limit", request=name, response_bytes=len(response))
                 return "failed"
-            await write_frame(stream, bytes([OK]) + response)
+            with self._writing(stream.peer, len(response)) as has_room:
+                if not has_room:
+                    return "busy"
+                await write_frame(stream, bytes([OK]) + response)
         except NetworkError as error:
             if error.reason == "protocol":
                 self._on_offence(stream.peer, "malformed_request")
             return "broken"
         return "answered"
+
+    @contextmanager
+    def _writing(self, peer: PeerId, size: int) -> Iterator[bool]:
+        """Count an answer while it is written; False where strangers have not read enough yet."""
+        if not self._is_stranger(peer):
+            yield True
+            return
+        own, every = self._unread[peer], self._unread.total()
+        if (own and own + size > MAX_STRANGER_BYTES) or every + size > MAX_STRANGERS_BYTES:
+            yield False
+            return
+        self._unread[peer] += size
+        try:
+            yield True
+        finally:
+            self._unread[peer] -= size
+            if not self._unread[peer]:
+                del self._unread[peer]
 
     async def request(
         self, peer: PeerId, name: str, payload: bytes, *, timeout_s: float = DEADLINE_S

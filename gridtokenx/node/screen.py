@@ -75,9 +75,28 @@ def _safe_console() -> type[Console]:
 def prepare_streams() -> None:
     """No letter ends the process: one that a stream's encoding lacks is escaped, and a standard
     stream that was closed at the start leads nowhere. (Called once, first of all.)"""
+    open_standard_streams()
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         reconfigure = getattr(getattr(sys, name), "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def open_standard_streams() -> None:
+    """Give standard streams that were closed (`start 2>&-`) to /dev/null.
+
+    Before anything else is opened: the next file would be number 2, and get what is meant for
+    people. Python has None for them, which nobody who prints expects.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is this one: those below are open.
+            opened = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            os.set_inheritable(opened, True)
+        if getattr(sys, name) is None:
+            mode = "r" if number == 0 else "w"
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - stays
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)

@@ -15,45 +15,39 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Annotated, Any, get_type_hints
 
+from gridtokenx.node import addresses
+from gridtokenx.primitives.errors import Rejected
+
 NODE_TYPES = ("validator", "trader", "observer", "grid_operator", "authority")
 AUTHORITIES = ("egat", "mea", "pea", "erc")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _REGION = re.compile(r"[A-Z]{3}")
-_ANNOUNCED_ADDRESS = re.compile(
-    r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}(/ws|/wss|/tls/ws)?(/p2p/[^/\s]+)?"
-)
-_LISTEN_ADDRESS = re.compile(r"/(ip4|ip6)/[^/\s]+/tcp/\d{1,5}(/ws)?")
-_PEER_ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}/p2p/[^/\s]+")
-
-_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_PEER_ID = re.compile(rf"[{_BASE58}]{{20,64}}")
 
 
-def _ends_in_peer_id(text: str) -> bool:
-    """Whether the last part of an address, or all of it, is a peer id: one wrong letter is seen
-    here and not when the node starts."""
-    number = 0
-    for letter in text.rpartition("/")[2]:
-        digit = _BASE58.find(letter)
-        if digit < 0:
-            return False
-        number = number * 58 + digit
-    raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
-    ed25519 = raw[:5] == bytes.fromhex("2408011220") and len(raw) == 37  # its first byte is 0
-    return ed25519 or (raw[:2] == b"\x12\x20" and len(raw) == 34)
+def _trusted_block(text: str) -> object:
+    from gridtokenx.chain.trust import parse_trusted_block  # Not needed by most who read settings.
+
+    try:
+        return parse_trusted_block(text)
+    except Rejected as error:
+        raise ValueError(error.detail) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a value must be. `low` and `high` are inclusive; `matches` applies to each text."""
+    """What a value must be. `low` and `high` are inclusive.
+
+    `matches` and `read` apply to each text; `read` is what the node itself reads it with, and
+    raises ValueError.
+    """
 
     help: str
     low: int | Decimal | None = None
     high: int | Decimal | None = None
     choices: tuple[str, ...] = ()
     matches: re.Pattern[str] | None = None
-    check: Callable[[str], bool] | None = None
+    read: Callable[[str], object] | None = None
     example: str = ""
     max_items: int = 64
 
@@ -128,21 +122,20 @@ class NetworkSettings:
         tuple[str, ...],
         Rule(
             "peer ids that may connect besides bootnodes and persistent ones; empty: everybody",
-            matches=_PEER_ID,
-            check=_ends_in_peer_id,
+            read=addresses.read_peer_id,
             example="12D3KooW...",
         ),
     ] = ()
     min_peers: Annotated[int, Rule("peers below which /ready says no", low=0, high=1000)] = 1
     listen: Annotated[
         tuple[str, ...],
-        Rule("addresses to listen on", matches=_LISTEN_ADDRESS, example="/ip4/0.0.0.0/tcp/9000"),
+        Rule("addresses to listen on", read=addresses.read_listen, example="/ip4/0.0.0.0/tcp/9000"),
     ] = ("/ip4/0.0.0.0/tcp/9000",)
     announce: Annotated[
         tuple[str, ...],
         Rule(
             "addresses told to others; needed behind NAT and in containers",
-            matches=_ANNOUNCED_ADDRESS,
+            read=addresses.read_announced,
             example="/dns4/node.example/tcp/9000",
         ),
     ] = ()
@@ -150,8 +143,7 @@ class NetworkSettings:
         tuple[str, ...],
         Rule(
             "bootnodes, the first peers to ask for others",
-            matches=_PEER_ADDRESS,
-            check=_ends_in_peer_id,
+            read=addresses.read_peer,
             example="/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW...",
         ),
     ] = ()
@@ -162,11 +154,18 @@ class NetworkSettings:
         tuple[str, ...],
         Rule(
             "peers to stay connected to",
-            matches=_PEER_ADDRESS,
-            check=_ends_in_peer_id,
+            read=addresses.read_peer,
             example="/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW...",
         ),
     ] = ()
+    dial_private: Annotated[
+        str,
+        Rule(
+            "dial private and loopback addresses that others tell; auto: those of a kind that "
+            "listen, announce, bootstrap or persistent have too",
+            choices=("auto", "yes", "no"),
+        ),
+    ] = "auto"
     psk_file: Annotated[
         str, Rule("key file of a private network (swarm.key); empty: an open network")
     ] = ""
@@ -200,7 +199,7 @@ class SyncSettings:
         tuple[str, ...],
         Rule(
             "blocks that must be in the history, as `gridtokenx chain head` tells them",
-            matches=re.compile(r"[A-Z0-9]{2,8}:[1-9][0-9]{0,17}:[0-9a-f]{64}"),
+            read=_trusted_block,
             example="TH:120960:9c1e...42",
         ),
     ] = ()
@@ -452,11 +451,13 @@ def _check_text(rule: Rule, value: object) -> str:
         raise ValueError(f"must be one of {choices}, not {_shown(value)}")
     if rule.matches and not rule.matches.fullmatch(value):
         raise ValueError(f"must look like {rule.example}, not {_shown(value)}")
-    if rule.check and not rule.check(value):
-        raise ValueError(
-            f"{_shown(value)} has no valid peer id: a letter is missing or wrong; "
-            "`gridtokenx net id` shows a node's own"
-        )
+    if rule.read:
+        try:
+            rule.read(value)
+        except ValueError as error:
+            raise ValueError(
+                f"must look like {rule.example}, not {_shown(value)}: {error}"
+            ) from None
     return value
 
 

@@ -24,9 +24,10 @@ MAX_WAITING = 128
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 MAX_SOURCE_WAITING = 8
 MAX_SOURCE_BYTES = 1024 * 1024  # The largest message.
+READERS = 4
 STRANGER_PART = 64  # Transactions; 4 ms of worthless ones, 10 ms of well signed ones.
 FORWARDED_PART = 256
-PATIENCE_S = 2.0  # Of what waits for its turns; whoever accepted it publishes it again.
+PATIENCE_S = 2.0  # Of a part; whoever accepted a transaction publishes it again.
 _SLACK_S = 0.001  # A bucket is full a rounding error later than it says.
 
 T = TypeVar("T")
@@ -50,6 +51,43 @@ class Lane:
         return await worker.run(function, self.urgency)
 
 
+class Readers:
+    """Threads that look up answers for peers: strangers wait for others, and pay for theirs."""
+
+    def __init__(self, budget: StrangersBudget, source_of: Callable[[PeerId], str | None]) -> None:
+        self._budget = budget
+        self._source_of = source_of
+        self._worker = Worker(READERS)
+
+    async def run(self, peer: PeerId, answer: Callable[[], T]) -> T:
+        """Errors: those of `answer`."""
+        source = self._source_of(peer)
+        if source is None:
+            return await self._worker.run(answer, Urgency.FORWARDED)
+        cost = _Cost()
+        try:
+            return await self._worker.run(cost.measured(answer), Urgency.STRANGERS, source)
+        finally:
+            self._budget.charge(source, cost.cpu_s, trio.current_time())
+
+
+class _Cost:
+    """CPU seconds that functions have taken in whatever thread."""
+
+    def __init__(self) -> None:
+        self.cpu_s = 0.0
+
+    def measured(self, function: Callable[[], T]) -> Callable[[], T]:
+        def run() -> T:
+            started_s = time.thread_time()
+            try:
+                return function()
+            finally:
+                self.cpu_s += time.thread_time() - started_s
+
+        return run
+
+
 class _PaidLane(Lane):
     """One stranger's: of all strangers' work a part at a time, each when it can be paid."""
 
@@ -58,20 +96,19 @@ class _PaidLane(Lane):
         self._source = source
         self._budget = budget
         self._turns = turns
-        self._cpu_s = 0.0
-        self._deadline_s = trio.current_time() + PATIENCE_S
+        self._cost = _Cost()
 
     @asynccontextmanager
     async def part(self) -> AsyncIterator[None]:
         """Errors: TooSlowError for one that would have waited too long."""
         async with AsyncExitStack() as held:
-            with trio.fail_at(self._deadline_s):
+            with trio.fail_after(PATIENCE_S):
                 await self._wait(held)
-            self.useless_share, self._cpu_s = 1.0, 0.0
+            self.useless_share, self._cost = 1.0, _Cost()
             try:
                 yield
             finally:
-                cost_s = self._cpu_s * self.useless_share
+                cost_s = self._cost.cpu_s * self.useless_share
                 self._budget.charge(self._source, cost_s, trio.current_time())
 
     async def _wait(self, held: AsyncExitStack) -> None:
@@ -91,14 +128,7 @@ class _PaidLane(Lane):
             await held.aclose()
 
     async def run(self, worker: Worker, function: Callable[[], T]) -> T:
-        def measured() -> T:
-            started_s = time.thread_time()
-            try:
-                return function()
-            finally:
-                self._cpu_s += time.thread_time() - started_s
-
-        return await worker.run(measured, self.urgency, self._source)
+        return await worker.run(self._cost.measured(function), self.urgency, self._source)
 
 
 class Strangers:

@@ -34,6 +34,7 @@ from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.database import ChainStore
 from gridtokenx.node.driver import Driver
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.network import NetworkError, PeerId, format_peer_id
 from gridtokenx.node.peers import Claim
 from gridtokenx.node.protocol import (
@@ -144,9 +145,10 @@ class Syncing:
     async def _beat(self) -> None:
         while True:
             await trio.sleep(1.0)
-            self._post(self._survey())
-            self._post(Tick())
-            self._tell_progress()
+            with house.round("sync_tick"):
+                self._post(self._survey())
+                self._post(Tick())
+                self._tell_progress()
 
     def _survey(self) -> Surveyed:
         claims, height = self._claims(), self._driver.executor.parent.height

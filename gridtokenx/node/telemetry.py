@@ -12,6 +12,7 @@ import logging.handlers
 import platform
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, MutableMapping, Sequence
 from io import StringIO
 from pathlib import Path
@@ -28,6 +29,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from gridtokenx.node.history import load_totals
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.national_metrics import NationalMetrics
 from gridtokenx.node.private_files import make_folder, open_private
 from gridtokenx.node.screen import lines, printable
@@ -37,6 +39,8 @@ from gridtokenx.node.view import ChainStatus, NetworkStatus, NodeHandle, PeerSta
 SYNC_STATES = get_args(SyncState)
 SCORE_LIMITS = (-80.0, -40.0, -20.0, -10.0, 0.0, 10.0, 20.0, 40.0)  # gossip's thresholds and cap
 MIB = 1024 * 1024
+RECENT_LINES = 200
+RECENT_CHARACTERS = 2_000
 _NOISY_LIBRARIES = ("libp2p", "asyncio", "aiohttp", "multiaddr")
 
 
@@ -68,6 +72,14 @@ class NodeCollector(Collector):
         yield from _chain_counters(chains)
         yield _sync_states(chains)
         yield from self._national.collect(handle.chains())
+        failures = CounterMetricFamily(
+            "gridtokenx_housekeeping_failures",
+            "Rounds of work on the side that failed; the node went on",
+            labels=["task"],
+        )
+        for task, count in sorted(house.failures.items()):
+            failures.add_metric([task], count)
+        yield failures
 
 
 def _connections(network: NetworkStatus) -> Iterator[Metric]:
@@ -243,13 +255,16 @@ def configure_logging(settings: LoggingSettings, file_path: Path | None = None) 
         logger = logging.getLogger(library)
         logger.setLevel(max(logging.WARNING, _level(settings.level)))
         logger.propagate = True  # libp2p turns this off when it is imported.
-    console = logging.StreamHandler(sys.stderr)
+    console = _Console(sys.stderr)
     pretty = settings.format == "pretty"
     console.setFormatter(_formatter(shared, pretty, colors=pretty and sys.stderr.isatty()))
     root.addHandler(console)
+    recent = _Recent()
+    recent.setFormatter(_formatter(shared, pretty=False, colors=False))
+    root.addHandler(recent)
     if settings.file_logging.enabled and file_path is not None:
         make_folder(file_path.parent)
-        file = _PrivateFile(
+        file = _File(
             file_path,
             maxBytes=settings.file_logging.max_mib * MIB,
             backupCount=settings.file_logging.keep,
@@ -259,11 +274,53 @@ def configure_logging(settings: LoggingSettings, file_path: Path | None = None) 
         root.addHandler(file)
 
 
-class _PrivateFile(logging.handlers.RotatingFileHandler):
-    """A log that only its owner reads: it tells what the API hides."""
+class _Console(logging.StreamHandler[Any]):
+    """A terminal or pipe that is gone costs its line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        _note("log stream")
+
+
+class _File(logging.handlers.RotatingFileHandler):
+    """A log that only its owner reads: it tells what the API hides. A full disk, or a folder that
+    is gone, costs the line, not a traceback for each.
+    """
 
     def _open(self) -> Any:
         return open_private(Path(self.baseFilename), "a")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        _note("log file")
+
+
+def _note(task: str) -> None:
+    """Called while the error is handled."""
+    error = sys.exc_info()[1]
+    if error is not None:
+        house.note_of_log(task, error)
+
+
+class _Recent(logging.Handler):
+    """The last lines, for a crash report; without what other handlers did with their colours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=RECENT_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.lines.append(self.format(record)[:RECENT_CHARACTERS])
+        except Exception:  # noqa: BLE001 - as every handler does
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        _note("log lines")
+
+
+def recent_lines() -> list[str]:
+    """The last lines of the log, the oldest first."""
+    found = [one for one in logging.getLogger().handlers if isinstance(one, _Recent)]
+    return [line for one in found for line in list(one.lines)]
 
 
 def close_logging() -> None:

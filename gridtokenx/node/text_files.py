@@ -6,6 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import codecs
+from pathlib import Path
 
 _OTHER_MARKS = {  # UTF-32 first: its little-endian mark begins with that of UTF-16.
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -13,6 +14,15 @@ _OTHER_MARKS = {  # UTF-32 first: its little-endian mark begins with that of UTF
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+
+
+def read_text(path: Path, max_bytes: int) -> str:
+    """The text of a file, as `decode_text`. Errors: ValueError likewise, OSError."""
+    with path.open("rb") as stream:
+        raw = stream.read(max_bytes + 1)
+    if len(raw) > max_bytes:
+        raise ValueError(f"is larger than {max_bytes} bytes")
+    return decode_text(raw)
 
 
 def decode_text(raw: bytes) -> str:

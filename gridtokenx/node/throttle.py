@@ -80,6 +80,17 @@ class Holder(Protocol):
         """Let go of them, and of the connection or stream they came by."""
 
 
+@contextmanager
+def holding(holder: Holder) -> Iterator[None]:
+    """Let a holder count among those of its network that share `MAX_HELD_BYTES`."""
+    holders = {} if holder.payer is None else holder.payer.gate.holders
+    holders[holder] = None
+    try:
+        yield
+    finally:
+        del holders[holder]
+
+
 class Gate:
     """What strangers must pass, one for each network.
 
@@ -93,7 +104,7 @@ class Gate:
         self.held_over = 0
         self._turn = trio.Lock()
         self._waiting_handshakes = 0
-        self._holders: dict[Holder, None] = {}
+        self.holders: dict[Holder, None] = {}
         self._unlooked_bytes = 0
 
     # CPU ----------------------------------------------------------------------------------
@@ -178,15 +189,6 @@ class Gate:
             return True
         return sum(holder.open_streams() for holder in self._strangers()) < MAX_STREAMS
 
-    @contextmanager
-    def holding(self, holder: Holder) -> Iterator[None]:
-        """Let a holder count among those that share `MAX_HELD_BYTES`."""
-        self._holders[holder] = None
-        try:
-            yield
-        finally:
-            del self._holders[holder]
-
     def received(self, payer: Payer | None, size: int) -> None:
         """Bytes of a payer came in: from time to time, see whether strangers hold too many.
 
@@ -208,7 +210,7 @@ class Gate:
             holder.give_up()
 
     def _strangers(self) -> Iterator[Holder]:
-        for holder in self._holders:
+        for holder in self.holders:
             if holder.payer is not None and not holder.payer.is_trusted:
                 yield holder
 

@@ -169,6 +169,10 @@ class Overlay:
         return [(key, None if value is None else encode(value)) for key, value in self.changed()]
 
 
+class DamagedValue(ValueError):  # noqa: N818 - names what is wrong with our own data
+    """A stored value is not what was written."""
+
+
 @dataclass(frozen=True)
 class Table(Generic[V]):
     """A typed map under one key prefix. Keys are bytes of the caller's making, order-preserving."""
@@ -177,12 +181,12 @@ class Table(Generic[V]):
     kind: type[V]
 
     def decode(self, raw: bytes) -> V:
-        """Read a stored value. We wrote it, so damage is our fault: ValueError, not Rejected."""
+        """Read a stored value. We wrote it, so damage is no fault of a sender: DamagedValue."""
         try:
             return decode(self.kind, raw)
         except Rejected as error:
             detail = f"the stored {self.kind.__name__} is damaged: {error.detail}"
-            raise ValueError(detail) from error
+            raise DamagedValue(detail) from error
 
     def get(self, state: Reader, key: bytes) -> V | None:
         """The value under `key`, or None."""

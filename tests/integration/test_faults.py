@@ -321,7 +321,7 @@ def test_a_node_without_free_disk_does_not_start(cluster: Cluster, tmp_path: Pat
 
 def test_a_second_process_on_a_folder_is_told_who_has_it(cluster: Cluster) -> None:
     ended = run_node(cluster.home("n1"))
-    assert ended.returncode == 74, ended.stderr
+    assert ended.returncode == 75, ended.stderr
     assert "GTX-DB-001" in ended.stderr
     assert f"node {cluster.node('n1').pid} " in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -331,7 +331,7 @@ def test_a_taken_port_is_named(cluster: Cluster, tmp_path: Path) -> None:
     member = cluster.node("n1").member
     for kind, port in (("api_port", member.api_port), ("p2p_port", member.p2p_port)):
         ended = run_node(a_home(cluster, tmp_path / kind, **{kind: str(port)}))
-        assert ended.returncode == 78, ended.stderr
+        assert ended.returncode == 75, ended.stderr
         error = [line for line in ended.stderr.splitlines() if line.startswith("error ")]
         assert len(error) == 1
         assert str(port) in error[0]

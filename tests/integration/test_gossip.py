@@ -101,7 +101,7 @@ async def test_messages_travel_over_nodes_between() -> None:
 
 async def test_large_messages_arrive_whole() -> None:
     async with cluster(3, BLOCKS, VOTES) as nodes:
-        vote, block = bytes(range(256)) * 4096, bytes(range(256)) * 4096 * 8
+        vote, block = bytes(range(256)) * 4096, bytes(reversed(range(256))) * 4096
         nodes[0].gossip.publish(VOTES, vote)
         nodes[0].gossip.publish(BLOCKS, block)
         for node in nodes[1:]:

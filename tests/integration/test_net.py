@@ -123,7 +123,7 @@ def test_a_ban_cuts_a_peer_off_survives_kill_9_and_is_lifted(shared_cluster: Clu
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("ban", "nonsense"), "is not a peer id"),
+        (("ban", "nonsense"), "has no valid peer id"),
         (("unban", "192.0.2.1"), "is not banned"),
         (("connect", "/ip4/127.0.0.1/tcp/9"), "is not an address like"),
         (("disconnect", "12D3KooWEr7Wv6ED1CgTwHJgM3HAVQmTbTqSkqxvA5nNQ8DckCnJ"), "not connected"),

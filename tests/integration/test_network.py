@@ -390,5 +390,5 @@ async def test_a_reader_learns_that_the_peer_reset_or_left() -> None:
 
 @pytest.mark.parametrize("bad", [{"seed": b"short"}, {"listen": ("nonsense",)}])
 def test_settings_are_checked(bad) -> None:
-    with pytest.raises(ValueError, match=r"32 bytes|not a TCP multiaddr"):
+    with pytest.raises(ValueError, match=r"32 bytes|no TCP address"):
         settings(1, **bad)

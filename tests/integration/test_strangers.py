@@ -3,21 +3,33 @@
 import struct
 import time
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
 
 import pytest
 import trio
 from libp2p.abc import IMuxedStream
+from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.stream_muxer.exceptions import MuxedStreamReset
 from libp2p.utils.varint import encode_uvarint
+from multiaddr import Multiaddr
 from patience import until
 
+from gridtokenx.node import gossip as module
 from gridtokenx.node import throttle
+from gridtokenx.node.dialling import DIALS_OF_A_TARGET
+from gridtokenx.node.gossip import Gossip, Verdict
+from gridtokenx.node.gossip_events import PROTOCOLS
+from gridtokenx.node.gossip_wire import Rpc, encode_frame, encode_rpc
 from gridtokenx.node.libp2p_overrides import negotiation, sockets, yamux
 from gridtokenx.node.network import (
     Network,
     NetworkError,
     NetworkSettings,
+    PeerId,
     Stream,
+    format_peer_id,
     open_network,
     read_frame,
     write_frame,
@@ -25,6 +37,7 @@ from gridtokenx.node.network import (
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 WORK = "/test/work/1"
+TOPIC = "/gridtokenx/test/orders"
 MIB = 1 << 20
 
 
@@ -49,6 +62,15 @@ async def read_all(stream: IMuxedStream) -> None:
 async def tcp_to(network: Network) -> trio.SocketStream:
     port = network.listen_addresses[0].partition("/p2p/")[0].rpartition("/")[2]
     return await trio.open_tcp_stream("127.0.0.1", int(port))
+
+
+async def never_read(_stream: Stream) -> None:
+    await trio.sleep_forever()
+
+
+async def read_for_ever(stream: Stream) -> None:
+    while await stream.read_some(65_536):
+        pass
 
 
 async def work(stream: Stream) -> None:
@@ -84,14 +106,14 @@ async def test_a_stranger_that_costs_much_waits_and_pays_and_a_trusted_peer_does
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_for_ever)
             await until(lambda: victim.budget.wait_s(source, trio.current_time()) > 0)
-            trusted = await b.open_stream(victim.peer_id, [WORK])
-            spent_s = victim.budget.spent_s
-            for _ in range(20):
-                await write_frame(trusted, b"x")
-                assert await read_frame(trusted, 10) == b"x"
-            # 0.4 s of CPU went by for the trusted peer, and none of it was charged.
-            assert victim.budget.spent_s - spent_s < 0.2
             nursery.cancel_scope.cancel()
+        trusted = await b.open_stream(victim.peer_id, [WORK])
+        spent_s = victim.budget.spent_s
+        for _ in range(20):
+            await write_frame(trusted, b"x")
+            assert await read_frame(trusted, 10) == b"x"
+        # 0.4 s of CPU went by for the trusted peer; what was charged was the stranger's last frame.
+        assert victim.budget.spent_s - spent_s < 0.2
         assert a.connected()
         assert victim.connected()
 
@@ -99,9 +121,6 @@ async def test_a_stranger_that_costs_much_waits_and_pays_and_a_trusted_peer_does
 async def test_unread_data_of_all_strangers_together_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def never_read(_stream: Stream) -> None:
-        await trio.sleep_forever()
-
     monkeypatch.setattr(throttle, "MAX_HELD_BYTES", 2 * MIB)
     async with AsyncExitStack() as stack:
         victim = await stack.enter_async_context(open_network(settings(1)))
@@ -128,6 +147,63 @@ async def test_unread_data_of_all_strangers_together_is_bounded(
         assert sum(held) <= 2 * MIB + throttle.HELD_LOOK_BYTES
         assert victim.is_connected(friend.peer_id)
         assert len(victim.connected()) < 4
+
+
+async def test_unfinished_rpcs_of_all_strangers_together_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(throttle, "MAX_HELD_BYTES", 2 * MIB)
+    head = encode_uvarint(MIB)
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        victim = await stack.enter_async_context(open_network(settings(1)))
+        gossip = Gossip(victim, topic_prefix="/gridtokenx/", seed=1, first_seqno=1)
+        await nursery.start(gossip.run)
+        gate = gate_of(victim)
+        for number in range(2, 8):
+            stranger = await stack.enter_async_context(open_network(settings(number)))
+            stranger.handle(PROTOCOLS, read_for_ever)
+            await stranger.dial(victim.listen_addresses[0])
+            stream = await stranger.open_stream(victim.peer_id, PROTOCOLS)
+            await stream.write(head + bytes(MIB - 1))
+        # The last byte of none has come; two of them are within the limit.
+        await until(lambda: gate.held_over >= 3)
+        held = [holder.held_bytes() for holder in gate._strangers()]
+        assert sum(held) <= 2 * MIB + throttle.HELD_LOOK_BYTES
+        assert len(victim.connected()) == 6  # it cost them the stream only
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_strangers_do_not_read_is_bounded_one_by_one_and_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "STRANGERS_QUEUES_BYTES", 3 * MIB)
+    monkeypatch.setattr(module, "STRANGERS_QUEUE_BYTES", 2 * MIB)
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        victim = await stack.enter_async_context(open_network(settings(1)))
+        gossip = Gossip(victim, topic_prefix="/gridtokenx/", seed=1, first_seqno=1)
+        await nursery.start(gossip.run)
+        others = [
+            await stack.enter_async_context(open_network(settings(number))) for number in (2, 3, 4)
+        ]
+        victim.protect(others[2].peer_id)
+        for other in others:
+            other.handle(PROTOCOLS, never_read)
+            await other.dial(victim.listen_addresses[0])
+            stream = await other.open_stream(victim.peer_id, PROTOCOLS)
+            subscription = Rpc(subscriptions=[(True, TOPIC)])
+            await stream.write(encode_frame(encode_rpc(subscription)))
+        await until(lambda: len(gossip.peers(TOPIC)) == 3)
+
+        def queued(network: Network) -> int:
+            return gossip._sessions[network.peer_id].queue.bytes
+
+        gossip.subscribe(TOPIC, lambda _author, _data: Verdict.ACCEPT)
+        for _ in range(10):
+            gossip.publish(TOPIC, bytes(MIB // 2))
+            assert max(map(queued, others[:2])) <= 2 * MIB
+            assert sum(map(queued, others[:2])) <= 3 * MIB
+        assert queued(others[2]) > 4 * MIB
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -182,3 +258,60 @@ async def test_an_ipv6_peer_has_its_own_address() -> None:
         await a.dial(victim.listen_addresses[0])
         await until(lambda: victim.is_connected(a.peer_id))
         assert victim.remote_ip(a.peer_id) == "::1"
+
+
+async def push_identify(a: Network, victim: Network, message: Identify) -> None:
+    stream = await a.open_stream(victim.peer_id, ["/ipfs/id/push/1.0.0"])
+    raw = message.SerializeToString()
+    await stream.write(encode_uvarint(len(raw)) + raw)
+    await stream.close()
+
+
+async def test_what_a_peer_tells_of_itself_is_kept_short_and_well_formed() -> None:
+    good = Multiaddr("/ip4/8.8.8.8/tcp/9000")
+    message = Identify(
+        listen_addrs=[b"\x00", bytes(4_000), good.to_bytes(), b""],
+        protocols=["/a", "/" + "b" * 10_000, *(f"/{number}" for number in range(500))],
+        public_key=bytes(10_000),
+        observed_addr=b"\xff",
+        agent_version="x" * 1_000,
+    )
+    async with open_network(settings(1)) as a, open_network(settings(2)) as victim:
+        await a.dial(victim.listen_addresses[0])
+        told: list[bytes] = []
+        victim.host.on_identified = lambda peer: told.append(peer.to_bytes())
+        await until(lambda: victim.agent_of(a.peer_id) != "")
+        told.clear()
+        await push_identify(a, victim, message)
+        await until(lambda: bool(told))
+        assert [one.partition("/p2p/")[0] for one in victim.addresses_of(a.peer_id)] == [str(good)]
+        assert victim.agent_of(a.peer_id) == "x" * 64
+        protocols = victim.host.get_peerstore().get_protocols(a.host.get_id())
+        assert (len(protocols), protocols[:2]) == (100, ["/a", "/0"])
+        assert not victim.handler_errors
+
+
+async def test_an_announced_address_is_dialled_only_if_it_may_be_and_not_for_ever() -> None:
+    """A listener plays a third party whom strangers announce as themselves."""
+    knocks = 0
+
+    async def count_knock(stream: trio.SocketStream) -> None:
+        nonlocal knocks
+        knocks += 1
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, count_knock, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        loopback, other = f"/ip4/127.0.0.1/tcp/{port}", f"/ip4/10.255.255.1/tcp/{port}"
+        for allow_private, expected in ((False, 0), (None, DIALS_OF_A_TARGET)):
+            setting = replace(settings(1), allow_private=allow_private)
+            async with open_network(setting) as victim:
+                for number in range(2 * DIALS_OF_A_TARGET):
+                    peer = PeerId(b"\x12\x20" + sha256(bytes([number])).digest())
+                    ends = f"/p2p/{format_peer_id(peer)}"
+                    victim.remember(peer, [other + ends, loopback + ends])
+                    with pytest.raises(NetworkError):
+                        await victim.dial_peer(peer)
+                assert knocks == expected
+        nursery.cancel_scope.cancel()

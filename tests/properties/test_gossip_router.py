@@ -1,5 +1,6 @@
 """Whatever bytes peers send, the router answers, stays within its tables, and works afterwards."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,7 +54,7 @@ LIMITS = Parameters(
 )
 
 topics = st.sampled_from([*TOPICS, "/other", *(f"{PREFIX}{n}" for n in range(8))])
-ids = st.lists(st.binary(max_size=3), max_size=12)
+ids = st.lists(st.binary(min_size=1, max_size=3), max_size=12)
 rpcs = st.builds(
     Rpc,
     subscriptions=st.lists(st.tuples(st.booleans(), topics), max_size=8),
@@ -282,6 +283,40 @@ def test_decoding_is_total_and_what_decodes_is_what_was_sent(payload: bytes) -> 
 @given(rpc=rpcs)
 def test_encoded_rpcs_decode_to_themselves(rpc: Rpc) -> None:
     assert wire.decode_rpc(wire.encode_rpc(rpc)) == rpc
+
+
+@given(payload=st.one_of(payloads, st.lists(valid_payloads, max_size=4).map(b"".join)))
+def test_slices_say_what_the_whole_says(payload: bytes) -> None:
+    """And where the whole is refused, so is a slice, or it may have been one of many limits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "SLICE_BYTES", 24)
+        patch.setattr(wire, "SLICE_FIELDS", 2)
+        try:
+            parts = [wire.decode_rpc(part) for part in wire.slices(payload)]
+        except WireError:
+            with pytest.raises(WireError):
+                wire.decode_rpc(payload)
+            return
+    try:
+        whole = wire.decode_rpc(payload)
+    except WireError:
+        return
+    for name in ("subscriptions", "messages", "ihave", "iwant", "graft", "prune", "idontwant"):
+        said = [each for part in parts for each in getattr(part, name)]
+        assert said == getattr(whole, name)
+
+
+@given(rpc=rpcs)
+def test_frames_of_control_say_what_the_rpc_says(rpc: Rpc) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "FRAME_BYTES", 60)
+        patch.setattr(wire, "IDS_PER_ENTRY", 3)
+        frames = b"".join(wire.encode_control_frames(rpc))
+    read = [wire.decode_rpc(payload) for payload in FrameBuffer(1_000).feed(frames)]
+    for name in ("subscriptions", "iwant", "graft", "prune", "idontwant"):
+        assert [each for part in read for each in getattr(part, name)] == getattr(rpc, name)
+    offered = [(topic, one) for topic, ids in rpc.ihave for one in ids]
+    assert [(t, one) for part in read for t, ids in part.ihave for one in ids] == offered
 
 
 @given(chunks=st.lists(st.binary(max_size=40), max_size=20))

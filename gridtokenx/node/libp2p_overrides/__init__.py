@@ -16,6 +16,7 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from multiaddr import Multiaddr
 
 from gridtokenx.node.admission import Admission
+from gridtokenx.node.dialling import DialRules
 from gridtokenx.node.libp2p_overrides.dht import NodeDHT
 from gridtokenx.node.libp2p_overrides.host import NodeHost
 from gridtokenx.node.libp2p_overrides.swarm import (
@@ -34,7 +35,7 @@ def assemble_host(
     seed: bytes,
     *,
     admission: Admission,
-    may_dial: Callable[[Multiaddr], bool],
+    rules: DialRules,
     advertise: Callable[[list[Multiaddr]], list[Multiaddr]],
     psk: bytes | None = None,
 ) -> NodeHost:
@@ -53,6 +54,6 @@ def assemble_host(
         peerstore,
         upgrader,
         admission=admission,
-        may_dial=may_dial,
+        rules=rules,
     )
     return NodeHost(swarm, advertise)

@@ -32,6 +32,7 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
+from gridtokenx.node.dialling import read_address
 from gridtokenx.node.libp2p_overrides.host import MAX_PEER_ADDRESSES, NodeHost
 from gridtokenx.node.libp2p_overrides.providers import ProviderRecords
 from gridtokenx.node.libp2p_overrides.swarm import shielded
@@ -59,12 +60,9 @@ async def _receive(stream: INetStream) -> Message:
 def _addresses_of(peer: Message.Peer, may_dial: Callable[[Multiaddr], bool]) -> list[Multiaddr]:
     found: list[Multiaddr] = []
     for raw in peer.addrs[:MAX_PEER_ADDRESSES]:
-        try:
-            address = Multiaddr(raw)
-            if may_dial(address):
-                found.append(address)
-        except Exception:  # noqa: BLE001 - the parser raises many kinds on a peer's bytes
-            continue
+        address = read_address(raw)
+        if address is not None and may_dial(address):
+            found.append(address)
     return found
 
 
@@ -97,7 +95,7 @@ class NodePeerRouting(PeerRouting):
             peer_id = ID(bytes(entry.id))
             if not 2 <= len(entry.id) <= MAX_KEY_BYTES or peer_id == self.host.get_id():
                 continue
-            addresses = _addresses_of(entry, network.may_dial)
+            addresses = _addresses_of(entry, network.rules.may_dial)
             if not addresses:
                 continue
             if peer_id not in network.connections:  # a connected peer speaks for itself
@@ -211,7 +209,7 @@ class NodeDHT(KadDHT):
             peer_id = ID(bytes(entry.id))
             if not 2 <= len(entry.id) <= MAX_KEY_BYTES or peer_id == self.host.get_id():
                 continue
-            addresses = _addresses_of(entry, network.may_dial)
+            addresses = _addresses_of(entry, network.rules.may_dial)
             if peer_id not in network.connections:
                 if not addresses:
                     continue

@@ -3,6 +3,8 @@
 Faults of py-libp2p 0.8.1 mended here:
 
 - an exception in a stream handler cancels the whole host (the guard is in `NodeConnection`);
+- an address that is none is stored, and raises whenever it is looked at; a thousand raw ones are
+  kept whatever their length: `_shorten`;
 - identify runs in trio *system* tasks, where an error ends the process, and a peer may fill the
   peer store with a thousand addresses of any kind;
 - ping keeps an entry per peer for ever;
@@ -35,16 +37,17 @@ from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
-from gridtokenx.node.libp2p_overrides.negotiation import Negotiation
+from gridtokenx.node.dialling import read_address
+from gridtokenx.node.libp2p_overrides.negotiation import NEGOTIATE_TIMEOUT_S, Negotiation
 from gridtokenx.node.libp2p_overrides.swarm import NodeConnection, NodeSwarm, shielded
 
-NEGOTIATE_TIMEOUT_S = 5
 IDENTIFY_TIMEOUT_S = 10.0
 IDENTIFY_PAUSES_S = (0.0, 10.0, 60.0)  # before each attempt
 PING_IDLE_S = 60.0
 MAX_IDENTIFY_BYTES = 64 << 10
 MAX_PEER_ADDRESSES = 16
 MAX_PEER_PROTOCOLS = 100
+MAX_PROTOCOL_CHARACTERS = 128
 MAX_AGENT_CHARACTERS = 64
 
 
@@ -55,6 +58,17 @@ async def _answer_pings(stream: INetStream) -> None:
             await stream.write(await read_exactly(stream, PING_LENGTH))
             idle.deadline = trio.current_time() + PING_IDLE_S
     await stream.reset()
+
+
+def _shorten(message: Identify) -> None:
+    """Leave of what a peer tells of itself what is worth keeping, and well-formed."""
+    addresses = [raw for raw in message.listen_addrs[:MAX_PEER_ADDRESSES] if read_address(raw)]
+    protocols = [name for name in message.protocols if len(name) <= MAX_PROTOCOL_CHARACTERS]
+    for field in ("listen_addrs", "protocols", "public_key"):
+        message.ClearField(field)  # the key is in the peer id, or was seen in the handshake
+    message.ClearField("signedPeerRecord")  # says the same again, at a signature's cost
+    message.listen_addrs.extend(addresses)
+    message.protocols.extend(protocols[:MAX_PEER_PROTOCOLS])
 
 
 class NodeHost(BasicHost):
@@ -122,11 +136,10 @@ class NodeHost(BasicHost):
         await stream.close()
         message = Identify()
         message.ParseFromString(data)
-        del message.listen_addrs[MAX_PEER_ADDRESSES:]
-        del message.protocols[MAX_PEER_PROTOCOLS:]
-        message.ClearField("signedPeerRecord")  # says the same again, at a signature's cost
-        if message.observed_addr:
-            self.observed_ip = extract_ip_from_multiaddr(Multiaddr(message.observed_addr))
+        _shorten(message)
+        observed = read_address(message.observed_addr)
+        if observed is not None:
+            self.observed_ip = extract_ip_from_multiaddr(observed)
         await update_peerstore_from_identify(self.peerstore, peer_id, message)
         self.peerstore.put(peer_id, "agent_version", message.agent_version[:MAX_AGENT_CHARACTERS])
         self.on_identified(peer_id)

@@ -10,21 +10,26 @@ Faults of py-libp2p 0.8.1 mended here:
 # The library is untyped to mypy: its classes are Any.
 # mypy: disallow-subclassing-any=False
 
-from libp2p.abc import INetStream
+from collections.abc import Mapping
+from typing import Any
+
+from libp2p.custom_types import TProtocol
 from libp2p.exceptions import BaseLibp2pError
 from libp2p.io.exceptions import IOException
-from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError
+from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError, MultiselectError
+from libp2p.protocol_muxer.generic_selector import GenericMultistreamSelector
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
+NEGOTIATE_TIMEOUT_S = 5
 MAX_NAME_BYTES = 1_024
 MAX_NAMES = 64  # that a peer may say on one stream; we are the ones to say "na"
 
 
 class Negotiation(MultiselectCommunicator):
-    """The two-way talk on one stream until a protocol is agreed upon."""
+    """The two-way talk on one connection or stream until a protocol is agreed upon."""
 
-    def __init__(self, stream: INetStream) -> None:
+    def __init__(self, stream: Any) -> None:
         super().__init__(stream)
         self._names = 0
 
@@ -42,3 +47,26 @@ class Negotiation(MultiselectCommunicator):
             return message[:-1].decode()
         except (ValueError, IOException, BaseLibp2pError) as error:
             raise MultiselectCommunicatorError("the peer does not negotiate") from error
+
+
+class Selector(GenericMultistreamSelector):
+    """Chooses among protocols, the preferred one first, by a `Negotiation`."""
+
+    def __init__(self, handlers: Mapping[TProtocol, Any]) -> None:
+        super().__init__()
+        for protocol, handler in handlers.items():
+            self.add_handler(protocol, handler)
+
+    async def select(
+        self, conn: Any, is_initiator: bool, negotiate_timeout: int = NEGOTIATE_TIMEOUT_S
+    ) -> tuple[TProtocol, Any]:
+        """Errors: MultiselectError, MultiselectClientError."""
+        talk = Negotiation(conn)
+        if is_initiator:
+            offered = tuple(self.handlers)
+            chosen = await self.multiselect_client.select_one_of(offered, talk, negotiate_timeout)
+        else:
+            chosen, _ = await self.multiselect.negotiate(talk, negotiate_timeout)
+        if chosen is None:
+            raise MultiselectError("no protocol was selected")
+        return chosen, self.handlers[chosen]

@@ -39,7 +39,9 @@ from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr, multiaddr_fr
 from multiaddr import Multiaddr
 
 from gridtokenx.node.admission import Admission
+from gridtokenx.node.dialling import DialRules
 from gridtokenx.node.faults import LinkFaults
+from gridtokenx.node.libp2p_overrides.negotiation import Selector
 from gridtokenx.node.libp2p_overrides.private_network import ProtectedStream
 from gridtokenx.node.libp2p_overrides.sockets import BufferedTCPStream
 from gridtokenx.node.libp2p_overrides.websocket import accept_websocket
@@ -84,6 +86,11 @@ class NodeTCP(TCP):
 
 class NodeUpgrader(TransportUpgrader):
     """Upgrades to our yamux: the library builds its own whatever class it was given."""
+
+    def __init__(self, secure_transports: Any, muxer_transports: Any) -> None:
+        super().__init__(secure_transports, muxer_transports)
+        for choice in (self.security_multistream, self.muxer_multistream):
+            choice._selector = Selector(choice._selector.handlers)
 
     psk: bytes | None = None  # of a private network: then nothing is said in the clear
 
@@ -190,7 +197,7 @@ class NodeSwarm(Swarm):
         upgrader: NodeUpgrader,
         *,
         admission: Admission,
-        may_dial: Callable[[Multiaddr], bool],
+        rules: DialRules,
     ) -> None:
         config = ConnectionConfig(
             max_connections=admission.limits.max_peers * MAX_CONNECTIONS_PER_PEER,
@@ -202,7 +209,7 @@ class NodeSwarm(Swarm):
         peerstore.must_keep = lambda each: each == self.self_id or each in self.connections
         self.admission = admission
         self.gate = Gate(admission)
-        self.may_dial = may_dial
+        self.rules = rules
         self.faults = LinkFaults()
         self.dial_outcomes: Counter[str] = Counter()
         self.inbound_refused: Counter[str] = Counter()
@@ -405,14 +412,19 @@ class NodeSwarm(Swarm):
     async def dial_peer(self, peer_id: ID) -> list[NodeConnection]:
         """Connect using the peer store's addresses. Errors: DialError."""
         try:
-            addresses = [each for each in self.peerstore.addrs(peer_id) if self.may_dial(each)]
+            addresses = [
+                each for each in self.peerstore.addrs(peer_id) if self.rules.may_dial(each)
+            ]
         except PeerStoreError:
             addresses = []
-        return [await self.dial(peer_id, addresses)]
+        return [await self.dial(peer_id, addresses, self.rules)]
 
-    async def dial(self, peer_id: ID, addresses: Sequence[Multiaddr]) -> NodeConnection:
+    async def dial(
+        self, peer_id: ID, addresses: Sequence[Multiaddr], rules: DialRules | None = None
+    ) -> NodeConnection:
         """Connect to a peer at one of `addresses`, or return the connection there is.
 
+        `rules` bound how often an address is tried that others told; None: the operator told it.
         Errors: DialError. Every outcome is counted in `dial_outcomes` by its reason.
         """
         while True:
@@ -425,7 +437,7 @@ class NodeSwarm(Swarm):
         finished = self._ongoing_dials[peer_id] = trio.Event()
         try:
             self._check_room(peer_id, "outbound")
-            connection = await self._race(peer_id, addresses[:MAX_ADDRESSES_PER_DIAL])
+            connection = await self._race(peer_id, addresses[:MAX_ADDRESSES_PER_DIAL], rules)
         except DialError as error:
             self.dial_outcomes[error.reason] += 1
             raise
@@ -435,19 +447,25 @@ class NodeSwarm(Swarm):
         self.dial_outcomes["connected"] += 1
         return connection
 
-    async def _race(self, peer_id: ID, addresses: Sequence[Multiaddr]) -> NodeConnection:
+    async def _race(
+        self, peer_id: ID, addresses: Sequence[Multiaddr], rules: DialRules | None
+    ) -> NodeConnection:
         """Start one attempt after the other, DIAL_STAGGER_S apart; the first connection wins."""
         won: list[NodeConnection] = []
         failures: list[DialError] = []
 
         async def attempt(address: Multiaddr, failed: trio.Event) -> None:
             try:
+                if rules is not None and not rules.begin(address, trio.current_time()):
+                    raise DialError("not_allowed", f"{address} was dialled in vain too often")
                 won.append(await self._dial_address(peer_id, address))
             except DialError as error:
                 failures.append(error)
                 failed.set()
             else:
                 nursery.cancel_scope.cancel()
+                if rules is not None:
+                    rules.succeed(address, trio.current_time())
 
         async with trio.open_nursery() as nursery:
             for address in addresses:

@@ -19,7 +19,6 @@ Faults of py-libp2p 0.8.1 mended here (protocols/networking.md, "Overrides"):
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from typing import Any
 
 import trio
@@ -46,7 +45,7 @@ from libp2p.stream_muxer.yamux.yamux import (
     YamuxStream,
 )
 
-from gridtokenx.node.throttle import PAYER
+from gridtokenx.node.throttle import PAYER, holding
 
 RECEIVE_WINDOW_BYTES = 1 << 20
 # A frame of this size fits one Noise message (65,535 bytes less tag and yamux header).
@@ -250,10 +249,8 @@ class NodeYamux(Yamux):
         if self.event_started.is_set():
             return
         self._last_heard_s = trio.current_time()
-        payer = self.payer
-        held = nullcontext() if payer is None else payer.gate.holding(self)
         try:
-            with held:
+            with holding(self):
                 await self._run()
         finally:
             with trio.CancelScope(shield=True):

@@ -155,7 +155,7 @@ def test_a_fault_ends_the_process_with_70_and_a_traceback(
     def broken() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("gridtokenx.__main__.app", broken)
+    monkeypatch.setattr("gridtokenx.cli.app", broken)
     with pytest.raises(SystemExit) as ended:
         __main__.main()
     assert ended.value.code == ExitCode.INTERNAL

@@ -2,10 +2,13 @@
 
 import importlib
 import re
+from dataclasses import fields
 from functools import reduce
 from pathlib import Path
 
 import pytest
+
+from gridtokenx.node.gossip_events import Parameters, ScoreParameters
 
 PAGE = Path(__file__).parents[3] / "protocols" / "networking.md"
 UNITS = {"": 1, "s": 1, "ms": 1, "min": 60, "h": 3_600, "KiB": 1 << 10, "MiB": 1 << 20}
@@ -17,6 +20,18 @@ WIRE = (
     "libp2p_overrides.negotiation",
     "libp2p_overrides.swarm",
     "libp2p_overrides.yamux",
+    "libp2p_overrides.host",
+    "libp2p_overrides.dht",
+    "libp2p_overrides.providers",
+    "dialling",
+    "discovery",
+    "peer_book",
+    "mdns",
+    "mdns_wire",
+    "requests",
+    "gossip",
+    "gossip_wire",
+    "reputation",
 )
 """Modules each of whose `MAX_` constants has a row."""
 
@@ -66,6 +81,13 @@ def test_every_bound_of_the_wire_has_one_row() -> None:
         for name in WIRE
         for constant in re.findall(r"^(MAX_\w+) = ", source_of(name), re.MULTILINE)
         if f"node.{name}.{constant}" not in listed
+    ]
+    missing += [
+        f"node.gossip_events.{kind.__name__}.{field.name}"
+        for kind in (Parameters, ScoreParameters)
+        for field in fields(kind)
+        if field.name.startswith("max_")
+        and f"node.gossip_events.{kind.__name__}.{field.name}" not in listed
     ]
     assert not missing, f"protocols/networking.md 7 has no row for {missing}"
 

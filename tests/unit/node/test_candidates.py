@@ -33,15 +33,20 @@ from gridtokenx.consensus.messages import (
     Vote,
 )
 from gridtokenx.ledger.model import Asset, Transfer
+from gridtokenx.node import candidates
 from gridtokenx.node.bodies import REMEMBERED_BLOCKS, Batcher, Recent, decode_and_verify
+from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.candidates import (
     MAX_PROPOSALS,
+    PROPOSAL_WAIT_S,
+    VIEWS_AHEAD,
     Candidates,
     decode_body_request,
     is_consistent,
 )
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
+from gridtokenx.node.gossip_events import Verdict
 from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import (
     BATCH_BYTES,
@@ -52,6 +57,8 @@ from gridtokenx.node.protocol import (
 )
 from gridtokenx.node.requests import RequestRefused
 from gridtokenx.node.stages import Stages
+from gridtokenx.node.strangers import Lane, Strangers
+from gridtokenx.node.worker import Urgency
 from gridtokenx.primitives.codec import MAX_INT, decode, encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -60,6 +67,7 @@ from gridtokenx.primitives.validators import MAX_VALIDATORS
 GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")
 DEV = dev_key(DEV_ACCOUNT)
+TRUSTED = Lane(Urgency.FORWARDED)
 HONEST, LIAR = PeerId(b"honest"), PeerId(b"liar")
 
 
@@ -105,18 +113,26 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 @pytest.fixture
 def proposal(leader: Node) -> CompactBlock:
-    return leader.executor.build(0, 0, b"")
+    return leader.executor.build(0, leader.executor.sets.leader(1, 0), b"")
+
+
+async def hear(node: Node, block: CompactBlock, lane: Lane = TRUSTED, view: int = 0) -> Verdict:
+    return await node.candidates.accept_gossip(lane, encode(block), view)
+
+
+def note(node: Node, block_hash: bytes, view: int = 0) -> None:
+    node.candidates.note_proposal(1, view, block_hash)
 
 
 def strangers_block(proposal: CompactBlock, number: int) -> CompactBlock:
-    return replace(proposal, header=replace(proposal.header, view0=number + 1))
+    return replace(proposal, header=replace(proposal.header, time_ms=number + 1))
 
 
 async def test_a_gossiped_block_is_kept_once_its_proposal_is_known(
     node: Node, proposal: CompactBlock, autojump_clock: MockClock
 ) -> None:
-    node.candidates.note_proposal(proposal.header.hash)
-    assert await node.candidates.accept_gossip(proposal)
+    note(node, proposal.header.hash)
+    assert await hear(node, proposal) is Verdict.ACCEPT
 
 
 async def test_a_block_may_overtake_its_proposal(
@@ -125,22 +141,22 @@ async def test_a_block_may_overtake_its_proposal(
     verdicts = []
 
     async def accept() -> None:
-        verdicts.append(await node.candidates.accept_gossip(proposal))
+        verdicts.append(await hear(node, proposal))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(accept)
         await trio.sleep(1)
-        node.candidates.note_proposal(sha256(b"another"))
+        note(node, sha256(b"another"), 1)
         await trio.sleep(0.5)
         assert verdicts == []
-        node.candidates.note_proposal(proposal.header.hash)
-    assert verdicts == [True]
+        note(node, proposal.header.hash)
+    assert verdicts == [Verdict.ACCEPT]
 
 
 async def test_a_block_that_nobody_proposed_is_not_forwarded(
     node: Node, proposal: CompactBlock, autojump_clock: MockClock
 ) -> None:
-    assert not await node.candidates.accept_gossip(proposal)
+    assert await hear(node, proposal) is Verdict.IGNORE
 
 
 async def test_a_flood_of_strangers_blocks_does_not_hide_the_leaders(
@@ -149,27 +165,27 @@ async def test_a_flood_of_strangers_blocks_does_not_hide_the_leaders(
     verdicts = []
 
     async def accept(block: CompactBlock) -> None:
-        verdicts.append((block is proposal, await node.candidates.accept_gossip(block)))
+        verdicts.append((block is proposal, await hear(node, block) is Verdict.ACCEPT))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(accept, proposal)
         for number in range(3 * MAX_PROPOSALS):
             nursery.start_soon(accept, strangers_block(proposal, number))
         await trio.sleep(1)
-        node.candidates.note_proposal(proposal.header.hash)
+        note(node, proposal.header.hash)
     assert [one for one in verdicts if one[0] or one[1]] == [(True, True)]
 
 
 async def test_a_proposed_header_with_another_body_is_not_kept(
     node: Node, proposal: CompactBlock, autojump_clock: MockClock
 ) -> None:
-    node.candidates.note_proposal(proposal.header.hash)
+    note(node, proposal.header.hash)
     for lie in (
         replace(proposal, transaction_ids=proposal.transaction_ids[1:]),
         replace(proposal, last_commit=b"another"),
     ):
         assert not is_consistent(lie)
-        assert not await node.candidates.accept_gossip(lie)
+        assert await hear(node, lie) is Verdict.IGNORE
 
 
 async def test_a_body_is_put_together_from_our_pool_and_a_peer(
@@ -240,6 +256,87 @@ async def test_what_we_voted_on_is_found_on_our_own_disk(
     assert found[0] == execution.block
 
 
+async def test_what_no_leader_of_now_proposed_is_not_waited_for(
+    node: Node, proposal: CompactBlock
+) -> None:
+    """Without a clock that jumps: it is told at once."""
+    leaders = [node.executor.sets.leader(1, view) for view in range(3)]
+    header = proposal.header
+    for changes in (
+        {"height": 0},
+        {"height": 3},
+        {"proposer_index": (leaders[0] + 1) % 4},
+        {"view0": VIEWS_AHEAD + 1, "proposer_index": leaders[VIEWS_AHEAD + 1]},
+        {"view0": 2**31},
+    ):
+        lie = replace(proposal, header=replace(header, **changes))
+        with trio.fail_after(PROPOSAL_WAIT_S / 2):
+            assert await hear(node, lie) is Verdict.IGNORE
+    for data in (
+        b"",
+        b"\xff",
+        encode(replace(proposal, header=replace(header, chain_id=bytes(32)))),
+    ):
+        assert await node.candidates.accept_gossip(TRUSTED, data, 0) is Verdict.REJECT
+
+
+async def test_of_two_proposals_of_a_view_the_first_counts(
+    node: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    other = strangers_block(proposal, 1)
+    note(node, proposal.header.hash)
+    note(node, other.header.hash)
+    assert await hear(node, other) is Verdict.IGNORE
+    assert await hear(node, proposal) is Verdict.ACCEPT
+    node.candidates.note_decided(1)
+    assert not node.candidates._signed
+    node.candidates.note_decided(2)
+    assert not node.candidates._compact
+
+
+async def test_a_large_block_is_hashed_in_a_thread_and_paid_by_who_made_it_up(
+    node: Node, proposal: CompactBlock
+) -> None:
+    budget = StrangersBudget()
+    strangers = Strangers(budget, lambda peer: peer.hex())
+    ids = tuple(sha256(b"%d" % number) for number in range(5_000))
+    lie = replace(proposal, transaction_ids=ids)
+    note(node, proposal.header.hash)
+    with strangers.lane(LIAR, len(encode(lie))) as lane:
+        assert lane is not None
+        assert await hear(node, lie, lane) is Verdict.IGNORE
+    assert budget.spent_s > 0
+
+
+async def test_an_answer_that_was_not_asked_for_is_not_verified(
+    node: Node, leader: Node, proposal: CompactBlock, autojump_clock: MockClock
+) -> None:
+    node.candidates.add_compact(proposal)
+    more = BodiesResponse(tuple(pay(nonce).encoded for nonce in range(4)))
+    node.answers = {LIAR: Forger(encode(more))}  # type: ignore[dict-item]
+    assert await node.candidates.find(proposal.header.hash) is None
+    assert node.executor.stages.seconds()["verify"] == 0
+    node.answers = {LIAR: Forger(encode(more)), PeerId(b"mute"): leader.candidates}  # type: ignore[dict-item]
+    assert await node.candidates.find(proposal.header.hash) is not None
+
+
+async def test_a_body_beyond_a_legal_block_is_not_collected(
+    node: Node, leader: Node, proposal: CompactBlock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.candidates.add_compact(proposal)
+    node.answers = {HONEST: leader.candidates}
+    monkeypatch.setattr(candidates, "MAX_BLOCK_BYTES", 2 * len(pay(0).encoded))
+    assert await node.candidates.find(proposal.header.hash) is None
+    assert node.candidates._recent.get(pay(0).id) is None
+
+
+def test_an_answer_holds_no_more_than_fits(leader: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "MAX_RESPONSE_BYTES", 2 * len(pay(0).encoded) + 16)
+    ids = tuple(pay(nonce).id for nonce in range(3))
+    bodies = decode(BodiesResponse, leader.candidates.answer(BodiesRequest("MET", ids)))
+    assert bodies.transactions == (pay(0).encoded, pay(1).encoded)
+
+
 def test_the_largest_compact_block_fits_a_message(proposal: CompactBlock) -> None:
     signatures = tuple(IndexedSignature(index, bytes(64)) for index in range(MAX_VALIDATORS))
     certificate = QuorumCertificate(Phase.PREPARE, MAX_INT, MAX_VIEW, bytes(32), signatures)
@@ -283,11 +380,17 @@ def test_transactions_from_outside_get_a_verdict_each() -> None:
     ]
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    recent = Recent(max_count=2)
-    for nonce in range(3):
+def test_bodies_of_proposals_are_bounded_in_bytes_and_forgotten_at_the_next_height() -> None:
+    size = len(pay(0).encoded)
+    recent = Recent(max_bytes=2 * size)
+    for nonce in (0, 0, 1, 1, 2):
         recent.add(pay(nonce))
     assert [recent.get(pay(nonce).id) for nonce in range(3)] == [None, pay(1), pay(2)]
+    recent.note_decided([pay(1)])
+    assert [recent.get(pay(nonce).id) for nonce in range(3)] == [None, pay(1), None]
+    for nonce in range(3, 6):
+        recent.add(pay(nonce))
+    assert [recent.get(pay(nonce).id) for nonce in range(3, 6)] == [None, pay(4), pay(5)]
 
 
 def test_bodies_are_forgotten_a_block_after_they_were_decided() -> None:
@@ -295,7 +398,7 @@ def test_bodies_are_forgotten_a_block_after_they_were_decided() -> None:
     for nonce in range(2):
         recent.add(pay(nonce))
     recent.note_decided([pay(0), pay(7)])
-    assert [recent.get(pay(nonce).id) for nonce in (0, 7)] == [pay(0), pay(7)]
+    assert [recent.get(pay(nonce).id) for nonce in (0, 1, 7)] == [pay(0), None, pay(7)]
     assert [recent.is_decided(pay(nonce).id) for nonce in (0, 1, 7)] == [True, False, True]
     recent.note_decided([pay(1)])
     assert [recent.get(pay(nonce).id) for nonce in (0, 1, 7)] == [None, pay(1), None]
@@ -308,7 +411,7 @@ def test_decided_ids_are_forgotten_after_many_blocks() -> None:
         recent.note_decided([pay(height)])
     known = [height for height in range(height + 1) if recent.is_decided(pay(height).id)]
     assert known == list(range(9, height + 1))  # The newest block, and a hundred before it.
-    assert len(recent._known) == REMEMBERED_BLOCKS
+    assert len(recent._ids) == REMEMBERED_BLOCKS
 
 
 async def test_batches_leave_after_a_pause_or_when_full(autojump_clock: MockClock) -> None:

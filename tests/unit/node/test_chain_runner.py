@@ -23,7 +23,6 @@ from gridtokenx.interchain.model import INCARNATIONS, AuthorityMember, Incarnati
 from gridtokenx.node import key_guard
 from gridtokenx.node.chain_runner import (
     ChainRunner,
-    NotPresent,
     Surroundings,
     VouchRefused,
     first_record,
@@ -44,7 +43,7 @@ from gridtokenx.node.protocol import (
 from gridtokenx.node.requests import RequestRefused
 from gridtokenx.node.settings import SyncSettings
 from gridtokenx.node.stages import Stages
-from gridtokenx.node.stopping import NotMissing, StopNode
+from gridtokenx.node.stopping import NotMissing, NotPresent, StopNode
 from gridtokenx.node.syncing import answer_ancestry
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey

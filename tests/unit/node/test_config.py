@@ -192,7 +192,8 @@ def test_wrong_values_say_what_is_expected(tmp_path: Path, text: str, told: str)
     [
         (b"[node\n", "config.toml:1 is not TOML"),
         (b"[node]\nnode_id = 'a'\nnode_id = 'b'\n", "config.toml:3 is not TOML"),
-        (b"\xff\xfe", "is not UTF-8"),
+        (b"\xff\xfe", "is UTF-16 text: save it as UTF-8"),
+        (b"# \xe9", "is not UTF-8 text (byte 3)"),
         (b"#" * 70_000, "is larger than 65536 bytes"),
         (b"version = 2\n", "config.toml:1 version 2 is not known"),
         (b"version = true\n", "version True is not known"),

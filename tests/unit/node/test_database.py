@@ -229,7 +229,8 @@ def run_python(script: str, *arguments: str) -> subprocess.CompletedProcess[str]
 OPEN = """
 import sys
 from pathlib import Path
-from gridtokenx.node.database import Database, DatabaseError
+from gridtokenx.node.database import Database
+from gridtokenx.node.stopping import DatabaseError
 try:
     Database(Path(sys.argv[1]))
 except DatabaseError as error:

@@ -20,7 +20,7 @@ import trio
 from patience import until
 from trio.testing import MockClock
 
-from gridtokenx.chain.block import Block, decode_block
+from gridtokenx.chain.block import Block, decode_block, has_its_body
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.cluster.network import (
     AUTHORITIES,
@@ -498,7 +498,9 @@ async def test_an_old_record_is_a_lost_one_after_a_restart_too(
 # -- Blocks of peers -----------------------------------------------------------------------------
 
 
-async def test_no_signature_is_verified_of_a_block_that_nobody_decided(tmp_path: Path) -> None:
+async def test_no_signature_is_verified_of_a_block_that_nobody_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A made-up block of many transactions costs its sender more than us."""
     dev = dev_key(DEV_ACCOUNT)
     payments = [
@@ -529,6 +531,14 @@ async def test_no_signature_is_verified_of_a_block_that_nobody_decided(tmp_path:
                 await node.driver.apply_decided(1, lie.encoded, certificate)
         seconds = node.executor.stages.seconds()
         assert (seconds["verify"], seconds["decode"]) == (0, 0)
+        hashed: list[int] = []
+        monkeypatch.setattr(
+            "gridtokenx.node.executor.has_its_body",
+            lambda header, *parts: (
+                hashed.append(header.height) or has_its_body(header, *parts)  # type: ignore[func-returns-value]
+            ),
+        )
         await node.driver.apply_decided(1, block.encoded, good)
         assert node.executor.parent.hash == block_hash
+        assert hashed == [1]  # Once, before the signatures and not after them again.
         assert node.executor.stages.seconds()["verify"] > 0

@@ -40,11 +40,11 @@ from gridtokenx.node.executor import (
     FILL_CHUNK,
     FILL_SHARE,
     MAX_CANDIDATES,
-    Damaged,
     Executor,
     NotYet,
 )
 from gridtokenx.node.history import Totals, find_transaction, load_totals
+from gridtokenx.node.stopping import Damaged
 from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected

@@ -24,6 +24,15 @@ async def test_control_and_votes_leave_before_older_bulk() -> None:
     assert await queue.take(4) == b"v2b1"
 
 
+async def test_a_cleared_queue_has_no_frames_and_no_bytes() -> None:
+    queue = OutboundQueue(100)
+    queue.put(b"b", BULK)
+    queue.put(b"c", CONTROL)
+    assert (queue.clear(), queue.bytes) == (2, 0)
+    queue.put(b"d", BULK)
+    assert await queue.take(4) == b"d"
+
+
 async def test_frame_over_the_batch_limit_leaves_alone_and_is_not_overtaken() -> None:
     queue = OutboundQueue(100)
     queue.put(b"v", URGENT)
@@ -141,7 +150,7 @@ async def test_a_slow_peer_holds_up_others_once(
     [
         ("/gridtokenx/n/c/votes", 1 << 20, URGENT),
         ("/gridtokenx/n/c/orders", 1 << 20, BULK),
-        ("/gridtokenx/n/c/blocks", 8 << 20, BULK),
+        ("/gridtokenx/n/c/blocks", 1 << 20, BULK),
     ],
 )
 def test_topic_classes(topic: str, max_bytes: int, priority: Priority) -> None:

@@ -581,6 +581,46 @@ def test_in_flight_bytes_are_bounded() -> None:
     assert node.router.table_sizes()["in_flight_bytes"] < 2_000_000
 
 
+def test_all_strangers_together_leave_half_of_the_room_to_trusted_peers() -> None:
+    node = Node(max_in_flight=4, max_in_flight_bytes=4_000_000)
+    node.verdict = None
+    node.connect(*PEERS[:3], topics=(VOTES, BLOCKS))
+    node.strangers = {PEERS[0].peer, PEERS[1].peer}
+    node.do(Subscribe(VOTES))
+    node.do(Subscribe(BLOCKS))
+    for seqno, peer in enumerate((*PEERS[:2] * 2, *[PEERS[2]] * 3)):
+        node.rpc(peer, PEERS[9].message(seqno))
+    assert len(of(Deliver, node.effects)) == 2 + 2
+    assert node.router.counters["overload_ignored"] == 3
+    for seqno, peer in enumerate((*PEERS[:3], PEERS[2]), start=10):
+        node.rpc(peer, PEERS[9].message(seqno, bytes(1_100_000), BLOCKS))
+    assert len(of(Deliver, node.effects)) == 4 + 1 + 2
+
+
+def test_in_flight_bytes_of_one_peer_are_bounded() -> None:
+    node = Node(max_in_flight_bytes_per_peer=2_000_000)
+    node.verdict = None
+    node.connect(*PEERS[:2])
+    node.do(Subscribe(BLOCKS))
+    for seqno in range(3):
+        node.rpc(PEERS[0], PEERS[9].message(seqno, bytes(900_000), BLOCKS))
+    assert len(of(Deliver, node.effects)) == 2
+    node.rpc(PEERS[1], PEERS[9].message(2, bytes(900_000), BLOCKS))
+    assert len(of(Deliver, node.effects)) == 3
+
+
+def test_long_control_leaves_in_frames_that_everybody_accepts() -> None:
+    node = Node()
+    node.connect(PEERS[0])
+    node.do(Subscribe(VOTES))
+    ids = [PEERS[8].id(number) for number in range(5_000)]
+    asked = sent(node.rpc(PEERS[0], ihave=[(VOTES, ids)]))
+    assert [i for _, rpc in asked for i in rpc.iwant] == ids
+    assert len(asked) > 1
+    frames = of(Send, node.effects)[-len(asked) :]
+    assert max(len(effect.frame) for effect in frames) < 140_000
+
+
 def test_history_is_bounded_by_bytes() -> None:
     node = Node(max_history_bytes=1_000)
     for _ in range(20):

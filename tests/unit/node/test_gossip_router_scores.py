@@ -427,6 +427,32 @@ def test_a_node_under_full_honest_load_limits_nobody() -> None:
     assert made.router.counters["author_over_limit"] == 0
 
 
+def test_an_rpc_costs_what_is_in_it() -> None:
+    made = node(1, peer_burst_bytes=200_000)
+    made.rpc(PEERS[0], ihave=[(VOTES, [b"i"] * 300)])
+    made.rpc(PEERS[0], subscriptions=[(True, "/other")] * 50)
+    assert made.router.counters["rpc_over_limit"] == 0
+    made.rpc(PEERS[0], idontwant=[b"i"] * 5_000)  # 15 kB, and 640 kB for the work
+    made.rpc(PEERS[0], PEERS[5].message())
+    assert made.router.counters["rpc_over_limit"] == 1
+
+
+def test_gossip_that_is_not_wanted_costs_whoever_goes_on_sending_it() -> None:
+    made = node(2)
+    made.router._scores.penalise(PEERS[0].peer, 8.0)  # below the threshold of gossip
+    for _ in range(100):
+        made.rpc(PEERS[0], ihave=[(VOTES, [b"i"])])  # one a heartbeat: it does not know
+        made.beat()
+    assert made.router.counters["gossip_ignored"] > 10
+    assert not of(Misbehaved, made.effects)
+    made.router._scores.penalise(PEERS[1].peer, 8.0)
+    for number in range(300):
+        made.rpc(PEERS[1], iwant=[b"i"])
+        if number % 100 == 0:
+            made.beat()
+    assert of(Misbehaved, made.effects) == [Misbehaved(PEERS[1].peer, "graylisted", False)]
+
+
 def test_one_peer_cannot_keep_the_others_out_with_messages_that_take_long_to_judge() -> None:
     made = node(2, max_in_flight=10, max_in_flight_per_peer=4)
     made.verdict = None

@@ -132,6 +132,82 @@ def test_rpcs_over_a_limit_are_refused(rpc: Rpc) -> None:
         wire.decode_rpc(in_rpc(message()) * 4_097)
 
 
+def field(number: int, payload: bytes) -> bytes:
+    return wire.encode_varint(number << 3 | 2) + wire.encode_varint(len(payload)) + payload
+
+
+TOPIC_FIELD = field(1, b"t")
+VARINT_9, FIXED_9 = b"\x48\x00", b"\x4d" + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        VARINT_9 * 17,
+        FIXED_9 * 17,
+        field(9, b"") * 17,
+        field(3, VARINT_9 * 17),
+        field(3, field(1, TOPIC_FIELD + VARINT_9 * 5)),
+        field(1, b"\x08\x01\x12\x01t" + VARINT_9 * 5),
+        field(1, b"\x08\x01" * 2 + b"\x12\x01t"),
+        field(1, b"\x08\x01\x12\x01t\x12\x01t"),
+        field(1, b""),
+        field(3, field(2, field(1, b""))),
+        field(3, field(1, TOPIC_FIELD + field(2, b""))),
+        field(3, field(1, TOPIC_FIELD * 2)),
+        field(3, field(2, field(1, b"i") * 5_001)),
+        field(3, field(4, TOPIC_FIELD + field(2, b"") * 65)),
+        field(3, b"") * 2,
+    ],
+    ids=[
+        "unknown varints",
+        "unknown fixed",
+        "unknown bytes",
+        "unknown in control",
+        "unknown in an entry",
+        "unknown in a subscription",
+        "flag twice",
+        "topic twice",
+        "no topic",
+        "empty iwant id",
+        "empty ihave id",
+        "ihave topic twice",
+        "too many ids",
+        "offered peers",
+        "control twice",
+    ],
+)
+def test_what_costs_work_and_says_nothing_is_refused(payload: bytes) -> None:
+    with pytest.raises(WireError):
+        wire.decode_rpc(payload)
+
+
+def test_a_long_rpc_is_cut_into_short_ones() -> None:
+    ids = [bytes([number % 256, number // 256]) * 23 for number in range(5_000)]
+    rpc = Rpc(ihave=[(TOPIC, ids[:1_000])] * 4, iwant=ids, graft=[TOPIC] * 500)
+    payload = in_rpc(message()) * 500 + wire.encode_rpc(rpc) + in_rpc(message(b"last"))
+    parts = [wire.decode_rpc(part) for part in wire.slices(payload)]
+    assert max(len(part.messages) for part in parts) == wire.SLICE_FIELDS
+    assert max(part.ids for part in parts) <= 1_000
+    assert sum(part.ids for part in parts) == 9_000
+    assert sum(len(part.graft) for part in parts) == 500
+    assert sum(len(part.messages) for part in parts) == 501
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        field(1, b"\x12\x01t") * 8_193,
+        field(3, field(3, TOPIC_FIELD) * 9_000),
+        b"\x12\x85\x20" * 2_000,
+    ],
+    ids=["fields", "control entries", "short"],
+)
+def test_what_cannot_be_cut_is_refused(payload: bytes) -> None:
+    with pytest.raises(WireError):
+        list(wire.slices(payload))
+
+
 def test_frames_are_cut_from_any_chunks() -> None:
     payloads = [b"", b"a", b"b" * 200, b"c" * 70_000]
     data = b"".join(wire.encode_frame(payload) for payload in payloads)

@@ -8,6 +8,8 @@ import trio
 from patience import PATIENCE_S
 from structlog.testing import capture_logs
 
+from gridtokenx.node import kept_file
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.kept_file import MAX_BYTES, KeptFile
 
 
@@ -59,13 +61,19 @@ def test_a_damaged_file_is_put_aside(tmp_path: Path, raw: bytes) -> None:
     assert not path.exists()
 
 
-async def test_a_disk_that_refuses_is_said_and_not_fatal(tmp_path: Path) -> None:
-    owner = Owner(tmp_path / "missing" / "kept.json")
-    with capture_logs() as lines, trio.fail_after(PATIENCE_S):
+async def test_a_disk_that_refuses_is_noted_and_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_file, "RETRY_PAUSE_S", 0.01)
+    owner = Owner(tmp_path / "missing" / "refused.json")
+    before = house.failures["refused.json"]
+    with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(owner.file.run)
             owner.file.changed()
-            while not lines:  # noqa: ASYNC110 - the log is all there is to see
+            while house.failures["refused.json"] < before + 2:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            (tmp_path / "missing").mkdir()  # The disk is back: what was to be written still is.
+            while not (tmp_path / "missing" / "refused.json").exists():  # noqa: ASYNC110
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
-    assert lines[0]["event"] == "kept_file.unwritten"

@@ -25,12 +25,13 @@ from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.model import AuthorityMember, Incarnation
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.node.database import ChainStore, Database
-from gridtokenx.node.executor import Damaged, Executor
+from gridtokenx.node.executor import Executor
 from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import AncestryRequest, BlocksResponse, DecidedBlock
 from gridtokenx.node.rebuild import Rebuild
 from gridtokenx.node.requests import RequestRefused
+from gridtokenx.node.stopping import Damaged
 from gridtokenx.node.syncing import answer_ancestry
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey

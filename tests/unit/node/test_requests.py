@@ -5,9 +5,15 @@ from collections.abc import Callable
 import pytest
 import trio
 import trio.testing
+from patience import until
 
 from gridtokenx.node.network import NetworkError, PeerId, read_frame
-from gridtokenx.node.requests import MAX_IN_FLIGHT_PER_PEER, RequestRefused, Requests
+from gridtokenx.node.requests import (
+    MAX_IN_FLIGHT_PER_PEER,
+    MAX_STRANGER_BYTES,
+    RequestRefused,
+    Requests,
+)
 
 A, B = PeerId(b"a"), PeerId(b"b")
 
@@ -188,3 +194,46 @@ async def test_more_than_eight_at_once_are_refused(
     assert sorted(ended) == ["answered"] * MAX_IN_FLIGHT_PER_PEER + ["closed"] * 3
     await ask()
     assert ended[-1] == "answered"
+
+
+async def test_answers_that_strangers_do_not_read_are_bounded(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = trio.testing.lockstep_stream_pair  # A write waits for the reader.
+    monkeypatch.setattr(trio.testing, "memory_stream_pair", pair)
+    strangers = {A}
+    requests = Requests(network, 7, is_stranger=lambda peer: peer in strangers)
+
+    async def answer(_peer: PeerId, payload: bytes) -> bytes:
+        return bytes(MAX_STRANGER_BYTES // 2)
+
+    requests.serve("blocks", answer)
+    streams = []
+    for unread in range(1, 4):
+        streams.append(await network.open_stream(B, ["/gridtokenx/7/blocks/1"]))
+        await streams[-1].write(b"\x00")
+        if unread < 3:
+            await until(lambda unread=unread: requests._unread.total() == unread * 4 << 20)
+    await until(lambda: requests.outcomes["busy"] == 1)
+    strangers.clear()  # Those who are trusted are served all the same.
+    assert len(await requests.request(B, "blocks", b"")) == MAX_STRANGER_BYTES // 2
+    strangers.add(A)
+    for stream in streams[:2]:
+        assert len(await read_frame(stream, MAX_STRANGER_BYTES)) == MAX_STRANGER_BYTES // 2 + 1
+    await until(lambda: not requests._unread)
+    assert len(await requests.request(B, "blocks", b"")) == MAX_STRANGER_BYTES // 2
+
+
+async def test_all_strangers_together_have_a_bound(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridtokenx.node.requests.MAX_STRANGERS_BYTES", 1_000)
+    requests = Requests(network, 7, is_stranger=lambda _peer: True)
+
+    async def answer(_peer: PeerId, payload: bytes) -> bytes:
+        return bytes(int(payload))
+
+    requests.serve("blocks", answer)
+    assert len(await requests.request(B, "blocks", b"1000")) == 1_000
+    with pytest.raises(NetworkError, match="closed"):
+        await requests.request(B, "blocks", b"1001")

@@ -11,7 +11,7 @@ from gridtokenx.node import throttle as module
 from gridtokenx.node.admission import Admission, Limits
 from gridtokenx.node.budget import BudgetLimits, StrangersBudget
 from gridtokenx.node.reputation import Reputation
-from gridtokenx.node.throttle import HANDSHAKE_LIMITS, PAYER, Gate, Payer, metered
+from gridtokenx.node.throttle import HANDSHAKE_LIMITS, PAYER, Gate, Payer, holding, metered
 
 LIMITS = BudgetLimits(cpu_share=0.2, source_share=0.1, burst_s=0.4)
 A, B, C = "198.51.100.1", "198.51.100.2", "2001:db8::1"
@@ -159,7 +159,7 @@ def test_whoever_holds_most_of_the_strangers_bytes_gives_up_first() -> None:
     friend = Keeper(Payer(door, A, b"friend"), 100 * mib)
     with ExitStack() as stack:
         for keeper in [*keepers, friend]:
-            stack.enter_context(door.holding(keeper))
+            stack.enter_context(holding(keeper))
         door.received(keepers[0].payer, module.HELD_LOOK_BYTES)
     assert [keeper.held // mib for keeper in keepers] == [0, 1, 2, 3, 4, 5, 0, 0]
     assert (friend.held, door.held_over) == (100 * mib, 2)
@@ -171,7 +171,7 @@ def test_streams_of_strangers_are_bounded_but_for_a_few_that_each_may_have() -> 
     payers = [Payer(door, A, bytes([number])) for number in range(17)]
     with ExitStack() as stack:
         for payer in payers[:16]:
-            stack.enter_context(door.holding(Keeper(payer, 0, module.MAX_STREAMS // 16)))
+            stack.enter_context(holding(Keeper(payer, 0, module.MAX_STREAMS // 16)))
         assert door.may_open_stream(payers[16], module.SURE_STREAMS - 1)
         assert not door.may_open_stream(payers[16], module.SURE_STREAMS)
         assert door.may_open_stream(Payer(door, A, b"friend"), 100)
