@@ -6,6 +6,7 @@ its frames queue, bounded, and the oldest bulk is dropped and counted.
 Source: protocols/networking.md "Gossip".
 """
 
+import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -318,13 +319,12 @@ class Gossip:
         return self._nursery
 
     async def _verify(self, effect: Verify) -> None:
-        ok = await trio.to_thread.run_sync(
-            crypto.verify,
-            effect.public_key,
-            effect.signed,
-            effect.signature,
-            limiter=self._verifiers,
+        ok, cpu_s = await trio.to_thread.run_sync(
+            _verify_measured, effect, limiter=self._verifiers
         )
+        payer = PAYER.get()
+        if payer is not None:
+            payer.pay(cpu_s)
         self._apply(Verified(effect.token, ok))
 
     def _deliver(self, effect: Deliver) -> Validated | None:
@@ -489,6 +489,13 @@ class Gossip:
             await session.added.wait()
             return session
         return None
+
+
+def _verify_measured(effect: Verify) -> tuple[bool, float]:
+    """Whether a signature is good, and the seconds of CPU that telling took."""
+    started_s = time.thread_time()
+    ok = crypto.verify(effect.public_key, effect.signed, effect.signature)
+    return ok, time.thread_time() - started_s
 
 
 async def _reset(stream: Stream) -> None:
