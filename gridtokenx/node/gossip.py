@@ -53,7 +53,7 @@ from gridtokenx.node.network import (
     format_peer_id,
 )
 from gridtokenx.node.outbound_queue import OutboundQueue, Turns
-from gridtokenx.node.throttle import PAYER, holding
+from gridtokenx.node.throttle import PAYER, holding, unpaid
 from gridtokenx.primitives import crypto
 
 __all__ = [
@@ -319,9 +319,7 @@ class Gossip:
         return self._nursery
 
     async def _verify(self, effect: Verify) -> None:
-        ok, cpu_s = await trio.to_thread.run_sync(
-            _verify_measured, effect, limiter=self._verifiers
-        )
+        ok, cpu_s = await trio.to_thread.run_sync(_verify_measured, effect, limiter=self._verifiers)
         payer = PAYER.get()
         if payer is not None:
             payer.pay(cpu_s)
@@ -333,7 +331,8 @@ class Gossip:
             return Validated(effect.message_id, Verdict.IGNORE)
         try:
             origin = Origin(PeerId(effect.author), PeerId(effect.forwarder))
-            result = validator(origin, effect.data)
+            with unpaid():
+                result = validator(origin, effect.data)
         except Exception:  # noqa: BLE001 - what peers send must never end the node
             return Validated(effect.message_id, self._validator_failed(effect.topic))
         if isinstance(result, Verdict):
