@@ -18,8 +18,9 @@ MAX_FIELDS_PER_RPC = 8_192  # of the RPC itself: subscriptions, messages and con
 MAX_UNKNOWN_FIELDS = 16  # of the RPC and of its control; of one entry a quarter
 MAX_OFFERED_PEERS = 64  # in a PRUNE, all unused
 SLICE_BYTES = 32 * 1024  # of control, and
-SLICE_FIELDS = 32  # of the rest, are handled before others get their turn
-IDS_PER_ENTRY, FRAME_BYTES = 1_000, 128 * 1024  # of control that we send
+SLICE_FIELDS = 16  # of the rest, are handled before others get their turn
+IDS_PER_ENTRY = 1_000  # handled at a time, and in entries that we send
+FRAME_BYTES = 128 * 1024  # of control that we send
 MAX_ID_BYTES = 128
 MAX_TOPIC_BYTES = 256
 
