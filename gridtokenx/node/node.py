@@ -37,6 +37,7 @@ from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.housekeeping import house, keep
 from gridtokenx.node.kept_file import KeptFile
+from gridtokenx.node.loop_lag import LoopLag
 from gridtokenx.node.network import (
     Network,
     NetworkSettings,
@@ -124,6 +125,7 @@ class Node:
         self._relay: Relay | None = None
         self._national_moves = trio.Event()  # The next national block sets it.
         self._lag_ms = 0
+        self._loop_lag = LoopLag()
         self._free_disk_mib = _free_disk_mib(config)
         self._stages = Stages()
         self.metrics = CollectorRegistry()
@@ -210,6 +212,7 @@ class Node:
         network.reputation.trust(*named)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._loop_lag.run)
             nursery.start_soon(self._bans.run)
             nursery.start_soon(self._met.run)
             await nursery.start(gossip.run)
@@ -409,7 +412,8 @@ class Node:
             f"{limit} MiB",
             f"free disk space on {self.config.data_path}",
         )
-        return Health({"trio": self._lag_ms}, (free, self._clock_watch.check()))
+        checks = (free, self._clock_watch.check())
+        return Health({"trio": self._lag_ms}, checks, self._loop_lag.worst_ms)
 
     def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
         """Cross into trio and admit, in order. From any thread; the future always resolves."""
