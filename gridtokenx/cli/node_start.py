@@ -240,11 +240,11 @@ def tighten_home(config: Config) -> list[Path]:
     if log.parent.is_relative_to(home):
         folders.append(log.parent)
     kept = [path for folder in folders if folder.is_dir() for path in (folder, *folder.iterdir())]
+    if home != Path.home() and home.is_dir():  # A person's own folder is not ours to close.
+        kept += [home, *(path for path in home.iterdir() if path.is_file())]
     logs = log.parent.glob(f"{log.name}*") if log.parent.is_dir() else ()
-    own = [home] if home != Path.home() else []  # A person's own folder is not ours to close.
-    named = [path for path in (config.file, config.genesis_path) if path]
     secret = {config.keys_path, config.password_path}
-    return tighten(path for path in [*own, *named, *kept, *logs] if path not in secret)
+    return tighten(path for path in [*kept, *logs] if path not in secret)
 
 
 def _calm_collector() -> None:

@@ -79,7 +79,7 @@ def test_a_genesis_that_is_not_utf_8_is_told(
     assert run("init", "--genesis", path, "--password-file", password_file).code == 0
     (home / "genesis.json").write_bytes(saved(genesis_text))
     ran = run("start", "--dry-run")
-    assert ran.code == ExitCode.BAD_DATA
+    assert ran.code == ExitCode.CONFIG
     assert "save it as UTF-8" in ran.stderr
 
 
