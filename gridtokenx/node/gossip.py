@@ -9,6 +9,7 @@ Source: protocols/networking.md "Gossip".
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -332,7 +333,8 @@ class Gossip:
         if validator is None:
             return Validated(effect.message_id, Verdict.IGNORE)
         try:
-            origin = Origin(PeerId(effect.author), PeerId(effect.forwarder))
+            bringers = partial(self._router.bringers, effect.message_id)
+            origin = Origin(PeerId(effect.author), PeerId(effect.forwarder), bringers)
             result = validator(origin, effect.data)
         except Exception:  # noqa: BLE001 - what peers send must never end the node
             return Validated(effect.message_id, self._validator_failed(effect.topic))
