@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -331,7 +332,8 @@ class Gossip:
         if validator is None:
             return Validated(effect.message_id, Verdict.IGNORE)
         try:
-            origin = Origin(PeerId(effect.author), PeerId(effect.forwarder))
+            bringers = partial(self._router.bringers, effect.message_id)
+            origin = Origin(PeerId(effect.author), PeerId(effect.forwarder), bringers)
             with unpaid():
                 result = validator(origin, effect.data)
         except Exception:  # noqa: BLE001 - what peers send must never end the node
