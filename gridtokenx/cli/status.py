@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -98,20 +99,19 @@ def _asked(client: Client, name: str, key: str) -> dict[str, Any]:
     """
     import httpx
 
-    from gridtokenx.client import NodeUnreachable, RpcError
+    from gridtokenx.client import BadAnswer, NodeUnreachable
 
     try:
         response = httpx.get(f"{client.url}/{name}", timeout=_READY_TIMEOUT_S, trust_env=False)
-        document = response.json()
+        document = json.loads(response.content, object_hook=client.answer_type)
     except httpx.HTTPError as error:
         raise NodeUnreachable(client.url, str(error) or type(error).__name__) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict) and isinstance(document.get("error"), dict):
-        raise RpcError.of({**document["error"], "data": document["error"]})
+        raise client.refusal({**document["error"], "data": document["error"]})
     if not isinstance(document, dict) or key not in document:
-        detail = f"HTTP {response.status_code} from /{name}; is this a GridTokenX node?"
-        raise NodeUnreachable(client.url, detail)
+        raise BadAnswer(client.url, f"HTTP {response.status_code} from /{name}")
     return document
 
 

@@ -118,7 +118,7 @@ def test_what_is_no_node_is_told_so(run, canned_node, status: int, body: bytes) 
     for words in (["status"], ["status", "--check"]):
         ran = run("--rpc", canned_node.url, *words)
         assert ran.code == ExitCode.UNREACHABLE
-        assert "is this a GridTokenX node?" in ran.stderr
+        assert "is no GridTokenX node" in ran.stderr
 
 
 def test_a_node_that_refuses_to_say_is_quoted(run, canned_node) -> None:
