@@ -36,6 +36,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 MAX_SEND = 500
 MAX_RPC_BATCH = 50
 POLL_S = 0.2
+MAX_ANSWER_BYTES = 256 * 2**20  # What a node may be told to send at most.
 
 
 class RpcError(Exception):
@@ -64,7 +65,7 @@ class RpcError(Exception):
         """From a JSON-RPC error object."""
         data = error.get("data") or {}
         return cls(
-            int(error["code"]),
+            error["code"],
             str(data.get("reason", "")),
             str(error.get("message", "")),
             str(data.get("hint", "")),
@@ -82,6 +83,25 @@ class NodeUnreachable(Exception):  # noqa: N818 - a state of the world, said as 
             "network with `gridtokenx cluster up`, or name another with --rpc URL"
         )
         self.url = url
+
+
+class BadAnswer(NodeUnreachable):
+    """What answers at `url` does not answer as a node does: another program, or a bad node."""
+
+    def __init__(self, url: str, detail: str) -> None:
+        Exception.__init__(
+            self, f"what answers at {url} is no GridTokenX node, or a bad one: {detail}"
+        )
+        self.url = url
+
+
+class Answer(dict[str, Any]):
+    """An object of a node's answer; a field that is not there is the node's fault."""
+
+    url = ""
+
+    def __missing__(self, name: str) -> Any:
+        raise BadAnswer(self.url, f"its answer has no {name}")
 
 
 class Client:
@@ -110,7 +130,10 @@ class Client:
         self._checks_age = genesis is not None and not trust_old_blocks
         self._light: LightClient | None = None
         self._present: dict[str, ChainSpec] = {}
-        self._http = httpx.Client(timeout=timeout_s, trust_env=False)
+        self._http = httpx.Client(
+            timeout=timeout_s, trust_env=False, headers={"Accept-Encoding": "identity"}
+        )
+        self.answer_type = type("Answer", (Answer,), {"url": self.url})
         self._next_id = 0
 
     def __enter__(self) -> Self:
@@ -133,12 +156,10 @@ class Client:
     def call(self, method: str, **params: Any) -> Any:
         """The result of one method. Parameters that are None are left out.
 
-        Errors: RpcError, NodeUnreachable.
+        Errors: RpcError; NodeUnreachable, of which BadAnswer is one.
         """
-        answer = self._post(self._request(method, params))
-        if "error" in answer:
-            raise RpcError.of(answer["error"])
-        return answer["result"]
+        request = self._request(method, params)
+        return self._result(self._post(request), request)
 
     def call_many(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[Any | RpcError]:
         """Results of several calls in their order, in as few requests as the batch limit allows."""
@@ -146,14 +167,35 @@ class Client:
         for start in range(0, len(calls), MAX_RPC_BATCH):
             requests = [self._request(*one) for one in calls[start : start + MAX_RPC_BATCH]]
             answers = self._post(requests)
-            if isinstance(answers, dict):
-                raise RpcError.of(answers["error"])
-            by_id = {answer["id"]: answer for answer in answers}
+            if not isinstance(answers, list):
+                self._result(answers, {"id": None})
+                raise BadAnswer(self.url, "one answer to many requests")
+            by_id = {one.get("id"): one for one in answers if isinstance(one, dict)}
             for request in requests:
-                answer = by_id[request["id"]]
-                failed = "error" in answer
-                results.append(RpcError.of(answer["error"]) if failed else answer["result"])
+                try:
+                    results.append(self._result(by_id.get(request["id"]), request))
+                except RpcError as error:
+                    results.append(error)
         return results
+
+    def refusal(self, error: Any) -> RpcError:
+        """An error object of an answer. Errors: BadAnswer."""
+        if not _is_error(error):
+            raise BadAnswer(self.url, "an error without a number and a sentence")
+        return RpcError.of(error)
+
+    def _result(self, answer: Any, request: dict[str, Any]) -> Any:
+        """The result in an answer. Errors: RpcError that it tells; BadAnswer."""
+        if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
+            raise BadAnswer(self.url, "no JSON-RPC answer with either a result or an error")
+        spoken_id = answer.get("id")
+        if spoken_id != request["id"] and (spoken_id is not None or "error" not in answer):
+            raise BadAnswer(self.url, "the answer to another request")
+        if "error" in answer:
+            raise self.refusal(answer["error"])
+        if not isinstance(answer["result"], dict):
+            raise BadAnswer(self.url, "a result that is no object")
+        return answer["result"]
 
     # The chain
 
@@ -284,7 +326,7 @@ class Client:
             part = transactions[start : start + MAX_SEND]
             answer = self._object("tx_sendBatch", transactions=[one.encoded.hex() for one in part])
             for row in answer["results"]:
-                outcomes.append(None if row["error"] is None else RpcError.of(row["error"]))
+                outcomes.append(None if row["error"] is None else self.refusal(row["error"]))
         return outcomes
 
     def transaction(self, transaction_id: str) -> dict[str, Any]:
@@ -455,7 +497,7 @@ class Client:
     def _collect_final(self, ids: list[str], done: dict[str, dict[str, Any]]) -> None:
         for row in self._object("tx_getStatuses", ids=ids)["items"]:
             if row["status"] == "rejected":
-                raise RpcError.of(row["error"])
+                raise self.refusal(row["error"])
             if row["status"] in ("included", "finalized"):
                 done[row["tx_id"]] = row
 
@@ -466,26 +508,37 @@ class Client:
 
     def _post(self, body: Any) -> Any:
         """One request, again while the node says "slow down" and time is left."""
-        import httpx
-
         deadline = time.monotonic() + self.timeout_s
         while True:
-            try:
-                response = self._http.post(f"{self.url}/rpc", json=body)
-            except httpx.HTTPError as error:
-                raise NodeUnreachable(self.url, _because(error)) from None
-            wait_s = _retry_after_s(response)
+            status, headers, raw = self._exchange(body)
+            wait_s = _retry_after_s(status, headers)
             if wait_s is None or time.monotonic() + wait_s > deadline:
                 break
             time.sleep(wait_s)
         try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if not isinstance(answer, list) and not _is_rpc_answer(answer):
-            detail = f"HTTP {response.status_code} without an answer; is this a GridTokenX node?"
-            raise NodeUnreachable(self.url, detail)
-        return answer
+            return json.loads(raw, object_hook=self.answer_type)
+        except (ValueError, RecursionError):
+            raise BadAnswer(self.url, f"HTTP {status} with a body that is not JSON") from None
+
+    def _exchange(self, body: Any) -> tuple[int, httpx.Headers, bytes]:
+        """One request over HTTP; an answer that does not end is given up."""
+        import httpx
+
+        deadline = time.monotonic() + 6 * self.timeout_s
+        raw = bytearray()
+        try:
+            with self._http.stream("POST", f"{self.url}/rpc", json=body) as response:
+                for part in response.iter_bytes():
+                    raw += part
+                    if len(raw) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                        raise BadAnswer(self.url, "an answer that does not end")
+        except (httpx.RemoteProtocolError, httpx.DecodingError) as error:
+            if "without sending a response" in str(error):  # It has ended, or is ending.
+                raise NodeUnreachable(self.url, _because(error)) from None
+            raise BadAnswer(self.url, _because(error)) from None
+        except httpx.HTTPError as error:
+            raise NodeUnreachable(self.url, _because(error)) from None
+        return response.status_code, response.headers, bytes(raw)
 
 
 def check_incarnations(spec: ChainSpec, told: Sequence[Incarnation]) -> ChainSpec:
@@ -503,8 +556,14 @@ def check_incarnations(spec: ChainSpec, told: Sequence[Incarnation]) -> ChainSpe
     return spec
 
 
-def _is_rpc_answer(document: Any) -> bool:
-    return isinstance(document, dict) and ("result" in document or "error" in document)
+def _is_error(error: Any) -> bool:
+    """Whether it is an error object as this API has them."""
+    return (
+        isinstance(error, dict)
+        and type(error.get("code")) is int
+        and isinstance(error.get("message"), str)
+        and isinstance(error.get("data"), dict | None)
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -515,9 +574,9 @@ def _because(error: httpx.HTTPError) -> str:
     return str(error) or type(error).__name__
 
 
-def _retry_after_s(response: httpx.Response) -> float | None:
+def _retry_after_s(status: int, headers: httpx.Headers) -> float | None:
     """Seconds a busy or rate-limiting node asks to wait; None for an answer."""
-    if response.status_code not in (429, 503):
+    if status not in (429, 503):
         return None
-    text = response.headers.get("Retry-After", "")
+    text = headers.get("Retry-After", "")
     return float(text) if text.isdigit() else None

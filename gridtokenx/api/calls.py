@@ -21,6 +21,8 @@ from gridtokenx.node.settings import ApiSettings
 from gridtokenx.node.telemetry import CallMetrics
 from gridtokenx.primitives.errors import Rejected
 
+MAX_NUMBER_LENGTH = 100
+
 log = structlog.get_logger(__name__)
 
 
@@ -81,10 +83,21 @@ class Calls:
 def parse_json(body: bytes) -> Any:
     """A JSON document without floats: numbers with a fraction become Decimal.
 
-    Errors: ApiError PARSE_ERROR for anything else, NaN, and nesting beyond reason.
+    Errors: ApiError PARSE_ERROR for anything else, NaN, nesting beyond reason, a name given twice,
+    and half of a surrogate pair, which no UTF-8 can say again.
     """
     try:
-        return json.loads(body.decode(), parse_float=_decimal, parse_constant=_refuse, strict=True)
+        document = json.loads(
+            body.decode(),
+            parse_float=_decimal,
+            parse_constant=_refuse,
+            object_pairs_hook=_object,
+        )
+        if b"\\u" in body:
+            json.dumps(document, ensure_ascii=False, default=str).encode()
+        return document
+    except UnicodeEncodeError:
+        raise ApiError(TransportCode.PARSE_ERROR, "half of a surrogate pair is no text") from None
     except RecursionError:
         raise ApiError(TransportCode.PARSE_ERROR, "the JSON is nested too deeply") from None
     except UnicodeDecodeError:
@@ -107,10 +120,21 @@ def response_too_large(size: int, limit: int) -> ApiError:
 
 
 def _decimal(text: str) -> Decimal:
+    if len(text) > MAX_NUMBER_LENGTH:
+        raise ValueError(f"number {text[:40]}... has more than {MAX_NUMBER_LENGTH} characters")
     try:
         return Decimal(text)
     except InvalidOperation:
         raise ValueError(f"number {text[:40]} is out of any range") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:64]!a} is given twice in one object")
+    return found
 
 
 def _refuse(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gridtokenx.api.calls import Calls, Reply, dump_json, parse_json, response_too_large
@@ -45,29 +45,41 @@ async def _batch(calls: Calls, items: list[Any], bill: Bill) -> Reply:
     if len(items) > calls.max_batch:
         detail = f"{len(items)} requests in a batch, at most {calls.max_batch} allowed"
         raise ApiError(TransportCode.BATCH_TOO_LARGE, detail, details={"max": calls.max_batch})
-    answers = await asyncio.gather(*(_answer(calls, item, bill) for item in items))
-    parts: list[bytes] = []
-    size = 2
-    for item, (answer, _) in zip(items, answers, strict=True):
-        if answer is None:
-            continue
-        size += len(answer) + 1
-        if size > calls.max_response_bytes:
-            size -= len(answer)
-            answer = _error(_id_of(item), response_too_large(size, calls.max_response_bytes))
-            size += len(answer)
-        parts.append(answer)
+    room = _Room(calls.max_response_bytes)
+    answers = await asyncio.gather(*(_fitting(calls, item, bill, room) for item in items))
+    parts = [answer for answer in answers if answer is not None]
     return Reply(200, b"[" + b",".join(parts) + b"]") if parts else Reply(204)
+
+
+@dataclass(slots=True)
+class _Room:
+    """Bytes that a batch's answers have together; kept while others still run."""
+
+    most: int
+    used: int = 2
+
+
+async def _fitting(calls: Calls, item: Any, bill: Bill, room: _Room) -> _Encoded:
+    """The answer to one of a batch; an error where it does not fit any more."""
+    answer, _ = await _answer(calls, item, bill)
+    if answer is not None and room.used + len(answer) + 1 > room.most:
+        size = room.used + len(answer) + 1
+        answer = _error(_id_of(item), response_too_large(size, room.most))
+    room.used += 0 if answer is None else len(answer) + 1
+    return answer
 
 
 async def _answer(calls: Calls, request: Any, bill: Bill) -> tuple[_Encoded, ApiError | None]:
     """The encoded answer (None to a notification) and the error in it, if any."""
-    try:
-        method, raw, notification = _read(calls, request, bill)
-    except ApiError as error:
+    problem = _problem(request)
+    if problem:
+        error = _paid(bill, ApiError(TransportCode.INVALID_REQUEST, problem))
         return _error(_id_of(request), error), error
+    notification = "id" not in request
     try:
-        result = await calls.run(method, raw, bill)
+        method = _method(bill, request["method"])
+        raw = request.get("params")
+        result = await calls.run(method, {} if raw is None else raw, bill)
         encoded = dump_json({"jsonrpc": "2.0", "id": _id_of(request), "result": result})
         if len(encoded) > calls.max_response_bytes:
             raise response_too_large(len(encoded), calls.max_response_bytes)
@@ -76,22 +88,22 @@ async def _answer(calls: Calls, request: Any, bill: Bill) -> tuple[_Encoded, Api
     return (None if notification else encoded), None
 
 
-def _read(
-    calls: Calls, request: Any, bill: Bill
-) -> tuple[Method, Mapping[str, Any] | list[Any], bool]:
-    """Method, raw parameters, whether no answer is wanted. Errors: ApiError."""
-    problem = _problem(request)
-    if problem:
+def _paid(bill: Bill, error: ApiError) -> ApiError:
+    """The error, paid as a call is; or that this cannot be paid."""
+    try:
         bill.pay(1)
-        raise ApiError(TransportCode.INVALID_REQUEST, problem)
-    method = METHOD_BY_NAME.get(request["method"])
+    except ApiError as unpaid:
+        return unpaid
+    return error
+
+
+def _method(bill: Bill, name: str) -> Method:
+    """Errors: ApiError METHOD_NOT_FOUND, BUSY."""
+    method = METHOD_BY_NAME.get(name)
     if method is None:
-        bill.pay(1)
-        name = request["method"][:64]
-        detail = f"there is no method {name!a}"
-        raise ApiError(TransportCode.METHOD_NOT_FOUND, detail, hint=suggest(name))
-    raw = request.get("params")
-    return method, {} if raw is None else raw, "id" not in request
+        detail = f"there is no method {name[:64]!a}"
+        raise _paid(bill, ApiError(TransportCode.METHOD_NOT_FOUND, detail, hint=suggest(name[:64])))
+    return method
 
 
 def _problem(request: Any) -> str:

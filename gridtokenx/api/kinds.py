@@ -20,6 +20,8 @@ from gridtokenx.primitives.types import parse_address
 _EPOCH = date(1970, 1, 1).toordinal()
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
+_NATURAL = re.compile(r"[0-9]{1,20}")
+MAX_DIGITS = 20
 _PLACE = re.compile(r"[A-Z]{3}(?:-[0-9]{2}(?:-SUB[0-9]{3})?)?")
 _ADDRESS = {"type": "string", "pattern": "^gtx1[02-9ac-hj-np-z]{58}$"}
 
@@ -33,17 +35,26 @@ class Kind:
 
 
 def integer(low: int, high: int) -> Kind:
-    """An integer as a JSON number or as decimal text."""
+    """An integer as a JSON number or as decimal text; as in JSON schema, 24.0 is the number 24."""
+    pattern = _INTEGER if low < 0 else _NATURAL
 
     def read(raw: Any) -> int:
-        if isinstance(raw, str) and _INTEGER.fullmatch(raw):
+        if isinstance(raw, str) and pattern.fullmatch(raw):
+            raw = int(raw)
+        if isinstance(raw, Decimal) and raw.adjusted() < MAX_DIGITS and _is_whole(raw):
             raw = int(raw)
         if type(raw) is not int or not low <= raw <= high:
             raise ValueError(f"must be a whole number {low}..{high}, not {shown(raw)}")
         return raw
 
     number = {"type": "integer", "minimum": low, "maximum": high}
-    return Kind(read, {"oneOf": [number, {"type": "string", "pattern": "^[0-9]{1,20}$"}]})
+    return Kind(read, {"oneOf": [number, {"type": "string", "pattern": f"^{pattern.pattern}$"}]})
+
+
+def _is_whole(number: Decimal) -> bool:
+    """Whether it has no fraction; quick for any exponent that JSON can have."""
+    digits, exponent = number.as_tuple()[1:]
+    return isinstance(exponent, int) and not any(digits[exponent:] if exponent < 0 else ())
 
 
 def boolean() -> Kind:
@@ -55,7 +66,8 @@ def boolean() -> Kind:
             raise ValueError(f"must be true or false, not {shown(raw)}")
         return named
 
-    return Kind(read, {"type": "boolean"})
+    named = {"type": "string", "enum": ["true", "false"]}
+    return Kind(read, {"oneOf": [{"type": "boolean"}, named]})
 
 
 def choice(*values: str) -> Kind:
@@ -144,11 +156,13 @@ def amount() -> Kind:
         if type(raw) not in (int, Decimal):
             raise ValueError(f"must be a number, not {shown(raw)}")
         number = Decimal(raw)
-        if number < 0 or number.adjusted() > 18 or len(number.as_tuple().digits) > 40:
-            raise ValueError(f"must be a number from 0 to 10**18, not {shown(raw)}")
+        if number < 0 or number.adjusted() > 17 or len(number.as_tuple().digits) > 40:
+            raise ValueError(f"must be a number from 0 to less than 10**18, not {shown(raw)}")
+        if number.adjusted() < -MAX_DIGITS:
+            raise ValueError(f"must be a number of at most {MAX_DIGITS} decimals, not {shown(raw)}")
         return number
 
-    number = {"type": "number", "minimum": 0}
+    number = {"type": "number", "minimum": 0, "exclusiveMaximum": 10**18}
     words = {"type": "string", "pattern": r"^[0-9]{1,20}(\.[0-9]{1,20})?$"}
     return Kind(read, {"oneOf": [number, words]})
 
@@ -204,11 +218,16 @@ def words(max_length: int) -> Kind:
     """Printable text of any language."""
 
     def read(raw: Any) -> str:
-        if not isinstance(raw, str) or len(raw) > max_length or not raw.strip():
+        if not isinstance(raw, str) or len(raw) > max_length or not _is_text(raw):
             raise ValueError(f"must be text of 1..{max_length} characters, not {shown(raw)}")
         return raw
 
     return Kind(read, {"type": "string", "minLength": 1, "maxLength": max_length})
+
+
+def _is_text(raw: str) -> bool:
+    """Something to read that UTF-8 can hold: no half of a surrogate pair."""
+    return bool(raw.strip()) and raw.encode(errors="replace").decode() == raw
 
 
 def place() -> Kind:

@@ -119,9 +119,16 @@ def load_config(flags: Mapping[str, object] | None = None) -> Config:
 
 
 def rpc_url() -> str:
-    """Where the node answers: --rpc, else the API port of this home's configuration."""
+    """Where the node answers: --rpc, else the API port of this home's configuration.
+
+    A URL without a scheme is one of HTTP. Errors: BadParameter for another scheme.
+    """
     if given := options().rpc:
-        return given.rstrip("/")
+        url = given.rstrip("/")
+        scheme, found, _ = url.partition("://")
+        if found and scheme.lower() not in ("http", "https"):
+            raise typer.BadParameter(f"--rpc {given[:80]!r} is no address of HTTP")
+        return url if found else f"http://{url}"
     api = load_config().api
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(api.host, api.host)
     return f"http://{f'[{host}]' if host.count(':') > 1 and '[' not in host else host}:{api.port}"
@@ -136,15 +143,9 @@ def emit(document: Any, human: Callable[[Console], None]) -> None:
     """
     if options().json:
         indent = 2 if sys.stdout.isatty() else None
-        write(json.dumps(document, indent=indent, default=_plain) + "\n")
+        screen.write(json.dumps(document, indent=indent, default=_plain) + "\n")
     else:
         human(_console(sys.stdout))
-
-
-def write(text: str) -> None:
-    """A document for programs on stdout, all of it at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -194,7 +195,7 @@ def report(failure: Failure) -> None:
             "hint": failure.hint,
             "retryable": failure.retryable,
         }
-        write(json.dumps({"error": error}) + "\n")
+        screen.write(json.dumps({"error": error}) + "\n")
 
 
 def describe(error: BaseException) -> Failure | None:
@@ -232,7 +233,16 @@ def _rejected(error: Rejected) -> Failure:
 
 
 def _configured(error: BaseException) -> Failure | None:
-    """ConfigError and KeystoreError, by modules that are only there if a command used them."""
+    """Errors of modules that are only there if a command used them."""
+    client = sys.modules.get("gridtokenx.client")
+    if client and isinstance(error, client.BadAnswer):
+        return Failure(
+            str(error),
+            code="cli",
+            reason="bad_answer",
+            hint="name the API of a GridTokenX node with --rpc URL",
+            exit_code=ExitCode.UNREACHABLE,
+        )
     config = sys.modules.get("gridtokenx.node.config")
     if config and isinstance(error, config.ConfigError):
         told: dict[str, Any] = {"code": error.code, "reason": error.reason, "hint": error.hint}

@@ -80,7 +80,7 @@ def connect(
     import httpx
 
     from gridtokenx.cli.genesis_file import trusted_blocks as read_trusted_blocks
-    from gridtokenx.client import Client, NodeUnreachable, RpcError
+    from gridtokenx.client import BadAnswer, Client, NodeUnreachable, RpcError
 
     url = output.rpc_url()
     genesis: Genesis | None = None
@@ -102,6 +102,8 @@ def connect(
             if genesis is not None:
                 _check_network(client, genesis)
             yield client
+    except BadAnswer:
+        raise
     except NodeUnreachable as error:
         raise unreachable(error) from None
     except httpx.InvalidURL as error:

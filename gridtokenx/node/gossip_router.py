@@ -388,6 +388,11 @@ class Router:
         else:
             self._start_verification(peer, message)
 
+    def bringers(self, message_id: bytes) -> tuple[Peer, ...]:
+        """Who has brought a message that is being validated."""
+        flight = self._flights.validating.get(message_id)
+        return () if flight is None else tuple(flight.senders)
+
     def _on_late_copy(self, peer: Peer, message: Message) -> None:
         """A copy of a message that is validated now or was: P3 counts it if it came in time."""
         if message.id in self._flights.validating:

@@ -142,7 +142,7 @@ class Intake:
 
     async def validate(self, origin: Origin, data: bytes) -> GossipVerdict:
         """Gossip's validator of transaction batches: total, bounded."""
-        with self.strangers.lane(origin.forwarder, len(data)) as lane:
+        async with self.strangers.lane(origin, len(data)) as lane:
             if lane is None:
                 return GossipVerdict.IGNORE
             try:

@@ -70,6 +70,68 @@ def test_a_notification_is_not_answered(calls: Calls) -> None:
     assert post(calls, {"jsonrpc": "2.0", "method": "chain_getHead", "params": [1]}) == (204, None)
 
 
+def test_a_notification_of_nothing_known_is_not_answered_either(calls: Calls) -> None:
+    unknown = {"jsonrpc": "2.0", "method": "chain_getHaed"}
+    assert post(calls, unknown) == (204, None)
+    status, answers = post(calls, [unknown, {**unknown, "id": 7}, {"jsonrpc": "2.0"}])
+    assert status == 200
+    assert [one["id"] for one in answers] == [7, None]  # What is no request is told so.
+    assert [one["error"]["code"] for one in answers] == [-32601, -32600]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"jsonrpc":"2.0","id":1,"id":2,"method":"chain_getHead"}', "'id' is given twice"),
+        (b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":1,"a":1}}', "'a' is given twice"),
+        (b'{"jsonrpc":"2.0","id":"\\ud800","method":"x"}', "half of a surrogate pair"),
+        (b'["\\udc00"]', "half of a surrogate pair"),
+        (b'{"id": Infinity}', "is not a JSON number"),
+    ],
+)
+def test_what_readers_of_json_disagree_about_is_refused(
+    calls: Calls, body: bytes, words: str
+) -> None:
+    status, answer = post(calls, body)
+    assert (status, answer["error"]["code"]) == (400, -32700)
+    assert words in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("request_id", "is_taken"),
+    [
+        (0, True),
+        (-1, True),
+        (2**63 - 1, True),
+        (2**63, False),
+        ("x" * 128, True),
+        ("x" * 129, False),
+        ("\U0001f600", True),
+        (None, True),
+        (1.5, False),
+        (1.0, False),
+        (True, False),
+        ([], False),
+        ({}, False),
+    ],
+)
+def test_kinds_of_ids(calls: Calls, request_id: Any, is_taken: bool) -> None:
+    request = {"jsonrpc": "2.0", "id": request_id, "method": "chain_getHead"}
+    _, answer = post(calls, request)
+    assert ("result" in answer) == is_taken
+    assert answer["id"] == (request_id if is_taken else None)
+
+
+def test_a_batch_keeps_no_more_than_it_may_send(calls: Calls) -> None:
+    request = {"jsonrpc": "2.0", "id": 1, "method": "chain_getGenesis"}
+    _, one = post(calls, request)
+    size = len(json.dumps(one, separators=(",", ":")))
+    calls.max_response_bytes = 2 * size + 100
+    _, many = post(calls, [request] * 5)
+    assert [("result" in answer) for answer in many] == [True, True, False, False, False]
+    assert {answer["error"]["code"] for answer in many[2:]} == {-32003}
+
+
 def test_a_fault_of_ours_shows_no_traceback(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_context: Context, _arguments: dict[str, Any]) -> Any:
         raise ZeroDivisionError("secret detail")

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import (
@@ -21,10 +22,17 @@ from gridtokenx.api.kinds import (
     list_of,
     place,
     shown,
+    words,
 )
 from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
+from gridtokenx.primitives.errors import Rejected
 
 HASH = "ab" * 32
+VALIDATORS = {
+    id(param.kind): Draft202012Validator(param.kind.schema)
+    for method in METHODS
+    for param in method.params
+}
 
 
 @pytest.mark.parametrize(
@@ -32,6 +40,11 @@ HASH = "ab" * 32
     [
         (integer(0, 9), 7, 7),
         (integer(0, 9), "7", 7),
+        (integer(0, 9), Decimal("7.0"), 7),
+        (integer(0, 9000), Decimal("1E+3"), 1000),
+        (integer(-9, 9), Decimal("-0.0"), 0),
+        (integer(-9, 9), "-3", -3),
+        (words(9), "\u0e44\u0e17\u0e22", "\u0e44\u0e17\u0e22"),
         (boolean(), True, True),
         (boolean(), "false", False),
         (choice("buy", "sell"), "buy", "buy"),
@@ -58,7 +71,15 @@ def test_good_values(kind, raw, value) -> None:
         (integer(0, 9), True),
         (integer(0, 9), "1e1"),
         (integer(0, 9), "\u0663"),
-        (integer(0, 9), Decimal(1)),
+        (integer(0, 9), Decimal("1.5")),
+        (integer(0, 9), Decimal("1e999999999")),
+        (integer(0, 9), Decimal("1e-999999999")),
+        (integer(0, 9), Decimal("1." + "0" * 5000 + "1")),
+        (integer(0, 9), "-1"),
+        (amount(), Decimal("1e-999999999")),
+        (amount(), Decimal(10**18)),
+        (words(9), "\ud800"),
+        (words(9), " \n"),
         (integer(0, 9), 10**4000),
         (boolean(), 1),
         (boolean(), []),
@@ -108,8 +129,6 @@ JSON_VALUES = st.recursive(
 )
 def test_any_parameters_are_read_or_refused(method, values, extra, named) -> None:
     """Whatever JSON comes: typed arguments, or an error that says which parameter."""
-    from gridtokenx.primitives.errors import Rejected
-
     names = [param.name for param in method.params]
     raw = {**dict(zip(names, values, strict=False)), **extra} if named else values
     assert method.price(raw) >= 0
@@ -121,6 +140,32 @@ def test_any_parameters_are_read_or_refused(method, values, extra, named) -> Non
         told = "read"
         assert set(arguments) == set(names)
     assert told.isprintable()
+
+
+@given(value=JSON_VALUES | st.integers(-3, 40_000) | st.sampled_from(["7", "-7", "true", "open"]))
+def test_what_is_read_is_what_the_schema_says(value) -> None:
+    """Read means described; a whole number in the schema's range is read, however it is written."""
+    schema_value = float(value) if isinstance(value, Decimal) and value < 10**300 else value
+    for method in METHODS:
+        for param in method.params:
+            try:
+                param.kind.read(value)
+            except (ValueError, Rejected):
+                continue
+            assert VALIDATORS[id(param.kind)].is_valid(schema_value), (method.name, param.name)
+
+
+@given(number=st.integers(-3, 120))
+def test_a_whole_number_may_be_written_with_a_fraction_of_zero(number) -> None:
+    kind = METHOD_BY_NAME["energy_getOrders"].params[-2].kind
+    for written in (number, Decimal(number), Decimal(f"{number}.0")):
+        is_valid = Draft202012Validator(kind.schema).is_valid(float(written))
+        try:
+            assert kind.read(written) == number
+        except ValueError:
+            assert not is_valid
+        else:
+            assert is_valid
 
 
 def test_a_mistyped_name_gets_a_suggestion() -> None:

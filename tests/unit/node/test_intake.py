@@ -406,6 +406,32 @@ async def test_what_waits_of_strangers_is_bounded(node: Node) -> None:
     assert node.intake.strangers.refused == refused + 1
 
 
+async def test_what_a_trusted_peer_brings_too_waits_no_longer(node: Node) -> None:
+    """Else a stranger that owes and is the first to bring it would hold it up."""
+    node.sources = {STRANGER: "stranger"}
+    node.budget.charge("stranger", 100.0, trio.current_time())
+    bringers: list[PeerId] = [STRANGER]
+    verdicts: list[Verdict] = []
+
+    async def hear(transaction: Transaction) -> None:
+        origin = Origin(AUTHOR, STRANGER, lambda: bringers)
+        verdicts.append(await node.intake.validate(origin, batch(transaction)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hear, pay(0))
+        await trio.sleep(strangers.FIRST_LOOK_S / 2)
+        bringers.append(PEER)
+    assert verdicts == [Verdict.ACCEPT]
+    spent_s = node.budget.spent_s
+    await hear(pay(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strangers, "MAX_WAITING", 0)
+        await hear(pay(2))
+    assert verdicts == [Verdict.ACCEPT] * 3
+    assert node.budget.spent_s == spent_s
+    assert node.intake.strangers.refused == 0
+
+
 async def test_consensus_goes_ahead_of_all_that_was_heard(node: Node) -> None:
     node.sources = {STRANGER: "stranger"}
     seen: list[int] = []
