@@ -25,6 +25,7 @@ LONGEST = (
     "test_campaigns.py",
     "test_day.py",
     "test_hostile.py",
+    "test_hostile_fleet.py",
     "test_reincarnation.py",
     "test_regions.py",
     "test_netns.py",

@@ -11,6 +11,7 @@ from gridtokenx.api.context import Context
 from gridtokenx.api.documents import closed_document, document, order_document, trade_document
 from gridtokenx.api.errors import ApiError, invalid_params
 from gridtokenx.api.kinds import address, choice, format_cursor, hex_bytes, integer, place
+from gridtokenx.api.paging import fill
 from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
 from gridtokenx.node import history
 from gridtokenx.node.history import Totals
@@ -60,23 +61,31 @@ def get_orders(context: Context, arguments: Arguments) -> dict[str, Any]:
     if trader is None:
         detail = f"status={state} needs trader: closed orders are listed by account"
         raise invalid_params(detail, parameter="trader")
-    page = history.list_orders(status.view, trader, arguments["limit"], arguments["cursor"])
-    rows = [_find_order(status, order_id) for order_id in page.ids]
-    chosen = [
-        row
-        for row in rows
-        if row is not None
-        and (state == "all" or row["closed_ms"] is not None)
-        and arguments["side"] in (None, row["order_type"])
-        and arguments["source"] in (None, row["energy_source"])
-        and (zone is None or is_within(row["grid_location"], zone))
-    ]
+    found = _orders_of(status, trader, arguments)
+    items, following = fill(found, arguments["limit"])
     return {
         "chain": status.spec.name,
         "height": str(status.head.height),
-        "items": chosen,
-        "next_cursor": format_cursor(page.next_place),
+        "items": items,
+        "next_cursor": format_cursor(following),
     }
+
+
+def _orders_of(
+    status: ChainStatus, trader: bytes, arguments: Arguments
+) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """(place, order or None where it is not asked for) of each that an account placed."""
+    zone = arguments["zone"]
+    for place_bytes, order_id in history.orders_from(status.view, trader, arguments["cursor"]):
+        row = _find_order(status, order_id)
+        is_asked = (
+            row is not None
+            and (arguments["status"] == "all" or row["closed_ms"] is not None)
+            and arguments["side"] in (None, row["order_type"])
+            and arguments["source"] in (None, row["energy_source"])
+            and (zone is None or is_within(row["grid_location"], zone))
+        )
+        yield place_bytes, row if is_asked else None
 
 
 def _open_orders(context: Context, status: ChainStatus, arguments: Arguments) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import document
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import address, choice, format_cursor, integer, json_object, text, words
+from gridtokenx.api.paging import fill
 from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.national import surroundings
@@ -43,7 +45,6 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.staking import pools
 from gridtokenx.trading import rules as trading
 
-MAX_LOOKED_AT = 500  # Proposals that one page looks at for those of a status.
 _WAITING = (ProposalStatus.VOTING, ProposalStatus.QUEUED)
 
 
@@ -52,15 +53,15 @@ def get_proposals(context: Context, arguments: Arguments) -> dict[str, Any]:
     status = context.national()
     newest = NEWEST.get(status.view, b"")
     number = _place(arguments["cursor"], newest.number if newest else 0)
-    wanted, limit = arguments["status"], arguments["limit"]
-    last = max(0, number - MAX_LOOKED_AT)
-    items: list[dict[str, Any]] = []
-    while number > last and len(items) < limit:
-        entry = PROPOSALS.get(status.view, u64(number))
-        if entry is not None and wanted in (None, entry.status.value):
-            items.append(_proposal_document(status, entry))
-        number -= 1
-    following = u64(number) if number else None
+    wanted = arguments["status"]
+
+    def rows() -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+        for one in range(number, 0, -1):
+            entry = PROPOSALS.get(status.view, u64(one))
+            is_asked = entry is not None and wanted in (None, entry.status.value)
+            yield u64(one - 1), _proposal_document(status, entry) if entry and is_asked else None
+
+    items, following = fill(rows(), arguments["limit"])
     return {**_as_of(status), "items": items, "next_cursor": format_cursor(following)}
 
 
@@ -110,12 +111,14 @@ def get_votes(context: Context, arguments: Arguments) -> dict[str, Any]:
         raise ApiError(ErrorCode.MALFORMED, "this cursor does not come from this list")
     items: list[dict[str, Any]] = []
     place = None
-    for key, ballot in BALLOTS.items(status.view, u64(number)):
-        voter = key[8:]
+    prefix = BALLOTS.prefix + u64(number)
+    for key, raw in status.view.scan(prefix, bytes):  # Most are not of this page: not decoded.
+        voter = key[len(prefix) :]
         if voter <= after:
             continue
         if len(items) == limit:
             break
+        ballot = BALLOTS.decode(raw)
         items.append(
             {
                 "voter": format_address(voter),

@@ -337,7 +337,7 @@ def _draw_list(console: Console, document: dict[str, Any]) -> None:
         for row in document["items"]
     ]
     if not rows:
-        show.line(console, f"no such orders on {show.printable(document['chain'])}")
+        show.nothing(console, document, "such orders")
     else:
         headings = ("side", "rest kWh", "of", "THB/kWh", "source", "at", "slots", "status", "order")
         show.table(console, headings, rows, right=(1, 2, 3))

@@ -71,11 +71,19 @@ def page(
     right: Sequence[int] = (),
 ) -> None:
     """A page of a chain's list and how to see the rest; or that there is none of `what`."""
-    if not rows:
-        line(console, f"no {what} on {printable(document['chain'])}")
-        return
-    table(console, headings, rows, right=right)
+    if rows:
+        table(console, headings, rows, right=right)
+    else:
+        nothing(console, document, what)
     next_page(console, document["next_cursor"])
+
+
+def nothing(console: Console, document: Mapping[str, Any], what: str) -> None:
+    """An empty page: there is none of `what`, or none among those that were looked at."""
+    among = (
+        "" if document["next_cursor"] is None else " among the newest; there are more to look at"
+    )
+    line(console, f"no {what} on {printable(document['chain'])}{among}")
 
 
 def next_page(console: Console, cursor: str | None) -> None:

@@ -107,7 +107,7 @@ def _draw_list(console: Console, document: dict[str, Any]) -> None:
     if rows:
         show.table(console, headings, rows, right=(2, 3, 4))
     else:
-        show.line(console, f"no such trades on {show.printable(document['chain'])}")
+        show.nothing(console, document, "such trades")
     show.next_page(console, document["next_cursor"])
 
 

@@ -474,9 +474,10 @@ def list_trades(view: View, limit: int, after: bytes = b"", account: bytes | Non
     return _page(view, prefix, limit, after)
 
 
-def list_orders(view: View, account: bytes, limit: int, after: bytes = b"") -> Page:
-    """Ids of the orders an account placed, newest first, whatever became of them."""
-    return _page(view, _ACCOUNT_ORDERS + account, limit, after)
+def orders_from(view: View, account: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    """(place, id) of every order an account placed after that place, newest first: for a reader
+    that leaves some out, as far as it reads."""
+    return _rows_from(view, _ACCOUNT_ORDERS + account, after)
 
 
 def list_transactions(view: View, account: bytes, limit: int, after: bytes = b"") -> Page:
@@ -539,17 +540,23 @@ def list_readings(
 def _page(view: View, prefix: bytes, limit: int, after: bytes) -> Page:
     if not 1 <= limit <= MAX_PAGE:
         raise Rejected(ErrorCode.OUT_OF_RANGE, f"limit must be 1..{MAX_PAGE}, not {limit}")
+    ids: list[bytes] = []
+    last = b""
+    for place, value in _rows_from(view, prefix, after):
+        if len(ids) == limit:
+            return Page(tuple(ids), last)
+        ids.append(value)
+        last = place
+    return Page(tuple(ids), None)
+
+
+def _rows_from(view: View, prefix: bytes, after: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(place, value) of the rows after a place. Errors: MALFORMED for what is no place."""
     if after and len(after) != PLACE_BYTES:
         raise Rejected(ErrorCode.MALFORMED, "this cursor does not come from this list")
     start = prefix + after + b"\x00" if after else b""
-    ids: list[bytes] = []
-    place = b""
     for key, value in view.index_rows(prefix, start):
-        if len(ids) == limit:
-            return Page(tuple(ids), place)
-        ids.append(value)
-        place = key[len(prefix) :]
-    return Page(tuple(ids), None)
+        yield key[len(prefix) :], value
 
 
 def _counterparty(transaction: Transaction) -> bytes | None:

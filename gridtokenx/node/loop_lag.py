@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 import trio
 
@@ -16,6 +17,7 @@ class LoopLag:
     def __init__(self) -> None:
         self._worst_s: deque[float] = deque([0.0], maxlen=KEPT_S)  # By second, the newest last.
         self.worst_ms = 0
+        self.recent_ms = 0  # Of this second and the one before.
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -33,3 +35,4 @@ class LoopLag:
         """A task came so much too late."""
         self._worst_s[-1] = max(self._worst_s[-1], late_s)
         self.worst_ms = round(1_000 * max(self._worst_s))
+        self.recent_ms = round(1_000 * max(islice(reversed(self._worst_s), 2)))

@@ -124,7 +124,6 @@ class Node:
         self._runners: dict[str, ChainRunner] = {}  # Of the followed chains, in genesis order.
         self._relay: Relay | None = None
         self._national_moves = trio.Event()  # The next national block sets it.
-        self._lag_ms = 0
         self._loop_lag = LoopLag()
         self._free_disk_mib = _free_disk_mib(config)
         self._stages = Stages()
@@ -413,7 +412,7 @@ class Node:
             f"free disk space on {self.config.data_path}",
         )
         checks = (free, self._clock_watch.check())
-        return Health({"trio": self._lag_ms}, checks, self._loop_lag.worst_ms)
+        return Health({"trio": self._loop_lag.recent_ms}, checks, self._loop_lag.worst_ms)
 
     def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
         """Cross into trio and admit, in order. From any thread; the future always resolves."""
@@ -492,7 +491,7 @@ class Node:
     # -- Housekeeping --------------------------------------------------------------------------
 
     def _keep_house(self, nursery: trio.Nursery, discovery: Discovery) -> None:
-        """Once a second: loop delay, chains, peers, clock; every 30 s the disk."""
+        """Once a second: chains, peers, clock; every 30 s the disk."""
         names = organisations_of(self.genesis)
         for task, step, every_s in (
             ("chain_figures", self._show_chains, HOUSEKEEPING_SECONDS),
@@ -502,14 +501,6 @@ class Node:
             ("disk", self._check_disk, DISK_SECONDS),
         ):
             nursery.start_soon(keep, task, step, every_s)
-        nursery.start_soon(self._measure_lag)
-
-    async def _measure_lag(self) -> None:
-        """How late the loop wakes whom it should wake now."""
-        while True:
-            due = trio.current_time() + HOUSEKEEPING_SECONDS
-            await trio.sleep_until(due)
-            self._lag_ms = round((trio.current_time() - due) * 1_000)
 
     def _show_chains(self) -> None:
         for runner in self._runners.values():
@@ -529,7 +520,7 @@ class Node:
 
     def _check_clock(self) -> None:
         sets = {name: status.validators for name, status in self._statuses.items()}
-        self._clock_watch.look(self._peers.clocks(), sets, self._lag_ms)
+        self._clock_watch.look(self._peers.clocks(), sets, self._loop_lag.recent_ms)
 
     def _check_disk(self) -> None:
         """Stop before the disk is full: a full disk is what corrupts databases (surface C 13)."""

@@ -21,7 +21,7 @@ from gridtokenx.cluster.network import bootstrap_files, dev_key, peer_id
 from gridtokenx.node.config import Config, load_config
 from gridtokenx.node.settings import SETTINGS
 from gridtokenx.node.telemetry import CallMetrics, NodeCollector
-from gridtokenx.node.view import NetworkStatus
+from gridtokenx.node.view import Health, NetworkStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker" / "compose.yaml"
@@ -326,6 +326,9 @@ class NothingYet:
 
     def peers(self) -> tuple[()]:
         return ()
+
+    def health(self) -> Health:
+        return Health()
 
     def network(self) -> NetworkStatus:
         return NetworkStatus()

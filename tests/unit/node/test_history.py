@@ -135,7 +135,8 @@ def test_an_order_is_found_with_its_receipt_rebuilt() -> None:
     assert record.transaction == transaction
     assert record.events == receipt.events
     assert (record.when.height, record.when.number, record.when.time_ms) == (1, 0, 1000)
-    assert history.list_orders(index, ALICE.public_key, 10).ids == (transaction.id,)
+    ((_, placed),) = history.orders_from(index, ALICE.public_key)
+    assert placed == transaction.id
     assert history.find_closed_order(index, transaction.id) is None
     closed = OrderClosed(transaction.id, ALICE.public_key, OrderStatus.EXPIRED, 400, 12)
     index.add(2, [], [Receipt(ZERO_HASH, (closed,))])
@@ -188,16 +189,19 @@ def test_a_page_goes_on_where_it_ended_though_blocks_come_in() -> None:
     for height, (transaction, receipt) in enumerate(orders[:5], start=1):
         index.add(height, [transaction], [receipt])
     ids = [transaction.id for transaction, _ in orders]
-    page = history.list_orders(index, ALICE.public_key, 2)
+    page = history.list_transactions(index, ALICE.public_key, 2)
     assert page.ids == (ids[4], ids[3])
     index.add(6, [orders[5][0]], [orders[5][1]])
     assert page.next_place is not None
-    rest = history.list_orders(index, ALICE.public_key, 3, page.next_place)
+    rest = history.list_transactions(index, ALICE.public_key, 3, page.next_place)
     assert rest.ids == (ids[2], ids[1], ids[0])
     assert rest.next_place is None
     for limit, after in ((0, b""), (101, b""), (1, b"short")):
         with pytest.raises(Rejected):
-            history.list_orders(index, ALICE.public_key, limit, after)
+            history.list_transactions(index, ALICE.public_key, limit, after)
+    placed = list(history.orders_from(index, ALICE.public_key))
+    assert [order_id for _, order_id in placed] == ids[::-1]
+    assert list(history.orders_from(index, ALICE.public_key, placed[2][0])) == placed[3:]
 
 
 def test_totals_are_known_for_the_end_of_each_slot() -> None:
