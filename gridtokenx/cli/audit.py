@@ -45,7 +45,7 @@ def report(
     with remote.connect() as client:
         document = client.call("audit_getReports", territory=territory, day=day)
     if as_csv:
-        output.write(screen.lines(_csv_text(document["items"])))
+        screen.write(screen.lines(_csv_text(document["items"])))
         return
     output.emit(document, lambda console: _draw_reports(console, document["items"]))
 

@@ -116,20 +116,23 @@ def show(name: Annotated[str, typer.Argument(help="Name of the key.")]) -> None:
 
 @app.command("password")
 def change_password(
-    name: Annotated[str, typer.Argument(help="Name of the key.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of the keys.")],
     password_file: PasswordFile = None,
     new_password_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File whose first line is the new password.")
     ] = None,
 ) -> None:
-    """Give a key another password. Also seals a key of an older version anew, under Argon2id."""
+    """Give keys of one password another. Also seals keys of older versions anew, under Argon2id."""
     from gridtokenx.node import keystore
 
-    path = keystore.key_path(output.options().keys_path, name)
-    keystore.read_info(path)
-    old = read_password(password_file, what=f"the key {name}")
-    new = read_password(new_password_file, new=True, what=f"the key {name} from now on")
-    _emit_keys([keystore.change_password(path, old, new)], single=True)
+    paths = [keystore.key_path(output.options().keys_path, name) for name in names]
+    for path in paths:
+        keystore.read_info(path)
+    old = read_password(password_file, what=", ".join(names))
+    for path in paths:  # All of them, before any is changed.
+        keystore.unlock(path, old)
+    new = read_password(new_password_file, new=True, what=f"{', '.join(names)} from now on")
+    _emit_keys([keystore.change_password(path, old, new) for path in paths])
 
 
 def _parse_kind(text: str) -> KeyKind:

@@ -74,11 +74,12 @@ def init(
         config.read_preset(authority, preset)
     if (home / config.FILE_NAME).exists() and not force:
         _refuse_existing(home / config.FILE_NAME)
+    password = _password(password_file)
     made = _make_home(home, authority, preset, chosen)
     _keep_old(home / config.FILE_NAME)
     config.write_template(home / config.FILE_NAME, values)
     loaded = config.load_config(home)
-    made_keys = _make_keys(password_file, validates=loaded.validates)
+    made_keys = _make_keys(password, validates=loaded.validates)
     document = {
         "home": home,
         "config": home / config.FILE_NAME,
@@ -194,9 +195,11 @@ def _make_home(
 ) -> list[Path]:
     """Folders, genesis and preset copy. Returns the files written."""
     from gridtokenx.node.keystore import make_private_folder
-    from gridtokenx.node.private_files import make_folder, write_private
+    from gridtokenx.node.private_files import make_folder, tighten, write_private
 
     make_folder(home)
+    if home != Path.home():  # A person's own folder is not ours to close.
+        tighten([home])
     make_private_folder(home / "keys")
     make_folder(home / "data")
     written = []
@@ -216,16 +219,28 @@ def _keep_old(path: Path) -> None:
         os.replace(path, path.with_name(path.name + ".old"))
 
 
-def _make_keys(password_file: Path | None, *, validates: bool) -> list[Any]:
-    """The node's keys if a password was given; keys that exist are left alone."""
+def _password(password_file: Path | None) -> str | None:
+    """Of the node's keys to be made; checked now if there is none yet, before a file is written."""
+    from gridtokenx.node import keystore
+
     if password_file is None:
+        return None
+    password = keys.read_password(password_file)
+    if not _has_keys(validates=False):
+        keystore.check_new_password(password)
+    return password
+
+
+def _make_keys(password: str | None, *, validates: bool) -> list[Any]:
+    """The node's keys if a password was given; keys that exist are left alone."""
+    if password is None:
         return []
     directory = output.options().keys_path
     wanted = keys.NODE_KEYS if validates else keys.NODE_KEYS[:1]
     missing = tuple(name for name in wanted if not (directory / f"{name}.json").exists())
     if not missing:
         return []
-    return list(keys.generate(missing, keys.read_password(password_file)))
+    return list(keys.generate(missing, password))
 
 
 def _has_keys(validates: bool) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gridtokenx.node.config import Config
     from gridtokenx.node.node import Keys
 
-COLLECT_AFTER_OBJECTS = 50_000
+COLLECT_AFTER_OBJECTS = 10_000
 M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 GIVE_BACK_FROM_BYTES = 256 * 1024
 
@@ -240,21 +240,22 @@ def tighten_home(config: Config) -> list[Path]:
     if log.parent.is_relative_to(home):
         folders.append(log.parent)
     kept = [path for folder in folders if folder.is_dir() for path in (folder, *folder.iterdir())]
+    if home != Path.home() and home.is_dir():  # A person's own folder is not ours to close.
+        kept += [home, *(path for path in home.iterdir() if path.is_file())]
     logs = log.parent.glob(f"{log.name}*") if log.parent.is_dir() else ()
-    own = [home] if home != Path.home() else []  # A person's own folder is not ours to close.
-    named = [path for path in (config.file, config.genesis_path) if path]
     secret = {config.keys_path, config.password_path}
-    return tighten(path for path in [*own, *named, *kept, *logs] if path not in secret)
+    return tighten(path for path in [*kept, *logs] if path not in secret)
 
 
 def _calm_collector() -> None:
     """Look for cycles of garbage seldom: a node makes many objects and hardly any cycles.
 
-    With the interpreter's own settings the search takes a ninth of a busy node's CPU time.
+    With the interpreter's own settings the search takes a ninth of a busy node's CPU time. It stops
+    all threads, consensus too, for as long as it has objects to look at: the young ones are few.
     """
     gc.collect()
     gc.freeze()  # Modules and classes are never garbage.
-    gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 20)
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, 5, 400)
 
 
 def give_back_memory() -> None:

@@ -143,15 +143,9 @@ def emit(document: Any, human: Callable[[Console], None]) -> None:
     """
     if options().json:
         indent = 2 if sys.stdout.isatty() else None
-        write(json.dumps(document, indent=indent, default=_plain) + "\n")
+        screen.write(json.dumps(document, indent=indent, default=_plain) + "\n")
     else:
         human(_console(sys.stdout))
-
-
-def write(text: str) -> None:
-    """A document for programs on stdout, all of it at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -201,7 +195,7 @@ def report(failure: Failure) -> None:
             "hint": failure.hint,
             "retryable": failure.retryable,
         }
-        write(json.dumps({"error": error}) + "\n")
+        screen.write(json.dumps({"error": error}) + "\n")
 
 
 def describe(error: BaseException) -> Failure | None:

@@ -27,19 +27,36 @@ def status(
     check: Annotated[
         bool, typer.Option("--check", help="Only whether the node is ready: exit code 0 or 1.")
     ] = False,
+    alive: Annotated[
+        bool,
+        typer.Option("--alive", help="Only whether the process is alive: exit code 0 or 1."),
+    ] = False,
 ) -> None:
     """Show role, chains, finality, peers and health of a node, and what to do about it."""
-    if check and watch:
-        raise typer.BadParameter("--check asks once, --watch for ever")
+    if (check or alive) and watch:
+        raise typer.BadParameter("--check and --alive ask once, --watch for ever")
     if watch and output.options().json:
         raise typer.BadParameter("--json is one document; ask again instead of --watch")
-    if check:
+    if alive:
+        _alive()
+    elif check:
         _check()
     elif watch:
         _watch()
     else:
         document = _fetch()
         output.emit(document, lambda console: _draw(console, document))
+
+
+def _alive() -> None:
+    """For health checks of containers: they restart what fails, and a node that is behind is not
+    sick.
+    """
+    with remote.connect() as client:
+        health = _asked(client, "health", "status")
+    output.emit(health, lambda console: show.line(console, health["status"]))
+    if health["status"] != "ok":
+        raise typer.Exit(ExitCode.REFUSED)
 
 
 def _check() -> None:
@@ -71,13 +88,21 @@ def _fetch() -> dict[str, Any]:
 
 
 def _ready(client: Client) -> dict[str, Any]:
-    """The node's /ready. Errors: Failure when what answers there is no GridTokenX node."""
+    """The node's /ready. Errors: as `_asked`."""
+    document = _asked(client, "ready", "ready")
+    return {"ready": document["ready"], "checks": document["checks"]}
+
+
+def _asked(client: Client, name: str, key: str) -> dict[str, Any]:
+    """What the node says of itself at /`name`. Errors: NodeUnreachable where what answers there is
+    no GridTokenX node, RpcError.
+    """
     import httpx
 
     from gridtokenx.client import BadAnswer, NodeUnreachable
 
     try:
-        response = httpx.get(f"{client.url}/ready", timeout=_READY_TIMEOUT_S, trust_env=False)
+        response = httpx.get(f"{client.url}/{name}", timeout=_READY_TIMEOUT_S, trust_env=False)
         document = json.loads(response.content, object_hook=client.answer_type)
     except httpx.HTTPError as error:
         raise NodeUnreachable(client.url, str(error) or type(error).__name__) from None
@@ -85,9 +110,9 @@ def _ready(client: Client) -> dict[str, Any]:
         document = None
     if isinstance(document, dict) and isinstance(document.get("error"), dict):
         raise client.refusal({**document["error"], "data": document["error"]})
-    if not isinstance(document, dict):
-        raise BadAnswer(client.url, f"HTTP {response.status_code} from /ready")
-    return {"ready": document["ready"], "checks": document["checks"]}
+    if not isinstance(document, dict) or key not in document:
+        raise BadAnswer(client.url, f"HTTP {response.status_code} from /{name}")
+    return document
 
 
 def _failing(ready: dict[str, Any]) -> list[dict[str, Any]]:

@@ -89,8 +89,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         )
         print_summary(console, summary, refusals)
         if options.json:
-            sys.stdout.write(json.dumps(summary.document) + "\n")
-            sys.stdout.flush()
+            screen.write(json.dumps(summary.document) + "\n")
         keep = bool(summary.failures)
         if not options.exit:
             _stay(cluster, console)

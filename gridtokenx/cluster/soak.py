@@ -315,7 +315,7 @@ def _soak(cluster: Cluster, genesis: Genesis, options: argparse.Namespace, conso
     }
     _print_end(console, document)
     if options.json:
-        sys.stdout.write(json.dumps(document) + "\n")
+        screen.write(json.dumps(document) + "\n")
     return EXIT_FAILED if soak.failures else 0
 
 

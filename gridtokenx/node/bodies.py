@@ -89,11 +89,16 @@ async def decode_and_verify_all(
     stages: Stages,
     check: Check = check_signature,
     urgency: Urgency = Urgency.CONSENSUS,
+    chain: str = "",
 ) -> list[Decoded]:
-    """As `decode_and_verify`, spread over the cores; results in the order given."""
+    """As `decode_and_verify`, spread over the cores; results in the order given.
+
+    Chains take turns: what one has to catch up with holds up no other.
+    """
 
     async def work(chunk: Sequence[bytes]) -> list[Decoded]:
-        return await verifiers.run(partial(decode_and_verify, chunk, stages, check), urgency)
+        function = partial(decode_and_verify, chunk, stages, check)
+        return await verifiers.run(function, urgency, chain)
 
     return await spread(work, raws)
 

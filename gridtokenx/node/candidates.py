@@ -23,7 +23,7 @@ from gridtokenx.chain.block import (
     has_its_body,
 )
 from gridtokenx.chain.transaction import Transaction
-from gridtokenx.node.bodies import Recent, decode_and_verify_all, verifiers
+from gridtokenx.node.bodies import Decoded, Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.gossip_events import Verdict
 from gridtokenx.node.network import NetworkError, PeerId
@@ -37,7 +37,6 @@ from gridtokenx.node.protocol import (
     ProposalRequest,
 )
 from gridtokenx.node.requests import RequestRefused
-from gridtokenx.node.stages import Stages
 from gridtokenx.node.strangers import Lane
 from gridtokenx.primitives.codec import decode, decode_any, encode
 from gridtokenx.primitives.crypto import tagged_hash
@@ -150,7 +149,7 @@ class Candidates:
 
     async def _restore(self, block: Block) -> tuple[Block, list[Transaction]]:
         """A candidate that we voted on before a restart, from our own disk."""
-        decoded = await decode_and_verify_all(block.transactions, self._executor.stages)
+        decoded = await self._verify(block.transactions)
         return block, [one for one in decoded if isinstance(one, Transaction)]
 
     async def _read(self, lane: Lane, data: bytes) -> CompactBlock | None:
@@ -215,7 +214,7 @@ class Candidates:
                 raw = await self._try(peer, encode(BodiesRequest(self._executor.spec.name, part)))
                 if raw is None:
                     break
-                found.update(await _read_bodies(raw, part, self._executor.stages))
+                found.update(await self._read_bodies(raw, part))
                 if sum(len(tx.encoded) for tx in found.values()) > MAX_BLOCK_BYTES:
                     return None
         if any(one not in found for one in ids):
@@ -223,6 +222,16 @@ class Candidates:
         for transaction in found.values():
             self._recent.add(transaction)
         return [found[one] for one in ids]
+
+    async def _read_bodies(self, raw: bytes, asked: Sequence[bytes]) -> dict[bytes, Transaction]:
+        """The well signed transactions of an answer; none of one that holds others."""
+        raws = await verifiers.run(partial(_read_asked, raw, frozenset(asked)))
+        decoded = await self._verify(raws)
+        return {tx.id: tx for tx in decoded if isinstance(tx, Transaction)}
+
+    async def _verify(self, raws: Sequence[bytes]) -> list[Decoded]:
+        executor = self._executor
+        return await decode_and_verify_all(raws, executor.stages, chain=executor.spec.name)
 
     def _body(self, transaction_id: bytes) -> Transaction | None:
         return self._executor.mempool.get(transaction_id) or self._recent.get(transaction_id)
@@ -261,15 +270,6 @@ def _read_named(raw: bytes, block_hash: bytes) -> CompactBlock | None:
     block = _read_compact(raw)
     named = block is not None and block.header.hash == block_hash and is_consistent(block)
     return block if named else None
-
-
-async def _read_bodies(
-    raw: bytes, asked: Sequence[bytes], stages: Stages
-) -> dict[bytes, Transaction]:
-    """The well signed transactions of an answer; none of one that holds what was not asked for."""
-    raws = await verifiers.run(partial(_read_asked, raw, frozenset(asked)))
-    decoded = await decode_and_verify_all(raws, stages)
-    return {tx.id: tx for tx in decoded if isinstance(tx, Transaction)}
 
 
 def _read_asked(raw: bytes, asked: frozenset[bytes]) -> list[bytes]:

@@ -265,7 +265,9 @@ class Driver:
 
     def _send_decided(self, effect: SendDecided) -> None:
         is_stranger = self._wiring.source_of(PeerId(effect.peer)) is not None
-        if not self._gate.may_answer(effect.height, is_stranger=is_stranger, now_ms=self._now_ms()):
+        if not self._gate.may_answer(
+            effect.height, is_stranger=is_stranger, now_ms=self._timer_ms()
+        ):
             return
         certificate = self.executor.store.certificate(effect.height)
         if certificate:
@@ -478,7 +480,8 @@ class Driver:
         if not await self._in_worker(partial(self._is_decided_next, block, certificate)):
             return
         transactions = []
-        for one in await decode_and_verify_all(block.transactions, self.executor.stages):
+        raws, stages = block.transactions, self.executor.stages
+        for one in await decode_and_verify_all(raws, stages, chain=self.spec.name):
             if isinstance(one, Rejected):
                 raise one
             transactions.append(one)

@@ -44,7 +44,7 @@ from gridtokenx.node.peer_events import (
     Subscription,
 )
 from gridtokenx.node.reputation import OPERATOR, Reputation
-from gridtokenx.node.throttle import metered
+from gridtokenx.node.throttle import PAYER, holding, metered
 
 __all__ = [
     "Network",
@@ -164,6 +164,11 @@ class Stream:
         self.peer = PeerId(raw.muxed_conn.peer_id.to_bytes())
         self.protocol = str(raw.get_protocol())
 
+    @property
+    def held_bytes(self) -> int:
+        """What was read from the connection and not yet taken."""
+        return len(self._buffer)
+
     async def _receive(self) -> bytes:
         try:
             data: bytes = await self._raw.read(READ_CHUNK_BYTES)
@@ -254,6 +259,24 @@ async def write_frame(stream: Stream, data: bytes) -> None:
     await stream.write(bytes(prefix) + data)
 
 
+class _Holding:
+    """The read and unused bytes of an inbound stream, one of the things that strangers hold."""
+
+    def __init__(self, stream: Stream, scope: trio.CancelScope) -> None:
+        self.payer = PAYER.get()
+        self._stream = stream
+        self._scope = scope
+
+    def open_streams(self) -> int:
+        return 0
+
+    def held_bytes(self) -> int:
+        return self._stream.held_bytes
+
+    def give_up(self) -> None:
+        self._scope.cancel()
+
+
 class Network:
     """A running host. Made by `open_network`."""
 
@@ -315,8 +338,9 @@ class Network:
 
         async def serve(raw: INetStream) -> None:
             stream = Stream(raw, self.faults)
-            await handler(stream)
-            await stream.close()
+            with trio.CancelScope() as scope, holding(_Holding(stream, scope)):
+                await handler(stream)
+            await (stream.reset() if scope.cancelled_caught else stream.close())
 
         for protocol in protocols:
             self.host.set_stream_handler(TProtocol(protocol), serve)

@@ -37,6 +37,7 @@ from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.housekeeping import house, keep
 from gridtokenx.node.kept_file import KeptFile
+from gridtokenx.node.loop_lag import LoopLag
 from gridtokenx.node.network import (
     Network,
     NetworkSettings,
@@ -123,7 +124,7 @@ class Node:
         self._runners: dict[str, ChainRunner] = {}  # Of the followed chains, in genesis order.
         self._relay: Relay | None = None
         self._national_moves = trio.Event()  # The next national block sets it.
-        self._lag_ms = 0
+        self._loop_lag = LoopLag()
         self._free_disk_mib = _free_disk_mib(config)
         self._stages = Stages()
         self.metrics = CollectorRegistry()
@@ -210,6 +211,7 @@ class Node:
         network.reputation.trust(*named)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._loop_lag.run)
             nursery.start_soon(self._bans.run)
             nursery.start_soon(self._met.run)
             await nursery.start(gossip.run)
@@ -409,7 +411,8 @@ class Node:
             f"{limit} MiB",
             f"free disk space on {self.config.data_path}",
         )
-        return Health({"trio": self._lag_ms}, (free, self._clock_watch.check()))
+        checks = (free, self._clock_watch.check())
+        return Health({"trio": self._loop_lag.recent_ms}, checks, self._loop_lag.worst_ms)
 
     def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
         """Cross into trio and admit, in order. From any thread; the future always resolves."""
@@ -488,7 +491,7 @@ class Node:
     # -- Housekeeping --------------------------------------------------------------------------
 
     def _keep_house(self, nursery: trio.Nursery, discovery: Discovery) -> None:
-        """Once a second: loop delay, chains, peers, clock; every 30 s the disk."""
+        """Once a second: chains, peers, clock; every 30 s the disk."""
         names = organisations_of(self.genesis)
         for task, step, every_s in (
             ("chain_figures", self._show_chains, HOUSEKEEPING_SECONDS),
@@ -498,14 +501,6 @@ class Node:
             ("disk", self._check_disk, DISK_SECONDS),
         ):
             nursery.start_soon(keep, task, step, every_s)
-        nursery.start_soon(self._measure_lag)
-
-    async def _measure_lag(self) -> None:
-        """How late the loop wakes whom it should wake now."""
-        while True:
-            due = trio.current_time() + HOUSEKEEPING_SECONDS
-            await trio.sleep_until(due)
-            self._lag_ms = round((trio.current_time() - due) * 1_000)
 
     def _show_chains(self) -> None:
         for runner in self._runners.values():
@@ -525,7 +520,7 @@ class Node:
 
     def _check_clock(self) -> None:
         sets = {name: status.validators for name, status in self._statuses.items()}
-        self._clock_watch.look(self._peers.clocks(), sets, self._lag_ms)
+        self._clock_watch.look(self._peers.clocks(), sets, self._loop_lag.recent_ms)
 
     def _check_disk(self) -> None:
         """Stop before the disk is full: a full disk is what corrupts databases (surface C 13)."""

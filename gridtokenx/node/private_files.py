@@ -21,6 +21,7 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 OTHERS = 0o077  # What group and others may do.
 
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}  # Of a FAT stick, say.
 _FLAGS = {
     "r": os.O_RDONLY,
     "w": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
@@ -87,10 +88,9 @@ def write_private(path: Path, data: bytes | str, *, replace: bool = True) -> Non
             stream.write(raw)
             stream.flush()
             os.fsync(stream.fileno())
-        if replace:
-            os.replace(temporary, path)
-        else:
-            os.link(temporary, path)  # Fails, unlike rename, if somebody was faster.
+        if not replace:
+            _claim(temporary, path)
+        os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -162,6 +162,18 @@ def held(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Take the name for a file that is ready to replace it. Errors: FileExistsError."""
+    try:
+        os.link(temporary, path)  # Fails, unlike rename, if somebody was faster.
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        open_private(path, "xb", follow=False).close()
 
 
 def _open(path: Path, flags: int) -> int:

@@ -235,7 +235,10 @@ class Rebuild:
 
     async def _verified(self, block: Block) -> list[Transaction]:
         """The transactions with good signatures: the executor misses those that are not there."""
-        decoded = await decode_and_verify_all(block.transactions, self._executor.stages)
+        executor = self._executor
+        decoded = await decode_and_verify_all(
+            block.transactions, executor.stages, chain=executor.spec.name
+        )
         return [one for one in decoded if isinstance(one, Transaction)]
 
     async def _forget_fetched(self) -> None:

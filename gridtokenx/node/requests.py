@@ -29,7 +29,7 @@ MAX_REQUEST_BYTES = 64 << 10
 MAX_RESPONSE_BYTES = 8 << 20
 MAX_REFUSAL_BYTES = 1_024
 MAX_IN_FLIGHT_PER_PEER = 8
-MAX_IN_FLIGHT = 64
+MAX_IN_FLIGHT = 64  # of all strangers together
 # Answers being written to strangers, who may read slowly: all together, and of one that has others.
 MAX_STRANGERS_BYTES = 32 << 20
 MAX_STRANGER_BYTES = 8 << 20
@@ -74,6 +74,7 @@ class Requests:
         self._on_offence = on_offence
         self._is_stranger = is_stranger
         self._in_flight: Counter[PeerId] = Counter()
+        self._strangers: dict[trio.CancelScope, None] = {}  # in flight, the oldest first
         self._unread: Counter[PeerId] = Counter()  # Bytes that are being written to strangers.
         self.outcomes: Counter[str] = Counter()  # answered refused busy timeout failed broken
 
@@ -88,8 +89,7 @@ class Requests:
 
         async def answer(stream: Stream) -> None:
             peer = stream.peer
-            full = self._in_flight.total() >= MAX_IN_FLIGHT
-            if full or self._in_flight[peer] >= MAX_IN_FLIGHT_PER_PEER:
+            if self._in_flight[peer] >= MAX_IN_FLIGHT_PER_PEER:
                 self.outcomes["busy"] += 1
                 await stream.reset()
                 return
@@ -97,7 +97,7 @@ class Requests:
             outcome = "timeout"
             try:
                 with trio.move_on_after(DEADLINE_S):
-                    outcome = await self._answer(stream, name, handler)
+                    outcome = await self._within_room(stream, name, handler)
             finally:
                 self._in_flight[peer] -= 1
                 if not self._in_flight[peer]:
@@ -107,6 +107,26 @@ class Requests:
                 await stream.reset()
 
         self._network.handle([self.protocol(name)], answer)
+
+    async def _within_room(self, stream: Stream, name: str, handler: Handler) -> str:
+        """Answer a trusted peer whatever strangers ask, a stranger in what room they have.
+
+        Of too many strangers the oldest yields: whoever asks and reads is done in no time.
+        """
+        if not self._is_stranger(stream.peer):
+            return await self._answer(stream, name, handler)
+        if len(self._strangers) >= MAX_IN_FLIGHT:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.cancel()
+        outcome = "busy"
+        with trio.CancelScope() as scope:
+            self._strangers[scope] = None
+            try:
+                outcome = await self._answer(stream, name, handler)
+            finally:
+                self._strangers.pop(scope, None)
+        return outcome
 
     async def _answer(self, stream: Stream, name: str, handler: Handler) -> str:
         """Read one request and write its response; return the outcome to be counted."""

@@ -72,6 +72,17 @@ def _safe_console() -> type[Console]:
     return SafeConsole
 
 
+def write(document: str) -> None:
+    """A document for programs on stdout, at once; the end, quietly, if its reader went away."""
+    try:
+        sys.stdout.write(document)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, sys.stdout.fileno())  # What is buffered is written when Python ends.
+        raise SystemExit(1) from None
+
+
 def prepare_streams() -> None:
     """No letter ends the process: one that a stream's encoding lacks is escaped, and a standard
     stream that was closed at the start leads nowhere. (Called once, first of all.)"""

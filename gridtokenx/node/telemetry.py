@@ -65,6 +65,12 @@ class NodeCollector(Collector):
         )
         build.add_metric([handle.version, platform.python_version(), handle.role], 1)
         yield build
+        lag = GaugeMetricFamily(
+            "gridtokenx_loop_lag_worst_seconds",
+            "Worst delay of the loop that serves network and consensus, in the last minute",
+        )
+        lag.add_metric([], handle.health().worst_lag_ms / 1000)
+        yield lag
         yield from _connections(handle.network())
         yield from _gossip(handle.peers(), handle.network())
         chains = list(handle.chains().values())

@@ -137,10 +137,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Loop delays in ms by loop name, and checks that only the node can make (disk, clock)."""
+    """Loop delays in ms by loop name, and checks that only the node can make (disk, clock).
+
+    `worst_lag_ms`: of the trio loop within the last minute.
+    """
 
     loop_lag_ms: Mapping[str, int] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
+    worst_lag_ms: int = 0
 
 
 class NodeHandle(Protocol):

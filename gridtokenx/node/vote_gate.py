@@ -58,11 +58,13 @@ class VoteGate:
         self._checker = CertificateChecker(chain_id, verify)
         self._interval_ms = resend_ms // 2
         self._accepted: dict[bytes, int] = {}  # hash of the data -> when, ms; oldest first
-        self._members: TokenBuckets[bytes] = TokenBuckets(
-            MEMBER_MESSAGES_PER_S, MEMBER_BURST, MAX_MEMBERS
+        # What is new and what is said again apart: whoever publishes a member's old words again,
+        # as anybody can, takes nothing from its next vote.
+        self._members: TokenBuckets[tuple[bytes, bool]] = TokenBuckets(
+            MEMBER_MESSAGES_PER_S, MEMBER_BURST, 2 * MAX_MEMBERS
         )
-        self._certificates: TokenBuckets[None] = TokenBuckets(
-            CERTIFICATES_PER_S, CERTIFICATES_BURST, 1
+        self._certificates: TokenBuckets[bool] = TokenBuckets(
+            CERTIFICATES_PER_S, CERTIFICATES_BURST, 2
         )
         self._unknown: TokenBuckets[bytes] = TokenBuckets(
             UNKNOWN_PER_S, UNKNOWN_BURST, MAX_ANSWERED
@@ -93,10 +95,11 @@ class VoteGate:
             # Of the height before, the set may have gone while the message was on its way.
             return Judgement.FORGED if message.height >= height else Judgement.UNKNOWN
         author = signer_key(sets, message)
+        is_new = at_ms is None
         if author is None:
-            admitted = self._certificates.take(None, 1, now_ms / 1_000)
+            admitted = self._certificates.take(is_new, 1, now_ms / 1_000)
         else:
-            admitted = self._members.take(author, 1, now_ms / 1_000)
+            admitted = self._members.take((author, is_new), 1, now_ms / 1_000)
         return Judgement.GENUINE if admitted else Judgement.TOO_MANY
 
     def note(self, data: bytes, now_ms: int) -> None:

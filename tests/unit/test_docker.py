@@ -21,7 +21,7 @@ from gridtokenx.cluster.network import bootstrap_files, dev_key, peer_id
 from gridtokenx.node.config import Config, load_config
 from gridtokenx.node.settings import SETTINGS
 from gridtokenx.node.telemetry import CallMetrics, NodeCollector
-from gridtokenx.node.view import NetworkStatus
+from gridtokenx.node.view import Health, NetworkStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker" / "compose.yaml"
@@ -111,9 +111,13 @@ def check_command(words: list[str]) -> None:
 # -- Dockerfile ------------------------------------------------------------------------------------
 
 
-def test_both_stages_begin_with_the_same_pinned_python() -> None:
-    images = {one(stage, "FROM").split()[0] for stage in (BUILD, FINAL)}
-    assert images == {"python:3.12-slim-bookworm"}
+PINNED = re.compile(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}")
+
+
+def test_both_stages_begin_with_the_same_python_named_by_digest() -> None:
+    (image,) = {one(stage, "FROM").split()[0] for stage in (BUILD, FINAL)}
+    assert PINNED.fullmatch(image)
+    assert image.startswith("python:3.12.")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == ">=3.11"
 
@@ -146,11 +150,13 @@ def is_ignored(rules: list[str], path: str) -> bool:
 
 def test_packages_come_from_the_lock_with_hashes_and_nothing_else() -> None:
     runs = [arguments for name, arguments in BUILD if name == "RUN"]
-    assert runs[0] == "scripts/setup"
-    setup = (ROOT / "scripts" / "setup").read_text()
-    assert '"--no-deps", "--require-hashes"' in setup
-    assert not [run for run in runs if "pip" in run or "http" in run]
-    assert "://" not in (ROOT / "requirements.lock").read_text()
+    setup, _, without_installer = runs[0].partition(" && ")
+    assert setup == "scripts/setup --runtime"
+    assert without_installer.startswith(".venv/bin/python -m pip uninstall ")
+    assert '"--no-deps", "--require-hashes"' in (ROOT / "scripts" / "setup").read_text()
+    assert not [run for run in runs[1:] if "pip" in run or "http" in run]
+    assert "requirements-test.lock" not in (ROOT / ".dockerignore").read_text()
+    assert one(FINAL, "RUN").startswith("python -m pip uninstall ")
 
 
 def test_the_environment_is_found_where_it_was_made() -> None:
@@ -176,6 +182,7 @@ def test_entry_point_and_health_check_are_commands() -> None:
     health = exec_form(one(FINAL, "HEALTHCHECK").partition("CMD ")[2])
     assert health[0] in project["scripts"]
     check_command(health[1:])
+    assert health[1:] == ["status", "--alive"]  # One that fetches blocks is not to be restarted.
 
 
 def test_ports_are_the_defaults() -> None:
@@ -264,6 +271,25 @@ def test_ports_are_published_to_this_machine_only(compose: dict[str, Any]) -> No
     }
 
 
+def test_a_fault_that_a_restart_would_not_mend_is_not_tried_again(compose: dict[str, Any]) -> None:
+    """Docker starts again after every exit code, so the node itself must stay down."""
+    for name in NODES:
+        service = compose["services"][name]
+        assert service["restart"] == "unless-stopped"
+        assert service["command"] == ["start", "--stay-down"]
+        check_command(service["command"])
+
+
+def test_no_service_may_take_the_machine(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert re.fullmatch(r"[12]g", service["mem_limit"]), name
+        assert 0 < service["pids_limit"] <= 512, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        image = service["image"]
+        assert image == "gridtokenx-node:latest" or PINNED.fullmatch(image), name
+
+
 def test_nodes_have_time_to_stop(compose: dict[str, Any]) -> None:
     assert all(compose["services"][name]["stop_grace_period"] == "60s" for name in NODES)
 
@@ -300,6 +326,9 @@ class NothingYet:
 
     def peers(self) -> tuple[()]:
         return ()
+
+    def health(self) -> Health:
+        return Health()
 
     def network(self) -> NetworkStatus:
         return NetworkStatus()

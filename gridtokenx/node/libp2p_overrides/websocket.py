@@ -73,7 +73,7 @@ class WebSocketStream(PaidTCPStream):
             self._protocol.receive_data(chunk or None)
             for event in self._protocol.events():
                 await self._handle(event)
-        except ProtocolError as error:
+        except (ProtocolError, UnicodeError) as error:  # of headers, the library expects ASCII
             raise ConnectionClosedError(str(error), transport="websocket") from error
         self._ended = self._ended or not chunk
         return len(chunk)

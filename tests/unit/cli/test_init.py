@@ -169,3 +169,20 @@ def test_a_genesis_file_that_is_not_there_is_told(run, home: Path) -> None:
     assert ran.code == ExitCode.REFUSED
     assert "/nowhere/genesis.json" in ran.stderr
     assert not home.exists()
+
+
+def test_a_password_that_is_too_short_leaves_nothing_behind(
+    run, home: Path, password_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(keystore.create.__kwdefaults__, "development", False)
+    password_file.write_text("elevenchars\n")
+    ran = run("init", "--password-file", password_file)
+    assert ran.code == ExitCode.PERMISSION
+    assert "at least 12 characters, not 11" in ran.stderr
+    assert not home.exists()
+
+
+def test_a_folder_that_others_may_enter_is_closed(run, home: Path) -> None:
+    home.mkdir(mode=0o755)
+    assert run("init").code == 0
+    assert home.stat().st_mode & 0o777 == 0o700

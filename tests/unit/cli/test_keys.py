@@ -110,17 +110,18 @@ def test_a_new_password_seals_the_key_anew(
     new = tmp_path / "new"
     new.write_text("another long secret")
     new.chmod(0o600)
-    words = ("keys", "password", "a", "--password-file", password_file, "--new-password-file", new)
-    ran = run(*words, "--json")
+    run("keys", "new", "b", "--password-file", password_file)
+    files = ("--password-file", password_file, "--new-password-file", new)
+    ran = run("keys", "password", "a", "b", *files, "--json")
     assert ran.code == 0
-    path = home / "keys" / "a.json"
-    assert (
-        keystore.unlock(path, "another long secret").public_key.hex()
-        == (ran.document["public_key"])
-    )
-    ran = run(*words)
+    for key in ran.document["keys"]:
+        path = home / "keys" / f"{key['name']}.json"
+        assert keystore.unlock(path, "another long secret").public_key.hex() == key["public_key"]
+    run("keys", "new", "c", "--password-file", password_file)
+    ran = run("keys", "password", "c", "a", *files)  # All of them or none.
     assert ran.code == ExitCode.PERMISSION
     assert "the password does not open" in ran.stderr
+    assert keystore.unlock(home / "keys" / "c.json", "a long secret")
 
 
 def test_on_a_terminal_the_password_is_asked_for_twice(

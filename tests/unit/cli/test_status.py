@@ -132,3 +132,16 @@ def test_a_node_that_refuses_to_say_is_quoted(run, canned_node) -> None:
 @pytest.mark.parametrize("words", [["--watch", "--json"], ["--watch", "--check"]])
 def test_watching_is_for_people(run, words: list[str]) -> None:
     assert run("status", *words).code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(("status", "http", "code"), [("ok", 200, 0), ("stuck", 503, 1)])
+def test_alive_asks_for_health_alone(run, ill, status: str, http: int, code: int) -> None:
+    """A node that is not ready is alive: containers are restarted by this."""
+    ill.pages["/health"] = (http, json.dumps({"status": status}).encode())
+    ran = run("--rpc", ill.url, "status", "--alive")
+    assert (ran.code, ran.stdout) == (code, f"{status}\n")
+    assert run("--rpc", ill.url, "status", "--alive", "--watch").code == ExitCode.USAGE
+
+
+def test_whoever_does_not_answer_is_not_alive(run) -> None:
+    assert run("--rpc", "http://127.0.0.1:9", "status", "--alive").code == ExitCode.UNREACHABLE

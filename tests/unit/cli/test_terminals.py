@@ -96,3 +96,29 @@ def test_times_without_end_are_shown() -> None:
     assert show.field("expires_ms", "0") == ("expires", "1970-01-01 07:00:00 Bangkok")
     assert show.slots(MOST, MOST) == f"slot {MOST} to {MOST}"
     assert show.age(MOST) == "0 s ago"
+
+
+def test_an_order_without_end_is_shown(run, canned_node) -> None:
+    names = ("trader", "meter_id", "grid_location", "energy_source", "order_type")
+    sizes = ("energy_wh", "filled_wh", "rest_wh", "limit_mthb", "max_wh_per_slot", "reserve_uthb")
+    canned_node.results["energy_getOrder"] = {
+        **dict.fromkeys(names, "x"),
+        **dict.fromkeys(sizes, "0"),
+        "order_id": "ab" * 32,
+        "status": "open",
+        "congested": False,
+        "require": False,
+        "chain": "MET",
+        "height": "5",
+        "first_slot": MOST,
+        "last_slot": MOST,
+        "expires_ms": MOST,
+        "placed_ms": "0",
+        "closed_ms": None,
+        "refund_uthb": None,
+    }
+    ran = run("--rpc", canned_node.url, "orders", "get", "ab" * 32)
+    assert ran.code == 0
+    assert "expires  no end\n" in ran.stdout
+    assert f"(slot {MOST} to {MOST} Bangkok)" in ran.stdout
+    assert "placed   MET #5, 1970-01-01 07:00:00\n" in ran.stdout

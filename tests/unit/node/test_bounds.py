@@ -12,7 +12,7 @@ from gridtokenx.node.gossip_events import Parameters, ScoreParameters
 
 PAGE = Path(__file__).parents[3] / "protocols" / "networking.md"
 UNITS = {"": 1, "s": 1, "ms": 1, "min": 60, "h": 3_600, "KiB": 1 << 10, "MiB": 1 << 20}
-WIRE = (
+BOUNDED = (
     "admission",
     "budget",
     "throttle",
@@ -29,6 +29,11 @@ WIRE = (
     "mdns",
     "mdns_wire",
     "requests",
+    "strangers",
+    "bodies",
+    "candidates",
+    "executor",
+    "vote_gate",
     "gossip",
     "gossip_wire",
     "reputation",
@@ -73,12 +78,12 @@ def test_a_bound_is_what_the_code_has(what: str, said: str, path: str) -> None:
     assert constant(path) == limit(said), what
 
 
-def test_every_bound_of_the_wire_has_one_row() -> None:
+def test_every_bound_has_one_row() -> None:
     listed = [path for _, _, path in rows()]
     assert len(listed) == len(set(listed))
     missing = [
         f"node.{name}.{constant}"
-        for name in WIRE
+        for name in BOUNDED
         for constant in re.findall(r"^(MAX_\w+) = ", source_of(name), re.MULTILINE)
         if f"node.{name}.{constant}" not in listed
     ]

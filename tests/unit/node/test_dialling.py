@@ -11,6 +11,8 @@ from gridtokenx.node.dialling import (
     SECONDS_PER_DIAL,
     DialRules,
     kind_of,
+    parse_address,
+    parse_peer_id,
     read_address,
 )
 
@@ -144,6 +146,12 @@ def test_on_one_machine_each_port_is_a_place() -> None:
     for ip in ("127.0.0.1", "10.0.0.1"):
         ports = [Multiaddr(f"/ip4/{ip}/tcp/{port}") for port in range(1, 100)]
         assert all(rules.begin(address, 0) for address in ports)
+
+
+@pytest.mark.parametrize("parse", [parse_peer_id, parse_address])
+def test_text_that_is_too_long_is_refused_before_it_costs_anything(parse) -> None:
+    with pytest.raises(ValueError, match=r"address|peer id"):
+        parse("1" * 60_000)
 
 
 @given(st.binary(max_size=60))

@@ -25,7 +25,7 @@ NOT_KEPT = {
     "node/discovery.py:_refresh": "each question catches what it meets",
     "node/gossip.py:_keep_outbound": "a session's stream; it ends with the session",
     "node/kept_file.py:run": "each writing is a round",
-    "node/node.py:_measure_lag": "reads a clock",
+    "node/loop_lag.py:run": "reads a clock",
 }
 
 

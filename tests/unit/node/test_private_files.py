@@ -1,6 +1,7 @@
 """Files of a home are their owner's alone, whatever the umask, and every module makes them so."""
 
 import ast
+import errno
 import os
 import stat
 import subprocess
@@ -86,6 +87,21 @@ def test_a_whole_file_replaces_or_refuses(tmp_path: Path) -> None:
         write_private(path, "third", replace=False)
     assert path.read_text() == "new"
     assert list(modes_below(tmp_path)) == ["file"]
+
+
+def test_a_file_system_without_links_refuses_what_exists_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    path = tmp_path / "file"
+    write_private(path, "first", replace=False)
+    with pytest.raises(FileExistsError):
+        write_private(path, "second", replace=False)
+    assert path.read_text() == "first"
+    assert modes_below(tmp_path) == {"file": 0o600}
 
 
 def test_of_many_that_make_one_file_one_succeeds(tmp_path: Path) -> None:

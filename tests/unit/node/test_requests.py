@@ -7,6 +7,7 @@ import trio
 import trio.testing
 from patience import until
 
+from gridtokenx.node import requests as module
 from gridtokenx.node.network import NetworkError, PeerId, read_frame
 from gridtokenx.node.requests import (
     MAX_IN_FLIGHT_PER_PEER,
@@ -237,3 +238,31 @@ async def test_all_strangers_together_have_a_bound(
     assert len(await requests.request(B, "blocks", b"1000")) == 1_000
     with pytest.raises(NetworkError, match="closed"):
         await requests.request(B, "blocks", b"1001")
+
+
+async def test_of_too_many_strangers_the_oldest_yields_and_trusted_peers_are_served(
+    network: MemoryNetwork, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_IN_FLIGHT", 3)
+    strangers = {A}
+    requests = Requests(network, 7, is_stranger=lambda peer: peer in strangers)
+
+    async def echo(_peer: PeerId, payload: bytes) -> bytes:
+        return payload
+
+    requests.serve("status", echo)
+    silent = []
+    for _ in range(3):
+        silent.append(await network.open_stream(B, ["/gridtokenx/7/status/1"]))
+        await trio.sleep(1)
+    strangers.clear()
+    assert await requests.request(B, "status", b"trusted") == b"trusted"
+    assert requests.outcomes["busy"] == 0
+    strangers.add(A)
+    assert await requests.request(B, "status", b"newest") == b"newest"
+    assert requests.outcomes["busy"] == 1
+    with pytest.raises(NetworkError, match="closed"):
+        await silent[0].read_exactly(1)
+    assert trio.current_time() < 10
+    for stream in silent:
+        await stream.close()

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -100,6 +103,43 @@ def test_no_encoding_fails(encoding: str) -> None:
     )
     expected = "ก ☀ é\n".encode(encoding, "backslashreplace")
     assert (ran.stdout, ran.stderr) == (expected, expected)
+
+
+@pytest.mark.parametrize("use", ["write('x' * 10)", "console().print('x')"])
+def test_a_reader_that_went_away_ends_the_program_quietly_and_cleanly(use: str) -> None:
+    code = (
+        "import sys\n"
+        "from gridtokenx.node import screen\n"
+        "screen.prepare_streams()\n"
+        "try:\n"
+        f"    screen.{use}\n"
+        "finally:\n"
+        f"    screen.{use}\n"
+        "    sys.stderr.write('nodes are stopped')\n"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", code]
+    environ = {"PYTHONPATH": str(PACKAGE.parent)}
+    ran = subprocess.run(command, env=environ, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (1, b"nodes are stopped")
+
+
+def test_a_live_table_is_drawn_in_place_as_ever() -> None:
+    def drawn(console: Console) -> str:
+        with Live(console=console, auto_refresh=False) as live:
+            for height in range(3):
+                table = Table(title="heights")
+                table.add_column("region")
+                table.add_row(f"MET #{height}")
+                live.update(table, refresh=True)
+        return console.file.getvalue()
+
+    options = {"force_terminal": True, "color_system": "standard", "width": 60}
+    ours = drawn(screen.console(io.StringIO(), **options))
+    assert ours == drawn(Console(file=io.StringIO(), **options))
+    assert "\x1b[1A" in ours  # The cursor goes up: drawn in place.
 
 
 def test_every_module_draws_through_this_one() -> None:

@@ -136,3 +136,14 @@ def test_an_old_height_is_answered_once_a_second_and_strangers_after_the_others(
     assert answers(range(1, 9), 1_000, is_stranger=False) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert answers(range(1, 100), 1_000, is_stranger=True) == [9]
     assert len(answers(range(1, 100), 2_000, is_stranger=False)) == vote_gate.ANSWERS_PER_S
+
+
+def test_what_others_say_again_of_a_member_takes_nothing_from_its_next_vote() -> None:
+    one, committee = gate(), at(HEIGHT)
+    old = [at(height).prepare(0) for height in (HEIGHT - 1, HEIGHT, HEIGHT + 1)]
+    for message in old:
+        assert judge(one, message, 0) is Judgement.GENUINE
+        one.note(encode(message), 0)
+    replays = [judge(one, old[number % 3], 10_000) for number in range(1_000)]
+    assert replays.count(Judgement.GENUINE) == vote_gate.MEMBER_BURST
+    assert judge(one, committee.timeout(0), 10_000) is Judgement.GENUINE
