@@ -15,10 +15,11 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from gridtokenx.client import Client
+from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.processes import ClusterError
 from scripts.hostile_fleet import table
 from scripts.hostile_fleet.attack import Target
@@ -27,6 +28,7 @@ from scripts.hostile_fleet.catalogue import table as catalogue_table
 from scripts.hostile_fleet.phases import FleetError, Outcome, Phases
 from scripts.hostile_fleet.setting import enrol_hostile, running
 
+CLUSTER = "hostile"
 OK, BROKEN, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -65,43 +67,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not names:
         doors = ", ".join(sorted({one.door for one in ATTACKS.values()}))
         return _fail(USAGE, f"no attack on {options.door!r}; the doors are {doors}")
-    if not 5 <= options.seconds <= 3_600:
-        return _fail(USAGE, "a phase has 5 to 3,600 seconds")
+    wrong = _wrong(options)
+    if wrong:
+        return _fail(USAGE, wrong)
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    outcomes: list[Outcome] = []
+    code = OK
     try:
-        outcomes = attack(names, options)
+        with closing(attack(names, options)) as phases:
+            for one in phases:
+                outcomes.append(one)
+                _say(table.row(one))
     except KeyboardInterrupt:
-        return _fail(INTERRUPTED, "interrupted; all processes are ended")
-    except (FleetError, ClusterError, RuntimeError) as error:
-        return _fail(FAILED, str(error))
-    _write(outcomes, options.json)
-    return BROKEN if any(one.broken for one in outcomes) else OK
+        code = _fail(INTERRUPTED, "interrupted; all processes are ended")
+    except (FleetError, ClusterError, RpcError, NodeUnreachable, TimeoutError) as error:
+        code = _fail(FAILED, f"after {len(outcomes)} phases: {error}")
+    if outcomes:
+        _write(outcomes, options.json)
+    return code or (BROKEN if any(one.broken for one in outcomes) else OK)
 
 
-def attack(names: Sequence[str], options: argparse.Namespace) -> list[Outcome]:
-    """Run all phases on a cluster of their own. Errors: FleetError, ClusterError, RuntimeError."""
+def _wrong(options: argparse.Namespace) -> str:
+    """What is wrong with the arguments, found before an hour has passed."""
+    if not 5 <= options.seconds <= 3_600:
+        return "a phase has 5 to 3,600 seconds"
+    if not 1 <= options.orders <= 1_000:
+        return "there are 1 to 1,000 honest orders a second"
+    if options.json and options.json != "-" and not Path(options.json).absolute().parent.is_dir():
+        return f"there is no folder for {options.json}"
+    if options.logs and Path(options.logs, CLUSTER).exists():
+        return f"{Path(options.logs, CLUSTER)} is there already: name another folder with --logs"
+    return ""
+
+
+def attack(names: Sequence[str], options: argparse.Namespace) -> Iterator[Outcome]:
+    """Run all phases on a cluster of their own, and tell each when it is over.
+
+    Errors: FleetError, ClusterError, RpcError, NodeUnreachable, TimeoutError.
+    """
+    turns = [] if options.no_alone else [(name, [name]) for name in names]
+    if not options.no_together and len(names) > 1:
+        turns.append((f"all {len(names)} together", list(names)))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        folder = Path(options.logs or scratch).absolute() / "hostile"
+        folder = Path(options.logs or scratch).absolute() / CLUSTER
         _say("a cluster of four validators starts")
         with running(folder) as cluster:
             genesis = Target.of(folder).genesis
             with Client(cluster.members[0].api_url, timeout_s=60) as client:
                 enrol_hostile(client, genesis)
             phases = Phases(cluster, genesis, orders_per_s=options.orders, settle_s=options.settle)
-            sys.stderr.write(table.header(genesis.chain_names) + "\n")
-            outcomes = [phases.run("quiet", [], options.seconds)]
-            outcomes[0].judge(outcomes[0])
-            sys.stderr.write(table.row(outcomes[0]) + "\n")
-            turns = [] if options.no_alone else [(name, [name]) for name in names]
-            if not options.no_together and len(names) > 1:
-                turns.append((f"all {len(names)} together", list(names)))
+            _say(table.header(genesis.chain_names))
+            quiet = phases.run("quiet", [], options.seconds)
+            quiet.judge(quiet)
+            yield quiet
             for title, attacks in turns:
                 one = phases.run(title, attacks, options.seconds)
-                one.judge(outcomes[0])
-                outcomes.append(one)
-                sys.stderr.write(table.row(one) + "\n")
-                sys.stderr.flush()
-    return outcomes
+                one.judge(quiet)
+                yield one
 
 
 def _write(outcomes: Sequence[Outcome], path: str | None) -> None:

@@ -34,7 +34,7 @@ async def main(folder: Path, names: Sequence[str]) -> None:
     runs = [(attack, Run(target, go)) for attack in chosen(names)]
     async with trio.open_nursery() as nursery:
         for attack, run in runs:
-            nursery.start_soon(_guarded, attack, run)
+            nursery.start_soon(guarded, attack, run)
         for _, run in runs:
             await run.prepared.wait()
         _say("ready")
@@ -57,7 +57,7 @@ async def main(folder: Path, names: Sequence[str]) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _guarded(attack: Attack, run: Run) -> None:
+async def guarded(attack: Attack, run: Run) -> None:
     """One attack; one that fails by itself is told at the end, and the others go on."""
     try:
         await attack.run(run)

@@ -12,25 +12,29 @@ import trio
 import trio.lowlevel
 
 from gridtokenx.cluster.network import Member
-from gridtokenx.node.protocol import (
-    ChainHead,
-)
+from gridtokenx.node.gossip_wire import encode_varint
+from gridtokenx.node.network import Stream, read_frame, write_frame
+from gridtokenx.node.protocol import BlocksResponse, ChainHead, DecidedBlock
+from gridtokenx.primitives.codec import encode
 from scripts.hostile_fleet.attack import HOST, Attack, Pace, Run, collect, everywhere
 from scripts.hostile_fleet.strangers import (
     ACK,
     FIN,
     HUNG_UP,
     RST,
+    STATUS_BYTES,
     SYN,
     YAMUX_DATA,
     YAMUX_PING,
     YAMUX_WINDOW,
+    Read,
     Stranger,
     again_and_again,
     status_of,
     yamux,
 )
 
+FETCHED = ("blocks", "ancestry", "bodies")
 GREETING = b"\x13/multistream/1.0.0\n"
 FRAMES_PER_S = 300_000
 ATTACKS: list[Attack] = []
@@ -90,22 +94,56 @@ async def claimed_heights(run: Run) -> None:
     await everywhere(run, 2, claim)
 
 
+def _a_little_ahead(run: Run) -> bytes:
+    """A status with some blocks more than there can be by now."""
+    age_ms = time.time() * 1_000 - run.target.genesis.genesis_time_ms
+    ahead = round(age_ms / run.target.genesis.block_time_ms) + 5 + int(time.time()) % 7
+    return status_of(run, heads=_heads(run, ahead))
+
+
+async def _claim_and_answer(run: Run, answer: Read | None) -> None:
+    """Two strangers at each node claim a little and answer for it in this way."""
+    kinds = [f"/gridtokenx/{run.target.genesis.network_id}/{kind}/1" for kind in FETCHED]
+    serve = dict.fromkeys(kinds, answer) if answer else {}
+    await run.start()
+
+    async def claim(member: Member) -> None:
+        await again_and_again(run, member, rest, tell=lambda: _a_little_ahead(run), serve=serve)
+
+    await everywhere(run, 2, claim)
+
+
 @attack()
 async def claimed_a_little(run: Run) -> None:
     """Claim a height some blocks above what was heard, come again under a new name at each ban."""
-    await run.start()
-    began = time.time()
-    spec = run.target.specs[0]
+    await _claim_and_answer(run, None)
 
-    async def claim(member: Member) -> None:
-        def tell() -> bytes:
-            age_ms = time.time() * 1_000 - run.target.genesis.genesis_time_ms
-            ahead = round(age_ms / spec.block_time_ms) + 5 + int(time.time() - began) % 7
-            return status_of(run, heads=_heads(run, ahead))
 
-        await again_and_again(run, member, rest, tell=tell)
+@attack("L10")
+async def poisoned_blocks(run: Run) -> None:
+    """Claim some blocks more and answer for them with 32 blocks of 200 kB of noise."""
+    block = DecidedBlock(os.urandom(200_000), os.urandom(500))
+    poison = b"\0" + encode(BlocksResponse((block,) * 32))
 
-    await everywhere(run, 2, claim)
+    async def answer(stream: Stream) -> None:
+        await read_frame(stream, STATUS_BYTES)
+        await write_frame(stream, poison)
+
+    await _claim_and_answer(run, answer)
+
+
+@attack()
+async def dribbled_answers(run: Run) -> None:
+    """Claim some blocks more and answer for them byte by byte, without an end."""
+
+    async def answer(stream: Stream) -> None:
+        await read_frame(stream, STATUS_BYTES)
+        await stream.write(encode_varint(7 << 20))
+        while True:
+            await stream.write(b"\0")
+            await trio.sleep(0.5)
+
+    await _claim_and_answer(run, answer)
 
 
 @attack("M5")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Attackers:
         for child in self._children:
             line = _read(child)
             if not line:
-                raise FleetError(f"an attacking process ended by itself: {child.args}")
+                raise FleetError("an attacking process ended by itself")
             report = json.loads(line)
             self.cpu_s += report["cpu_s"]
             for name, one in report["attacks"].items():
@@ -92,14 +92,21 @@ class Attackers:
         """End every process that is left."""
         for child in self._children:
             child.kill()
-            child.communicate()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                assert pipe is not None
+                with suppress(BrokenPipeError):  # What was still to be said to it.
+                    pipe.close()
         self._children.clear()
 
     def _tell(self, word: str) -> None:
         for child in self._children:
             assert child.stdin is not None
-            child.stdin.write(word + "\n")
-            child.stdin.flush()
+            try:
+                child.stdin.write(word + "\n")
+                child.stdin.flush()
+            except BrokenPipeError:
+                raise FleetError("an attacking process ended by itself") from None
 
 
 def _read(child: subprocess.Popen[str]) -> str:

@@ -146,6 +146,6 @@ def _meter(owner: SigningKey, meter: SigningKey) -> RegisterMeter:
 def _send(client: Client, transactions: Sequence[Transaction]) -> None:
     refused = [error for error in client.send_many(transactions) if error is not None]
     if refused:
-        raise RuntimeError(f"the setting was refused: {refused[0]}")
+        raise refused[0]
     last = {one.sender: one.id.hex() for one in transactions}
     client.wait_for(list(last.values()), timeout_s=PATIENCE_S)

@@ -30,7 +30,7 @@ from scripts.hostile_fleet.phases import RECOVERY_S, Outcome  # noqa: E402
 
 REVIEW = {
     *("C1", "C2", "C3", "C4", "H1", "H2", "H3", "H4", "M1", "M2", "M3", "M5", "M6", "M8"),
-    *("L1", "L5", "L11", "L12", "sound", NEW),
+    *("L1", "L5", "L10", "L11", "L12", "sound", NEW),
 }
 
 
@@ -73,6 +73,8 @@ def test_wrong_arguments_are_told_before_anything_starts(
         (["--only", "nonsense"], "no such attack: nonsense"),
         (["--door", "back"], "no attack on 'back'"),
         (["--seconds", "1"], "5 to 3,600 seconds"),
+        (["--orders", "0"], "1 to 1,000 honest orders"),
+        (["--json", "/no/such/folder/x.json"], "there is no folder for"),
     ):
         assert program.main(words) == program.USAGE
         assert said in capsys.readouterr().err
