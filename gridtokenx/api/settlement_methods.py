@@ -28,13 +28,13 @@ from gridtokenx.grid import rules as grid
 from gridtokenx.ledger.model import ACCOUNTS, CERTIFICATES, Account, RetirementCertificate
 from gridtokenx.node import history
 from gridtokenx.node.view import ChainStatus
-from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import local_day, parse_kwh, slot_at
 from gridtokenx.primitives.state import u64
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry import meters
 from gridtokenx.registry import rules as registry
-from gridtokenx.registry.model import PARTICIPANTS, TERRITORIES, Meter
+from gridtokenx.registry.model import PARTICIPANTS, TERRITORIES, Generation, Meter
 from gridtokenx.trading import reports
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.clock_model import CLOCK
@@ -62,6 +62,9 @@ def quote(context: Context, arguments: Arguments) -> dict[str, Any]:
     side, source = Side[arguments["order_type"].upper()], Source(arguments["energy_source"])
     meter = _quoted_meter(context, status, arguments, side)
     if meter is not None and side is Side.SELL and source is Source.ANY:
+        if meter.source is Generation.NONE:
+            detail = f"meter {meter.meter_id.hex()} has no plant, so it sells nothing"
+            raise Rejected(ErrorCode.UNKNOWN_SOURCE, detail)
         source = Source(meter.source.value)
     if side is Side.SELL and source in (Source.ANY, Source.RENEWABLE):
         detail = "a sale is of the plant's own source, such as solar"

@@ -38,7 +38,8 @@ class Authorities:
         """Take in what connected peers have proved and whose keys are validators' now.
 
         True when `peers` or `direct` has changed. Both sides must list each other, so only a
-        validator's node lists others beyond the named ones as direct.
+        validator's node lists others beyond the named ones as direct, and only where there are few
+        validators, whether they are met already or not: who is direct leaves the mesh for a while.
         """
         for key in [key for key in self._by_key if key not in members]:
             del self._by_key[key]
@@ -47,7 +48,7 @@ class Authorities:
                 merged = dict.fromkeys((*peers, *self._by_key.get(key, ())))
                 self._by_key[key] = tuple(merged)[:PEERS_PER_VALIDATOR]
         peers = tuple(sorted({peer for peers in self._by_key.values() for peer in peers}))
-        is_one = self._own in members and len(peers) <= MAX_DIRECT
+        is_one = self._own in members and len(members) - 1 <= MAX_DIRECT
         direct = tuple(dict.fromkeys((*self._named, *(peers if is_one else ()))))
         changed = (peers, direct) != (self.peers, self.direct)
         self.peers, self.direct = peers, direct

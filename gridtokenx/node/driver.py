@@ -514,7 +514,7 @@ class Driver:
     async def _validate_block(self, origin: Origin, data: bytes) -> GossipVerdict:
         if len(data) > BLOCK_LIMIT:
             return GossipVerdict.REJECT
-        with self._strangers.lane(origin.forwarder, len(data)) as lane:
+        async with self._strangers.lane(origin, len(data)) as lane:
             if lane is None:
                 return GossipVerdict.IGNORE
             try:

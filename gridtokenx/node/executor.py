@@ -198,7 +198,7 @@ class Executor:
                 except Rejected as error:
                     if error.code in _PASSING:
                         doubtful.append((transaction, error))
-                    else:
+                    elif error.code is not ErrorCode.DUPLICATE:
                         self.mempool.turn_away(transaction.id, error)
                 else:
                     wanted.append(transaction)

@@ -6,9 +6,11 @@ its frames queue, bounded, and the oldest bulk is dropped and counted.
 Source: protocols/networking.md "Gossip".
 """
 
+import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -52,7 +54,7 @@ from gridtokenx.node.network import (
     format_peer_id,
 )
 from gridtokenx.node.outbound_queue import OutboundQueue, Turns
-from gridtokenx.node.throttle import PAYER, holding
+from gridtokenx.node.throttle import PAYER, holding, unpaid
 from gridtokenx.primitives import crypto
 
 __all__ = [
@@ -81,7 +83,7 @@ READ_CHUNK_BYTES = 64 * 1024
 SESSION_WAIT_S = 5
 REOPEN_FIRST_S, REOPEN_LAST_S = 0.1, 30.0
 INLINE_VERIFY_BYTES = 64 * 1024  # a thread hop costs as much as verifying this much
-SLICES_PER_CHECKPOINT, BYTES_PER_CHECKPOINT = 16, 16 * 1024
+HAND_OVER_S = 0.002
 
 Validator = Callable[[Origin, bytes], Awaitable[Verdict] | Verdict]
 OnOffence = Callable[[PeerId, str], None]
@@ -179,6 +181,7 @@ class Gossip:
         self._turns = Turns()
         self._max_rpc_bytes = max_rpc_bytes
         self._verifiers = trio.CapacityLimiter(2)
+        self._strangers_turn = trio.Lock()
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -318,13 +321,10 @@ class Gossip:
         return self._nursery
 
     async def _verify(self, effect: Verify) -> None:
-        ok = await trio.to_thread.run_sync(
-            crypto.verify,
-            effect.public_key,
-            effect.signed,
-            effect.signature,
-            limiter=self._verifiers,
-        )
+        ok, cpu_s = await trio.to_thread.run_sync(_verify_measured, effect, limiter=self._verifiers)
+        payer = PAYER.get()
+        if payer is not None:
+            payer.pay(cpu_s)
         self._apply(Verified(effect.token, ok))
 
     def _deliver(self, effect: Deliver) -> Validated | None:
@@ -332,8 +332,10 @@ class Gossip:
         if validator is None:
             return Validated(effect.message_id, Verdict.IGNORE)
         try:
-            origin = Origin(PeerId(effect.author), PeerId(effect.forwarder))
-            result = validator(origin, effect.data)
+            bringers = partial(self._router.bringers, effect.message_id)
+            origin = Origin(PeerId(effect.author), PeerId(effect.forwarder), bringers)
+            with unpaid():
+                result = validator(origin, effect.data)
         except Exception:  # noqa: BLE001 - what peers send must never end the node
             return Validated(effect.message_id, self._validator_failed(effect.topic))
         if isinstance(result, Verdict):
@@ -465,20 +467,34 @@ class Gossip:
                 session.inbound = None
 
     async def _read(self, session: _Session, stream: Stream, buffer: FrameBuffer) -> None:
-        """Hand the router what comes, in slices between which others get their turn."""
-        count = size = 0
+        """Hand the router what comes, in parts between which others get their turn.
+
+        Strangers go one after the other, so that however many they are one part at a time is in
+        the way of everybody else.
+        """
         while session.inbound is stream:
             chunk = await stream.read_some(READ_CHUNK_BYTES)
             if not chunk:
                 return
-            for part in (part for payload in buffer.feed(chunk) for part in slices(payload)):
-                if session.inbound is not stream:
-                    return
-                self._apply(RpcReceived(session.peer, part))
-                count, size = count + 1, size + len(part)
-                if count >= SLICES_PER_CHECKPOINT or size >= BYTES_PER_CHECKPOINT:
-                    count = size = 0
+            parts = (part for payload in buffer.feed(chunk) for part in slices(payload))
+            more = True
+            while more and session.inbound is stream:
+                if self._network.is_trusted(session.peer):
                     await trio.lowlevel.checkpoint()
+                    more = self._hand_over(session, stream, parts)
+                else:
+                    async with self._strangers_turn:
+                        more = self._hand_over(session, stream, parts)
+
+    def _hand_over(self, session: _Session, stream: Stream, parts: Iterator[bytes]) -> bool:
+        """Hand over parts for a short while; False when none is left. Errors: WireError."""
+        until_s = time.perf_counter() + HAND_OVER_S
+        while session.inbound is stream and time.perf_counter() < until_s:
+            part = next(parts, None)
+            if part is None:
+                return False
+            self._apply(RpcReceived(session.peer, part))
+        return True
 
     async def _session_of(self, peer: PeerId) -> _Session | None:
         """The peer's session once the router knows the peer: a stream may be ahead of both."""
@@ -489,6 +505,13 @@ class Gossip:
             await session.added.wait()
             return session
         return None
+
+
+def _verify_measured(effect: Verify) -> tuple[bool, float]:
+    """Whether a signature is good, and the seconds of CPU that telling took."""
+    started_s = time.thread_time()
+    ok = crypto.verify(effect.public_key, effect.signed, effect.signature)
+    return ok, time.thread_time() - started_s
 
 
 async def _reset(stream: Stream) -> None:

@@ -3,6 +3,7 @@
 Source: protocols/networking.md "Gossip"; libp2p/specs pubsub/gossipsub v1.0, v1.1, v1.2.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -17,10 +18,14 @@ Peer = bytes  # libp2p peer id
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Of a message: who signed it, who anybody may be, and the connected peer that brought it."""
+    """Who signed a message, who anybody may be, and the connected peer that brought it first.
+
+    `bringers` are all that have brought it by now, while it is validated.
+    """
 
     author: PeerId
     forwarder: PeerId
+    bringers: Callable[[], Collection[Peer]] = tuple
 
 
 class Verdict(Enum):

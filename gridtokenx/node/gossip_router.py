@@ -196,7 +196,9 @@ class Router:
     def _set_direct(self, peers: Iterable[Peer]) -> None:
         others = [peer for peer in peers if peer != self._peer_id]
         for topic, peer in self._meshes.set_direct(others, self._now):
-            self._send_rpc(peer, Rpc(prune=[Prune(topic, self.parameters.prune_backoff_s)]))
+            rpc = Rpc()
+            self._prune(topic, peer, rpc)
+            self._send_rpc(peer, rpc)
 
     def _subscribe(self, topic: str) -> None:
         if not topic.startswith(self._topic_prefix):
@@ -385,6 +387,11 @@ class Router:
             self._count(peer, "duplicate")
         else:
             self._start_verification(peer, message)
+
+    def bringers(self, message_id: bytes) -> tuple[Peer, ...]:
+        """Who has brought a message that is being validated."""
+        flight = self._flights.validating.get(message_id)
+        return () if flight is None else tuple(flight.senders)
 
     def _on_late_copy(self, peer: Peer, message: Message) -> None:
         """A copy of a message that is validated now or was: P3 counts it if it came in time."""

@@ -18,8 +18,9 @@ MAX_FIELDS_PER_RPC = 8_192  # of the RPC itself: subscriptions, messages and con
 MAX_UNKNOWN_FIELDS = 16  # of the RPC and of its control; of one entry a quarter
 MAX_OFFERED_PEERS = 64  # in a PRUNE, all unused
 SLICE_BYTES = 32 * 1024  # of control, and
-SLICE_FIELDS = 32  # of the rest, are handled before others get their turn
-IDS_PER_ENTRY, FRAME_BYTES = 1_000, 128 * 1024  # of control that we send
+SLICE_FIELDS = 16  # of the rest, are handled before others get their turn
+IDS_PER_ENTRY = 1_000  # handled at a time, and in entries that we send
+FRAME_BYTES = 128 * 1024  # of control that we send
 MAX_ID_BYTES = 128
 MAX_TOPIC_BYTES = 256
 
@@ -225,13 +226,33 @@ def slices(buffer: bytes) -> Iterator[bytes]:
 
 
 def _control_slices(buffer: bytes, start: int, end: int) -> Iterator[bytes]:
-    for count, (_, position, _, stop) in enumerate(_spans(buffer, start, end)):
+    for count, (number, position, value, stop) in enumerate(_spans(buffer, start, end)):
         if count >= MAX_CONTROL_ENTRIES_PER_RPC:
             raise WireError(f"more than {MAX_CONTROL_ENTRIES_PER_RPC} control entries in one RPC")
         if stop - start > SLICE_BYTES and position > start:
             yield _field(3, buffer[start:position])
             start = position
-    yield _field(3, buffer[start:end])
+        if stop - position > SLICE_BYTES and number in (1, 2, 5):
+            yield from _entry_slices(buffer, number, value, stop)
+            start = stop
+    if start < end:
+        yield _field(3, buffer[start:end])
+
+
+def _entry_slices(buffer: bytes, number: int, start: int, end: int) -> Iterator[bytes]:
+    """An entry of many ids as several of them; of an IHAVE each has the topic."""
+    id_field = 2 if number == 1 else 1
+    ids = [span for span in _spans(buffer, start, end) if span[0] == id_field]
+    if len(ids) > MAX_IDS_PER_ENTRY:
+        raise WireError(f"{len(ids)} ids in one entry")
+    rest = b"".join(
+        buffer[first:stop]
+        for field_number, first, _, stop in _spans(buffer, start, end)
+        if field_number != id_field
+    )
+    for at in range(0, max(1, len(ids)), IDS_PER_ENTRY):
+        some = b"".join(buffer[first:stop] for _, first, _, stop in ids[at : at + IDS_PER_ENTRY])
+        yield _field(3, _field(number, rest + some))
 
 
 def decode_rpc(buffer: bytes) -> Rpc:

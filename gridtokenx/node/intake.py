@@ -111,7 +111,7 @@ class Intake:
         self._worker = worker
         self.strangers = strangers
         self._batcher = Batcher(publish)
-        self._in_flight: set[bytes] = set()  # Of gossip: being verified, or about to be admitted.
+        self._in_flight: set[bytes] = set()  # Trusted peers': being verified.
         pool = executor.mempool
         self._repeats = Repeats(lambda one: pool.get(one) is not None)
         self.repeated = 0
@@ -142,7 +142,7 @@ class Intake:
 
     async def validate(self, origin: Origin, data: bytes) -> GossipVerdict:
         """Gossip's validator of transaction batches: total, bounded."""
-        with self.strangers.lane(origin.forwarder, len(data)) as lane:
+        async with self.strangers.lane(origin, len(data)) as lane:
             if lane is None:
                 return GossipVerdict.IGNORE
             try:
@@ -159,7 +159,9 @@ class Intake:
             return self._judge_repeated(list(ids))
         fresh: list[Transaction] = []
         is_sound = False
-        self._in_flight |= news.keys()
+        # What a stranger has in hand may wait long: others need not wait for it.
+        in_hand = set() if lane.urgency is Urgency.STRANGERS else set(news)
+        self._in_flight |= in_hand
         try:
             raws = list(news.values())
             for at in range(0, len(raws), lane.part_transactions):
@@ -169,7 +171,7 @@ class Intake:
                         return GossipVerdict.REJECT  # Whoever forwards must have verified.
             is_sound = True
         finally:
-            self._in_flight -= news.keys()
+            self._in_flight -= in_hand
             # What is only held has shown nothing yet, so it is not passed on; now it may have come
             # due. Nor does this batch carry on what was taken of it, where the rest was not.
             own = [one for one in fresh if not is_sound or one.id not in ids]

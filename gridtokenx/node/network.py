@@ -429,7 +429,7 @@ class Network:
                 owner, where = parse_address(address)
             except ValueError:
                 continue
-            if is_local:
+            if is_local and owner == peer:
                 self._rules.note_local(where)
             if owner == peer and (self._rules.may_dial(where) or self.is_trusted(peer)):
                 known.append(where)

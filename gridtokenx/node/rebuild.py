@@ -80,6 +80,7 @@ class Rebuild:
         self._source: ChainStore | None = None  # Has all blocks below those that were fetched.
         self._author: PeerId | None = None  # Whose word the last block's certificate is.
         self._liars: dict[PeerId, None] = {}
+        self._giver: PeerId | None = None  # Had the blocks that were asked for last.
         self._told_at = trio.current_time()
 
     async def run(self) -> None:
@@ -141,9 +142,12 @@ class Rebuild:
         return False
 
     async def _fetch(self, step: _Step) -> _Step | None:
-        """Ask one neighbour after the other for a block and those before it; where to go on."""
+        """Ask one neighbour after the other for a block and those before it; where to go on.
+
+        First the one that had the blocks above: silent strangers cost their time once.
+        """
         while True:
-            for peer in self._neighbours():
+            for peer in sorted(self._neighbours(), key=lambda one: one != self._giver):
                 if peer in self._liars:
                     continue
                 request = AncestryRequest(self._born.region, step.hash, MAX_BLOCKS_PER_REQUEST)
@@ -157,6 +161,7 @@ class Rebuild:
                     self._report(peer, "malformed_response")
                 else:
                     if following != step:
+                        self._giver = peer
                         if step.height == self._born.height:
                             self._author = peer
                         return following

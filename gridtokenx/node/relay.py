@@ -29,6 +29,7 @@ from gridtokenx.interchain.model import (
 )
 from gridtokenx.node.database import ChainView
 from gridtokenx.node.executor import Executor
+from gridtokenx.node.housekeeping import house
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -82,9 +83,10 @@ class Relay:
         """Look after every national block, until cancelled. Without them nothing is due."""
         while True:
             moved = self._next_national()
-            commands = await trio.to_thread.run_sync(self.due)
-            if commands:
-                await self._send(commands)
+            with house.round("relay"):  # Others bring what this node does not.
+                commands = await trio.to_thread.run_sync(self.due)
+                if commands:
+                    await self._send(commands)
             await moved.wait()
 
     async def _send(self, commands: Sequence[SubmitCheckpoint]) -> None:

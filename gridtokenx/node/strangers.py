@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import trio
 
 from gridtokenx.node.budget import StrangersBudget
+from gridtokenx.node.gossip_events import Origin
 from gridtokenx.node.network import PeerId
 from gridtokenx.node.worker import Urgency, Worker
 
@@ -28,6 +30,7 @@ READERS = 4
 STRANGER_PART = 64  # Transactions; 4 ms of worthless ones, 10 ms of well signed ones.
 FORWARDED_PART = 256
 PATIENCE_S = 2.0  # Of a part; whoever accepted a transaction publishes it again.
+FIRST_LOOK_S = 0.3  # Until then a trusted peer has mostly brought it too.
 _SLACK_S = 0.001  # A bucket is full a rounding error later than it says.
 
 T = TypeVar("T")
@@ -89,27 +92,55 @@ class _Cost:
 
 
 class _PaidLane(Lane):
-    """One stranger's: of all strangers' work a part at a time, each when it can be paid."""
+    """What strangers brought: of all their work a part at a time, each when it can be paid.
 
-    def __init__(self, source: str, budget: StrangersBudget, turns: Worker) -> None:
+    Once a trusted peer has brought it too it waits and costs no longer: else whoever is fast enough
+    could hold up others' messages.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        budget: StrangersBudget,
+        turns: Worker,
+        is_vouched: Callable[[], bool],
+    ) -> None:
         super().__init__(Urgency.STRANGERS, STRANGER_PART)
         self._source = source
         self._budget = budget
         self._turns = turns
+        self._is_vouched = is_vouched
         self._cost = _Cost()
 
     @asynccontextmanager
     async def part(self) -> AsyncIterator[None]:
         """Errors: TooSlowError for one that would have waited too long."""
+        self.useless_share, self._cost = 1.0, _Cost()
         async with AsyncExitStack() as held:
-            with trio.fail_after(PATIENCE_S):
-                await self._wait(held)
-            self.useless_share, self._cost = 1.0, _Cost()
+            if not await self._is_admitted(held):
+                self.urgency = Urgency.FORWARDED
+                yield
+                return
             try:
                 yield
             finally:
                 cost_s = self._cost.cpu_s * self.useless_share
                 self._budget.charge(self._source, cost_s, trio.current_time())
+
+    async def run(self, worker: Worker, function: Callable[[], T]) -> T:
+        return await worker.run(self._cost.measured(function), self.urgency, self._source)
+
+    async def _is_admitted(self, held: AsyncExitStack) -> bool:
+        """Whether `held` has the turn now; False where none is needed. Errors: TooSlowError."""
+        for patience_s in (FIRST_LOOK_S, PATIENCE_S - FIRST_LOOK_S):
+            if self._is_vouched():
+                return False
+            with trio.move_on_after(patience_s):
+                await self._wait(held)
+                return True
+        if self._is_vouched():
+            return False
+        raise trio.TooSlowError
 
     async def _wait(self, held: AsyncExitStack) -> None:
         """For the turn, until it can be paid; then `held` has it."""
@@ -119,16 +150,14 @@ class _PaidLane(Lane):
             owed_s = budget.wait_s(source, now_s)
             if owed_s > budget.wait_all_s(now_s):
                 await trio.sleep(owed_s + _SLACK_S)  # Out of the turn: it holds up nobody else.
-            await held.enter_async_context(self._turns.turn(self.urgency, source))
-            owed_s = budget.wait_all_s(trio.current_time())
-            if owed_s > 0:
-                await trio.sleep(owed_s + _SLACK_S)
-            if budget.wait_s(source, trio.current_time()) <= 0:
-                return
-            await held.aclose()
-
-    async def run(self, worker: Worker, function: Callable[[], T]) -> T:
-        return await worker.run(self._cost.measured(function), self.urgency, self._source)
+            async with AsyncExitStack() as turn:
+                await turn.enter_async_context(self._turns.turn(self.urgency, source))
+                owed_s = budget.wait_all_s(trio.current_time())
+                if owed_s > 0:
+                    await trio.sleep(owed_s + _SLACK_S)
+                if budget.wait_s(source, trio.current_time()) <= 0:
+                    held.push_async_exit(turn.pop_all())
+                    return
 
 
 class Strangers:
@@ -142,11 +171,14 @@ class Strangers:
         self._bytes: Counter[str] = Counter()
         self.refused = 0
 
-    @contextmanager
-    def lane(self, forwarder: PeerId, size: int) -> Iterator[Lane | None]:
-        """The lane for what a peer has brought, of `size` bytes; None where too much waits."""
-        source = self._source_of(forwarder)
-        if source is None:
+    @asynccontextmanager
+    async def lane(self, origin: Origin, size: int) -> AsyncIterator[Lane | None]:
+        """The lane for what peers have brought, of `size` bytes; None where too much waits."""
+        source = self._source_of(origin.forwarder)
+        is_vouched = partial(self._is_vouched, origin)
+        if source is not None and not self._has_room(source, size):
+            await trio.sleep(FIRST_LOOK_S)  # The router bounds what waits here.
+        if source is None or is_vouched():
             yield Lane(Urgency.FORWARDED)
         elif not self._has_room(source, size):
             self.refused += 1
@@ -155,12 +187,16 @@ class Strangers:
             self._waiting[source] += 1
             self._bytes[source] += size
             try:
-                yield _PaidLane(source, self._budget, self._turns)
+                yield _PaidLane(source, self._budget, self._turns, is_vouched)
             finally:
                 self._waiting[source] -= 1
                 self._bytes[source] -= size
                 if not self._waiting[source]:
                     del self._waiting[source], self._bytes[source]
+
+    def _is_vouched(self, origin: Origin) -> bool:
+        """Whether a trusted peer has brought it too by now."""
+        return any(self._source_of(PeerId(peer)) is None for peer in origin.bringers())
 
     def _has_room(self, source: str, size: int) -> bool:
         return (

@@ -31,6 +31,7 @@ from gridtokenx.chain.sync import (
     Unfounded,
 )
 from gridtokenx.consensus.messages import QuorumCertificate
+from gridtokenx.node.bodies import verifiers
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.database import ChainStore
 from gridtokenx.node.driver import Driver
@@ -46,6 +47,7 @@ from gridtokenx.node.protocol import (
 )
 from gridtokenx.node.requests import RequestRefused
 from gridtokenx.node.view import SyncState
+from gridtokenx.node.worker import Urgency
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.validators import ValidatorSet
@@ -191,7 +193,8 @@ class Syncing:
         )
         try:
             raw = await self._ask(PeerId(effect.peer), "blocks", request)
-            blocks = await trio.to_thread.run_sync(partial(_read_blocks, raw))
+            read = partial(_read_blocks, raw)
+            blocks = await verifiers.run(read, Urgency.FORWARDED, self._name)
         except (NetworkError, RequestRefused, Rejected) as error:
             log.debug("sync.request_failed", chain=self._name, why=str(error))
             if isinstance(error, Rejected):

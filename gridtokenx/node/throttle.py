@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -63,6 +64,17 @@ class Payer:
 
 PAYER: ContextVar[Payer | None] = ContextVar("payer", default=None)
 """Of the connection that the running task works for; None where nobody pays."""
+
+
+@contextmanager
+def unpaid() -> Iterator[None]:
+    """Let nobody pay for the tasks that are started within: they are the node's own work, though
+    something that a peer has sent was the occasion."""
+    token = PAYER.set(None)
+    try:
+        yield
+    finally:
+        PAYER.reset(token)
 
 
 class Holder(Protocol):
@@ -128,7 +140,7 @@ class Gate:
         try:
             while await self._wait_for_share(payer):
                 async with self._turn:
-                    await _wait_until_free(self.budget, "")
+                    await _sleep_off(self.budget.wait_all_s)
                     if self._pay_to_pass(payer):
                         return
         finally:
@@ -150,13 +162,12 @@ class Gate:
         """Wait while the payer's own share owes; False if it is trusted by now."""
         while (source := payer.source) is not None:
             wait_s = self._wait_s(source)
-            if wait_s <= self._wait_s(""):
+            if wait_s <= self.budget.wait_all_s(trio.current_time()):
                 return True
             await trio.sleep(max(wait_s, LEAST_SLEEP_S))
         return False
 
     def _wait_s(self, source: str) -> float:
-        """Of a source; of "", which is nobody, what all strangers together must wait."""
         return self.budget.wait_s(source, trio.current_time())
 
     async def admit_handshake(self, payer: Payer) -> bool:
@@ -174,7 +185,7 @@ class Gate:
         self._waiting_handshakes += 1
         try:
             with trio.move_on_after(HANDSHAKE_WAIT_S):
-                await _wait_until_free(self.handshakes, source)
+                await _sleep_off(partial(self.handshakes.wait_s, source))
                 self.handshakes.charge(source, READ_PRICE_S, trio.current_time())
                 return True
         finally:
@@ -215,9 +226,10 @@ class Gate:
                 yield holder
 
 
-async def _wait_until_free(budget: StrangersBudget, source: str) -> None:
+async def _sleep_off(owed_s: Callable[[float], float]) -> None:
+    """Sleep until nothing is owed: others may cost more meanwhile."""
     while True:
-        wait_s = budget.wait_s(source, trio.current_time())
+        wait_s = owed_s(trio.current_time())
         if not wait_s:
             return
         await trio.sleep(max(wait_s, LEAST_SLEEP_S))

@@ -99,6 +99,20 @@ def bans_of(cluster: Cluster, name: str) -> dict[str, str]:
     return {one["target"]: one["reason"] for one in bans}
 
 
+def test_a_node_that_stood_still_neither_finds_a_wrong_clock_nor_seems_to_have_one(
+    cluster: Cluster,
+) -> None:
+    """Its answers come seconds late, and what it has heard of others is of before."""
+    cluster.pause("n3")
+    time.sleep(5)  # More than a clock may be off, less than a request may take.
+    cluster.resume("n3")
+    wait_progress(cluster, *AUTHORITIES)
+    wait_until("it tells that it was slow", lambda: "GTX-CLK-002" in log_of(cluster, "n3"))
+    wait_until("all are ready", lambda: not any(unready(cluster, name) for name in AUTHORITIES))
+    for name in AUTHORITIES:
+        assert "GTX-CLK-001" not in log_of(cluster, name)
+
+
 async def test_strangers_that_lie_stop_nothing_and_are_put_out(cluster: Cluster) -> None:
     async with trio.open_nursery() as nursery:
         liars: dict[str, list[str]] = {name: [] for name in AUTHORITIES}

@@ -15,7 +15,7 @@ Faults of py-libp2p 0.8.1 mended here:
 # mypy: disallow-subclassing-any=False
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import trio
@@ -92,6 +92,7 @@ class NodePeerRouting(PeerRouting):
             return []
         found: list[ID] = []
         for entry in response.closerPeers[:BUCKET_SIZE]:
+            await trio.lowlevel.checkpoint()  # sixteen addresses take a millisecond to read
             peer_id = ID(bytes(entry.id))
             if not 2 <= len(entry.id) <= MAX_KEY_BYTES or peer_id == self.host.get_id():
                 continue
@@ -187,7 +188,7 @@ class NodeDHT(KadDHT):
                         kind = Message.MessageType.GET_PROVIDERS
                         await _send(stream, Message(type=kind, key=key))
                         answer = await _receive(stream)
-                        found[key] |= dict.fromkeys(self._named_providers(answer))
+                        found[key] |= dict.fromkeys(await self._named_providers(answer))
                 finally:
                     with shielded(1):
                         await stream.close()
@@ -202,10 +203,11 @@ class NodeDHT(KadDHT):
         entry.addrs.extend(address.to_bytes() for address in addresses)
         return message
 
-    def _named_providers(self, response: Message) -> Iterator[ID]:
+    async def _named_providers(self, response: Message) -> list[ID]:
         """Whom a peer calls providers: worth a dial, but hearsay, so not told on as a record."""
-        network = self.host.get_network()
+        network, named = self.host.get_network(), list[ID]()
         for entry in response.providerPeers[:BUCKET_SIZE]:
+            await trio.lowlevel.checkpoint()
             peer_id = ID(bytes(entry.id))
             if not 2 <= len(entry.id) <= MAX_KEY_BYTES or peer_id == self.host.get_id():
                 continue
@@ -214,7 +216,8 @@ class NodeDHT(KadDHT):
                 if not addresses:
                     continue
                 self.host.get_peerstore().add_addrs(peer_id, addresses, LEARNED_TTL_S)
-            yield peer_id
+            named.append(peer_id)
+        return named
 
     async def handle_stream(self, stream: INetStream) -> None:
         """Answer what finds peers for at most INBOUND_TIMEOUT_S; reset on anything else."""

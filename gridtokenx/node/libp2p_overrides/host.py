@@ -16,6 +16,7 @@ Faults of py-libp2p 0.8.1 mended here:
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import trio
@@ -63,12 +64,13 @@ async def _answer_pings(stream: INetStream) -> None:
 def _shorten(message: Identify) -> None:
     """Leave of what a peer tells of itself what is worth keeping, and well-formed."""
     addresses = [raw for raw in message.listen_addrs[:MAX_PEER_ADDRESSES] if read_address(raw)]
-    protocols = [name for name in message.protocols if len(name) <= MAX_PROTOCOL_CHARACTERS]
+    short = (name for name in message.protocols if len(name) <= MAX_PROTOCOL_CHARACTERS)
+    protocols = list(islice(short, MAX_PEER_PROTOCOLS))
     for field in ("listen_addrs", "protocols", "public_key"):
         message.ClearField(field)  # the key is in the peer id, or was seen in the handshake
     message.ClearField("signedPeerRecord")  # says the same again, at a signature's cost
     message.listen_addrs.extend(addresses)
-    message.protocols.extend(protocols[:MAX_PEER_PROTOCOLS])
+    message.protocols.extend(protocols)
 
 
 class NodeHost(BasicHost):

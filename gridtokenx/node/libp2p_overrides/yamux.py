@@ -52,6 +52,7 @@ RECEIVE_WINDOW_BYTES = 1 << 20
 MAX_PAYLOAD_BYTES = 65_535 - 16 - HEADER_SIZE
 SEND_QUEUE_BYTES = 256 << 10
 SEND_QUEUE_FRAMES = 4_096
+FRAMES_PER_CHECKPOINT = 64
 MAX_INBOUND_STREAMS = 256
 MAX_STRANGERS_STREAMS = 64  # of one connection; see also throttle.MAX_STREAMS
 MAX_STREAMS = 1_024
@@ -197,6 +198,7 @@ class NodeYamux(Yamux):
         self._frame_queued = trio.Event()
         self._queue_drained = trio.Event()
         self._last_heard_s = 0.0
+        self._frames_heard = 0
         self._pings_heard = 0
         self.payer = PAYER.get()
         self._unchecked_bytes = 0
@@ -350,7 +352,7 @@ class NodeYamux(Yamux):
 
     async def handle_incoming(self) -> None:
         while True:
-            header = await self.secured_conn.read(HEADER_SIZE)
+            header = await self._next_header()
             if len(header) != HEADER_SIZE:
                 return
             self._last_heard_s = trio.current_time()
@@ -371,6 +373,13 @@ class NodeYamux(Yamux):
                 stream.add_credit(length)
             if stream is not None:
                 self._on_flags(stream, flags)
+
+    async def _next_header(self) -> bytes:
+        self._frames_heard += 1
+        if self._frames_heard % FRAMES_PER_CHECKPOINT == 0:  # small ones come by thousands at once
+            await trio.lowlevel.checkpoint()
+        header: bytes = await self.secured_conn.read(HEADER_SIZE)
+        return header
 
     def _on_ping(self, flags: int, nonce: int) -> None:
         if flags & FLAG_SYN:

@@ -117,6 +117,8 @@ def test_a_quote_obeys_the_rules_of_an_order(node) -> None:
         "amount_out_of_range"
     )
     assert refusal(node, "energy_quote", **{**sale, "energy_source": "any"}).status == 400
+    no_plant = {**sale, "energy_source": "any", "trader": format_address(BUYER.public_key)}
+    assert refusal(node, "energy_quote", **no_plant).reason == "unknown_source"
     assert refusal(node, "energy_quote", **{**QUOTE, "grid_location": "XXX-01-SUB001"}).reason == (
         "unknown_zone"
     )

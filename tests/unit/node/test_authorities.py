@@ -36,14 +36,17 @@ def test_the_newest_proofs_of_a_validator_count_and_not_more_than_two() -> None:
     assert len(known.peers) == PEERS_PER_VALIDATOR
 
 
-def test_many_validators_gossip_by_the_mesh() -> None:
+def test_many_validators_gossip_by_the_mesh_from_the_first_that_is_met() -> None:
     known = Authorities(KEY)
     keys = [bytes([number]) for number in range(MAX_DIRECT + 1)]
-    known.note({key: (PeerId(key),) for key in keys[1:]}, {OURS, *keys})
+    known.note({key: (PeerId(key),) for key in keys[1:]}, {OURS, *keys[1:]})
     assert len(known.direct) == MAX_DIRECT
     known.note({keys[0]: (PeerId(keys[0]),)}, {OURS, *keys})
     assert known.direct == ()
     assert len(known.peers) == MAX_DIRECT + 1
+    newcomer = Authorities(KEY)
+    newcomer.note({keys[0]: (PeerId(keys[0]),)}, {OURS, *keys})
+    assert newcomer.direct == ()
 
 
 def test_an_authority_finds_room_in_a_full_node_but_not_while_it_is_banned() -> None:

@@ -46,7 +46,7 @@ from gridtokenx.node.candidates import (
 )
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.gossip_events import Verdict
+from gridtokenx.node.gossip_events import Origin, Verdict
 from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import (
     BATCH_BYTES,
@@ -302,7 +302,7 @@ async def test_a_large_block_is_hashed_in_a_thread_and_paid_by_who_made_it_up(
     ids = tuple(sha256(b"%d" % number) for number in range(5_000))
     lie = replace(proposal, transaction_ids=ids)
     note(node, proposal.header.hash)
-    with strangers.lane(LIAR, len(encode(lie))) as lane:
+    async with strangers.lane(Origin(LIAR, LIAR), len(encode(lie))) as lane:
         assert lane is not None
         assert await hear(node, lie, lane) is Verdict.IGNORE
     assert budget.spent_s > 0

@@ -544,6 +544,18 @@ def test_mesh_peer_that_becomes_direct_is_pruned() -> None:
     assert PEERS[0].peer not in node.router.mesh(VOTES)
 
 
+def test_who_is_direct_no_more_is_grafted_only_after_the_back_off_it_was_told() -> None:
+    """Earlier is an offence: honest authorities would silence each other."""
+    node = Node()
+    node.connect(*PEERS[:2])
+    node.do(Subscribe(VOTES))
+    node.do(SetDirectPeers((PEERS[0].peer,)))
+    node.do(SetDirectPeers(()))
+    for _ in range(59):
+        assert PEERS[0].peer not in grafts(node.beat())
+    assert PEERS[0].peer in {peer for _ in range(4) for peer in grafts(node.beat())}
+
+
 def test_overload_ignores_bulk_without_marking_it_as_seen_and_keeps_room_for_votes() -> None:
     node = Node(max_in_flight=3)
     node.verdict = None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -26,8 +27,14 @@ from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.gossip_events import Origin, Verdict
 from gridtokenx.node.intake import REPEAT_BLOCKS, REPEAT_BYTES, Intake, Repeats
 from gridtokenx.node.network import PeerId
-from gridtokenx.node.strangers import MAX_SOURCE_WAITING, MAX_WAITING, STRANGER_PART, Strangers
-from gridtokenx.node.worker import Worker
+from gridtokenx.node.strangers import (
+    MAX_SOURCE_WAITING,
+    MAX_WAITING,
+    STRANGER_PART,
+    Lane,
+    Strangers,
+)
+from gridtokenx.node.worker import Urgency, Worker
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -404,6 +411,62 @@ async def test_what_waits_of_strangers_is_bounded(node: Node) -> None:
         patch.setattr(strangers, "MAX_SOURCE_BYTES", 1_000)
         assert await node.hear(*large, forwarder=peers[0]) is Verdict.IGNORE
     assert node.intake.strangers.refused == refused + 1
+
+
+async def test_what_a_trusted_peer_brings_too_waits_no_longer(node: Node) -> None:
+    """Else a stranger that owes and is the first to bring it would hold it up."""
+    node.sources = {STRANGER: "stranger"}
+    node.budget.charge("stranger", 100.0, trio.current_time())
+    bringers: list[PeerId] = [STRANGER]
+    verdicts: list[Verdict] = []
+
+    async def hear(transaction: Transaction) -> None:
+        origin = Origin(AUTHOR, STRANGER, lambda: bringers)
+        verdicts.append(await node.intake.validate(origin, batch(transaction)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hear, pay(0))
+        await trio.sleep(strangers.FIRST_LOOK_S / 2)
+        bringers.append(PEER)
+    assert verdicts == [Verdict.ACCEPT]
+    spent_s = node.budget.spent_s
+    await hear(pay(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strangers, "MAX_WAITING", 0)
+        await hear(pay(2))
+    assert verdicts == [Verdict.ACCEPT] * 3
+    assert node.budget.spent_s == spent_s
+    assert node.intake.strangers.refused == 0
+
+
+async def test_what_a_stranger_has_in_hand_is_taken_from_others_meanwhile(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it could take others' transactions, owe, and keep them out."""
+    node.sources = {STRANGER: "stranger"}
+    has_it, goes_on = trio.Event(), trio.Event()
+    take_in = node.intake._take_in
+
+    async def take_in_slowly(lane: Lane, *rest: Any) -> bool:
+        if lane.urgency is Urgency.STRANGERS:
+            has_it.set()
+            await goes_on.wait()
+        return await take_in(lane, *rest)
+
+    monkeypatch.setattr(node.intake, "_take_in", take_in_slowly)
+    verdicts: list[Verdict] = []
+
+    async def hear_slowly() -> None:
+        verdicts.append(await node.hear(pay(0), *junk(0), forwarder=STRANGER))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hear_slowly)
+        await has_it.wait()
+        assert await node.hear(pay(0)) is Verdict.ACCEPT
+        goes_on.set()
+    assert verdicts == [Verdict.IGNORE]
+    assert node.executor.turned_away(pay(0).id) is None
+    assert node.lead() == 1
 
 
 async def test_consensus_goes_ahead_of_all_that_was_heard(node: Node) -> None:

@@ -231,6 +231,17 @@ async def test_a_node_that_was_not_there_fetches_all_of_it(site: Site, other: Si
     assert len(peers.asked) == 3  # Of 32 blocks each.
 
 
+async def test_silent_strangers_are_not_asked_again_for_each_range(site: Site, other: Site) -> None:
+    """Ids are free, so some come before every honest one; each would cost ten seconds."""
+    other.grow(other.met, 70)
+    born = born_at(other.met.store, 68)
+    executor = site.executor(MET.with_incarnation(born), "MET@2")
+    peers = Peers(other.met.store, order=(LIAR, HONEST))
+    await peers.rebuild(executor, born, site.met.store).run()
+    check_same(executor, other.met.store, 68)
+    assert [peer for peer, _ in peers.asked] == [LIAR, HONEST, HONEST, HONEST]
+
+
 @pytest.mark.parametrize("die_after", [1, 2, 5])
 @pytest.mark.parametrize("forked", [False, True])
 async def test_a_killed_node_goes_on_where_it_was(

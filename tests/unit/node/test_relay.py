@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from patience import PATIENCE_S
 
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.transaction import Payload, decode_transaction, sign_transaction
@@ -20,6 +21,7 @@ from gridtokenx.ledger.model import Asset
 from gridtokenx.node import relay as module
 from gridtokenx.node.database import Database
 from gridtokenx.node.executor import NATIONAL_WAIT_MS, Executor, NotYet
+from gridtokenx.node.housekeeping import house
 from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.relay import LIVENESS_BLOCKS, RETRY_BLOCKS, TAKE_OVER_BLOCKS, Relay
 from gridtokenx.primitives.codec import encode
@@ -163,6 +165,35 @@ async def test_what_somebody_else_has_sent_is_sent_again_only_later(site: Site) 
     assert refused == [ErrorCode.DUPLICATE]
     site.grow(site.national)
     assert site.due() == []
+
+
+async def test_a_round_that_fails_ends_neither_the_relay_nor_the_node(
+    site: Site,
+) -> None:
+    moved, rounds = [trio.Event(), trio.Event()], 0
+
+    def regions() -> dict[str, Executor]:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 1:
+            raise ZeroDivisionError
+        return {}
+
+    async def submit(raws: Sequence[bytes]) -> list[Rejected | None]:
+        raise AssertionError("nothing is due")
+
+    before = house.failures["relay"]
+    relay = Relay(site.national, regions, VALIDATORS[0], submit, lambda: moved[min(rounds, 1)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relay.run)
+        with trio.fail_after(PATIENCE_S):
+            while house.failures["relay"] == before:  # noqa: ASYNC110 - in a worker thread
+                await trio.sleep(0.01)
+            moved[0].set()  # The next national block.
+            while rounds < 2:  # noqa: ASYNC110 - in a worker thread
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert house.failures["relay"] == before + 1
 
 
 @pytest.mark.parametrize(("blocks", "is_by_bytes"), [(1, False), (1, True), (2, False), (2, True)])

@@ -11,7 +11,7 @@ from gridtokenx.node import throttle as module
 from gridtokenx.node.admission import Admission, Limits
 from gridtokenx.node.budget import BudgetLimits, StrangersBudget
 from gridtokenx.node.reputation import Reputation
-from gridtokenx.node.throttle import HANDSHAKE_LIMITS, PAYER, Gate, Payer, holding, metered
+from gridtokenx.node.throttle import HANDSHAKE_LIMITS, PAYER, Gate, Payer, holding, metered, unpaid
 
 LIMITS = BudgetLimits(cpu_share=0.2, source_share=0.1, burst_s=0.4)
 A, B, C = "198.51.100.1", "198.51.100.2", "2001:db8::1"
@@ -192,12 +192,17 @@ def test_the_steps_of_a_payers_tasks_and_of_those_they_start_are_charged() -> No
             await trio.lowlevel.checkpoint()
             work(0.03)
 
+        async def own_work() -> None:
+            work(7)
+
         async def connection(peer: bytes) -> None:
             PAYER.set(Payer(door, A, peer))
             await trio.lowlevel.checkpoint()
             work(0.01)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(child)
+                with unpaid():
+                    nursery.start_soon(own_work)
 
         with metered(), metered():
             async with trio.open_nursery() as nursery:
