@@ -7,7 +7,7 @@ all may still ask whether the node is alive. Times are seconds of any clock that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gridtokenx.node.rate_limit import TokenBuckets
@@ -15,13 +15,14 @@ from gridtokenx.node.reputation import address_group, is_loopback_group
 
 MAX_CONNECTIONS = 1024  # In all; the two numbers below are parts of it.
 LOOPBACK_PLACES = 32
-PROBE_PLACES = 16
+PROBE_PLACES = 64
 MAX_PER_ADDRESS = 64
 MAX_PER_OWN_ADDRESS = 512  # This machine, or a reverse proxy: many clients behind one address.
 CONNECTS_PER_SECOND = 100
 CONNECT_BURST = 256
 MAX_ADDRESSES = 4096
 
+CHANCE_S = 0.1
 SAY_SOMETHING_S = 5.0
 PROBE_S = 2.0
 HEAD_S = 10.0
@@ -83,16 +84,19 @@ class Places:
         """A place for a new connection; None if there is none, or its address hurries too much.
 
         Where all are taken one that waits is dropped for it: of its own address where that has its
-        fill, else of the address with the most. With nobody waiting it may only probe.
+        fill, else of the address with the most. With nobody waiting it may only probe. Who has just
+        come has a chance to ask before somebody else gets the place.
         """
         group = self._group_of(ip)
         is_own = self._is_own(group)
         if not is_own and not self._connects.take(group, 1, now_s):
             return None
-        probe_only = self._is_full(group) and not self._make_room(group)
-        if probe_only and self._probes >= PROBE_PLACES and not self._drop_waiting(probes=True):
-            self._forget(group)
-            return None
+        probe_only = self._is_full(group) and not self._make_room(group, now_s - CHANCE_S)
+        if probe_only and not self._has_probe_place(now_s):
+            if not self._make_room(group, now_s):
+                self._forget(group)
+                return None
+            probe_only = False
         wait_s = PROBE_S if probe_only else SAY_SOMETHING_S
         place = Place(group, is_own, probe_only, now_s + wait_s, now_s)
         self._groups.setdefault(group, {})[place] = None
@@ -135,20 +139,32 @@ class Places:
     def _size(self, group: str) -> int:
         return sum(not place.probe_only for place in self._groups.get(group, {}))
 
-    def _make_room(self, group: str) -> bool:
+    def _has_probe_place(self, now_s: float) -> bool:
+        return self._probes < PROBE_PLACES or self._drop_probe(now_s - CHANCE_S)
+
+    def _make_room(self, group: str, before_s: float) -> bool:
         if self._size(group) >= self._most(group):
-            return self._drop_waiting(group)
+            return self._drop_waiting(self._groups.get(group, {}), before_s)
         others = sorted(self._groups, key=self._size, reverse=True)
         if group != LOOPBACK and self._size(LOOPBACK) <= LOOPBACK_PLACES:
             others = [one for one in others if one != LOOPBACK]
-        return any(map(self._drop_waiting, others))
+        return any(self._drop_waiting(self._groups[one], before_s) for one in others)
 
-    def _drop_waiting(self, group: str | None = None, *, probes: bool = False) -> bool:
-        among = self._all() if group is None else self._groups.get(group, {})
-        found = [one for one in among if one.probe_only is probes and _waits(one)]
-        if not found:
+    def _drop_waiting(self, among: Iterable[Place], before_s: float) -> bool:
+        """Drop whoever waits longest, since then or before."""
+        waiting = filter(_waits, (one for one in among if not one.probe_only))
+        return self._drop_first(waiting, before_s)
+
+    def _drop_probe(self, before_s: float) -> bool:
+        return self._drop_first(
+            filter(_waits, (one for one in self._all() if one.probe_only)), before_s
+        )
+
+    def _drop_first(self, waiting: Iterable[Place], before_s: float) -> bool:
+        found = min(waiting, key=_since, default=None)
+        if found is None or _since(found) > before_s:
             return False
-        self._drop(min(found, key=_since))
+        self._drop(found)
         return True
 
     def _drop(self, place: Place) -> None:

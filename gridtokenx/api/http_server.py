@@ -308,6 +308,8 @@ class _Connection(web.RequestHandler):
                 self.place.work()
             else:
                 self.place.wait(self._loop.time(), IDLE_S)
+            if self.place.probe_only:
+                self.force_close()  # Others want to probe: nothing more is read, not even to drop.
 
     def handle_error(
         self,

@@ -362,6 +362,7 @@ async def test_a_newcomer_takes_the_place_of_who_waits_longest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "MAX_PER_OWN_ADDRESS", 3)
+    monkeypatch.setattr(connections, "CHANCE_S", 0.0)
     node = MemoryNode(tmp_path)
     servers = watch_servers(monkeypatch)
     async with running(node) as http, AsyncExitStack() as stack:

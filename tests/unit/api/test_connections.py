@@ -65,6 +65,20 @@ def test_who_is_answered_is_never_dropped_and_then_one_may_only_probe() -> None:
     assert places.admit("192.0.2.2", 6.0) is not None  # Another address has its own.
 
 
+def test_who_has_just_come_has_a_chance_to_ask() -> None:
+    """A health check among a flood: its place is not given away before it could be read."""
+    places = Places()
+    enter(places, "192.0.2.1", 4, busy=True)
+    asking = places.admit("192.0.2.1", 10.0)
+    flood = [places.admit("192.0.2.1", 10.0 + at / 100) for at in range(3)]
+    assert [one.probe_only for one in flood if one] == [True, True, False]
+    assert asking is not None
+    assert asking.dropped  # Only when no place to probe was left.
+    assert flood[2] is not None
+    assert places.admit("192.0.2.1", 10.2) is not None
+    assert flood[2].dropped
+
+
 def test_many_addresses_leave_places_for_this_machine() -> None:
     places = Places()
     strangers = [enter(places, f"192.0.2.{number}", 2, busy=True) for number in range(7)]
@@ -75,7 +89,7 @@ def test_many_addresses_leave_places_for_this_machine() -> None:
     own = [places.admit(ip, 9.0) for ip in ("127.0.0.1", "::1", "127.8.8.8", "::ffff:127.0.0.1")]
     assert [one.probe_only for one in own if one] == [False] * 4
     assert {one.group for one in own if one} == {connections.LOOPBACK}
-    late = places.admit("127.0.0.1", 9.0)
+    late = places.admit("127.0.0.1", 9.5)
     assert late is not None
     assert not late.probe_only  # It has the place of the one of this machine that waited longest.
     assert own[0] is not None
