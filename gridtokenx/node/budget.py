@@ -3,8 +3,9 @@
 A stranger is a peer that no validator's key vouches for and that the operator has not named.
 Peer ids are free, so limits for each peer add up to more than any machine has; this one does not.
 Work of strangers is measured when it is done and charged; while the budget owes, nothing more is
-read from them, so that TCP makes them wait. Pure: the caller passes the time. Source:
-protocols/networking.md 7.
+read from them, so that TCP makes them wait. On a machine that has too much to do already they get
+less: their work has a price, which rises with the delay of the node's loop. Pure: the caller passes
+the time. Source: protocols/networking.md 7.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from gridtokenx.node.rate_limit import TokenBuckets
 
 MAX_SOURCES = 1_024
+IN_TIME_MS = 40  # A loop that is later than this is late because of work, not of the clock's grain.
+MAX_PRICE = 8.0
 _ALL = "all strangers"
 
 
@@ -43,6 +46,11 @@ class StrangersBudget:
             limits.source_share, limits.burst_s / 2, MAX_SOURCES
         )
         self.spent_s = 0.0
+        self.price = 1.0
+
+    def note_lag(self, lag_ms: int) -> None:
+        """How late the node's loop runs: the later, the dearer is what strangers make it do."""
+        self.price = min(MAX_PRICE, max(1.0, lag_ms / IN_TIME_MS))
 
     def wait_s(self, source: str, now_s: float) -> float:
         """Seconds until the source may cost anything; 0 where it may go on now."""
@@ -55,5 +63,5 @@ class StrangersBudget:
     def charge(self, source: str, cpu_s: float, now_s: float) -> None:
         """Take what work for a source has cost, measured by `time.thread_time`."""
         self.spent_s += cpu_s
-        self._all.charge(_ALL, cpu_s, now_s)
-        self._sources.charge(source, cpu_s, now_s)
+        self._all.charge(_ALL, cpu_s * self.price, now_s)
+        self._sources.charge(source, cpu_s * self.price, now_s)

@@ -53,6 +53,8 @@ def network_status(network: Network, gossip: Gossip, discovery: Discovery) -> Ne
         inbound=directions.count("inbound"),
         outbound=directions.count("outbound"),
         known_peers=discovery.known_peers,
+        strangers_cpu_s=network.budget.spent_s,
+        strangers_price=network.budget.price,
         dial_outcomes=dict(network.dial_outcomes),
         inbound_refused=dict(network.inbound_refused),
         gossip_events=gossip.counters,

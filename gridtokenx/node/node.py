@@ -497,6 +497,7 @@ class Node:
             ("chain_figures", self._show_chains, HOUSEKEEPING_SECONDS),
             ("peer_figures", partial(self._show_peers, discovery, names), HOUSEKEEPING_SECONDS),
             ("authorities", self._meet_authorities, HOUSEKEEPING_SECONDS),
+            ("strangers", self._price_strangers, HOUSEKEEPING_SECONDS),
             ("clock", self._check_clock, HOUSEKEEPING_SECONDS),
             ("disk", self._check_disk, DISK_SECONDS),
         ):
@@ -517,6 +518,9 @@ class Node:
         if self._authorities.note(self._peers.proved(), members):
             self._network.set_authorities(self._authorities.peers)
             self._gossip.set_direct_peers(self._authorities.direct)
+
+    def _price_strangers(self) -> None:
+        self._network.budget.note_lag(self._loop_lag.recent_ms)
 
     def _check_clock(self) -> None:
         sets = {name: status.validators for name, status in self._statuses.items()}

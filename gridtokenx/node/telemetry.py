@@ -95,6 +95,18 @@ def _connections(network: NetworkStatus) -> Iterator[Metric]:
         "Connected peers, also of other networks, by who dialled",
         labels=["direction"],
     )
+    spent = CounterMetricFamily(
+        "gridtokenx_network_strangers_cpu_seconds",
+        "CPU that peers whom no validator vouches for have cost",
+    )
+    spent.add_metric([], network.strangers_cpu_s)
+    yield spent
+    price = GaugeMetricFamily(
+        "gridtokenx_network_strangers_price",
+        "What a CPU second costs them of their budget; above 1 while the loop runs late",
+    )
+    price.add_metric([], network.strangers_price)
+    yield price
     directions.add_metric(["inbound"], network.inbound)
     directions.add_metric(["outbound"], network.outbound)
     yield directions

@@ -108,7 +108,8 @@ class NetworkStatus:
     """This node on the network. Addresses are multiaddrs; counts are since the start.
 
     `announced` is what others are told, `nat_ip` where they see us come from if that is no address
-    of this machine; `known_peers` is the size of the DHT's routing table.
+    of this machine; `known_peers` is the size of the DHT's routing table; `strangers_cpu_s` is what
+    peers that nobody vouches for have cost, `strangers_price` how dear that is now, 1 as a rule.
     """
 
     listen: tuple[str, ...] = ()
@@ -117,6 +118,8 @@ class NetworkStatus:
     inbound: int = 0
     outbound: int = 0
     known_peers: int = 0
+    strangers_cpu_s: float = 0.0
+    strangers_price: float = 1.0
     dial_outcomes: Mapping[str, int] = field(default_factory=dict)
     inbound_refused: Mapping[str, int] = field(default_factory=dict)
     gossip_events: Mapping[str, int] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gridtokenx.node.budget import BudgetLimits, StrangersBudget
+from gridtokenx.node.budget import IN_TIME_MS, MAX_PRICE, BudgetLimits, StrangersBudget
 
 LIMITS = BudgetLimits(cpu_share=0.2, source_share=0.1, burst_s=0.4)
 
@@ -22,3 +22,16 @@ def test_many_free_identities_share_one_budget() -> None:
     assert budget.wait_s("another", 0.0) == pytest.approx(2.0)  # owes no more than a burst
     assert budget.wait_s("another", 2.0) == pytest.approx(0.0)
     assert budget.spent_s == pytest.approx(1.0)
+
+
+def test_on_a_late_loop_strangers_get_less() -> None:
+    budget = StrangersBudget(LIMITS)
+    budget.note_lag(0)
+    assert budget.price == 1.0
+    budget.note_lag(4 * IN_TIME_MS)
+    budget.charge("a", 0.1, 0.0)
+    assert budget.wait_s("b", 0.0) == 0
+    assert budget.wait_s("a", 0.0) == pytest.approx(2.0)  # 0.4 s of its 0.2 s
+    budget.note_lag(1_000 * IN_TIME_MS)
+    assert budget.price == MAX_PRICE
+    assert budget.spent_s == pytest.approx(0.1)  # as measured
