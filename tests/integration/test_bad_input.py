@@ -496,20 +496,18 @@ async def test_bad_transactions_as_gossip_get_nowhere(shared_cluster: Cluster) -
     async with our_peer(shared_cluster, 6) as rude, our_peer(shared_cluster, 60) as peer:
         for one in garbage:  # After some of it nobody listens to this peer any more.
             rude.gossip.publish(topic, encode(TransactionBatch((one.raw,))))
-        for one in wellformed:
-            peer.gossip.publish(topic, encode(TransactionBatch((one.raw,))))
         peer.gossip.publish(topic, encode(TransactionBatch(tuple(one.raw for one in wellformed))))
         wanted = [
             (one.gossiped, one.code if one.explained else None) for one in (*garbage, *wellformed)
         ]
         for name in peer.nodes:
-            await trio.to_thread.run_sync(
-                wait_until,
-                f"{name} has judged every transaction",
-                lambda name=name: (
-                    statuses_of(shared_cluster, name, [*garbage, *wellformed]) == wanted
-                ),
-            )
+            said = partial(statuses_of, shared_cluster, name, [*garbage, *wellformed])
+            with trio.fail_after(90):
+                while await trio.to_thread.run_sync(said) != wanted:
+                    # A node with too much to do drops what strangers bring: they say it again.
+                    for one in wellformed:
+                        peer.gossip.publish(topic, encode(TransactionBatch((one.raw,))))
+                        await trio.sleep(0.1)
 
 
 async def test_bad_transactions_as_requests_are_refused_with_a_sentence(
