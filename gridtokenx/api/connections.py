@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gridtokenx.node.rate_limit import TokenBuckets
-from gridtokenx.node.reputation import address_group, is_loopback_group
+from gridtokenx.node.reputation import address_group
 
 MAX_CONNECTIONS = 1024  # In all; the two numbers below are parts of it.
 LOOPBACK_PLACES = 32
@@ -31,6 +31,7 @@ GRACE_S = 10.0
 MIN_BYTES_PER_S = 16 * 1024
 
 LOOPBACK = "this machine"
+_OWN = ("127.0.0.1", "::/64")
 
 
 @dataclass(slots=True, eq=False)
@@ -177,7 +178,7 @@ class Places:
 
     def _group_of(self, ip: str) -> str:
         group = address_group(ip)
-        if is_loopback_group(group):
+        if group in _OWN:
             return LOOPBACK
         if self._is_proxy(ip):
             self._proxies.add(group)

@@ -1,7 +1,9 @@
 """The rate limiter: one bucket of tokens for each IPv4 address or IPv6 /64. Source: surface C 4.
 
 A request pays before its body is read: one call, and one for each 16 KiB that it brings. What its
-methods cost is then taken from that first.
+methods cost is then taken from that first. A call stands for a millisecond of CPU: what has taken
+more is charged when it is done, and dearer while the node's loop runs late, for its threads share
+one interpreter.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from gridtokenx.primitives.errors import ErrorCode
 BURST_SECONDS = 2
 MAX_CLIENTS = 4096
 BYTES_PER_TOKEN = 16 * 1024
+CPU_S_PER_TOKEN = 0.001
 
 
 class Limiter:
@@ -58,9 +61,13 @@ class Limiter:
             retry_after_s=retry_after_s,
         )
 
+    def charge(self, client: str, tokens: float) -> None:
+        """Take tokens for what was done: the client may owe as much as a full bucket."""
+        self._buckets.charge(address_group(client), tokens, self._clock())
+
 
 class Bill:
-    """What one HTTP request pays. Errors of all its methods: as `Limiter.pay`."""
+    """What one HTTP request pays. Errors of `open`, `pay` and `pay_bytes`: as `Limiter.pay`."""
 
     def __init__(self, limiter: Limiter, client: str) -> None:
         self._limiter = limiter
@@ -68,6 +75,20 @@ class Bill:
         self._bytes = 0
         self._prepaid = 0
         self._unused = 0
+        self._paid = 0
+        self._spent_s = 0.0
+
+    def spend(self, cpu_s: float) -> None:
+        """Note CPU that the request took."""
+        self._spent_s += cpu_s
+
+    def settle(self, price: float = 1.0) -> None:
+        """The request is answered: charge what it took beyond what was paid. `price`: how dear a
+        CPU second is now.
+        """
+        left = price * self._spent_s / CPU_S_PER_TOKEN - self._paid
+        if left > 0:
+            self._limiter.charge(self._client, left)
 
     def open(self) -> None:
         """Pay for being looked at."""
@@ -85,8 +106,10 @@ class Bill:
         used = min(self._unused, price)
         self._limiter.pay(self._client, price, used)
         self._unused -= used
+        self._paid += price - used
 
     def _prepay(self, tokens: int) -> None:
         self._limiter.pay(self._client, tokens)
         self._prepaid += tokens
         self._unused += tokens
+        self._paid += tokens

@@ -19,6 +19,7 @@ from gridtokenx.api.calls import Calls, Reply, dump_json
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError, TransportCode, invalid_params
 from gridtokenx.api.limiter import Bill, Limiter
+from gridtokenx.api.measured import measured
 from gridtokenx.api.methods import METHODS
 from gridtokenx.api.readiness import (
     Pulse,
@@ -102,9 +103,11 @@ class Site:
             _check_transfer(request)
             if request.verb == "OPTIONS":
                 return self._options(request)
-            reply = await self._route(request, is_rpc, bill)
+            reply = await measured(self._route(request, is_rpc, bill), bill.spend)
         except ApiError as error:
             reply = (jsonrpc if is_rpc else rest).error_reply(error)
+        finally:
+            bill.settle(self._handle.network().strangers_price)
         if reply.status == 429:
             await asyncio.sleep(REFUSAL_S)
         return self._with_cors(request, reply)

@@ -6,9 +6,10 @@ Every key is SHA-256 of a public string, so that anybody can act for anybody: NO
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from gridtokenx.chain.genesis import (
     Allocation,
@@ -254,6 +255,7 @@ def write_home(
     *,
     faults: bool = True,
     regions: Sequence[str] = (),
+    settings: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     """Make a node's home: config.toml, genesis.json, keys and their password file.
 
@@ -301,6 +303,7 @@ def write_home(
         "api.local_signer": DEV_ACCOUNT if is_bootnode else "",
         "logging.file_logging.enabled": False,  # What it prints goes to node.log already.
         "genesis.hash": genesis.hash.hex(),
+        **settings,
     }
     write_template(home / "config.toml", values)
 

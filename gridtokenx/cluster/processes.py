@@ -275,10 +275,12 @@ def create(
     owner: tuple[int, float] | None = None,
     first_ports: tuple[int, int] = (FIRST_API_PORT, FIRST_P2P_PORT),
     regions: Mapping[str, Sequence[str]] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> Cluster:
     """Make a cluster's folder and start all its nodes, as many authorities as genesis names.
 
-    `regions`: by node the regions that it follows; who is not named there follows all.
+    `regions`: by node the regions that it follows; who is not named there follows all. `settings`:
+    values of the configuration that differ from a local network's.
     The port lock is held until the processes are recorded, so two clusters that start at the same
     time do not choose the same ports. Errors: ClusterError.
     """
@@ -290,7 +292,14 @@ def create(
         make_folder(folder, new=True)
         for member in members:
             followed = (regions or {}).get(member.name, ())
-            write_home(folder / member.name, member, genesis, members[0], regions=followed)
+            write_home(
+                folder / member.name,
+                member,
+                genesis,
+                members[0],
+                regions=followed,
+                settings=settings or {},
+            )
         cluster = Cluster(folder, genesis.hash.hex(), [NodeRecord(it) for it in members], owner)
         cluster.save()
         try:

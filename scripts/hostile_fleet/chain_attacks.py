@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import httpx
 import trio
 
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
@@ -23,10 +24,18 @@ from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.quantities import MAX_REGISTER_WH, slot_at
 from gridtokenx.staking.model import Unbond
 from gridtokenx.trading.model import CancelOrder, PlaceOrder, Side, Source, TimeInForce
-from scripts.hostile_fleet.attack import CHAIN, NATIONAL, Attack, Run, collect, hostile_keys
-from scripts.hostile_fleet.setting import FAR_MS, LOCATION, TRADER_SETS, TRADER_STRIDE
+from scripts.hostile_fleet.attack import (
+    CHAIN,
+    HOSTILE_IP,
+    NATIONAL,
+    Attack,
+    Run,
+    collect,
+    hostile_keys,
+)
+from scripts.hostile_fleet.setting import CALLS_PER_S, FAR_MS, LOCATION, TRADER_SETS, TRADER_STRIDE
 
-BATCH = 250
+BATCH = CALLS_PER_S  # More than a client may ask at once is refused whole.
 TIMEOUT_S = 10.0
 MAX_INT = 2**63 - 1
 ATTACKS: list[Attack] = []
@@ -72,7 +81,7 @@ class Spammer:
     def _serve(
         self, url: str, keys: Sequence[SigningKey], make: Make, batch: int, pause_s: float
     ) -> None:
-        with Client(url, timeout_s=TIMEOUT_S) as client:
+        with hostile_client(url) as client:
             for key in itertools.cycle(keys):
                 if self._over.wait(pause_s):
                     return
@@ -94,6 +103,19 @@ class Spammer:
 
 
 MANY = trio.CapacityLimiter(100)
+
+
+def hostile_client(url: str) -> Client:
+    """A client at the attackers' address, so that honest ones do not pay for it."""
+    client = Client(url, timeout_s=TIMEOUT_S)
+    client.close()
+    client._http = httpx.Client(
+        timeout=TIMEOUT_S,
+        trust_env=False,
+        headers={"Accept-Encoding": "identity"},
+        transport=httpx.HTTPTransport(local_address=HOSTILE_IP),
+    )
+    return client
 
 
 def people(first: int, count: int) -> list[SigningKey]:

@@ -70,3 +70,27 @@ def test_a_request_pays_first_for_being_read_and_a_call_takes_from_that() -> Non
         other.pay(101)
     assert hopeless.value.code is ErrorCode.TOO_LARGE
     other.pay(100)
+
+
+def test_a_request_that_took_more_than_it_paid_is_charged_when_it_is_done() -> None:
+    now = [0.0]
+    limiter = Limiter(50, lambda: now[0])
+    bill = Bill(limiter, "a")
+    bill.open()
+    bill.pay(11)  # Calls, the first of them prepaid.
+    bill.spend(0.031)
+    bill.settle()  # 31 tokens in all.
+    limiter.pay("a", 69)
+    cheap = Bill(limiter, "b")
+    cheap.open()
+    cheap.spend(0.0005)
+    cheap.settle()
+    limiter.pay("b", 99)
+    dear = Bill(limiter, "c")
+    dear.open()
+    dear.spend(0.030)
+    dear.settle(price=4.0)  # 120 tokens: it owes 20.
+    with pytest.raises(ApiError):
+        limiter.pay("c", 1)
+    now[0] = 0.5
+    limiter.pay("c", 5)
