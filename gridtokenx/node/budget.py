@@ -28,8 +28,8 @@ class BudgetLimits:
     one source.
     """
 
-    cpu_share: float = 0.2
-    source_share: float = 0.1
+    cpu_share: float = 0.12
+    source_share: float = 0.06
     burst_s: float = 0.4
 
 
