@@ -12,6 +12,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 BAN_POINTS = 100.0
@@ -87,6 +88,7 @@ class _Standing:
         return float(self.points * 0.5 ** (elapsed_ms / HALF_LIFE_MS))
 
 
+@lru_cache(maxsize=4_096)
 def address_group(ip: str) -> str:
     """What limits by address count as one: an IPv4 address, an IPv6 /64.
 
@@ -103,6 +105,7 @@ def address_group(ip: str) -> str:
     return str(parsed)
 
 
+@lru_cache(maxsize=4_096)
 def is_loopback_group(group: str) -> bool:
     """Whether a group of `address_group` is of this machine: many nodes may share it."""
     try:

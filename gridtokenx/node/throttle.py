@@ -22,8 +22,8 @@ from gridtokenx.node.budget import BudgetLimits, StrangersBudget
 
 READ_PRICE_S = 0.0001  # taken before a read, so that of many who wait not all go at once
 LEAST_SLEEP_S = 0.001
-SETTLED_AT_S = 0.0002  # what less costs is not worth the bookkeeping of a charge
-HANDSHAKE_LIMITS = BudgetLimits(cpu_share=0.06, source_share=0.03, burst_s=0.2)
+SETTLED_AT_S = 0.001  # what less costs is not worth the bookkeeping of a charge
+HANDSHAKE_LIMITS = BudgetLimits(cpu_share=0.1, source_share=0.05, burst_s=0.2)
 HANDSHAKE_WAIT_S = 3.0
 MAX_WAITING_HANDSHAKES = 64
 MAX_HELD_BYTES = 16 << 20  # received of all strangers and not yet used
