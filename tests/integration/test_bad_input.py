@@ -497,17 +497,24 @@ async def test_bad_transactions_as_gossip_get_nowhere(shared_cluster: Cluster) -
         for one in garbage:  # After some of it nobody listens to this peer any more.
             rude.gossip.publish(topic, encode(TransactionBatch((one.raw,))))
         peer.gossip.publish(topic, encode(TransactionBatch(tuple(one.raw for one in wellformed))))
-        wanted = [
-            (one.gossiped, one.code if one.explained else None) for one in (*garbage, *wellformed)
-        ]
+        wanted = [(one.gossiped, one.code if one.explained else None) for one in wellformed]
         for name in peer.nodes:
-            said = partial(statuses_of, shared_cluster, name, [*garbage, *wellformed])
+            said = partial(statuses_of, shared_cluster, name, wellformed)
             with trio.fail_after(90):
                 while await trio.to_thread.run_sync(said) != wanted:
                     # A node with too much to do drops what strangers bring: they say it again.
                     for one in wellformed:
                         peer.gossip.publish(topic, encode(TransactionBatch((one.raw,))))
                         await trio.sleep(0.1)
+            # Why is told of some: a sender that nobody knows is noticed before its signature.
+            await trio.to_thread.run_sync(
+                wait_until,
+                f"{name} keeps none of the garbage",
+                lambda name=name: (
+                    [status for status, _ in statuses_of(shared_cluster, name, garbage)]
+                    == [one.gossiped for one in garbage]
+                ),
+            )
 
 
 async def test_bad_transactions_as_requests_are_refused_with_a_sentence(
