@@ -115,11 +115,13 @@ class Client:
         genesis: Genesis | None = None,
         trusted_blocks: Sequence[TrustedBlock] = (),
         trust_old_blocks: bool = False,
+        local_address: str | None = None,
     ) -> None:
         """`genesis` pins the network; without it the node's own word about it is taken.
 
         `trusted_blocks` must be in the chains of proofs. A pinned genesis that is older than the
         unbonding time proves nothing without a younger one, unless `trust_old_blocks`.
+        `local_address`: the IP address of this machine to ask from; None lets the system choose.
         """
         import httpx  # Late: `--help` must not pay for it.
 
@@ -131,7 +133,10 @@ class Client:
         self._light: LightClient | None = None
         self._present: dict[str, ChainSpec] = {}
         self._http = httpx.Client(
-            timeout=timeout_s, trust_env=False, headers={"Accept-Encoding": "identity"}
+            timeout=timeout_s,
+            trust_env=False,
+            headers={"Accept-Encoding": "identity"},
+            transport=httpx.HTTPTransport(local_address=local_address),
         )
         self.answer_type = type("Answer", (Answer,), {"url": self.url})
         self._next_id = 0

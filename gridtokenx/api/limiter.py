@@ -56,7 +56,7 @@ class Limiter:
         retry_after_s = max(1, math.ceil(self._buckets.wait_s(client, left, now_s)))
         raise ApiError(
             TransportCode.BUSY,
-            f"more than {self._rate} calls a second from {client}",
+            f"more than {self._rate} calls a second, or ms of CPU for them, from {client}",
             hint=f"wait {retry_after_s} s",
             retry_after_s=retry_after_s,
         )

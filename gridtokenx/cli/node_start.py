@@ -123,15 +123,6 @@ def _collector_off() -> Iterator[None]:
         gc.enable()
 
 
-def _share_interpreter() -> None:
-    """Let threads of the node give way to each other after half a millisecond instead of five.
-
-    The loop that serves consensus waits so long after each call of the system while another thread
-    computes: with the API at work that made a second of a block's round.
-    """
-    sys.setswitchinterval(SWITCH_S)
-
-
 def _resume_above(texts: list[str], genesis: Genesis) -> dict[str, int]:
     from gridtokenx.node.protocol import is_incarnation_name
 
@@ -268,6 +259,15 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()  # Modules and classes are never garbage.
     gc.set_threshold(COLLECT_AFTER_OBJECTS, 5, 400)
+
+
+def _share_interpreter() -> None:
+    """Let threads of the node give way to each other after half a millisecond instead of five.
+
+    The loop that serves consensus waits so long after each call of the system while another thread
+    computes: with the API at work that made a second of a block's round.
+    """
+    sys.setswitchinterval(SWITCH_S)
 
 
 def give_back_memory() -> None:

@@ -33,6 +33,7 @@ _PRIVATE_NETWORKS = tuple(
     ipaddress.ip_network(each)
     for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 )
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def parse_peer_id(text: str) -> PeerId:
@@ -65,10 +66,10 @@ def kind_of(ip: str) -> str | None:
         address = ipaddress.ip_address(ip)
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv6Address):
-        nat64 = address in ipaddress.ip_network("64:ff9b::/96")
-        if address.ipv4_mapped or address.sixtofour or address.teredo or nat64:
-            return None
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address.ipv4_mapped or address.sixtofour or address.teredo or address in _NAT64
+    ):
+        return None
     if address.is_loopback:
         return LOOPBACK
     if any(address.version == net.version and address in net for net in _PRIVATE_NETWORKS):

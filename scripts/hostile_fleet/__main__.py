@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = _wrong(options)
     if wrong:
         return _fail(USAGE, wrong)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):  # A shell's background job ignores the first.
+        signal.signal(number, signal.default_int_handler)
     outcomes: list[Outcome] = []
     code = OK
     try:

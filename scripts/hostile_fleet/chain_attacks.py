@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import httpx
 import trio
 
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
@@ -81,7 +80,7 @@ class Spammer:
     def _serve(
         self, url: str, keys: Sequence[SigningKey], make: Make, batch: int, pause_s: float
     ) -> None:
-        with hostile_client(url) as client:
+        with Client(url, timeout_s=TIMEOUT_S, local_address=HOSTILE_IP) as client:
             for key in itertools.cycle(keys):
                 if self._over.wait(pause_s):
                     return
@@ -103,19 +102,6 @@ class Spammer:
 
 
 MANY = trio.CapacityLimiter(100)
-
-
-def hostile_client(url: str) -> Client:
-    """A client at the attackers' address, so that honest ones do not pay for it."""
-    client = Client(url, timeout_s=TIMEOUT_S)
-    client.close()
-    client._http = httpx.Client(
-        timeout=TIMEOUT_S,
-        trust_env=False,
-        headers={"Accept-Encoding": "identity"},
-        transport=httpx.HTTPTransport(local_address=HOSTILE_IP),
-    )
-    return client
 
 
 def people(first: int, count: int) -> list[SigningKey]:

@@ -36,7 +36,7 @@ from gridtokenx.node.network import (
 )
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
-WORK = "/test/work/1"
+WORK = "/test/job/1"
 TOPIC = "/gridtokenx/test/orders"
 MIB = 1 << 20
 
