@@ -9,7 +9,7 @@ import traceback
 
 def main() -> None:
     """Run the command line on sys.argv and leave with its exit code."""
-    from gridtokenx.node import screen
+    from gridtokenx.runtime import screen
 
     screen.prepare_streams()  # Before anything else is imported, which may open files.
     from gridtokenx.cli import app

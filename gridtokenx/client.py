@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
+from gridtokenx.chain.light_client import LightClient, ProvenAccount, ProvenRegion
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.chain.trust import TrustedBlock, trust_period_ms
 from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
 from gridtokenx.ledger.model import Deposit
-from gridtokenx.light_client import LightClient, ProvenAccount, ProvenRegion
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.document import from_document

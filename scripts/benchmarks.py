@@ -152,7 +152,7 @@ def hostile(
 @app.command()
 def execute(orders: Orders = 10_000) -> None:
     """A block of orders: decode, verify, apply with all roots, write to RocksDB."""
-    from gridtokenx.node.database import BlockWrite, Database
+    from gridtokenx.storage.database import BlockWrite, Database
     from tests.market_world import MarketWorld
 
     limit = verifies_per_second()

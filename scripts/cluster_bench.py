@@ -21,7 +21,7 @@ import psutil
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
-from gridtokenx.cluster.network import local_genesis, operator_key
+from gridtokenx.cluster.devnet import local_genesis, operator_key
 from gridtokenx.cluster.processes import Cluster, create, this_process
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.primitives.crypto import SigningKey, sha256

@@ -23,7 +23,7 @@ import psutil
 from gridtokenx.chain.genesis import ChainSpec, Genesis
 from gridtokenx.chain.transaction import Transaction, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
-from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key, local_genesis
+from gridtokenx.cluster.devnet import DEV_ACCOUNT, dev_key, local_genesis
 from gridtokenx.cluster.processes import Cluster, create, this_process
 from gridtokenx.ledger.model import ACCOUNTS, MINIMUMS, Account, Asset, Transfer
 from gridtokenx.primitives.codec import encode

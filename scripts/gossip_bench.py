@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import trio
 
-from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.gossip_events import Origin, Verdict
-from gridtokenx.node.network import Network, NetworkSettings, open_network
+from gridtokenx.network.gossip import Gossip
+from gridtokenx.network.gossipsub.events import Origin, Verdict
+from gridtokenx.network.host import Network, NetworkSettings, open_network
 
 PREFIX = "/gridtokenx/bench/"
 TOPIC = PREFIX + "national/orders"

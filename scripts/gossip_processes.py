@@ -21,9 +21,9 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.gossip_events import Origin, Verdict
-from gridtokenx.node.network import Network, Stream, parse_address
+from gridtokenx.network.gossip import Gossip
+from gridtokenx.network.gossipsub.events import Origin, Verdict
+from gridtokenx.network.host import Network, Stream, parse_address
 from scripts.gossip_bench import TOPIC, open_gossip
 
 RAW_PROTOCOL = "/gridtokenx/bench/raw"

@@ -16,10 +16,10 @@ from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.cli.node_start import COLLECT_AFTER_OBJECTS
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import ACCOUNTS
-from gridtokenx.node.database import BlockWrite, Database, StateReader
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS, SLOTS_PER_DAY
 from gridtokenx.primitives.state import Overlay
+from gridtokenx.storage.database import BlockWrite, Database, StateReader
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.clock_model import CLOCK
 from gridtokenx.trading.depth import Depth

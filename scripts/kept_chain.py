@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gridtokenx.chain.state_tree import StateTree
-from gridtokenx.node.database import BlockWrite, Database, StateReader
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.state import Overlay
+from gridtokenx.storage.database import BlockWrite, Database, StateReader
 
 
 class KeptChain:

@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gridtokenx.chain.genesis import BlockClock, Genesis, RegionChain
 from gridtokenx.client import Client
 from gridtokenx.cluster import watch
-from gridtokenx.cluster.households import SteadyOrders
-from gridtokenx.cluster.network import CHAINS, NATIONAL, local_genesis
+from gridtokenx.cluster.devnet import CHAINS, NATIONAL, local_genesis
 from gridtokenx.cluster.processes import Cluster, create, this_process
+from gridtokenx.demo.households import SteadyOrders
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 from gridtokenx.registry.model import Territory
 from scripts.cluster_bench import stage_seconds

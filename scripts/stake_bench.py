@@ -12,12 +12,12 @@ from gridtokenx.chain.national import carry_to_votes, voting_power
 from gridtokenx.governance import model as gov
 from gridtokenx.governance import rules as governance
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.node.database import StateReader
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.staking import model as stake
 from gridtokenx.staking import penalties
 from gridtokenx.staking import rules as staking
+from gridtokenx.storage.database import StateReader
 from scripts.kept_chain import KeptChain
 
 GTX = 1_000_000

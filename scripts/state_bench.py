@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate
 from gridtokenx.grid.model import MAX_READINGS, SubmitReadings
-from gridtokenx.node.history import Totals, index_rows
 from gridtokenx.primitives.codec import encode
 from gridtokenx.registry.model import Generation
+from gridtokenx.storage.index import Totals, index_rows
 from gridtokenx.trading.model import Side
 from tests.market_world import Household, MarketWorld
 

@@ -21,27 +21,18 @@ from gridtokenx.chain.transaction import (
     decode_transaction,
     sign_transaction,
 )
-from gridtokenx.cluster.network import (
-    NATIONAL,
-    dev_key,
-    local_genesis,
-    operator_key,
-    validator_name,
-)
+from gridtokenx.cluster.devnet import NATIONAL, dev_key, local_genesis, operator_key, validator_name
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
+from gridtokenx.home.config import Config
+from gridtokenx.home.settings import ApiSettings
 from gridtokenx.interchain.checkpoints import region_of
 from gridtokenx.interchain.log import messages_from
 from gridtokenx.interchain.model import SubmitCheckpoint
 from gridtokenx.ledger.model import Deposit
-from gridtokenx.node.config import Config
-from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.national_view import DecidedNational
-from gridtokenx.node.settings import ApiSettings
-from gridtokenx.node.telemetry import NodeCollector
-from gridtokenx.node.view import ChainStatus, Check, Head, Health, NetworkStatus, PeerStatus
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
@@ -54,7 +45,10 @@ from gridtokenx.registry.model import (
     RegisterParticipant,
     Role,
 )
+from gridtokenx.storage.database import Database
 from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
+from gridtokenx.views.metrics import NodeCollector
+from gridtokenx.views.status import ChainStatus, Check, Head, Health, NetworkStatus, PeerStatus
 
 START_MS = 1_767_225_600_000  # 2026-01-01 00:00 UTC, a slot boundary
 FAR_MS = START_MS + 10 * 365 * 86_400_000

@@ -21,7 +21,7 @@ from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.chain.transition import Parent, execute_block, propose_block, signing_set
 from gridtokenx.chain.validator_sets import ScheduledSet
-from gridtokenx.cluster.network import (
+from gridtokenx.cluster.devnet import (
     NATIONAL,
     account_address,
     dev_key,

@@ -1,7 +1,7 @@
 """One gossip router in the test's hands, and peers that can sign messages by hand."""
 
-from gridtokenx.node import gossip_wire as wire
-from gridtokenx.node.gossip_events import (
+from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub.events import (
     PROTOCOL_V12,
     Deliver,
     Heartbeat,
@@ -15,8 +15,8 @@ from gridtokenx.node.gossip_events import (
     Verified,
     Verify,
 )
-from gridtokenx.node.gossip_router import Router
-from gridtokenx.node.gossip_wire import FrameBuffer, Prune, Rpc
+from gridtokenx.network.gossipsub.router import Router
+from gridtokenx.network.gossipsub.wire import FrameBuffer, Prune, Rpc
 from gridtokenx.primitives import crypto
 
 PREFIX = "/gridtokenx/test/"

@@ -16,11 +16,12 @@ from patience import PATIENCE_S
 
 from gridtokenx.chain.genesis import Genesis, load_genesis
 from gridtokenx.client import Client, NodeUnreachable
-from gridtokenx.cluster import network, processes, watch
-from gridtokenx.cluster.network import Member
+from gridtokenx.cluster import devnet as network
+from gridtokenx.cluster import processes, watch
+from gridtokenx.cluster.devnet import Member
 from gridtokenx.cluster.processes import Cluster, NodeRecord
 from gridtokenx.governance.model import GovernanceParameters
-from gridtokenx.node.private_files import open_lock, runtime_folder
+from gridtokenx.runtime.private_files import open_lock, runtime_folder
 
 BLOCK_TIME_MS = 500
 TIMEOUT_BASE_MS = 1000

@@ -9,7 +9,7 @@ from gridtokenx.chain.genesis import BlockClock, ChainSpec
 from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.chain.transition import Execution, Parent, execute_block, propose_block
-from gridtokenx.cluster.network import local_genesis, operator_key
+from gridtokenx.cluster.devnet import local_genesis, operator_key
 from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import ACCOUNTS, Account, Deposit

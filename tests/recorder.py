@@ -12,7 +12,7 @@ import trio
 from patience import PATIENCE_S
 
 from gridtokenx.chain.genesis import ChainSpec, Genesis
-from gridtokenx.cluster.network import Member, dev_key, peer_address
+from gridtokenx.cluster.devnet import Member, dev_key, peer_address
 from gridtokenx.consensus.messages import (
     Phase,
     Proposal,
@@ -22,8 +22,8 @@ from gridtokenx.consensus.messages import (
     decode_message,
     message_bytes,
 )
-from gridtokenx.node.gossip import Gossip, Origin, Verdict
-from gridtokenx.node.network import (
+from gridtokenx.network.gossip import Gossip, Origin, Verdict
+from gridtokenx.network.host import (
     Network,
     NetworkError,
     NetworkSettings,
@@ -31,8 +31,8 @@ from gridtokenx.node.network import (
     open_network,
     parse_address,
 )
+from gridtokenx.network.requests import Requests
 from gridtokenx.node.protocol import Status, Topics, topic_limit, topic_prefix, topic_priority
-from gridtokenx.node.requests import Requests
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import Rejected

@@ -32,7 +32,7 @@ from gridtokenx.chain.transition import (
     propose_block,
 )
 from gridtokenx.chain.validator_sets import current_set, set_at
-from gridtokenx.cluster.network import (
+from gridtokenx.cluster.devnet import (
     AUTHORITIES,
     NATIONAL,
     ORGANISATIONS,
@@ -51,7 +51,6 @@ from gridtokenx.interchain import rules as interchain
 from gridtokenx.interchain.log import logs_root, next_head
 from gridtokenx.interchain.model import Downward, ParameterOrder, SubmitCheckpoint, Upward
 from gridtokenx.ledger import rules as ledger
-from gridtokenx.node.history import Totals, find_transaction, index_rows, load_totals
 from gridtokenx.primitives import codec
 from gridtokenx.primitives.codec import MAX_INT, Limit, decode, encode
 from gridtokenx.primitives.crypto import SigningKey, sha256
@@ -60,6 +59,7 @@ from gridtokenx.primitives.quantities import SLOT_MS, slot_at
 from gridtokenx.primitives.state import Overlay, Table
 from gridtokenx.registry.model import Generation
 from gridtokenx.staking.model import VALIDATORS, CreateValidator, UpdateValidator, proof_bytes
+from gridtokenx.storage.index import Totals, find_transaction, index_rows, load_totals
 from gridtokenx.trading.model import Side
 from tests.chains_world import KEYS, certify
 from tests.market_world import START_MS, Household, MarketWorld

@@ -29,15 +29,16 @@ import structlog
 import trio
 from google.protobuf.message import DecodeError
 
-from gridtokenx.node import gossip_wire, mdns_wire
+from gridtokenx.network import mdns_wire
+from gridtokenx.network.dialling import DialRules, parse_address, parse_peer_id, read_address
+from gridtokenx.network.gossipsub import wire as gossip_wire
+from gridtokenx.network.host import BaseLibp2pError, NetworkError, Stream, read_frame
+from gridtokenx.network.libp2p_overrides import private_network, yamux
+from gridtokenx.network.libp2p_overrides.dht import Message, _addresses_of, _receive
+from gridtokenx.network.libp2p_overrides.host import Identify, _shorten
+from gridtokenx.network.libp2p_overrides.negotiation import Negotiation
+from gridtokenx.network.libp2p_overrides.websocket import WebSocketStream
 from gridtokenx.node.admin import Admin
-from gridtokenx.node.dialling import DialRules, parse_address, parse_peer_id, read_address
-from gridtokenx.node.libp2p_overrides import private_network, yamux
-from gridtokenx.node.libp2p_overrides.dht import Message, _addresses_of, _receive
-from gridtokenx.node.libp2p_overrides.host import Identify, _shorten
-from gridtokenx.node.libp2p_overrides.negotiation import Negotiation
-from gridtokenx.node.libp2p_overrides.websocket import WebSocketStream
-from gridtokenx.node.network import BaseLibp2pError, NetworkError, Stream, read_frame
 from gridtokenx.primitives import codec
 from gridtokenx.primitives.errors import Rejected
 from tests.wire_values import wire_classes

@@ -13,7 +13,6 @@ from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import address, hex_bytes, integer
 from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.api.table import Arguments, Param
-from gridtokenx.node.view import ChainStatus
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
@@ -24,6 +23,7 @@ from gridtokenx.registry.model import (
     TERRITORIES,
     OrganisationKind,
 )
+from gridtokenx.views.status import ChainStatus
 
 WINDOW_MS = 60_000  # Before and after this node's clock.
 SIGNED_PARAMS = (

@@ -17,9 +17,9 @@ from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError, TransportCode
 from gridtokenx.api.limiter import Bill
 from gridtokenx.api.table import Method
-from gridtokenx.node.settings import ApiSettings
-from gridtokenx.node.telemetry import CallMetrics
+from gridtokenx.home.settings import ApiSettings
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.views.metrics import CallMetrics
 
 MAX_NUMBER_LENGTH = 100
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from gridtokenx.node.rate_limit import TokenBuckets
-from gridtokenx.node.reputation import address_group
+from gridtokenx.network.peers.reputation import address_group
+from gridtokenx.network.peers.token_buckets import TokenBuckets
 
 MAX_CONNECTIONS = 1024  # In all; the two numbers below are parts of it.
 LOOPBACK_PLACES = 32

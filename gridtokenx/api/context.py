@@ -19,11 +19,11 @@ from gridtokenx.chain.national import voting_power
 from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES, decode_transaction
 from gridtokenx.governance import rules as governance
 from gridtokenx.governance.model import Tally
-from gridtokenx.node.view import ChainStatus, NodeHandle
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Table
 from gridtokenx.registry.model import METERS, Meter, MeterStatus
+from gridtokenx.views.status import ChainStatus, NodeHandle
 
 V = TypeVar("V")
 MAX_IN_FLIGHT = 20_000

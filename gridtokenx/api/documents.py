@@ -6,13 +6,13 @@ from typing import Any
 
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.grid.model import ReadingRefused
-from gridtokenx.node.history import ClosedOrder, TradeRecord, TransactionRecord
-from gridtokenx.node.view import Head
 from gridtokenx.primitives.document import to_document
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import Meter
+from gridtokenx.storage.index import ClosedOrder, TradeRecord, TransactionRecord
 from gridtokenx.trading.model import Order, PlaceOrder
+from gridtokenx.views.status import Head
 
 
 def document(value: Any) -> dict[str, Any]:

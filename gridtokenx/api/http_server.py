@@ -30,8 +30,8 @@ from gridtokenx.api.connections import (
 from gridtokenx.api.errors import ApiError, TransportCode
 from gridtokenx.api.rest import error_reply
 from gridtokenx.api.site import Request, Site, body_too_large, is_probe
-from gridtokenx.node.housekeeping import house
-from gridtokenx.node.settings import ApiSettings
+from gridtokenx.home.settings import ApiSettings
+from gridtokenx.runtime.housekeeping import house
 
 log = structlog.get_logger(__name__)
 

@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable
 
 from gridtokenx.api.errors import ApiError, TransportCode
-from gridtokenx.node.rate_limit import TokenBuckets
-from gridtokenx.node.reputation import address_group
+from gridtokenx.network.peers.reputation import address_group
+from gridtokenx.network.peers.token_buckets import TokenBuckets
 from gridtokenx.primitives.errors import ErrorCode
 
 BURST_SECONDS = 2

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from gridtokenx.api.connections import GRACE_S
-from gridtokenx.node.settings import ApiSettings
+from gridtokenx.home.settings import ApiSettings
 
 BACKLOG = 256
 RECEIVE_BYTES = 64 * 1024  # What the kernel takes before anybody reads, so what one read can bring.

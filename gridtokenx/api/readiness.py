@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gridtokenx.node.view import ChainStatus, Check, NodeHandle
+from gridtokenx.views.status import ChainStatus, Check, NodeHandle
 
 DEAD_AFTER_S = 10.0
 MIN_TIP_AGE_MS = 30_000

@@ -20,8 +20,8 @@ from gridtokenx.api.http_server import HttpServer
 from gridtokenx.api.listening import ApiServerError, listen, urls
 from gridtokenx.api.readiness import Pulse
 from gridtokenx.api.site import Site
-from gridtokenx.node.settings import ApiSettings
-from gridtokenx.node.view import NodeHandle
+from gridtokenx.home.settings import ApiSettings
+from gridtokenx.views.status import NodeHandle
 
 STOP_TIMEOUT_S = 3.0
 TICK_S = 1.0

@@ -29,10 +29,10 @@ from gridtokenx.api.readiness import (
     ready_document,
 )
 from gridtokenx.api.schema import build_openapi, build_openrpc
-from gridtokenx.node.settings import ApiSettings
-from gridtokenx.node.telemetry import CallMetrics
-from gridtokenx.node.view import NodeHandle
+from gridtokenx.home.settings import ApiSettings
 from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.views.metrics import CallMetrics
+from gridtokenx.views.status import NodeHandle
 
 MAX_REQUESTS = 256  # Being worked on.
 PROBES_PER_SECOND = 20

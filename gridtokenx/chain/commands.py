@@ -52,7 +52,7 @@ from gridtokenx.registry.model import (
     SuspendParticipant,
 )
 from gridtokenx.trading import rules as trading
-from gridtokenx.trading.auction import GridView
+from gridtokenx.trading.matching import GridView
 from gridtokenx.trading.model import (
     CancelOrder,
     MarketParameters,

@@ -20,8 +20,8 @@ from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.log import open_log
+from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation, InterchainParameters
 from gridtokenx.interchain.model import PARAMETERS as INTERCHAIN_PARAMETERS
-from gridtokenx.interchain.model import Incarnation, InterchainParameters
 from gridtokenx.interchain.rules import Place, open_inbox
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import MAX_INT, Limit, encode, wire
@@ -413,6 +413,22 @@ def load_genesis(text: str) -> Genesis:
 def dump_genesis(genesis: Genesis) -> str:
     """The file's text for a genesis."""
     return json.dumps(to_document(genesis), indent=2, ensure_ascii=False) + "\n"
+
+
+def incarnation_name(chain: str, number: int) -> str:
+    """How one incarnation of a chain is called in topics and folders: `MET`, then `MET@2`."""
+    return chain if number == FIRST_INCARNATION else f"{chain}@{number}"
+
+
+def is_incarnation_name(text: str, genesis: Genesis) -> bool:
+    """Whether a text names a chain, or a later incarnation of a region that it may have."""
+    chain, later, number = text.partition("@")
+    if not later:
+        return chain in genesis.chain_names
+    is_number = number.isascii() and number.isdecimal() and len(number) <= 9
+    is_number = is_number and number[0] != "0" and int(number) > FIRST_INCARNATION
+    is_region = chain in [region.name for region in genesis.chains]
+    return is_number and is_region and genesis.national is not None
 
 
 def _check(genesis: Genesis) -> None:

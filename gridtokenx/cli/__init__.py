@@ -18,7 +18,7 @@ from typer.main import get_command, get_group
 
 from gridtokenx import __version__
 from gridtokenx.cli import output
-from gridtokenx.node import screen
+from gridtokenx.runtime import screen
 
 # command -> "module:name" of a typer.Typer (group) or of a function (single command)
 COMMANDS = {

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gridtokenx.chain.genesis import ChainSpec
+    from gridtokenx.chain.light_client import ProvenRegion
     from gridtokenx.client import Client
-    from gridtokenx.light_client import ProvenRegion
 
 app = typer.Typer(help="Accounts: show, balance, proof, nonce, history.", no_args_is_help=True)
 

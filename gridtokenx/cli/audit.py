@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from gridtokenx.cli import output, remote, show
-from gridtokenx.node import bangkok, screen
 from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.runtime import bangkok, screen
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gridtokenx.chain.replay import CheckedReport, Replay
+    from gridtokenx.chain.replay_national import NationalReplay
     from gridtokenx.client import Client
-    from gridtokenx.replay import CheckedReport, Replay
-    from gridtokenx.replay_national import NationalReplay
 
 app = typer.Typer(help="Audit: report, verify.", no_args_is_help=True)
 
@@ -152,9 +152,9 @@ def verify(
     took of it, and which of its blocks that one has accepted, without --to up to its newest block.
     Reports and sums of --from to --to are told.
     """
+    from gridtokenx.chain.replay import Replay
+    from gridtokenx.chain.replay_national import NationalNotVerified
     from gridtokenx.primitives.errors import Rejected
-    from gridtokenx.replay import Replay
-    from gridtokenx.replay_national import NationalNotVerified
 
     findings = _Findings()
     with remote.connect(pinned=True) as client:
@@ -194,7 +194,7 @@ def _refuse(client: Client, detail: str, code: ErrorCode) -> NoReturn:
 
 def _beside(client: Client, chain: str) -> NationalReplay | None:
     """The national chain, whose blocks are fetched as a region's ask for them."""
-    from gridtokenx.replay_national import NationalReplay
+    from gridtokenx.chain.replay_national import NationalReplay
 
     national = client.genesis().national
     if national is None or national.name == chain:

@@ -11,7 +11,7 @@ import typer
 
 from gridtokenx.cli import output, remote, show
 from gridtokenx.cli.keys import PasswordFile
-from gridtokenx.node.screen import printable
+from gridtokenx.runtime.screen import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -49,7 +49,8 @@ def up(
     """Start a network; wait until each node has a block of every chain and knows all others."""
     from gridtokenx.chain.genesis import BlockClock
     from gridtokenx.client import Client
-    from gridtokenx.cluster import dev, network, processes, watch
+    from gridtokenx.cluster import dev, processes, watch
+    from gridtokenx.cluster import devnet as network
     from gridtokenx.primitives.quantities import SLOT_MS
 
     now_ms = time.time_ns() // 1_000_000
@@ -185,8 +186,8 @@ def homes(
 ) -> None:
     """Write homes for the local network elsewhere, as in containers; homes that exist stay."""
     from gridtokenx.chain.genesis import load_genesis
-    from gridtokenx.cluster import network
-    from gridtokenx.node.settings import ApiSettings
+    from gridtokenx.cluster import devnet as network
+    from gridtokenx.home.settings import ApiSettings
 
     genesis = load_genesis(network.bootstrap_files()["genesis.json"])
     nodes = len(network.AUTHORITIES) + 1
@@ -265,7 +266,7 @@ def _print(console: Console, text: str) -> None:
 
 
 def _draw_up(console: Console, cluster: Cluster, document: dict[str, Any]) -> None:
-    from gridtokenx.cluster.network import DEV_ACCOUNT, PASSWORD, dev_key
+    from gridtokenx.cluster.devnet import DEV_ACCOUNT, PASSWORD, dev_key
     from gridtokenx.primitives.types import format_address
 
     def line(text: str) -> None:

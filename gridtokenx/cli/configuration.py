@@ -13,8 +13,8 @@ from gridtokenx.cli import output
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gridtokenx.node.chain_values import Overruled
-    from gridtokenx.node.config import Config
+    from gridtokenx.home.config import Config
+    from gridtokenx.home.overruled import Overruled
 
 NODE_TIMEOUT_S = 2.0  # A node is asked by the way, not waited for.
 app = typer.Typer(help="Configuration: show, validate, path, template.", no_args_is_help=True)
@@ -27,8 +27,8 @@ def show(
     ] = False,
 ) -> None:
     """Show every value in force; where a node answers, also those that a chain overrules."""
-    from gridtokenx.node.config import format_value
-    from gridtokenx.node.settings import SECTIONS, SETTINGS
+    from gridtokenx.home.config import format_value
+    from gridtokenx.home.settings import SECTIONS, SETTINGS
 
     config = output.load_config()
     document: dict[str, Any] = {"home": config.home, "file": config.file, "settings": {}}
@@ -72,7 +72,7 @@ def validate() -> None:
 @app.command("path")
 def path() -> None:
     """Show where the configuration file is, whether or not it exists."""
-    from gridtokenx.node.config import FILE_NAME
+    from gridtokenx.home.config import FILE_NAME
 
     chosen = output.options()
     file = (chosen.config_file or chosen.home / FILE_NAME).absolute()
@@ -85,7 +85,7 @@ def path() -> None:
 @app.command("template")
 def template() -> None:
     """Show a config.toml in which every setting is explained."""
-    from gridtokenx.node import config
+    from gridtokenx.home import config
 
     text = config.template()
     output.emit(
@@ -99,7 +99,7 @@ def _overruled(config: Config) -> list[Overruled] | None:
     import httpx
 
     from gridtokenx.client import Client, NodeUnreachable, RpcError
-    from gridtokenx.node.chain_values import numbers_told, overruled
+    from gridtokenx.home.overruled import numbers_told, overruled
 
     try:
         with Client(output.rpc_url(), NODE_TIMEOUT_S) as client:

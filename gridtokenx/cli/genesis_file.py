@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from gridtokenx.chain.genesis import Genesis
     from gridtokenx.chain.trust import TrustedBlock
-    from gridtokenx.node.config import Config
+    from gridtokenx.home.config import Config
 
 
 def read_genesis(config: Config) -> Genesis:
@@ -48,7 +48,7 @@ def read_genesis(config: Config) -> Genesis:
 def genesis_text(path: Path) -> str:
     """What a genesis file says, whoever's editor wrote it."""
     from gridtokenx.chain.genesis import MAX_GENESIS_BYTES
-    from gridtokenx.node.text_files import read_text
+    from gridtokenx.runtime.text_files import read_text
 
     try:
         return read_text(path, MAX_GENESIS_BYTES)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gridtokenx.cli import output, protection
-from gridtokenx.node import screen
+from gridtokenx.runtime import screen
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gridtokenx.node.keystore import KeyInfo, KeyKind, KeystoreError
+    from gridtokenx.home.keystore import KeyInfo, KeyKind, KeystoreError
 
 app = typer.Typer(
     help="Encrypted keys: new, list, show, password, protection.", no_args_is_help=True
@@ -36,7 +36,7 @@ def read_password(password_file: Path | None, *, new: bool = False, what: str = 
     There is no option that takes the password itself: arguments are visible to every process.
     """
     if password_file is not None:
-        from gridtokenx.node.keystore import read_password_file
+        from gridtokenx.home.keystore import read_password_file
 
         return read_password_file(password_file)
     if not output.has_terminal():
@@ -54,7 +54,7 @@ def read_password(password_file: Path | None, *, new: bool = False, what: str = 
 
 def generate(names: tuple[str, ...], password: str, *, force: bool = False) -> list[KeyInfo]:
     """Make the keys `names`, each of the kind of its name, or none if one exists already."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     directory = output.options().keys_path
     existing = [name for name in names if keystore.key_path(directory, name).exists()]
@@ -85,7 +85,7 @@ def new_key(
     force: Force = False,
 ) -> None:
     """Make a key and show its address."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     keystore.key_path(output.options().keys_path, name)
     chosen = _parse_kind(kind)
@@ -97,7 +97,7 @@ def new_key(
 @app.command("list")
 def list_all() -> None:
     """List the keys of this home. Needs no password."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     infos, others = keystore.list_keys(output.options().keys_path)
     for error in others:
@@ -108,7 +108,7 @@ def list_all() -> None:
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(help="Name of the key.")]) -> None:
     """Show a key's address, kind and file; never its secret."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     path = keystore.key_path(output.options().keys_path, name)
     _emit_keys([keystore.read_info(path)], single=True)
@@ -123,7 +123,7 @@ def change_password(
     ] = None,
 ) -> None:
     """Give keys of one password another. Also seals keys of older versions anew, under Argon2id."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     paths = [keystore.key_path(output.options().keys_path, name) for name in names]
     for path in paths:
@@ -136,7 +136,7 @@ def change_password(
 
 
 def _parse_kind(text: str) -> KeyKind:
-    from gridtokenx.node.keystore import KeyKind
+    from gridtokenx.home.keystore import KeyKind
 
     try:
         return KeyKind(text)

@@ -154,7 +154,7 @@ def unban(target: Target) -> None:
 
 def ask_admin(command: dict[str, Any]) -> dict[str, Any]:
     """One command over this home's admin socket. Errors: Failure."""
-    from gridtokenx.node.admin_socket import SOCKET_NAME, AdminError, call
+    from gridtokenx.home.admin_socket import SOCKET_NAME, AdminError, call
 
     path = output.load_config().data_path / SOCKET_NAME
     try:

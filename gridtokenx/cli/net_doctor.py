@@ -18,7 +18,7 @@ from gridtokenx.cli.output import ExitCode, Failure
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gridtokenx.node.config import Config
+    from gridtokenx.home.config import Config
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 REACH_SECONDS = 3.0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gridtokenx.cli import output
 from gridtokenx.cli.output import ExitCode, Failure
-from gridtokenx.node.stopping import (
+from gridtokenx.runtime.stopping import (
     Damaged,
     DatabaseError,
     DiskFailed,
@@ -31,7 +31,7 @@ from gridtokenx.node.stopping import (
 )
 
 if TYPE_CHECKING:
-    from gridtokenx.node.config import Config
+    from gridtokenx.home.config import Config
     from gridtokenx.node.node import Node
 
 PERMANENT = (ExitCode.INTERNAL, ExitCode.DISK, ExitCode.PERMISSION, ExitCode.CONFIG)
@@ -156,9 +156,9 @@ def _report(error: BaseException, config: Config | None, node: Node | None) -> s
     """Leave a crash report in the home; where it is, or why there is none."""
     import structlog
 
-    from gridtokenx.node.crash_report import write_crash_report
-    from gridtokenx.node.settings import SETTINGS
-    from gridtokenx.node.telemetry import recent_lines
+    from gridtokenx.home.settings import SETTINGS
+    from gridtokenx.runtime.crash_report import write_crash_report
+    from gridtokenx.views.metrics import recent_lines
 
     lines = recent_lines()
     structlog.get_logger("gridtokenx").error("node.crashed", code="GTX-SYS-002", exc_info=error)

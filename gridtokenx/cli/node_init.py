@@ -62,7 +62,7 @@ def init(
     ] = False,
 ) -> None:
     """Make a home: config.toml, genesis.json, keys/ and data/."""
-    from gridtokenx.node import config
+    from gridtokenx.home import config
 
     home = output.options().home
     if preset and not authority:
@@ -110,7 +110,7 @@ def _find_network(
     network: str | None, genesis: Path | None, genesis_hash: str | None
 ) -> _Network | None:
     """The genesis asked for; None if nothing was asked for and no network is bundled."""
-    from gridtokenx.node import bootstrap
+    from gridtokenx.home import bootstrap_files as bootstrap
 
     if network and genesis:
         raise typer.BadParameter("give either --network or --genesis, not both")
@@ -165,7 +165,7 @@ def _values(
 
 
 def _check_values(values: dict[str, object]) -> None:
-    from gridtokenx.node.settings import SETTINGS, check_value
+    from gridtokenx.home.settings import SETTINGS, check_value
 
     options = {
         "node.node_type": "--role",
@@ -194,8 +194,8 @@ def _make_home(
     home: Path, authority: str | None, preset: Path | None, network: _Network | None
 ) -> list[Path]:
     """Folders, genesis and preset copy. Returns the files written."""
-    from gridtokenx.node.keystore import make_private_folder
-    from gridtokenx.node.private_files import make_folder, tighten, write_private
+    from gridtokenx.home.keystore import make_private_folder
+    from gridtokenx.runtime.private_files import make_folder, tighten, write_private
 
     make_folder(home)
     if home != Path.home():  # A person's own folder is not ours to close.
@@ -221,7 +221,7 @@ def _keep_old(path: Path) -> None:
 
 def _password(password_file: Path | None) -> str | None:
     """Of the node's keys to be made; checked now if there is none yet, before a file is written."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     if password_file is None:
         return None

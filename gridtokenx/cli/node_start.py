@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import trio
 
     from gridtokenx.chain.genesis import Genesis
-    from gridtokenx.node.config import Config
+    from gridtokenx.home.config import Config
     from gridtokenx.node.node import Keys
 
 COLLECT_AFTER_OBJECTS = 10_000
@@ -124,7 +124,7 @@ def _collector_off() -> Iterator[None]:
 
 
 def _resume_above(texts: list[str], genesis: Genesis) -> dict[str, int]:
-    from gridtokenx.node.protocol import is_incarnation_name
+    from gridtokenx.chain.genesis import is_incarnation_name
 
     chosen: dict[str, int] = {}
     for text in texts:
@@ -139,7 +139,7 @@ def _resume_above(texts: list[str], genesis: Genesis) -> dict[str, int]:
 
 def unlock_keys(config: Config, password_file: Path | None) -> Keys:
     """The node's identity, and for a validating role its consensus key."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
     from gridtokenx.node.node import Keys
 
     names = ["node", *([config.node.key] if config.validates else [])]
@@ -178,8 +178,8 @@ def unlock_keys(config: Config, password_file: Path | None) -> Keys:
 
 def _private_network(config: Config) -> bytes | None:
     """The key in `network.psk_file`. Without it a node must not start: it would speak openly."""
-    from gridtokenx.node.libp2p_overrides.private_network import parse_key
-    from gridtokenx.node.text_files import read_text
+    from gridtokenx.network.libp2p_overrides.private_network import parse_key
+    from gridtokenx.runtime.text_files import read_text
 
     if not config.network.psk_file:
         return None
@@ -201,9 +201,9 @@ def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
     import trio
 
     from gridtokenx.node.node import Node
-    from gridtokenx.node.private_files import keep_private
-    from gridtokenx.node.stopping import leaves
-    from gridtokenx.node.telemetry import configure_logging
+    from gridtokenx.runtime.private_files import keep_private
+    from gridtokenx.runtime.stopping import leaves
+    from gridtokenx.views.metrics import configure_logging
 
     keep_private()
     opened = tighten_home(config)
@@ -236,7 +236,7 @@ def tighten_home(config: Config) -> list[Path]:
 
     Not keys and passwords: one that others may have read is refused where it is used.
     """
-    from gridtokenx.node.private_files import tighten
+    from gridtokenx.runtime.private_files import tighten
 
     home, data, log = config.home, config.data_path, config.log_path
     folders = [data, data / "rocksdb", home / "authorities"]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gridtokenx.node import bangkok
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import (
     BANGKOK_OFFSET_MS,
@@ -21,6 +20,7 @@ from gridtokenx.primitives.quantities import (
     slot_at,
     slot_start_ms,
 )
+from gridtokenx.runtime import bangkok
 
 if TYPE_CHECKING:
     from gridtokenx.registry.model import Meter

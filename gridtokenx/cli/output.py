@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from gridtokenx.node import screen
 from gridtokenx.primitives.errors import RETRYABLE, ErrorCode, Rejected
+from gridtokenx.runtime import screen
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gridtokenx.node.config import Config
+    from gridtokenx.home.config import Config
 
 DEFAULT_RPC = "http://127.0.0.1:8080"
 
@@ -109,7 +109,7 @@ def load_config(flags: Mapping[str, object] | None = None) -> Config:
     `flags` maps dotted keys (`api.port`) to a command's own options; None means "not given".
     Errors: ConfigError.
     """
-    from gridtokenx.node import config
+    from gridtokenx.home import config
 
     chosen = options()
     loaded = config.load_config(chosen.home, flags, file=chosen.config_file)
@@ -243,11 +243,11 @@ def _configured(error: BaseException) -> Failure | None:
             hint="name the API of a GridTokenX node with --rpc URL",
             exit_code=ExitCode.UNREACHABLE,
         )
-    config = sys.modules.get("gridtokenx.node.config")
+    config = sys.modules.get("gridtokenx.home.config")
     if config and isinstance(error, config.ConfigError):
         told: dict[str, Any] = {"code": error.code, "reason": error.reason, "hint": error.hint}
         return Failure(error.detail, exit_code=ExitCode.CONFIG, **told)
-    keystore = sys.modules.get("gridtokenx.node.keystore")
+    keystore = sys.modules.get("gridtokenx.home.keystore")
     if keystore and isinstance(error, keystore.KeystoreError):
         reason = error.reason.value
         exit_code = _KEYSTORE_EXITS.get(reason, ExitCode.PERMISSION)

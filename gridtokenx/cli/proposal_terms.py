@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gridtokenx.cli import remote
-from gridtokenx.node import bangkok
+from gridtokenx.runtime import bangkok
 
 if TYPE_CHECKING:
     from gridtokenx.governance.model import Content, NewAuthority

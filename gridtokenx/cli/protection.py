@@ -14,9 +14,9 @@ from gridtokenx.cli.output import ExitCode
 
 if TYPE_CHECKING:
     from gridtokenx.chain.genesis import Genesis
-    from gridtokenx.node.config import Config
-    from gridtokenx.node.database import Database
-    from gridtokenx.node.protection import Owner
+    from gridtokenx.home.config import Config
+    from gridtokenx.storage.database import Database
+    from gridtokenx.storage.protection import Owner
 
 app = typer.Typer(
     help="What keeps a validator key from signing twice. Stop the node first.",
@@ -28,7 +28,7 @@ app = typer.Typer(
 def show() -> None:
     """What this home's validator key signed last, by chain."""
     with _opened() as (config, genesis, owner, database):
-        from gridtokenx.node import protection
+        from gridtokenx.storage import protection
 
         records = protection.stored_records(database, genesis)
         unused = _is_unused(config, owner)
@@ -54,7 +54,7 @@ def export(
 ) -> None:
     """Write the records to a file; from then on this home's key must not sign any more."""
     with _opened() as (_, genesis, owner, database):
-        from gridtokenx.node import protection
+        from gridtokenx.storage import protection
 
         records = protection.stored_records(database, genesis)
         if not records:
@@ -70,7 +70,7 @@ def import_(
 ) -> None:
     """Take records over from the home that signed with this key before; never an older one."""
     with _opened() as (_, genesis, owner, database):
-        from gridtokenx.node import protection
+        from gridtokenx.storage import protection
 
         records = protection.read_export(file, owner)
         changed = protection.import_records(database, genesis, records)
@@ -94,7 +94,8 @@ def init(
             exit_code=ExitCode.USAGE,
         )
     with _opened() as (config, genesis, owner, database):
-        from gridtokenx.node import keystore, protection
+        from gridtokenx.home import keystore
+        from gridtokenx.storage import protection
 
         records = protection.stored_records(database, genesis)
         if records:
@@ -111,10 +112,10 @@ def _opened() -> Iterator[tuple[Config, Genesis, Owner, Database]]:
     """This home's genesis, key and data folder. Errors: FolderInUse while the node runs."""
     from gridtokenx.cli.genesis_file import read_genesis
     from gridtokenx.cli.node_end import exit_code_of
-    from gridtokenx.node import keystore
-    from gridtokenx.node.database import Database
-    from gridtokenx.node.protection import Owner, ProtectionError
-    from gridtokenx.node.stopping import Ending
+    from gridtokenx.home import keystore
+    from gridtokenx.runtime.stopping import Ending
+    from gridtokenx.storage.database import Database
+    from gridtokenx.storage.protection import Owner, ProtectionError
 
     config = output.load_config()
     genesis = read_genesis(config)
@@ -133,7 +134,7 @@ def _opened() -> Iterator[tuple[Config, Genesis, Owner, Database]]:
 
 
 def _is_unused(config: Config, owner: Owner) -> bool:
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     path = keystore.key_path(config.keys_path, config.node.key)
     return keystore.has_never_signed(path, owner.address)

@@ -186,7 +186,7 @@ def _cluster_urls() -> list[str]:
 
 def address_of(text: str) -> bytes:
     """The account `gtx1...`, or that of a key of this home. Needs no password."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
     from gridtokenx.primitives.types import parse_address
 
     if text.startswith("gtx1"):
@@ -207,7 +207,7 @@ def page_of(
 
 def account_key_path(name: str) -> Path:
     """The file of an account key; keys of another kind sign nothing for a person."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     path = keystore.key_path(output.options().keys_path, name)
     kind = keystore.read_info(path).kind
@@ -227,7 +227,7 @@ def own_key(name: str | None, password_file: Path | None) -> tuple[str, Path | N
 
     `api.local_signer` is opened with the node's password file, as the node itself does.
     """
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     if name is not None:
         account_key_path(name)
@@ -258,7 +258,7 @@ def _ask_for_key(names: list[str]) -> NoReturn:
 
 def unlock(name: str, password_file: Path | None) -> SigningKey:
     """The account key, with the password from the file or the terminal. Errors: KeystoreError."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     path = account_key_path(name)
     return keystore.unlock(path, keys.read_password(password_file, what=f"the key {name}"))

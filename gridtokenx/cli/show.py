@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gridtokenx.node import bangkok, screen
 from gridtokenx.primitives.quantities import (
     UTHB_PER_THB,
     format_kwh,
     format_price,
 )
+from gridtokenx.runtime import bangkok, screen
 
 if TYPE_CHECKING:
     from rich.console import Console

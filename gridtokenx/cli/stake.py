@@ -329,7 +329,7 @@ def _proven_key(
 
 
 def _consensus_key(name: str, password_file: Path | None) -> SigningKey:
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     path = keystore.key_path(output.options().keys_path, name)
     kind = keystore.read_info(path).kind
@@ -364,7 +364,7 @@ def _send(
 
 def _operator(client: Client, text: str) -> bytes:
     """The account of a validator's operator, by address, by the validator's name, or by a key."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
     from gridtokenx.primitives.types import parse_address
 
     if text.startswith("gtx1"):

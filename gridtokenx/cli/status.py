@@ -9,7 +9,7 @@ import typer
 
 from gridtokenx.cli import output, remote, show
 from gridtokenx.cli.output import ExitCode, Failure
-from gridtokenx.node import screen
+from gridtokenx.runtime import screen
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -188,8 +188,8 @@ def _draw_fields(console: Console, document: dict[str, Any]) -> None:
 def _read(hex_or_file: str) -> Transaction:
     """Errors: MALFORMED_TX and the like; FileNotFoundError for a name of no file."""
     from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES, decode_transaction
-    from gridtokenx.node.text_files import decode_text
     from gridtokenx.primitives.errors import ErrorCode, Rejected
+    from gridtokenx.runtime.text_files import decode_text
 
     text = hex_or_file.strip()
     if not _is_hex(text):

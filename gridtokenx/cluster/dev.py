@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from gridtokenx.chain.transaction import Payload, Transaction
 from gridtokenx.client import Client, RpcError
-from gridtokenx.cluster.network import DEV_ACCOUNT, PAYMENT, dev_key, operator_key
+from gridtokenx.cluster.devnet import (
+    DAILY_CAP_WH,
+    DEV_ACCOUNT,
+    LICENCE_EXPIRY_MS,
+    PAYMENT,
+    dev_key,
+    operator_key,
+)
 from gridtokenx.cluster.processes import ClusterError
-from gridtokenx.cluster.profile import DAILY_CAP_WH, LICENCE_EXPIRY_MS
 from gridtokenx.primitives.crypto import kyc_reference
 from gridtokenx.primitives.quantities import UTHB_PER_THB
 from gridtokenx.registry.model import (

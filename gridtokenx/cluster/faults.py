@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gridtokenx.cluster.network import dev_key, peer_id
+from gridtokenx.cluster.devnet import dev_key, peer_id
 from gridtokenx.cluster.processes import Cluster, ClusterError
-from gridtokenx.node.admin_socket import SOCKET_NAME, AdminError, call
+from gridtokenx.home.admin_socket import SOCKET_NAME, AdminError, call
 
 Groups = tuple[frozenset[str], ...]
 

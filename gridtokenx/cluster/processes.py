@@ -25,8 +25,8 @@ from typing import Any
 import psutil
 
 from gridtokenx.chain.genesis import Genesis
-from gridtokenx.cluster.network import Member, plan, write_home
-from gridtokenx.node.private_files import (
+from gridtokenx.cluster.devnet import Member, plan, write_home
+from gridtokenx.runtime.private_files import (
     held,
     make_folder,
     open_private,

@@ -7,7 +7,7 @@ from typing import Any
 
 from gridtokenx.client import Client, NodeUnreachable
 from gridtokenx.cluster.processes import Cluster, ClusterError
-from gridtokenx.node.settings import NetworkSettings
+from gridtokenx.home.settings import NetworkSettings
 
 READY_TIMEOUT_S = 90.0
 POLL_S = 0.2

@@ -1,6 +1,1 @@
-"""The trio shell around the deterministic core."""
-
-from gridtokenx.node import fastecdsa_standin
-
-# Before any module of this package can import libp2p.
-fastecdsa_standin.register()
+"""A node: the trio shell that drives the deterministic core with what peers and clients bring."""

@@ -3,7 +3,7 @@
 One JSON object a line, one answer a line: `{"do": "log-level", "level": "debug"}` is answered by
 `{"ok": true}` or `{"error": "..."}`. Commands: `ping`, `resources`, `shutdown`, `log-level`,
 `vouch`, those of `admin_network`, and where `node.admin_faults` is set `faults`, which replaces the
-link faults of `node.faults`. Never on TCP; lines, connections and time are bounded. Source:
+link faults of `network.link_faults`. Never on TCP; lines, connections and time are bounded. Source:
 surface A.7, lesson 9.
 """
 
@@ -23,12 +23,12 @@ from typing import Any
 import structlog
 import trio
 
+from gridtokenx.home.admin_socket import MAX_LINE_BYTES, SOCKET_NAME, AdminError, short_name
+from gridtokenx.network.host import Network, PeerId, parse_peer_id
+from gridtokenx.network.link_faults import MAX_BLOCKED, MAX_DELAY_MS
 from gridtokenx.node.admin_network import NetworkCommands
-from gridtokenx.node.admin_socket import MAX_LINE_BYTES, SOCKET_NAME, AdminError, short_name
 from gridtokenx.node.chain_runner import VouchRefused
-from gridtokenx.node.faults import MAX_BLOCKED, MAX_DELAY_MS
-from gridtokenx.node.housekeeping import house
-from gridtokenx.node.network import Network, PeerId, parse_peer_id
+from gridtokenx.runtime.housekeeping import house
 
 MAX_CONNECTIONS = 8
 IDLE_SECONDS = 30.0

@@ -12,15 +12,9 @@ from typing import Any
 import structlog
 import trio
 
-from gridtokenx.node.admin_socket import AdminError
-from gridtokenx.node.network import (
-    Network,
-    NetworkError,
-    PeerId,
-    format_peer_id,
-    parse_peer_id,
-)
-from gridtokenx.node.reputation import OPERATOR
+from gridtokenx.home.admin_socket import AdminError
+from gridtokenx.network.host import Network, NetworkError, PeerId, format_peer_id, parse_peer_id
+from gridtokenx.network.peers.reputation import OPERATOR
 
 MAX_BAN_SECONDS = 10 * 365 * 86_400
 CONNECT_SECONDS = 9.0

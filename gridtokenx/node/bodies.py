@@ -23,12 +23,12 @@ from gridtokenx.chain.transaction import (
     check_signature,
     decode_transaction,
 )
-from gridtokenx.node.housekeeping import house
 from gridtokenx.node.protocol import BATCH_BYTES, BATCH_SECONDS
-from gridtokenx.node.stages import Stage, Stages
-from gridtokenx.node.worker import Urgency, Worker
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.runtime.housekeeping import house
+from gridtokenx.runtime.worker import Urgency, Worker
+from gridtokenx.views.stages import Stage, Stages
 
 CHUNK = 64
 MAX_PROPOSED_BYTES = 16 * 1024 * 1024  # Each view halves the block: all are less than two of 6 MiB.

@@ -23,10 +23,11 @@ from gridtokenx.chain.block import (
     has_its_body,
 )
 from gridtokenx.chain.transaction import Transaction
+from gridtokenx.network.gossipsub.events import Verdict
+from gridtokenx.network.host import NetworkError, PeerId
+from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.bodies import Decoded, Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.gossip_events import Verdict
-from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import (
     BLOCK_LIMIT,
     MAX_BODIES_PER_REQUEST,
@@ -36,7 +37,6 @@ from gridtokenx.node.protocol import (
     BodyRequest,
     ProposalRequest,
 )
-from gridtokenx.node.requests import RequestRefused
 from gridtokenx.node.strangers import Lane
 from gridtokenx.primitives.codec import decode, decode_any, encode
 from gridtokenx.primitives.crypto import tagged_hash

@@ -19,33 +19,33 @@ import structlog
 import trio
 
 from gridtokenx.chain.block import decode_block
-from gridtokenx.chain.genesis import ChainSpec, Genesis
+from gridtokenx.chain.genesis import ChainSpec, Genesis, incarnation_name
 from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.consensus.events import SafetyRecord
+from gridtokenx.home.settings import SyncSettings
 from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
-from gridtokenx.node.budget import StrangersBudget
+from gridtokenx.network.gossip import Gossip
+from gridtokenx.network.host import PeerId
+from gridtokenx.network.peers.budget import StrangersBudget
+from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.candidates import Ask
-from gridtokenx.node.database import ChainStore, Database
+from gridtokenx.node.contacts import Claim
 from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Committed, Executor
-from gridtokenx.node.gossip import Gossip
 from gridtokenx.node.national_view import DecidedNational
-from gridtokenx.node.network import PeerId
-from gridtokenx.node.peers import Claim
-from gridtokenx.node.protocol import BodyRequest, ChainHead, incarnation_name
+from gridtokenx.node.protocol import BodyRequest, ChainHead
 from gridtokenx.node.rebuild import Rebuild
-from gridtokenx.node.requests import RequestRefused
-from gridtokenx.node.settings import SyncSettings
-from gridtokenx.node.stages import Stages
-from gridtokenx.node.stopping import Contradicted, Damaged, NotPresent, Untrusted
 from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.trusted_history import trust_of
-from gridtokenx.node.view import ChainStatus, Head, SyncState
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.validators import ValidatorSet
+from gridtokenx.runtime.stopping import Contradicted, Damaged, NotPresent, Untrusted
+from gridtokenx.storage.database import ChainStore, Database
+from gridtokenx.views.stages import Stages
+from gridtokenx.views.status import ChainStatus, Head, SyncState
 
 SHOWN_EVERY_S = 0.5  # While blocks are executed that others have decided long ago.
 

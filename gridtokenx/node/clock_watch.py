@@ -13,9 +13,9 @@ import structlog
 import trio
 
 from gridtokenx.chain.transition import MAX_TIME_AHEAD_MS
-from gridtokenx.node.view import Check
 from gridtokenx.node.witnesses import SLOW_MS, Opinion, Sample, judge, offset_ms
 from gridtokenx.primitives.validators import ValidatorSet
+from gridtokenx.views.status import Check
 
 HINT = "enable chrony or systemd-timesyncd"
 SLOW_FOR_S = 60.0  # Told once in an episode, which ends when the loop was in time for so long.

@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from gridtokenx.chain.block import Block, CompactBlock, decode_block
-from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.genesis import ChainSpec, incarnation_name
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.chain.trust import Trust
 from gridtokenx.consensus.engine import Engine
@@ -51,27 +51,27 @@ from gridtokenx.consensus.messages import (
     decode_message,
 )
 from gridtokenx.consensus.state import Timing
+from gridtokenx.network.gossip import Gossip
+from gridtokenx.network.gossipsub.events import Origin
+from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
+from gridtokenx.network.host import PeerId
+from gridtokenx.network.peers.budget import StrangersBudget
 from gridtokenx.node import crash_points
 from gridtokenx.node.bodies import Recent, decode_and_verify_all, verifiers
-from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.candidates import VIEWS_AHEAD, Ask, Candidates
 from gridtokenx.node.executor import Committed, Executor, NotYet
-from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.gossip_events import Origin
-from gridtokenx.node.gossip_events import Verdict as GossipVerdict
 from gridtokenx.node.intake import Intake
 from gridtokenx.node.key_guard import NEVER, KeyGuard
-from gridtokenx.node.network import PeerId
-from gridtokenx.node.protocol import BLOCK_LIMIT, Topics, incarnation_name
-from gridtokenx.node.stages import Stage
-from gridtokenx.node.stopping import Contradicted, Damaged, StopNode
+from gridtokenx.node.protocol import BLOCK_LIMIT, Topics
 from gridtokenx.node.strangers import Strangers
 from gridtokenx.node.trusted_history import TrustedHistory
 from gridtokenx.node.vote_gate import Judgement, VoteGate
-from gridtokenx.node.worker import Urgency, Worker
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.runtime.stopping import Contradicted, Damaged, StopNode
+from gridtokenx.runtime.worker import Urgency, Worker
+from gridtokenx.views.stages import Stage
 
 INBOX_EVENTS = 4_096
 NATIONAL_PATIENCE_S = 1.0

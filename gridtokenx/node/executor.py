@@ -51,15 +51,15 @@ from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.node import crash_points
-from gridtokenx.node.database import BlockWrite, ChainStore, StateReader
-from gridtokenx.node.history import SET_CHANGES, Totals, index_rows, load_totals
-from gridtokenx.node.stages import Stage, Stages
-from gridtokenx.node.stopping import Damaged
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, u64
+from gridtokenx.runtime.stopping import Damaged
+from gridtokenx.storage.database import BlockWrite, ChainStore, StateReader
+from gridtokenx.storage.index import SET_CHANGES, Totals, index_rows, load_totals
 from gridtokenx.trading.depth import Depth
+from gridtokenx.views.stages import Stage, Stages
 
 MAX_CANDIDATES = 8
 MAX_EVIDENCE = 64

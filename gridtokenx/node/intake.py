@@ -16,6 +16,8 @@ import structlog
 import trio
 
 from gridtokenx.chain.transaction import Transaction, TransactionBatch, check_signature
+from gridtokenx.network.gossipsub.events import Origin
+from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
 from gridtokenx.node.bodies import (
     Batcher,
     Decoded,
@@ -27,14 +29,12 @@ from gridtokenx.node.bodies import (
     verify_all,
 )
 from gridtokenx.node.executor import Committed, Executor
-from gridtokenx.node.gossip_events import Origin
-from gridtokenx.node.gossip_events import Verdict as GossipVerdict
 from gridtokenx.node.protocol import MESSAGE_LIMIT
 from gridtokenx.node.strangers import Lane, Strangers
-from gridtokenx.node.worker import Urgency, Worker
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.runtime.worker import Urgency, Worker
 
 ADMIT_CHUNK = 64  # Some milliseconds, after which consensus goes ahead.
 INLINE_BYTES = 8 * 1024  # A thread hop costs as much as reading this much.

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from gridtokenx.chain.genesis import incarnation_name
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import Event, Observe, SafetyRecord
 from gridtokenx.consensus.messages import Message, QuorumCertificate
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.protocol import incarnation_name
-from gridtokenx.node.stopping import NotMissing, StopNode
 from gridtokenx.node.vote_gate import signer_key
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.runtime.stopping import NotMissing, StopNode
 
 if TYPE_CHECKING:
     from gridtokenx.node.driver import Wiring

@@ -5,9 +5,9 @@ from __future__ import annotations
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.interchain.log import messages_from
 from gridtokenx.interchain.model import Downward
-from gridtokenx.node.database import ChainStore
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import ZERO_HASH
+from gridtokenx.storage.database import ChainStore
 
 
 class DecidedNational:

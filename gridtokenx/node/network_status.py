@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from gridtokenx.chain.genesis import Genesis
-from gridtokenx.node.discovery import Discovery
-from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.network import Network, format_peer_id
-from gridtokenx.node.peer_events import PeerId
-from gridtokenx.node.peers import Contact, Peers
-from gridtokenx.node.reputation import Ban
-from gridtokenx.node.view import BanStatus, NetworkStatus, PeerStatus
+from gridtokenx.network.discovery import Discovery
+from gridtokenx.network.gossip import Gossip
+from gridtokenx.network.host import Network, format_peer_id
+from gridtokenx.network.peer_events import PeerId
+from gridtokenx.network.peers.reputation import Ban
+from gridtokenx.node.contacts import Contact, Peers
+from gridtokenx.views.status import BanStatus, NetworkStatus, PeerStatus
 
 
 def peer_statuses(

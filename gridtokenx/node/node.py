@@ -22,23 +22,12 @@ from gridtokenx import __version__
 from gridtokenx.api.connections import MAX_CONNECTIONS
 from gridtokenx.api.server import serve
 from gridtokenx.chain.genesis import Genesis
-from gridtokenx.node.admin import Admin
-from gridtokenx.node.authorities import Authorities
-from gridtokenx.node.candidates import decode_body_request
-from gridtokenx.node.chain_runner import ChainRunner, Surroundings, VouchRefused
-from gridtokenx.node.chain_values import warn_overruled
-from gridtokenx.node.clock import Clock
-from gridtokenx.node.clock_watch import ClockWatch
-from gridtokenx.node.config import Config
-from gridtokenx.node.database import MAX_TABLES, ChainStore, Database
-from gridtokenx.node.descriptors import Plan, provide
-from gridtokenx.node.discovery import Discovery, region_key
-from gridtokenx.node.executor import Committed, Executor
-from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.housekeeping import house, keep
-from gridtokenx.node.kept_file import KeptFile
-from gridtokenx.node.loop_lag import LoopLag
-from gridtokenx.node.network import (
+from gridtokenx.home.config import Config
+from gridtokenx.home.overruled import warn_overruled
+from gridtokenx.network.clock import Clock
+from gridtokenx.network.discovery import Discovery, region_key
+from gridtokenx.network.gossip import Gossip
+from gridtokenx.network.host import (
     Network,
     NetworkSettings,
     PeerId,
@@ -47,9 +36,17 @@ from gridtokenx.node.network import (
     parse_address,
     parse_peer_id,
 )
+from gridtokenx.network.peers.peer_book import PeerBook
+from gridtokenx.network.peers.reputation import Reputation
+from gridtokenx.network.requests import RequestRefused, Requests
+from gridtokenx.node.admin import Admin
+from gridtokenx.node.candidates import decode_body_request
+from gridtokenx.node.chain_runner import ChainRunner, Surroundings, VouchRefused
+from gridtokenx.node.clock_watch import ClockWatch
+from gridtokenx.node.contacts import Peers
+from gridtokenx.node.credentials import Authorities
+from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.network_status import network_status, organisations_of, peer_statuses
-from gridtokenx.node.peer_book import PeerBook
-from gridtokenx.node.peers import Peers
 from gridtokenx.node.protocol import (
     ChainHead,
     Credential,
@@ -60,16 +57,19 @@ from gridtokenx.node.protocol import (
     topic_priority,
 )
 from gridtokenx.node.relay import Relay
-from gridtokenx.node.reputation import Reputation
-from gridtokenx.node.requests import RequestRefused, Requests
-from gridtokenx.node.stages import StageCollector, Stages
-from gridtokenx.node.stopping import DatabaseError, DiskFailed, DiskFull
 from gridtokenx.node.strangers import Readers
 from gridtokenx.node.syncing import answer_ancestry, answer_blocks
-from gridtokenx.node.telemetry import NodeCollector, configure_logging
-from gridtokenx.node.view import ChainStatus, Check, Health, NetworkStatus, PeerStatus
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.runtime.descriptors import Plan, provide
+from gridtokenx.runtime.housekeeping import house, keep
+from gridtokenx.runtime.loop_lag import LoopLag
+from gridtokenx.runtime.stopping import DatabaseError, DiskFailed, DiskFull
+from gridtokenx.storage.database import MAX_TABLES, ChainStore, Database
+from gridtokenx.storage.kept_file import KeptFile
+from gridtokenx.views.metrics import NodeCollector, configure_logging
+from gridtokenx.views.stages import StageCollector, Stages
+from gridtokenx.views.status import ChainStatus, Check, Health, NetworkStatus, PeerStatus
 
 MEBIBYTE = 1024 * 1024
 HOUSEKEEPING_SECONDS = 1.0

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from gridtokenx.chain.block import MAX_BLOCK_BYTES, MAX_COMMIT_BYTES
-from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES
-from gridtokenx.interchain.model import FIRST_INCARNATION
-from gridtokenx.node.gossip_events import Priority
+from gridtokenx.network.gossipsub.events import Priority
 from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, wire
 
 MAX_BLOCKS_PER_REQUEST = 32
@@ -180,22 +178,6 @@ class Topics:
     def orders(self) -> str:
         """Batches of transactions."""
         return f"{topic_prefix(self.network_id)}{self.chain}/orders"
-
-
-def incarnation_name(chain: str, number: int) -> str:
-    """How one incarnation of a chain is called in topics and folders: `MET`, then `MET@2`."""
-    return chain if number == FIRST_INCARNATION else f"{chain}@{number}"
-
-
-def is_incarnation_name(text: str, genesis: Genesis) -> bool:
-    """Whether a text names a chain, or a later incarnation of a region that it may have."""
-    chain, later, number = text.partition("@")
-    if not later:
-        return chain in genesis.chain_names
-    is_number = number.isascii() and number.isdecimal() and len(number) <= 9
-    is_number = is_number and number[0] != "0" and int(number) > FIRST_INCARNATION
-    is_region = chain in [region.name for region in genesis.chains]
-    return is_number and is_region and genesis.national is not None
 
 
 def topic_prefix(network_id: int) -> str:

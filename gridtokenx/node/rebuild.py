@@ -21,21 +21,21 @@ from gridtokenx.chain.block import Block, decode_block, has_its_body
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.interchain.model import Incarnation
+from gridtokenx.network.host import NetworkError, PeerId
+from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.bodies import decode_and_verify_all
 from gridtokenx.node.candidates import Ask
-from gridtokenx.node.database import ChainStore
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import (
     MAX_BLOCKS_PER_REQUEST,
     AncestryRequest,
     BlocksResponse,
 )
-from gridtokenx.node.requests import RequestRefused
-from gridtokenx.node.stopping import Damaged
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.runtime.stopping import Damaged
+from gridtokenx.storage.database import ChainStore
 
 PROGRESS_SECONDS = 5.0
 RETRY_SECONDS = 1.0

@@ -27,12 +27,12 @@ from gridtokenx.interchain.model import (
     RegionStatus,
     SubmitCheckpoint,
 )
-from gridtokenx.node.database import ChainView
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.housekeeping import house
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.runtime.housekeeping import house
+from gridtokenx.storage.database import ChainView
 
 # National blocks.
 LIVENESS_BLOCKS = 20  # Then a checkpoint goes without need: after 60 the region would be paused.

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 import trio
 
-from gridtokenx.node.budget import StrangersBudget
-from gridtokenx.node.gossip_events import Origin
-from gridtokenx.node.network import PeerId
-from gridtokenx.node.worker import Urgency, Worker
+from gridtokenx.network.gossipsub.events import Origin
+from gridtokenx.network.host import PeerId
+from gridtokenx.network.peers.budget import StrangersBudget
+from gridtokenx.runtime.worker import Urgency, Worker
 
 MAX_WAITING = 128
 MAX_WAITING_BYTES = 4 * 1024 * 1024

@@ -31,13 +31,12 @@ from gridtokenx.chain.sync import (
     Unfounded,
 )
 from gridtokenx.consensus.messages import QuorumCertificate
+from gridtokenx.network.host import NetworkError, PeerId, format_peer_id
+from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.bodies import verifiers
 from gridtokenx.node.candidates import Ask
-from gridtokenx.node.database import ChainStore
+from gridtokenx.node.contacts import Claim
 from gridtokenx.node.driver import Driver
-from gridtokenx.node.housekeeping import house
-from gridtokenx.node.network import NetworkError, PeerId, format_peer_id
-from gridtokenx.node.peers import Claim
 from gridtokenx.node.protocol import (
     MAX_RESPONSE_BYTES,
     AncestryRequest,
@@ -45,12 +44,13 @@ from gridtokenx.node.protocol import (
     BlocksResponse,
     DecidedBlock,
 )
-from gridtokenx.node.requests import RequestRefused
-from gridtokenx.node.view import SyncState
-from gridtokenx.node.worker import Urgency
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.validators import ValidatorSet
+from gridtokenx.runtime.housekeeping import house
+from gridtokenx.runtime.worker import Urgency
+from gridtokenx.storage.database import ChainStore
+from gridtokenx.views.status import SyncState
 
 INBOX_EVENTS = 1_024
 STALLED_BLOCK_TIMES = 6

@@ -11,14 +11,14 @@ from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.trust import Trust, parse_trusted_block, trust_period_ms
 from gridtokenx.consensus.messages import QuorumCertificate
+from gridtokenx.home.settings import SyncSettings
 from gridtokenx.interchain.model import REGIONS
-from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.settings import SyncSettings
-from gridtokenx.node.stopping import Untrusted
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.runtime.stopping import Untrusted
 from gridtokenx.staking import pools
+from gridtokenx.storage.database import Database
 
 HOW_TO_TRUST = (
     "Write it into sync.trusted_blocks, or start with --trusted-block. Only on a test network, one "

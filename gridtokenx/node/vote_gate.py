@@ -22,7 +22,7 @@ from gridtokenx.consensus.messages import (
     Vote,
     message_bytes,
 )
-from gridtokenx.node.rate_limit import TokenBuckets
+from gridtokenx.network.peers.token_buckets import TokenBuckets
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import Rejected
 

@@ -21,11 +21,12 @@ from gridtokenx.primitives.quantities import (
     slot_start_ms,
 )
 from gridtokenx.primitives.state import Overlay, Reader
-from gridtokenx.trading import auction, book, quotes, redemption, reports, settlement
+from gridtokenx.trading import book, quotes, redemption, reports, settlement
 from gridtokenx.trading import clock as clocks
-from gridtokenx.trading.auction import GridView
+from gridtokenx.trading import matching as auction
 from gridtokenx.trading.clock import Budget
 from gridtokenx.trading.clock_model import CLOCK, GatesMissed, MarketClock
+from gridtokenx.trading.matching import GridView
 from gridtokenx.trading.model import (
     ORDERS,
     PARAMETERS,

@@ -15,7 +15,7 @@ import trio
 
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
-from gridtokenx.cluster.network import Member, peer_address
+from gridtokenx.cluster.devnet import Member, peer_address
 from gridtokenx.cluster.processes import RECORD_NAME
 from gridtokenx.primitives.crypto import SigningKey, sha256
 

@@ -16,7 +16,7 @@ import trio
 
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
-from gridtokenx.cluster.network import operator_key, stake_key
+from gridtokenx.cluster.devnet import operator_key, stake_key
 from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger.model import MINIMUMS, SYSTEM_ACCOUNTS, Asset, Deposit, Transfer, Withdraw
 from gridtokenx.primitives.crypto import SigningKey, sha256

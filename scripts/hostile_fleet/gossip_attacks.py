@@ -12,13 +12,13 @@ import trio
 
 from gridtokenx.chain.block import CompactBlock, Header
 from gridtokenx.chain.transaction import TransactionBatch, sign_transaction
-from gridtokenx.cluster.network import Member
+from gridtokenx.cluster.devnet import Member
 from gridtokenx.consensus.messages import Phase, Vote
 from gridtokenx.interchain.model import SubmitCheckpoint
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.node import gossip_wire as wire
-from gridtokenx.node.gossip_events import PROTOCOLS as GOSSIP
-from gridtokenx.node.network import Stream
+from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub.events import PROTOCOLS as GOSSIP
+from gridtokenx.network.host import Stream
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from scripts.hostile_fleet.attack import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from gridtokenx.chain.genesis import ChainSpec, Genesis
 from gridtokenx.chain.transaction import Transaction, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
-from gridtokenx.cluster.network import Member
+from gridtokenx.cluster.devnet import Member
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import slot_at
 from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce

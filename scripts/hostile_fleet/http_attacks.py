@@ -13,7 +13,7 @@ import trio
 import trio.lowlevel
 
 from gridtokenx.chain.transaction import sign_transaction
-from gridtokenx.cluster.network import Member
+from gridtokenx.cluster.devnet import Member
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.crypto import SigningKey
 from scripts.hostile_fleet.attack import (

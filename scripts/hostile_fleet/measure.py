@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from gridtokenx.cluster.network import Member
+from gridtokenx.cluster.devnet import Member
 from gridtokenx.cluster.processes import Cluster
 
 MIB = 1 << 20

@@ -11,9 +11,9 @@ import time
 import trio
 import trio.lowlevel
 
-from gridtokenx.cluster.network import Member
-from gridtokenx.node.gossip_wire import encode_varint
-from gridtokenx.node.network import Stream, read_frame, write_frame
+from gridtokenx.cluster.devnet import Member
+from gridtokenx.network.gossipsub.wire import encode_varint
+from gridtokenx.network.host import Stream, read_frame, write_frame
 from gridtokenx.node.protocol import BlocksResponse, ChainHead, DecidedBlock
 from gridtokenx.primitives.codec import encode
 from scripts.hostile_fleet.attack import HOST, Attack, Pace, Run, collect, everywhere

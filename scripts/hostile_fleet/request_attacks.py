@@ -12,8 +12,8 @@ from libp2p.kad_dht.pb.kademlia_pb2 import Message as DhtMessage
 from libp2p.utils.varint import encode_varint_prefixed
 from multiaddr import Multiaddr
 
-from gridtokenx.node.gossip_wire import encode_varint
-from gridtokenx.node.network import Stream, write_frame
+from gridtokenx.network.gossipsub.wire import encode_varint
+from gridtokenx.network.host import Stream, write_frame
 from gridtokenx.node.protocol import (
     AncestryRequest,
     BlocksRequest,

@@ -12,7 +12,7 @@ from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.client import Client
 from gridtokenx.cluster import processes, watch
-from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key, local_genesis, operator_key
+from gridtokenx.cluster.devnet import DEV_ACCOUNT, dev_key, local_genesis, operator_key
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.ledger.model import Asset, Deposit, Transfer
 from gridtokenx.primitives.crypto import SigningKey, sha256

@@ -16,11 +16,10 @@ from typing import Any
 import trio
 from libp2p.peer.id import ID
 
-from gridtokenx.cluster.network import Member
-from gridtokenx.node import gossip_wire as wire
-from gridtokenx.node.gossip_events import PROTOCOLS
-from gridtokenx.node.libp2p_overrides.yamux import NodeYamux, ProtocolError
-from gridtokenx.node.network import (
+from gridtokenx.cluster.devnet import Member
+from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub.events import PROTOCOLS
+from gridtokenx.network.host import (
     TRANSPORT_FAILURES,
     Network,
     NetworkError,
@@ -31,6 +30,7 @@ from gridtokenx.node.network import (
     read_frame,
     write_frame,
 )
+from gridtokenx.network.libp2p_overrides.yamux import NodeYamux, ProtocolError
 from gridtokenx.node.protocol import ChainHead, Status, Topics
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey

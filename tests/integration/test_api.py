@@ -19,10 +19,10 @@ from gridtokenx.api.server import serve
 from gridtokenx.api.site import Site
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.node.view import NetworkStatus
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import Side, Source
+from gridtokenx.views.status import NetworkStatus
 
 SEED_ORDER = """{
     "order_type": "sell",

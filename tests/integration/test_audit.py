@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gridtokenx.cli import app
-from gridtokenx.cluster.network import dev_key
+from gridtokenx.cluster.devnet import dev_key
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.primitives.types import format_address
 

@@ -43,13 +43,13 @@ from gridtokenx.chain.transaction import (
 )
 from gridtokenx.client import RpcError
 from gridtokenx.cluster import dev
-from gridtokenx.cluster.network import NATIONAL, PAYMENT, dev_key, operator_key, peer_address
+from gridtokenx.cluster.devnet import NATIONAL, PAYMENT, dev_key, operator_key, peer_address
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.consensus.messages import Phase, Vote
 from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger.model import Asset, Deposit, Transfer
-from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.network import (
+from gridtokenx.network.gossip import Gossip
+from gridtokenx.network.host import (
     Network,
     NetworkError,
     NetworkSettings,
@@ -57,6 +57,7 @@ from gridtokenx.node.network import (
     open_network,
     parse_address,
 )
+from gridtokenx.network.requests import RequestRefused, Requests
 from gridtokenx.node.protocol import (
     ChainHead,
     Status,
@@ -65,7 +66,6 @@ from gridtokenx.node.protocol import (
     topic_prefix,
     topic_priority,
 )
-from gridtokenx.node.requests import RequestRefused, Requests
 from gridtokenx.primitives.codec import encode, encode_array
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode

@@ -34,7 +34,7 @@ from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.client import Client
-from gridtokenx.cluster.network import (
+from gridtokenx.cluster.devnet import (
     PAYMENT,
     Member,
     dev_key,
@@ -54,14 +54,14 @@ from gridtokenx.consensus.messages import (
     vote_bytes,
 )
 from gridtokenx.ledger.model import Deposit
+from gridtokenx.network.host import NetworkSettings, PeerId, format_peer_id, open_network
+from gridtokenx.network.requests import Requests
 from gridtokenx.node.chain_runner import first_record
-from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.network import NetworkSettings, PeerId, format_peer_id, open_network
 from gridtokenx.node.protocol import BlocksRequest, BlocksResponse, ChainHead, DecidedBlock
-from gridtokenx.node.requests import Requests
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.storage.database import Database
 
 CHAIN = "MET"
 BLOCKS = 1_000

@@ -24,10 +24,15 @@ from typer.testing import CliRunner
 
 from gridtokenx.cli import app
 from gridtokenx.client import Client
-from gridtokenx.cluster.network import PAYMENT, dev_key, operator_key
-from gridtokenx.cluster.profile import DAILY_CAP_WH, LICENCE_EXPIRY_MS
+from gridtokenx.cluster.devnet import (
+    DAILY_CAP_WH,
+    LICENCE_EXPIRY_MS,
+    PAYMENT,
+    dev_key,
+    operator_key,
+)
+from gridtokenx.home import keystore
 from gridtokenx.ledger.model import Deposit
-from gridtokenx.node import keystore, private_files
 from gridtokenx.primitives.crypto import kyc_reference
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import (
@@ -38,6 +43,7 @@ from gridtokenx.registry.model import (
     RegisterParticipant,
     Role,
 )
+from gridtokenx.runtime import private_files
 
 LOCATION = "CNX-01-SUB007"  # of the second chain, where no other test trades
 CHAIN = "NOR"

@@ -18,7 +18,8 @@ from live_cluster import (
     wait_until,
 )
 
-from gridtokenx.cluster import dev, network, processes, watch
+from gridtokenx.cluster import dev, processes, watch
+from gridtokenx.cluster import devnet as network
 from gridtokenx.cluster.processes import ClusterError
 
 BLOCK_TIME_MS = 1000

@@ -11,20 +11,10 @@ import trio.testing
 from libp2p.peer.id import ID
 from patience import until
 
-from gridtokenx.node import discovery
-from gridtokenx.node.clock import Clock
-from gridtokenx.node.discovery import (
-    OUTCOME_WORDS,
-    Discovery,
-    describe_outcomes,
-    region_key,
-)
-from gridtokenx.node.libp2p_overrides.providers import (
-    MAX_PROVIDERS_PER_KEY,
-    RECORD_TTL_S,
-    ProviderRecords,
-)
-from gridtokenx.node.network import (
+from gridtokenx.network import discovery
+from gridtokenx.network.clock import Clock
+from gridtokenx.network.discovery import OUTCOME_WORDS, Discovery, describe_outcomes, region_key
+from gridtokenx.network.host import (
     REASONS,
     Network,
     NetworkSettings,
@@ -32,7 +22,12 @@ from gridtokenx.node.network import (
     format_peer_id,
     open_network,
 )
-from gridtokenx.node.peer_book import PeerBook
+from gridtokenx.network.libp2p_overrides.providers import (
+    MAX_PROVIDERS_PER_KEY,
+    RECORD_TTL_S,
+    ProviderRecords,
+)
+from gridtokenx.network.peers.peer_book import PeerBook
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 

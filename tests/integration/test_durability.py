@@ -28,7 +28,7 @@ from live_cluster import (
 from recorder import Place, Recorder
 
 from gridtokenx.cli.output import ExitCode
-from gridtokenx.cluster import network
+from gridtokenx.cluster import devnet as network
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.consensus.messages import Phase
 from gridtokenx.node import crash_points

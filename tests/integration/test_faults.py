@@ -43,7 +43,7 @@ from live_cluster import (
 from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.client import NodeUnreachable, RpcError
-from gridtokenx.cluster.network import PAYMENT, dev_key, operator_key, peer_id
+from gridtokenx.cluster.devnet import PAYMENT, dev_key, operator_key, peer_id
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.ledger.model import Deposit
 

@@ -11,9 +11,9 @@ import pytest
 import trio
 from patience import until
 
-from gridtokenx.node.gossip import Gossip
-from gridtokenx.node.gossip_events import PROTOCOLS, Origin, Parameters, Verdict
-from gridtokenx.node.network import Network, NetworkSettings, Stream, open_network
+from gridtokenx.network.gossip import Gossip
+from gridtokenx.network.gossipsub.events import PROTOCOLS, Origin, Parameters, Verdict
+from gridtokenx.network.host import Network, NetworkSettings, Stream, open_network
 
 PREFIX = "/gridtokenx/test/"
 VOTES = PREFIX + "national/votes"
@@ -129,7 +129,7 @@ async def test_rejected_messages_stop_at_the_first_node() -> None:
 async def test_failing_and_slow_validators_do_not_harm_the_service(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gridtokenx.node.gossip.VALIDATION_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("gridtokenx.network.gossip.VALIDATION_TIMEOUT_S", 0.1)
     async with AsyncExitStack() as stack:
         a, b = [await stack.enter_async_context(open_node(n + 1)) for n in range(2)]
         received: list[bytes] = []
@@ -201,7 +201,7 @@ async def test_lost_outbound_stream_is_reopened_and_greeted() -> None:
 async def test_peer_that_never_reads_slows_no_one_and_is_given_a_new_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gridtokenx.node.gossip.WRITE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("gridtokenx.network.gossip.WRITE_TIMEOUT_S", 0.5)
     async with (
         open_node(1, queue_bytes=1 << 20) as a,
         open_node(2) as b,

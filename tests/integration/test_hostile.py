@@ -35,12 +35,12 @@ from live_cluster import (
 )
 from patience import PATIENCE_S
 
-from gridtokenx.cluster.network import NETWORK_ID, dev_key, peer_address, peer_id
+from gridtokenx.cluster.devnet import NETWORK_ID, dev_key, peer_address, peer_id
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.consensus.messages import Phase, Vote
-from gridtokenx.node import gossip_wire as wire
-from gridtokenx.node.gossip_events import PROTOCOLS, Parameters
-from gridtokenx.node.network import (
+from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub.events import PROTOCOLS, Parameters
+from gridtokenx.network.host import (
     Network,
     NetworkError,
     NetworkSettings,

@@ -19,9 +19,9 @@ from patience import until
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gridtokenx.cluster.network import NETWORK_ID, Member, dev_key  # noqa: E402
-from gridtokenx.node.gossip_events import PROTOCOLS  # noqa: E402
-from gridtokenx.node.network import NetworkSettings, Stream, open_network  # noqa: E402
+from gridtokenx.cluster.devnet import NETWORK_ID, Member, dev_key  # noqa: E402
+from gridtokenx.network.gossipsub.events import PROTOCOLS  # noqa: E402
+from gridtokenx.network.host import NetworkSettings, Stream, open_network  # noqa: E402
 from scripts.hostile_fleet import setting  # noqa: E402
 from scripts.hostile_fleet.attack import Run, Target  # noqa: E402
 from scripts.hostile_fleet.attackers import guarded  # noqa: E402

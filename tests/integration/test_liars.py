@@ -24,9 +24,9 @@ from live_cluster import (
     wait_until,
 )
 
-from gridtokenx.cluster.network import NETWORK_ID, peer_address
+from gridtokenx.cluster.devnet import NETWORK_ID, peer_address
 from gridtokenx.cluster.processes import Cluster
-from gridtokenx.node.network import (
+from gridtokenx.network.host import (
     NetworkSettings,
     PeerId,
     Stream,

@@ -11,10 +11,10 @@ import structlog
 import trio
 import trio.testing
 
-from gridtokenx.node import mdns
-from gridtokenx.node.discovery import Discovery
-from gridtokenx.node.mdns_wire import encode_query, service_name
-from gridtokenx.node.network import Network, NetworkSettings, open_network
+from gridtokenx.network import mdns
+from gridtokenx.network.discovery import Discovery
+from gridtokenx.network.host import Network, NetworkSettings, open_network
+from gridtokenx.network.mdns_wire import encode_query, service_name
 
 LOOPBACK = ipaddress.IPv4Interface("127.0.0.1/8")
 NETWORK_ID = 1_000_000 + os.getpid()  # not that of another run on this machine

@@ -13,10 +13,10 @@ import live_cluster
 from typer.testing import CliRunner
 
 from gridtokenx.cli import app
-from gridtokenx.cluster.network import NATIONAL, dev_key
+from gridtokenx.cluster.devnet import NATIONAL, dev_key
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.governance.model import Choice, Vote
-from gridtokenx.node import keystore
+from gridtokenx.home import keystore
 from gridtokenx.primitives.types import format_address
 
 SEED = (

@@ -18,7 +18,7 @@ import pytest
 from namespaces import Conditions, Links
 from patience import settled
 
-from gridtokenx.cluster import network
+from gridtokenx.cluster import devnet as network
 
 NODES = 4
 API_PORT, P2P_PORT = 18_080, 9_000

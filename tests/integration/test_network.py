@@ -13,9 +13,7 @@ from nacl.secret import SecretBox
 from nacl.signing import VerifyKey
 from patience import until
 
-from gridtokenx.node.libp2p_overrides import swarm
-from gridtokenx.node.libp2p_overrides.private_network import parse_key, xsalsa20
-from gridtokenx.node.network import (
+from gridtokenx.network.host import (
     REASONS,
     Network,
     NetworkError,
@@ -30,6 +28,8 @@ from gridtokenx.node.network import (
     read_frame,
     write_frame,
 )
+from gridtokenx.network.libp2p_overrides import swarm
+from gridtokenx.network.libp2p_overrides.private_network import parse_key, xsalsa20
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 ECHO = "/test/echo/1"
@@ -329,7 +329,7 @@ async def test_a_slow_subscriber_blocks_nobody_and_hears_of_a_reconnection() -> 
 
 PEER_PROCESS = """
 import sys, trio
-from gridtokenx.node.network import NetworkSettings, open_network
+from gridtokenx.network.host import NetworkSettings, open_network
 
 async def main():
     settings = NetworkSettings(seed=bytes([9]) * 32, listen=("/ip4/127.0.0.1/tcp/0",))

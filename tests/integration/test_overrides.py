@@ -32,12 +32,12 @@ from libp2p.utils.varint import encode_varint_prefixed
 from multiaddr import Multiaddr
 from patience import until
 
-from gridtokenx.node.discovery import Discovery
-from gridtokenx.node.libp2p_overrides import dht as node_dht
-from gridtokenx.node.libp2p_overrides import swarm as node_swarm
-from gridtokenx.node.libp2p_overrides import yamux as node_yamux
-from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
-from gridtokenx.node.network import Network, NetworkError, NetworkSettings, Stream, open_network
+from gridtokenx.network.discovery import Discovery
+from gridtokenx.network.host import Network, NetworkError, NetworkSettings, Stream, open_network
+from gridtokenx.network.libp2p_overrides import dht as node_dht
+from gridtokenx.network.libp2p_overrides import swarm as node_swarm
+from gridtokenx.network.libp2p_overrides import yamux as node_yamux
+from gridtokenx.network.libp2p_overrides.yamux import NodeYamux
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 TEST = "/test/1"
@@ -822,7 +822,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 
 import trio
-from gridtokenx.node.network import NetworkError, NetworkSettings, open_network
+from gridtokenx.network.host import NetworkError, NetworkSettings, open_network
 from libp2p.crypto.ecc import create_new_key_pair
 from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.crypto.keys import KeyType

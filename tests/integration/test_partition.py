@@ -24,7 +24,7 @@ from patience import settled
 from gridtokenx.cli import app
 from gridtokenx.cluster import assertions, faults
 from gridtokenx.cluster.processes import Cluster
-from gridtokenx.node.admin_socket import SOCKET_NAME, AdminError, call
+from gridtokenx.home.admin_socket import SOCKET_NAME, AdminError, call
 
 AUTHORITIES = ("n0", "n1", "n2", "n3")
 OBSERVER = "n4"

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import trio
 from patience import until
 
-from gridtokenx.cluster.network import AUTHORITIES, NETWORK_ID, dev_key, local_genesis
-from gridtokenx.node.network import Network, NetworkSettings, PeerId, open_network
-from gridtokenx.node.peers import Peers
+from gridtokenx.cluster.devnet import AUTHORITIES, NETWORK_ID, dev_key, local_genesis
+from gridtokenx.network.host import Network, NetworkSettings, PeerId, open_network
+from gridtokenx.network.requests import Requests
+from gridtokenx.node.contacts import Peers
 from gridtokenx.node.protocol import About, Credential, Status, credential_bytes
-from gridtokenx.node.requests import Requests
 from gridtokenx.node.witnesses import SLOW_MS
 from gridtokenx.primitives.codec import encode
 

@@ -24,9 +24,9 @@ from gridtokenx.chain.genesis import Genesis, dump_genesis, load_genesis
 from gridtokenx.chain.transaction import Payload
 from gridtokenx.client import RpcError
 from gridtokenx.cluster import watch
-from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key
+from gridtokenx.cluster.devnet import DEV_ACCOUNT, dev_key
 from gridtokenx.cluster.processes import Cluster, create, this_process
-from gridtokenx.cluster.supply import holdings, supply_checks
+from gridtokenx.demo.supply import holdings, supply_checks
 from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger.model import TREASURY, Asset
 from gridtokenx.primitives.errors import ErrorCode

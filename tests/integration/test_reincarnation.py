@@ -38,7 +38,7 @@ from gridtokenx.cli import app
 from gridtokenx.client import Client
 from gridtokenx.cluster import watch
 from gridtokenx.cluster.dev import fund_dev_account
-from gridtokenx.cluster.network import (
+from gridtokenx.cluster.devnet import (
     AUTHORITIES,
     DEV_ACCOUNT,
     GTX,
@@ -50,14 +50,12 @@ from gridtokenx.cluster.network import (
     validator_name,
 )
 from gridtokenx.cluster.processes import Cluster, create, this_process
-from gridtokenx.cluster.revival import Revival, add_stand_by
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
+from gridtokenx.demo.revival import Revival, add_stand_by
 from gridtokenx.governance.model import ApproveAsAuthority, Choice, Vote
 from gridtokenx.interchain.model import Credit, SubmitCheckpoint, TransferAbroad
 from gridtokenx.ledger.model import Asset
-from gridtokenx.node.database import Database
-from gridtokenx.node.executor import Executor
-from gridtokenx.node.network import (
+from gridtokenx.network.host import (
     NetworkError,
     NetworkSettings,
     Stream,
@@ -65,6 +63,7 @@ from gridtokenx.node.network import (
     read_frame,
     write_frame,
 )
+from gridtokenx.node.executor import Executor
 from gridtokenx.node.protocol import (
     BlocksRequest,
     BlocksResponse,
@@ -74,6 +73,7 @@ from gridtokenx.node.protocol import (
 )
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.types import format_address
+from gridtokenx.storage.database import Database
 
 LONG_S = 300.0
 DEV = dev_key(DEV_ACCOUNT)

@@ -16,14 +16,13 @@ from libp2p.utils.varint import encode_uvarint
 from multiaddr import Multiaddr
 from patience import until
 
-from gridtokenx.node import gossip as module
-from gridtokenx.node import throttle
-from gridtokenx.node.dialling import DIALS_OF_A_TARGET
-from gridtokenx.node.gossip import Gossip, Verdict
-from gridtokenx.node.gossip_events import PROTOCOLS
-from gridtokenx.node.gossip_wire import Rpc, encode_frame, encode_rpc
-from gridtokenx.node.libp2p_overrides import negotiation, sockets, yamux
-from gridtokenx.node.network import (
+from gridtokenx.network import gossip as module
+from gridtokenx.network import throttle
+from gridtokenx.network.dialling import DIALS_OF_A_TARGET
+from gridtokenx.network.gossip import Gossip, Verdict
+from gridtokenx.network.gossipsub.events import PROTOCOLS
+from gridtokenx.network.gossipsub.wire import Rpc, encode_frame, encode_rpc
+from gridtokenx.network.host import (
     Network,
     NetworkError,
     NetworkSettings,
@@ -34,6 +33,7 @@ from gridtokenx.node.network import (
     read_frame,
     write_frame,
 )
+from gridtokenx.network.libp2p_overrides import negotiation, sockets, yamux
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 WORK = "/test/job/1"

@@ -20,11 +20,11 @@ from libp2p.transport.websocket.listener import WebsocketListener, WebsocketList
 from multiaddr import Multiaddr
 from patience import until
 
-from gridtokenx.node.libp2p_overrides import swarm as node_swarm
-from gridtokenx.node.libp2p_overrides.swarm import NodeUpgrader
-from gridtokenx.node.libp2p_overrides.websocket import WebSocketStream
-from gridtokenx.node.libp2p_overrides.yamux import NodeYamux
-from gridtokenx.node.network import Network, NetworkSettings, Stream, open_network, parse_address
+from gridtokenx.network.host import Network, NetworkSettings, Stream, open_network, parse_address
+from gridtokenx.network.libp2p_overrides import swarm as node_swarm
+from gridtokenx.network.libp2p_overrides.swarm import NodeUpgrader
+from gridtokenx.network.libp2p_overrides.websocket import WebSocketStream
+from gridtokenx.network.libp2p_overrides.yamux import NodeYamux
 
 TCP, WEB = "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"
 ECHO = "/test/echo/1"

@@ -12,16 +12,16 @@ import trio
 from js_peer import JsPeer, PeerError
 from patience import PATIENCE_S, until
 
-from gridtokenx.node.gossip import MAX_MESSAGE_BYTES, Gossip
-from gridtokenx.node.gossip_events import PROTOCOL_V12, Origin, Parameters, Verdict
-from gridtokenx.node.libp2p_overrides.private_network import parse_key
-from gridtokenx.node.network import (
+from gridtokenx.network.gossip import MAX_MESSAGE_BYTES, Gossip
+from gridtokenx.network.gossipsub.events import PROTOCOL_V12, Origin, Parameters, Verdict
+from gridtokenx.network.host import (
     Network,
     NetworkSettings,
     format_peer_id,
     open_network,
     parse_peer_id,
 )
+from gridtokenx.network.libp2p_overrides.private_network import parse_key
 
 PREFIX = "/gridtokenx/interop/"
 TOPIC = PREFIX + "MET/votes"

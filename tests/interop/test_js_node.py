@@ -27,7 +27,8 @@ from live_cluster import (
 from patience import PATIENCE_S
 
 from gridtokenx.cluster import dev
-from gridtokenx.cluster.network import (
+from gridtokenx.cluster.devnet import (
+    LICENCE_EXPIRY_MS,
     NETWORK_ID,
     PAYMENT,
     dev_key,
@@ -36,7 +37,6 @@ from gridtokenx.cluster.network import (
     peer_id,
 )
 from gridtokenx.cluster.processes import Cluster
-from gridtokenx.cluster.profile import LICENCE_EXPIRY_MS
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.primitives.crypto import SigningKey, kyc_reference
 from gridtokenx.primitives.quantities import UTHB_PER_THB

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridtokenx.node import gossip_wire as wire
-from gridtokenx.node.gossip_events import (
+from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub.events import (
     PROTOCOL_V12,
     Deliver,
     Heartbeat,
@@ -23,8 +23,8 @@ from gridtokenx.node.gossip_events import (
     Verified,
     Verify,
 )
-from gridtokenx.node.gossip_router import Router
-from gridtokenx.node.gossip_wire import FrameBuffer, Prune, Rpc, WireError
+from gridtokenx.network.gossipsub.router import Router
+from gridtokenx.network.gossipsub.wire import FrameBuffer, Prune, Rpc, WireError
 
 PREFIX = "/gridtokenx/"
 TOPICS = [PREFIX + "a/votes", PREFIX + "a/orders"]

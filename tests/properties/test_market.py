@@ -53,9 +53,9 @@ from gridtokenx.registry.model import (
     Territory,
 )
 from gridtokenx.trading import rules as trading
-from gridtokenx.trading.auction import GridView
 from gridtokenx.trading.book import trader
 from gridtokenx.trading.clock_model import IMPORTS
+from gridtokenx.trading.matching import GridView
 from gridtokenx.trading.model import (
     FLOWS,
     ORDERS,

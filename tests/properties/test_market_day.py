@@ -20,7 +20,7 @@ from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.trading import rules as trading
-from gridtokenx.trading.auction import GridView
+from gridtokenx.trading.matching import GridView
 from gridtokenx.trading.model import (
     ORDERS,
     TRADES,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gridtokenx.chain.limits import TURNS_BEFORE_JAIL
 from gridtokenx.chain.national import carry_to_votes, surroundings, voting_power
 from gridtokenx.chain.validator_sets import sets_from
-from gridtokenx.cluster.network import (
+from gridtokenx.cluster.devnet import (
     EPOCH_BLOCKS,
     NATIONAL,
     account_address,

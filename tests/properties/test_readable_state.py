@@ -15,7 +15,7 @@ import pytest
 from market_world import MarketWorld
 
 from gridtokenx.chain.crossing import NationalSlice
-from gridtokenx.cluster.network import dev_key, operator_key
+from gridtokenx.cluster.devnet import dev_key, operator_key
 from gridtokenx.governance.model import NEWEST, ParameterChange, ProposalReference
 from gridtokenx.grid.model import MAX_SEQ, REGISTERS
 from gridtokenx.interchain.model import (

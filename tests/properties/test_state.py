@@ -14,7 +14,7 @@ from gridtokenx.chain.state_tree import StateTree, verify_state_proof
 from gridtokenx.chain.transaction import Payload, sign_transaction
 from gridtokenx.chain.transition import apply_transaction, environment
 from gridtokenx.chain.validator_sets import current_set
-from gridtokenx.cluster.network import operator_key
+from gridtokenx.cluster.devnet import operator_key
 from gridtokenx.ledger.model import Account, Asset, Transfer
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import Rejected

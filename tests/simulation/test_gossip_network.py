@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
-from gridtokenx.node import gossip_wire as wire
-from gridtokenx.node.gossip_events import (
+from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub.events import (
     PROTOCOL_V12,
     Deliver,
     Event,
@@ -30,8 +30,8 @@ from gridtokenx.node.gossip_events import (
     Verified,
     Verify,
 )
-from gridtokenx.node.gossip_router import Router
-from gridtokenx.node.gossip_wire import FrameBuffer
+from gridtokenx.network.gossipsub.router import Router
+from gridtokenx.network.gossipsub.wire import FrameBuffer
 from gridtokenx.primitives import crypto
 
 PREFIX = "/gridtokenx/test/"

@@ -14,7 +14,7 @@ from simulator.chains_world import DEV, crash, fates, last_commit
 
 from gridtokenx.chain.crossing import check_slice, home_of, next_slice
 from gridtokenx.chain.transition import execute_block, propose_block
-from gridtokenx.cluster.network import account_address, dev_key, operator_key, validator_name
+from gridtokenx.cluster.devnet import account_address, dev_key, operator_key, validator_name
 from gridtokenx.consensus.certificates import check_quorum_certificate
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.model import (

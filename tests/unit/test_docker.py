@@ -17,11 +17,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from gridtokenx.cli import app
-from gridtokenx.cluster.network import bootstrap_files, dev_key, peer_id
-from gridtokenx.node.config import Config, load_config
-from gridtokenx.node.settings import SETTINGS
-from gridtokenx.node.telemetry import CallMetrics, NodeCollector
-from gridtokenx.node.view import Health, NetworkStatus
+from gridtokenx.cluster.devnet import bootstrap_files, dev_key, peer_id
+from gridtokenx.home.config import Config, load_config
+from gridtokenx.home.settings import SETTINGS
+from gridtokenx.views.metrics import CallMetrics, NodeCollector
+from gridtokenx.views.status import Health, NetworkStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker" / "compose.yaml"

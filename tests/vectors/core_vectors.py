@@ -16,7 +16,7 @@ from gridtokenx.chain.block import (
 )
 from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
-from gridtokenx.cluster.network import dev_key, local_genesis
+from gridtokenx.cluster.devnet import dev_key, local_genesis
 from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger.model import (
     ACCOUNTS,

@@ -8,7 +8,7 @@ from typing import Any
 from chains_world import Chain, Chains
 
 from gridtokenx.chain.block import Block
-from gridtokenx.cluster.network import NATIONAL, dev_key
+from gridtokenx.cluster.devnet import NATIONAL, dev_key
 from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.log import log_to, messages_from
 from gridtokenx.interchain.model import Message, TransferAbroad

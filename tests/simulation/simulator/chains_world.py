@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from gridtokenx.chain.crossing import home_of, next_slice
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transition import propose_block
-from gridtokenx.cluster.network import NATIONAL, account_address, dev_key, local_genesis
+from gridtokenx.cluster.devnet import NATIONAL, account_address, dev_key, local_genesis
 from gridtokenx.interchain import checkpoints, incarnations
 from gridtokenx.interchain.log import log_to
 from gridtokenx.interchain.model import (

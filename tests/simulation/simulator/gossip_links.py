@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
 
-from gridtokenx.node.gossip_events import Priority
+from gridtokenx.network.gossipsub.events import Priority
 
 REGIONS = ("MET", "NOR", "NEA", "CEN", "SOU")
 # Of every ten nodes; about the regions' shares of the population.
@@ -33,7 +33,7 @@ JITTER = 0.15  # Of a frame's latency, at most, either way.
 UPLINK_BYTES_PER_S = 100_000_000 // 8
 WINDOW_BYTES = 1 << 20  # Of our yamux: what may be on its way before it is acknowledged.
 RETRANSMISSION_US = 200_000  # TCP's least time-out; a round trip comes on top.
-QUEUE_BYTES = 16 * 1024 * 1024  # As in node/gossip.py: for each peer there, for all of them here.
+QUEUE_BYTES = 16 * 1024 * 1024  # As in network/gossip.py: each peer there, all of them here.
 
 
 class Loss(Enum):

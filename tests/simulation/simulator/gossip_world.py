@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from gridtokenx.node import gossip_wire as wire
-from gridtokenx.node.gossip_events import (
+from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub.events import (
     PROTOCOL_V12,
     Deliver,
     Event,
@@ -37,7 +37,7 @@ from gridtokenx.node.gossip_events import (
     Verify,
     Withdraw,
 )
-from gridtokenx.node.gossip_router import Router
+from gridtokenx.network.gossipsub.router import Router
 from simulator.gossip_links import (
     PLACES,
     UPLINK_BYTES_PER_S,

@@ -15,9 +15,9 @@ from api_node import SELLER, STRANGER, MemoryNode
 from gridtokenx.api.context import Context
 from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.chain.block import Header
+from gridtokenx.chain.light_client import check_account_proof
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.ledger.model import Account
-from gridtokenx.light_client import check_account_proof
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.types import format_address

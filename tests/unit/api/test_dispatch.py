@@ -14,13 +14,13 @@ from api_node import OPEN_API, SELLER, MemoryNode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridtokenx.api import jsonrpc, proofs, rest
+from gridtokenx.api import jsonrpc, rest
 from gridtokenx.api.calls import Calls, Reply
 from gridtokenx.api.context import Context
 from gridtokenx.api.limiter import Bill, Limiter
-from gridtokenx.api.methods import METHOD_BY_NAME
-from gridtokenx.node.telemetry import CallMetrics
+from gridtokenx.api.methods import METHOD_BY_NAME, proofs
 from gridtokenx.primitives.types import format_address
+from gridtokenx.views.metrics import CallMetrics
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.chain.block import decode_block
-from gridtokenx.cluster.network import operator_key
+from gridtokenx.cluster.devnet import operator_key
 from gridtokenx.grid.model import HaltRegion, PublishGridStatus
 from gridtokenx.ledger.model import RetireCredits
 from gridtokenx.primitives.crypto import SigningKey, sha256

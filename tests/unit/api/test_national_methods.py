@@ -18,8 +18,9 @@ from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
 from gridtokenx.chain.light import TrustedSet
+from gridtokenx.chain.light_client import Base, check_state_proof
 from gridtokenx.client import check_incarnations
-from gridtokenx.cluster.network import GTX, dev_key, operator_key, validator_name
+from gridtokenx.cluster.devnet import GTX, dev_key, operator_key, validator_name
 from gridtokenx.governance.model import ApproveAsAuthority as Approve
 from gridtokenx.governance.model import (
     AuthorityChange,
@@ -34,7 +35,6 @@ from gridtokenx.governance.model import (
 )
 from gridtokenx.interchain.model import REGIONS, Incarnation, TransferAbroad
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.light_client import Base, check_state_proof
 from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address

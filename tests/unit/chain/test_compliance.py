@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gridtokenx.cluster.network import account_address, operator_key
+from gridtokenx.cluster.devnet import account_address, operator_key
 from gridtokenx.grid.model import HaltRegion, PublishGridStatus, ResumeRegion
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, Deposit, Transfer

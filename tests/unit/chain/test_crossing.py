@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from gridtokenx.chain.crossing import check_slice
-from gridtokenx.cluster.network import dev_key
+from gridtokenx.cluster.devnet import dev_key
 from gridtokenx.interchain.model import (
     CheckpointAccepted,
     Downward,

@@ -15,7 +15,7 @@ from gridtokenx.chain.transition import (
     propose_block,
 )
 from gridtokenx.chain.validator_sets import current_set
-from gridtokenx.cluster.network import dev_key, validator_name
+from gridtokenx.cluster.devnet import dev_key, validator_name
 from gridtokenx.consensus.evidence import Evidence, double_vote
 from gridtokenx.consensus.messages import Phase, Vote, vote_bytes
 from gridtokenx.primitives.crypto import SigningKey, sha256

@@ -11,7 +11,7 @@ from gridtokenx.chain.standing import Standing, standing_of
 from gridtokenx.chain.transaction import Payload, sign_transaction
 from gridtokenx.chain.transition import apply_transaction, environment
 from gridtokenx.chain.validator_sets import current_set
-from gridtokenx.cluster.network import (
+from gridtokenx.cluster.devnet import (
     DEV_ACCOUNT,
     account_address,
     dev_key,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gridtokenx.chain.genesis import BlockClock, dump_genesis, load_genesis
-from gridtokenx.cluster.network import local_genesis
+from gridtokenx.cluster.devnet import local_genesis
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay

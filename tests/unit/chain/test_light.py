@@ -10,22 +10,21 @@ from typing import Any
 
 import pytest
 
-from gridtokenx.api import proofs
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.methods import METHOD_BY_NAME
+from gridtokenx.api.methods import METHOD_BY_NAME, proofs
 from gridtokenx.chain.light import SetChange, TrustedSet, check_decided, follow_sets
+from gridtokenx.chain.light_client import check_account_proof
 from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.chain.validator_sets import current_set, order_set
 from gridtokenx.client import Client
-from gridtokenx.cluster.network import dev_key, local_genesis, validator_name
-from gridtokenx.light_client import check_account_proof
-from gridtokenx.node.history import SET_CHANGES
-from gridtokenx.node.view import ChainStatus, Head
+from gridtokenx.cluster.devnet import dev_key, local_genesis, validator_name
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.primitives.types import format_address
 from gridtokenx.primitives.validators import Validator, ValidatorSet
+from gridtokenx.storage.index import SET_CHANGES
+from gridtokenx.views.status import ChainStatus, Head
 from tests.chains_world import Chain
 
 DEV = dev_key("dev").public_key

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gridtokenx.cluster.network import account_address, operator_key
+from gridtokenx.cluster.devnet import account_address, operator_key
 from gridtokenx.grid.model import (
     REGISTERS,
     MeterReading,

@@ -8,7 +8,7 @@ import pytest
 
 from gridtokenx.chain.national import value_of, voting_power
 from gridtokenx.chain.validator_sets import ValidatorSetOrdered, current_set
-from gridtokenx.cluster.network import dev_key, local_genesis, operator_key, validator_name
+from gridtokenx.cluster.devnet import dev_key, local_genesis, operator_key, validator_name
 from gridtokenx.consensus.evidence import Evidence, double_vote
 from gridtokenx.consensus.messages import Phase, Vote, vote_bytes
 from gridtokenx.governance import rules as governance

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from market_world import Household, MarketWorld
 
-from gridtokenx.cluster.network import operator_key
+from gridtokenx.cluster.devnet import operator_key
 from gridtokenx.grid.model import (
     MeterReading,
     ReadingAccepted,

@@ -8,7 +8,7 @@ import pytest
 
 from gridtokenx.chain.crossing import home_of
 from gridtokenx.chain.transition import signing_set
-from gridtokenx.cluster.network import dev_key, operator_key, validator_name
+from gridtokenx.cluster.devnet import dev_key, operator_key, validator_name
 from gridtokenx.consensus.evidence import double_vote
 from gridtokenx.consensus.messages import Phase, Vote, vote_bytes
 from gridtokenx.governance import rules as governance

@@ -23,7 +23,7 @@ from gridtokenx.chain.transition import (
     propose_block,
 )
 from gridtokenx.chain.validator_sets import current_set
-from gridtokenx.cluster.network import DEV_ACCOUNT, account_address, dev_key, operator_key
+from gridtokenx.cluster.devnet import DEV_ACCOUNT, account_address, dev_key, operator_key
 from gridtokenx.grid.model import SubmitReadings
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, Deposit, RetireCredits, Transfer, Withdraw

@@ -11,7 +11,7 @@ from gridtokenx.chain.trust import (
     parse_trusted_block,
     trust_period_ms,
 )
-from gridtokenx.cluster.network import local_genesis
+from gridtokenx.cluster.devnet import local_genesis
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 

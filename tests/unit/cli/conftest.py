@@ -60,7 +60,7 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
 @pytest.fixture
 def fast_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys that cost nothing to derive, where the cost is not under test."""
-    from gridtokenx.node import keystore
+    from gridtokenx.home import keystore
 
     monkeypatch.setitem(keystore.create.__kwdefaults__, "development", True)
 

@@ -11,10 +11,10 @@ import pytest
 
 from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.cli.output import ExitCode
-from gridtokenx.cluster.network import NATIONAL
+from gridtokenx.cluster.devnet import NATIONAL
 from gridtokenx.primitives.codec import encode
 from tests.chains_world import Chain, Chains
-from tests.unit.test_replay_national import Lie
+from tests.unit.chain.test_replay_national import Lie
 
 
 class Shown:

@@ -14,8 +14,8 @@ from gridtokenx.chain.genesis import (
     load_genesis,
 )
 from gridtokenx.cli.output import ExitCode
-from gridtokenx.node import keystore
-from gridtokenx.node.config import load_config
+from gridtokenx.home import keystore
+from gridtokenx.home.config import load_config
 from gridtokenx.registry.model import Organisation, OrganisationKind, Territory
 from gridtokenx.trading.model import MarketParameters
 
@@ -56,7 +56,9 @@ def genesis_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no network were bundled."""
-    monkeypatch.setattr("gridtokenx.node.bootstrap.folders", lambda environ=None: [tmp_path / "b"])
+    monkeypatch.setattr(
+        "gridtokenx.home.bootstrap_files.folders", lambda environ=None: [tmp_path / "b"]
+    )
 
 
 def test_a_home_for_a_genesis_file_is_complete(

@@ -7,7 +7,7 @@ import pytest
 
 from gridtokenx.cli import output, remote
 from gridtokenx.cli.output import ExitCode
-from gridtokenx.node import keystore
+from gridtokenx.home import keystore
 
 pytestmark = pytest.mark.usefixtures("fast_keys")
 

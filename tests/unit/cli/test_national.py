@@ -19,9 +19,9 @@ from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.cli.output import ExitCode
-from gridtokenx.cluster.network import dev_key, operator_key
-from gridtokenx.node import keystore
-from gridtokenx.node.keystore import KeyKind
+from gridtokenx.cluster.devnet import dev_key, operator_key
+from gridtokenx.home import keystore
+from gridtokenx.home.keystore import KeyKind
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
 

@@ -7,8 +7,8 @@ import pytest
 
 from gridtokenx.cli import net_doctor
 from gridtokenx.cli.output import ExitCode
-from gridtokenx.node.config import load_config
-from gridtokenx.node.discovery import OUTCOME_WORDS
+from gridtokenx.home.config import load_config
+from gridtokenx.network.discovery import OUTCOME_WORDS
 
 WELL = {
     "peer_id": "12D3",

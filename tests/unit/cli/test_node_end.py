@@ -16,11 +16,12 @@ import structlog
 from gridtokenx.api.listening import ApiServerError
 from gridtokenx.cli import node_end, output
 from gridtokenx.cli.output import ExitCode
-from gridtokenx.node import crash_report
-from gridtokenx.node.config import load_config
-from gridtokenx.node.crash_report import KEPT, write_crash_report
-from gridtokenx.node.descriptors import TooFewDescriptors
-from gridtokenx.node.stopping import (
+from gridtokenx.home.config import load_config
+from gridtokenx.primitives.state import DamagedValue
+from gridtokenx.runtime import crash_report
+from gridtokenx.runtime.crash_report import KEPT, write_crash_report
+from gridtokenx.runtime.descriptors import TooFewDescriptors
+from gridtokenx.runtime.stopping import (
     Contradicted,
     Damaged,
     DatabaseError,
@@ -33,8 +34,7 @@ from gridtokenx.node.stopping import (
     StopNode,
     Untrusted,
 )
-from gridtokenx.node.telemetry import RECENT_LINES, close_logging, configure_logging
-from gridtokenx.primitives.state import DamagedValue
+from gridtokenx.views.metrics import RECENT_LINES, close_logging, configure_logging
 
 
 def api_error(cause: OSError) -> ApiServerError:

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from gridtokenx.cli import node_start
-from gridtokenx.cluster.network import local_genesis
+from gridtokenx.cluster.devnet import local_genesis
 
 
 def test_the_operators_word_names_an_incarnation() -> None:

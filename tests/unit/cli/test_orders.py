@@ -219,7 +219,7 @@ def test_a_node_of_another_network_is_refused(
     run, home: Path, fast_keys, password_file, canned_node
 ) -> None:
     from gridtokenx.chain.genesis import dump_genesis
-    from gridtokenx.cluster.network import local_genesis
+    from gridtokenx.cluster.devnet import local_genesis
 
     run("keys", "new", "me", "--password-file", password_file)
     (home / "genesis.json").write_text(dump_genesis(local_genesis()))

@@ -11,11 +11,11 @@ import pytest
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.consensus.messages import Phase, Vote
+from gridtokenx.home import keystore
 from gridtokenx.interchain.model import INCARNATIONS, AuthorityMember, Incarnation
-from gridtokenx.node import keystore
-from gridtokenx.node.database import Database
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.state import u64
+from gridtokenx.storage.database import Database
 
 KEY = bytes([7]) * 32
 pytestmark = pytest.mark.usefixtures("fast_keys")

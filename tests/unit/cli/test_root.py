@@ -13,8 +13,8 @@ import typer
 from gridtokenx import __main__, __version__, cli
 from gridtokenx.cli import output
 from gridtokenx.cli.output import ExitCode, Failure
-from gridtokenx.node.config import ConfigError
-from gridtokenx.node.keystore import KeystoreError, KeystoreReason
+from gridtokenx.home.config import ConfigError
+from gridtokenx.home.keystore import KeystoreError, KeystoreReason
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 
 HEAVY = ("libp2p", "aiohttp", "rocksdict", "trio", "httpx", "structlog", "gridtokenx.chain")

@@ -7,7 +7,7 @@ import pytest
 from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.chain.transaction import Transaction, sign_transaction
 from gridtokenx.cli.output import ExitCode
-from gridtokenx.cluster.network import dev_key, local_genesis
+from gridtokenx.cluster.devnet import dev_key, local_genesis
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.types import format_address
 

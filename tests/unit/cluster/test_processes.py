@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from gridtokenx.cluster import processes
-from gridtokenx.cluster.network import plan
+from gridtokenx.cluster.devnet import plan
 from gridtokenx.cluster.processes import Cluster, ClusterError, NodeRecord
 
 DEAD = (2**22 + 1, 1.0)  # Above the largest pid Linux gives.

@@ -9,7 +9,7 @@ import pytest
 from gridtokenx.chain.crossing import reports_closed
 from gridtokenx.chain.genesis import MAX_TERRITORIES
 from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES, decode_transaction, sign_transaction
-from gridtokenx.cluster.network import dev_key, local_genesis
+from gridtokenx.cluster.devnet import dev_key, local_genesis
 from gridtokenx.interchain import rules as interchain
 from gridtokenx.interchain.checkpoints import reason_of
 from gridtokenx.interchain.log import log_to, messages_from

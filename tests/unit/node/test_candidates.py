@@ -22,7 +22,7 @@ from gridtokenx.chain.transaction import (
     TransactionBatch,
     sign_transaction,
 )
-from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key, local_genesis
+from gridtokenx.cluster.devnet import DEV_ACCOUNT, dev_key, local_genesis
 from gridtokenx.consensus.evidence import Evidence, EvidenceKind
 from gridtokenx.consensus.messages import (
     MAX_VIEW,
@@ -33,9 +33,12 @@ from gridtokenx.consensus.messages import (
     Vote,
 )
 from gridtokenx.ledger.model import Asset, Transfer
+from gridtokenx.network.gossipsub.events import Origin, Verdict
+from gridtokenx.network.host import NetworkError, PeerId
+from gridtokenx.network.peers.budget import StrangersBudget
+from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node import candidates
 from gridtokenx.node.bodies import REMEMBERED_BLOCKS, Batcher, Recent, decode_and_verify
-from gridtokenx.node.budget import StrangersBudget
 from gridtokenx.node.candidates import (
     MAX_PROPOSALS,
     PROPOSAL_WAIT_S,
@@ -44,10 +47,7 @@ from gridtokenx.node.candidates import (
     decode_body_request,
     is_consistent,
 )
-from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.gossip_events import Origin, Verdict
-from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import (
     BATCH_BYTES,
     BLOCK_LIMIT,
@@ -55,14 +55,14 @@ from gridtokenx.node.protocol import (
     BodiesResponse,
     ProposalRequest,
 )
-from gridtokenx.node.requests import RequestRefused
-from gridtokenx.node.stages import Stages
 from gridtokenx.node.strangers import Lane, Strangers
-from gridtokenx.node.worker import Urgency
 from gridtokenx.primitives.codec import MAX_INT, decode, encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.validators import MAX_VALIDATORS
+from gridtokenx.runtime.worker import Urgency
+from gridtokenx.storage.database import Database
+from gridtokenx.views.stages import Stages
 
 GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")

@@ -14,12 +14,16 @@ import trio
 from patience import until
 
 from gridtokenx.chain.block import decode_block
-from gridtokenx.cluster.network import dev_key, local_genesis, validator_name
+from gridtokenx.chain.genesis import is_incarnation_name
+from gridtokenx.cluster.devnet import dev_key, local_genesis, validator_name
 from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
+from gridtokenx.home.settings import SyncSettings
 from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.model import INCARNATIONS, AuthorityMember, Incarnation
+from gridtokenx.network.host import NetworkError, PeerId
+from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node import key_guard
 from gridtokenx.node.chain_runner import (
     ChainRunner,
@@ -28,27 +32,17 @@ from gridtokenx.node.chain_runner import (
     first_record,
     likeliest,
 )
-from gridtokenx.node.database import Database
+from gridtokenx.node.contacts import Claim
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.network import NetworkError, PeerId
-from gridtokenx.node.peers import Claim
-from gridtokenx.node.protocol import (
-    BlocksRequest,
-    BlocksResponse,
-    ChainHead,
-    DecidedBlock,
-    Topics,
-    is_incarnation_name,
-)
-from gridtokenx.node.requests import RequestRefused
-from gridtokenx.node.settings import SyncSettings
-from gridtokenx.node.stages import Stages
-from gridtokenx.node.stopping import NotMissing, NotPresent, StopNode
+from gridtokenx.node.protocol import BlocksRequest, BlocksResponse, ChainHead, DecidedBlock, Topics
 from gridtokenx.node.syncing import answer_ancestry
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.state import u64
+from gridtokenx.runtime.stopping import NotMissing, NotPresent, StopNode
+from gridtokenx.storage.database import Database
+from gridtokenx.views.stages import Stages
 
 GENESIS = replace(local_genesis(), block_time_ms=100, timeout_base_ms=500)
 MET = GENESIS.chain("MET")

@@ -22,7 +22,7 @@ from trio.testing import MockClock
 
 from gridtokenx.chain.block import Block, decode_block, has_its_body
 from gridtokenx.chain.transaction import sign_transaction
-from gridtokenx.cluster.network import (
+from gridtokenx.cluster.devnet import (
     AUTHORITIES,
     DEV_ACCOUNT,
     dev_key,
@@ -44,17 +44,17 @@ from gridtokenx.consensus.messages import (
     vote_bytes,
 )
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.node.database import Database
+from gridtokenx.network.gossipsub.events import Origin, Verdict
+from gridtokenx.network.host import PeerId
 from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.gossip_events import Origin, Verdict
 from gridtokenx.node.key_guard import HOLD_SECONDS, OBSERVE_SECONDS
-from gridtokenx.node.network import PeerId
 from gridtokenx.node.protocol import Topics
-from gridtokenx.node.worker import Urgency
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.runtime.worker import Urgency
+from gridtokenx.storage.database import Database
 
 GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")

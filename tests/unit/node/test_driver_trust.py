@@ -14,23 +14,23 @@ from patience import until
 
 from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.trust import Trust
-from gridtokenx.cluster.network import local_genesis
+from gridtokenx.cluster.devnet import local_genesis
 from gridtokenx.consensus.events import Decide
 from gridtokenx.consensus.messages import QuorumCertificate
-from gridtokenx.node.config import load_config
-from gridtokenx.node.database import Database
+from gridtokenx.home.config import load_config
+from gridtokenx.home.settings import SyncSettings
 from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.node import Keys, Node
-from gridtokenx.node.settings import SyncSettings
-from gridtokenx.node.stopping import StopNode, Untrusted
 from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.trusted_history import trust_of
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.runtime.stopping import StopNode, Untrusted
 from gridtokenx.staking import pools
 from gridtokenx.staking.model import PARAMETERS
+from gridtokenx.storage.database import Database
 from tests.unit.node.test_driver import (
     MEMBERS,
     MET,

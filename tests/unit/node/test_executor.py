@@ -17,7 +17,7 @@ from gridtokenx.chain.state_tree import verify_state_proof
 from gridtokenx.chain.transaction import Transaction, sign_transaction
 from gridtokenx.chain.transition import MAX_TIME_AHEAD_MS
 from gridtokenx.chain.validator_sets import order_set
-from gridtokenx.cluster.network import (
+from gridtokenx.cluster.devnet import (
     AUTHORITIES,
     DEV_ACCOUNT,
     dev_key,
@@ -35,7 +35,6 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import ACCOUNTS, MINIMUMS, Asset, Deposit, Transfer
-from gridtokenx.node.database import Database
 from gridtokenx.node.executor import (
     FILL_CHUNK,
     FILL_SHARE,
@@ -43,13 +42,14 @@ from gridtokenx.node.executor import (
     Executor,
     NotYet,
 )
-from gridtokenx.node.history import Totals, find_transaction, load_totals
-from gridtokenx.node.stopping import Damaged
 from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
 from gridtokenx.primitives.validators import Validator, ValidatorSet
+from gridtokenx.runtime.stopping import Damaged
+from gridtokenx.storage.database import Database
+from gridtokenx.storage.index import Totals, find_transaction, load_totals
 
 GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")

@@ -16,17 +16,16 @@ from trio.testing import MockClock
 from gridtokenx.chain.held import HeldLimits
 from gridtokenx.chain.mempool import Limits
 from gridtokenx.chain.transaction import Transaction, TransactionBatch, sign_transaction
-from gridtokenx.cluster.network import DEV_ACCOUNT, dev_key, local_genesis, validator_name
+from gridtokenx.cluster.devnet import DEV_ACCOUNT, dev_key, local_genesis, validator_name
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
 from gridtokenx.ledger.model import MINIMUMS, Asset, Transfer
+from gridtokenx.network.gossipsub.events import Origin, Verdict
+from gridtokenx.network.host import PeerId
+from gridtokenx.network.peers.budget import BudgetLimits, StrangersBudget
 from gridtokenx.node import strangers
 from gridtokenx.node.bodies import Recent
-from gridtokenx.node.budget import BudgetLimits, StrangersBudget
-from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Committed, Executor
-from gridtokenx.node.gossip_events import Origin, Verdict
 from gridtokenx.node.intake import REPEAT_BLOCKS, REPEAT_BYTES, Intake, Repeats
-from gridtokenx.node.network import PeerId
 from gridtokenx.node.strangers import (
     MAX_SOURCE_WAITING,
     MAX_WAITING,
@@ -34,10 +33,11 @@ from gridtokenx.node.strangers import (
     Lane,
     Strangers,
 )
-from gridtokenx.node.worker import Urgency, Worker
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.runtime.worker import Urgency, Worker
+from gridtokenx.storage.database import Database
 
 GENESIS = local_genesis()
 MET = GENESIS.chain("MET")

@@ -8,13 +8,7 @@ import pytest
 
 from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.transaction import Payload, sign_transaction
-from gridtokenx.cluster.network import (
-    AUTHORITIES,
-    NATIONAL,
-    dev_key,
-    local_genesis,
-    validator_name,
-)
+from gridtokenx.cluster.devnet import AUTHORITIES, NATIONAL, dev_key, local_genesis, validator_name
 from gridtokenx.consensus.messages import (
     IndexedSignature,
     Phase,
@@ -24,11 +18,11 @@ from gridtokenx.consensus.messages import (
 from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
-from gridtokenx.node.database import Database
 from gridtokenx.node.executor import Executor, NotYet
 from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.storage.database import Database
 
 GENESIS = local_genesis(with_national=True)
 KEYS = {

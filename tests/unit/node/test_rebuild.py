@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.transaction import sign_transaction
-from gridtokenx.cluster.network import dev_key, local_genesis, validator_name
+from gridtokenx.cluster.devnet import dev_key, local_genesis, validator_name
 from gridtokenx.consensus.evidence import double_vote
 from gridtokenx.consensus.messages import (
     IndexedSignature,
@@ -24,18 +24,18 @@ from gridtokenx.consensus.messages import (
 from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.model import AuthorityMember, Incarnation
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.node.database import ChainStore, Database
+from gridtokenx.network.host import NetworkError, PeerId
+from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.national_view import DecidedNational
-from gridtokenx.node.network import NetworkError, PeerId
 from gridtokenx.node.protocol import AncestryRequest, BlocksResponse, DecidedBlock
 from gridtokenx.node.rebuild import Rebuild
-from gridtokenx.node.requests import RequestRefused
-from gridtokenx.node.stopping import Damaged
 from gridtokenx.node.syncing import answer_ancestry
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.runtime.stopping import Damaged
+from gridtokenx.storage.database import ChainStore, Database
 
 GENESIS = local_genesis()
 MET = GENESIS.chain("MET")

@@ -11,7 +11,7 @@ from patience import PATIENCE_S
 
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.transaction import Payload, decode_transaction, sign_transaction
-from gridtokenx.cluster.network import dev_key, local_genesis, validator_name
+from gridtokenx.cluster.devnet import dev_key, local_genesis, validator_name
 from gridtokenx.interchain.checkpoints import region_of
 from gridtokenx.interchain.log import messages_from
 from gridtokenx.interchain.model import Region, TransferAbroad
@@ -19,13 +19,13 @@ from gridtokenx.interchain.rules import inbox_of
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
 from gridtokenx.node import relay as module
-from gridtokenx.node.database import Database
 from gridtokenx.node.executor import NATIONAL_WAIT_MS, Executor, NotYet
-from gridtokenx.node.housekeeping import house
 from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.relay import LIVENESS_BLOCKS, RETRY_BLOCKS, TAKE_OVER_BLOCKS, Relay
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.runtime.housekeeping import house
+from gridtokenx.storage.database import Database
 from tests.chains_world import certify
 
 GENESIS = local_genesis()

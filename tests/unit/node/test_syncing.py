@@ -10,8 +10,8 @@ import trio
 from patience import until
 
 from gridtokenx.chain.block import decode_block
-from gridtokenx.node.network import PeerId
-from gridtokenx.node.peers import Claim
+from gridtokenx.network.host import PeerId
+from gridtokenx.node.contacts import Claim
 from gridtokenx.node.protocol import BlocksRequest, BlocksResponse, DecidedBlock
 from gridtokenx.node.syncing import Syncing, height_of_third
 from gridtokenx.primitives.codec import decode, encode

@@ -7,7 +7,8 @@ import pytest
 
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS
-from gridtokenx.trading import auction, clock
+from gridtokenx.trading import clock
+from gridtokenx.trading import matching as auction
 from gridtokenx.trading.book import span_keys
 from gridtokenx.trading.model import (
     CARRIED_OVER,

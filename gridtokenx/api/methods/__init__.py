@@ -1,0 +1,56 @@
+"""THE handler table: every method of the API, once. JSON-RPC, REST, OpenRPC and OpenAPI read it."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from gridtokenx.api.context import Context
+from gridtokenx.api.methods import account as account_methods
+from gridtokenx.api.methods import chain as chain_methods
+from gridtokenx.api.methods import energy as energy_methods
+from gridtokenx.api.methods import governance as governance_methods
+from gridtokenx.api.methods import grid as grid_methods
+from gridtokenx.api.methods import network as network_methods
+from gridtokenx.api.methods import order as order_methods
+from gridtokenx.api.methods import proofs
+from gridtokenx.api.methods import settlement as settlement_methods
+from gridtokenx.api.methods import shard as shard_methods
+from gridtokenx.api.methods import staking as staking_methods
+from gridtokenx.api.methods import transaction as transaction_methods
+from gridtokenx.api.schema import build_openrpc
+from gridtokenx.api.table import Arguments, Method, shape
+
+
+def discover(_context: Context, _arguments: Arguments) -> dict[str, Any]:
+    return build_openrpc(METHODS)
+
+
+METHODS: tuple[Method, ...] = (
+    *chain_methods.METHODS,
+    *transaction_methods.METHODS,
+    *energy_methods.METHODS,
+    *order_methods.METHODS,
+    *settlement_methods.METHODS,
+    *grid_methods.METHODS,
+    *network_methods.METHODS,
+    *account_methods.METHODS,
+    *governance_methods.METHODS,
+    *staking_methods.METHODS,
+    *shard_methods.METHODS,
+    *proofs.METHODS,
+    Method(
+        "rpc.discover",
+        discover,
+        "This description of all methods (OpenRPC).",
+        shape(openrpc="text", info="object", methods="list", components="object"),
+        cost=5,
+    ),
+)
+METHOD_BY_NAME = {method.name: method for method in METHODS}
+
+
+def suggest(name: str) -> str:
+    """A hint for a method that does not exist."""
+    near = difflib.get_close_matches(name, METHOD_BY_NAME, 1)
+    return f"did you mean {near[0]}?" if near else "rpc.discover lists all methods"

@@ -1,0 +1,218 @@
+"""Methods about accounts: what they hold on each chain, their history, and proofs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from gridtokenx.api.context import Context
+from gridtokenx.api.documents import (
+    document,
+    event_document,
+    meter_document,
+    order_document,
+    transaction_document,
+)
+from gridtokenx.api.errors import ApiError
+from gridtokenx.api.kinds import address, boolean, format_cursor
+from gridtokenx.api.methods.proofs import PROOF, SINCE, prove
+from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
+from gridtokenx.ledger.model import ACCOUNTS, Account
+from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.types import format_address
+from gridtokenx.registry.model import PARTICIPANTS
+from gridtokenx.storage import index as history
+from gridtokenx.trading.model import ORDERS, TRADERS
+from gridtokenx.views.status import ChainStatus
+
+_BALANCES = tuple(field.name for field in fields(Account) if field.name != "nonce")
+
+
+def get_account(context: Context, arguments: Arguments) -> dict[str, Any]:
+    who = arguments["address"]
+    rows = [
+        (account, _account_on_chain(context, status, who, account))
+        for status, account in _accounts(context, who, arguments["chain"])
+    ]
+    return {
+        "address": format_address(who),
+        "totals": _totals(account for account, _ in rows),
+        "chains": [row for _, row in rows],
+    }
+
+
+def get_balance(context: Context, arguments: Arguments) -> dict[str, Any]:
+    who = arguments["address"]
+    found = _accounts(context, who, arguments["chain"])
+    return {
+        "address": format_address(who),
+        "totals": _totals(account for _, account in found),
+        "chains": [
+            {
+                "chain": status.spec.name,
+                "height": str(status.head.height),
+                "finalized": True,
+                **_balances(account),
+            }
+            for status, account in found
+        ],
+    }
+
+
+def _accounts(context: Context, who: bytes, chain: str | None) -> list[tuple[ChainStatus, Account]]:
+    """The account on each chain asked for. Errors: ACCOUNT_NOT_FOUND when no chain knows it."""
+    found = [(one, ACCOUNTS.get(one.view, who)) for one in context.selected(chain)]
+    known = any(
+        account is not None or PARTICIPANTS.get(status.view, who) is not None
+        for status, account in found
+    )
+    if not known:
+        names = ", ".join(status.spec.name for status, _ in found)
+        detail = f"{format_address(who)} has no account on {names}"
+        raise ApiError(ErrorCode.ACCOUNT_NOT_FOUND, detail)
+    return [(status, account or Account()) for status, account in found]
+
+
+def _balances(account: Account) -> dict[str, str]:
+    return {name: str(getattr(account, name)) for name in _BALANCES}
+
+
+def _totals(accounts: Iterable[Account]) -> dict[str, str]:
+    """Sums over chains; gtx of genesis is on every chain, see `chains` for each."""
+    held = list(accounts)
+    return {name: str(sum(getattr(account, name) for account in held)) for name in _BALANCES}
+
+
+def _account_on_chain(
+    context: Context, status: ChainStatus, who: bytes, account: Account
+) -> dict[str, Any]:
+    participant = PARTICIPANTS.get(status.view, who)
+    lines = TRADERS.get(status.view, who)
+    ids = [] if lines is None else [line.order_id for line in (*lines.buys, *lines.sells)]
+    orders = [ORDERS.get(status.view, order_id) for order_id in ids]
+    meters = context.meters_of(status, who)
+    name = status.spec.name
+    return {
+        "chain": name,
+        "height": str(status.head.height),
+        "finalized": True,
+        "nonce": str(account.nonce),
+        **_balances(account),
+        "participant": None if participant is None else document(participant),
+        "meters": [meter_document(meter) for meter in meters[:100]],
+        "meter_count": len(meters),
+        "open_orders": [order_document(name, order) for order in orders if order is not None],
+    }
+
+
+def get_nonce(context: Context, arguments: Arguments) -> dict[str, Any]:
+    status = context.chain(arguments["chain"])
+    who, name = arguments["address"], status.spec.name
+    if arguments["pending"]:
+        nonce = context.handle.pending_nonce(name, who)
+    else:
+        nonce = (ACCOUNTS.get(status.view, who) or Account()).nonce
+    return {
+        "address": format_address(who),
+        "chain": name,
+        "incarnation": status.spec.incarnation,
+        "height": str(status.head.height),
+        "nonce": str(nonce),
+        "pending": arguments["pending"],
+    }
+
+
+def get_history(context: Context, arguments: Arguments) -> dict[str, Any]:
+    status = context.chain(arguments["chain"])
+    page = history.list_transactions(
+        status.view, arguments["address"], arguments["limit"], arguments["cursor"]
+    )
+    records = (history.find_transaction(status.view, one) for one in page.ids)
+    return {
+        "chain": status.spec.name,
+        "height": str(status.head.height),
+        "items": [
+            {
+                "height": str(record.when.height),
+                "position": record.when.number,
+                "time_ms": str(record.when.time_ms),
+                "market_ms": str(record.when.market_ms),
+                "transaction": transaction_document(record.transaction),
+                "events": [event_document(event) for event in record.events],
+            }
+            for record in records
+            if record is not None
+        ],
+        "next_cursor": format_cursor(page.next_place),
+    }
+
+
+async def get_proof(context: Context, arguments: Arguments) -> dict[str, Any]:
+    key = ACCOUNTS.prefix + arguments["address"]
+    proven = await prove(lambda: context.chain(arguments["chain"]), key, arguments["since"])
+    value = proven.value
+    return {
+        **proven.document,
+        "address": format_address(arguments["address"]),
+        "account": None if value is None else document(ACCOUNTS.decode(value)),
+    }
+
+
+_ADDRESS = Param("address", address(), "account, gtx1...", required=True)
+METHODS = (
+    Method(
+        "account_get",
+        get_account,
+        "What an account holds and owns on each followed chain, with totals.",
+        shape(address="text", totals="object", chains="list"),
+        (_ADDRESS, CHAIN),
+        (Route("GET", "/accounts/{address}"),),
+        cost=5,
+    ),
+    Method(
+        "account_getBalance",
+        get_balance,
+        "The three assets, escrow, bond and carbon of an account, by chain and in total.",
+        shape(address="text", totals="object", chains="list"),
+        (_ADDRESS, CHAIN),
+        (Route("GET", "/accounts/{address}/balance"),),
+    ),
+    Method(
+        "account_getNonce",
+        get_nonce,
+        "The nonce of an account's next transaction.",
+        shape(
+            address="text",
+            chain="text",
+            incarnation="number",
+            height="decimal",
+            nonce="decimal",
+            pending="bool",
+        ),
+        (
+            _ADDRESS,
+            CHAIN,
+            Param("pending", boolean(), "count what waits in the mempool", default=True),
+        ),
+        (Route("GET", "/accounts/{address}/nonce"),),
+    ),
+    Method(
+        "account_getHistory",
+        get_history,
+        "Transactions an account sent or that name it, newest first.",
+        shape(chain="text", height="decimal", items="list", next_cursor="text?"),
+        (_ADDRESS, CHAIN, LIMIT, CURSOR),
+        (Route("GET", "/accounts/{address}/history"),),
+        cost=5,
+    ),
+    Method(
+        "account_getProof",
+        get_proof,
+        "An account's state with all a light client needs: header, certificate, state proof.",
+        shape(**PROOF, address="text", account="object?"),
+        (_ADDRESS, CHAIN, SINCE),
+        (Route("GET", "/accounts/{address}/proof"),),
+        cost=10,
+    ),
+)

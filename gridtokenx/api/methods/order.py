@@ -1,0 +1,199 @@
+"""Methods that make an order: prepared for the caller's key, or signed by this node's own.
+
+A node signs for nobody but itself: the seed's bare order works only where `api.local_signer` names
+a key, which the configuration allows on loopback alone. Source: surface A.0, lesson 1.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from gridtokenx.api.context import Context
+from gridtokenx.api.documents import terms_document
+from gridtokenx.api.errors import ApiError, invalid_params
+from gridtokenx.api.kinds import address, amount, boolean, choice, hex_bytes, integer, text
+from gridtokenx.api.table import Arguments, Method, Param, Route, shape
+from gridtokenx.chain.transaction import sign_transaction
+from gridtokenx.primitives.codec import encode
+from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.quantities import (
+    SLOT_MS,
+    format_kwh,
+    format_price,
+    parse_kwh,
+    slot_at,
+)
+from gridtokenx.primitives.types import format_address
+from gridtokenx.registry import meters
+from gridtokenx.trading import rules as trading
+from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
+from gridtokenx.views.status import ChainStatus
+
+HOUR_MS = 3_600_000
+MAX_EXPIRATION_HOURS = 720
+_BLOCKS_UNTIL_INCLUDED = 2  # Slots that close before an order can be in a block are left out.
+
+
+async def submit_order(context: Context, arguments: Arguments) -> dict[str, Any]:
+    signer = context.local_signer
+    if signer is None:
+        raise ApiError(
+            ErrorCode.SIGNATURE_REQUIRED,
+            "this node signs for nobody; send a transaction signed by the trader's own key",
+            hint=_command_line(arguments),
+        )
+    status = context.chain_at(arguments["grid_location"])
+    chain = status.spec.name
+    terms = _terms(context, status, signer.public_key, arguments)
+    async with context.signing:
+        nonce = context.handle.pending_nonce(chain, signer.public_key)
+        transaction = sign_transaction(signer, status.spec.chain_id, nonce, terms)
+        (outcome,) = await context.submissions.send(chain, [transaction.encoded])
+    if outcome is not None:
+        raise outcome
+    return {
+        "order_id": transaction.id.hex(),
+        "tx_id": transaction.id.hex(),
+        "chain": chain,
+        "status": "pending",
+        "trader": format_address(signer.public_key),
+        "order": terms_document(terms),
+    }
+
+
+def prepare_order(context: Context, arguments: Arguments) -> dict[str, Any]:
+    status = context.chain_at(arguments["grid_location"])
+    chain, trader = status.spec.name, arguments["trader"]
+    terms = _terms(context, status, trader, arguments)
+    return {
+        "chain": chain,
+        "chain_id": status.spec.chain_id.hex(),
+        "nonce": str(context.handle.pending_nonce(chain, trader)),
+        "payload": encode(terms).hex(),
+        "order": terms_document(terms),
+    }
+
+
+def _terms(
+    context: Context, status: ChainStatus, trader: bytes, arguments: Arguments
+) -> PlaceOrder:
+    """The order of market 2 behind the seed's fields: every slot that closes before it expires."""
+    side = Side[arguments["order_type"].upper()]
+    source = Source(arguments["energy_source"])
+    energy_wh = parse_kwh(arguments["energy_amount"])
+    meter = meters.choose(
+        context.meters_of(status, trader),
+        location=arguments["grid_location"],
+        selling=side is Side.SELL,
+        source=source.value,
+        named=arguments["meter_id"],
+    )
+    nameplate_w = meter.nameplate_export_w if side is Side.SELL else meter.nameplate_import_w
+    first, last, expires_ms = _slots(status, arguments["expiration_hours"])
+    return PlaceOrder(
+        side=side,
+        energy_wh=energy_wh,
+        limit_mthb=limit_mthb(arguments["price_per_kwh"]),
+        location=meter.location,
+        meter_id=meter.meter_id,
+        source=source,
+        require=arguments["require"],
+        first_slot=first,
+        last_slot=last,
+        max_wh_per_slot=min(energy_wh, nameplate_w * SLOT_MS // HOUR_MS),
+        time_in_force=TimeInForce.GOOD_TILL_CANCELLED,
+        expires_ms=expires_ms,
+    )
+
+
+def _slots(status: ChainStatus, expiration_hours: int) -> tuple[int, int, int]:
+    """(first slot, last slot, expiry) counted from the block that can include the order."""
+    spec, head = status.spec, status.head
+    block_ms = spec.genesis.market_clock.ms_per_block or spec.genesis.block_time_ms
+    now_ms = head.market_ms + _BLOCKS_UNTIL_INCLUDED * block_ms
+    expires_ms = head.market_ms + expiration_hours * HOUR_MS
+    first = slot_at(now_ms) + 1
+    open_slots = trading.parameters(status.view).open_slots
+    last = min(slot_at(expires_ms - 1), slot_at(head.market_ms) + open_slots)
+    if last < first:
+        detail = f"no slot closes between now and {expiration_hours} h from now"
+        raise ApiError(ErrorCode.INTERVAL_CLOSED, detail)
+    return first, last, expires_ms
+
+
+def limit_mthb(price: Decimal) -> int:
+    """A `price_per_kwh` in whole mTHB/kWh. Errors: INVALID_PARAMS."""
+    if price != int(price):
+        detail = f"price_per_kwh must be a whole number of mTHB/kWh (5000 is 5 THB), not {price}"
+        raise invalid_params(detail, parameter="price_per_kwh")
+    return int(price)
+
+
+def _command_line(arguments: Arguments) -> str:
+    """The command that signs this very order."""
+    energy_wh, meter_id = parse_kwh(arguments["energy_amount"]), arguments["meter_id"]
+    return (
+        f"gridtokenx orders place --side {arguments['order_type']} --kwh {format_kwh(energy_wh)} "
+        f"--price {format_price(limit_mthb(arguments['price_per_kwh']))} "
+        f"--source {arguments['energy_source']} --location {arguments['grid_location']} "
+        f"--expires {arguments['expiration_hours']}h"
+        f"{'' if meter_id is None else f' --meter {meter_id.hex()}'}"
+    )
+
+
+_ORDER_PARAMS = (
+    Param("order_type", choice("buy", "sell"), "buy or sell", required=True),
+    Param("energy_amount", amount(), "kWh, at most 3 decimals", required=True),
+    Param("price_per_kwh", amount(), "mTHB/kWh: 5000 is 5 THB", required=True),
+    Param(
+        "grid_location",
+        text(32, r"[A-Z]{3}-[0-9]{2}-SUB[0-9]{3}", "BKK-01-SUB001"),
+        "substation of the trader's meter",
+        required=True,
+    ),
+    Param(
+        "energy_source",
+        choice(*(source.value for source in Source)),
+        "a seller's plant, a buyer's wish",
+        default="any",
+    ),
+    Param(
+        "expiration_hours",
+        integer(1, MAX_EXPIRATION_HOURS),
+        "hours until the order ends",
+        default=24,
+    ),
+    Param("require", boolean(), "a buyer's source is a condition, not a wish", default=False),
+    Param(
+        "meter_id",
+        hex_bytes(32, exactly=True),
+        "the trader's meter; needed where several of its active ones at the place fit",
+    ),
+)
+
+METHODS = (
+    Method(
+        "energy_submitOrder",
+        submit_order,
+        "Place an order signed by this node's local signer; elsewhere 401 signature_required.",
+        shape(
+            order_id="hex",
+            tx_id="hex",
+            chain="text",
+            status="text",
+            trader="text",
+            order="object",
+        ),
+        _ORDER_PARAMS,
+        (Route("POST", "/energy/orders", status=202),),
+    ),
+    Method(
+        "energy_prepareOrder",
+        prepare_order,
+        "What to sign for an order: the payload's canonical bytes, chain id and nonce.",
+        shape(chain="text", chain_id="hex", nonce="decimal", payload="hex", order="object"),
+        (Param("trader", address(), "who will sign", required=True), *_ORDER_PARAMS),
+        (Route("POST", "/energy/orders/prepare"),),
+    ),
+)

@@ -1,0 +1,1 @@
+"""The gossipsub router without I/O: events in, effects out. Knows no socket, clock or chain."""
