@@ -1,8 +1,5 @@
-"""Lets tests import what stands beside this file; lets property tests take their time; says which
-files run first, and which side by side.
-"""
+"""Lets property tests take their time; says which files run first, and which side by side."""
 
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -10,8 +7,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 # A busy machine draws slowly; that is no fault of what is tested.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])

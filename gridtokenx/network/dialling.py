@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 import psutil
 from multiaddr import Multiaddr
 
-from gridtokenx.network.peer_events import PeerId
 from gridtokenx.network.peers import addresses
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.reputation import address_group
 from gridtokenx.network.peers.token_buckets import TokenBuckets
 

@@ -25,13 +25,13 @@ from gridtokenx.network.host import (
     NetworkError,
     PeerConnected,
     PeerDisconnected,
-    PeerId,
     format_peer_id,
     parse_address,
 )
 from gridtokenx.network.libp2p_overrides import NodeDHT
 from gridtokenx.network.mdns import LocalPeers
 from gridtokenx.network.mdns_wire import service_name
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.peer_book import PeerBook
 from gridtokenx.runtime.housekeeping import house
 

@@ -44,15 +44,9 @@ from gridtokenx.network.gossipsub.events import (
 from gridtokenx.network.gossipsub.router import Router
 from gridtokenx.network.gossipsub.scores import PeerScore
 from gridtokenx.network.gossipsub.wire import FrameBuffer, WireError, slices
-from gridtokenx.network.host import (
-    Network,
-    NetworkError,
-    PeerConnected,
-    PeerId,
-    Stream,
-    format_peer_id,
-)
+from gridtokenx.network.host import Network, NetworkError, PeerConnected, Stream, format_peer_id
 from gridtokenx.network.outbound_queue import OutboundQueue, Turns
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.throttle import PAYER, holding, unpaid
 from gridtokenx.primitives import crypto
 from gridtokenx.runtime.housekeeping import house

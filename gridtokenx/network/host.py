@@ -33,16 +33,11 @@ from gridtokenx.network.dialling import (
 )
 from gridtokenx.network.libp2p_overrides import DialError, NodeHost, assemble_host, shielded
 from gridtokenx.network.link_faults import LinkFaults
-from gridtokenx.network.peer_events import (
-    PeerConnected,
-    PeerDisconnected,
-    PeerEvent,
-    PeerId,
-    Subscription,
-)
+from gridtokenx.network.peer_events import PeerConnected, PeerDisconnected, PeerEvent, Subscription
 from gridtokenx.network.peers import addresses
 from gridtokenx.network.peers.admission import Admission, Limits
 from gridtokenx.network.peers.budget import StrangersBudget
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.reputation import OPERATOR, Reputation
 from gridtokenx.network.throttle import PAYER, holding, metered
 

@@ -20,7 +20,8 @@ import structlog
 import trio
 
 from gridtokenx.network import mdns_wire
-from gridtokenx.network.host import PeerId, parse_address
+from gridtokenx.network.host import parse_address
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.token_buckets import TokenBuckets
 from gridtokenx.runtime.housekeeping import house
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NewType
 
 import trio
 
-PeerId = NewType("PeerId", bytes)
+from gridtokenx.network.peers.peer import PeerId
+
 SUBSCRIPTION_EVENTS = 64
 
 

@@ -15,13 +15,13 @@ import trio
 
 from gridtokenx.network.host import (
     NetworkError,
-    PeerId,
     Stream,
     StreamHandler,
     format_peer_id,
     read_frame,
     write_frame,
 )
+from gridtokenx.network.peers.peer import PeerId
 
 OK, REFUSED = 0x00, 0x01
 DEADLINE_S = 10.0

@@ -24,8 +24,9 @@ import structlog
 import trio
 
 from gridtokenx.home.admin_socket import MAX_LINE_BYTES, SOCKET_NAME, AdminError, short_name
-from gridtokenx.network.host import Network, PeerId, parse_peer_id
+from gridtokenx.network.host import Network, parse_peer_id
 from gridtokenx.network.link_faults import MAX_BLOCKED, MAX_DELAY_MS
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.admin_network import NetworkCommands
 from gridtokenx.node.chain_runner import VouchRefused
 from gridtokenx.runtime.housekeeping import house

@@ -13,7 +13,8 @@ import structlog
 import trio
 
 from gridtokenx.home.admin_socket import AdminError
-from gridtokenx.network.host import Network, NetworkError, PeerId, format_peer_id, parse_peer_id
+from gridtokenx.network.host import Network, NetworkError, format_peer_id, parse_peer_id
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.reputation import OPERATOR
 
 MAX_BAN_SECONDS = 10 * 365 * 86_400

@@ -24,7 +24,8 @@ from gridtokenx.chain.block import (
 )
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.network.gossipsub.events import Verdict
-from gridtokenx.network.host import NetworkError, PeerId
+from gridtokenx.network.host import NetworkError
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.bodies import Decoded, Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.executor import Executor

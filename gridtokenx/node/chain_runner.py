@@ -26,8 +26,8 @@ from gridtokenx.home.settings import SyncSettings
 from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
 from gridtokenx.network.gossip import Gossip
-from gridtokenx.network.host import PeerId
 from gridtokenx.network.peers.budget import StrangersBudget
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.contacts import Claim

@@ -13,7 +13,8 @@ import structlog
 import trio
 
 from gridtokenx.chain.genesis import Genesis
-from gridtokenx.network.host import Network, NetworkError, PeerConnected, PeerId, format_peer_id
+from gridtokenx.network.host import Network, NetworkError, PeerConnected, format_peer_id
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused, Requests
 from gridtokenx.node.protocol import (
     MAX_LINKS,

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
-from gridtokenx.network.peer_events import PeerId
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.primitives.crypto import SigningKey
 
 PEERS_PER_VALIDATOR = 2  # a node and its stand-in; whoever vouches for more gains nothing

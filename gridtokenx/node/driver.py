@@ -54,8 +54,8 @@ from gridtokenx.consensus.state import Timing
 from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.gossipsub.events import Origin
 from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
-from gridtokenx.network.host import PeerId
 from gridtokenx.network.peers.budget import StrangersBudget
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node import crash_points
 from gridtokenx.node.bodies import Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.candidates import VIEWS_AHEAD, Ask, Candidates

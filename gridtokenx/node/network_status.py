@@ -9,7 +9,7 @@ from gridtokenx.chain.genesis import Genesis
 from gridtokenx.network.discovery import Discovery
 from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.host import Network, format_peer_id
-from gridtokenx.network.peer_events import PeerId
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.reputation import Ban
 from gridtokenx.node.contacts import Contact, Peers
 from gridtokenx.views.status import BanStatus, NetworkStatus, PeerStatus

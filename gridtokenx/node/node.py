@@ -30,12 +30,12 @@ from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.host import (
     Network,
     NetworkSettings,
-    PeerId,
     format_peer_id,
     open_network,
     parse_address,
     parse_peer_id,
 )
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.peer_book import PeerBook
 from gridtokenx.network.peers.reputation import Reputation
 from gridtokenx.network.requests import RequestRefused, Requests

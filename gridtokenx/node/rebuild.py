@@ -21,7 +21,8 @@ from gridtokenx.chain.block import Block, decode_block, has_its_body
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.interchain.model import Incarnation
-from gridtokenx.network.host import NetworkError, PeerId
+from gridtokenx.network.host import NetworkError
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.bodies import decode_and_verify_all
 from gridtokenx.node.candidates import Ask

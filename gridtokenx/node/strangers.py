@@ -18,8 +18,8 @@ from typing import TypeVar
 import trio
 
 from gridtokenx.network.gossipsub.events import Origin
-from gridtokenx.network.host import PeerId
 from gridtokenx.network.peers.budget import StrangersBudget
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.runtime.worker import Urgency, Worker
 
 MAX_WAITING = 128

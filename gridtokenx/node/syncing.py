@@ -31,7 +31,8 @@ from gridtokenx.chain.sync import (
     Unfounded,
 )
 from gridtokenx.consensus.messages import QuorumCertificate
-from gridtokenx.network.host import NetworkError, PeerId, format_peer_id
+from gridtokenx.network.host import NetworkError, format_peer_id
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.bodies import verifiers
 from gridtokenx.node.candidates import Ask

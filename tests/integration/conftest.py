@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import live_cluster
 import pytest
 
 from gridtokenx.cluster import dev
 from gridtokenx.cluster.processes import Cluster
+from tests.support import live_cluster
 
 SHARED = "shared_cluster"
 

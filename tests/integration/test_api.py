@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from api_node import BUYER, OPEN_API, SELLER, STRANGER, MemoryNode
-from api_server import JSON, rpc, running
 
 from gridtokenx.api import server as server_module
 from gridtokenx.api.listening import ApiServerError
@@ -23,6 +21,8 @@ from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import Side, Source
 from gridtokenx.views.status import NetworkStatus
+from tests.support.api_node import BUYER, OPEN_API, SELLER, STRANGER, MemoryNode
+from tests.support.api_server import JSON, rpc, running
 
 SEED_ORDER = """{
     "order_type": "sell",

@@ -15,14 +15,14 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from api_node import OPEN_API, MemoryNode
-from api_server import JSON, rpc, running
 
 from gridtokenx.api import connections, http_server, listening
 from gridtokenx.api import server as server_module
 from gridtokenx.api import site as site_module
 from gridtokenx.api.server import serve
 from gridtokenx.api.site import Site
+from tests.support.api_node import OPEN_API, MemoryNode
+from tests.support.api_server import JSON, rpc, running
 
 BEGUN = (
     b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import httpx
-import live_cluster
 import pytest
 from typer.testing import CliRunner
 
@@ -14,6 +13,7 @@ from gridtokenx.cli import app
 from gridtokenx.cluster.devnet import dev_key
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.primitives.types import format_address
+from tests.support import live_cluster
 
 
 def run(cluster: Cluster, home: Path, *words: str):

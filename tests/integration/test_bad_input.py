@@ -21,16 +21,6 @@ import httpx
 import pytest
 import trio
 from libp2p.peer.id import ID
-from live_cluster import (
-    answered_heights,
-    client_of,
-    genesis_of,
-    log_of,
-    names_of,
-    pids_of,
-    wait_progress,
-    wait_until,
-)
 
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.transaction import (
@@ -53,10 +43,10 @@ from gridtokenx.network.host import (
     Network,
     NetworkError,
     NetworkSettings,
-    PeerId,
     open_network,
     parse_address,
 )
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused, Requests
 from gridtokenx.node.protocol import (
     ChainHead,
@@ -72,6 +62,16 @@ from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import slot_at
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
+from tests.support.live_cluster import (
+    answered_heights,
+    client_of,
+    genesis_of,
+    log_of,
+    names_of,
+    pids_of,
+    wait_progress,
+    wait_until,
+)
 
 CHAIN = "MET"
 ERRORS_PAGE = Path(__file__).parents[2] / "protocols" / "errors.md"

@@ -15,20 +15,6 @@ from typing import Self
 
 import pytest
 import trio
-from live_cluster import (
-    answered_heights,
-    assert_same_state,
-    fresh_genesis,
-    genesis_of,
-    log_of,
-    port_block,
-    roots_at,
-    wait_heights,
-    wait_progress,
-    wait_until,
-)
-from patience import PATIENCE_S, settled
-from recorder import Recorder, keep_dialling, status_of
 
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.genesis import Genesis
@@ -54,7 +40,8 @@ from gridtokenx.consensus.messages import (
     vote_bytes,
 )
 from gridtokenx.ledger.model import Deposit
-from gridtokenx.network.host import NetworkSettings, PeerId, format_peer_id, open_network
+from gridtokenx.network.host import NetworkSettings, format_peer_id, open_network
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import Requests
 from gridtokenx.node.chain_runner import first_record
 from gridtokenx.node.executor import Executor
@@ -62,6 +49,20 @@ from gridtokenx.node.protocol import BlocksRequest, BlocksResponse, ChainHead, D
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.storage.database import Database
+from tests.support.live_cluster import (
+    answered_heights,
+    assert_same_state,
+    fresh_genesis,
+    genesis_of,
+    log_of,
+    port_block,
+    roots_at,
+    wait_heights,
+    wait_progress,
+    wait_until,
+)
+from tests.support.patience import PATIENCE_S, settled
+from tests.support.recorder import Recorder, keep_dialling, status_of
 
 CHAIN = "MET"
 BLOCKS = 1_000

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import live_cluster
 import pytest
 from typer.testing import CliRunner
 
@@ -44,6 +43,7 @@ from gridtokenx.registry.model import (
     Role,
 )
 from gridtokenx.runtime import private_files
+from tests.support import live_cluster
 
 LOCATION = "CNX-01-SUB007"  # of the second chain, where no other test trades
 CHAIN = "NOR"

@@ -9,7 +9,11 @@ import time
 
 import httpx
 import pytest
-from live_cluster import (
+
+from gridtokenx.cluster import dev, processes, watch
+from gridtokenx.cluster import devnet as network
+from gridtokenx.cluster.processes import ClusterError
+from tests.support.live_cluster import (
     answered_heights,
     client_of,
     port_block,
@@ -17,10 +21,6 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
-
-from gridtokenx.cluster import dev, processes, watch
-from gridtokenx.cluster import devnet as network
-from gridtokenx.cluster.processes import ClusterError
 
 BLOCK_TIME_MS = 1000
 SEED_ORDER = {

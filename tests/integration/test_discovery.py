@@ -9,25 +9,19 @@ import structlog
 import trio
 import trio.testing
 from libp2p.peer.id import ID
-from patience import until
 
 from gridtokenx.network import discovery
 from gridtokenx.network.clock import Clock
 from gridtokenx.network.discovery import OUTCOME_WORDS, Discovery, describe_outcomes, region_key
-from gridtokenx.network.host import (
-    REASONS,
-    Network,
-    NetworkSettings,
-    PeerId,
-    format_peer_id,
-    open_network,
-)
+from gridtokenx.network.host import REASONS, Network, NetworkSettings, format_peer_id, open_network
 from gridtokenx.network.libp2p_overrides.providers import (
     MAX_PROVIDERS_PER_KEY,
     RECORD_TTL_S,
     ProviderRecords,
 )
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.peer_book import PeerBook
+from tests.support.patience import until
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 

@@ -11,9 +11,15 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
-import live_cluster
 import pytest
-from live_cluster import (
+
+from gridtokenx.cli.output import ExitCode
+from gridtokenx.cluster import devnet as network
+from gridtokenx.cluster.processes import Cluster
+from gridtokenx.consensus.messages import Phase
+from gridtokenx.node import crash_points
+from tests.support import live_cluster
+from tests.support.live_cluster import (
     add_member,
     answered_heights,
     assert_same_state,
@@ -25,13 +31,7 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
-from recorder import Place, Recorder
-
-from gridtokenx.cli.output import ExitCode
-from gridtokenx.cluster import devnet as network
-from gridtokenx.cluster.processes import Cluster
-from gridtokenx.consensus.messages import Phase
-from gridtokenx.node import crash_points
+from tests.support.recorder import Place, Recorder
 
 AUTHORITIES = ("n0", "n1", "n2", "n3")
 BLOCK_TIME_MS = 1_000

@@ -18,10 +18,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import live_cluster
 import psutil
 import pytest
-from live_cluster import (
+
+from gridtokenx.chain.genesis import dump_genesis
+from gridtokenx.chain.transaction import sign_transaction
+from gridtokenx.client import NodeUnreachable, RpcError
+from gridtokenx.cluster.devnet import PAYMENT, dev_key, operator_key, peer_id
+from gridtokenx.cluster.processes import Cluster
+from gridtokenx.ledger.model import Deposit
+from tests.support import live_cluster
+from tests.support.live_cluster import (
     add_member,
     answered_heights,
     assert_same_state,
@@ -39,13 +46,6 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
-
-from gridtokenx.chain.genesis import dump_genesis
-from gridtokenx.chain.transaction import sign_transaction
-from gridtokenx.client import NodeUnreachable, RpcError
-from gridtokenx.cluster.devnet import PAYMENT, dev_key, operator_key, peer_id
-from gridtokenx.cluster.processes import Cluster
-from gridtokenx.ledger.model import Deposit
 
 AUTHORITIES = ("n0", "n1", "n2", "n3")
 OBSERVER = "n4"

@@ -1,19 +1,18 @@
 """The gossip service on real libp2p over loopback."""
 
-import importlib.util
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import pytest
 import trio
-from patience import until
 
 from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.gossipsub.events import PROTOCOLS, Origin, Parameters, Verdict
 from gridtokenx.network.host import Network, NetworkSettings, Stream, open_network
+from scripts.benchmarks.gossip import measure
+from tests.support.patience import until
 
 PREFIX = "/gridtokenx/test/"
 VOTES = PREFIX + "national/votes"
@@ -253,10 +252,6 @@ async def test_garbage_on_the_stream_leaves_the_node_running(garbage: bytes) -> 
 
 
 async def test_measurement_delivers_every_message() -> None:
-    path = Path(__file__).parents[2] / "scripts" / "gossip_bench.py"
-    spec = importlib.util.spec_from_file_location("gossip_bench", path)
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
     for message_bytes in (200, 250_000):
-        result = await bench.measure(message_bytes, 10, nodes=3)
+        result = await measure(message_bytes, 10, nodes=3)
         assert result.delivered == 20

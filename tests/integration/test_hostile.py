@@ -17,11 +17,31 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 
-import live_cluster
 import psutil
 import pytest
 import trio
-from live_cluster import (
+
+from gridtokenx.cluster.devnet import NETWORK_ID, dev_key, peer_address, peer_id
+from gridtokenx.cluster.processes import Cluster
+from gridtokenx.consensus.messages import Phase, Vote
+from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub.events import PROTOCOLS, Parameters
+from gridtokenx.network.host import (
+    Network,
+    NetworkError,
+    NetworkSettings,
+    Stream,
+    format_peer_id,
+    open_network,
+    parse_address,
+    read_frame,
+    write_frame,
+)
+from gridtokenx.network.peers.peer import PeerId
+from gridtokenx.node.protocol import BlocksRequest, Status, Topics
+from gridtokenx.primitives.codec import encode
+from tests.support import live_cluster
+from tests.support.live_cluster import (
     add_member,
     answered_heights,
     assert_same_state,
@@ -33,27 +53,7 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
-from patience import PATIENCE_S
-
-from gridtokenx.cluster.devnet import NETWORK_ID, dev_key, peer_address, peer_id
-from gridtokenx.cluster.processes import Cluster
-from gridtokenx.consensus.messages import Phase, Vote
-from gridtokenx.network.gossipsub import wire as wire
-from gridtokenx.network.gossipsub.events import PROTOCOLS, Parameters
-from gridtokenx.network.host import (
-    Network,
-    NetworkError,
-    NetworkSettings,
-    PeerId,
-    Stream,
-    format_peer_id,
-    open_network,
-    parse_address,
-    read_frame,
-    write_frame,
-)
-from gridtokenx.node.protocol import BlocksRequest, Status, Topics
-from gridtokenx.primitives.codec import encode
+from tests.support.patience import PATIENCE_S
 
 VICTIM, CHAIN = "n0", "MET"
 AUTHORITIES = ("n0", "n1", "n2", "n3")

@@ -6,7 +6,6 @@ fail by a fault of its own, or fall silent because a door has been rebuilt.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from patience import until
+
+from tests.support.patience import until
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 from gridtokenx.cluster.devnet import NETWORK_ID, Member, dev_key  # noqa: E402
 from gridtokenx.network.gossipsub.events import PROTOCOLS  # noqa: E402

@@ -7,16 +7,21 @@ end, log an error or disagree.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import live_cluster
 import pytest
-from live_cluster import assert_same_state, client_of, pids_of, wait_progress, wait_until
+
+from tests.support import live_cluster
+from tests.support.live_cluster import (
+    assert_same_state,
+    client_of,
+    pids_of,
+    wait_progress,
+    wait_until,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 from gridtokenx.cluster.processes import Cluster  # noqa: E402
 from scripts.hostile_fleet import setting  # noqa: E402

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from api_node import SELLER, SELLER_METER, MemoryNode
-from api_server import running
-from http_fuzz import fuzz
 
 from gridtokenx.primitives.types import format_address
+from tests.support.api_node import SELLER, SELLER_METER, MemoryNode
+from tests.support.api_server import running
+from tests.support.http_fuzz import fuzz
 
 
 @pytest.mark.parametrize(("door", "inputs"), [("rpc", 1500), ("rest", 400), ("heads", 400)])

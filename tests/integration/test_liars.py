@@ -13,30 +13,24 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import httpx
-import live_cluster
 import pytest
 import trio
-from live_cluster import (
-    client_of,
-    genesis_of,
-    log_of,
-    wait_progress,
-    wait_until,
-)
 
 from gridtokenx.cluster.devnet import NETWORK_ID, peer_address
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.network.host import (
     NetworkSettings,
-    PeerId,
     Stream,
     format_peer_id,
     open_network,
     read_frame,
     write_frame,
 )
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.protocol import ChainHead, Status
 from gridtokenx.primitives.codec import encode
+from tests.support import live_cluster
+from tests.support.live_cluster import client_of, genesis_of, log_of, wait_progress, wait_until
 
 AUTHORITIES = ("n0", "n1", "n2", "n3")
 STRANGERS = 4  # At each; three others are honest.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import live_cluster
 from typer.testing import CliRunner
 
 from gridtokenx.cli import app
@@ -18,6 +17,7 @@ from gridtokenx.cluster.processes import Cluster
 from gridtokenx.governance.model import Choice, Vote
 from gridtokenx.home import keystore
 from gridtokenx.primitives.types import format_address
+from tests.support import live_cluster
 
 SEED = (
     *("--title", "Increase renewable energy incentives"),

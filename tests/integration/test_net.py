@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from live_cluster import client_of, log_of, wait_until
 from typer.testing import CliRunner
 
 from gridtokenx.cli import app
 from gridtokenx.cluster.processes import Cluster
+from tests.support.live_cluster import client_of, log_of, wait_until
 
 OBSERVER = "n4"
 TOLD = "authorities.known"

@@ -13,12 +13,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import namespaces
 import pytest
-from namespaces import Conditions, Links
-from patience import settled
 
 from gridtokenx.cluster import devnet as network
+from tests.support import namespaces
+from tests.support.namespaces import Conditions, Links
+from tests.support.patience import settled
 
 NODES = 4
 API_PORT, P2P_PORT = 18_080, 9_000

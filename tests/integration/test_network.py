@@ -11,7 +11,6 @@ import pytest
 import trio
 from nacl.secret import SecretBox
 from nacl.signing import VerifyKey
-from patience import until
 
 from gridtokenx.network.host import (
     REASONS,
@@ -20,7 +19,6 @@ from gridtokenx.network.host import (
     NetworkSettings,
     PeerConnected,
     PeerDisconnected,
-    PeerId,
     Stream,
     format_peer_id,
     open_network,
@@ -30,6 +28,8 @@ from gridtokenx.network.host import (
 )
 from gridtokenx.network.libp2p_overrides import swarm
 from gridtokenx.network.libp2p_overrides.private_network import parse_key, xsalsa20
+from gridtokenx.network.peers.peer import PeerId
+from tests.support.patience import until
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 ECHO = "/test/echo/1"

@@ -30,7 +30,6 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.utils.varint import encode_varint_prefixed
 from multiaddr import Multiaddr
-from patience import until
 
 from gridtokenx.network.discovery import Discovery
 from gridtokenx.network.host import Network, NetworkError, NetworkSettings, Stream, open_network
@@ -38,6 +37,7 @@ from gridtokenx.network.libp2p_overrides import dht as node_dht
 from gridtokenx.network.libp2p_overrides import swarm as node_swarm
 from gridtokenx.network.libp2p_overrides import yamux as node_yamux
 from gridtokenx.network.libp2p_overrides.yamux import NodeYamux
+from tests.support.patience import until
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 TEST = "/test/1"

@@ -7,9 +7,14 @@ import socket
 import time
 from collections.abc import Iterator
 
-import live_cluster
 import pytest
-from live_cluster import (
+
+from gridtokenx.cli import app
+from gridtokenx.cluster import assertions, faults
+from gridtokenx.cluster.processes import Cluster
+from gridtokenx.home.admin_socket import SOCKET_NAME, AdminError, call
+from tests.support import live_cluster
+from tests.support.live_cluster import (
     answered_heights,
     assert_same_state,
     log_of,
@@ -19,12 +24,7 @@ from live_cluster import (
     wait_progress,
     wait_until,
 )
-from patience import settled
-
-from gridtokenx.cli import app
-from gridtokenx.cluster import assertions, faults
-from gridtokenx.cluster.processes import Cluster
-from gridtokenx.home.admin_socket import SOCKET_NAME, AdminError, call
+from tests.support.patience import settled
 
 AUTHORITIES = ("n0", "n1", "n2", "n3")
 OBSERVER = "n4"

@@ -6,15 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
-from patience import until
 
 from gridtokenx.cluster.devnet import AUTHORITIES, NETWORK_ID, dev_key, local_genesis
-from gridtokenx.network.host import Network, NetworkSettings, PeerId, open_network
+from gridtokenx.network.host import Network, NetworkSettings, open_network
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import Requests
 from gridtokenx.node.contacts import Peers
 from gridtokenx.node.protocol import About, Credential, Status, credential_bytes
 from gridtokenx.node.witnesses import SLOW_MS
 from gridtokenx.primitives.codec import encode
+from tests.support.patience import until
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 GENESIS = local_genesis()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 ENVIRONMENT = {
     "GRIDTOKENX_API__PORT": "0",

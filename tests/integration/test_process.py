@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from live_cluster import port_block, wait_until
 
 from gridtokenx.cli.output import ExitCode
+from tests.support.live_cluster import port_block, wait_until
 
 API_PORT, P2P_PORT = port_block()
 IDLE = 600

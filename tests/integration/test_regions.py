@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from live_cluster import (
-    answered_heights,
-    client_of,
-    fresh_genesis,
-    port_block,
-    wait_heights,
-    wait_until,
-)
 
 from gridtokenx.chain.genesis import Genesis, dump_genesis, load_genesis
 from gridtokenx.chain.transaction import Payload
@@ -30,6 +19,15 @@ from gridtokenx.demo.supply import holdings, supply_checks
 from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger.model import TREASURY, Asset
 from gridtokenx.primitives.errors import ErrorCode
+from scripts.benchmarks import regions as bench
+from tests.support.live_cluster import (
+    answered_heights,
+    client_of,
+    fresh_genesis,
+    port_block,
+    wait_heights,
+    wait_until,
+)
 
 BLOCK_TIME_MS = 200  # A region pauses after sixty of TH's, and each that n3 should have led waits.
 TIMEOUT_BASE_MS = 500
@@ -98,17 +96,8 @@ def check_supply(cluster: Cluster) -> None:
             assert holds, sentence
 
 
-def regions_bench() -> Any:
-    path = Path(__file__).parents[2] / "scripts" / "regions_bench.py"
-    spec = importlib.util.spec_from_file_location("regions_bench", path)
-    bench = sys.modules["regions_bench"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
-    return bench
-
-
 @pytest.mark.parametrize("regions", [1, 2, 3, 5])
 def test_regions_are_added_beside_the_nodes_that_are_measured(regions: int) -> None:
-    bench = regions_bench()
     served = bench.served_by(regions)
     genesis = bench.genesis_of(served, 1_800_000_000_000)
     assert load_genesis(dump_genesis(genesis)) == genesis
@@ -127,7 +116,7 @@ def test_regions_are_added_beside_the_nodes_that_are_measured(regions: int) -> N
 def check_measurement(cluster: Cluster) -> None:
     """`scripts/bench regions` on this cluster: every figure is there."""
     served = {"MET": ("n0", "n1", "n2"), "NOR": ("n3",)}
-    cost = regions_bench().observe(cluster, served, 5.0)
+    cost = bench.observe(cluster, served, 5.0)
     assert (cost.regions, cost.nodes, cost.peers) == (2, 5, 4)
     assert cost.blocks > 0
     assert cost.cpu_ms_per_block > 0

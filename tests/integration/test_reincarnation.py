@@ -15,20 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import live_cluster
 import pytest
 import trio
-from live_cluster import (
-    answered_heights,
-    assert_same_state,
-    client_of,
-    fresh_genesis,
-    log_of,
-    pids_of,
-    port_block,
-    wait_heights,
-    wait_until,
-)
 from typer.testing import CliRunner
 
 from gridtokenx.chain.block import Block
@@ -74,6 +62,18 @@ from gridtokenx.node.protocol import (
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.types import format_address
 from gridtokenx.storage.database import Database
+from tests.support import live_cluster
+from tests.support.live_cluster import (
+    answered_heights,
+    assert_same_state,
+    client_of,
+    fresh_genesis,
+    log_of,
+    pids_of,
+    port_block,
+    wait_heights,
+    wait_until,
+)
 
 LONG_S = 300.0
 DEV = dev_key(DEV_ACCOUNT)

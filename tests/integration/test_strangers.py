@@ -14,7 +14,6 @@ from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.stream_muxer.exceptions import MuxedStreamReset
 from libp2p.utils.varint import encode_uvarint
 from multiaddr import Multiaddr
-from patience import until
 
 from gridtokenx.network import gossip as module
 from gridtokenx.network import throttle
@@ -26,7 +25,6 @@ from gridtokenx.network.host import (
     Network,
     NetworkError,
     NetworkSettings,
-    PeerId,
     Stream,
     format_peer_id,
     open_network,
@@ -34,6 +32,8 @@ from gridtokenx.network.host import (
     write_frame,
 )
 from gridtokenx.network.libp2p_overrides import negotiation, sockets, yamux
+from gridtokenx.network.peers.peer import PeerId
+from tests.support.patience import until
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 WORK = "/test/job/1"

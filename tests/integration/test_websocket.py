@@ -18,13 +18,13 @@ from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.transport.websocket.listener import WebsocketListener, WebsocketListenerConfig
 from multiaddr import Multiaddr
-from patience import until
 
 from gridtokenx.network.host import Network, NetworkSettings, Stream, open_network, parse_address
 from gridtokenx.network.libp2p_overrides import swarm as node_swarm
 from gridtokenx.network.libp2p_overrides.swarm import NodeUpgrader
 from gridtokenx.network.libp2p_overrides.websocket import WebSocketStream
 from gridtokenx.network.libp2p_overrides.yamux import NodeYamux
+from tests.support.patience import until
 
 TCP, WEB = "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"
 ECHO = "/test/echo/1"

@@ -1,7 +1,8 @@
 """The JavaScript peer's packages, or the reason why these tests are skipped."""
 
-import js_peer
 import pytest
+
+from tests.support import js_peer
 
 
 @pytest.fixture(scope="session", autouse=True)

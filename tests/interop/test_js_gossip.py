@@ -6,11 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import js_peer
 import pytest
 import trio
-from js_peer import JsPeer, PeerError
-from patience import PATIENCE_S, until
 
 from gridtokenx.network.gossip import MAX_MESSAGE_BYTES, Gossip
 from gridtokenx.network.gossipsub.events import PROTOCOL_V12, Origin, Parameters, Verdict
@@ -22,6 +19,9 @@ from gridtokenx.network.host import (
     parse_peer_id,
 )
 from gridtokenx.network.libp2p_overrides.private_network import parse_key
+from tests.support import js_peer
+from tests.support.js_peer import JsPeer, PeerError
+from tests.support.patience import PATIENCE_S, until
 
 PREFIX = "/gridtokenx/interop/"
 TOPIC = PREFIX + "MET/votes"

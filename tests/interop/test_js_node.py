@@ -12,19 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import js_peer
-import live_cluster
 import pytest
-from js_peer import JsPeer, PeerError
-from live_cluster import (
-    add_member,
-    answered_heights,
-    client_of,
-    heights_of,
-    wait_progress,
-    wait_until,
-)
-from patience import PATIENCE_S
 
 from gridtokenx.cluster import dev
 from gridtokenx.cluster.devnet import (
@@ -50,6 +38,17 @@ from gridtokenx.registry.model import (
     Role,
 )
 from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
+from tests.support import js_peer, live_cluster
+from tests.support.js_peer import JsPeer, PeerError
+from tests.support.live_cluster import (
+    add_member,
+    answered_heights,
+    client_of,
+    heights_of,
+    wait_progress,
+    wait_until,
+)
+from tests.support.patience import PATIENCE_S
 
 AUTHORITIES = ("n0", "n1", "n2", "n3")
 NEWCOMER = "n4"

@@ -1,11 +1,9 @@
 """Laws of the auction (protocols/market.md section 7), and agreement with the slow oracle."""
 
-import importlib.util
 import random
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations, product
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,12 +14,7 @@ from gridtokenx.trading.caps import Ladder, price_rank
 from gridtokenx.trading.clearing import GroupBook, clear, clear_books
 from gridtokenx.trading.model import Clearing, ClearingOrder, Side, Source
 from gridtokenx.trading.sharing import share
-
-_SPEC = importlib.util.spec_from_file_location(
-    "clearing_oracle", Path(__file__).with_name("clearing_oracle.py")
-)
-oracle = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(oracle)
+from tests.support import clearing_oracle as oracle
 
 WHEELING = (300, 600, 900, 1151)
 PLACES = ("BKK-01-SUB001", "BKK-01-SUB002", "BKK-02-SUB003", "NTB-01-SUB001")

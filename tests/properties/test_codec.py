@@ -4,11 +4,11 @@ import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_values import values_of, wire_classes
 
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import Rejected
+from tests.support.wire_values import values_of, wire_classes
 
 CLASSES = wire_classes()
 ANY = st.sampled_from(sorted(CLASSES)).flatmap(lambda tag: values_of(CLASSES[tag]))

@@ -5,10 +5,8 @@ books in memory, slot caps, headroom that earlier clearings used, expiry and gat
 against protocols/market.md section 3, also across restarts.
 """
 
-import importlib.util
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -38,13 +36,8 @@ from gridtokenx.trading.model import (
     TradeMatched,
     TraderFacts,
 )
-from tests.kept_state import KeptState
-
-_SPEC = importlib.util.spec_from_file_location(
-    "clearing_oracle", Path(__file__).with_name("clearing_oracle.py")
-)
-oracle = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(oracle)
+from tests.support import clearing_oracle as oracle
+from tests.support.kept_state import KeptState
 
 BASE_SLOT = 1_970_660
 WHEELING = (300, 600, 900, 1151)

@@ -12,7 +12,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from market_world import MarketWorld
 
 from gridtokenx.chain.crossing import NationalSlice
 from gridtokenx.cluster.devnet import dev_key, operator_key
@@ -70,7 +69,8 @@ from gridtokenx.trading.report_model import (
     REPORTS,
     ReportTotals,
 )
-from tests.state_fuzz import KINDS, Counts, FuzzedNational, FuzzedRegion, fuzz
+from tests.support.market_world import MarketWorld
+from tests.support.state_fuzz import KINDS, Counts, FuzzedNational, FuzzedRegion, fuzz
 
 RICH = SigningKey(sha256(b"rich")).public_key
 SUMS: tuple[Table[Any], ...] = (REPORT_TOTALS, REPORT_LINES, REPORT_PRODUCTION, FLOWS)

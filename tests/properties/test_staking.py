@@ -35,7 +35,7 @@ from gridtokenx.staking.model import (
     Unbond,
     UnbondingFinished,
 )
-from tests.stake_world import check_laws
+from tests.support.stake_world import check_laws
 
 NUMBERS = StakingParameters(
     unit_ugtx=7,

@@ -7,8 +7,6 @@ from dataclasses import fields, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from market_world import MarketWorld
-from wire_values import values_of
 
 from gridtokenx.chain.state_tree import StateTree, verify_state_proof
 from gridtokenx.chain.transaction import Payload, sign_transaction
@@ -21,6 +19,8 @@ from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay, Table
 from gridtokenx.registry.model import Generation
 from gridtokenx.trading.model import Side
+from tests.support.market_world import MarketWorld
+from tests.support.wire_values import values_of
 
 TABLE = Table(b"xx", Account)
 KEYS = st.binary(max_size=3)

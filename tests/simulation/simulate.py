@@ -13,18 +13,14 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from simulator import campaigns, chains_world, exhaustive, mutants
-from simulator.gossip_links import Loss
-from simulator.gossip_measure import measure
-from simulator.gossip_world import AUTHORITIES, LEAST_NODES, Settings
-from simulator.judge import InvariantError
-from simulator.tally import Tally
+from tests.support.simulator import campaigns, chains_world, exhaustive, mutants
+from tests.support.simulator.gossip_links import Loss
+from tests.support.simulator.gossip_measure import measure
+from tests.support.simulator.gossip_world import AUTHORITIES, LEAST_NODES, Settings
+from tests.support.simulator.judge import InvariantError
+from tests.support.simulator.tally import Tally
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-SIMULATE = Path(__file__).parent / "simulate.py"
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> dict[str, object]:
     """The JSON that `scripts/simulate` prints; fails with its words if it found something."""
-    command = [sys.executable, str(SIMULATE), *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.simulation.simulate", *arguments, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     told: dict[str, object] = json.loads(done.stdout)
     return told

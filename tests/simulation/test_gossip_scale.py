@@ -7,10 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
-import simulate
-from simulator.gossip_links import Loss
-from simulator.gossip_measure import add_traffic, measure
-from simulator.gossip_world import MS, GossipWorld, Settings, shared_encoding
+
+from tests.simulation import simulate
+from tests.support.simulator.gossip_links import Loss
+from tests.support.simulator.gossip_measure import add_traffic, measure
+from tests.support.simulator.gossip_world import MS, GossipWorld, Settings, shared_encoding
 
 NODES, SECONDS = 40, 10
 MESH_HIGH = 12

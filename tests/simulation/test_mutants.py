@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from simulator.mutants import MUTANTS, Mutant, hunt
+
+from tests.support.simulator.mutants import MUTANTS, Mutant, hunt
 
 REQUIRED = 12
 

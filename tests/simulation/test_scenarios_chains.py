@@ -9,8 +9,6 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from simulator import chains_world
-from simulator.chains_world import DEV, crash, fates, last_commit
 
 from gridtokenx.chain.crossing import check_slice, home_of, next_slice
 from gridtokenx.chain.transition import execute_block, propose_block
@@ -29,7 +27,9 @@ from gridtokenx.ledger.model import ACCOUNTS, MINIMUMS, Asset, Deposit, Transfer
 from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
-from tests.chains_world import Chain, Chains, certify
+from tests.support.chains_world import Chain, Chains, certify
+from tests.support.simulator import chains_world
+from tests.support.simulator.chains_world import DEV, crash, fates, last_commit
 
 FRIEND = dev_key("friend").public_key
 LEAST = MINIMUMS[Asset.GTX]

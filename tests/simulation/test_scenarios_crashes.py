@@ -7,16 +7,16 @@ in the same order; the real shell has its own process tests.
 from __future__ import annotations
 
 import pytest
-from scenario import committed, equal, obeying, production, reach, times, views
-from simulator.chain import slots
-from simulator.mutants import IgnoresOwnAfterRestart
-from simulator.network import Faults
-from simulator.node import Node
-from simulator.world import Setup, World
 
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import Broadcast, Effect, Observe, Persist
 from gridtokenx.consensus.messages import Message, Phase, Proposal, Timeout, Vote
+from tests.support.scenario import committed, equal, obeying, production, reach, times, views
+from tests.support.simulator.chain import slots
+from tests.support.simulator.mutants import IgnoresOwnAfterRestart
+from tests.support.simulator.network import Faults
+from tests.support.simulator.node import Node
+from tests.support.simulator.world import Setup, World
 
 
 def _kind(message: Message) -> str:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from scenario import (
+
+from gridtokenx.consensus.evidence import EvidenceKind
+from gridtokenx.consensus.messages import Phase, Vote
+from tests.support.scenario import (
     SLOT_MS,
     certificates,
     committed,
@@ -20,7 +23,7 @@ from scenario import (
     times,
     views,
 )
-from simulator.adversaries import (
+from tests.support.simulator.adversaries import (
     Amnesiac,
     BodyWithholder,
     DoubleVoter,
@@ -29,12 +32,9 @@ from simulator.adversaries import (
     LockIgnorer,
     WrongRoot,
 )
-from simulator.mutants import MUTANTS, SkipsJustification, hunt
-from simulator.network import Faults, HideCommit, Network, kind_of
-from simulator.world import Setup, World
-
-from gridtokenx.consensus.evidence import EvidenceKind
-from gridtokenx.consensus.messages import Phase, Vote
+from tests.support.simulator.mutants import MUTANTS, SkipsJustification, hunt
+from tests.support.simulator.network import Faults, HideCommit, Network, kind_of
+from tests.support.simulator.world import Setup, World
 
 
 def test_1_happy_4_equal() -> None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from scenario import SLOT_MS, certificates, equal, production, reach, times, views
-from simulator import campaigns
-from simulator.adversaries import (
+
+from gridtokenx.primitives.crypto import sha256
+from tests.support.scenario import SLOT_MS, certificates, equal, production, reach, times, views
+from tests.support.simulator import campaigns
+from tests.support.simulator.adversaries import (
     BadCertificatePeer,
     BadSyncPeer,
     EvilCertificates,
     Flooder,
     Impersonator,
 )
-from simulator.chain import Block, Rules, State, make_set
-from simulator.network import Faults
-from simulator.world import Setup, World
-
-from gridtokenx.primitives.crypto import sha256
+from tests.support.simulator.chain import Block, Rules, State, make_set
+from tests.support.simulator.network import Faults
+from tests.support.simulator.world import Setup, World
 
 
 def test_29_vote_flood_future_views_heights() -> None:

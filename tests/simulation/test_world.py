@@ -8,16 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import simulate
-from simulator import campaigns, exhaustive
-from simulator.adversaries import LIARS
-from simulator.chain import make_set, make_signers
-from simulator.judge import InvariantError
-from simulator.mutants import MUTANTS
-from simulator.network import Faults
-from simulator.world import Setup, World
 
-SIMULATE = Path(__file__).parent / "simulate.py"
+from tests.simulation import simulate
+from tests.support.simulator import campaigns, exhaustive
+from tests.support.simulator.adversaries import LIARS
+from tests.support.simulator.chain import make_set, make_signers
+from tests.support.simulator.judge import InvariantError
+from tests.support.simulator.mutants import MUTANTS
+from tests.support.simulator.network import Faults
+from tests.support.simulator.world import Setup, World
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", sorted(campaigns.CAMPAIGNS))
@@ -31,10 +32,23 @@ def test_the_same_seed_gives_the_same_history(name: str) -> None:
 
 def test_another_process_has_the_same_history() -> None:
     """I16: no hash seed, address or clock of the process gets in."""
-    command = [sys.executable, str(SIMULATE), "--campaign", "random", "--seed", "5"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.simulation.simulate",
+        "--campaign",
+        "random",
+        "--seed",
+        "5",
+    ]
     told = {
         subprocess.run(
-            command, env={"PYTHONHASHSEED": salt}, capture_output=True, text=True, check=True
+            command,
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": salt},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for salt in ("1", "2")
     }

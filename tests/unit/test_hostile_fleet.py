@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 from scripts.hostile_fleet import __main__ as program  # noqa: E402
 from scripts.hostile_fleet import table  # noqa: E402

@@ -1,22 +1,18 @@
 """Rewrites `protocols/vectors` and `protocols/wire`: run it after a change of the wire or a rule.
 
-    python tests/vectors/generate.py
+    python -m tests.vectors.generate
 
 A changed vector is a changed protocol: nodes of both versions will not agree with each other.
 """
 
 import json
-import sys
 from functools import cache
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parents[1])]
-
-from core_vectors import vector_files
-from governance_vectors import governance_files
-from interchain_vectors import interchain_files
-from wire_cddl import cddl_files
+from tests.vectors.core_vectors import vector_files
+from tests.vectors.governance_vectors import governance_files
+from tests.vectors.interchain_vectors import interchain_files
+from tests.vectors.wire_cddl import cddl_files
 
 PROTOCOLS = Path(__file__).parents[2] / "protocols"
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chains_world import Chain, Chains
-
 from gridtokenx.chain.block import Block
 from gridtokenx.cluster.devnet import NATIONAL, dev_key
 from gridtokenx.interchain.incarnations import incarnation_id
@@ -15,6 +13,7 @@ from gridtokenx.interchain.model import Message, TransferAbroad
 from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.document import to_document
+from tests.support.chains_world import Chain, Chains
 
 Vector = dict[str, Any]
 REGION = "MET"

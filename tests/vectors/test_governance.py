@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from governance_vectors import counted
 
 from gridtokenx.governance.parameters import PARAMETERS, find, format_value, parse
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.staking.weights import elect, step_towards
+from tests.vectors.governance_vectors import counted
 
 VECTORS = Path(__file__).parents[2] / "protocols" / "vectors"
 ELECTION = json.loads((VECTORS / "election.json").read_text(encoding="utf-8"))

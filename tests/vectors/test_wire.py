@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from generate import PROTOCOLS, files
 
 from gridtokenx.chain.block import Header, decode_block
 from gridtokenx.chain.genesis import load_genesis
@@ -20,6 +19,7 @@ from gridtokenx.primitives.document import from_document
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.merkle import verify_path
 from gridtokenx.primitives.types import format_address, parse_address
+from tests.vectors.generate import PROTOCOLS, files
 
 
 def load(name: str) -> dict:
@@ -28,7 +28,7 @@ def load(name: str) -> dict:
 
 @pytest.mark.parametrize("path", sorted(files()), ids=lambda path: path.name)
 def test_the_published_file_is_current(path: Path) -> None:
-    assert path.read_text(encoding="utf-8") == files()[path], "run tests/vectors/generate.py"
+    assert path.read_text(encoding="utf-8") == files()[path], "run python -m tests.vectors.generate"
 
 
 def test_transactions() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-from gridtokenx.network.peer_events import PeerId
+from gridtokenx.network.peers.peer import PeerId
 
 PROTOCOL_V12 = "/meshsub/1.2.0"
 PROTOCOL_V11 = "/meshsub/1.1.0"

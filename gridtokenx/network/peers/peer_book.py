@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gridtokenx.network.peer_events import PeerId
+from gridtokenx.network.peers.peer import PeerId
 
 MAX_PEERS = 300
 MAX_ADDRESSES = 8

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_node import SELLER, STRANGER, MemoryNode
 
 from gridtokenx.api.context import Context
 from gridtokenx.api.methods import METHOD_BY_NAME
@@ -21,6 +20,7 @@ from gridtokenx.ledger.model import Account
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.types import format_address
+from tests.support.api_node import SELLER, STRANGER, MemoryNode
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_node import OPEN_API, SELLER, MemoryNode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from gridtokenx.api.limiter import Bill, Limiter
 from gridtokenx.api.methods import METHOD_BY_NAME, proofs
 from gridtokenx.primitives.types import format_address
 from gridtokenx.views.metrics import CallMetrics
+from tests.support.api_node import OPEN_API, SELLER, MemoryNode
 
 
 @pytest.fixture

@@ -13,15 +13,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-from api_node import (
-    BUYER,
-    LOCATION,
-    SELLER,
-    SELLER_METER,
-    STRANGER,
-    MemoryNode,
-    registration,
-)
 
 from gridtokenx.api.access import WINDOW_MS, request_bytes
 from gridtokenx.api.context import Context
@@ -35,6 +26,15 @@ from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import Generation, ReplaceMeter, RetireMeter, SuspendMeter
+from tests.support.api_node import (
+    BUYER,
+    LOCATION,
+    SELLER,
+    SELLER_METER,
+    STRANGER,
+    MemoryNode,
+    registration,
+)
 
 SELLER_TEXT = format_address(SELLER.public_key)
 READINGS = "energy_getMeterReadings"

@@ -11,7 +11,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-from api_node import BUYER, LOCATION, SELLER, SELLER_METER, MemoryNode, order
 
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
@@ -21,6 +20,7 @@ from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import slot_at
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import ORDERS, CancelOrder, Side, Source
+from tests.support.api_node import BUYER, LOCATION, SELLER, SELLER_METER, MemoryNode, order
 
 SELLER_TEXT = format_address(SELLER.public_key)
 BUYER_TEXT = format_address(BUYER.public_key)

@@ -12,7 +12,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-from api_node import BUYER, MemoryNode
 
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
@@ -39,6 +38,7 @@ from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
 from gridtokenx.staking.model import Bond, Redelegate, Unbond
+from tests.support.api_node import BUYER, MemoryNode
 
 DEV = dev_key("dev")
 STAKES = [dev_key(f"{validator_name(index)[1]} stake") for index in range(4)]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_node import SELLER, SELLER_METER, MemoryNode, order
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from gridtokenx.api.context import Context
 from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import CancelOrder, Side, Source
+from tests.support.api_node import SELLER, SELLER_METER, MemoryNode, order
 
 
 @given(asked=st.lists(st.booleans(), max_size=60), limit=st.integers(1, 5), most=st.integers(1, 9))

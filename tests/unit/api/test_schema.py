@@ -9,9 +9,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
+from gridtokenx.api.__main__ import build_files
 from gridtokenx.api.errors import TransportCode
 from gridtokenx.api.methods import METHODS
-from gridtokenx.api.schema import build_files, build_openapi, build_openrpc
+from gridtokenx.api.schema import build_openapi, build_openrpc
 from gridtokenx.api.sentences import ERROR_SENTENCES, TRANSPORT_SENTENCES
 from gridtokenx.primitives.errors import ErrorCode
 
@@ -33,7 +34,7 @@ SEED_ROUTES = (
 
 @pytest.mark.parametrize("name", sorted(build_files()))
 def test_committed_files_are_current(name: str) -> None:
-    """After a change of the table or the codes: `python -m gridtokenx.api.schema`."""
+    """After a change of the table or the codes: `python -m gridtokenx.api`."""
     assert (PROTOCOLS / name).read_text(encoding="utf-8") == build_files()[name]
 
 

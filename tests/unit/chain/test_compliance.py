@@ -32,7 +32,7 @@ from gridtokenx.trading.model import (
 )
 from gridtokenx.trading.report_model import REPORT_LINES, REPORT_MEMBERS, REPORT_TOTALS, REPORTS
 from gridtokenx.trading.reports import closed_report, day_of, report_hash
-from tests.market_world import FAR_MS, MarketWorld
+from tests.support.market_world import FAR_MS, MarketWorld
 
 MEA, PEA, ERC, EGAT = (operator_key(name) for name in ("mea", "pea", "erc", "egat"))
 

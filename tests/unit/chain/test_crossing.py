@@ -21,7 +21,7 @@ from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.state import MemoryReader
-from tests.chains_world import Chain, Chains
+from tests.support.chains_world import Chain, Chains
 
 GTX = 10**6
 BAHT = 10**6

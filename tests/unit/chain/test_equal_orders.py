@@ -4,7 +4,7 @@ from gridtokenx.chain.transition import Parent
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.registry.model import Generation
 from gridtokenx.trading.model import Side, TradeMatched
-from tests.market_world import MarketWorld
+from tests.support.market_world import MarketWorld
 
 
 def equal_sells(parent_salt: bytes) -> list[tuple[bytes, int]]:

@@ -21,7 +21,7 @@ from gridtokenx.consensus.messages import Phase, Vote, vote_bytes
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay
-from tests.market_world import MarketWorld
+from tests.support.market_world import MarketWorld
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from chains_world import RELAYER, Chains
-from market_world import FAR_MS, MarketWorld
 
 from gridtokenx.chain.mempool import Mempool
 from gridtokenx.chain.standing import Standing, standing_of
@@ -37,6 +35,8 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.registry.model import LicenceClass, RegisterParticipant, Role
 from gridtokenx.staking import pools
 from gridtokenx.staking.model import BONDED, VALIDATORS, Bond, Unbond
+from tests.support.chains_world import RELAYER, Chains
+from tests.support.market_world import FAR_MS, MarketWorld
 
 DEV = dev_key(DEV_ACCOUNT)  # Has gtx on every chain, and nothing else.
 GTX = 10**6

@@ -25,7 +25,7 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.storage.index import SET_CHANGES
 from gridtokenx.views.status import ChainStatus, Head
-from tests.chains_world import Chain
+from tests.support.chains_world import Chain
 
 DEV = dev_key("dev").public_key
 GENESIS = local_genesis(with_national=False)

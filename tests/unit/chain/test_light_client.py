@@ -29,7 +29,7 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.storage.index import SET_CHANGES
 from gridtokenx.views.status import ChainStatus, Head
-from tests.chains_world import Chain, Chains
+from tests.support.chains_world import Chain, Chains
 
 DEV = dev_key("dev").public_key
 GENESIS = replace(local_genesis(), epoch_blocks=4)

@@ -49,7 +49,7 @@ from gridtokenx.trading.model import (
     TradeMatched,
     TradeSettled,
 )
-from tests.market_world import FAR_MS, Household, MarketWorld
+from tests.support.market_world import FAR_MS, Household, MarketWorld
 
 MEA, PEA, ERC, BANK = (operator_key(name) for name in ("mea", "pea", "erc", "payment"))
 NEW = SigningKey(sha256(b"a new device"))

@@ -47,7 +47,7 @@ from gridtokenx.staking.model import (
     proof_bytes,
 )
 from gridtokenx.trading import rules as trading
-from tests.chains_world import KEYS, Chains
+from tests.support.chains_world import KEYS, Chains
 
 GTX = 10**6
 DEV = dev_key("dev")

@@ -6,7 +6,6 @@ Source: protocols/market.md 3.1, 4.2, 4.3.
 from dataclasses import replace
 
 import pytest
-from market_world import Household, MarketWorld
 
 from gridtokenx.cluster.devnet import operator_key
 from gridtokenx.grid.model import (
@@ -31,6 +30,7 @@ from gridtokenx.trading.model import (
     TradeMatched,
     TradeSettled,
 )
+from tests.support.market_world import Household, MarketWorld
 
 HOUR_MS = 3_600_000
 

@@ -37,7 +37,7 @@ from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.state import Overlay
-from tests.chains_world import KEYS, RELAYER, Chains, certify
+from tests.support.chains_world import KEYS, RELAYER, Chains, certify
 
 GTX = 10**6
 DEV = dev_key("dev")

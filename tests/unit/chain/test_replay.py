@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from market_world import MarketWorld
 
 from gridtokenx.chain.block import Block
 from gridtokenx.chain.replay import Replay
@@ -21,6 +20,7 @@ from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.registry.model import Generation
 from gridtokenx.trading.model import Redeem, Side
+from tests.support.market_world import MarketWorld
 
 
 def certificate(world: MarketWorld, block: Block) -> bytes:

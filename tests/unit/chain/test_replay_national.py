@@ -17,7 +17,7 @@ from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from tests.chains_world import Chain, Chains
+from tests.support.chains_world import Chain, Chains
 from tests.unit.chain import test_reincarnation as vote
 from tests.unit.chain.test_light_client import Node
 

@@ -25,7 +25,7 @@ from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.primitives.validators import Validator, ValidatorSet
-from tests.market_world import MarketWorld
+from tests.support.market_world import MarketWorld
 
 EPOCH = 10
 KEYS = sorted(

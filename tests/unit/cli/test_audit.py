@@ -13,7 +13,7 @@ from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import NATIONAL
 from gridtokenx.primitives.codec import encode
-from tests.chains_world import Chain, Chains
+from tests.support.chains_world import Chain, Chains
 from tests.unit.chain.test_replay_national import Lie
 
 

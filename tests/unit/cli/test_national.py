@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_node import SELLER, SELLER_METER, MemoryNode
 
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
@@ -24,6 +23,7 @@ from gridtokenx.home import keystore
 from gridtokenx.home.keystore import KeyKind
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
+from tests.support.api_node import SELLER, SELLER_METER, MemoryNode
 
 SEED = (
     *("--title", "Increase renewable energy incentives"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from committee import BLOCK, Bench, Committee, only
 
 from gridtokenx.consensus.ballots import KNOWN_CERTIFICATES, VIEW_WINDOW
 from gridtokenx.consensus.events import BlockChecked, CheckBlock, SendDecided, Verdict
@@ -13,6 +12,7 @@ from gridtokenx.consensus.messages import Phase
 from gridtokenx.consensus.receiver import MAX_ANSWERED_PEERS
 from gridtokenx.consensus.state import MAX_CHECKS
 from gridtokenx.primitives.crypto import sha256
+from tests.support.committee import BLOCK, Bench, Committee, only
 
 
 def genuine(_key: bytes, _message: bytes, _signature: bytes) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from committee import BLOCK, CHAIN_ID, OTHER, Committee
 
 from gridtokenx.consensus.certificates import (
     VERIFIED_CAPACITY,
@@ -16,6 +15,7 @@ from gridtokenx.consensus.certificates import (
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import Rejected
+from tests.support.committee import BLOCK, CHAIN_ID, OTHER, Committee
 
 
 @pytest.fixture

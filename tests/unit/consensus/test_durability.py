@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from committee import BLOCK, CHAIN_ID, OTHER, Bench, Committee, messages, only
 
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import (
@@ -35,6 +34,7 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.consensus.state import Timing
 from gridtokenx.primitives.codec import decode, encode
+from tests.support.committee import BLOCK, CHAIN_ID, OTHER, Bench, Committee, messages, only
 
 SIGNED = (Proposal, Vote, Timeout)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from committee import BLOCK, CHAIN_ID, OTHER, Bench, Committee, only
 
 from gridtokenx.consensus.events import ReportEvidence
 from gridtokenx.consensus.evidence import (
@@ -17,6 +16,7 @@ from gridtokenx.consensus.evidence import (
 )
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from tests.support.committee import BLOCK, CHAIN_ID, OTHER, Bench, Committee, only
 
 FOUR = Committee(1, 1, 1, 1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from committee import BLOCK, OTHER, Bench, Committee
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from gridtokenx.consensus.events import (
 from gridtokenx.consensus.events import CheckBlock as Check
 from gridtokenx.consensus.evidence import is_amnesia
 from gridtokenx.consensus.messages import Message, Phase, Proposal, Timeout, Vote
+from tests.support.committee import BLOCK, OTHER, Bench, Committee
 
 FOUR, NEXT = Committee(1, 1, 1, 1), Committee(1, 1, 1, 1, height=2)
 

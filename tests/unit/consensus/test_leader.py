@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from committee import Committee
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gridtokenx.consensus.leader import LeaderSchedule
+from tests.support.committee import Committee
 
 
 def schedule(*weights: int) -> LeaderSchedule:

@@ -6,7 +6,6 @@ import contextlib
 from dataclasses import replace
 
 import pytest
-from committee import BLOCK, CHAIN_ID, Committee
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +26,7 @@ from gridtokenx.consensus.messages import (
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import Rejected
+from tests.support.committee import BLOCK, CHAIN_ID, Committee
 
 FOUR = Committee(1, 1, 1, 1)
 

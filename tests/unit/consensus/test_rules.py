@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from committee import BASE_MS, BLOCK, OTHER, Bench, Committee, messages, only
 
 from gridtokenx.consensus.events import (
     BlockBuilt,
@@ -37,6 +36,7 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.consensus.state import Timing
 from gridtokenx.primitives.codec import encode
+from tests.support.committee import BASE_MS, BLOCK, OTHER, Bench, Committee, messages, only
 
 
 @pytest.fixture

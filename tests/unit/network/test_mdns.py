@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridtokenx.network import mdns
-from gridtokenx.network.host import ED25519_PEER_ID_PREFIX, PeerId, format_peer_id
+from gridtokenx.network.host import ED25519_PEER_ID_PREFIX, format_peer_id
 from gridtokenx.network.mdns_wire import (
     MAX_MESSAGE_BYTES,
     MessageError,
@@ -22,6 +22,7 @@ from gridtokenx.network.mdns_wire import (
     encode_query,
     service_name,
 )
+from gridtokenx.network.peers.peer import PeerId
 
 SERVICE = service_name(1001)
 NAME = "ab" * 16

@@ -5,16 +5,17 @@ from collections.abc import Callable
 import pytest
 import trio
 import trio.testing
-from patience import until
 
 from gridtokenx.network import requests as module
-from gridtokenx.network.host import NetworkError, PeerId, read_frame
+from gridtokenx.network.host import NetworkError, read_frame
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import (
     MAX_IN_FLIGHT_PER_PEER,
     MAX_STRANGER_BYTES,
     RequestRefused,
     Requests,
 )
+from tests.support.patience import until
 
 A, B = PeerId(b"a"), PeerId(b"b")
 

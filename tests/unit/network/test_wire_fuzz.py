@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests import wire_fuzz
-from tests.wire_fuzz import Door, Fault, fuzz
+from tests.support import wire_fuzz
+from tests.support.wire_fuzz import Door, Fault, fuzz
 
 
 async def test_no_decoder_raises_anything_but_its_own_errors() -> None:

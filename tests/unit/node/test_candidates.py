@@ -34,8 +34,9 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.network.gossipsub.events import Origin, Verdict
-from gridtokenx.network.host import NetworkError, PeerId
+from gridtokenx.network.host import NetworkError
 from gridtokenx.network.peers.budget import StrangersBudget
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node import candidates
 from gridtokenx.node.bodies import REMEMBERED_BLOCKS, Batcher, Recent, decode_and_verify

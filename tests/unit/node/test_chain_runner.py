@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import trio
-from patience import until
 
 from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.genesis import is_incarnation_name
@@ -22,7 +21,8 @@ from gridtokenx.home.settings import SyncSettings
 from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.model import INCARNATIONS, AuthorityMember, Incarnation
-from gridtokenx.network.host import NetworkError, PeerId
+from gridtokenx.network.host import NetworkError
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node import key_guard
 from gridtokenx.node.chain_runner import (
@@ -43,6 +43,7 @@ from gridtokenx.primitives.state import u64
 from gridtokenx.runtime.stopping import NotMissing, NotPresent, StopNode
 from gridtokenx.storage.database import Database
 from gridtokenx.views.stages import Stages
+from tests.support.patience import until
 
 GENESIS = replace(local_genesis(), block_time_ms=100, timeout_base_ms=500)
 MET = GENESIS.chain("MET")

@@ -1,7 +1,7 @@
 """Whom validators vouch for: remembered, bounded, direct only among validators."""
 
-from gridtokenx.network.peer_events import PeerId
 from gridtokenx.network.peers.admission import Admission, Limits
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.reputation import Reputation
 from gridtokenx.node.credentials import MAX_DIRECT, PEERS_PER_VALIDATOR, Authorities
 from gridtokenx.primitives.crypto import SigningKey

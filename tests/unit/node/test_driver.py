@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import trio
-from patience import until
 from trio.testing import MockClock
 
 from gridtokenx.chain.block import Block, decode_block, has_its_body
@@ -45,7 +44,7 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.network.gossipsub.events import Origin, Verdict
-from gridtokenx.network.host import PeerId
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.key_guard import HOLD_SECONDS, OBSERVE_SECONDS
@@ -55,6 +54,7 @@ from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.runtime.worker import Urgency
 from gridtokenx.storage.database import Database
+from tests.support.patience import until
 
 GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from patience import until
 
 from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.trust import Trust
@@ -31,6 +30,7 @@ from gridtokenx.runtime.stopping import StopNode, Untrusted
 from gridtokenx.staking import pools
 from gridtokenx.staking.model import PARAMETERS
 from gridtokenx.storage.database import Database
+from tests.support.patience import until
 from tests.unit.node.test_driver import (
     MEMBERS,
     MET,

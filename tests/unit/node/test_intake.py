@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-from patience import until
 from trio.testing import MockClock
 
 from gridtokenx.chain.held import HeldLimits
@@ -20,8 +19,8 @@ from gridtokenx.cluster.devnet import DEV_ACCOUNT, dev_key, local_genesis, valid
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
 from gridtokenx.ledger.model import MINIMUMS, Asset, Transfer
 from gridtokenx.network.gossipsub.events import Origin, Verdict
-from gridtokenx.network.host import PeerId
 from gridtokenx.network.peers.budget import BudgetLimits, StrangersBudget
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node import strangers
 from gridtokenx.node.bodies import Recent
 from gridtokenx.node.executor import Committed, Executor
@@ -38,6 +37,7 @@ from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.runtime.worker import Urgency, Worker
 from gridtokenx.storage.database import Database
+from tests.support.patience import until
 
 GENESIS = local_genesis()
 MET = GENESIS.chain("MET")

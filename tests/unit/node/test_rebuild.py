@@ -24,7 +24,8 @@ from gridtokenx.consensus.messages import (
 from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.model import AuthorityMember, Incarnation
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.network.host import NetworkError, PeerId
+from gridtokenx.network.host import NetworkError
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.national_view import DecidedNational

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from patience import PATIENCE_S
 
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.transaction import Payload, decode_transaction, sign_transaction
@@ -26,7 +25,8 @@ from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.runtime.housekeeping import house
 from gridtokenx.storage.database import Database
-from tests.chains_world import certify
+from tests.support.chains_world import certify
+from tests.support.patience import PATIENCE_S
 
 GENESIS = local_genesis()
 DEV = dev_key("dev")

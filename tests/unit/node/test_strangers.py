@@ -6,8 +6,8 @@ import time
 
 import trio
 
-from gridtokenx.network.host import PeerId
 from gridtokenx.network.peers.budget import StrangersBudget
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.strangers import Readers
 
 STRANGER, FRIEND = PeerId(b"stranger"), PeerId(b"friend")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import trio
-from patience import until
 
 from gridtokenx.chain.block import decode_block
-from gridtokenx.network.host import PeerId
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.contacts import Claim
 from gridtokenx.node.protocol import BlocksRequest, BlocksResponse, DecidedBlock
 from gridtokenx.node.syncing import Syncing, height_of_third
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.validators import Validator, ValidatorSet
+from tests.support.patience import until
 from tests.unit.node.test_driver import MET, Backup, decided, history
 
 HEIGHT = 5

@@ -9,7 +9,7 @@ from gridtokenx.node import vote_gate
 from gridtokenx.node.vote_gate import Judgement, VoteGate
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256, verify
-from tests.unit.consensus.committee import CHAIN_ID, Committee
+from tests.support.committee import CHAIN_ID, Committee
 
 HEIGHT, VIEW = 5, 0
 

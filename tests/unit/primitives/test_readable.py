@@ -8,7 +8,6 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_values import tables, values_of, wire_classes
 
 from gridtokenx.ledger.model import ACCOUNTS, Account
 from gridtokenx.primitives import codec
@@ -16,6 +15,7 @@ from gridtokenx.primitives.codec import MAX_BYTES, MAX_INT, MAX_ITEMS, Limit, de
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.readable import check_all, most_bytes
 from gridtokenx.primitives.state import MemoryReader, Overlay
+from tests.support.wire_values import tables, values_of, wire_classes
 
 CLASSES = wire_classes()
 ALICE, BOB = b"a" * 32, b"b" * 32

@@ -3,10 +3,10 @@
 import time
 
 import trio
-from patience import until
 from trio.testing import MockClock
 
 from gridtokenx.runtime.loop_lag import KEPT_S, LoopLag
+from tests.support.patience import until
 
 
 async def test_what_holds_the_loop_is_seen_for_a_minute() -> None:

@@ -33,7 +33,7 @@ SHELL = (
 )
 # Files that are not of a home: what a person asked for by name, and the checkout's own pages.
 FOR_OTHERS = {
-    "api/schema.py": {".mkdir", ".write_text"},
+    "api/__main__.py": {".mkdir", ".write_text"},
     "cli/carbon.py": {".write_text"},
     "cluster/devnet.py": {".mkdir", ".write_text"},
     "runtime/private_files.py": {".mkdir", ".open", "open"},

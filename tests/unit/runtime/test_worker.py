@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import trio
-from patience import until
 
 from gridtokenx.runtime.worker import Urgency, Worker
+from tests.support.patience import until
 
 
 class Bench:

@@ -18,7 +18,7 @@ from gridtokenx.staking.model import (
     RedelegationFinished,
     UnbondingFinished,
 )
-from tests.stake_world import StakeWorld, account, refused
+from tests.support.stake_world import StakeWorld, account, refused
 
 
 @pytest.fixture

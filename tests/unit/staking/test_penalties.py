@@ -14,7 +14,7 @@ from gridtokenx.staking.model import (
     UnbondingFinished,
     ValidatorJailed,
 )
-from tests.stake_world import StakeWorld, account, refused
+from tests.support.stake_world import StakeWorld, account, refused
 
 
 @pytest.fixture

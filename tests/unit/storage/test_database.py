@@ -263,9 +263,8 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 COMMIT = """
 import sys
-sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from test_database import Database, commit_stream
+from tests.unit.storage.test_database import Database, commit_stream
 commit_stream(Database(Path(sys.argv[1])))
 """
 
@@ -298,7 +297,8 @@ def test_kill_9_at_any_instant_leaves_the_end_of_a_block(tmp_path: Path) -> None
     told = 0
     for kill in range(10):
         process = subprocess.Popen(
-            [sys.executable, "-c", COMMIT, str(tmp_path), str(Path(__file__).parent)],
+            [sys.executable, "-c", COMMIT, str(tmp_path)],
+            cwd=Path(__file__).parents[3],
             stdout=subprocess.PIPE,
             text=True,
         )

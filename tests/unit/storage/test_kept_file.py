@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import trio
-from patience import PATIENCE_S
 from structlog.testing import capture_logs
 
 from gridtokenx.runtime.housekeeping import house
 from gridtokenx.storage import kept_file
 from gridtokenx.storage.kept_file import MAX_BYTES, KeptFile
+from tests.support.patience import PATIENCE_S
 
 
 def files_of(folder: Path) -> dict[str, int]:

@@ -16,7 +16,7 @@ from gridtokenx.trading.model import (
     Source,
     TradeMatched,
 )
-from tests.kept_state import KeptState
+from tests.support.kept_state import KeptState
 
 REGIONS = ["BKK", "NTB"]
 FEES = (300, 600, 900, 1151)

@@ -25,7 +25,7 @@ from gridtokenx.network.gossipsub.events import (
 )
 from gridtokenx.network.gossipsub.wire import Prune
 from gridtokenx.primitives import crypto
-from tests.gossip_node import (
+from tests.support.gossip_node import (
     BLOCKS,
     ME,
     PEERS,

@@ -19,7 +19,7 @@ from gridtokenx.network.gossipsub.events import (
     Verify,
 )
 from gridtokenx.network.gossipsub.wire import Prune
-from tests.gossip_node import BLOCKS, PEERS, VOTES, Node, carried, grafts, of, prunes, sent
+from tests.support.gossip_node import BLOCKS, PEERS, VOTES, Node, carried, grafts, of, prunes, sent
 
 SCORES = ScoreParameters()
 PROTOCOL = "/meshsub/1.2.0"

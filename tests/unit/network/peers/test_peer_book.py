@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gridtokenx.network.peer_events import PeerId
+from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.peer_book import FORGOTTEN_AFTER_MS, MAX_PEERS, PeerBook
 
 A, B = PeerId(b"a"), PeerId(b"b")

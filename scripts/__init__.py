@@ -1,0 +1,1 @@
+"""Commands, and what some of them are made of."""

@@ -1,0 +1,1 @@
+"""Hostile inputs: `scripts/fuzz-http`, `scripts/fuzz-wire` and `scripts/fuzz-state`."""

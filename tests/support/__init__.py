@@ -1,0 +1,1 @@
+"""What tests share: nodes, worlds, clusters, oracles and fuzzers."""
