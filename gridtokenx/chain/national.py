@@ -237,7 +237,7 @@ def _run_governance(
             raise ValueError(f"{type(other).__name__} is no command of governance")
 
 
-# -- The validator set ---------------------------------------------------------------------------
+# -- The validator set -----------------------------------------------------------------------------
 
 
 def _attendance(
@@ -264,7 +264,7 @@ def _order_set(state: Overlay, height: int, epoch_blocks: int) -> list[Event]:
     return [*events, *([] if ordered is None else [ordered])]
 
 
-# -- Governance ----------------------------------------------------------------------------------
+# -- Governance ------------------------------------------------------------------------------------
 
 
 def voting_power(state: Reader) -> VotingPower:
