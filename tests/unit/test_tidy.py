@@ -200,6 +200,18 @@ def test_the_check_for_sets_sees(source: str, caught: bool) -> None:
     assert bool(found) is caught
 
 
+def test_no_list_is_wrapped_for_its_type() -> None:
+    """`[*events]` makes a list of a wider type; whoever hands events on says `Sequence[Event]`."""
+    found = [
+        at(path, node)
+        for path, node in nodes(FILES, ast.List)
+        if isinstance(node, ast.List)
+        and len(node.elts) == 1
+        and isinstance(node.elts[0], ast.Starred)
+    ]
+    assert found == []
+
+
 def test_wire_classes_are_frozen_dataclasses() -> None:
     found = []
     for path, node in nodes(CORE_FILES, ast.ClassDef):
