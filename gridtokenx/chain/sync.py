@@ -31,7 +31,7 @@ FULL_RESPONSE_BYTES = 7 * 1024 * 1024 - MAX_BLOCK_BYTES - MAX_COMMIT_BYTES
 PeerKey = bytes
 
 
-# -- Events ------------------------------------------------------------------------------------
+# -- Events ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ Event = (
 )
 
 
-# -- Effects -----------------------------------------------------------------------------------
+# -- Effects ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class Syncer:
         effects, self._out = self._out, []
         return effects
 
-    # -- Events ----------------------------------------------------------------------------------
+    # -- Events ------------------------------------------------------------------------------------
 
     def _note_peer(self, key: PeerKey, height: int) -> None:
         if key in self._banned:
@@ -370,7 +370,7 @@ class Syncer:
             if peer.request is not None and self._now_ms - peer.asked_at_ms >= REQUEST_TIMEOUT_MS:
                 self._fail(key)
 
-    # -- What follows ----------------------------------------------------------------------------
+    # -- What follows ------------------------------------------------------------------------------
 
     def _apply_next(self) -> None:
         """Hand over the next block, if it is here and none is being applied."""
