@@ -146,7 +146,7 @@ class LightClient:
             raise Rejected(ErrorCode.INVALID_BLOCK, f"{spec.name} knows no region {name}")
         return ProvenRegion(proven.header, REGIONS.decode(proven.value))
 
-    # -- Where to begin --------------------------------------------------------------------------
+    # -- Where to begin ----------------------------------------------------------------------------
 
     def _base(self, spec: ChainSpec) -> Base:
         """Of a chain that no other one vouches for. Errors: TRUST_EXPIRED, INVALID_BLOCK."""
@@ -194,7 +194,7 @@ class LightClient:
         newest_ms = max(before_ms, proven.header.time_ms)
         self._followed[chain] = proven.trusted, newest_ms
 
-    # -- Following -------------------------------------------------------------------------------
+    # -- Following ---------------------------------------------------------------------------------
 
     def _prove(self, method: str, base: Base, key: bytes, **params: str) -> ProvenState:
         """Ask page by page until the newest set is known; then check the state."""

@@ -30,7 +30,7 @@ FULL_RESPONSE_BYTES = 7 * 1024 * 1024 - MAX_BLOCK_BYTES - MAX_COMMIT_BYTES
 PeerKey = bytes
 
 
-# -- Events ------------------------------------------------------------------------------------
+# -- Events ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ Event = (
 )
 
 
-# -- Effects -----------------------------------------------------------------------------------
+# -- Effects ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ class Syncer:
         effects, self._out = self._out, []
         return effects
 
-    # -- Events ----------------------------------------------------------------------------------
+    # -- Events ------------------------------------------------------------------------------------
 
     def _note_peer(self, key: PeerKey, height: int) -> None:
         if key in self._banned:
@@ -369,7 +369,7 @@ class Syncer:
             if peer.request is not None and self._now_ms - peer.asked_at_ms >= REQUEST_TIMEOUT_MS:
                 self._fail(key)
 
-    # -- What follows ----------------------------------------------------------------------------
+    # -- What follows ------------------------------------------------------------------------------
 
     def _apply_next(self) -> None:
         """Hand over the next block, if it is here and none is being applied."""

@@ -241,7 +241,9 @@ def execute_block(
     return replace(execution, block=block)
 
 
-def apply_transaction(state: Overlay, transaction: Transaction, env: Environment) -> list[Event]:
+def apply_transaction(
+    state: Overlay, transaction: Transaction, env: Environment
+) -> Sequence[Event]:
     """One transaction's effect; changes `state` also where it raises, so give it an overlay.
 
     Errors: WRONG_CHAIN, ACCOUNT_NOT_FOUND, NONCE_TOO_LOW, NONCE_GAP, INSUFFICIENT_BALANCE, its

@@ -48,7 +48,7 @@ class SafetyRecord:
     candidates: Annotated[tuple[Bytes32, ...], Limit(0, MAX_CANDIDATES)]
 
 
-# -- Events ------------------------------------------------------------------------------------
+# -- Events ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Observe:
 Event = HeightStarted | OpeningMoved | Received | BlockBuilt | BlockChecked | Tick | Observe
 
 
-# -- Effects -----------------------------------------------------------------------------------
+# -- Effects ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

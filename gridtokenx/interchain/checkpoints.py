@@ -98,7 +98,7 @@ class Home:
     payment_authority: bytes = b""
 
 
-# -- Regions -------------------------------------------------------------------------------------
+# -- Regions ---------------------------------------------------------------------------------------
 
 
 def register_region(
@@ -226,7 +226,7 @@ def _check_flows(region: Region) -> None:
         raise Rejected(ErrorCode.NOT_ACTIVE, detail)
 
 
-# -- Escrow --------------------------------------------------------------------------------------
+# -- Escrow ----------------------------------------------------------------------------------------
 
 
 def enter(state: Overlay, name: str, asset: Asset, amount: int, *, height: int) -> None:
@@ -303,7 +303,7 @@ def _put_escrow(state: Overlay, region: Region, escrow: Escrow) -> None:
     REGIONS.put(state, region.name.encode(), replace(region, escrow=escrow))
 
 
-# -- Checkpoints ---------------------------------------------------------------------------------
+# -- Checkpoints -----------------------------------------------------------------------------------
 
 
 def checkpoint(
@@ -444,7 +444,7 @@ def _forget_taken(state: Overlay, name: str) -> None:
     acknowledge(state, name, min(region.inbox_next, max(needed, count - KEPT_MESSAGES)))
 
 
-# -- Messages from regions -----------------------------------------------------------------------
+# -- Messages from regions -------------------------------------------------------------------------
 
 
 def reason_of(error: Rejected) -> str:

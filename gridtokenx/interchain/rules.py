@@ -184,7 +184,7 @@ def file_settlement(
     _send_up(state, SettlementFiled(territory, day, report_hash), place, height)
 
 
-# -- A region's inbox ----------------------------------------------------------------------------
+# -- A region's inbox ------------------------------------------------------------------------------
 
 
 def open_inbox(state: Overlay) -> None:

@@ -301,7 +301,7 @@ class Gossip:
 
     def _blame(self, effect: Misbehaved) -> None:
         peer, reason = PeerId(effect.peer), effect.reason
-        log.debug("gossip peer misbehaved", peer=format_peer_id(peer), reason=reason)
+        log.debug("gossip.peer_misbehaved", peer=format_peer_id(peer), why=reason)
         session = self._sessions.get(peer)
         if effect.drop_stream and session is not None:
             self._drop_inbound(session)
@@ -350,7 +350,7 @@ class Gossip:
 
     def _validator_failed(self, topic: str) -> Verdict:
         self._counters["validator_error"] += 1
-        log.exception("validator failed", topic=topic)
+        log.exception("gossip.validator_failed", topic=topic)
         return Verdict.IGNORE
 
     # Sessions
@@ -389,9 +389,7 @@ class Gossip:
                     await self._serve_outbound(session, stream)
                 except NetworkError as error:
                     self._counters["outbound_refused"] += 1
-                    log.debug(
-                        "no gossip stream", peer=format_peer_id(session.peer), error=str(error)
-                    )
+                    log.debug("gossip.no_stream", peer=format_peer_id(session.peer), why=str(error))
                 if trio.current_time() - opened_at > REOPEN_LAST_S:
                     pause_s = REOPEN_FIRST_S
                 await trio.sleep(pause_s)

@@ -140,11 +140,11 @@ class Requests:
                 return "refused"
             except Exception as error:  # a fault of ours must not end the node
                 peer = format_peer_id(stream.peer)
-                log.error("request handler failed", request=name, peer=peer, exc_info=error)
+                log.error("request.handler_failed", request=name, peer=peer, exc_info=error)
                 self._on_offence(stream.peer, "handler_error")
                 return "failed"
             if len(response) > self._max_response_bytes:
-                log.error("response above the limit", request=name, response_bytes=len(response))
+                log.error("request.response_too_large", request=name, response_bytes=len(response))
                 return "failed"
             with self._writing(stream.peer, len(response)) as has_room:
                 if not has_room:

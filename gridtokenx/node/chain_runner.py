@@ -107,7 +107,7 @@ class ChainRunner:
         self._driver: Driver | None = None
         self._syncing: Syncing | None = None
 
-    # -- Life ------------------------------------------------------------------------------------
+    # -- Life --------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Open the present incarnation's store. Errors: Damaged."""
@@ -269,7 +269,7 @@ class ChainRunner:
         """How the present incarnation began, unless it is the genesis' own."""
         return self.spec.incarnations[-1] if self.spec.incarnations else None
 
-    # -- Incarnations ----------------------------------------------------------------------------
+    # -- Incarnations ------------------------------------------------------------------------------
 
     def _incarnations(self) -> list[Incarnation]:
         """What the national chain of this node knows of, after the first."""

@@ -130,7 +130,7 @@ class Node:
         self.metrics = CollectorRegistry()
         self.metrics.register(NodeCollector(self))
 
-    # -- Life ----------------------------------------------------------------------------------
+    # -- Life --------------------------------------------------------------------------------------
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Errors: Ending; ApiServerError; OSError for what cannot be bound."""
@@ -328,7 +328,7 @@ class Node:
         own = self._network.peer_id
         return tuple(address for address in addresses if parse_address(address)[0] != own)
 
-    # -- Peers ---------------------------------------------------------------------------------
+    # -- Peers -------------------------------------------------------------------------------------
 
     def own_status(self) -> Status:
         """What this node tells peers of itself."""
@@ -387,7 +387,7 @@ class Node:
             raise RequestRefused(f"this node does not follow {request.chain}")
         return await self._read(peer, partial(runner.answer_bodies, request))
 
-    # -- What the API sees ---------------------------------------------------------------------
+    # -- What the API sees -------------------------------------------------------------------------
 
     def chains(self) -> Mapping[str, ChainStatus]:
         """Followed chains by name; replaced whole after each block."""
@@ -488,7 +488,7 @@ class Node:
         """Swap in what the API reads; a new dict, so a reader never sees half of it."""
         self._statuses = {**self._statuses, name: self._runners[name].status}
 
-    # -- Housekeeping --------------------------------------------------------------------------
+    # -- Housekeeping ------------------------------------------------------------------------------
 
     def _keep_house(self, nursery: trio.Nursery, discovery: Discovery) -> None:
         """Once a second: chains, peers, clock; every 30 s the disk."""

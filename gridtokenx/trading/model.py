@@ -315,7 +315,7 @@ class Order:
 
     def with_fill(self, slot: int, energy_wh: int) -> tuple[int, ...]:
         """`filled_wh` with more of it in `slot`, which is one of the order's."""
-        place, filled = slot - self.terms.first_slot, [*self.filled_wh]
+        place, filled = slot - self.terms.first_slot, list(self.filled_wh)
         filled += [0] * (place + 1 - len(filled))
         filled[place] += energy_wh
         return tuple(filled)
