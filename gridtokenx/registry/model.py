@@ -81,7 +81,7 @@ class Organisation:
 @wire(71)
 @dataclass(frozen=True, slots=True)
 class Territory:
-    """A territory that this chain serves. Source: protocols/market.md section 5."""
+    """A territory that this chain serves. Source: protocols/market.md 5."""
 
     prefix: TerritoryPrefix
     distributor: Annotated[str, Limit(1, 16)]  # an organisation's name
