@@ -1,4 +1,4 @@
-"""The composition root: one nursery that holds everything a node runs. Source: architecture 1.5, 5.
+"""The composition root: one nursery that holds everything a node runs.
 
 Any service that fails ends the nursery and with it the process, whose exit code says why; a restart
 continues from the last synced batch.
@@ -130,7 +130,7 @@ class Node:
         self.metrics = CollectorRegistry()
         self.metrics.register(NodeCollector(self))
 
-    # -- Life ----------------------------------------------------------------------------------
+    # -- Life --------------------------------------------------------------------------------------
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Errors: Ending; ApiServerError; OSError for what cannot be bound."""
@@ -328,7 +328,7 @@ class Node:
         own = self._network.peer_id
         return tuple(address for address in addresses if parse_address(address)[0] != own)
 
-    # -- Peers ---------------------------------------------------------------------------------
+    # -- Peers -------------------------------------------------------------------------------------
 
     def own_status(self) -> Status:
         """What this node tells peers of itself."""
@@ -387,7 +387,7 @@ class Node:
             raise RequestRefused(f"this node does not follow {request.chain}")
         return await self._read(peer, partial(runner.answer_bodies, request))
 
-    # -- What the API sees ---------------------------------------------------------------------
+    # -- What the API sees -------------------------------------------------------------------------
 
     def chains(self) -> Mapping[str, ChainStatus]:
         """Followed chains by name; replaced whole after each block."""
@@ -488,7 +488,7 @@ class Node:
         """Swap in what the API reads; a new dict, so a reader never sees half of it."""
         self._statuses = {**self._statuses, name: self._runners[name].status}
 
-    # -- Housekeeping --------------------------------------------------------------------------
+    # -- Housekeeping ------------------------------------------------------------------------------
 
     def _keep_house(self, nursery: trio.Nursery, discovery: Discovery) -> None:
         """Once a second: chains, peers, clock; every 30 s the disk."""
@@ -527,7 +527,7 @@ class Node:
         self._clock_watch.look(self._peers.clocks(), sets, self._loop_lag.recent_ms)
 
     def _check_disk(self) -> None:
-        """Stop before the disk is full: a full disk is what corrupts databases (surface C 13)."""
+        """Stop before the disk is full: a full disk is what corrupts databases."""
         self._free_disk_mib = _free_disk_mib(self.config)
         limit = self.config.node.min_free_disk_mib
         if self._free_disk_mib < limit:

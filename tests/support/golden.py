@@ -237,7 +237,45 @@ def _begin_again(node: MemoryNode) -> None:
         node.make_block("TH")
 
 
-WORLDS = {"market": market, "national": national}
+def silent(folder: Path) -> Iterator[Stage]:
+    """A region that the national chain hears nothing of, so that what goes there comes back."""
+    node = MemoryNode(folder, names=("TH", "MET", "NOR"), version="0.0")
+    try:
+        node.make_block("TH")
+        abroad = TransferAbroad("NOR", BUYER.public_key, Asset.GTX, 3 * GTX)
+        sent = [node.put(DEV, abroad, "MET").id.hex()]
+        node.make_block("MET")
+        node.relay("MET")
+        followed = node.statuses.pop("NOR")
+        yield "silent before anybody knows", node, lambda: _national_wishes(node, sent)
+        sent.append(node.put(DEV, abroad, "MET").id.hex())
+        node.make_block("MET")
+        for _ in range(60):
+            node.make_block("TH")
+        node.relay("MET")
+        yield "silent with a return on its way", node, lambda: _national_wishes(node, sent)
+        node.make_block("MET")
+        node.statuses = {**node.statuses, "NOR": followed}
+        for value in ("0.7", "0.8"):
+            change = ParameterChange(_SOLAR[0], value)
+            node.put(DEV, Propose("More sun", "ขอแดดอีกนิด", change), "TH")
+        node.make_block("TH")
+        yield "silent with a return", node, lambda: {
+            **_national_wishes(node, sent),
+            "gov_getProposals": [{"limit": 1, "cursor": "AAAAAAAAAAE="}, {"status": "voting"}],
+            "stake_getValidators": [_second_page(node, "stake_getValidators", limit=3)],
+            "shard_getReceipts": [{"address": DEV_TEXT, "chain": "MET", "limit": 1},
+                                  {"address": DEV_TEXT, "id": sent[0]}],
+        }  # fmt: skip
+    finally:
+        node.close()
+
+
+def _second_page(node: MemoryNode, method: str, **params: Any) -> dict[str, Any]:
+    return {**params, "cursor": _answer_to(node, method, **params)["next_cursor"]}
+
+
+WORLDS = {"market": market, "national": national, "silent": silent}
 
 
 # -- What is asked -------------------------------------------------------------------------------
