@@ -115,9 +115,7 @@ class ProposalRow:
     executes_ms: Executes
     deposit_ugtx: Deposit
     ballots: Annotated[int, count("accounts that voted", "ballots")]
-    approvals: Annotated[
-        tuple[str, ...], Rule("organisations that have approved", example=["erc"])
-    ]
+    approvals: Annotated[tuple[str, ...], Rule("organisations that have approved", example=["erc"])]
 
 
 @answer

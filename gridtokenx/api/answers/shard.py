@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from gridtokenx.api.answers.fields import (
     ADDRESS_EXAMPLE,
     HASH_EXAMPLE,
-    Account,
     AsOf,
     AtHeight,
     BlockHash,
@@ -42,9 +41,7 @@ TransferEvent = (
 )
 
 ShardName = Annotated[str, Rule("name of the region chain", example="MET")]
-Date = Annotated[
-    str | None, Rule("day in Bangkok; null after the year 9999", example="2026-03-16")
-]
+Date = Annotated[str | None, Rule("day in Bangkok; null after the year 9999", example="2026-03-16")]
 
 
 # -- Regions -------------------------------------------------------------------------------------
@@ -56,9 +53,7 @@ class ShardSync:
 
     state: Annotated[str, Rule("`live`, or what it still does", example="live")]
     incarnation: Incarnation
-    target: Annotated[
-        int, Rule("newest block that it knows of", unit="blocks", example="42")
-    ]
+    target: Annotated[int, Rule("newest block that it knows of", unit="blocks", example="42")]
     stopped_because: Annotated[
         str | None, Rule("why it follows no further; null while it does", example="disk full")
     ]
@@ -98,8 +93,11 @@ class ShardRow:
     queue_down: Annotated[int, count("messages that wait for the region", "messages", 0)]
     queue_up: Annotated[
         int | None,
-        count("messages of the region that wait for the national chain; null if unknown here",
-              "messages", 0),
+        count(
+            "messages of the region that wait for the national chain; null if unknown here",
+            "messages",
+            0,
+        ),
     ]
     sent_down: Annotated[int, Rule("messages sent to it", unit="messages", example="7")]
     taken_up: Annotated[int, Rule("messages taken from it", unit="messages", example="3")]
@@ -139,9 +137,7 @@ class ShardDetail(ShardRow, AsOf):
     """A region chain with its authorities, its incarnations and what it reported."""
 
     chain_id: ChainId
-    genesis_id: Annotated[
-        bytes, Rule("chain id of its first incarnation", example=HASH_EXAMPLE)
-    ]
+    genesis_id: Annotated[bytes, Rule("chain id of its first incarnation", example=HASH_EXAMPLE)]
     territories: Annotated[
         tuple[str, ...], Rule("prefixes of the locations it serves", example=["BKK", "NTB"])
     ]
@@ -163,9 +159,7 @@ class CheckpointRow:
 
     height: AtHeight
     hash: BlockHash
-    messages_taken: Annotated[
-        int, Rule("messages it had taken", unit="messages", example="3")
-    ]
+    messages_taken: Annotated[int, Rule("messages it had taken", unit="messages", example="3")]
     messages_sent: Annotated[int, Rule("messages it had sent", unit="messages", example="3")]
     lost: Annotated[
         Escrow | None,

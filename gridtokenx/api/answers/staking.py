@@ -38,8 +38,11 @@ class ValidatorRow:
     commission_bps: Annotated[int, count("its part of its delegators' rewards", "1/10000", 500)]
     jailed_until_height: Annotated[
         int | None,
-        Rule("first block in which it may ask to be released; null if it is not jailed, "
-             "or for ever", unit="blocks", example="8640"),
+        Rule(
+            "first block in which it may ask to be released; null if it is not jailed, or for ever",
+            unit="blocks",
+            example="8640",
+        ),
     ]
 
 
@@ -66,8 +69,12 @@ class ValidatorDetail(ValidatorRow, AsOf):
     """A validator with its pool, its offences, and its weight in sets to come."""
 
     shares: Annotated[
-        int, Rule("shares of its pool, of which delegators hold parts", unit="shares",
-                  example="100000000000")
+        int,
+        Rule(
+            "shares of its pool, of which delegators hold parts",
+            unit="shares",
+            example="100000000000",
+        ),
     ]
     changed_height: Annotated[
         int, Rule("block in which it was last declared or changed", unit="blocks", example="0")
@@ -76,9 +83,7 @@ class ValidatorDetail(ValidatorRow, AsOf):
     slashed_bps: Annotated[int, count("taken from its pool in all", "1/10000", 0)]
     absent_blocks: Annotated[int, count("blocks in a row that it did not sign", "blocks", 0)]
     offences: Annotated[tuple[Offence, ...], Rule("what it did wrong, the oldest first")]
-    weights: Annotated[
-        tuple[ScheduledWeight, ...], Rule("its weight in the sets that are decided")
-    ]
+    weights: Annotated[tuple[ScheduledWeight, ...], Rule("its weight in the sets that are decided")]
 
 
 @answer

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE
+from gridtokenx.api.answers.governance import (
+    Approver,
+    BallotPage,
+    BallotRow,
+    Change,
+    ProposalDetail,
+    ProposalPage,
+    ProposalRow,
+    ProposalTally,
+    SimulatedProposal,
+    TallyFigures,
+    VotedParameter,
+    VotedParameters,
+)
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import document
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import address, choice, format_cursor, integer, json_object, text, words
 from gridtokenx.api.paging import fill
-from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
+from gridtokenx.api.shapes import Rule
+from gridtokenx.api.table import ChainName, Method, PageCursor, PageLimit, Route
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.national import surroundings
 from gridtokenx.governance import parameters as voted
@@ -35,21 +52,27 @@ from gridtokenx.governance.model import (
 )
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.incarnations import check_base, lost_since
+from gridtokenx.interchain.model import Escrow
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.document import from_document, kind_of
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import BPS
 from gridtokenx.primitives.state import Overlay, Reader, u64
-from gridtokenx.primitives.types import format_address
 from gridtokenx.staking import pools
 from gridtokenx.trading import rules as trading
 from gridtokenx.views.status import ChainStatus
 
+ProposalId = Annotated[
+    int,
+    Rule("number of the proposal", integer(1, MAX_INT), unit="proposals", example=1),
+]
 _WAITING = (ProposalStatus.VOTING, ProposalStatus.QUEUED)
 
 
 @dataclass(frozen=True, slots=True)
-class ListProposals:
+class ProposalsParameters:
+    """Which proposals."""
+
     status: Annotated[
         str | None,
         Rule(
@@ -62,7 +85,7 @@ class ListProposals:
     cursor: PageCursor = b""
 
 
-def get_proposals(context: Context, asked: ListProposals) -> ProposalPage:
+def get_proposals(context: Context, asked: ProposalsParameters) -> ProposalPage:
     """Numbers are dense from 1 on, so a page counts down from its cursor."""
     status = context.national()
     newest = NEWEST.get(status.view, b"")
@@ -77,7 +100,10 @@ def get_proposals(context: Context, asked: ListProposals) -> ProposalPage:
 
     items, following = fill(rows(), asked.limit)
     return ProposalPage(
-        **as_of(status), items=tuple(items), next_cursor=format_cursor(following)
+        chain=status.spec.name,
+        height=status.head.height,
+        items=tuple(items),
+        next_cursor=format_cursor(following),
     )
 
 
@@ -86,11 +112,13 @@ def _proposal_row(status: ChainStatus, entry: Proposal) -> ProposalRow:
 
 
 @dataclass(frozen=True, slots=True)
-class NameProposal:
+class ProposalParameters:
+    """One proposal."""
+
     id: ProposalId
 
 
-def get_proposal(context: Context, asked: NameProposal) -> ProposalDetail:
+def get_proposal(context: Context, asked: ProposalParameters) -> ProposalDetail:
     status = context.national()
     entry = governance.proposal(status.view, asked.id)
     around = surroundings(status.view, status.spec)
@@ -102,7 +130,8 @@ def get_proposal(context: Context, asked: NameProposal) -> ProposalDetail:
         except Rejected as error:
             why_not = error.detail  # It no longer fits what is in force.
     return ProposalDetail(
-        **as_of(status),
+        chain=status.spec.name,
+        height=status.head.height,
         **_in_short(status, entry),
         description=governance.text(status.view, entry.number).description,
         content=entry.content,
@@ -113,22 +142,26 @@ def get_proposal(context: Context, asked: NameProposal) -> ProposalDetail:
     )
 
 
-def get_tally(context: Context, asked: NameProposal) -> ProposalTally:
+def get_tally(context: Context, asked: ProposalParameters) -> ProposalTally:
     status = context.national()
     entry = governance.proposal(status.view, asked.id)
     around = surroundings(status.view, status.spec)
     figures = _figures(context, status, entry, around)
-    return ProposalTally(**as_of(status), proposal=entry.number, **figures)
+    return ProposalTally(
+        chain=status.spec.name, height=status.head.height, proposal=entry.number, **figures
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class ListVotes:
+class VotesParameters:
+    """Whose votes."""
+
     id: ProposalId
     limit: PageLimit = 50
     cursor: PageCursor = b""
 
 
-def get_votes(context: Context, asked: ListVotes) -> BallotPage:
+def get_votes(context: Context, asked: VotesParameters) -> BallotPage:
     """In the order of the voters' addresses, so a page holds still while others vote."""
     status = context.national()
     entry = governance.proposal(status.view, asked.id)
@@ -151,14 +184,13 @@ def get_votes(context: Context, asked: ListVotes) -> BallotPage:
         if len(items) == asked.limit:
             break
         ballot = BALLOTS.decode(raw)
-        items.append(
-            BallotRow(voter=voter, choice=ballot.choice, power_ugtx=ballot.power_ugtx)
-        )
+        items.append(BallotRow(voter=voter, choice=ballot.choice, power_ugtx=ballot.power_ugtx))
         place = voter
     else:
         place = None
     return BallotPage(
-        **as_of(status),
+        chain=status.spec.name,
+        height=status.head.height,
         proposal=number,
         items=tuple(items),
         next_cursor=format_cursor(place),
@@ -166,7 +198,9 @@ def get_votes(context: Context, asked: ListVotes) -> BallotPage:
 
 
 @dataclass(frozen=True, slots=True)
-class ListParameters:
+class ParametersParameters:
+    """Which parameters, on which chain."""
+
     chain: ChainName = None
     name: Annotated[
         str | None,
@@ -176,7 +210,7 @@ class ListParameters:
     ] = None
 
 
-def get_params(context: Context, asked: ListParameters) -> VotedParameters:
+def get_params(context: Context, asked: ParametersParameters) -> VotedParameters:
     """What regions have in force may lie behind the national chain's vote by a few blocks."""
     wanted = asked.name
     rows = voted.PARAMETERS if wanted is None else (voted.find(wanted),)
@@ -196,7 +230,9 @@ def get_params(context: Context, asked: ListParameters) -> VotedParameters:
 
 
 @dataclass(frozen=True, slots=True)
-class TryProposal:
+class SimulationParameters:
+    """What would be proposed, and by whom."""
+
     content: Annotated[
         dict[str, Any],
         Rule(
@@ -217,7 +253,7 @@ class TryProposal:
     description: Annotated[str, Rule("description", words(10_000), example="Because.")] = ""
 
 
-def simulate_proposal(context: Context, asked: TryProposal) -> SimulatedProposal:
+def simulate_proposal(context: Context, asked: SimulationParameters) -> SimulatedProposal:
     """Refused with whatever `propose` would be; the proposer's money counts if it is named."""
     status = context.national()
     view, spec, now_ms = status.view, status.spec, status.head.market_ms
@@ -244,7 +280,8 @@ def simulate_proposal(context: Context, asked: TryProposal) -> SimulatedProposal
     approvers = governance.approvers(command.content, around)
     is_emergency = isinstance(command.content, Emergency)
     return SimulatedProposal(
-        **as_of(status),
+        chain=status.spec.name,
+        height=status.head.height,
         type=type_name(command.content),
         summary=summary(command.content),
         changes=changes,
@@ -364,7 +401,8 @@ def _figures(
     }
 
 
-def _outcome(status: ChainStatus, entry: Proposal, result: Tally, around: Surroundings
+def _outcome(
+    status: ChainStatus, entry: Proposal, result: Tally, around: Surroundings
 ) -> ProposalStatus:
     """What the vote would end as if it ended now."""
     if isinstance(entry.content, Emergency):
