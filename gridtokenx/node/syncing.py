@@ -1,4 +1,4 @@
-"""Runs one chain's syncer: asks peers for decided blocks, applies them in order, serves others.
+"""Runs one chain's syncer: asks peers for decided blocks, applies them in order.
 
 Source: consensus 2.8. A block from a peer goes through the same certificate check, execution and
 commit as one from consensus.
@@ -6,7 +6,7 @@ commit as one from consensus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
@@ -38,19 +38,12 @@ from gridtokenx.node.bodies import verifiers
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.contacts import Claim
 from gridtokenx.node.driver import Driver
-from gridtokenx.node.protocol import (
-    MAX_RESPONSE_BYTES,
-    AncestryRequest,
-    BlocksRequest,
-    BlocksResponse,
-    DecidedBlock,
-)
+from gridtokenx.node.protocol import BlocksRequest, BlocksResponse
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.validators import ValidatorSet
 from gridtokenx.runtime.housekeeping import house
 from gridtokenx.runtime.worker import Urgency
-from gridtokenx.storage.database import ChainStore
 from gridtokenx.views.status import SyncState
 
 INBOX_EVENTS = 1_024
@@ -225,48 +218,19 @@ def height_of_third(members: ValidatorSet, said: Mapping[int, int]) -> int:
     return -1
 
 
-def answer_blocks(payload: bytes, store_of: Callable[[str, bytes], ChainStore | None]) -> bytes:
-    """Serve consecutive decided blocks with certificates, as many as fit. Errors: Rejected.
-
-    `store_of` finds the blocks of a chain by its name and the chain id of an incarnation.
+def likeliest(
+    claims: Mapping[PeerId, Claim], members: ValidatorSet, highest: int
+) -> tuple[PeerId, ...]:
+    """Peers that members vouch for, then the others, the highest first, but those that say more
+    than `highest` last: a few silent strangers must not come before all who would answer.
     """
-    request = decode(BlocksRequest, payload)
-    store = store_of(request.chain, request.chain_id)
-    if store is None:
-        detail = f"this node has not {request.chain} {request.chain_id.hex()[:16]}"
-        raise Rejected(ErrorCode.UNKNOWN_SHARD, detail)
-    heights = range(max(1, request.from_height), request.from_height + request.count)
-    return encode(BlocksResponse(_blocks_at(store, heights)))
 
+    def rank(peer: PeerId) -> tuple[bool, bool, int, PeerId]:
+        claim = claims[peer]
+        is_vouched = claim.validator is not None and members.index_of(claim.validator) is not None
+        return (not is_vouched, claim.height > highest, -claim.height, peer)
 
-def answer_ancestry(payload: bytes, stores_of: Callable[[str], Sequence[ChainStore]]) -> bytes:
-    """Serve a decided block and those before it, as many as fit. Errors: Rejected.
-
-    `stores_of` finds all histories of a chain that are here: those of all its incarnations.
-    """
-    request = decode(AncestryRequest, payload)
-    for store in stores_of(request.chain):
-        height = store.height_of(request.block_hash)
-        if height:
-            heights = range(height, max(0, height - request.count), -1)
-            return encode(BlocksResponse(_blocks_at(store, heights)))
-    detail = f"no block {request.block_hash.hex()[:16]} of {request.chain} is here"
-    raise Rejected(ErrorCode.BLOCK_NOT_FOUND, detail)
-
-
-def _blocks_at(store: ChainStore, heights: Iterable[int]) -> tuple[DecidedBlock, ...]:
-    """The blocks at these heights up to the first that is missing or does not fit."""
-    blocks: list[DecidedBlock] = []
-    size = 0
-    for height in heights:
-        block, certificate = store.block(height), store.certificate(height)
-        if not block or not certificate:
-            break
-        size += len(block) + len(certificate) + 16
-        if blocks and size > MAX_RESPONSE_BYTES:
-            break
-        blocks.append(DecidedBlock(block, certificate))
-    return tuple(blocks)
+    return tuple(sorted(claims, key=rank))
 
 
 def _read_blocks(raw: bytes) -> tuple[tuple[bytes, QuorumCertificate], ...]:
