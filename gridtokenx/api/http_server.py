@@ -126,7 +126,7 @@ class HttpServer:
             self._told_s = now_s
             log.warning(
                 "api.accepting_paused",
-                error=error.strerror or str(error),
+                why=error.strerror or str(error),
                 connections=len(self.places),
                 hint="raise the limit of open files (ulimit -n, LimitNOFILE)",
             )

@@ -1,9 +1,10 @@
 """Commands meet their rules here. Contexts do not know each other: this module carries plain
-values between them. Source: architecture 4.
+values between them. Source: protocols/state-transition.md 2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -78,20 +79,18 @@ class Environment:
     proposer_key: bytes
 
 
-def begin_market(state: Overlay, env: Environment) -> list[Event]:
+def begin_market(state: Overlay, env: Environment) -> Sequence[Event]:
     """What time demands of the market before a block's transactions."""
-    events: list[Event] = [
-        *trading.begin_block(
-            state,
-            now_ms=env.now_ms,
-            gate_grace_ms=env.spec.gate_grace_ms,
-            grid=_grid_view(state, env.now_ms),
-            territories=lambda: registry.territories(state),
-            customers=lambda: _customers(state),
-            read_to=lambda meter_id: grid.read_to(state, meter_id),
-            read_since=lambda meter_id: grid.read_since(state, _metering_point(state, meter_id)),
-        )
-    ]
+    events = trading.begin_block(
+        state,
+        now_ms=env.now_ms,
+        gate_grace_ms=env.spec.gate_grace_ms,
+        grid=_grid_view(state, env.now_ms),
+        territories=lambda: registry.territories(state),
+        customers=lambda: _customers(state),
+        read_to=lambda meter_id: grid.read_to(state, meter_id),
+        read_since=lambda meter_id: grid.read_since(state, _metering_point(state, meter_id)),
+    )
     closed = [
         (event.region, event.day, event.report_hash)
         for event in events
@@ -101,21 +100,19 @@ def begin_market(state: Overlay, env: Environment) -> list[Event]:
     return events
 
 
-def run_command(state: Overlay, transaction: Transaction, env: Environment) -> list[Event]:
+def run_command(state: Overlay, transaction: Transaction, env: Environment) -> Sequence[Event]:
     """The effect of a transaction's command. Errors: the rule's own."""
     sender = transaction.sender
     if isinstance(transaction.payload, TransferAbroad):
         ledger.check_has_key(transaction.payload.to)
-        return [
-            *interchain.transfer_abroad(
-                state,
-                transaction.payload,
-                sender=sender,
-                transfer_id=transaction.id,
-                place=env.spec.place,
-                height=env.height,
-            )
-        ]
+        return interchain.transfer_abroad(
+            state,
+            transaction.payload,
+            sender=sender,
+            transfer_id=transaction.id,
+            place=env.spec.place,
+            height=env.height,
+        )
     if env.spec.is_national:
         return national.run_command(
             state, transaction, spec=env.spec, height=env.height, now_ms=env.now_ms
@@ -124,12 +121,12 @@ def run_command(state: Overlay, transaction: Transaction, env: Environment) -> l
         case PlaceOrder() as command:
             return _place_order(state, command, sender, transaction.id, env)
         case CancelOrder() as command:
-            return [*trading.cancel_order(state, command, owner=sender)]
+            return trading.cancel_order(state, command, owner=sender)
         case SubmitReadings() as command:
             return _submit_readings(state, command, sender, env)
         case Redeem() as command:
             customer = _customer(state, registry.participant(state, sender))
-            return [*trading.redeem(state, command, customer=customer, now_ms=env.now_ms)]
+            return trading.redeem(state, command, customer=customer, now_ms=env.now_ms)
         case PublishGridStatus() | HaltRegion() | ResumeRegion() as command:
             return _operate_grid(state, command, sender, env)
         case Transfer() | Deposit() | Withdraw() | RetireCredits() as command:
@@ -144,45 +141,43 @@ def run_command(state: Overlay, transaction: Transaction, env: Environment) -> l
 
 def _run_ledger(
     state: Overlay, command: LedgerCommand, sender: bytes, env: Environment
-) -> list[Event]:
+) -> Sequence[Event]:
     match command:
         case Transfer(to, asset, amount):
             ledger.check_recipient(state, to, asset, amount, is_backed)
-            return [*ledger.transfer(state, command, sender=sender)]
+            return ledger.transfer(state, command, sender=sender)
         case RetireCredits():
-            return [*ledger.retire_credits(state, command, sender=sender, now_ms=env.now_ms)]
+            return ledger.retire_credits(state, command, sender=sender, now_ms=env.now_ms)
         case Deposit(to, amount_uthb):
             ledger.check_recipient(state, to, Asset.THB, amount_uthb, is_backed)
             authority = _payment_authority(state)
-            return [
-                *ledger.deposit(
-                    state,
-                    command,
-                    sender=sender,
-                    payment_authority=authority,
-                    region_id=env.spec.genesis_id,
-                    now_ms=env.now_ms,
-                    limit_uthb=trading.parameters(state).deposit_limit_uthb,
-                )
-            ]
+            return ledger.deposit(
+                state,
+                command,
+                sender=sender,
+                payment_authority=authority,
+                region_id=env.spec.genesis_id,
+                now_ms=env.now_ms,
+                limit_uthb=trading.parameters(state).deposit_limit_uthb,
+            )
         case Withdraw():
             authority = _payment_authority(state)
-            return [*ledger.withdraw(state, command, sender=sender, payment_authority=authority)]
+            return ledger.withdraw(state, command, sender=sender, payment_authority=authority)
 
 
 def _run_registry(
     state: Overlay, command: RegistryCommand, sender: bytes, env: Environment
-) -> list[Event]:
+) -> Sequence[Event]:
     now_ms = env.now_ms
     match command:
         case RegisterParticipant(account):
             ledger.check_has_key(account)
-            return [*registry.register_participant(state, command, sender=sender, now_ms=now_ms)]
+            return registry.register_participant(state, command, sender=sender, now_ms=now_ms)
         case SuspendParticipant():
             suspended = registry.suspend_participant(state, command, sender=sender)
             return [*suspended, *trading.cancel_orders_of(state, command.account)]
         case ReinstateParticipant():
-            return [*registry.reinstate_participant(state, command, sender=sender, now_ms=now_ms)]
+            return registry.reinstate_participant(state, command, sender=sender, now_ms=now_ms)
         case RenewLicence(account, _, until_ms):
             renewed = registry.renew_licence(state, command, sender=sender, now_ms=now_ms)
             return [*renewed, *trading.cancel_orders_beyond(state, account, until_ms)]
@@ -192,16 +187,14 @@ def _run_registry(
 
 def _run_meter(
     state: Overlay, command: MeterCommand, sender: bytes, env: Environment
-) -> list[Event]:
+) -> Sequence[Event]:
     now_ms = env.now_ms
     match command:
         case RegisterMeter():
             rating_va = operation.rating_va(state, command.location)
-            return [
-                *meters.register_meter(
-                    state, command, sender=sender, now_ms=now_ms, rating_va=rating_va
-                )
-            ]
+            return meters.register_meter(
+                state, command, sender=sender, now_ms=now_ms, rating_va=rating_va
+            )
         case ReplaceMeter():
             return _replace_meter(state, command, sender, env)
         case RetireMeter():
@@ -214,14 +207,14 @@ def _run_meter(
             events = meters.reinstate_meter(state, command, sender=sender, now_ms=now_ms)
             grid.forget_registers(state, meter_id)
             trading.forget_assumed(state, meter_id)
-            return [*events]
+            return events
         case ApproveMeter():
-            return [*meters.approve_meter(state, command, sender=sender, now_ms=now_ms)]
+            return meters.approve_meter(state, command, sender=sender, now_ms=now_ms)
 
 
 def _replace_meter(
     state: Overlay, command: ReplaceMeter, sender: bytes, env: Environment
-) -> list[Event]:
+) -> Sequence[Event]:
     before = registry.meter(state, command.meter_id)
     events = meters.replace_meter(state, command, sender=sender)
     if registry.counts(state, before):
@@ -236,16 +229,17 @@ def _replace_meter(
         )
     else:
         grid.forget_registers(state, command.meter_id)
-    return [*events]
+    return events
 
 
 def _retire_meter(
     state: Overlay, command: RetireMeter, sender: bytes, env: Environment
-) -> list[Event]:
+) -> Sequence[Event]:
     """The rest is minted before the end, by a meter whose readings count."""
     before = registry.meter(state, command.meter_id)
     counts = registry.counts(state, before)
-    events: list[Event] = [*meters.retire_meter(state, command, sender=sender)]
+    retired = meters.retire_meter(state, command, sender=sender)
+    settled: Sequence[Event] = ()
     if counts:
         source = before.source.value
         last = grid.close_registers(
@@ -256,36 +250,35 @@ def _retire_meter(
             now_ms=env.now_ms,
             carbon_mcr_per_kwh=trading.parameters(state).carbon_mcr_per_kwh(source),
         )
-        events += _settle_reading(state, last, before, env)
-    return [*events, *trading.cancel_orders_of_meter(state, before.owner, command.meter_id)]
+        settled = _settle_reading(state, last, before, env)
+    cancelled = trading.cancel_orders_of_meter(state, before.owner, command.meter_id)
+    return [*retired, *settled, *cancelled]
 
 
 def _place_order(
     state: Overlay, command: PlaceOrder, sender: bytes, order_id: bytes, env: Environment
-) -> list[Event]:
+) -> Sequence[Event]:
     participant = registry.participant(state, sender)
     region = registry.check_location(state, command.location)
     limits = grid_limits(trading.parameters(state))
     operation.check_operating(state, region, env.now_ms, limits)
     meter = registry.meter(state, command.meter_id)
     registry.check_active(meter)
-    return [
-        *trading.place_order(
-            state,
-            command,
-            owner=sender,
-            order_id=order_id,
-            now_ms=env.now_ms,
-            height=env.height,
-            trader=_trader_facts(participant),
-            meter=_meter_facts(meter, participant),
-        )
-    ]
+    return trading.place_order(
+        state,
+        command,
+        owner=sender,
+        order_id=order_id,
+        now_ms=env.now_ms,
+        height=env.height,
+        trader=_trader_facts(participant),
+        meter=_meter_facts(meter, participant),
+    )
 
 
 def _submit_readings(
     state: Overlay, command: SubmitReadings, sender: bytes, env: Environment
-) -> list[Event]:
+) -> Sequence[Event]:
     """Judge each reading by itself. Errors: that of the first, where none has any effect."""
     registry.check_known(state, sender)
     events: list[Event] = []
@@ -307,7 +300,7 @@ def _submit_readings(
 
 def _take_reading(
     state: Overlay, reading: MeterReading, sender: bytes, env: Environment
-) -> list[Event]:
+) -> Sequence[Event]:
     meter = registry.meter_of_key(state, reading.key)
     owner = registry.check_counts(state, meter)
     region = registry.region_of(meter.location)
@@ -332,7 +325,7 @@ def _take_reading(
 
 def _settle_reading(
     state: Overlay, accepted: ReadingAccepted, meter: Meter, env: Environment
-) -> list[Event]:
+) -> Sequence[Event]:
     region = registry.region_of(meter.location)
     payees = Payees(
         distributor_of=lambda prefix: registry.distributor_account(state, prefix),
@@ -359,32 +352,26 @@ def _operate_grid(
     command: PublishGridStatus | HaltRegion | ResumeRegion,
     sender: bytes,
     env: Environment,
-) -> list[Event]:
+) -> Sequence[Event]:
     if isinstance(command, PublishGridStatus):
         region, publisher = registry.status_publisher(state, command.node, sender)
-        return [
-            *operation.publish_status(
-                state,
-                command,
-                region=region,
-                publisher=publisher.name,
-                now_ms=env.now_ms,
-                limits=grid_limits(trading.parameters(state)),
-            )
-        ]
+        return operation.publish_status(
+            state,
+            command,
+            region=region,
+            publisher=publisher.name,
+            now_ms=env.now_ms,
+            limits=grid_limits(trading.parameters(state)),
+        )
     by = registry.overseer(state, command.region, sender)
     by_regulator = by.kind is OrganisationKind.REGULATOR
     if isinstance(command, HaltRegion):
-        return [
-            *operation.halt_region(
-                state, command, by=by.name, by_regulator=by_regulator, now_ms=env.now_ms
-            )
-        ]
-    return [
-        *operation.resume_region(
+        return operation.halt_region(
             state, command, by=by.name, by_regulator=by_regulator, now_ms=env.now_ms
         )
-    ]
+    return operation.resume_region(
+        state, command, by=by.name, by_regulator=by_regulator, now_ms=env.now_ms
+    )
 
 
 def _grid_view(state: Reader, now_ms: int) -> GridView:

@@ -1,5 +1,5 @@
 """How chains meet: what a region block takes of the national chain, and how the national chain
-judges a region's header. Source: protocols/interchain.md, decision 0008.
+judges a region's header. Source: protocols/interchain.md 5, decision 0008.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _due(view: NationalView, region: str, nonce: int, height: int) -> tuple[Down
 
 def take_slice(
     state: Overlay, taken: NationalSlice | None, *, spec: ChainSpec, height: int, now_ms: int
-) -> list[Event]:
+) -> Sequence[Event]:
     """Consume what a region block takes. Errors: INVALID_BLOCK where that is not well-formed."""
     if taken is None:
         return []
@@ -133,7 +133,7 @@ def take_slice(
 
 def _carry_out(
     state: Overlay, order: interchain.Order, spec: ChainSpec, height: int, now_ms: int
-) -> list[Event]:
+) -> Sequence[Event]:
     """An order of the national chain on a region. Errors: the rules' own."""
     match order:
         case ParameterOrder(name, value):
@@ -150,15 +150,13 @@ def _carry_out(
             registry.distributor_of(state, territory)  # UNKNOWN_ZONE for another chain's
             if not duration_ms:
                 resume = ResumeRegion(territory, reason)
-                return [
-                    *operation.resume_region(
-                        state, resume, by=GOVERNANCE, by_regulator=True, now_ms=now_ms
-                    )
-                ]
+                return operation.resume_region(
+                    state, resume, by=GOVERNANCE, by_regulator=True, now_ms=now_ms
+                )
             halt = HaltRegion(territory, reason, now_ms + duration_ms)
-            return [
-                *operation.halt_region(state, halt, by=GOVERNANCE, by_regulator=True, now_ms=now_ms)
-            ]
+            return operation.halt_region(
+                state, halt, by=GOVERNANCE, by_regulator=True, now_ms=now_ms
+            )
         case AuthorityOrder(incarnation, members):
             if incarnation != spec.incarnation:
                 detail = f"ordered for incarnation {incarnation}, this is {spec.incarnation}"
@@ -173,7 +171,7 @@ def _carry_out(
             )
             return [] if ordered is None else [ordered]
         case OperatorOrder(organisation, new_operator):
-            return [*registry.rotate_operator(state, organisation, new_operator)]
+            return registry.rotate_operator(state, organisation, new_operator)
 
 
 # -- Headers ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 Sets are followed change by change from what is believed at the start: the genesis, or a trusted
 block once the genesis is older than the unbonding time. A region is followed through the national
 chain, whose state says which chain the region is now and who signs it, so that those who once
-were its authorities prove nothing. Source: consensus 2.11 and 4.
+were its authorities prove nothing. Source: protocols/consensus.md 2.11, 4.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class LightClient:
             raise Rejected(ErrorCode.INVALID_BLOCK, f"{spec.name} knows no region {name}")
         return ProvenRegion(proven.header, REGIONS.decode(proven.value))
 
-    # -- Where to begin --------------------------------------------------------------------------
+    # -- Where to begin ----------------------------------------------------------------------------
 
     def _base(self, spec: ChainSpec) -> Base:
         """Of a chain that no other one vouches for. Errors: TRUST_EXPIRED, INVALID_BLOCK."""
@@ -194,7 +194,7 @@ class LightClient:
         newest_ms = max(before_ms, proven.header.time_ms)
         self._followed[chain] = proven.trusted, newest_ms
 
-    # -- Following -------------------------------------------------------------------------------
+    # -- Following ---------------------------------------------------------------------------------
 
     def _prove(self, method: str, base: Base, key: bytes, **params: str) -> ProvenState:
         """Ask page by page until the newest set is known; then check the state."""

@@ -197,7 +197,7 @@ class Mempool:
                 self._leave(gone, error)
                 self._has_effects_of_dropped = True
 
-    # -- Shares ----------------------------------------------------------------------------------
+    # -- Shares ------------------------------------------------------------------------------------
 
     def _in_turn(self) -> Iterator[Transaction]:
         """Both classes, each with its places while the other waits too."""
@@ -299,7 +299,7 @@ class Mempool:
             self._leave(one, Rejected(ErrorCode.MEMPOOL_FULL, detail))
             self._cut_short.add(one.sender)
 
-    # -- Coming and going ------------------------------------------------------------------------
+    # -- Coming and going --------------------------------------------------------------------------
 
     def _admit(self, transaction: Transaction) -> None:
         attempt = Overlay(self._pending)

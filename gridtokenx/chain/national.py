@@ -1,5 +1,6 @@
 """The national chain's own work: stake, votes and what they do, messages. Contexts do not know each
-other: this module carries values between them. Source: protocols/governance.md, interchain.md.
+other: this module carries values between them. Source:
+protocols/state-transition.md 5, protocols/governance.md 1, 2, protocols/interchain.md 3.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ LAST_PROPOSER = Table(b"cp", LastProposer)  # key: b""
 
 def begin_block(
     state: Overlay, *, spec: ChainSpec, height: int, now_ms: int, last_commit: bytes
-) -> list[Event]:
+) -> Sequence[Event]:
     """Stake that matures, absences, the next set, votes that end, regions that are silent."""
     events: list[Event] = []
     members, seen = _attendance(state, height, last_commit)
@@ -117,7 +118,7 @@ def begin_block(
     return events
 
 
-def end_block(state: Overlay, proposer_key: bytes) -> list[Event]:
+def end_block(state: Overlay, proposer_key: bytes) -> Sequence[Event]:
     """Fees and the block reward go to the proposer's pool."""
     LAST_PROPOSER.put(state, b"", LastProposer(proposer_key))
     return carry_to_votes(state, staking.reward_proposer(state, proposer_key))
@@ -125,7 +126,7 @@ def end_block(state: Overlay, proposer_key: bytes) -> list[Event]:
 
 def punish(
     state: Overlay, evidence: Evidence, signers: ValidatorSet, *, height: int, epoch_blocks: int
-) -> list[Event]:
+) -> Sequence[Event]:
     """Slash for an accepted piece of evidence; `signers` is the set of the offence's height.
 
     That set was elected two epochs before its own by the stake of then, also where it had been
@@ -133,33 +134,31 @@ def punish(
     """
     index = signers.index_of(evidence.public_key)
     epoch_height = epoch_start(evidence.height, epoch_blocks)
-    return [
-        *penalties.punish_offence(
-            state,
-            evidence.public_key,
-            offence_height=evidence.height,
-            epoch_height=epoch_height,
-            backed_since=max(0, epoch_height - 2 * epoch_blocks),
-            weight=0 if index is None else signers.members[index].weight,
-            total_weight=signers.total_weight,
-            height=height,
-        )
-    ]
+    return penalties.punish_offence(
+        state,
+        evidence.public_key,
+        offence_height=evidence.height,
+        epoch_height=epoch_height,
+        backed_since=max(0, epoch_height - 2 * epoch_blocks),
+        weight=0 if index is None else signers.members[index].weight,
+        total_weight=signers.total_weight,
+        height=height,
+    )
 
 
 def run_command(
     state: Overlay, transaction: Transaction, *, spec: ChainSpec, height: int, now_ms: int
-) -> list[Event]:
+) -> Sequence[Event]:
     """A command of the national chain. Errors: NOT_PERMITTED for one of the regions, the rules'."""
     sender = transaction.sender
     match transaction.payload:
         case Transfer(to, asset, amount) as command:
             ledger.check_recipient(state, to, asset, amount, is_backed)
-            return [*ledger.transfer(state, command, sender=sender)]
+            return ledger.transfer(state, command, sender=sender)
         case SubmitCheckpoint() as command:
-            return [
-                *crossing.submit_checkpoint(state, command, spec=spec, height=height, now_ms=now_ms)
-            ]
+            return crossing.submit_checkpoint(
+                state, command, spec=spec, height=height, now_ms=now_ms
+            )
         case CreateValidator() | UpdateValidator() | Bond() | Unbond() | Redelegate() | Unjail():
             return carry_to_votes(state, _run_staking(state, transaction, spec, height))
         case Propose() | Vote() | ApproveAsAuthority() | CancelProposal():
@@ -192,7 +191,7 @@ def _run_staking(
             return staking.unjail(state, sender=sender, height=height)
 
 
-def carry_to_votes(state: Overlay, events: Iterable[StakingEvent]) -> list[Event]:
+def carry_to_votes(state: Overlay, events: Iterable[StakingEvent]) -> Sequence[Event]:
     """What stake did, carried to the votes that are open."""
     carried: list[Event] = []
     for event in events:
@@ -205,7 +204,7 @@ def carry_to_votes(state: Overlay, events: Iterable[StakingEvent]) -> list[Event
 
 def _run_governance(
     state: Overlay, transaction: Transaction, spec: ChainSpec, height: int, now_ms: int
-) -> list[Event]:
+) -> Sequence[Event]:
     sender = transaction.sender
     around = surroundings(state, spec)
     match transaction.payload:
@@ -213,12 +212,10 @@ def _run_governance(
             if isinstance(command.content, InfrastructureFunding):
                 to, amount_ugtx = command.content.to, command.content.amount_ugtx
                 ledger.check_recipient(state, to, Asset.GTX, amount_ugtx, is_backed)
-            return [
-                *governance.propose(state, command, sender=sender, now_ms=now_ms, around=around)
-            ]
+            return governance.propose(state, command, sender=sender, now_ms=now_ms, around=around)
         case Vote() as command:
             power = voting_power(state)
-            return [*governance.vote(state, command, sender=sender, now_ms=now_ms, power=power)]
+            return governance.vote(state, command, sender=sender, now_ms=now_ms, power=power)
         case ApproveAsAuthority() as command:
             organisation = registry.organisation_of_operator(state, sender).name
             events: list[Event] = []
@@ -232,12 +229,12 @@ def _run_governance(
                 events += incarnations.hold(state, content.chain, command.proposal, height)
             return events
         case CancelProposal() as command:
-            return [*governance.cancel_proposal(state, command, sender=sender, now_ms=now_ms)]
+            return governance.cancel_proposal(state, command, sender=sender, now_ms=now_ms)
         case other:
             raise ValueError(f"{type(other).__name__} is no command of governance")
 
 
-# -- The validator set ---------------------------------------------------------------------------
+# -- The validator set -----------------------------------------------------------------------------
 
 
 def _attendance(
@@ -253,7 +250,7 @@ def _attendance(
     return members, frozenset([*signed, last.public_key])
 
 
-def _order_set(state: Overlay, height: int, epoch_blocks: int) -> list[Event]:
+def _order_set(state: Overlay, height: int, epoch_blocks: int) -> Sequence[Event]:
     newest = sets_from(state, height, epoch_blocks).scheduled[-1].validators
     elected, events = staking.order_validators(state, newest)
     accounts = []
@@ -264,7 +261,7 @@ def _order_set(state: Overlay, height: int, epoch_blocks: int) -> list[Event]:
     return [*events, *([] if ordered is None else [ordered])]
 
 
-# -- Governance ----------------------------------------------------------------------------------
+# -- Governance ------------------------------------------------------------------------------------
 
 
 def voting_power(state: Reader) -> VotingPower:
@@ -346,7 +343,7 @@ def _region(spec: ChainSpec, where: str) -> str:
     return spec.genesis.chain_of_location(where).name
 
 
-def _carried_out(state: Overlay, event: Any, spec: ChainSpec, height: int) -> list[Event]:
+def _carried_out(state: Overlay, event: Any, spec: ChainSpec, height: int) -> Sequence[Event]:
     """An event of governance and, if it orders anything, what came of that: all of it or none."""
     if isinstance(event, ProposalConcluded | ProposalFailed):
         return [event, *_release(state, event, height)]
@@ -364,18 +361,20 @@ def _carried_out(state: Overlay, event: Any, spec: ChainSpec, height: int) -> li
     return [event, *told]
 
 
-def _release(state: Overlay, event: ProposalConcluded | ProposalFailed, height: int) -> list[Event]:
+def _release(
+    state: Overlay, event: ProposalConcluded | ProposalFailed, height: int
+) -> Sequence[Event]:
     """A vote on a reincarnation has ended without one: the region is free again."""
     content = governance.proposal(state, event.proposal).content
     passed = isinstance(event, ProposalConcluded) and event.status is ProposalStatus.QUEUED
     if passed or not isinstance(content, Reincarnation):
         return []
-    return [*incarnations.release(state, content.chain, event.proposal, height)]
+    return incarnations.release(state, content.chain, event.proposal, height)
 
 
 def _carry_out(
     state: Overlay, action: Action, spec: ChainSpec, proposal: int, height: int
-) -> list[Event]:
+) -> Sequence[Event]:
     """What comes of an action beyond its proposal's event.
 
     Errors: those of the rules that act, where the world has changed since the vote began.
@@ -408,21 +407,19 @@ def _carry_out(
 
 def _reincarnate(
     state: Overlay, action: Reincarnation, spec: ChainSpec, proposal: int, height: int
-) -> list[Event]:
+) -> Sequence[Event]:
     after = authorities.reborn(state, action)
     authorities.install_authorities(state, action.chain, after)
-    return [
-        *incarnations.reincarnate(
-            state,
-            action.chain,
-            action.height,
-            action.block_hash,
-            _members(state, after),
-            proposal=proposal,
-            home=crossing.home_of(spec),
-            height=height,
-        )
-    ]
+    return incarnations.reincarnate(
+        state,
+        action.chain,
+        action.height,
+        action.block_hash,
+        _members(state, after),
+        proposal=proposal,
+        home=crossing.home_of(spec),
+        height=height,
+    )
 
 
 def _set_parameter(state: Overlay, parameter: voted.Parameter, value: int) -> None:

@@ -2,7 +2,8 @@
 
 Blocks and certificates are opaque here: the shell applies them with the one function that also
 serves consensus and tells the verdict. Requests go to different peers at once, answers may arrive
-in any order, blocks are applied strictly in order, one at a time. Source: consensus 2.8 (Sync).
+in any order, blocks are applied strictly in order, one at a time. Source:
+protocols/consensus.md 2.8 (Sync).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ FULL_RESPONSE_BYTES = 7 * 1024 * 1024 - MAX_BLOCK_BYTES - MAX_COMMIT_BYTES
 PeerKey = bytes
 
 
-# -- Events ------------------------------------------------------------------------------------
+# -- Events ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ Event = (
 )
 
 
-# -- Effects -----------------------------------------------------------------------------------
+# -- Effects ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +255,7 @@ class Syncer:
         effects, self._out = self._out, []
         return effects
 
-    # -- Events ----------------------------------------------------------------------------------
+    # -- Events ------------------------------------------------------------------------------------
 
     def _note_peer(self, key: PeerKey, height: int) -> None:
         if key in self._banned:
@@ -369,7 +370,7 @@ class Syncer:
             if peer.request is not None and self._now_ms - peer.asked_at_ms >= REQUEST_TIMEOUT_MS:
                 self._fail(key)
 
-    # -- What follows ----------------------------------------------------------------------------
+    # -- What follows ------------------------------------------------------------------------------
 
     def _apply_next(self) -> None:
         """Hand over the next block, if it is here and none is being applied."""

@@ -1,4 +1,6 @@
-"""The state transition: a block's effect as a function of (state, block). Source: architecture 4.
+"""The state transition: a block's effect as a function of (state, block).
+
+Source: protocols/state-transition.md 5.
 
 A block begins with the market's own work (expiry, clearing of earlier orders, settlements that are
 due), then applies its transactions in order. One that breaks a rule is not in a block: its proposer
@@ -241,7 +243,9 @@ def execute_block(
     return replace(execution, block=block)
 
 
-def apply_transaction(state: Overlay, transaction: Transaction, env: Environment) -> list[Event]:
+def apply_transaction(
+    state: Overlay, transaction: Transaction, env: Environment
+) -> Sequence[Event]:
     """One transaction's effect; changes `state` also where it raises, so give it an overlay.
 
     Errors: WRONG_CHAIN, ACCOUNT_NOT_FOUND, NONCE_TOO_LOW, NONCE_GAP, INSUFFICIENT_BALANCE, its

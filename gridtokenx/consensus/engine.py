@@ -1,7 +1,9 @@
-"""The consensus engine: one event in, effects out, in order. Source: consensus 2.6, 2.8.
+"""The consensus engine: one event in, effects out, in order.
+
+Source: protocols/consensus.md 2.6, 2.8.
 
 No clock, socket, storage, randomness or await. Blocks are 32-byte hashes; bodies never pass
-through. Each rule below names its line of protocols/consensus.md section 2.6.
+through. Each rule below names its line of protocols/consensus.md 2.6.
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ class Engine(Receiver):
             pass
         self._set_timer(state)
 
-    # -- Heights -------------------------------------------------------------------------------
+    # -- Heights -----------------------------------------------------------------------------------
 
     def _start_height(self, event: HeightStarted) -> None:  # ENTER_HEIGHT, RESTART
         if self.state is not None and event.height <= self.state.height:
@@ -156,7 +158,7 @@ class Engine(Receiver):
         resend_ms, members = self.timing.resend_ms, len(state.validators.members)
         return resend_ms + resend_ms * (state.me or 0) // (8 * members)
 
-    # -- Blocks --------------------------------------------------------------------------------
+    # -- Blocks ------------------------------------------------------------------------------------
 
     def _block_built(self, event: BlockBuilt) -> None:
         state = self.state
@@ -183,7 +185,7 @@ class Engine(Receiver):
             state.set_check(Check(request))
             self._out.append(request)
 
-    # -- Rules ---------------------------------------------------------------------------------
+    # -- Rules -------------------------------------------------------------------------------------
 
     def _propose(self, state: HeightState) -> bool:  # PROPOSE
         if not self._leads(state) or state.proposed or state.timed_out:
@@ -284,7 +286,7 @@ class Engine(Receiver):
         self._out.extend(check.request for check in state.checks.values() if check.verdict is None)
         return False
 
-    # -- Signing -------------------------------------------------------------------------------
+    # -- Signing -----------------------------------------------------------------------------------
 
     def _vote(self, state: HeightState, phase: Phase, block_hash: bytes) -> bool:
         signed = vote_bytes(phase, self.chain_id, state.height, state.view, block_hash)
@@ -340,7 +342,7 @@ class Engine(Receiver):
         self._record = state.record()
         self._out.append(Persist(self._record))
 
-    # -- Timer ---------------------------------------------------------------------------------
+    # -- Timer -------------------------------------------------------------------------------------
 
     def _set_timer(self, state: HeightState) -> None:
         at_ms = None if state.decided else self._next_wake_ms(state)

@@ -2,7 +2,7 @@
 
 Effects are one-way and strictly ordered: the shell performs them one after another, and a
 `Persist` is synced to disk before the next effect starts. Answers return as later events.
-Source: consensus 2.4, 2.6, 2.8.
+Source: protocols/consensus.md 2.13.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SafetyRecord:
     candidates: Annotated[tuple[Bytes32, ...], Limit(0, MAX_CANDIDATES)]
 
 
-# -- Events ------------------------------------------------------------------------------------
+# -- Events ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Observe:
 Event = HeightStarted | OpeningMoved | Received | BlockBuilt | BlockChecked | Tick | Observe
 
 
-# -- Effects -----------------------------------------------------------------------------------
+# -- Effects ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

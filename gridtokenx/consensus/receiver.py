@@ -1,7 +1,7 @@
 """How the engine takes in messages: bounds, signatures, justification, buffers.
 
-Source: consensus 2.4 and 2.6 (ACCEPT, VIEW, BEHIND). The rules that act on what was taken in are
-in `engine`.
+Source: protocols/consensus.md 2.4, 2.6 (ACCEPT, VIEW, BEHIND). The rules that act on what was
+taken in are in `engine`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Receiver:
         self._now_ms = 0
         self._out: list[Effect] = []
 
-    # -- Messages ------------------------------------------------------------------------------
+    # -- Messages ----------------------------------------------------------------------------------
 
     def _receive(self, message: Message, peer: bytes | None) -> None:
         state = self.state
@@ -268,7 +268,7 @@ class Receiver:
         signed = message_bytes(self.chain_id, message)
         return self._verify(members[index].public_key, signed, message.signature)
 
-    # -- Taking in what is checked (own messages come straight here) -----------------------------
+    # -- Taking in what is checked (own messages come straight here) -------------------------------
 
     def _take(self, state: HeightState, message: SignedMessage) -> None:
         match message:
@@ -328,7 +328,7 @@ class Receiver:
                 state.convicted[key] = None
                 self._out.append(ReportEvidence(evidence))
 
-    # -- Standing ------------------------------------------------------------------------------
+    # -- Standing ----------------------------------------------------------------------------------
 
     def _may_sign(self, state: HeightState) -> bool:
         """Whether this node signs at this height at all (member, not observing, not stopped)."""

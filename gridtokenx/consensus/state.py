@@ -1,4 +1,4 @@
-"""The state of one height and the timing parameters. Source: consensus 2.4, 2.6."""
+"""The state of one height and the timing parameters. Source: protocols/consensus.md 2.4, 2.6."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class HeightState:
     own_signatures: dict[bytes, int] = field(default_factory=dict)
     complete_from: int = 0
     stored: tuple[bytes, ...] = ()  # Candidates of the record we started from: on disk, unchecked.
-    # -- of the view --
+    # -- Of the view -------------------------------------------------------------------------------
     view: int = 0
     prepared: bytes | None = None
     committed: bytes | None = None

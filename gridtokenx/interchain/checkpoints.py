@@ -3,7 +3,7 @@
 A region's blocks are judged here once, by the set that the national chain itself registered; no
 other chain ever checks them. Nothing leaves a region that its escrow does not hold, so a region
 that lies in everything can lose only what was brought there and what it says it made.
-Source: protocols/interchain.md sections 3 and 4, decision 0007.
+Source: protocols/interchain.md 3, 4, decision 0007.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Home:
     payment_authority: bytes = b""
 
 
-# -- Regions -------------------------------------------------------------------------------------
+# -- Regions ---------------------------------------------------------------------------------------
 
 
 def register_region(
@@ -226,7 +226,7 @@ def _check_flows(region: Region) -> None:
         raise Rejected(ErrorCode.NOT_ACTIVE, detail)
 
 
-# -- Escrow --------------------------------------------------------------------------------------
+# -- Escrow ----------------------------------------------------------------------------------------
 
 
 def enter(state: Overlay, name: str, asset: Asset, amount: int, *, height: int) -> None:
@@ -303,7 +303,7 @@ def _put_escrow(state: Overlay, region: Region, escrow: Escrow) -> None:
     REGIONS.put(state, region.name.encode(), replace(region, escrow=escrow))
 
 
-# -- Checkpoints ---------------------------------------------------------------------------------
+# -- Checkpoints -----------------------------------------------------------------------------------
 
 
 def checkpoint(
@@ -444,7 +444,7 @@ def _forget_taken(state: Overlay, name: str) -> None:
     acknowledge(state, name, min(region.inbox_next, max(needed, count - KEPT_MESSAGES)))
 
 
-# -- Messages from regions -----------------------------------------------------------------------
+# -- Messages from regions -------------------------------------------------------------------------
 
 
 def reason_of(error: Rejected) -> str:

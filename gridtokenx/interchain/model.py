@@ -1,7 +1,7 @@
 """The nouns of interchain: messages and their logs, checkpoints, regions and their escrow.
 
 A message's id is (source, destination, nonce): nonces of a log count from 0 for ever, also over
-incarnations of a region. Source: protocols/interchain.md.
+incarnations of a region. Source: protocols/interchain.md 2.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KEPT_MESSAGES = 10_000  # Taken ones, so that a region may go on from an earlier
 FIRST_INCARNATION = 1  # That of the genesis.
 
 
-# -- Messages ------------------------------------------------------------------------------------
+# -- Messages --------------------------------------------------------------------------------------
 
 
 @wire(200)
@@ -207,7 +207,7 @@ Message = (
 )
 
 
-# -- Commands ------------------------------------------------------------------------------------
+# -- Commands --------------------------------------------------------------------------------------
 
 
 @wire(215)
@@ -239,7 +239,7 @@ class SubmitCheckpoint:
 InterchainCommand = TransferAbroad | SubmitCheckpoint
 
 
-# -- State ---------------------------------------------------------------------------------------
+# -- State -----------------------------------------------------------------------------------------
 
 
 @wire(210)
@@ -417,7 +417,7 @@ class Stranded:
     credit: Credit
 
 
-# -- Events --------------------------------------------------------------------------------------
+# -- Events ----------------------------------------------------------------------------------------
 
 
 @wire(219)

@@ -1,7 +1,7 @@
 """Transfers that leave a chain, and what a region does with the messages it takes.
 
 Every handler is total: a message that cannot be applied comes back as another one, and the queue
-moves on. Source: protocols/interchain.md sections 3 and 5.
+moves on. Source: protocols/interchain.md 3, 5.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def file_settlement(
     _send_up(state, SettlementFiled(territory, day, report_hash), place, height)
 
 
-# -- A region's inbox ----------------------------------------------------------------------------
+# -- A region's inbox ------------------------------------------------------------------------------
 
 
 def open_inbox(state: Overlay) -> None:

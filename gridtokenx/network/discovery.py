@@ -1,6 +1,6 @@
 """Finding peers from the bootnodes' addresses alone, and keeping the connections.
 
-Source: protocols/networking.md, "Discovery". A node knows bootnodes; it dials them, asks the
+Source: protocols/networking.md 2. A node knows bootnodes; it dials them, asks the
 Kademlia DHT who else there is (FIND_NODE for its own id, then for random ids), dials what it
 learns up to a target, and dials again, with a growing pause, what it lost. Once others are known
 a dead bootnode matters no more.
@@ -211,7 +211,7 @@ class Discovery:
         chosen = min(MIN_CHOSEN_PEERS, self._target_peers)
         return max(self._target_peers - len(connected), chosen - own)
 
-    # Learning who there is ----------------------------------------------------------------
+    # -- Learning who there is ---------------------------------------------------------------------
 
     def _local_peers(self, network_id: int | None) -> LocalPeers | None:
         if network_id is None:
@@ -247,7 +247,7 @@ class Discovery:
                         self._dial_all_again()
                     candidate.failures, candidate.not_before_s = 0, 0.0
                 case PeerDisconnected(peer):
-                    log.debug("peer left", peer=format_peer_id(peer))
+                    log.debug("peer.left", peer=format_peer_id(peer))
                     self._postpone(peer)
             self._wake.set()
 
@@ -336,7 +336,7 @@ class Discovery:
         if droppable:
             del self._candidates[max(droppable)[1]]
 
-    # Keeping connections ------------------------------------------------------------------
+    # -- Keeping connections -----------------------------------------------------------------------
 
     async def _keep_connections(self, nursery: trio.Nursery) -> None:
         while True:
@@ -381,7 +381,7 @@ class Discovery:
                     self._network.remember(peer, self._book.addresses(peer))
                     await self._network.dial_peer(peer)
         except NetworkError as error:
-            log.debug("dial failed", peer=format_peer_id(peer), reason=error.reason)
+            log.debug("peer.dial_failed", peer=format_peer_id(peer), why=error.reason)
             self._postpone(peer)
         finally:
             candidate.dialling = False
@@ -422,4 +422,4 @@ class Discovery:
             if not warned and trio.current_time() - alone_since_s >= ALONE_HINT_AFTER_S:
                 warned = True
                 with house.round("hint_when_alone"):
-                    log.warning("no peers", code="GTX-NET-001", hint=self.hint())
+                    log.warning("network.no_peers", code="GTX-NET-001", hint=self.hint())

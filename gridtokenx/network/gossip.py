@@ -3,7 +3,7 @@
 Each side opens its own outbound stream; the inbound one is served by the registered handler. A
 lost outbound stream is reopened while the peer is connected. Nothing here waits for a slow peer:
 its frames queue, bounded, and the oldest bulk is dropped and counted.
-Source: protocols/networking.md "Gossip".
+Source: protocols/networking.md 4.
 """
 
 import time
@@ -301,7 +301,7 @@ class Gossip:
 
     def _blame(self, effect: Misbehaved) -> None:
         peer, reason = PeerId(effect.peer), effect.reason
-        log.debug("gossip peer misbehaved", peer=format_peer_id(peer), reason=reason)
+        log.debug("gossip.peer_misbehaved", peer=format_peer_id(peer), why=reason)
         session = self._sessions.get(peer)
         if effect.drop_stream and session is not None:
             self._drop_inbound(session)
@@ -350,7 +350,7 @@ class Gossip:
 
     def _validator_failed(self, topic: str) -> Verdict:
         self._counters["validator_error"] += 1
-        log.exception("validator failed", topic=topic)
+        log.exception("gossip.validator_failed", topic=topic)
         return Verdict.IGNORE
 
     # Sessions
@@ -389,9 +389,7 @@ class Gossip:
                     await self._serve_outbound(session, stream)
                 except NetworkError as error:
                     self._counters["outbound_refused"] += 1
-                    log.debug(
-                        "no gossip stream", peer=format_peer_id(session.peer), error=str(error)
-                    )
+                    log.debug("gossip.no_stream", peer=format_peer_id(session.peer), why=str(error))
                 if trio.current_time() - opened_at > REOPEN_LAST_S:
                     pause_s = REOPEN_FIRST_S
                 await trio.sleep(pause_s)

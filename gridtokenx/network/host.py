@@ -1,6 +1,6 @@
 """The only door to the libp2p host: identity, connections and streams.
 
-Source: protocols/networking.md. Peers are named by their libp2p peer id in bytes; text forms
+Source: protocols/networking.md 1. Peers are named by their libp2p peer id in bytes; text forms
 (base58 ids, multiaddrs) appear only at this module's edges. Whatever a peer sends or does ends at
 most its own stream or connection, and is counted.
 """
@@ -325,7 +325,7 @@ class Network:
         """Whether the operator has set what others are told."""
         return bool(self._settings.announce)
 
-    # Streams ------------------------------------------------------------------------------
+    # -- Streams -----------------------------------------------------------------------------------
 
     def handle(self, protocols: Sequence[str], handler: StreamHandler) -> None:
         """Serve inbound streams. The stream is closed when the handler returns, reset when it
@@ -369,7 +369,7 @@ class Network:
             raise NetworkError("closed", str(error)) from error
         return Stream(raw, self.faults)
 
-    # Connections --------------------------------------------------------------------------
+    # -- Connections -------------------------------------------------------------------------------
 
     async def dial(self, address: str) -> PeerId:
         """Connect to `/ip4/.../tcp/.../p2p/<id>`, as the operator has configured it.
@@ -476,7 +476,7 @@ class Network:
         if ban is not None:
             seconds = (ban.until_ms - ban.since_ms) // 1_000
             text = format_peer_id(peer)
-            log.warning("peer.banned", peer=text, reason=offence, seconds=seconds)
+            log.warning("peer.banned", peer=text, why=offence, seconds=seconds)
             self._nursery.start_soon(self._enforce_bans)
 
     async def ban(self, target: PeerId | str, duration_s: float, reason: str = OPERATOR) -> None:
@@ -537,10 +537,10 @@ class Network:
             return  # the peer left or broke the protocol; nothing a person must act on
         peer = PeerId(stream.muxed_conn.peer_id.to_bytes())
         text = format_peer_id(peer)
-        log.error("stream handler failed", protocol=protocol, peer=text, exc_info=error)
+        log.error("stream.handler_failed", protocol=protocol, peer=text, exc_info=error)
         self.report(peer, "handler_error")
 
-    # Identity -----------------------------------------------------------------------------
+    # -- Identity ----------------------------------------------------------------------------------
 
     def sign(self, data: bytes) -> bytes:
         """The node identity's Ed25519 signature of `data`, 64 bytes."""

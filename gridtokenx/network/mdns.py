@@ -128,7 +128,7 @@ class LocalPeers:
             raw = _open_socket()
         except OSError as error:
             hint = f"no peers are found by mDNS; who else uses UDP port {PORT}?"
-            log.warning("mdns.unavailable", reason=str(error), hint=hint)
+            log.warning("mdns.unavailable", why=str(error), hint=hint)
             return
         with trio.socket.from_stdlib_socket(raw) as listener:
             async with trio.open_nursery() as nursery:
@@ -168,7 +168,7 @@ class LocalPeers:
             try:
                 data, (source, _) = await listener.recvfrom(mdns_wire.MAX_MESSAGE_BYTES + 1)
             except OSError as error:
-                log.debug("mdns receive failed", reason=str(error))
+                log.debug("mdns.receive_failed", why=str(error))
                 await trio.sleep(ERROR_PAUSE_S)
                 continue
             ours = mdns_wire.concerns(data, self._service)
@@ -184,7 +184,7 @@ class LocalPeers:
         try:
             message = mdns_wire.decode(data)
         except mdns_wire.MessageError as error:
-            log.debug("mdns message dropped", source=source, reason=str(error))
+            log.debug("mdns.message_dropped", source=source, why=str(error))
             return
         if not message.is_answer:
             if self._service in message.questions:
@@ -230,7 +230,7 @@ def _join(raw: socket.socket, ip: ipaddress.IPv4Address) -> None:
         raw.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:  # joined before
-            log.debug("mdns join failed", interface=str(ip), reason=error.strerror)
+            log.debug("mdns.join_failed", interface=str(ip), why=error.strerror)
 
 
 def _send(raw: socket.socket, ip: ipaddress.IPv4Address, data: bytes) -> None:
@@ -239,4 +239,4 @@ def _send(raw: socket.socket, ip: ipaddress.IPv4Address, data: bytes) -> None:
         raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, ip.packed)
         raw.sendto(data, (GROUP, PORT))
     except OSError as error:
-        log.debug("mdns send failed", interface=str(ip), reason=error.strerror)
+        log.debug("mdns.send_failed", interface=str(ip), why=error.strerror)

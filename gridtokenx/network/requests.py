@@ -1,6 +1,6 @@
 """Request and response over one stream each: status, blocks, bodies.
 
-Source: protocols/networking.md, "Requests". A request is one frame; a response is one frame whose
+Source: protocols/networking.md 3. A request is one frame; a response is one frame whose
 first byte is OK (the payload follows) or REFUSED (a UTF-8 sentence follows). Frames carry an
 unsigned-varint length. Payloads are bytes here; their encoding belongs to the caller.
 """
@@ -140,11 +140,11 @@ class Requests:
                 return "refused"
             except Exception as error:  # a fault of ours must not end the node
                 peer = format_peer_id(stream.peer)
-                log.error("request handler failed", request=name, peer=peer, exc_info=error)
+                log.error("request.handler_failed", request=name, peer=peer, exc_info=error)
                 self._on_offence(stream.peer, "handler_error")
                 return "failed"
             if len(response) > self._max_response_bytes:
-                log.error("response above the limit", request=name, response_bytes=len(response))
+                log.error("request.response_too_large", request=name, response_bytes=len(response))
                 return "failed"
             with self._writing(stream.peer, len(response)) as has_room:
                 if not has_room:

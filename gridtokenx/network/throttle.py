@@ -119,7 +119,7 @@ class Gate:
         self.holders: dict[Holder, None] = {}
         self._unlooked_bytes = 0
 
-    # CPU ----------------------------------------------------------------------------------
+    # -- CPU ---------------------------------------------------------------------------------------
 
     def charge(self, payer: Payer, cpu_s: float) -> None:
         """Take what was done for a payer; of a trusted one nothing."""
@@ -192,7 +192,7 @@ class Gate:
             self._waiting_handshakes -= 1
         return False
 
-    # Bytes and streams --------------------------------------------------------------------
+    # -- Bytes and streams -------------------------------------------------------------------------
 
     def may_open_stream(self, payer: Payer, open_streams: int) -> bool:
         """Whether a connection that has so many streams of its peer may have one more."""

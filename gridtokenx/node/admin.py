@@ -4,7 +4,7 @@ One JSON object a line, one answer a line: `{"do": "log-level", "level": "debug"
 `{"ok": true}` or `{"error": "..."}`. Commands: `ping`, `resources`, `shutdown`, `log-level`,
 `vouch`, those of `admin_network`, and where `node.admin_faults` is set `faults`, which replaces the
 link faults of `network.link_faults`. Never on TCP; lines, connections and time are bounded. Source:
-surface A.7, lesson 9.
+docs/node-operation.md "The admin socket".
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Admin:
         except (ValueError, RecursionError) as error:
             return {"error": f"no JSON: {error}"}
 
-    # -- Commands ------------------------------------------------------------------------------
+    # -- Commands ----------------------------------------------------------------------------------
 
     async def _ping(self, _command: dict[str, Any]) -> dict[str, Any]:
         return {"ok": True, "pid": os.getpid()}
@@ -153,7 +153,7 @@ class Admin:
         if level not in LEVELS:
             raise AdminError(f"level is one of {', '.join(LEVELS)}")
         self._set_level(str(level))
-        log.info("admin.log_level", level=level)
+        log.info("admin.log_level_set", level=level)
         return {"ok": True}
 
     async def _take_word(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class Admin:
         if blocked is not None:
             await self._network.block(_peers(blocked))
         faults = self._network.faults
-        log.warning("admin.faults", blocked=len(faults.blocked), delay_ms=faults.delay_ms)
+        log.warning("admin.faults_set", blocked=len(faults.blocked), delay_ms=faults.delay_ms)
         return {"ok": True, "blocked": len(faults.blocked), "delay_ms": faults.delay_ms}
 
 

@@ -50,7 +50,7 @@ class NetworkCommands:
             raise AdminError(str(error)) from None
         except trio.TooSlowError:
             raise AdminError(f"timeout: {address} did not answer") from None
-        log.info("admin.connect", address=address)
+        log.info("admin.connected", address=address)
         return {"ok": True, "peer_id": format_peer_id(peer)}
 
     async def disconnect(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class NetworkCommands:
         if not self._network.is_connected(peer):
             raise AdminError(f"not connected to {format_peer_id(peer)}")
         await self._network.disconnect(peer)
-        log.info("admin.disconnect", peer=format_peer_id(peer))
+        log.info("admin.disconnected", peer=format_peer_id(peer))
         return {"ok": True, "peer_id": format_peer_id(peer)}
 
     async def ban(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class NetworkCommands:
         if target == self._network.peer_id:
             raise AdminError("that is this node itself")
         await self._network.ban(target, seconds, str(command.get("reason") or OPERATOR))
-        log.warning("admin.ban", target=_text(target), seconds=seconds)
+        log.warning("admin.banned", target=_text(target), seconds=seconds)
         return {"ok": True, "target": _text(target), "seconds": seconds}
 
     async def unban(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class NetworkCommands:
         target = read_target(str(command.get("target")))
         if not self._network.reputation.unban(target):
             raise AdminError(f"{_text(target)} is not banned")
-        log.warning("admin.unban", target=_text(target))
+        log.warning("admin.unbanned", target=_text(target))
         return {"ok": True, "target": _text(target)}
 
 

@@ -4,7 +4,7 @@ A region may be let go on as another incarnation by a vote on the national chain
 ends what runs, brings the new incarnation's history together and goes on, each node by itself.
 Where the validators of a region decide what is not valid here, that chain alone is stopped: it
 decides and signs nothing, serves its blocks on, and waits for a vote.
-Source: protocols/interchain.md 8, consensus 2.8.
+Source: protocols/interchain.md 8, protocols/consensus.md 2.8.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class ChainRunner:
         life.check_resumed(around.resume_above)
         return cls(name, around, life)
 
-    # -- Life ------------------------------------------------------------------------------------
+    # -- Life --------------------------------------------------------------------------------------
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Run one incarnation after the other until cancelled.
@@ -198,7 +198,7 @@ class ChainRunner:
         if self._scope is not None:
             self._scope.cancel()
 
-    # -- Its parts -------------------------------------------------------------------------------
+    # -- Its parts ---------------------------------------------------------------------------------
 
     def _rebuild(self) -> Rebuild | None:
         """Of a later incarnation than the first."""
@@ -273,7 +273,7 @@ class ChainRunner:
         national = self._national
         return trio.Event() if national is None else national.next_block
 
-    # -- What the rest of the node tells and asks ------------------------------------------------
+    # -- What the rest of the node tells and asks --------------------------------------------------
 
     @property
     def spec(self) -> ChainSpec:
@@ -386,7 +386,7 @@ class ChainRunner:
         """By this node to this chain, if it is the national one, since the start."""
         return 0 if self._relay is None else self._relay.sent[region]
 
-    # -- Its next block ------------------------------------------------------------------------
+    # -- Its next block ----------------------------------------------------------------------------
 
     def _on_committed(self, committed: Committed) -> None:
         header = committed.execution.block.header

@@ -1,4 +1,4 @@
-"""Runs one chain: the engine's inbox, its effects, gossip in and out. Source: architecture 5.
+"""Runs one chain: the engine's inbox, its effects, gossip in and out.
 
 One owner of the engine, one bounded inbox. Effects are performed in order: a Persist is synced
 before the Broadcast behind it leaves. Building and checking blocks run in a worker thread and come
@@ -177,7 +177,7 @@ class Driver:
         self._checking: set[tuple[bytes, bool]] = set()
         self._gate = VoteGate(self.spec.chain_id, self.engine.timing.resend_ms, cached_verify)
 
-    # -- Life ----------------------------------------------------------------------------------
+    # -- Life --------------------------------------------------------------------------------------
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Drive the chain until cancelled. Any exception ends the node: crash, restart, resume."""
@@ -236,7 +236,7 @@ class Driver:
             return False
         return True
 
-    # -- Effects -------------------------------------------------------------------------------
+    # -- Effects -----------------------------------------------------------------------------------
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -462,7 +462,7 @@ class Driver:
     async def _in_worker(self, function: Callable[[], T]) -> T:
         return await self._worker.run(function, Urgency.CONSENSUS)
 
-    # -- Sync ----------------------------------------------------------------------------------
+    # -- Sync --------------------------------------------------------------------------------------
 
     async def apply_decided(
         self, height: int, block_bytes: bytes, certificate: QuorumCertificate
@@ -509,7 +509,7 @@ class Driver:
             raise Contradicted(str(error)) from error
         return True
 
-    # -- Gossip validators: total, bounded; what they return decides forwarding ------------------
+    # -- Gossip validators: total, bounded; what they return decides forwarding --------------------
 
     async def _validate_block(self, origin: Origin, data: bytes) -> GossipVerdict:
         if len(data) > BLOCK_LIMIT:

@@ -4,7 +4,8 @@ A region's chain may have had several incarnations: `spec` is that of the presen
 block of the past belongs to (chain id, validators) is asked for by its height.
 
 Plain synchronous code, called from one worker thread at a time (the driver's limiter); only `prove`
-and the status snapshot are read from other threads. Source: architecture 4.2, consensus 2.6, 2.8.
+and the status snapshot are read from other threads. Source:
+protocols/state-transition.md 5, protocols/consensus.md 2.6, 2.8, decision 0025.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class Executor:
         self._pending_environment = self._next_environment()
         self.mempool = Mempool(self._reader, self._apply_pending)
 
-    # -- Admission -----------------------------------------------------------------------------
+    # -- Admission ---------------------------------------------------------------------------------
 
     def admit(
         self, transactions: Sequence[Transaction], *, heard: bool
@@ -254,7 +255,7 @@ class Executor:
         if len(self._evidence) < MAX_EVIDENCE:
             self._evidence[conviction_key(evidence)] = evidence
 
-    # -- Blocks --------------------------------------------------------------------------------
+    # -- Blocks ------------------------------------------------------------------------------------
 
     def build(self, view: int, proposer_index: int, last_commit: bytes) -> CompactBlock:
         """Build, execute and keep the next block. Returns it as it is gossiped.
@@ -454,7 +455,7 @@ class Executor:
             f"{block.header.parent_hash.hex()[:16]} goes on as well"
         )
 
-    # -- Reads for other threads -----------------------------------------------------------------
+    # -- Reads for other threads -------------------------------------------------------------------
 
     def prove(self, key: bytes) -> tuple[int, bytes | None, StateProof]:
         """(height, encoded value or None, proof) of a state key at the head. Any thread."""
@@ -462,7 +463,7 @@ class Executor:
             value = self.store.load(key, bytes)
             return self.parent.height, value, self._tree.prove(key)
 
-    # -- Inside --------------------------------------------------------------------------------
+    # -- Inside ------------------------------------------------------------------------------------
 
     def _time(self) -> int:
         """The next block's time if it were built now."""

@@ -60,7 +60,7 @@ class Handle:
         self.metrics.register(NodeCollector(self))
         self.metrics.register(StageCollector(stages))
 
-    # -- What it shows ---------------------------------------------------------------------------
+    # -- What it shows -----------------------------------------------------------------------------
 
     def chains(self) -> Mapping[str, ChainStatus]:
         """Followed chains by name, in genesis order, each as of its newest block."""
@@ -79,7 +79,7 @@ class Handle:
         checks = tuple(check() for check in self._checks)
         return Health({"trio": self._lag.recent_ms}, checks, self._lag.worst_ms)
 
-    # -- What it is asked ------------------------------------------------------------------------
+    # -- What it is asked --------------------------------------------------------------------------
 
     def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
         """Cross into trio and admit, in order. The future always resolves."""

@@ -1,5 +1,5 @@
 """Whether this node's key may sign on a chain: its safety record, and what shows that it is an old
-one or that the key signs elsewhere too. Source: consensus 2.8, decision 0005.
+one or that the key signs elsewhere too. Source: protocols/consensus.md 2.8, decision 0005.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class KeyGuard:
         if all(one.index != me for one in certificate.signatures):
             return []
         hint = OLD_RECORD.format(height=certificate.height)
-        return self._treat_as_lost("signing.old_record", hint)
+        log.warning("signing.old_record", code="GTX-KEY-001", chain=self._name, hint=hint)
+        return self._treat_as_lost()
 
     def look_for_twin(self, message: Message) -> None:
         """While this key is silent: whoever signs with it at a new height is another node."""
@@ -120,29 +121,29 @@ class KeyGuard:
             self._twin_above = NEVER  # Once is enough.
             self._nursery.start_soon(self._stop_for_twin, message.height)
 
-    # -- Inside --------------------------------------------------------------------------------
+    # -- Inside ------------------------------------------------------------------------------------
 
     def _look_at_record(self) -> list[Event]:
         """At start: the record is not here, or the newest block shows that it is an old one."""
         if self._is_lost:
             hint = LOST_RECORD.format(chain=self._name)
-            return self._treat_as_lost("signing.observing", hint)
+            log.warning("signing.observing", code="GTX-KEY-001", chain=self._name, hint=hint)
+            return self._treat_as_lost()
         newest = self._executor.store.certificate(self._executor.parent.height)
         return self.note_certificate(decode(QuorumCertificate, newest)) if newest else []
 
-    def _treat_as_lost(self, event: str, hint: str) -> list[Event]:
+    def _treat_as_lost(self) -> list[Event]:
         """The one way to begin observing (2.8): silent for a while, and until a quorum is heard.
 
         What is on disk of an old record goes first, or the next start would believe it.
         """
         self._must_observe = True
         self._executor.store.forget_safety()
-        self._nursery.start_soon(self._observe, event, hint)
+        self._nursery.start_soon(self._observe)
         return [Observe(NEVER, hear_quorum=True)]
 
-    async def _observe(self, event: str, hint: str) -> None:
+    async def _observe(self) -> None:
         """A key without its newest safety record: watch, then sign only above all it has seen."""
-        log.warning(event, code="GTX-KEY-001", chain=self._name, hint=hint)
         await trio.sleep(TWIN_SECONDS)
         self._twin_above = max(self._engine.highest_height, self._executor.parent.height) + 1
         await trio.sleep(OBSERVE_SECONDS - TWIN_SECONDS)

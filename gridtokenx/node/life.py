@@ -114,7 +114,7 @@ class Life:
             finality_ms=tuple(executor.finality_ms),
         )
 
-    # -- The key's first record ------------------------------------------------------------------
+    # -- The key's first record --------------------------------------------------------------------
 
     def check_resumed(self, named: Mapping[str, int]) -> None:
         """`named`: the operator's word by incarnation. Errors: NotPresent for one that is over."""

@@ -184,7 +184,7 @@ class Node:
         url = await nursery.start(serve, handle, config.api, plan.api)
         self._tell_started(handle, network, url)
 
-    # -- Chains ----------------------------------------------------------------------------------
+    # -- Chains ------------------------------------------------------------------------------------
 
     async def _open_chains(self, around: Surroundings) -> None:
         """Errors: Damaged; NotPresent for the operator's word on an incarnation that is over."""
@@ -237,7 +237,7 @@ class Node:
             raise VouchRefused(f"this node follows {', '.join(self.chains)}, not {chain}")
         return runner.vouch()
 
-    # -- Peers -----------------------------------------------------------------------------------
+    # -- Peers -------------------------------------------------------------------------------------
 
     def _own_status(self) -> Status:
         """What this node tells peers of itself."""

@@ -112,7 +112,7 @@ class Rebuild:
         """Whether blocks are missing up to the one that the incarnation is born of."""
         return self._executor.parent.height < self._born.height
 
-    # -- The way back ----------------------------------------------------------------------------
+    # -- The way back ------------------------------------------------------------------------------
 
     async def _find_way(self) -> None:
         """See to it that all blocks of the right branch are here."""
@@ -196,7 +196,7 @@ class Rebuild:
         above = self._executor.store.fetched(step.height + 1)
         return None if above is None else decode_block(above[0]).last_commit
 
-    # -- The way forth ---------------------------------------------------------------------------
+    # -- The way forth -----------------------------------------------------------------------------
 
     async def _execute(self, height: int) -> None:
         """Execute a block that is here, with its certificate. Errors: Damaged."""
@@ -256,7 +256,7 @@ class Rebuild:
     def _tell(self, what: str) -> None:
         if trio.current_time() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = trio.current_time()
-            log.info("chain.rebuild", chain=self._born.region, progress=what)
+            log.info("rebuild.progressed", chain=self._born.region, what=what)
 
 
 def _check_is(step: _Step, block: Block) -> None:

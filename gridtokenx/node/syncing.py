@@ -1,7 +1,7 @@
 """Runs one chain's syncer: asks peers for decided blocks, applies them in order.
 
-Source: consensus 2.8. A block from a peer goes through the same certificate check, execution and
-commit as one from consensus.
+Source: protocols/consensus.md 2.8. A block from a peer goes through the same certificate check,
+execution and commit as one from consensus.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Syncing:
                 for effect in self._syncer.handle(event, now_ms):
                     self._perform(effect)
 
-    # -- What the rest of the node tells ---------------------------------------------------------
+    # -- What the rest of the node tells -----------------------------------------------------------
 
     def note_height(self, peer: PeerId, height: int) -> None:
         """A peer says, or shows by voting, that it has decided `height`."""
@@ -130,7 +130,7 @@ class Syncing:
             return "stalled"
         return "blocks" if self.target - self._driver.executor.parent.height > 1 else "live"
 
-    # -- Effects -------------------------------------------------------------------------------
+    # -- Effects -----------------------------------------------------------------------------------
 
     def _post(self, event: Event) -> None:
         try:
@@ -164,7 +164,7 @@ class Syncing:
         if behind > 1 and trio.current_time() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = trio.current_time()
             height = self._driver.executor.parent.height
-            log.info("sync.progress", chain=self._name, height=height, target=self.target)
+            log.info("sync.progressed", chain=self._name, height=height, target=self.target)
 
     def _perform(self, effect: Effect) -> None:
         match effect:

@@ -81,7 +81,7 @@ NONCE_PLACE = 5 + 32 + 2 + 32  # Of a transaction: array, tag, chain id and send
 HOUR_MS = 3_600_000
 
 
-# The bad transactions ---------------------------------------------------------------------------
+# -- The bad transactions --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ def _respelled(raw: bytes, nonce: bytes) -> bytes:
     return raw[:NONCE_PLACE] + nonce + raw[NONCE_PLACE + 1 :]
 
 
-# What must not change ---------------------------------------------------------------------------
+# -- What must not change --------------------------------------------------------------------------
 
 
 def holdings_of(cluster: Cluster, name: str) -> dict[str, object]:
@@ -314,7 +314,7 @@ def check_refusal(bad: Bad, error: dict[str, object], reason: str, message: str)
     assert len(message.split()) >= 3, told
 
 
-# HTTP -------------------------------------------------------------------------------------------
+# -- HTTP ------------------------------------------------------------------------------------------
 
 
 def rpc(http: httpx.Client, method: str, **params: object) -> dict[str, object]:
@@ -416,7 +416,7 @@ def refusal_of_seed_order(http: httpx.Client, door: str, order: dict) -> tuple[d
     return error, error["reason"]
 
 
-# A peer of our own ------------------------------------------------------------------------------
+# -- A peer of our own -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -562,7 +562,7 @@ def is_ready(cluster: Cluster, name: str) -> bool:
         return False
 
 
-# Garbage ----------------------------------------------------------------------------------------
+# -- Garbage ---------------------------------------------------------------------------------------
 
 CHANCE_BYTES = random.Random(5).randbytes(65_536)
 STREAM_GARBAGE = (

@@ -75,7 +75,7 @@ CATCH_UP_S = 120.0
 Tamper = Callable[[DecidedBlock], DecidedBlock]
 
 
-# A history made offline --------------------------------------------------------------------------
+# -- A history made offline ------------------------------------------------------------------------
 
 
 def signers(genesis: Genesis) -> list[SigningKey]:
@@ -124,7 +124,7 @@ def make_history(genesis: Genesis, folder: Path) -> list[DecidedBlock]:
     return made
 
 
-# Peers that lie ----------------------------------------------------------------------------------
+# -- Peers that lie --------------------------------------------------------------------------------
 
 
 def other_body(one: DecidedBlock) -> DecidedBlock:
@@ -226,7 +226,7 @@ class Liar:
         return encode(BlocksResponse(tuple(map(self.tamper, known))))
 
 
-# The network -------------------------------------------------------------------------------------
+# -- The network -----------------------------------------------------------------------------------
 
 
 @pytest.fixture

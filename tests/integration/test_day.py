@@ -11,7 +11,7 @@ import psutil
 
 
 def test_a_few_slots_are_traded_settled_and_add_up_on_every_node(tmp_path):
-    command = [sys.executable, "-m", "gridtokenx.cluster", "--slots", "4", "--exit", "--json"]
+    command = [sys.executable, "-m", "gridtokenx.demo", "--slots", "4", "--exit", "--json"]
     slowly = ["--block-time", "1500"]  # What must be done within some blocks has longer.
     done = subprocess.run(
         [*command, *slowly],

@@ -167,7 +167,7 @@ def test_killed_around_its_timeout_it_sends_the_same_one_again(
     assert not recorder.doubles()
 
 
-# A key in the wrong place ------------------------------------------------------------------------
+# -- A key in the wrong place ----------------------------------------------------------------------
 
 
 def test_a_lost_record_keeps_the_key_silent_until_the_operator_says_from_where(
@@ -243,7 +243,7 @@ def test_a_restored_old_backup_is_found_out_and_signs_nothing(
     wait_signing(cluster, recorder, name)
 
 
-# A node that computes something else -------------------------------------------------------------
+# -- A node that computes something else -----------------------------------------------------------
 
 ANOTHER_PROGRAM = """
 import gridtokenx.node.executor as executor

@@ -137,7 +137,7 @@ def wait_voting(cluster: Cluster, asked: str, *names: str) -> None:
         )
 
 
-# Power cuts -------------------------------------------------------------------------------------
+# -- Power cuts ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["n0", "n1"])  # The bootnode; n2 and n3 fall further below.
@@ -182,7 +182,7 @@ def test_the_chain_goes_on_after_all_authorities_lost_power(cluster: Cluster) ->
     wait_voting(cluster, OBSERVER, *AUTHORITIES)
 
 
-# Newcomers and strangers ------------------------------------------------------------------------
+# -- Newcomers and strangers -----------------------------------------------------------------------
 
 
 @contextmanager
@@ -264,7 +264,7 @@ def test_a_validator_key_without_its_record_observes_first(cluster: Cluster) -> 
     wait_voting(cluster, "n0", "n3")
 
 
-# How a process ends -----------------------------------------------------------------------------
+# -- How a process ends ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["n1", OBSERVER])

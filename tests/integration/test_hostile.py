@@ -91,7 +91,7 @@ def unharmed(cluster: Cluster, started_mib: float) -> Iterator[None]:
         assert "Traceback" not in log_of(cluster, name)
 
 
-# An attacker -------------------------------------------------------------------------------------
+# -- An attacker -----------------------------------------------------------------------------------
 
 
 class Attacker:
@@ -251,7 +251,7 @@ def sleeper(cluster: Cluster, started_mib: float) -> Iterator[None]:
         thread.join(PATIENCE_S)
 
 
-# On the port -------------------------------------------------------------------------------------
+# -- On the port -----------------------------------------------------------------------------------
 
 
 def test_hundreds_of_half_open_connections_and_a_storm_of_resets(cluster: Cluster) -> None:
@@ -276,7 +276,7 @@ def test_hundreds_of_half_open_connections_and_a_storm_of_resets(cluster: Cluste
         trio.run(honest)
 
 
-# On streams --------------------------------------------------------------------------------------
+# -- On streams ------------------------------------------------------------------------------------
 
 
 async def test_who_sends_no_protobuf_is_silenced(cluster: Cluster) -> None:
@@ -335,7 +335,7 @@ async def test_who_opens_requests_and_never_reads_delays_nobody(cluster: Cluster
             await stream.reset()
 
 
-# As gossip ---------------------------------------------------------------------------------------
+# -- As gossip -------------------------------------------------------------------------------------
 
 
 async def test_who_subscribes_to_ten_thousand_topics_takes_no_room(cluster: Cluster) -> None:
@@ -404,7 +404,7 @@ async def test_old_messages_said_again_change_nothing(cluster: Cluster) -> None:
         await go_on(cluster)
 
 
-# As strangers ------------------------------------------------------------------------------------
+# -- As strangers ----------------------------------------------------------------------------------
 
 
 async def test_a_peer_of_another_network_is_told_and_refused(cluster: Cluster) -> None:

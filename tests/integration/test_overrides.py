@@ -125,7 +125,7 @@ async def open_tcp(network: Network) -> trio.SocketStream:
     return await trio.open_tcp_stream("127.0.0.1", int(sockets_of(network).rpartition("/")[2]))
 
 
-# Host and services ------------------------------------------------------------------------
+# -- Host and services -----------------------------------------------------------------------------
 
 
 async def raise_at_once(_stream: object) -> None:
@@ -177,7 +177,7 @@ async def test_no_task_manager_searches_all_tasks_for_a_parent() -> None:
         assert not hasattr(a.host.get_network(), "_manager")
 
 
-# Swarm ------------------------------------------------------------------------------------
+# -- Swarm -----------------------------------------------------------------------------------------
 
 
 async def test_an_inbound_connection_gives_its_slot_back() -> None:
@@ -371,7 +371,7 @@ async def test_a_bare_library_peer_is_understood() -> None:
         await until(lambda: not a.connected())
 
 
-# Yamux ------------------------------------------------------------------------------------
+# -- Yamux -----------------------------------------------------------------------------------------
 
 
 async def test_credit_is_returned_by_the_half_window(monkeypatch) -> None:
@@ -705,7 +705,7 @@ async def test_random_frames_end_at_most_the_connection() -> None:
         assert b.connected() == (a.peer_id,) or await until(lambda: bool(b.connected())) is None
 
 
-# Peer store ---------------------------------------------------------------------------------
+# -- Peer store ------------------------------------------------------------------------------------
 
 
 async def test_a_flood_of_peers_does_not_evict_our_identity_or_our_peers() -> None:
@@ -730,7 +730,7 @@ async def test_a_flood_of_peers_does_not_evict_our_identity_or_our_peers() -> No
         assert invented[-1] in store.peer_ids()
 
 
-# DHT --------------------------------------------------------------------------------------
+# -- DHT -------------------------------------------------------------------------------------------
 
 
 async def test_idle_dht_streams_are_few_and_end(monkeypatch) -> None:
@@ -809,7 +809,7 @@ async def test_random_dht_messages_harm_nobody() -> None:
         nursery.cancel_scope.cancel()
 
 
-# Import -----------------------------------------------------------------------------------
+# -- Import ----------------------------------------------------------------------------------------
 
 WITHOUT_FASTECDSA = """
 import sys

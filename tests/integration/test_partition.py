@@ -159,7 +159,7 @@ def test_commands_and_their_exit_codes(
     assert run("delay", "soon")[0] == 2
 
 
-# The admin socket --------------------------------------------------------------------------------
+# -- The admin socket ------------------------------------------------------------------------------
 
 
 def socket_of(cluster: Cluster, name: str):

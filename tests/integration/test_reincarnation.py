@@ -99,7 +99,7 @@ def own(home: Path, key: str) -> tuple[object, ...]:
     return ("--key", key, "--password-file", home / "password")
 
 
-# Frozen -------------------------------------------------------------------------------------------
+# -- Frozen ----------------------------------------------------------------------------------------
 
 
 class ByCommand(Revival):
@@ -177,7 +177,7 @@ def test_a_region_frozen_under_load_goes_on_with_another_authority(
         assert "Traceback" not in log_of(cluster, name)
 
 
-# Captured -----------------------------------------------------------------------------------------
+# -- Captured --------------------------------------------------------------------------------------
 
 CAPTORS = [dev_key(f"captor {index}") for index in range(4)]
 RECIPIENT, THIEF = (dev_key(f"captured {name}").public_key for name in ("recipient", "thief"))

@@ -247,7 +247,7 @@ def test_it_asks_for_blocks_and_verifies_them_with_their_certificates(
         peer.do("blocks", peer=node_id("n3"), **{"from": 1, "count": 0})
 
 
-# Trading ----------------------------------------------------------------------------------------
+# -- Trading ---------------------------------------------------------------------------------------
 
 
 def now_slot() -> int:
@@ -351,7 +351,7 @@ def test_its_signed_order_is_traded(cluster: Cluster, peer: JsPeer) -> None:
     assert placed["id"] in block["ids"]
 
 
-# As a browser -----------------------------------------------------------------------------------
+# -- As a browser ----------------------------------------------------------------------------------
 
 
 def test_a_peer_with_nothing_but_websockets_reads_and_asks(

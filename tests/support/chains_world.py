@@ -167,7 +167,7 @@ class Chain:
         for sender in self.nonces:
             self.nonces[sender] = ledger.account(self.values, sender).nonce
 
-    # -- As a NationalView -----------------------------------------------------------------------
+    # -- As a NationalView -------------------------------------------------------------------------
 
     def head(self) -> tuple[int, bytes]:
         return (self.height, self.parent.hash) if self.height else (0, bytes(32))

@@ -148,7 +148,7 @@ def _drop(*_arguments: Any) -> Any:
     raise structlog.DropEvent
 
 
-# Inputs -------------------------------------------------------------------------------------
+# -- Inputs ----------------------------------------------------------------------------------------
 
 
 def _input(chance: Random, door: Door) -> bytes:
@@ -224,7 +224,7 @@ def _of(chance: Random, hint: Any) -> Any:
     return chance.randbytes(size) if bare is bytes else "x" * size
 
 
-# Doors --------------------------------------------------------------------------------------
+# -- Doors -----------------------------------------------------------------------------------------
 
 
 class Pipe:
@@ -377,7 +377,7 @@ def _admin() -> Callable[[bytes], Awaitable[Any]]:
     return answer
 
 
-# Valid inputs of the doors ------------------------------------------------------------------
+# -- Valid inputs of the doors ---------------------------------------------------------------------
 
 
 def _rpc(chance: Random) -> bytes:

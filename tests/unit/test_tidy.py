@@ -200,6 +200,18 @@ def test_the_check_for_sets_sees(source: str, caught: bool) -> None:
     assert bool(found) is caught
 
 
+def test_no_list_is_wrapped_for_its_type() -> None:
+    """`[*events]` makes a list of a wider type; whoever hands events on says `Sequence[Event]`."""
+    found = [
+        at(path, node)
+        for path, node in nodes(FILES, ast.List)
+        if isinstance(node, ast.List)
+        and len(node.elts) == 1
+        and isinstance(node.elts[0], ast.Starred)
+    ]
+    assert found == []
+
+
 def test_wire_classes_are_frozen_dataclasses() -> None:
     found = []
     for path, node in nodes(CORE_FILES, ast.ClassDef):
@@ -267,6 +279,76 @@ def test_nothing_of_a_developers_machine_is_left_behind() -> None:
             line = text.count("\n", 0, match.start()) + 1
             found.append(f"{path.relative_to(ROOT)}:{line}: {match[0]}")
     assert found == []
+
+
+def test_banners_have_one_form() -> None:
+    """`# -- Title ---`, from where the code begins to column 100."""
+    drawn = re.compile(r"^ *# *(?:[-=~*#_]{2,}|.*\S +[-=~*#_]{5,}$)")
+    form = re.compile(r"^ *# -- \S.*\S -+$")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in committed()
+        if path.suffix == ".py" and path.is_file()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if drawn.match(line) and (not form.match(line) or len(line) != 100)
+    ]
+    assert found == []
+
+
+LOG_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+def logged(tree: ast.AST) -> Iterator[ast.Call]:
+    """The calls that write a line into the log: of `log`, or of a logger got on the spot."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value
+            is_log = isinstance(owner, ast.Name) and owner.id == "log"
+            if node.func.attr in LOG_LEVELS and (is_log or called(owner) == ".get_logger"):
+                yield node
+
+
+def log_events(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
+    for call in logged(tree):
+        one = call.args[0] if len(call.args) == 1 else None
+        is_text = isinstance(one, ast.Constant) and isinstance(one.value, str)
+        yield call, str(one.value) if is_text and isinstance(one, ast.Constant) else ""
+
+
+def test_log_lines_have_one_form() -> None:
+    """`area.what_happened` and named values; the cause is `why`, a person's way out `hint`."""
+    dotted = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
+    other_words = {"reason", "error", "cause", "message", "msg"}
+    found, seen = [], 0
+    for path in FILES:
+        for call, event in log_events(TREES[path]):
+            seen += 1
+            keys = {keyword.arg for keyword in call.keywords}
+            if not dotted.fullmatch(event) or None in keys or keys & other_words:
+                found.append(at(path, call))
+    assert found == []
+    assert seen > 50
+    loggers = [
+        at(path, node)
+        for path, node in nodes(FILES, ast.Assign)
+        if isinstance(node, ast.Assign)
+        and called(node.value) == ".get_logger"
+        and ast.unparse(node.targets[0]) != "log"
+    ]
+    assert loggers == []
+
+
+def test_log_lines_that_pages_name_exist() -> None:
+    events = {event for tree in TREES.values() for _, event in log_events(tree)}
+    named = re.compile(r"`([a-z_]+\.[a-z_]+)`(?: \(debug\))?(?= in (?:the|its) log)")
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    found = {
+        name
+        for page in pages
+        for name in named.findall(" ".join(page.read_text(encoding="utf-8").split()))
+    }
+    assert found
+    assert found - events == set()
 
 
 def test_nothing_is_unfinished() -> None:

@@ -209,7 +209,7 @@ def _lost(state: Reader, asked: Proposal | Propose) -> dict[str, Any] | None:
     return document(lost_since(state, content.chain, base))
 
 
-# -- Documents -----------------------------------------------------------------------------------
+# -- Documents -------------------------------------------------------------------------------------
 
 
 def type_name(content: Content) -> str:

@@ -188,7 +188,7 @@ def get_settlements(context: Context, arguments: Arguments) -> dict[str, Any]:
     }
 
 
-# -- Regions -------------------------------------------------------------------------------------
+# -- Regions ---------------------------------------------------------------------------------------
 
 
 def _region_document(context: Context, status: ChainStatus, region: Region) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _region_document(context: Context, status: ChainStatus, region: Region) -> d
     }
 
 
-# -- Transfers -----------------------------------------------------------------------------------
+# -- Transfers -------------------------------------------------------------------------------------
 
 
 def _transfer(context: Context, transfer_id: bytes) -> dict[str, Any]:

@@ -237,7 +237,7 @@ class NodeSwarm(Swarm):
     def _count_handler_error(self, stream: INetStream, _error: Exception) -> None:
         self.handler_errors[str(stream.get_protocol())] += 1
 
-    # Listening ----------------------------------------------------------------------------
+    # -- Listening ---------------------------------------------------------------------------------
 
     async def listen(self, *multiaddrs: Multiaddr) -> bool:
         """Bind every address, before `start`. Errors: OSError naming the one that cannot be."""
@@ -340,7 +340,7 @@ class NodeSwarm(Swarm):
         if reason is not None:
             raise DialError(reason, f"{peer_id}: {REFUSALS[reason]}")
 
-    # Connections --------------------------------------------------------------------------
+    # -- Connections -------------------------------------------------------------------------------
 
     async def add_conn(self, muxed_conn: NodeYamux, direction: str = "unknown") -> NodeConnection:
         """Register an upgraded connection and start its tasks. Errors: DialError when full."""
@@ -407,7 +407,7 @@ class NodeSwarm(Swarm):
                 continue
         raise DialError("closed", f"no usable connection to {peer_id}")
 
-    # Dialling -----------------------------------------------------------------------------
+    # -- Dialling ----------------------------------------------------------------------------------
 
     async def dial_peer(self, peer_id: ID) -> list[NodeConnection]:
         """Connect using the peer store's addresses. Errors: DialError."""

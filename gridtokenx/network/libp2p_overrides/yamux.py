@@ -1,6 +1,6 @@
 """Yamux with flow control that holds, one writer, and dead-peer detection.
 
-Faults of py-libp2p 0.8.1 mended here (protocols/networking.md, "Overrides"):
+Faults of py-libp2p 0.8.1 mended here:
 
 - one WINDOW_UPDATE per read call: credit is now returned when half the window was consumed;
 - the receive window is not enforced, so a peer can fill memory: a breach ends the connection;
@@ -204,7 +204,7 @@ class NodeYamux(Yamux):
         self._unchecked_bytes = 0
         self.closed_by = ""
 
-    # Sending ------------------------------------------------------------------------------
+    # -- Sending -----------------------------------------------------------------------------------
 
     def queue_frame(self, frame: bytes) -> None:
         """Append one whole frame to the send queue. Ends the connection when it overflows."""
@@ -245,7 +245,7 @@ class NodeYamux(Yamux):
                 self._queue_drained.set()
                 self._queue_drained = trio.Event()
 
-    # Life ---------------------------------------------------------------------------------
+    # -- Life --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         if self.event_started.is_set():
@@ -318,7 +318,7 @@ class NodeYamux(Yamux):
             if self._last_heard_s < self._ping_sent_time and not unread:
                 raise ProtocolError("no sign of life")
 
-    # Streams ------------------------------------------------------------------------------
+    # -- Streams -----------------------------------------------------------------------------------
 
     async def open_stream(self) -> NodeYamuxStream:
         await trio.lowlevel.checkpoint()
@@ -348,7 +348,7 @@ class NodeYamux(Yamux):
                 self.queue_frame(_header(TYPE_WINDOW_UPDATE, FLAG_RST, stream.stream_id, 0))
         return int(super()._sweep_stale_streams(now))
 
-    # Receiving ----------------------------------------------------------------------------
+    # -- Receiving ---------------------------------------------------------------------------------
 
     async def handle_incoming(self) -> None:
         while True:

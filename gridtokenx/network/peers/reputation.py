@@ -134,7 +134,7 @@ class Reputation:
         """Peers the operator named: a ban that points bring lasts a minute at most."""
         self._trusted.update(peers)
 
-    # Judging ------------------------------------------------------------------------------
+    # -- Judging -----------------------------------------------------------------------------------
 
     def report(self, peer: bytes, offence: str, ip: str | None = None) -> Ban | None:
         """Note an offence of `OFFENCES`; return the ban when it brings one.
@@ -171,7 +171,7 @@ class Reputation:
         return made
 
     def _judge_address(self, ban: Ban) -> None:
-        """Refuse an address that several banned identities came from (surface C 11; eclipse)."""
+        """Refuse an address that several banned identities came from (an eclipse)."""
         group = ban.address
         if group is None or (self._exempt_loopback and is_loopback_group(group)):
             return
@@ -207,7 +207,7 @@ class Reputation:
             self.on_change()
         return found
 
-    # Asking -------------------------------------------------------------------------------
+    # -- Asking ------------------------------------------------------------------------------------
 
     def score(self, peer: bytes) -> float:
         """0 for a peer without a spot, down to -100 just before a ban: gossip's P5."""
@@ -238,7 +238,7 @@ class Reputation:
         ban = self._bans.get(key)
         return ban is not None and ban.until_ms > self._now_ms()
 
-    # Bounds -------------------------------------------------------------------------------
+    # -- Bounds ------------------------------------------------------------------------------------
 
     def _touch(self, peer: bytes, now_ms: int) -> _Standing:
         standing = self._standings.pop(peer, None) or _Standing(now_ms)
@@ -256,7 +256,7 @@ class Reputation:
         self.banned[ban.reason if ban.reason in OFFENCES else "other"] += 1
         self.on_change()
 
-    # Keeping ------------------------------------------------------------------------------
+    # -- Keeping -----------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Any]:
         """What must survive a restart, as plain JSON values: bans, and how often who was banned."""

@@ -1,4 +1,4 @@
-"""The invariants of protocols/consensus.md section 5, checked after every event.
+"""The invariants of protocols/consensus.md 5, checked after every event.
 
 I1 agreement; I2 decided blocks are valid and extend their parent; I3 no honest double signature;
 I4 no honest amnesia; I5 what is sent is durable; I6 one prepared block per view; I7 nothing goes
@@ -79,7 +79,7 @@ class Judge:
             world = self.world
             raise InvariantError(world.seed, world.now, what, world.trace.lines())
 
-    # -- State -----------------------------------------------------------------------------------
+    # -- State -------------------------------------------------------------------------------------
 
     def after_event(self, node: Node) -> None:
         state = node.engine.state if node.engine else None
@@ -129,7 +129,7 @@ class Judge:
             size = state.ballots.size()
             self.require(size <= bound, f"I12 n{node.name} keeps {size} ballots")
 
-    # -- Messages --------------------------------------------------------------------------------
+    # -- Messages ----------------------------------------------------------------------------------
 
     def sends(self, node: Node, message: Message) -> None:
         if not node.honest or isinstance(message, QuorumCertificate | TimeoutCertificate):
@@ -170,7 +170,7 @@ class Judge:
         if self.transcript is not None and node.honest:
             self.transcript.add(message)
 
-    # -- Blocks ----------------------------------------------------------------------------------
+    # -- Blocks ------------------------------------------------------------------------------------
 
     def commits(
         self, node: Node, block: Block, certificate: QuorumCertificate, state: State
@@ -194,7 +194,7 @@ class Judge:
         for evidence in block.evidence:
             self._guilty(evidence.public_key, f"block {block.height} convicts")
 
-    # -- Accusations -----------------------------------------------------------------------------
+    # -- Accusations -------------------------------------------------------------------------------
 
     def accuses(self, node: Node, evidence: Evidence) -> None:
         if not node.honest:

@@ -305,7 +305,7 @@ class BlamesTheLocked(Engine):
         effects.append(receiver.Penalise(peer, "locked in the view it leaves"))
 
 
-# -- Where each is hunted -------------------------------------------------------------------------
+# -- Where each is hunted --------------------------------------------------------------------------
 
 Hunt = Callable[[int], Setup]
 

@@ -96,7 +96,7 @@ class Node:
         self._effects: deque[Effect] = deque()
         self._timer = 0
 
-    # -- Life ------------------------------------------------------------------------------------
+    # -- Life --------------------------------------------------------------------------------------
 
     @property
     def height(self) -> int:
@@ -412,7 +412,7 @@ class Node:
         self.after(0, self.start_height)
         self._tell_syncer(sync.Committed(block.height))
 
-    # -- Catching up: the real syncer ------------------------------------------------------------
+    # -- Catching up: the real syncer --------------------------------------------------------------
 
     def ask_status(self, peer: Node) -> None:
         def answer() -> None:

@@ -183,7 +183,7 @@ def test_a_region_of_a_nation_is_not_replayed_alone() -> None:
         Replay(Chains().genesis.chain("MET"))
 
 
-# -- Incarnations --------------------------------------------------------------------------------
+# -- Incarnations ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

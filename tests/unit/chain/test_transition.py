@@ -100,7 +100,7 @@ def refused(code: ErrorCode, match: str = ""):
     return pytest.raises(Rejected, match=f"^{code.name}: .*{match}")
 
 
-# -- Blocks that lie ---------------------------------------------------------------------------
+# -- Blocks that lie -------------------------------------------------------------------------------
 
 
 def test_two_nodes_give_a_block_the_same_roots(world: MarketWorld) -> None:
@@ -210,7 +210,7 @@ def test_the_history_grows_by_the_parents_hash() -> None:
         assert header.history_root == peaks_root(peaks, count + 1)
 
 
-# -- Proposing ---------------------------------------------------------------------------------
+# -- Proposing -------------------------------------------------------------------------------------
 
 
 def test_a_proposer_leaves_out_what_does_not_apply(world: MarketWorld) -> None:
@@ -256,7 +256,7 @@ def test_fees_go_to_the_proposers_organisation(world: MarketWorld) -> None:
     assert ledger.account(state, account_address("mea")).gtx_ugtx == before + 7
 
 
-# -- Transactions that break a rule --------------------------------------------------------------
+# -- Transactions that break a rule ----------------------------------------------------------------
 
 
 def test_a_nonce_is_used_once_and_in_order(world: MarketWorld) -> None:
@@ -366,7 +366,7 @@ def test_a_reading_counts_once(world: MarketWorld) -> None:
     assert world.account(sunny).energy_wh == 5_000
 
 
-# -- The market inside blocks --------------------------------------------------------------------
+# -- The market inside blocks ----------------------------------------------------------------------
 
 
 def trades(world: MarketWorld) -> Iterator[TradeMatched]:

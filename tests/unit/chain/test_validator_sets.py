@@ -175,7 +175,7 @@ def test_three_equal_organisations_rotate_their_keys(nodes: int) -> None:
     assert "egat would have a third" in told
 
 
-# -- A chain whose set changes -------------------------------------------------------------------
+# -- A chain whose set changes ---------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Persist before send, restart at every effect, one key in one place (consensus 2.8)."""
+"""Persist before send, restart at every effect, one key one place: protocols/consensus.md 2.8."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_a_chain_behind_the_record_signs_nothing_until_it_has_caught_up() -> Non
     assert old.state.prepared == BLOCK
 
 
-# -- Observing -----------------------------------------------------------------------------------
+# -- Observing -------------------------------------------------------------------------------------
 
 
 def test_an_observing_key_follows_but_signs_nothing(four: Committee) -> None:

@@ -1,4 +1,4 @@
-"""Each rule of protocols/consensus.md section 2.6, by name."""
+"""Each rule of protocols/consensus.md 2.6, by name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def four() -> Committee:
     return Committee(1, 1, 1, 1)
 
 
-# -- ENTER_HEIGHT ------------------------------------------------------------------------------
+# -- ENTER_HEIGHT ----------------------------------------------------------------------------------
 
 
 def test_enter_height_waits_for_the_opening_before_its_first_deadline(four: Committee) -> None:
@@ -92,7 +92,7 @@ def test_nothing_happens_before_the_first_height(four: Committee) -> None:
         assert bench.feed(event) == []
 
 
-# -- PROPOSE -----------------------------------------------------------------------------------
+# -- PROPOSE ---------------------------------------------------------------------------------------
 
 
 def test_propose_builds_ahead_but_sends_at_the_opening(four: Committee) -> None:
@@ -149,7 +149,7 @@ def test_propose_prefers_a_certificate_that_arrives_while_building(four: Committ
     assert not messages(bench.feed(BlockBuilt(1, 1, OTHER)), Proposal)
 
 
-# -- ACCEPT ------------------------------------------------------------------------------------
+# -- ACCEPT ----------------------------------------------------------------------------------------
 
 
 def test_accept_asks_for_the_fresh_block_of_the_leader(four: Committee) -> None:
@@ -236,7 +236,7 @@ def test_accept_ignores_past_views_and_far_views(four: Committee) -> None:
     assert bench.hear(far) == []
 
 
-# -- PREPARE -----------------------------------------------------------------------------------
+# -- PREPARE ---------------------------------------------------------------------------------------
 
 
 def test_prepare_persists_before_it_sends(four: Committee) -> None:
@@ -293,7 +293,7 @@ def test_invalid_as_fresh_is_not_invalid_for_ever(four: Committee) -> None:
     assert messages(effects, Vote) == [four.prepare(0, 2)]
 
 
-# -- COMMIT ------------------------------------------------------------------------------------
+# -- COMMIT ----------------------------------------------------------------------------------------
 
 
 def test_commit_follows_a_quorum_of_prepares(four: Committee) -> None:
@@ -343,7 +343,7 @@ def test_commit_only_in_the_view_of_the_certificate(four: Committee) -> None:
     assert not messages(bench.hear(four.certificate()), Vote)
 
 
-# -- DECIDE ------------------------------------------------------------------------------------
+# -- DECIDE ----------------------------------------------------------------------------------------
 
 
 def test_decide_on_a_quorum_of_commits_of_any_view(four: Committee) -> None:
@@ -380,7 +380,7 @@ def test_a_committee_of_one_decides_alone() -> None:
     assert len(only(effects, Persist)) == 3
 
 
-# -- TIMEOUT -----------------------------------------------------------------------------------
+# -- TIMEOUT ---------------------------------------------------------------------------------------
 
 
 def test_timeout_at_the_deadline_names_the_highest_certificate(four: Committee) -> None:
@@ -440,7 +440,7 @@ def test_timeouts_grow_by_half_after_view_two_up_to_eight_bases() -> None:
         Timing(base_ms=0)
 
 
-# -- VIEW, JUMP --------------------------------------------------------------------------------
+# -- VIEW, JUMP ------------------------------------------------------------------------------------
 
 
 def test_view_is_entered_on_assembled_timeouts_and_told_once(four: Committee) -> None:
@@ -512,7 +512,7 @@ def test_jump_does_not_let_the_leader_propose_without_an_entry(four: Committee) 
     assert not only(effects, BuildBlock)
 
 
-# -- RESEND, BEHIND ----------------------------------------------------------------------------
+# -- RESEND, BEHIND --------------------------------------------------------------------------------
 
 
 def test_resend_repeats_the_same_bytes_every_second(four: Committee) -> None:

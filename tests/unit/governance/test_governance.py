@@ -182,7 +182,7 @@ def refused(code: ErrorCode, rule, *arguments, **named) -> str:
     return caught.value.detail
 
 
-# -- The way of a proposal
+# -- The way of a proposal -------------------------------------------------------------------------
 
 
 def test_a_passed_change_is_executed_after_its_delay(world) -> None:
@@ -366,7 +366,7 @@ def test_a_validator_may_delegate_to_another(world) -> None:
     assert rules.current_tally(world.state, 1, world.power) == Tally(660, 400, 0, 1060)
 
 
-# -- What may be proposed
+# -- What may be proposed --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -493,7 +493,7 @@ def test_nothing_is_paid_to_accounts_without_a_key(world, name) -> None:
     refused(ErrorCode.NOT_PERMITTED, world.propose, InfrastructureFunding(to, 1))
 
 
-# -- Limits of proposing
+# -- Limits of proposing ---------------------------------------------------------------------------
 
 
 def test_proposals_of_an_account_are_limited(world) -> None:
@@ -535,7 +535,7 @@ def test_a_proposal_is_taken_back_before_the_first_vote(world) -> None:
         )
 
 
-# -- Voting
+# -- Voting ----------------------------------------------------------------------------------------
 
 
 def test_votes_that_are_refused(world) -> None:
@@ -556,7 +556,7 @@ def test_votes_that_end_together_are_counted_in_turn(world, monkeypatch) -> None
     assert [event.proposal for event in world.begin(1010)] == [2]
 
 
-# -- Authorities
+# -- Authorities -----------------------------------------------------------------------------------
 
 
 def test_an_emergency_passes_with_two_thirds_of_the_authorities_at_once(world) -> None:
@@ -656,7 +656,7 @@ def test_thresholds_are_exact() -> None:
     assert not tally.is_approved(Tally(0, 0, 5, 10), 0)
 
 
-# -- Keys of organisations
+# -- Keys of organisations -------------------------------------------------------------------------
 
 
 NEW_KEY = bytes([77]) * 32

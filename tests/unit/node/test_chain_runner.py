@@ -204,7 +204,7 @@ def test_strangers_that_claim_much_are_asked_last_for_bodies() -> None:
     assert order == (b"member", b"next", b"high", b"low", b"liar")
 
 
-# Incarnations -------------------------------------------------------------------------------------
+# -- Incarnations ----------------------------------------------------------------------------------
 
 
 async def test_a_running_chain_goes_on_as_its_next_incarnation(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ async def test_what_is_missing_is_fetched_while_the_status_tells_of_it(tmp_path:
         assert runner.executor.parent.hash == block_hash
 
 
-# Safety records -----------------------------------------------------------------------------------
+# -- Safety records --------------------------------------------------------------------------------
 
 
 async def test_a_key_without_a_record_is_silent_until_its_operator_vouches(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_names_of_incarnations(text: str, is_one: bool) -> None:
     assert is_incarnation_name(text, GENESIS) is is_one
 
 
-# What is not valid here ---------------------------------------------------------------------------
+# -- What is not valid here ------------------------------------------------------------------------
 
 
 def bad_block(home: Home) -> bytes:

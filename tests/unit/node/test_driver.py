@@ -300,7 +300,7 @@ async def test_timers_run_on_while_the_wall_clock_is_set(tmp_path: Path) -> None
         database.close()
 
 
-# -- What is signed ------------------------------------------------------------------------------
+# -- What is signed --------------------------------------------------------------------------------
 
 
 async def test_nothing_leaves_before_the_record_is_on_disk(tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def _disguised(path: Path, leader: int, fault: str) -> tuple[bytes, list[tuple[s
     return block.header.hash, [(TOPICS.votes, encode(proposal)), (TOPICS.blocks, encode(block))]
 
 
-# -- An old safety record is a lost one ----------------------------------------------------------
+# -- An old safety record is a lost one ------------------------------------------------------------
 
 
 OLD_RECORD = SafetyRecord(1, 0, None, None, False, None, None, (), None, ())
@@ -495,7 +495,7 @@ async def test_an_old_record_is_a_lost_one_after_a_restart_too(
     node.database.close()
 
 
-# -- Blocks of peers -----------------------------------------------------------------------------
+# -- Blocks of peers -------------------------------------------------------------------------------
 
 
 async def test_no_signature_is_verified_of_a_block_that_nobody_decided(

@@ -161,7 +161,7 @@ def refused(code: ErrorCode, match: str = ""):
     return pytest.raises(Rejected, match=f"^{code.name}: .*{match}")
 
 
-# -- Genesis and restart -------------------------------------------------------------------------
+# -- Genesis and restart ---------------------------------------------------------------------------
 
 
 def test_a_new_folder_holds_the_genesis(site: Site) -> None:
@@ -229,7 +229,7 @@ def test_a_lost_body_is_noticed_at_start(tmp_path: Path) -> None:
     site.database.close()
 
 
-# -- Admission -----------------------------------------------------------------------------------
+# -- Admission -------------------------------------------------------------------------------------
 
 
 def test_admission_gives_each_transaction_its_verdict(site: Site) -> None:
@@ -276,7 +276,7 @@ def test_at_no_moment_a_transaction_is_unknown(site: Site) -> None:
     assert isinstance(refusal, Rejected)
 
 
-# -- Blocks --------------------------------------------------------------------------------------
+# -- Blocks ----------------------------------------------------------------------------------------
 
 
 def test_one_builds_another_checks_both_commit(site: Site, other: Site) -> None:
@@ -413,7 +413,7 @@ def test_a_commit_forgets_the_losers(site: Site) -> None:
     assert site.executor.candidate(loser.header.hash) is None
 
 
-# -- Certificates --------------------------------------------------------------------------------
+# -- Certificates ----------------------------------------------------------------------------------
 
 
 def test_the_first_block_has_no_parent_certificate(site: Site, other: Site) -> None:

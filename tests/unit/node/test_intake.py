@@ -291,7 +291,7 @@ def test_repeats_are_bounded_by_bytes_and_forget_what_waits_no_more() -> None:
     assert len(repeats) == 0
 
 
-# -- Strangers -----------------------------------------------------------------------------------
+# -- Strangers -------------------------------------------------------------------------------------
 
 STRANGER, ANOTHER = PeerId(b"stranger"), PeerId(b"another")
 

@@ -186,7 +186,7 @@ def check_same(executor: Executor, other: ChainStore, height: int) -> None:
     assert executor.store.lowest_fetched() is None
 
 
-# The history --------------------------------------------------------------------------------------
+# -- The history -----------------------------------------------------------------------------------
 
 
 async def test_what_is_here_is_executed_anew_and_the_old_history_stays(site: Site) -> None:
@@ -285,7 +285,7 @@ async def test_a_node_that_is_killed_while_it_fetches_goes_on_below(
     assert len(peers.asked) == 2
 
 
-# Peers that lie -----------------------------------------------------------------------------------
+# -- Peers that lie --------------------------------------------------------------------------------
 
 
 async def test_blocks_that_are_not_the_named_ones_are_not_kept(
@@ -341,7 +341,7 @@ async def test_a_hash_that_no_peer_has_is_waited_for(
     check_same(executor, other.met.store, 3)
 
 
-# Over the seam ------------------------------------------------------------------------------------
+# -- Over the seam ---------------------------------------------------------------------------------
 
 
 async def reborn(site: Site, height: int, keys: Sequence[SigningKey] = NEW) -> Executor:

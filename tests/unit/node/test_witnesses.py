@@ -42,7 +42,7 @@ def opinion(said: dict[str, int], among: ValidatorSet = FOUR, me: bytes | None =
     return judge(among, me, {key(name): offset for name, offset in said.items()}, MOST_MS)
 
 
-# -- Samples -------------------------------------------------------------------------------------
+# -- Samples ---------------------------------------------------------------------------------------
 
 
 def test_a_sample_is_of_the_middle_of_the_round_trip() -> None:
@@ -69,7 +69,7 @@ def test_a_step_of_our_own_clock_shows_in_the_samples_at_once() -> None:
     assert offset_ms(taken, NOW_MS + 3_600_000, 11.0) == -3_600_000
 
 
-# -- Judging -------------------------------------------------------------------------------------
+# -- Judging ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_less_than_a_third_of_the_weight_never_makes_a_clock_wrong(
     assert found.is_wrong <= (abs(found.offset_ms) > MOST_MS)
 
 
-# -- The watch -----------------------------------------------------------------------------------
+# -- The watch -------------------------------------------------------------------------------------
 
 
 class Watched:

@@ -26,7 +26,7 @@ def world() -> StakeWorld:
     return StakeWorld()
 
 
-# -- Paying out
+# -- Paying out ------------------------------------------------------------------------------------
 
 
 def test_gtx_that_is_given_to_the_account_of_pools_is_no_stake(world) -> None:
@@ -109,7 +109,7 @@ def test_entries_of_different_starts_that_mature_together_stay_apart(world) -> N
     world.check()
 
 
-# -- Redelegation
+# -- Redelegation ----------------------------------------------------------------------------------
 
 
 def test_redelegated_stake_weighs_at_once_and_stays_for_the_time_of_unbonding(world) -> None:

@@ -121,7 +121,7 @@ def refused(code: ErrorCode, rule, *arguments, **named) -> str:
     return caught.value.detail
 
 
-# -- Validators
+# -- Validators ------------------------------------------------------------------------------------
 
 
 def test_a_validator_needs_the_key_it_names(state) -> None:
@@ -185,7 +185,7 @@ def test_a_new_key_needs_proof_and_the_old_one_stays_accountable(state) -> None:
     assert jailed.validator == ALICE
 
 
-# -- Bond and unbond
+# -- Bond and unbond -------------------------------------------------------------------------------
 
 
 def test_bonded_gtx_comes_back_after_the_time_of_unbonding(state) -> None:
@@ -281,7 +281,7 @@ def test_what_would_be_worth_nothing_leaves_too(state) -> None:
     assert pools.validator(state, ALICE).stake_ugtx == liquid(state, BONDED)
 
 
-# -- Rewards
+# -- Rewards ---------------------------------------------------------------------------------------
 
 
 def test_a_proposer_earns_fees_and_reward_and_delegators_their_part(state) -> None:
@@ -309,7 +309,7 @@ def test_who_has_no_pool_or_is_jailed_earns_nothing(state) -> None:
     assert liquid(state, TREASURY) == treasury + 200
 
 
-# -- Penalties
+# -- Penalties -------------------------------------------------------------------------------------
 
 
 def test_an_offence_takes_a_part_of_the_pool_and_of_what_was_leaving(state) -> None:
@@ -383,7 +383,7 @@ def test_only_absence_without_a_break_jails(state) -> None:
     assert begin(state, 9, [*keys, b"\x07" * 32], keys[:1]) == []
 
 
-# -- Elections
+# -- Elections -------------------------------------------------------------------------------------
 
 
 def members(*owners: bytes, weight: int = 1) -> ValidatorSet:

@@ -164,7 +164,7 @@ def test_what_no_disk_has_to_do_with_keeps_its_own_name() -> None:
     assert many.errno == errno.EMFILE
 
 
-# -- A real small disk ----------------------------------------------------------------------------
+# -- A real small disk -----------------------------------------------------------------------------
 
 
 @pytest.fixture

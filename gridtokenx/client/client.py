@@ -1,6 +1,5 @@
-"""A node's user: build, sign and submit transactions and read answers over JSON-RPC.
+"""The methods of a node as functions, and what its user signs.
 
-Synchronous, for the CLI, scripts and tests. Keys stay here: a node gets signed transactions only.
 A node's answers are its word; `proof` checks one against the validators' signatures.
 """
 
@@ -9,15 +8,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal
 
 from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
 from gridtokenx.chain.light_client import LightClient, ProvenAccount, ProvenRegion
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.chain.trust import TrustedBlock, trust_period_ms
+from gridtokenx.client.rpc import DEFAULT_URL, Rpc, RpcError
 from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
 from gridtokenx.ledger.model import Deposit
@@ -29,82 +27,11 @@ from gridtokenx.primitives.quantities import format_kwh
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import PlaceOrder, Side, Source
 
-if TYPE_CHECKING:
-    import httpx
-
-DEFAULT_URL = "http://127.0.0.1:8080"
 MAX_SEND = 500
-MAX_RPC_BATCH = 50
 POLL_S = 0.2
-MAX_ANSWER_BYTES = 256 * 2**20  # What a node may be told to send at most.
 
 
-class RpcError(Exception):
-    """A node's refusal: its code, stable `reason`, sentence, and what to do about it."""
-
-    def __init__(
-        self,
-        code: int,
-        reason: str,
-        message: str,
-        hint: str = "",
-        *,
-        retryable: bool = False,
-        details: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(f"{reason} ({code}): {message}")
-        self.code = code
-        self.reason = reason
-        self.message = message
-        self.hint = hint
-        self.retryable = retryable
-        self.details = details or {}
-
-    @classmethod
-    def of(cls, error: dict[str, Any]) -> RpcError:
-        """From a JSON-RPC error object."""
-        data = error.get("data") or {}
-        return cls(
-            error["code"],
-            str(data.get("reason", "")),
-            str(error.get("message", "")),
-            str(data.get("hint", "")),
-            retryable=bool(data.get("retryable", False)),
-            details=data.get("details"),
-        )
-
-
-class NodeUnreachable(Exception):  # noqa: N818 - a state of the world, said as such
-    """No node answers at `url`; the text says how to start one."""
-
-    def __init__(self, url: str, detail: str) -> None:
-        super().__init__(
-            f"no node answers at {url} ({detail}). Start one with `gridtokenx start`, a whole "
-            "network with `gridtokenx cluster up`, or name another with --rpc URL"
-        )
-        self.url = url
-
-
-class BadAnswer(NodeUnreachable):
-    """What answers at `url` does not answer as a node does: another program, or a bad node."""
-
-    def __init__(self, url: str, detail: str) -> None:
-        Exception.__init__(
-            self, f"what answers at {url} is no GridTokenX node, or a bad one: {detail}"
-        )
-        self.url = url
-
-
-class Answer(dict[str, Any]):
-    """An object of a node's answer; a field that is not there is the node's fault."""
-
-    url = ""
-
-    def __missing__(self, name: str) -> Any:
-        raise BadAnswer(self.url, f"its answer has no {name}")
-
-
-class Client:
+class Client(Rpc):
     """One node's API. Not for use by two threads at a time. Close it, or use it in `with`."""
 
     def __init__(
@@ -123,84 +50,12 @@ class Client:
         unbonding time proves nothing without a younger one, unless `trust_old_blocks`.
         `local_address`: the IP address of this machine to ask from; None lets the system choose.
         """
-        import httpx  # Late: `--help` must not pay for it.
-
-        self.url = url.rstrip("/")
-        self.timeout_s = timeout_s
+        super().__init__(url, timeout_s, local_address=local_address)
         self._genesis = genesis
         self._trusted_blocks = tuple(trusted_blocks)
         self._checks_age = genesis is not None and not trust_old_blocks
         self._light: LightClient | None = None
         self._present: dict[str, ChainSpec] = {}
-        self._http = httpx.Client(
-            timeout=timeout_s,
-            trust_env=False,
-            headers={"Accept-Encoding": "identity"},
-            transport=httpx.HTTPTransport(local_address=local_address),
-        )
-        self.answer_type = type("Answer", (Answer,), {"url": self.url})
-        self._next_id = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    # Calls
-
-    def call(self, method: str, **params: Any) -> Any:
-        """The result of one method. Parameters that are None are left out.
-
-        Errors: RpcError; NodeUnreachable, of which BadAnswer is one.
-        """
-        request = self._request(method, params)
-        return self._result(self._post(request), request)
-
-    def call_many(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[Any | RpcError]:
-        """Results of several calls in their order, in as few requests as the batch limit allows."""
-        results: list[Any | RpcError] = []
-        for start in range(0, len(calls), MAX_RPC_BATCH):
-            requests = [self._request(*one) for one in calls[start : start + MAX_RPC_BATCH]]
-            answers = self._post(requests)
-            if not isinstance(answers, list):
-                self._result(answers, {"id": None})
-                raise BadAnswer(self.url, "one answer to many requests")
-            by_id = {one.get("id"): one for one in answers if isinstance(one, dict)}
-            for request in requests:
-                try:
-                    results.append(self._result(by_id.get(request["id"]), request))
-                except RpcError as error:
-                    results.append(error)
-        return results
-
-    def refusal(self, error: Any) -> RpcError:
-        """An error object of an answer. Errors: BadAnswer."""
-        if not _is_error(error):
-            raise BadAnswer(self.url, "an error without a number and a sentence")
-        return RpcError.of(error)
-
-    def _result(self, answer: Any, request: dict[str, Any]) -> Any:
-        """The result in an answer. Errors: RpcError that it tells; BadAnswer."""
-        if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
-            raise BadAnswer(self.url, "no JSON-RPC answer with either a result or an error")
-        spoken_id = answer.get("id")
-        if spoken_id != request["id"] and (spoken_id is not None or "error" not in answer):
-            raise BadAnswer(self.url, "the answer to another request")
-        if "error" in answer:
-            raise self.refusal(answer["error"])
-        if not isinstance(answer["result"], dict):
-            raise BadAnswer(self.url, "a result that is no object")
-        return answer["result"]
 
     # The chain
 
@@ -493,8 +348,6 @@ class Client:
         self._present[chain] = spec
         return sign_transaction(key, spec.chain_id, nonce, payload)
 
-    # Below the methods
-
     def _object(self, method: str, **params: Any) -> dict[str, Any]:
         result: dict[str, Any] = self.call(method, **params)
         return result
@@ -505,45 +358,6 @@ class Client:
                 raise self.refusal(row["error"])
             if row["status"] in ("included", "finalized"):
                 done[row["tx_id"]] = row
-
-    def _request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        self._next_id += 1
-        given = {name: _plain(value) for name, value in params.items() if value is not None}
-        return {"jsonrpc": "2.0", "id": self._next_id, "method": method, "params": given}
-
-    def _post(self, body: Any) -> Any:
-        """One request, again while the node says "slow down" and time is left."""
-        deadline = time.monotonic() + self.timeout_s
-        while True:
-            status, headers, raw = self._exchange(body)
-            wait_s = _retry_after_s(status, headers)
-            if wait_s is None or time.monotonic() + wait_s > deadline:
-                break
-            time.sleep(wait_s)
-        try:
-            return json.loads(raw, object_hook=self.answer_type)
-        except (ValueError, RecursionError):
-            raise BadAnswer(self.url, f"HTTP {status} with a body that is not JSON") from None
-
-    def _exchange(self, body: Any) -> tuple[int, httpx.Headers, bytes]:
-        """One request over HTTP; an answer that does not end is given up."""
-        import httpx
-
-        deadline = time.monotonic() + 6 * self.timeout_s
-        raw = bytearray()
-        try:
-            with self._http.stream("POST", f"{self.url}/rpc", json=body) as response:
-                for part in response.iter_bytes():
-                    raw += part
-                    if len(raw) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-                        raise BadAnswer(self.url, "an answer that does not end")
-        except (httpx.RemoteProtocolError, httpx.DecodingError) as error:
-            if "without sending a response" in str(error):  # It has ended, or is ending.
-                raise NodeUnreachable(self.url, _because(error)) from None
-            raise BadAnswer(self.url, _because(error)) from None
-        except httpx.HTTPError as error:
-            raise NodeUnreachable(self.url, _because(error)) from None
-        return response.status_code, response.headers, bytes(raw)
 
 
 def check_incarnations(spec: ChainSpec, told: Sequence[Incarnation]) -> ChainSpec:
@@ -559,29 +373,3 @@ def check_incarnations(spec: ChainSpec, told: Sequence[Incarnation]) -> ChainSpe
         former_id = born.chain_id
         spec = spec.with_incarnation(born)
     return spec
-
-
-def _is_error(error: Any) -> bool:
-    """Whether it is an error object as this API has them."""
-    return (
-        isinstance(error, dict)
-        and type(error.get("code")) is int
-        and isinstance(error.get("message"), str)
-        and isinstance(error.get("data"), dict | None)
-    )
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Decimal) else value
-
-
-def _because(error: httpx.HTTPError) -> str:
-    return str(error) or type(error).__name__
-
-
-def _retry_after_s(status: int, headers: httpx.Headers) -> float | None:
-    """Seconds a busy or rate-limiting node asks to wait; None for an answer."""
-    if status not in (429, 503):
-        return None
-    text = headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
