@@ -44,14 +44,14 @@ class Answers:
     async def _blocks(self, peer: PeerId, payload: bytes) -> bytes:
         def store_of(chain: str, chain_id: bytes) -> ChainStore | None:
             runner = self._chains.get(chain)
-            return None if runner is None else runner.history(chain_id)
+            return None if runner is None else runner.life.history(chain_id)
 
         return await self._read(peer, partial(answer_blocks, payload, store_of))
 
     async def _ancestry(self, peer: PeerId, payload: bytes) -> bytes:
         def stores_of(chain: str) -> list[ChainStore]:
             runner = self._chains.get(chain)
-            return [] if runner is None else runner.histories()
+            return [] if runner is None else runner.life.histories()
 
         return await self._read(peer, partial(answer_ancestry, payload, stores_of))
 

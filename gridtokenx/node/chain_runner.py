@@ -20,6 +20,7 @@ import trio
 
 from gridtokenx.chain.genesis import ChainSpec, Genesis
 from gridtokenx.home.settings import SyncSettings
+from gridtokenx.interchain.model import Incarnation
 from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.peers.budget import StrangersBudget
 from gridtokenx.network.peers.peer import PeerId
@@ -32,12 +33,12 @@ from gridtokenx.node.life import Life, known_incarnations
 from gridtokenx.node.protocol import BodyRequest, ChainHead
 from gridtokenx.node.rebuild import Rebuild
 from gridtokenx.node.relay import Relay
-from gridtokenx.node.syncing import Syncing, likeliest
+from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.trusted_history import trust_of
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.runtime.stopping import Contradicted, Damaged, Untrusted, leaves
-from gridtokenx.storage.database import ChainStore, Database
+from gridtokenx.storage.database import Database
 from gridtokenx.views.stages import Stages
 from gridtokenx.views.status import ChainStatus, SyncState
 
@@ -87,8 +88,8 @@ class _Running(NamedTuple):
 
 
 class ChainRunner:
-    """One followed chain. `status` is what others see of it, and `next_block` the event that its
-    next one sets: both are replaced whole.
+    """One followed chain. `status` is what others see of it, `life` its present incarnation and
+    `next_block` the event that its next block sets: all are replaced whole.
     """
 
     def __init__(self, name: str, around: Surroundings, life: Life) -> None:
@@ -96,7 +97,7 @@ class ChainRunner:
         self.phase: Phase = "rebuilding" if life.is_rebuilding else "running"
         self.next_block = trio.Event()
         self._around = around
-        self._life = life
+        self.life = life
         self._running: _Running | None = None
         self._reason = ""  # Why it is stopped.
         self._scope: trio.CancelScope | None = None
@@ -138,18 +139,17 @@ class ChainRunner:
 
     async def _begin_again(self) -> None:
         self._running, self._reason = None, ""
-        self._life = await _open_life(self.name, self._around)
-        self.phase = "rebuilding" if self._life.is_rebuilding else "running"
+        self.life = await _open_life(self.name, self._around)
+        self.phase = "rebuilding" if self.life.is_rebuilding else "running"
         self._refresh()
 
     async def _live_through(self, started: Callable[[], None]) -> None:
         """One incarnation's life. Ends when it is cancelled, or the process does."""
         try:
-            rebuild = self._rebuild()
-            if rebuild is not None:
-                if rebuild.is_needed:
-                    started()  # Others need not wait for it.
-                await _bring_together(rebuild)
+            if self.life.is_rebuilding:
+                started()  # Others need not wait for it.
+            if self.life.born is not None:
+                await self._bring_together(self.life.born)
             await self._decide(started)
         except* (Contradicted, Untrusted) as group:
             if self.is_national or self._around.genesis.national is None:
@@ -159,15 +159,16 @@ class ChainRunner:
         await trio.sleep_forever()
 
     async def _decide(self, started: Callable[[], None]) -> None:
-        driver = self._new_driver()
         around, chain_id = self._around, self.spec.chain_id
-        syncing = Syncing(driver, around.ask, around.report, partial(around.claims, chain_id))
+        claims = partial(around.claims, chain_id)
+        syncing = Syncing(self.executor, around.ask, around.report, claims)
+        driver = self._new_driver(syncing)
         self._running = _Running(driver, syncing)
         self.phase = "running"
         self._refresh()
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
-            nursery.start_soon(syncing.run)
+            nursery.start_soon(syncing.run, driver.apply_decided)
             if self._relay is not None:
                 nursery.start_soon(self._relay.run)
             started()
@@ -176,15 +177,7 @@ class ChainRunner:
         self._running = None
         self.phase, self._reason = "stopped", str(reason)
         self._refresh()
-        log.error(
-            "chain.stopped",
-            chain=self.name,
-            why=self._reason,
-            hint=f"this node decides and signs nothing on {self.name} and serves its blocks on; "
-            "all other chains go on. Where other nodes stop as well, its authorities have broken "
-            "the rules, and voters can let it go on without them: "
-            f"gridtokenx shard show {self.name}",
-        )
+        _tell_stopped(self.name, self._reason)
 
     def note_national(self) -> None:
         """The national chain has another block: whatever is over ends here, now."""
@@ -200,42 +193,37 @@ class ChainRunner:
 
     # -- Its parts ---------------------------------------------------------------------------------
 
-    def _rebuild(self) -> Rebuild | None:
-        """Of a later incarnation than the first."""
-        around, life = self._around, self._life
-        if life.born is None:
-            return None
-        return Rebuild(
-            life.executor,
-            life.born,
-            life.histories()[1:],
+    async def _bring_together(self, born: Incarnation) -> None:
+        """The history of a later incarnation than the first. Errors: Contradicted."""
+        around = self._around
+        rebuild = Rebuild(
+            self.executor,
+            born,
+            self.life.histories()[1:],
             ask=around.ask,
             neighbours=partial(around.neighbours, self.name),
             report=around.report,
             on_block=self._show_progress,
         )
+        try:
+            await rebuild.run()
+        except Damaged as error:
+            raise Contradicted(str(error)) from error
 
-    def _new_driver(self) -> Driver:
-        around, executor = self._around, self.executor
-        signers = executor.sets.at(executor.parent.height + 1).validators
-        key = around.validator
-        if key is not None and signers.index_of(key.public_key) is None:
-            log.warning(
-                "signing.not_a_member",
-                chain=self.name,
-                hint=f"this node's validator key is not one of {self.name}'s authorities; it "
-                "observes until a change of the set takes it in",
-            )
-        resume_above = around.resume_above.pop(self._life.name, None)
+    def _new_driver(self, syncing: Syncing) -> Driver:
+        around, key = self._around, self._around.validator
+        if key is not None and not self.life.is_member(key):
+            _tell_not_a_member(self.name)
+        resume_above = around.resume_above.pop(self.life.name, None)
         if resume_above is None:
-            self._life.carry_record()
+            self.life.carry_record()
         wiring = Wiring(
             gossip=around.gossip,
             ask=around.ask,
-            peers=self._whom_to_ask,
-            request_sync=self._request_sync,
+            peers=syncing.whom_to_ask,
+            request_sync=syncing.note_signed,
             on_committed=self._on_committed,
-            is_level=lambda: self._running is not None and self._running.syncing.is_level,
+            is_level=lambda: syncing.is_level,
             may_propose=partial(around.may_propose, self.name),
             vote=around.vote,
             next_national=self._next_national,
@@ -244,7 +232,7 @@ class ChainRunner:
             source_of=around.source_of,
         )
         return Driver(
-            executor,
+            self.executor,
             key,
             wiring,
             now_ms=around.now_ms,
@@ -278,12 +266,12 @@ class ChainRunner:
     @property
     def spec(self) -> ChainSpec:
         """Of the present incarnation."""
-        return self._life.spec
+        return self.life.spec
 
     @property
     def executor(self) -> Executor:
         """Of the present incarnation."""
-        return self._life.executor
+        return self.life.executor
 
     @property
     def is_national(self) -> bool:
@@ -296,30 +284,18 @@ class ChainRunner:
         parent = self.executor.parent
         return ChainHead(self.name, self.spec.chain_id, parent.height, parent.hash)
 
-    def history(self, chain_id: bytes) -> ChainStore | None:
-        """The blocks of an incarnation, if they are here."""
-        return self._life.history(chain_id)
-
-    def histories(self) -> list[ChainStore]:
-        """The blocks of all incarnations, the newest first."""
-        return self._life.histories()
-
-    def begin_record(self) -> None:
-        """Give a key that has not signed for this incarnation its first safety record."""
-        self._life.begin_record()
-
     def vouch(self) -> str:
         """Take the operator's word that the validator key has never signed for this incarnation.
 
         What comes of it, in a sentence. Errors: VouchRefused.
         """
-        if not self._life.take_word(self._around.signer):
+        if not self.life.take_word(self._around.signer):
             return (
                 f"the key has its safety record for {self.name} {self.spec.incarnation}: it signs"
             )
         if self.phase == "running":
             self._end_life()  # It begins again, with the record.
-        return f"the key signs {self.name} from block {self._life.first_height} on"
+        return f"the key signs {self.name} from block {self.life.first_height} on"
 
     def note_height(self, peer: PeerId, head: ChainHead) -> None:
         """A peer's status. Heights of other incarnations mean nothing to this one."""
@@ -330,19 +306,6 @@ class ChainRunner:
         """A peer disconnected."""
         if self._running is not None:
             self._running.syncing.note_gone(peer)
-
-    def _whom_to_ask(self) -> Sequence[PeerId]:
-        """For bodies: whoever follows the chain, in the order in which it likely has them."""
-        highest = max(self.executor.parent.height, self._target()) + 1
-        members = self.executor.sets.at(self.executor.parent.height + 1).validators
-        return likeliest(self._around.claims(self.spec.chain_id), members, highest)
-
-    def _request_sync(self, height: int, peer: PeerId, shown: int) -> None:
-        """A peer that is not connected cannot be asked, and anybody could name it."""
-        if self._running is not None:
-            self._running.syncing.note_shown(shown)
-            if peer in self._around.claims(self.spec.chain_id):
-                self._running.syncing.note_height(peer, height)
 
     def answer_bodies(self, request: BodyRequest) -> bytes:
         """Serve a peer. Errors: RequestRefused."""
@@ -399,7 +362,7 @@ class ChainRunner:
         moved, self.next_block = self.next_block, trio.Event()
         moved.set()
         self._around.on_block(self.name, header.time_ms)
-        _tell(self.name, committed)
+        _tell_committed(self.name, committed)
 
     async def _show_progress(self) -> None:
         if trio.current_time() - self._shown_at_s >= SHOWN_EVERY_S:
@@ -408,7 +371,7 @@ class ChainRunner:
 
     def _refresh(self, proposer_index: int | None = None) -> None:
         """Swap in what others see: a new value, so a reader never sees half of it."""
-        self.status = self._live(self._life.status(proposer_index))
+        self.status = self._live(self.life.status(proposer_index))
 
     def _live(self, status: ChainStatus) -> ChainStatus:
         """With what changes between blocks."""
@@ -442,8 +405,8 @@ class ChainRunner:
         return "waiting_peers" if self._running is None else self._running.syncing.state()
 
     def _target(self) -> int:
-        if self.phase == "rebuilding" and self._life.born is not None:
-            return self._life.born.height
+        if self.phase == "rebuilding" and self.life.born is not None:
+            return self.life.born.height
         return 0 if self._running is None else self._running.syncing.target
 
 
@@ -451,14 +414,27 @@ async def _open_life(name: str, around: Surroundings) -> Life:
     return await Life.open(name, around.genesis, around.database, around.now_ms, around.stages)
 
 
-async def _bring_together(rebuild: Rebuild) -> None:
-    try:
-        await rebuild.run()
-    except Damaged as error:
-        raise Contradicted(str(error)) from error
+def _tell_not_a_member(chain: str) -> None:
+    log.warning(
+        "signing.not_a_member",
+        chain=chain,
+        hint=f"this node's validator key is not one of {chain}'s authorities; it observes until a "
+        "change of the set takes it in",
+    )
 
 
-def _tell(chain: str, committed: Committed) -> None:
+def _tell_stopped(chain: str, why: str) -> None:
+    log.error(
+        "chain.stopped",
+        chain=chain,
+        why=why,
+        hint=f"this node decides and signs nothing on {chain} and serves its blocks on; all other "
+        "chains go on. Where other nodes stop as well, its authorities have broken the rules, and "
+        f"voters can let it go on without them: gridtokenx shard show {chain}",
+    )
+
+
+def _tell_committed(chain: str, committed: Committed) -> None:
     header = committed.execution.block.header
     log.info(
         "block.finalized",

@@ -82,6 +82,11 @@ class Life:
         """Whether blocks are missing up to the one that it is born of."""
         return self.executor.parent.height < self.first_height - 1
 
+    def is_member(self, key: SigningKey) -> bool:
+        """Whether the key signs the next block."""
+        following = self.executor.sets.at(self.executor.parent.height + 1)
+        return following.validators.index_of(key.public_key) is not None
+
     def history(self, chain_id: bytes) -> ChainStore | None:
         """The blocks of an incarnation, if they are here."""
         return self._histories.get(chain_id)

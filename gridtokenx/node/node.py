@@ -193,7 +193,7 @@ class Node:
         if self._keys.validator is not None and self._keys.never_signed:
             # A new key gets its first safety records, then its mark goes: in this order.
             for runner in self.chains.values():
-                runner.begin_record()
+                runner.life.begin_record()
             self._keys.mark_signing()
         warn_overruled(self._config, {name: one.status.view for name, one in self.chains.items()})
 

@@ -6,7 +6,7 @@ execution and commit as one from consensus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -37,7 +37,7 @@ from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.bodies import verifiers
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.contacts import Claim
-from gridtokenx.node.driver import Driver
+from gridtokenx.node.executor import Executor
 from gridtokenx.node.protocol import BlocksRequest, BlocksResponse
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import Rejected
@@ -50,6 +50,9 @@ INBOX_EVENTS = 1_024
 STALLED_BLOCK_TIMES = 6
 PROGRESS_SECONDS = 5.0
 
+Apply = Callable[[int, bytes, QuorumCertificate], Awaitable[None]]
+"""Check, execute and commit the block of a height. Errors: Rejected where it is not the one."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -58,7 +61,7 @@ class Syncing:
 
     def __init__(
         self,
-        driver: Driver,
+        executor: Executor,
         ask: Ask,
         report: Callable[[PeerId, str], None],
         claims: Callable[[], Mapping[PeerId, Claim]],
@@ -66,28 +69,27 @@ class Syncing:
         """`report(peer, offence)` notes an offence of `reputation.OFFENCES`; `claims` are those of
         the connected peers that follow the chain.
         """
-        self._driver = driver
+        self._executor = executor
         self._ask = ask
         self._report = report
         self._claims = claims
         self._shown = -1
-        name, block_time_ms = driver.spec.name, driver.spec.genesis.block_time_ms
-        self._name, self._chain_id = name, driver.spec.chain_id
+        self._name, self._chain_id = executor.spec.name, executor.spec.chain_id
+        block_time_ms = executor.spec.genesis.block_time_ms
         self._stalled_seconds = STALLED_BLOCK_TIMES * block_time_ms / 1_000 + 4.0
-        self._syncer = Syncer(driver.executor.parent.height, grace_ms=max(1_000, block_time_ms))
+        self._syncer = Syncer(executor.parent.height, grace_ms=max(1_000, block_time_ms))
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._moved_at = trio.current_time()
         self._told_at = trio.current_time()
 
-    async def run(self) -> None:
-        """Fetch what is missing, until cancelled."""
+    async def run(self, apply: Apply) -> None:
+        """Fetch what is missing and `apply` it, until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             nursery.start_soon(self._beat)
             async for event in self._inbox:
                 now_ms = int(trio.current_time() * 1_000)
                 for effect in self._syncer.handle(event, now_ms):
-                    self._perform(effect)
+                    self._perform(effect, apply, nursery)
 
     # -- What the rest of the node tells -----------------------------------------------------------
 
@@ -98,6 +100,15 @@ class Syncing:
     def note_shown(self, height: int) -> None:
         """A certificate of the chain's members shows that this height is decided."""
         self._shown = max(self._shown, height)
+
+    def note_signed(self, height: int, peer: PeerId, shown: int) -> None:
+        """A peer's signed message shows that it has decided `height`, a certificate in it `shown`.
+
+        A peer that is not connected cannot be asked, and anybody could name it.
+        """
+        self.note_shown(shown)
+        if peer in self._claims():
+            self.note_height(peer, height)
 
     def note_gone(self, peer: PeerId) -> None:
         """A peer disconnected."""
@@ -113,13 +124,19 @@ class Syncing:
         """The height that is decided elsewhere, as far as validators or delivered blocks show."""
         return self._syncer.credible_target
 
+    def whom_to_ask(self) -> Sequence[PeerId]:
+        """For bodies: whoever follows the chain, in the order in which it likely has them."""
+        height = self._executor.parent.height
+        members = self._executor.sets.at(height + 1).validators
+        return likeliest(self._claims(), members, max(height, self.target) + 1)
+
     @property
     def is_level(self) -> bool:
         """Whether peers are heard and none says that it is ahead, unless it kept no word.
 
         A key that starts again asks this; so that a lie costs it seconds, claims count here.
         """
-        height = self._driver.executor.parent.height
+        height = self._executor.parent.height
         return self._syncer.peers > 0 and max(self._syncer.claimed_target, self.target) <= height
 
     def state(self) -> SyncState:
@@ -128,7 +145,7 @@ class Syncing:
             return "waiting_peers"
         if trio.current_time() - self._moved_at > self._stalled_seconds:
             return "stalled"
-        return "blocks" if self.target - self._driver.executor.parent.height > 1 else "live"
+        return "blocks" if self.target - self._executor.parent.height > 1 else "live"
 
     # -- Effects -----------------------------------------------------------------------------------
 
@@ -147,8 +164,8 @@ class Syncing:
                 self._tell_progress()
 
     def _survey(self) -> Surveyed:
-        claims, height = self._claims(), self._driver.executor.parent.height
-        members = self._driver.executor.sets.at(height + 1).validators
+        claims, height = self._claims(), self._executor.parent.height
+        members = self._executor.sets.at(height + 1).validators
         said: dict[int, int] = {}  # The highest word of each member, by its index.
         vouched = set()
         for peer, claim in claims.items():
@@ -160,18 +177,18 @@ class Syncing:
         return Surveyed(frozenset(claims), frozenset(vouched), shown)
 
     def _tell_progress(self) -> None:
-        behind = self.target - self._driver.executor.parent.height
+        behind = self.target - self._executor.parent.height
         if behind > 1 and trio.current_time() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = trio.current_time()
-            height = self._driver.executor.parent.height
+            height = self._executor.parent.height
             log.info("sync.progressed", chain=self._name, height=height, target=self.target)
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Effect, apply: Apply, nursery: trio.Nursery) -> None:
         match effect:
             case RequestBlocks():
-                self._nursery.start_soon(self._request, effect)
+                nursery.start_soon(self._request, effect)
             case ApplyBlock():
-                self._nursery.start_soon(self._apply, effect)
+                nursery.start_soon(self._apply, effect, apply)
             case PenalisePeer(peer, reason):
                 text = format_peer_id(PeerId(peer))
                 log.warning("sync.bad_peer", chain=self._name, peer=text, why=reason)
@@ -197,13 +214,13 @@ class Syncing:
         else:
             await self._send.send(BlocksReceived(effect.peer, effect.from_height, blocks))
 
-    async def _apply(self, effect: ApplyBlock) -> None:
+    async def _apply(self, effect: ApplyBlock, apply: Apply) -> None:
         try:
-            await self._driver.apply_decided(effect.height, effect.block, effect.certificate)
+            await apply(effect.height, effect.block, effect.certificate)
         except Rejected as error:
             await self._send.send(Invalid(effect.height, effect.peer, error.detail))
         else:
-            await self._send.send(Committed(self._driver.executor.parent.height))
+            await self._send.send(Committed(self._executor.parent.height))
 
 
 def height_of_third(members: ValidatorSet, said: Mapping[int, int]) -> int:

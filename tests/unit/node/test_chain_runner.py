@@ -224,7 +224,7 @@ async def test_a_running_chain_goes_on_as_its_next_incarnation(tmp_path: Path) -
         assert home.database.chain("MET").head() == (BASE + 2, home.met.parent.hash)
         votes = Topics(GENESIS.network_id, "MET@2").votes
         assert {topic for topic, _ in home.gossip.published if topic.endswith("votes")} == {votes}
-        assert runner.history(MET.chain_id) is not None
+        assert runner.life.history(MET.chain_id) is not None
         home.decree(height=BASE - 1)
         await until(lambda: home.place >= (3, BASE + 1))
         assert home.gossip.chains == {"MET@3"}
@@ -427,7 +427,7 @@ async def test_a_captured_region_stops_alone_and_goes_on_by_a_vote(tmp_path: Pat
         assert home.place == (1, BASE + 2)
         assert home.gossip.chains == set()
         assert home.reported == []
-        assert runner.history(MET.chain_id) is not None
+        assert runner.life.history(MET.chain_id) is not None
         (refused,) = await runner.submit([b"anything"])
         assert refused is not None
         assert refused.code is ErrorCode.NOT_ACTIVE
