@@ -18,7 +18,6 @@ from typing import Any, Literal
 import structlog
 import trio
 
-from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.genesis import ChainSpec, Genesis, incarnation_name
 from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.consensus.events import SafetyRecord
@@ -131,10 +130,9 @@ class ChainRunner:
         self.spec: ChainSpec = spec
         self.executor = executor
         self._histories = histories
-        newest = store.block(self.executor.parent.height)
         rebuild = self._rebuild()
         self.phase = "rebuilding" if rebuild is not None and rebuild.is_needed else "running"
-        self._refresh(decode_block(newest).header.proposer_index if newest else 0)
+        self._refresh()
 
     def check_resumed(self) -> None:
         """Errors: NotPresent where the operator spoke of an incarnation that is over."""
@@ -192,7 +190,7 @@ class ChainRunner:
         claims = partial(around.claims, self.spec.chain_id)
         self._syncing = Syncing(driver, around.ask, around.report, claims)
         self.phase = "running"
-        self._refresh(self.status.head.proposer_index)
+        self._refresh()
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             nursery.start_soon(self._syncing.run)
@@ -201,7 +199,7 @@ class ChainRunner:
     def _stop(self, reason: BaseException) -> None:
         self._driver = self._syncing = None
         self.phase, self.reason = "stopped", str(reason)
-        self._refresh(self.status.head.proposer_index)
+        self._refresh()
         log.error(
             "chain.stopped",
             chain=self.name,
@@ -229,7 +227,7 @@ class ChainRunner:
 
     def _new_driver(self) -> Driver:
         around, name = self._around, incarnation_name(self.name, self.spec.incarnation)
-        signers = self.executor.sets.at(self.executor.parent.height + 1).validators
+        signers = self.executor.tip.next_set.validators
         key = around.validator
         if key is not None and signers.index_of(key.public_key) is None:
             log.warning(
@@ -297,7 +295,7 @@ class ChainRunner:
         a lost one.
         """
         born = self._born
-        if born is None or self.executor.parent.height > born.height:
+        if born is None or self.executor.tip.height > born.height:
             return
         if any(one.load_safety() is not None for one in self.histories()[1:]):
             self.begin_record()
@@ -328,7 +326,7 @@ class ChainRunner:
             raise VouchRefused("this node has no validator key that signs")
         if key.public_key not in [one.public_key for one in born.members]:
             raise VouchRefused(f"this node's validator key is not one that {self.name} begins with")
-        if self.executor.parent.height > born.height:
+        if self.executor.tip.height > born.height:
             raise VouchRefused(
                 f"block {born.height + 1} of {self.name} is decided, so most authorities sign; "
                 "this key signs as soon as it has heard them"
@@ -345,8 +343,8 @@ class ChainRunner:
     @property
     def head(self) -> ChainHead:
         """What peers are told."""
-        parent = self.executor.parent
-        return ChainHead(self.name, self.spec.chain_id, parent.height, parent.hash)
+        tip = self.executor.tip
+        return ChainHead(self.name, self.spec.chain_id, tip.height, tip.hash)
 
     def history(self, chain_id: bytes) -> ChainStore | None:
         """The blocks of an incarnation, if they are here."""
@@ -373,8 +371,8 @@ class ChainRunner:
 
     def _whom_to_ask(self) -> Sequence[PeerId]:
         """For bodies: whoever follows the chain, in the order in which it likely has them."""
-        highest = max(self.executor.parent.height, self._target()) + 1
-        members = self.executor.sets.at(self.executor.parent.height + 1).validators
+        highest = max(self.executor.tip.height, self._target()) + 1
+        members = self.executor.tip.next_set.validators
         return likeliest(self._around.claims(self.spec.chain_id), members, highest)
 
     def _request_sync(self, height: int, peer: PeerId, shown: int) -> None:
@@ -409,7 +407,7 @@ class ChainRunner:
         return Rejected(ErrorCode.NOT_ACTIVE, detail)
 
     def _on_committed(self, committed: Committed) -> None:
-        self._refresh(committed.execution.block.header.proposer_index)
+        self._refresh()
         if self._syncing is not None:
             self._syncing.note_committed(committed.parent.height)
         self._around.on_committed(self.name, committed)
@@ -419,27 +417,27 @@ class ChainRunner:
     async def _show_progress(self) -> None:
         if trio.current_time() - self._shown_at_s >= SHOWN_EVERY_S:
             self._shown_at_s = trio.current_time()
-            self._refresh(0)
+            self._refresh()
 
-    def _refresh(self, proposer_index: int) -> None:
+    def _refresh(self) -> None:
         """Swap in what the API reads: a new value, so a reader never sees half of it."""
-        executor = self.executor
-        parent, view = executor.parent, executor.store.view()
+        tip = self.executor.tip
+        parent = tip.parent
         head = Head(
             parent.height,
             parent.hash,
             parent.time_ms,
-            executor.spec.market_time_ms(parent.height, parent.time_ms),
+            tip.market_ms,
             parent.state_root,
-            proposer_index,
+            tip.proposer_index,
         )
         status = ChainStatus(
-            spec=executor.spec,
+            spec=tip.spec,
             head=head,
-            view=view,
-            validators=executor.sets.at(parent.height + 1).validators,
-            prove=partial(_prove, executor),
-            finality_ms=tuple(executor.finality_ms),
+            view=tip.view,
+            validators=tip.next_set.validators,
+            prove=partial(_prove, self.executor),
+            finality_ms=tip.finality_ms,
         )
         self.status = self.live(status)
         self._around.on_status(self.name)
@@ -456,7 +454,7 @@ class ChainRunner:
             )
         return replace(
             status,
-            mempool_transactions=len(self.executor.mempool),
+            mempool_transactions=len(self.executor.pending),
             sync_state=self._sync_state(),
             checkpoints_sent=self._around.checkpoints_sent(self.name),
             sync_target=max(self._target(), status.head.height),

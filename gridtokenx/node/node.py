@@ -435,15 +435,15 @@ class Node:
         self, chain: str, transaction_id: bytes
     ) -> Literal["pending", "queued"] | Rejected | None:
         """What the executor knows of a transaction. From any thread."""
-        return self._runners[chain].executor.pending_status(transaction_id)
+        return self._runners[chain].executor.pending.status(transaction_id)
 
     def turned_away(self, chain: str, transaction_id: bytes) -> Rejected | None:
         """Why the executor did not take what it heard. From any thread."""
-        return self._runners[chain].executor.turned_away(transaction_id)
+        return self._runners[chain].executor.pending.turned_away(transaction_id)
 
     def pending_nonce(self, chain: str, address: bytes) -> int:
         """The next nonce of an account, counting what waits. From any thread."""
-        return self._runners[chain].executor.pending_nonce(address)
+        return self._runners[chain].executor.pending.next_nonce(address)
 
     def _on_committed(self, name: str, committed: Committed) -> None:
         if self._runners[name].is_national:

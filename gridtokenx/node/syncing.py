@@ -81,7 +81,7 @@ class Syncing:
         name, block_time_ms = driver.spec.name, driver.spec.genesis.block_time_ms
         self._name, self._chain_id = name, driver.spec.chain_id
         self._stalled_seconds = STALLED_BLOCK_TIMES * block_time_ms / 1_000 + 4.0
-        self._syncer = Syncer(driver.executor.parent.height, grace_ms=max(1_000, block_time_ms))
+        self._syncer = Syncer(driver.executor.tip.height, grace_ms=max(1_000, block_time_ms))
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._moved_at = trio.current_time()
         self._told_at = trio.current_time()
@@ -126,7 +126,7 @@ class Syncing:
 
         A key that starts again asks this; so that a lie costs it seconds, claims count here.
         """
-        height = self._driver.executor.parent.height
+        height = self._driver.executor.tip.height
         return self._syncer.peers > 0 and max(self._syncer.claimed_target, self.target) <= height
 
     def state(self) -> SyncState:
@@ -135,7 +135,7 @@ class Syncing:
             return "waiting_peers"
         if trio.current_time() - self._moved_at > self._stalled_seconds:
             return "stalled"
-        return "blocks" if self.target - self._driver.executor.parent.height > 1 else "live"
+        return "blocks" if self.target - self._driver.executor.tip.height > 1 else "live"
 
     # -- Effects -----------------------------------------------------------------------------------
 
@@ -154,8 +154,7 @@ class Syncing:
                 self._tell_progress()
 
     def _survey(self) -> Surveyed:
-        claims, height = self._claims(), self._driver.executor.parent.height
-        members = self._driver.executor.sets.at(height + 1).validators
+        claims, members = self._claims(), self._driver.executor.tip.next_set.validators
         said: dict[int, int] = {}  # The highest word of each member, by its index.
         vouched = set()
         for peer, claim in claims.items():
@@ -167,10 +166,10 @@ class Syncing:
         return Surveyed(frozenset(claims), frozenset(vouched), shown)
 
     def _tell_progress(self) -> None:
-        behind = self.target - self._driver.executor.parent.height
+        behind = self.target - self._driver.executor.tip.height
         if behind > 1 and trio.current_time() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = trio.current_time()
-            height = self._driver.executor.parent.height
+            height = self._driver.executor.tip.height
             log.info("sync.progressed", chain=self._name, height=height, target=self.target)
 
     def _perform(self, effect: Effect) -> None:
@@ -210,7 +209,7 @@ class Syncing:
         except Rejected as error:
             await self._send.send(Invalid(effect.height, effect.peer, error.detail))
         else:
-            await self._send.send(Committed(self._driver.executor.parent.height))
+            await self._send.send(Committed(self._driver.executor.tip.height))
 
 
 def height_of_third(members: ValidatorSet, said: Mapping[int, int]) -> int:
