@@ -1,4 +1,7 @@
-"""JSON-RPC 2.0: one request or a batch, parameters by name or position. Source: surface A.3."""
+"""JSON-RPC 2.0: one request or a batch, parameters by name or position.
+
+Source: docs/api.md "JSON-RPC".
+"""
 
 from __future__ import annotations
 

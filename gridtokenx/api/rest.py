@@ -1,4 +1,7 @@
-"""REST under /api/v1: the same methods by paths, for people with curl. Source: surface A.4."""
+"""REST under /api/v1: the same methods by paths, for people with curl.
+
+Source: docs/api.md "REST".
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Methods about the grid: what its nodes carry, what may still cross them, what was sold over them.
 
 A node of the grid is a region `BKK`, a zone `BKK-01` or a substation `BKK-01-SUB001`. One without a
-published status is unlimited. Source: protocols/market.md section 3.4.
+published status is unlimited. Source: protocols/market.md 3.4.
 """
 
 from __future__ import annotations
