@@ -30,10 +30,12 @@ from gridtokenx.node.contacts import Claim
 from gridtokenx.node.driver import Driver, Wiring
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.life import Life, known_incarnations
+from gridtokenx.node.pending import Pending
 from gridtokenx.node.protocol import BodyRequest, ChainHead
 from gridtokenx.node.rebuild import Rebuild
 from gridtokenx.node.relay import Relay
 from gridtokenx.node.syncing import Syncing
+from gridtokenx.node.tip import Tip
 from gridtokenx.node.trusted_history import trust_of
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -247,10 +249,10 @@ class ChainRunner:
             return None
         return Relay(self.executor, self._regions, signer, self.submit, lambda: self.next_block)
 
-    def _regions(self) -> dict[str, Executor]:
-        """What runs of regions now: each in its present incarnation."""
+    def _regions(self) -> dict[str, Tip]:
+        """The newest blocks of regions, each in its present incarnation."""
         runners = self._around.chains.items()
-        return {name: one.executor for name, one in runners if not one.is_national}
+        return {name: one.executor.tip for name, one in runners if not one.is_national}
 
     @property
     def _national(self) -> ChainRunner | None:
@@ -281,8 +283,8 @@ class ChainRunner:
     @property
     def head(self) -> ChainHead:
         """What peers are told."""
-        parent = self.executor.parent
-        return ChainHead(self.name, self.spec.chain_id, parent.height, parent.hash)
+        tip = self.executor.tip
+        return ChainHead(self.name, tip.spec.chain_id, tip.height, tip.hash)
 
     def vouch(self) -> str:
         """Take the operator's word that the validator key has never signed for this incarnation.
@@ -331,19 +333,10 @@ class ChainRunner:
         detail = f"{self.name} {what.get(self.phase, 'has not begun on')} this node; ask another"
         return Rejected(ErrorCode.NOT_ACTIVE, detail)
 
-    def pending_status(
-        self, transaction_id: bytes
-    ) -> Literal["pending", "queued"] | Rejected | None:
-        """What is known of a transaction that no block shows. From any thread."""
-        return self.executor.pending_status(transaction_id)
-
-    def turned_away(self, transaction_id: bytes) -> Rejected | None:
-        """Why what was heard of others was not taken. From any thread."""
-        return self.executor.turned_away(transaction_id)
-
-    def pending_nonce(self, address: bytes) -> int:
-        """The next nonce of an account, counting what waits. From any thread."""
-        return self.executor.pending_nonce(address)
+    @property
+    def pending(self) -> Pending:
+        """What waits for a block. Other threads may look a transaction or a nonce up."""
+        return self.executor.pending
 
     def checkpoints_sent(self, region: str) -> int:
         """By this node to this chain, if it is the national one, since the start."""
@@ -352,8 +345,7 @@ class ChainRunner:
     # -- Its next block ----------------------------------------------------------------------------
 
     def _on_committed(self, committed: Committed) -> None:
-        header = committed.execution.block.header
-        self._refresh(header.proposer_index)
+        self._refresh()
         if self._running is not None:
             self._running.syncing.note_committed(committed.parent.height)
         if self.is_national:
@@ -361,17 +353,17 @@ class ChainRunner:
                 runner.note_national()
         moved, self.next_block = self.next_block, trio.Event()
         moved.set()
-        self._around.on_block(self.name, header.time_ms)
+        self._around.on_block(self.name, committed.parent.time_ms)
         _tell_committed(self.name, committed)
 
     async def _show_progress(self) -> None:
         if trio.current_time() - self._shown_at_s >= SHOWN_EVERY_S:
             self._shown_at_s = trio.current_time()
-            self._refresh(0)
+            self._refresh()
 
-    def _refresh(self, proposer_index: int | None = None) -> None:
+    def _refresh(self) -> None:
         """Swap in what others see: a new value, so a reader never sees half of it."""
-        self.status = self._live(self.life.status(proposer_index))
+        self.status = self._live(self.life.status())
 
     def _live(self, status: ChainStatus) -> ChainStatus:
         """With what changes between blocks."""
@@ -386,7 +378,7 @@ class ChainRunner:
         national = self._national
         return replace(
             status,
-            mempool_transactions=len(self.executor.mempool),
+            mempool_transactions=len(self.pending),
             sync_state=self._sync_state(),
             checkpoints_sent=0 if national is None else national.checkpoints_sent(self.name),
             sync_target=max(self._target(), status.head.height),

@@ -102,12 +102,12 @@ class Handle:
         self, chain: str, transaction_id: bytes
     ) -> Literal["pending", "queued"] | Rejected | None:
         """What the chain knows of a transaction that no block shows."""
-        return self._chains[chain].pending_status(transaction_id)
+        return self._chains[chain].pending.status(transaction_id)
 
     def turned_away(self, chain: str, transaction_id: bytes) -> Rejected | None:
         """Why the chain did not take what it heard."""
-        return self._chains[chain].turned_away(transaction_id)
+        return self._chains[chain].pending.turned_away(transaction_id)
 
     def pending_nonce(self, chain: str, address: bytes) -> int:
         """The next nonce of an account, counting what waits."""
-        return self._chains[chain].pending_nonce(address)
+        return self._chains[chain].pending.next_nonce(address)

@@ -13,7 +13,6 @@ from functools import partial
 import structlog
 import trio
 
-from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.genesis import ChainSpec, Genesis, incarnation_name
 from gridtokenx.chain.state_tree import StateProof
 from gridtokenx.consensus.events import SafetyRecord
@@ -80,12 +79,12 @@ class Life:
     @property
     def is_rebuilding(self) -> bool:
         """Whether blocks are missing up to the one that it is born of."""
-        return self.executor.parent.height < self.first_height - 1
+        return self.executor.tip.height < self.first_height - 1
 
     def is_member(self, key: SigningKey) -> bool:
         """Whether the key signs the next block."""
-        following = self.executor.sets.at(self.executor.parent.height + 1)
-        return following.validators.index_of(key.public_key) is not None
+        validators = self.executor.tip.next_set.validators
+        return validators.index_of(key.public_key) is not None
 
     def history(self, chain_id: bytes) -> ChainStore | None:
         """The blocks of an incarnation, if they are here."""
@@ -95,28 +94,25 @@ class Life:
         """The blocks of all incarnations, the newest first."""
         return list(self._histories.values())[::-1]
 
-    def status(self, proposer_index: int | None = None) -> ChainStatus:
-        """As of the newest block, whose proposer is looked up where it is not given."""
-        executor = self.executor
-        parent, view = executor.parent, executor.store.view()
-        if proposer_index is None:
-            newest = view.block(parent.height)
-            proposer_index = decode_block(newest).header.proposer_index if newest else 0
+    def status(self) -> ChainStatus:
+        """As of the newest block."""
+        tip = self.executor.tip
+        parent = tip.parent
         head = Head(
             parent.height,
             parent.hash,
             parent.time_ms,
-            executor.spec.market_time_ms(parent.height, parent.time_ms),
+            tip.market_ms,
             parent.state_root,
-            proposer_index,
+            tip.proposer_index,
         )
         return ChainStatus(
-            spec=executor.spec,
+            spec=tip.spec,
             head=head,
-            view=view,
-            validators=executor.sets.at(parent.height + 1).validators,
-            prove=partial(_prove, executor),
-            finality_ms=tuple(executor.finality_ms),
+            view=tip.view,
+            validators=tip.next_set.validators,
+            prove=partial(_prove, self.executor),
+            finality_ms=tip.finality_ms,
         )
 
     # -- The key's first record --------------------------------------------------------------------
@@ -134,7 +130,7 @@ class Life:
         Only as long as there is nothing of this incarnation here: a record that is missing later is
         a lost one.
         """
-        if self.born is None or self.executor.parent.height >= self.first_height:
+        if self.born is None or self.executor.tip.height >= self.first_height:
             return
         if any(one.load_safety() is not None for one in self.histories()[1:]):
             self.begin_record()
@@ -164,7 +160,7 @@ class Life:
             raise VouchRefused("this node has no validator key that signs")
         if key.public_key not in [one.public_key for one in born.members]:
             raise VouchRefused(f"this node's validator key is not one that {chain} begins with")
-        if self.executor.parent.height >= self.first_height:
+        if self.executor.tip.height >= self.first_height:
             raise VouchRefused(
                 f"block {self.first_height} of {chain} is decided, so most authorities sign; "
                 "this key signs as soon as it has heard them"

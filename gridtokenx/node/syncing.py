@@ -77,7 +77,7 @@ class Syncing:
         self._name, self._chain_id = executor.spec.name, executor.spec.chain_id
         block_time_ms = executor.spec.genesis.block_time_ms
         self._stalled_seconds = STALLED_BLOCK_TIMES * block_time_ms / 1_000 + 4.0
-        self._syncer = Syncer(executor.parent.height, grace_ms=max(1_000, block_time_ms))
+        self._syncer = Syncer(executor.tip.height, grace_ms=max(1_000, block_time_ms))
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._moved_at = trio.current_time()
         self._told_at = trio.current_time()
@@ -126,9 +126,9 @@ class Syncing:
 
     def whom_to_ask(self) -> Sequence[PeerId]:
         """For bodies: whoever follows the chain, in the order in which it likely has them."""
-        height = self._executor.parent.height
-        members = self._executor.sets.at(height + 1).validators
-        return likeliest(self._claims(), members, max(height, self.target) + 1)
+        tip = self._executor.tip
+        highest = max(tip.height, self.target) + 1
+        return likeliest(self._claims(), tip.next_set.validators, highest)
 
     @property
     def is_level(self) -> bool:
@@ -136,7 +136,7 @@ class Syncing:
 
         A key that starts again asks this; so that a lie costs it seconds, claims count here.
         """
-        height = self._executor.parent.height
+        height = self._executor.tip.height
         return self._syncer.peers > 0 and max(self._syncer.claimed_target, self.target) <= height
 
     def state(self) -> SyncState:
@@ -145,7 +145,7 @@ class Syncing:
             return "waiting_peers"
         if trio.current_time() - self._moved_at > self._stalled_seconds:
             return "stalled"
-        return "blocks" if self.target - self._executor.parent.height > 1 else "live"
+        return "blocks" if self.target - self._executor.tip.height > 1 else "live"
 
     # -- Effects -----------------------------------------------------------------------------------
 
@@ -164,8 +164,7 @@ class Syncing:
                 self._tell_progress()
 
     def _survey(self) -> Surveyed:
-        claims, height = self._claims(), self._executor.parent.height
-        members = self._executor.sets.at(height + 1).validators
+        claims, members = self._claims(), self._executor.tip.next_set.validators
         said: dict[int, int] = {}  # The highest word of each member, by its index.
         vouched = set()
         for peer, claim in claims.items():
@@ -177,10 +176,10 @@ class Syncing:
         return Surveyed(frozenset(claims), frozenset(vouched), shown)
 
     def _tell_progress(self) -> None:
-        behind = self.target - self._executor.parent.height
+        behind = self.target - self._executor.tip.height
         if behind > 1 and trio.current_time() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = trio.current_time()
-            height = self._executor.parent.height
+            height = self._executor.tip.height
             log.info("sync.progressed", chain=self._name, height=height, target=self.target)
 
     def _perform(self, effect: Effect, apply: Apply, nursery: trio.Nursery) -> None:
@@ -220,7 +219,7 @@ class Syncing:
         except Rejected as error:
             await self._send.send(Invalid(effect.height, effect.peer, error.detail))
         else:
-            await self._send.send(Committed(self._executor.parent.height))
+            await self._send.send(Committed(self._executor.tip.height))
 
 
 def height_of_third(members: ValidatorSet, said: Mapping[int, int]) -> int:

@@ -95,7 +95,7 @@ class Home:
         Executor(GENESIS.chain("TH"), self.database.chain("TH"), self.now_ms)
         then_ms = self.now_ms() - age_ms
         self.met = Executor(MET, self.database.chain("MET"), lambda: then_ms)
-        if self.met.parent.height == 0:
+        if self.met.tip.height == 0:
             for _ in range(BASE + 2):
                 grow(self.met, OLD)
         self.around = Surroundings(
@@ -159,21 +159,19 @@ class Home:
     @property
     def place(self) -> tuple[int, int]:
         """Incarnation and height."""
-        return self.runner.spec.incarnation, self.runner.executor.parent.height
+        return self.runner.spec.incarnation, self.runner.executor.tip.height
 
 
 def grow(executor: Executor, keys: Sequence[SigningKey]) -> None:
-    height = executor.parent.height + 1
-    last = executor.store.certificate(height - 1) or b""
-    block_hash = executor.build(0, 0, last).header.hash
+    block_hash = executor.build(0, 0).header.hash
     executor.commit(block_hash, certify(executor, keys, block_hash))
 
 
 def certify(executor: Executor, keys: Sequence[SigningKey], block_hash: bytes) -> QuorumCertificate:
-    height = executor.parent.height + 1
+    height = executor.tip.height + 1
     signed = vote_bytes(Phase.COMMIT, executor.spec.chain_id, height, 0, block_hash)
     by_key = {key.public_key: key for key in keys}
-    members = executor.sets.at(height).validators.members
+    members = executor.tip.sets.at(height).validators.members
     signatures = tuple(
         IndexedSignature(index, by_key[member.public_key].sign(signed))
         for index, member in enumerate(members)
@@ -212,7 +210,7 @@ async def test_a_running_chain_goes_on_as_its_next_incarnation(tmp_path: Path) -
     home.keep_record("MET", 0)  # As every new key has it; the vote makes it the only authority.
     async with running(home) as runner:
         assert home.gossip.chains == {"MET"}
-        assert runner.head == ChainHead("MET", MET.chain_id, BASE + 2, home.met.parent.hash)
+        assert runner.head == ChainHead("MET", MET.chain_id, BASE + 2, home.met.tip.hash)
         home.decree()
         await until(lambda: home.place >= (2, BASE + 2))
         assert home.gossip.chains == {"MET@2"}
@@ -221,7 +219,7 @@ async def test_a_running_chain_goes_on_as_its_next_incarnation(tmp_path: Path) -
         record = home.record("MET@2")
         assert record is not None
         assert record.height > BASE
-        assert home.database.chain("MET").head() == (BASE + 2, home.met.parent.hash)
+        assert home.database.chain("MET").head() == (BASE + 2, home.met.tip.hash)
         votes = Topics(GENESIS.network_id, "MET@2").votes
         assert {topic for topic, _ in home.gossip.published if topic.endswith("votes")} == {votes}
         assert runner.life.history(MET.chain_id) is not None
@@ -252,7 +250,7 @@ async def test_what_is_missing_is_fetched_while_the_status_tells_of_it(tmp_path:
     other = Home(tmp_path / "other", None)
     home = Home(tmp_path / "one", None)
     await home.open()
-    born = replace(home.decree(), height=BASE + 1, hash=other.met.parent.hash)
+    born = replace(home.decree(), height=BASE + 1, hash=other.met.tip.hash)
     block_hash = decode_block(other.met.store.block(BASE + 1) or b"").header.hash
     assert block_hash != decode_block(home.met.store.block(BASE + 1) or b"").header.hash
     born = replace(born, hash=block_hash, chain_id=incarnation_id(MET.chain_id, 2, block_hash))
@@ -268,7 +266,7 @@ async def test_what_is_missing_is_fetched_while_the_status_tells_of_it(tmp_path:
         home.met = other.met
         home.peers = (PEER,)
         await until(lambda: runner.phase == "running")
-        assert runner.executor.parent.hash == block_hash
+        assert runner.executor.tip.hash == block_hash
 
 
 # -- Safety records --------------------------------------------------------------------------------
@@ -406,8 +404,7 @@ def test_names_of_incarnations(text: str, is_one: bool) -> None:
 def bad_block(home: Home) -> bytes:
     """An answer with the next block, whose state is not what it must be, certified by all."""
     executor = home.met
-    last = executor.store.certificate(executor.parent.height) or b""
-    made = executor.candidate(executor.build(0, 0, last).header.hash)
+    made = executor.candidate(executor.build(0, 0).header.hash)
     assert made is not None
     header = replace(made.block.header, state_root=b"x" * 32)
     certificate = certify(executor, OLD, header.hash)

@@ -114,10 +114,10 @@ async def test_a_peer_with_a_block_that_nobody_decided_is_reported_and_not_asked
         syncing.note_height(LIAR, HEIGHT)
         await until(lambda: peers.offences)
         assert peers.offences == [(LIAR, "invalid_block")]
-        assert node.executor.parent.height == 2  # What it sent before the lie was good.
+        assert node.executor.tip.height == 2  # What it sent before the lie was good.
         syncing.note_height(LIAR, HEIGHT)
         syncing.note_height(HONEST, HEIGHT)
-        await until(lambda: node.executor.parent.height == HEIGHT)
+        await until(lambda: node.executor.tip.height == HEIGHT)
         assert peers.asked == [LIAR, HONEST]
         assert peers.offences == [(LIAR, "invalid_block")]
         nursery.cancel_scope.cancel()
