@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import is_
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from gridtokenx.chain.block import (
     MAX_BLOCK_TRANSACTIONS,
@@ -24,41 +23,35 @@ from gridtokenx.chain.block import (
     CompactBlock,
     Receipt,
     compact,
-    decode_block,
     has_its_body,
 )
-from gridtokenx.chain.commands import Environment
 from gridtokenx.chain.crossing import NationalView, check_slice, next_slice
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.light import SetChange
-from gridtokenx.chain.mempool import Mempool
 from gridtokenx.chain.state_tree import StateProof, StateTree, TreeUpdate
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.chain.transition import (
     MAX_TIME_AHEAD_MS,
     Execution,
     Parent,
-    apply_transaction,
-    check_sender,
     conviction_key,
-    environment,
     execute_block,
     propose_block,
-    signing_set,
 )
-from gridtokenx.chain.validator_sets import SetsAhead, current_set, sets_from
+from gridtokenx.chain.validator_sets import current_set
 from gridtokenx.consensus.certificates import CertificateChecker
 from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
-from gridtokenx.ledger import rules as ledger
 from gridtokenx.node import crash_points
+from gridtokenx.node.pending import Pending
+from gridtokenx.node.tip import load_tip
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.runtime.stopping import Damaged
 from gridtokenx.storage.database import BlockWrite, ChainStore, StateReader
-from gridtokenx.storage.index import SET_CHANGES, Totals, index_rows, load_totals
+from gridtokenx.storage.index import SET_CHANGES, Totals, index_rows
 from gridtokenx.trading.depth import Depth
 from gridtokenx.views.stages import Stage, Stages
 
@@ -66,11 +59,8 @@ MAX_CANDIDATES = 8
 MAX_EVIDENCE = 64
 NATIONAL_WAIT_MS = 100  # Until a national block that others know may have come here.
 TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of block time.
-FINALITY_SAMPLES = 512
 FILL_SHARE = 0.1  # Of the first view's time-out: how long a leader fills a block; roots come after.
 FILL_CHUNK = 64
-# What is missing of a sender may come with the transactions before.
-_PASSING = (ErrorCode.ACCOUNT_NOT_FOUND, ErrorCode.INSUFFICIENT_BALANCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,107 +138,13 @@ class Executor:
         self._tree_lock = threading.Lock()
         self._candidates: dict[bytes, _Candidate] = {}
         self._evidence: dict[bytes, Evidence] = {}
-        self.finality_ms: deque[int] = deque(maxlen=FINALITY_SAMPLES)
         rate_limit = spec.genesis.block_time_ms * TRANSACTIONS_PER_SECOND // 1000
         self._max_transactions = min(MAX_BLOCK_TRANSACTIONS, rate_limit)
         if store.head() is None:
             self._install_genesis()
         self._reader.kept(Depth)  # Built here, not while the first block's timer runs.
-        self.parent = self._load_parent()
-        self.sets = self._load_sets()
-        self.totals: Totals = load_totals(store)
-        self._pending_environment = self._next_environment()
-        self.mempool = Mempool(self._reader, self._apply_pending)
-
-    # -- Admission ---------------------------------------------------------------------------------
-
-    def admit(
-        self, transactions: Sequence[Transaction], *, heard: bool
-    ) -> tuple[list[Rejected | None], list[Transaction]]:
-        """Admit transactions with verified signatures, in order.
-
-        Returns a verdict for each, and those that are new in the pool (to be gossiped).
-        """
-        verdicts: list[Rejected | None] = []
-        fresh: list[Transaction] = []
-        with self.stages.measure(Stage.ADMIT):
-            self._pending_environment = self._next_environment()
-            for transaction in transactions:
-                try:
-                    fresh += self._admit(transaction, heard)
-                except Rejected as error:
-                    verdicts.append(error)
-                else:
-                    verdicts.append(None)
-        return verdicts, fresh
-
-    def screen(
-        self, transactions: Sequence[Transaction]
-    ) -> tuple[list[Transaction], list[tuple[Transaction, Rejected]]]:
-        """Those heard that are worth verifying; and those that may be once the others are admitted,
-        which may pay to their senders. The rest is turned away. Costs a third of a signature.
-        """
-        wanted: list[Transaction] = []
-        doubtful: list[tuple[Transaction, Rejected]] = []
-        with self.stages.measure(Stage.ADMIT):
-            self._pending_environment = self._next_environment()
-            for transaction in transactions:
-                try:
-                    self.mempool.check_place(transaction)
-                    check_sender(self.mempool.pending, transaction, self._pending_environment)
-                except Rejected as error:
-                    if error.code in _PASSING:
-                        doubtful.append((transaction, error))
-                    elif error.code is not ErrorCode.DUPLICATE:
-                        self.mempool.turn_away(transaction.id, error)
-                else:
-                    wanted.append(transaction)
-        return wanted, doubtful
-
-    def _admit(self, transaction: Transaction, heard: bool) -> list[Transaction]:
-        nonce = ledger.account(self._reader, transaction.sender).nonce
-        # The place is on disk, so it is looked up only where the nonce allows for one.
-        if transaction.nonce < nonce and self.store.place_of(transaction.id) is not None:
-            raise Rejected(ErrorCode.DUPLICATE, "this transaction is in a block already")
-        return self.mempool.add(transaction, heard=heard)
-
-    def pending_nonce(self, address: bytes) -> int:
-        """The nonce an account's next transaction needs, counting what waits. Any thread.
-
-        Never through the cached reader: a read that overtakes a commit must not fill its cache.
-        """
-        waiting = self.mempool.next_nonces.get(address)
-        return ledger.account(self.store, address).nonce if waiting is None else waiting
-
-    def pending_status(
-        self, transaction_id: bytes
-    ) -> Literal["pending", "queued"] | Rejected | None:
-        """What is known of a transaction that the caller's view does not show. Any thread.
-
-        A block's transactions leave the mempool a moment before its view is published: till then
-        they wait. The caller has looked into its view first, so what is in a block is in a newer.
-        """
-        if self.mempool.holds(transaction_id):
-            return "queued"
-        if self.mempool.get(transaction_id) is not None or self.store.place_of(transaction_id):
-            return "pending"
-        return self.mempool.rejection(transaction_id)
-
-    def turned_away(self, transaction_id: bytes) -> Rejected | None:
-        """Why this node did not take a transaction that it heard of. Any thread.
-
-        That decides nothing: it may have been a block behind whoever admitted it.
-        """
-        return self.mempool.turned_away.get(transaction_id)
-
-    def _apply_pending(self, state: Overlay, transaction: Transaction) -> None:
-        """Apply as the next block would; the reward account does not matter to admission."""
-        apply_transaction(state, transaction, self._pending_environment)
-
-    def _next_environment(self) -> Environment:
-        height = self.parent.height + 1
-        spec, signers = self.spec.at(height), self.sets.at(height)
-        return environment(spec, signers, self.parent, 0, self._time())
+        self.tip = load_tip(spec, store, self._reader, self._tree.root)
+        self.pending = Pending(self.tip, store, self._reader, self.stages, now_ms)
 
     def note_evidence(self, evidence: Evidence) -> None:
         """Keep what convicts a validator until it is in a block; this node adds it as leader."""
@@ -257,44 +153,43 @@ class Executor:
 
     # -- Blocks ------------------------------------------------------------------------------------
 
-    def build(self, view: int, proposer_index: int, last_commit: bytes) -> CompactBlock:
+    def build(self, view: int, proposer_index: int) -> CompactBlock:
         """Build, execute and keep the next block. Returns it as it is gossiped.
 
         Each view that has ended without a decision halves the block: it was perhaps more than the
         validators could execute in time.
         """
-        most = min(self._max_transactions, len(self.mempool)) >> view
-        waiting = self.mempool.take(max(most, FILL_CHUNK), 5 * 1024 * 1024)
-        execution = self._propose(view, proposer_index, last_commit, waiting)
+        most = min(self._max_transactions, len(self.pending)) >> view
+        waiting = self.pending.take(max(most, FILL_CHUNK))
+        execution = self._propose(view, proposer_index, waiting)
         try:
             self._keep(execution)
         except Rejected:
             unwritable = self._unwritable(execution)
-            self.mempool.drop(unwritable)
+            self.pending.drop(unwritable)
             out = {key for key, _ in unwritable}
             rest = [one for one in execution.transactions if one.id not in out]
-            execution = self._propose(view, proposer_index, last_commit, rest if out else [])
+            execution = self._propose(view, proposer_index, rest if out else [])
             self._keep(execution)
         return self._compact(execution)
 
-    def _propose(
-        self, view: int, proposer_index: int, last_commit: bytes, waiting: Sequence[Transaction]
-    ) -> Execution:
+    def _propose(self, view: int, proposer_index: int, waiting: Sequence[Transaction]) -> Execution:
+        tip = self.tip
         with self.stages.measure(Stage.EXECUTE):
             execution, refused = propose_block(
                 self.spec,
                 self._reader,
                 self._tree,
-                self.parent,
+                tip.parent,
                 view=view,
                 proposer_index=proposer_index,
-                time_ms=self._time(),
+                time_ms=tip.next_time_ms(self._now_ms()),
                 candidates=self._in_time(waiting),
-                last_commit=last_commit,
+                last_commit=tip.certificate,
                 evidence=tuple(self._evidence.values()),
                 taken=next_slice(self._national, self._reader, self.spec),
             )
-        self.mempool.postpone(refused)
+        self.pending.postpone(refused)
         return execution
 
     def check_fresh(self, block: Block, view: int, proposer_index: int) -> NotYet | None:
@@ -321,7 +216,7 @@ class Executor:
         self._check_last_commit(block)
         with self.stages.measure(Stage.EXECUTE):
             execution = execute_block(
-                self.spec, self._reader, self._tree, self.parent, block, transactions
+                self.spec, self._reader, self._tree, self.tip.parent, block, transactions
             )
         self._keep(execution)
 
@@ -360,7 +255,7 @@ class Executor:
         if self._decided is not None and all(map(is_, self._decided, given)):
             return  # Checked before its transactions were verified.
         self.check_certificate(block, certificate)
-        if header.parent_hash != self.parent.hash:
+        if header.parent_hash != self.tip.hash:
             self._refuse_branch(block)
         ids = [tagged_hash("gtx.tx", raw) for raw in block.transactions]
         if not has_its_body(header, ids, block.last_commit, block.evidence, block.inbox):
@@ -397,23 +292,24 @@ class Executor:
             self.store.commit(write)
             crash_points.reach("after-commit")
             self._tree.commit(execution.tree)
-            self.parent = Parent(header.height, header.hash, header.time_ms, header.state_root)
-        self._reader.absorb(execution.overlay.changed())
-        self._move_sets()
-        self.totals = candidate.totals
+            self._reader.absorb(execution.overlay.changed())
+            finality_ms = max(0, self._now_ms() - header.time_ms)
+            self.tip = self.tip.then(
+                header,
+                write.certificate,
+                candidate.totals,
+                state=self._reader,
+                view=self.store.view(),
+                finality_ms=None if is_fetched else finality_ms,
+            )
         self._candidates.clear()
         self._decided = None
         for one in block.evidence:
             self._evidence.pop(conviction_key(one), None)
-        with self.stages.measure(Stage.ADMIT):
-            self._pending_environment = self._next_environment()
-            dropped = self.mempool.reset(self._reader, frozenset(write.transaction_ids))
-        finality_ms = max(0, self._now_ms() - header.time_ms)
-        if not is_fetched:
-            self.finality_ms.append(finality_ms)
+        dropped = self.pending.move_to(self.tip, frozenset(write.transaction_ids))
         return Committed(
             execution,
-            self.parent,
+            self.tip.parent,
             execution.receipts,
             tuple(dropped),
             finality_ms,
@@ -445,13 +341,13 @@ class Executor:
         Of a region that is its validators' doing, not the peer's: honest nodes that follow one
         branch each must not fall out with each other.
         """
-        height = self.parent.height
+        height = self.tip.height
         detail = f"block {block.header.height} does not extend ours at {height}"
         if self._national is None:
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
         raise Damaged(
             f"GTX-SYNC-001: the validators of {self.spec.name} have decided two blocks at height "
-            f"{height}: ours is {self.parent.hash.hex()[:16]}, and "
+            f"{height}: ours is {self.tip.hash.hex()[:16]}, and "
             f"{block.header.parent_hash.hex()[:16]} goes on as well"
         )
 
@@ -461,13 +357,9 @@ class Executor:
         """(height, encoded value or None, proof) of a state key at the head. Any thread."""
         with self._tree_lock:
             value = self.store.load(key, bytes)
-            return self.parent.height, value, self._tree.prove(key)
+            return self.tip.height, value, self._tree.prove(key)
 
     # -- Inside ------------------------------------------------------------------------------------
-
-    def _time(self) -> int:
-        """The next block's time if it were built now."""
-        return max(self.spec.opens_ms(self.parent.time_ms), self._now_ms())
 
     def _in_time(self, candidates: Sequence[Transaction]) -> Iterator[Transaction]:
         """Candidates for as long as a block may take to fill.
@@ -509,7 +401,7 @@ class Executor:
         market_ms = self.spec.market_time_ms(header.height, header.time_ms)
         with self.stages.measure(Stage.INDEX):
             return index_rows(
-                header.height, header.time_ms, market_ms, transactions, receipts, self.totals
+                header.height, header.time_ms, market_ms, transactions, receipts, self.tip.totals
             )
 
     def _unwritable(self, execution: Execution) -> list[tuple[bytes, Rejected]]:
@@ -530,13 +422,13 @@ class Executor:
 
     def _check_last_commit(self, block: Block) -> None:
         """The block's copy of its parent's certificate. Errors: INVALID_BLOCK, -_CERTIFICATE."""
-        if self.parent.height == 0:
+        if self.tip.height == 0:
             if block.last_commit:
                 raise Rejected(ErrorCode.INVALID_BLOCK, "the first block has no parent certificate")
             return
         certificate = decode(QuorumCertificate, block.last_commit)
         named = (certificate.phase, certificate.height, certificate.block_hash)
-        if named != (Phase.COMMIT, self.parent.height, self.parent.hash):
+        if named != (Phase.COMMIT, self.tip.height, self.tip.hash):
             detail = "last_commit is not a certificate of the block's parent"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
         self._check_signatures(certificate)
@@ -550,7 +442,7 @@ class Executor:
         checker = self._checkers.get(chain_id)
         if checker is None:
             checker = self._checkers[chain_id] = CertificateChecker(chain_id, verify)
-        checker.check(certificate, self.sets.at(certificate.height).validators)
+        checker.check(certificate, self.tip.sets.at(certificate.height).validators)
 
     def _install_genesis(self) -> None:
         overlay = Overlay(self._reader)
@@ -569,49 +461,3 @@ class Executor:
         )
         self._tree.commit(update)
         self._reader.absorb(overlay.changed())
-
-    def _load_sets(self) -> SetsAhead:
-        """The sets that sign the newest block and all later ones, as far as they are ordered.
-
-        Where an incarnation begins with the next block, its members sign it, and nothing that was
-        ordered before counts.
-        """
-        height = self.parent.height
-        ahead = sets_from(self._reader, height, self.spec.genesis.epoch_blocks)
-        if self.spec.born_at(height + 1) is None:
-            return ahead
-        past = tuple(one for one in ahead.scheduled if one.first_height <= height)
-        born = signing_set(self.spec, self._reader, height + 1)
-        return SetsAhead((*past, born), ahead.epoch_blocks)
-
-    def _move_sets(self) -> None:
-        """Keep the object while nothing changes: it remembers its leaders."""
-        fresh = self._load_sets()
-        if fresh.scheduled != self.sets.scheduled:
-            self.sets = fresh
-
-    def _load_parent(self) -> Parent:
-        head = self.store.head()
-        assert head is not None  # _install_genesis wrote it
-        height, block_hash = head
-        if height == 0:
-            ours = self.spec.genesis_id
-            if block_hash != ours:
-                raise Damaged(
-                    f"GTX-DB-003: the data folder belongs to another {self.spec.name} chain: "
-                    f"its genesis is {block_hash.hex()[:16]}, ours {ours.hex()[:16]}"
-                )
-            genesis_time_ms = self.spec.genesis.genesis_time_ms
-            return Parent(0, block_hash, genesis_time_ms, self._tree.root)
-        raw = self.store.block(height)
-        header = decode_block(raw).header if raw else None
-        chain_id = self.spec.at(height).chain_id
-        if header is None or header.hash != block_hash or header.chain_id != chain_id:
-            raise Damaged(f"GTX-DB-003: block {height} of {self.spec.name} is not readable")
-        if header.state_root != self._tree.root:
-            raise Damaged(
-                f"GTX-DB-003: the state of {self.spec.name} hashes to {self._tree.root.hex()[:16]},"
-                f" block {height} says {header.state_root.hex()[:16]}; restore a backup or start "
-                "with an empty data folder"
-            )
-        return Parent(height, block_hash, header.time_ms, header.state_root)
