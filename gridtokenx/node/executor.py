@@ -21,7 +21,6 @@ from gridtokenx.chain.block import (
     MAX_BLOCK_TRANSACTIONS,
     Block,
     CompactBlock,
-    Receipt,
     compact,
     has_its_body,
 )
@@ -44,18 +43,18 @@ from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
 from gridtokenx.node import crash_points
 from gridtokenx.node.pending import Pending
-from gridtokenx.node.tip import load_tip
+from gridtokenx.node.tip import install_genesis, load_tip
+from gridtokenx.node.undecided import Undecided
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import tagged_hash, verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.state import Overlay, u64
+from gridtokenx.primitives.state import u64
 from gridtokenx.runtime.stopping import Damaged
 from gridtokenx.storage.database import BlockWrite, ChainStore, StateReader
-from gridtokenx.storage.index import SET_CHANGES, Totals, index_rows
+from gridtokenx.storage.index import SET_CHANGES
 from gridtokenx.trading.depth import Depth
 from gridtokenx.views.stages import Stage, Stages
 
-MAX_CANDIDATES = 8
 MAX_EVIDENCE = 64
 NATIONAL_WAIT_MS = 100  # Until a national block that others know may have come here.
 TRANSACTIONS_PER_SECOND = 2_000  # What a block may hold for each second of block time.
@@ -75,24 +74,11 @@ class NotYet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """An executed block with what its commit writes besides: index rows, and the totals after it.
-
-    They are worked out here, before anybody votes: a block that cannot be written is never decided.
-    """
-
-    execution: Execution
-    rows: tuple[tuple[bytes, bytes], ...]
-    totals: Totals
-
-
-@dataclass(frozen=True, slots=True)
 class Committed:
     """A block that is now on disk."""
 
     execution: Execution
     parent: Parent
-    receipts: tuple[Receipt, ...]
     dropped: tuple[tuple[bytes, Rejected], ...]
     finality_ms: int
     seconds: float
@@ -136,12 +122,12 @@ class Executor:
         self._reader = StateReader(store)
         self._tree = _MeasuredTree(store.state_values(), self.stages)
         self._tree_lock = threading.Lock()
-        self._candidates: dict[bytes, _Candidate] = {}
+        self._undecided = Undecided(spec, self.stages)
         self._evidence: dict[bytes, Evidence] = {}
         rate_limit = spec.genesis.block_time_ms * TRANSACTIONS_PER_SECOND // 1000
         self._max_transactions = min(MAX_BLOCK_TRANSACTIONS, rate_limit)
         if store.head() is None:
-            self._install_genesis()
+            install_genesis(spec, store, self._reader, self._tree)
         self._reader.kept(Depth)  # Built here, not while the first block's timer runs.
         self.tip = load_tip(spec, store, self._reader, self._tree.root)
         self.pending = Pending(self.tip, store, self._reader, self.stages, now_ms)
@@ -165,7 +151,7 @@ class Executor:
         try:
             self._keep(execution)
         except Rejected:
-            unwritable = self._unwritable(execution)
+            unwritable = self._undecided.unwritable(execution, self.tip.totals)
             self.pending.drop(unwritable)
             out = {key for key, _ in unwritable}
             rest = [one for one in execution.transactions if one.id not in out]
@@ -211,7 +197,7 @@ class Executor:
 
         Errors: INVALID_BLOCK, INVALID_CERTIFICATE, or a transaction's own.
         """
-        if block.header.hash in self._candidates:
+        if block.header.hash in self._undecided:
             return
         self._check_last_commit(block)
         with self.stages.measure(Stage.EXECUTE):
@@ -222,7 +208,7 @@ class Executor:
 
     def candidate(self, block_hash: bytes) -> Execution | None:
         """An executed, undecided block."""
-        found = self._candidates.get(block_hash)
+        found = self._undecided.get(block_hash)
         return None if found is None else found.execution
 
     def candidate_compact(self, block_hash: bytes) -> CompactBlock | None:
@@ -271,7 +257,7 @@ class Executor:
         How late a fetched block arrives says nothing of how fast it was decided: no sample of it.
         """
         started = time.perf_counter()
-        candidate = self._candidates[block_hash]
+        candidate = self._undecided[block_hash]
         execution, rows = candidate.execution, list(candidate.rows)
         header, block = execution.block.header, execution.block
         if header.next_set_hash != header.set_hash:
@@ -302,7 +288,7 @@ class Executor:
                 view=self.store.view(),
                 finality_ms=None if is_fetched else finality_ms,
             )
-        self._candidates.clear()
+        self._undecided.clear()
         self._decided = None
         for one in block.evidence:
             self._evidence.pop(conviction_key(one), None)
@@ -310,7 +296,6 @@ class Executor:
         return Committed(
             execution,
             self.tip.parent,
-            execution.receipts,
             tuple(dropped),
             finality_ms,
             time.perf_counter() - started,
@@ -375,47 +360,8 @@ class Executor:
             yield transaction
 
     def _keep(self, execution: Execution) -> None:
-        """The oldest make room: by transactions, too, of which each takes 4.4 KB here.
-
-        Each view halves the block, so all views of a height fit in twice the largest block.
-        Errors: INVALID_BLOCK where the index cannot hold the block.
-        """
-        rows, totals = self._index(execution, execution.transactions, execution.receipts)
-        waiting = len(execution.transactions)
-        waiting += sum(len(one.execution.transactions) for one in self._candidates.values())
-        while self._candidates and (
-            len(self._candidates) >= MAX_CANDIDATES or waiting > 2 * self._max_transactions
-        ):
-            oldest = self._candidates.pop(next(iter(self._candidates)))
-            waiting -= len(oldest.execution.transactions)
-        self._candidates[execution.block.header.hash] = _Candidate(execution, tuple(rows), totals)
-
-    def _index(
-        self,
-        execution: Execution,
-        transactions: Sequence[Transaction],
-        receipts: Sequence[Receipt],
-    ) -> tuple[list[tuple[bytes, bytes]], Totals]:
-        """What the API's index holds of a block, or of some of its transactions."""
-        header = execution.block.header
-        market_ms = self.spec.market_time_ms(header.height, header.time_ms)
-        with self.stages.measure(Stage.INDEX):
-            return index_rows(
-                header.height, header.time_ms, market_ms, transactions, receipts, self.tip.totals
-            )
-
-    def _unwritable(self, execution: Execution) -> list[tuple[bytes, Rejected]]:
-        """The transactions of a block that the index cannot hold, each looked at alone."""
-        found = []
-        # Receipt 0 is that of the block's own work.
-        for transaction, receipt in zip(
-            execution.transactions, execution.receipts[1:], strict=True
-        ):
-            try:
-                self._index(execution, [transaction], [receipt])
-            except Rejected as error:
-                found.append((transaction.id, error))
-        return found
+        """Errors: INVALID_BLOCK where the index cannot hold the block."""
+        self._undecided.keep(execution, self.tip.totals, self._max_transactions)
 
     def _compact(self, execution: Execution) -> CompactBlock:
         return compact(execution.block, [transaction.id for transaction in execution.transactions])
@@ -443,21 +389,3 @@ class Executor:
         if checker is None:
             checker = self._checkers[chain_id] = CertificateChecker(chain_id, verify)
         checker.check(certificate, self.tip.sets.at(certificate.height).validators)
-
-    def _install_genesis(self) -> None:
-        overlay = Overlay(self._reader)
-        self.spec.install(overlay)
-        changes = overlay.changes()
-        update = self._tree.update(changes)
-        self.store.commit(
-            BlockWrite(
-                height=0,
-                hash=self.spec.genesis_id,
-                block=b"",
-                certificate=b"",
-                transaction_ids=(),
-                state=changes,
-            )
-        )
-        self._tree.commit(update)
-        self._reader.absorb(overlay.changed())

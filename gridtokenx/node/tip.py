@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from gridtokenx.chain.block import Header, decode_block
 from gridtokenx.chain.commands import Environment
 from gridtokenx.chain.genesis import ChainSpec
+from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transition import Parent, environment, signing_set
 from gridtokenx.chain.validator_sets import ScheduledSet, SetsAhead, sets_from
-from gridtokenx.primitives.state import Reader
+from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.runtime.stopping import Damaged
-from gridtokenx.storage.database import ChainStore, ChainView
+from gridtokenx.storage.database import BlockWrite, ChainStore, ChainView, StateReader
 from gridtokenx.storage.index import Totals, load_totals
 
 FINALITY_SAMPLES = 512
@@ -100,6 +101,28 @@ class Tip:
             view=view,
             finality_ms=samples,
         )
+
+
+def install_genesis(
+    spec: ChainSpec, store: ChainStore, reader: StateReader, tree: StateTree
+) -> None:
+    """Begin a chain in an empty store. `reader` and `tree`, of its state, are empty, too."""
+    overlay = Overlay(reader)
+    spec.install(overlay)
+    changes = overlay.changes()
+    update = tree.update(changes)
+    store.commit(
+        BlockWrite(
+            height=0,
+            hash=spec.genesis_id,
+            block=b"",
+            certificate=b"",
+            transaction_ids=(),
+            state=changes,
+        )
+    )
+    tree.commit(update)
+    reader.absorb(overlay.changed())
 
 
 def load_tip(spec: ChainSpec, store: ChainStore, state: Reader, state_root: bytes) -> Tip:

@@ -38,10 +38,10 @@ from gridtokenx.ledger.model import ACCOUNTS, MINIMUMS, Asset, Deposit, Transfer
 from gridtokenx.node.executor import (
     FILL_CHUNK,
     FILL_SHARE,
-    MAX_CANDIDATES,
     Executor,
     NotYet,
 )
+from gridtokenx.node.undecided import MAX_CANDIDATES
 from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
