@@ -304,7 +304,7 @@ def test_a_meter_shows_its_state_and_its_devices_key(node) -> None:
 
 def test_registers_of_a_meters_life_are_shown_to_those_alone_who_may_see_readings(node) -> None:
     life(node)
-    height = str(node.executors["MET"].parent.height)
+    height = str(node.executors["MET"].tip.height)
     block = call(node, "chain_getBlock", block=height, full=True)
     assert registers_in(block["transactions"]) == {None}
     assert registers_in(call(node, "account_get", address=SELLER_TEXT)) == {None}
