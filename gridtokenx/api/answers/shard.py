@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
+from gridtokenx.api.answers.failure import Failure
 from gridtokenx.api.answers.fields import (
     ADDRESS_EXAMPLE,
     HASH_EXAMPLE,
@@ -40,11 +41,12 @@ TransferEvent = (
     TransferSent | TransferRouted | TransferCredited | TransferReturning | TransferReturned
 )
 
+TransferState = Literal["pending", "refused", "in_flight", "credited", "bounced", "stranded"]
 ShardName = Annotated[str, Rule("name of the region chain", example="MET")]
 Date = Annotated[str | None, Rule("day in Bangkok; null after the year 9999", example="2026-03-16")]
 
 
-# -- Regions -------------------------------------------------------------------------------------
+# -- Regions ---------------------------------------------------------------------------------------
 
 
 @answer
@@ -202,7 +204,7 @@ class FiledReportPage(AsOf):
     next_cursor: NextCursor
 
 
-# -- Transfers -----------------------------------------------------------------------------------
+# -- Transfers -------------------------------------------------------------------------------------
 
 
 @answer
@@ -222,7 +224,7 @@ class TransferDetail:
 
     transfer_id: TransactionId
     status: Annotated[
-        Literal["pending", "refused", "in_flight", "credited", "bounced", "stranded"],
+        TransferState,
         Rule("where it is", example="credited"),
     ]
     reason: Annotated[
@@ -239,7 +241,7 @@ class TransferDetail:
         Rule("how much", unit="smallest unit of the asset: Wh, uTHB, ugtx", example="3000000"),
     ]
     steps: Annotated[tuple[TransferStep, ...], Rule("its way so far, in order")]
-    error: Any
+    error: Annotated[Failure | None, Rule("why it was refused")]
 
 
 @answer

@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from json import loads
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ class Network:
 
         async def answer() -> Any:
             method = METHOD_BY_NAME[request["method"]]
-            result = method.handler(Context(self.node), method.arguments(request["params"]))
-            return await result if inspect.isawaitable(result) else result
+            found = method.handler(Context(self.node), method.arguments(request["params"]))
+            return loads(method.write(await found if inspect.isawaitable(found) else found))
 
         try:
             result = asyncio.run(answer())
