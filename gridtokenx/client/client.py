@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from gridtokenx.api import answers
 from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
 from gridtokenx.chain.light_client import LightClient, ProvenAccount, ProvenRegion
@@ -21,7 +22,6 @@ from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import SigningKey
-from gridtokenx.primitives.document import from_document
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import format_kwh
 from gridtokenx.primitives.types import format_address
@@ -97,8 +97,8 @@ class Client(Rpc):
         spec = self.spec(chain)
         if spec.is_national or spec.genesis.national is None:
             return spec
-        told = self._object("shard_get", id=chain)["incarnations"]
-        return check_incarnations(spec, [from_document(Incarnation, one) for one in told])
+        told = self.ask("shard_get", answers.shard.ShardDetail, id=chain)
+        return check_incarnations(spec, told.incarnations)
 
     def national(self) -> str:
         """Name of the national chain. Errors: Rejected UNKNOWN_SHARD on a network without one."""
@@ -126,26 +126,36 @@ class Client(Rpc):
         region_id = self.spec(chain).genesis_id
         return sign_deposit(authority, region_id, to, amount_uthb, so_far_uthb=so_far)
 
-    def peers(self) -> list[dict[str, Any]]:
+    def peers(self) -> tuple[answers.network.Peer, ...]:
         """Peers of the node."""
-        return list(self._object("net_getPeers")["items"])
+        return self.ask("net_getPeers", answers.network.Peers).items
 
     # Accounts
 
     def nonce(self, address: bytes, chain: str, *, pending: bool = True) -> int:
         """The nonce the account's next transaction needs."""
-        answer = self._object(
-            "account_getNonce", address=format_address(address), chain=chain, pending=pending
+        return self._nonce(address, chain, pending=pending).nonce
+
+    def _nonce(
+        self, address: bytes, chain: str, *, pending: bool = True
+    ) -> answers.account.NextNonce:
+        return self.ask(
+            "account_getNonce",
+            answers.account.NextNonce,
+            address=format_address(address),
+            chain=chain,
+            pending=pending,
         )
-        return int(answer["nonce"])
 
     def account(self, address: bytes, chain: str | None = None) -> dict[str, Any]:
         """What an account holds and owns on all followed chains, with totals."""
         return self._object("account_get", address=format_address(address), chain=chain)
 
-    def balance(self, address: bytes, chain: str | None = None) -> dict[str, Any]:
+    def balance(self, address: bytes, chain: str | None = None) -> answers.account.AccountBalance:
         """What an account holds on all followed chains, with totals."""
-        return self._object("account_getBalance", address=format_address(address), chain=chain)
+        account = format_address(address)
+        found = answers.account.AccountBalance
+        return self.ask("account_getBalance", found, address=account, chain=chain)
 
     def proof(self, address: bytes, chain: str) -> ProvenAccount:
         """An account's state, checked here: certificate, header, state proof.
@@ -197,9 +207,9 @@ class Client(Rpc):
         """`status`: pending, queued, finalized, rejected (with `error`) or unknown."""
         return self._object("tx_getStatus", id=transaction_id)
 
-    def transfer(self, transfer_id: str) -> dict[str, Any]:
+    def transfer(self, transfer_id: str) -> answers.shard.TransferDetail:
         """Where a transfer between chains is: `status` and the steps on its way."""
-        return self._object("shard_getTransfer", id=transfer_id)
+        return self.ask("shard_getTransfer", answers.shard.TransferDetail, id=transfer_id)
 
     def wait_for(
         self,
@@ -337,12 +347,10 @@ class Client(Rpc):
         """
         spec = self._present.get(chain)
         if nonce is None:
-            answer = self._object(
-                "account_getNonce", address=format_address(key.public_key), chain=chain
-            )
-            nonce = int(answer["nonce"])
-            if spec is None or spec.incarnation != answer["incarnation"]:
-                spec = None if answer["incarnation"] > FIRST_INCARNATION else self.spec(chain)
+            told = self._nonce(key.public_key, chain)
+            nonce = told.nonce
+            if spec is None or spec.incarnation != told.incarnation:
+                spec = None if told.incarnation > FIRST_INCARNATION else self.spec(chain)
         if spec is None:
             spec = self.present(chain)
         self._present[chain] = spec

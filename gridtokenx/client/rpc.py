@@ -10,11 +10,14 @@ import time
 from collections.abc import Sequence
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from gridtokenx.api.shapes import read_json
 
 if TYPE_CHECKING:
     import httpx
 
+T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8080"
 MAX_RPC_BATCH = 50
 MAX_ANSWER_BYTES = 256 * 2**20  # What a node may be told to send at most.
@@ -127,6 +130,20 @@ class Rpc:
         """
         request = self._request(method, params)
         return self._result(self._post(request), request)
+
+    def ask(self, method: str, answer: type[T], /, **params: Any) -> T:
+        """The result of one method as its answer class; what else a newer node tells is left out.
+
+        Errors: as `call`; BadAnswer for an answer that lacks a field, or has it of another type.
+        """
+        return self.read(answer, self.call(method, **params))
+
+    def read(self, answer: type[T], document: Any) -> T:
+        """A part of this node's answers as its class. Errors: BadAnswer."""
+        try:
+            return read_json(answer, document)
+        except ValueError as error:
+            raise BadAnswer(self.url, f"its answer {error}") from None
 
     def call_many(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[Any | RpcError]:
         """Results of several calls in their order, in as few requests as the batch limit allows."""
