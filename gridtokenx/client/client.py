@@ -187,25 +187,34 @@ class Client(Rpc):
 
     def send(self, transaction: Transaction) -> str:
         """Submit; the transaction id in hex once the node has admitted it. Errors: RpcError."""
-        return str(self._object("tx_send", transaction=transaction.encoded.hex())["tx_id"])
+        sent = answers.transaction.SentTransaction
+        return self.ask("tx_send", sent, transaction=transaction.encoded.hex()).tx_id.hex()
 
     def send_many(self, transactions: Sequence[Transaction]) -> list[RpcError | None]:
         """Submit in order, many a request; per transaction None or why it was refused."""
         outcomes: list[RpcError | None] = []
         for start in range(0, len(transactions), MAX_SEND):
             part = transactions[start : start + MAX_SEND]
-            answer = self._object("tx_sendBatch", transactions=[one.encoded.hex() for one in part])
-            for row in answer["results"]:
-                outcomes.append(None if row["error"] is None else self.refusal(row["error"]))
+            sent = self.ask(
+                "tx_sendBatch",
+                answers.transaction.SentBatch,
+                transactions=[one.encoded.hex() for one in part],
+            )
+            outcomes += [row.error and RpcError.told(row.error) for row in sent.results]
         return outcomes
 
-    def transaction(self, transaction_id: str) -> dict[str, Any]:
+    def transaction(
+        self, transaction_id: str
+    ) -> answers.transaction.IncludedTransaction | answers.transaction.WaitingTransaction:
         """An included or waiting transaction."""
-        return self._object("tx_get", id=transaction_id)
+        found = self.call("tx_get", id=transaction_id)
+        if found["status"] == "finalized":
+            return self.read(answers.transaction.IncludedTransaction, found)
+        return self.read(answers.transaction.WaitingTransaction, found)
 
-    def transaction_status(self, transaction_id: str) -> dict[str, Any]:
+    def transaction_status(self, transaction_id: str) -> answers.transaction.TransactionStatus:
         """`status`: pending, queued, finalized, rejected (with `error`) or unknown."""
-        return self._object("tx_getStatus", id=transaction_id)
+        return self.ask("tx_getStatus", answers.transaction.TransactionStatus, id=transaction_id)
 
     def transfer(self, transfer_id: str) -> answers.shard.TransferDetail:
         """Where a transfer between chains is: `status` and the steps on its way."""
@@ -216,13 +225,13 @@ class Client(Rpc):
         transaction_ids: Iterable[str],
         until: Literal["included", "finalized"] = "finalized",
         timeout_s: float = 30.0,
-    ) -> list[dict[str, Any]]:
+    ) -> list[answers.transaction.TransactionStatus]:
         """Wait until all are in a block, which is final here; their statuses in order.
 
         Errors: RpcError of the first that is rejected; RpcError NOT_FINALIZED_YET at the timeout.
         """
         order = list(transaction_ids)
-        done: dict[str, dict[str, Any]] = {}
+        done: dict[str, answers.transaction.TransactionStatus] = {}
         deadline = time.monotonic() + timeout_s
         while True:
             left = [one for one in order if one not in done]
@@ -360,12 +369,15 @@ class Client(Rpc):
         result: dict[str, Any] = self.call(method, **params)
         return result
 
-    def _collect_final(self, ids: list[str], done: dict[str, dict[str, Any]]) -> None:
-        for row in self._object("tx_getStatuses", ids=ids)["items"]:
-            if row["status"] == "rejected":
-                raise self.refusal(row["error"])
-            if row["status"] in ("included", "finalized"):
-                done[row["tx_id"]] = row
+    def _collect_final(
+        self, ids: list[str], done: dict[str, answers.transaction.TransactionStatus]
+    ) -> None:
+        found = answers.transaction.TransactionStatuses
+        for row in self.ask("tx_getStatuses", found, ids=ids).items:
+            if row.status == "rejected" and row.error is not None:
+                raise RpcError.told(row.error)
+            if row.status == "finalized":
+                done[row.tx_id.hex()] = row
 
 
 def check_incarnations(spec: ChainSpec, told: Sequence[Incarnation]) -> ChainSpec:

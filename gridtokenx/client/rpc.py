@@ -17,6 +17,8 @@ from gridtokenx.api.shapes import read_json
 if TYPE_CHECKING:
     import httpx
 
+    from gridtokenx.api.answers.failure import Failure
+
 T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8080"
 MAX_RPC_BATCH = 50
@@ -46,7 +48,7 @@ class RpcError(Exception):
 
     @classmethod
     def of(cls, error: dict[str, Any]) -> RpcError:
-        """From a JSON-RPC error object."""
+        """From a JSON-RPC error object, which the program that answers may not have filled in."""
         data = error.get("data") or {}
         return cls(
             error["code"],
@@ -55,6 +57,19 @@ class RpcError(Exception):
             str(data.get("hint", "")),
             retryable=bool(data.get("retryable", False)),
             details=data.get("details"),
+        )
+
+    @classmethod
+    def told(cls, failure: Failure) -> RpcError:
+        """From a refusal that an answer tells of."""
+        data = failure.data
+        return cls(
+            failure.code,
+            data.reason,
+            failure.message,
+            data.hint,
+            retryable=data.retryable,
+            details=dict(data.details),
         )
 
 

@@ -212,7 +212,7 @@ class Day:
     def _transfer_state(self, transfer: str) -> str:
         """By one node, which hears a moment later of what was sent to another."""
         try:
-            return str(self._vote.client.transfer(transfer)["status"])
+            return self._vote.client.transfer(transfer).status
         except RpcError as error:
             if error.code != ErrorCode.TX_NOT_FOUND:
                 raise

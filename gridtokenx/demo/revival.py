@@ -348,18 +348,18 @@ class Revival:
         """Until a transfer between chains has come to its end."""
         self._until(
             f"transfer {transfer[:16]} is {wanted}",
-            lambda: self.client.transfer(transfer)["status"] == wanted,
+            lambda: self.client.transfer(transfer).status == wanted,
         )
 
     def gtx_of(self, address: bytes, chain: str) -> int:
         """What an account holds on a chain, in ugtx; 0 for one that is not there."""
         try:
-            rows = self.client.balance(address, chain)["chains"]
+            rows = self.client.balance(address, chain).chains
         except RpcError as error:
             if error.reason == "account_not_found":
                 return 0
             raise
-        return sum(int(row["gtx_ugtx"]) for row in rows)
+        return sum(row.gtx_ugtx for row in rows)
 
     def until_gtx(self, address: bytes, chain: str, ugtx: int) -> None:
         """Until an account holds just this."""

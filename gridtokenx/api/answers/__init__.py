@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gridtokenx.api.answers import network as network
     from gridtokenx.api.answers import shard as shard
     from gridtokenx.api.answers import staking as staking
+    from gridtokenx.api.answers import transaction as transaction
 else:
     from importlib import import_module
     from pkgutil import iter_modules
