@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from gridtokenx.api.answers.energy import ListedOrder, ListedTrade, OrderTerms
+from gridtokenx.api.shapes import write_json
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.grid.model import ReadingRefused
 from gridtokenx.primitives.document import to_document
@@ -114,6 +116,12 @@ def tell_order(chain: str, order: Order) -> ListedOrder:
         closed_ms=None,
         refund_uthb=None,
     )
+
+
+def order_document(chain: str, order: Order) -> dict[str, Any]:
+    """An open order, for answers whose types are not written down yet."""
+    document: dict[str, Any] = json.loads(write_json(tell_order(chain, order)))
+    return document
 
 
 def tell_closed_order(

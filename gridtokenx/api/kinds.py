@@ -1,7 +1,8 @@
 """Kinds of parameters: how each is read, what it allows, and its JSON schema.
 
 JSON-RPC gives JSON values and a REST query gives text, so integers and booleans are read from both;
-numbers with a fraction arrive as Decimal, never as float (surface C 21).
+numbers with a fraction arrive as Decimal, never as float.
+Source: docs/api.md "Units".
 """
 
 from __future__ import annotations

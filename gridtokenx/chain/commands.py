@@ -1,5 +1,5 @@
 """Commands meet their rules here. Contexts do not know each other: this module carries plain
-values between them. Source: architecture 4.
+values between them. Source: protocols/state-transition.md 2.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """How chains meet: what a region block takes of the national chain, and how the national chain
-judges a region's header. Source: protocols/interchain.md, decision 0008.
+judges a region's header. Source: protocols/interchain.md 5, decision 0008.
 """
 
 from __future__ import annotations

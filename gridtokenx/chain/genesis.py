@@ -1,7 +1,8 @@
 """The genesis of a network: one file all nodes share; each chain's identity derives from it.
 
 `chain_id` = SHA-256 of the chain's canonical genesis (network, chain, incarnation, validators,
-organisations, parameters, clock), and everything signed contains it. Source: consensus 1, 2.1, 2.7.
+organisations, parameters, clock), and everything signed contains it. Source:
+protocols/state-transition.md 3, 4.
 """
 
 from __future__ import annotations
@@ -336,7 +337,8 @@ class ChainSpec:
     def opens_ms(self, parent_time_ms: int) -> int:
         """Earliest time of the next block: the start of the next slot, a fifth of one at least.
 
-        One block a slot, so a late block does not shift the rhythm. Source: consensus 2.7.
+        One block a slot, so a late block does not shift the rhythm.
+        Source: protocols/state-transition.md 4.
         """
         block_time_ms = self.genesis.block_time_ms
         origin = self.genesis.genesis_time_ms + self.offset_ms

@@ -2,7 +2,7 @@
 
 What an auditor needs to trust no node: blocks and certificates in, and every root, every report and
 every sum comes out of the rules themselves. A region is replayed beside the national chain, since
-its validators alone judge what it takes of that one. Source: protocols/market.md section 5,
+its validators alone judge what it takes of that one. Source: protocols/market.md 5,
 protocols/interchain.md 5.
 """
 

@@ -1,4 +1,6 @@
-"""Signed transactions: what they carry, what is signed, how they are read. Source: consensus 2.2.
+"""Signed transactions: what they carry, what is signed, how they are read.
+
+Source: protocols/state-transition.md 2.
 
 The chain id (which contains the incarnation) and the nonce are inside what is signed, so a
 transaction is good on one chain, once. Its id covers the signature too: only the signer can make a

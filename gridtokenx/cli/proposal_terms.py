@@ -1,14 +1,14 @@
-"""What the options of `governance propose` say, as the content of a proposal.
+"""The types of proposals: what each asks for, as options of its command, and its content.
 
-Names, ranges and words are checked here, so a mistake costs no signature and needs no node.
+Names, ranges and words are checked here, so a mistake costs no signature and needs no node. The
+first line of a docstring is the command's help, what follows is an example of its options.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,92 +18,65 @@ from gridtokenx.runtime import bangkok
 if TYPE_CHECKING:
     from gridtokenx.governance.model import Content, NewAuthority
 
-Given = Mapping[str, Any]
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
 _MS_OF = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2})?")
 
-# Type -> (options it needs, options it may have)
-OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "parameter-change": (("parameter", "new-value"), ()),
-    "pricing-regulation": (("min-price", "max-price", "peak-multiplier"), ("effective",)),
-    "carbon-credit-policy": (("rate",), ()),
-    "authority-management": (
-        ("region", "change", "organisation", "public-key"),
-        ("new-public-key", "weight"),
-    ),
-    "emergency": (("territory", "reason", "duration"), ()),
-    "infrastructure-funding": (("to", "amount"), ()),
-    "upgrade": (("release", "height"), ()),
-    "operator-rotation": (("organisation", "new-operator"), ()),
-    "reincarnation": (("region", "authority", "height", "hash"), ()),
-}
+Price = Annotated[str, typer.Option(metavar="THB", help="THB/kWh.")]
+Region = Annotated[str, typer.Option(metavar="NAME", help="A chain: NOR.")]
+Organisation = Annotated[str, typer.Option(metavar="NAME", help="Such as pea.")]
 
 
-def needs_base(kind: str, given: Given) -> bool:
-    """Whether a node is to say which block a region goes on from."""
-    named = given.get("height"), given.get("hash")
-    return _word(kind) == "reincarnation" and bool(given.get("region")) and named == (None, None)
+def parameter_change(
+    parameter: Annotated[str, typer.Option(metavar="NAME", help="Such as carbon_credits.solar.")],
+    new_value: Annotated[str, typer.Option(metavar="VALUE", help="In the parameter's unit: 0.7.")],
+) -> Content:
+    """One parameter of `governance params` gets another value.
 
-
-def _word(kind: str) -> str:
-    return kind.strip().lower().replace("_", "-")
-
-
-def content_of(kind: str, given: Given) -> Content:
-    """The content that options describe; `given` has an option's value by its name, None if absent.
-
-    Errors: BadParameter; Rejected UNKNOWN_PARAMETER, VALUE_OUT_OF_RANGE, BAD_ADDRESS.
+    --parameter carbon_credits.solar --new-value 0.7
     """
-    wanted = _word(kind)
-    if wanted not in OPTIONS:
-        near = difflib.get_close_matches(wanted, OPTIONS, 1)
-        also = f"; did you mean {near[0]}?" if near else ""
-        detail = f"one of {', '.join(OPTIONS)}, not {kind[:40]!r}{also}"
-        raise typer.BadParameter(detail, param_hint="--type")
-    needed, allowed = OPTIONS[wanted]
-    for name in needed:
-        if given.get(name) in (None, []):
-            raise typer.BadParameter(f"{wanted} needs it", param_hint=f"--{name}")
-    for name, value in given.items():
-        if value not in (None, []) and name not in (*needed, *allowed):
-            raise typer.BadParameter(f"{wanted} does not take it", param_hint=f"--{name}")
-    return _BUILDERS[wanted](given)
-
-
-def _parameter_change(given: Given) -> Content:
     from gridtokenx.governance import parameters as voted
     from gridtokenx.governance.model import ParameterChange
 
-    name, text = given["parameter"].strip(), given["new-value"].strip()
+    name, text = parameter.strip(), new_value.strip()
     voted.parse(voted.find(name), text)
     return ParameterChange(name, text)
 
 
-def _value(parameter: str, text: str) -> int:
-    """The integer of a text, in a parameter's unit. Errors: VALUE_OUT_OF_RANGE."""
-    from gridtokenx.governance import parameters as voted
+def pricing_regulation(
+    min_price: Price,
+    max_price: Price,
+    peak_multiplier: Annotated[str, typer.Option(metavar="N", help="Such as 1.5.")],
+    effective: Annotated[
+        str | None, typer.Option(metavar="DAY", help="2026-12-01[T06:00], Bangkok; else at once.")
+    ] = None,
+) -> Content:
+    """Least price, highest price and peak multiplier together, from a day on.
 
-    return voted.parse(voted.find(parameter), text.strip())
-
-
-def _pricing_regulation(given: Given) -> Content:
+    --min-price 1.5 --max-price 8 --peak-multiplier 1.5 --effective 2026-12-01
+    """
     from gridtokenx.governance.model import PricingRegulation
 
-    effective = given.get("effective")
     return PricingRegulation(
-        _value("pricing.min", given["min-price"]),
-        _value("pricing.max", given["max-price"]),
-        _value("pricing.peak_multiplier", given["peak-multiplier"]),
+        _value("pricing.min", min_price),
+        _value("pricing.max", max_price),
+        _value("pricing.peak_multiplier", peak_multiplier),
         0 if effective is None else _moment_ms(effective),
     )
 
 
-def _carbon_credit_policy(given: Given) -> Content:
+def carbon_credit_policy(
+    rate: Annotated[
+        list[str], typer.Option(metavar="SOURCE=N", help="Credits/kWh; may be repeated.")
+    ],
+) -> Content:
+    """The carbon credits of several sources at once.
+
+    --rate solar=0.7 --rate wind=0.65
+    """
     from gridtokenx.governance.model import CarbonCreditPolicy, CarbonCreditRate
 
-    rates: Sequence[str] = given["rate"]
-    pairs = [one.partition("=") for one in rates]
+    pairs = [one.partition("=") for one in rate]
     return CarbonCreditPolicy(
         tuple(
             CarbonCreditRate(source, _value(f"carbon_credits.{source}", text))
@@ -112,81 +85,177 @@ def _carbon_credit_policy(given: Given) -> Content:
     )
 
 
-def _authority_management(given: Given) -> Content:
+def authority_management(
+    region: Region,
+    change: Annotated[
+        str, typer.Option(metavar="WHAT", help="add, remove, suspend, reinstate or rotate.")
+    ],
+    organisation: Organisation,
+    public_key: Annotated[str, typer.Option(metavar="KEY", help="The node's consensus key.")],
+    new_public_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="For rotate: the key after it.")
+    ] = None,
+    weight: Annotated[int | None, typer.Option(metavar="N", min=1, help="For add.")] = None,
+) -> Content:
+    """A node of an authority comes, goes, rests or gets another key.
+
+    --region NOR --change add --organisation pea --public-key KEY --weight 1
+    """
     from gridtokenx.governance.model import AuthorityChange, AuthorityManagement
 
-    change = given["change"].strip().lower()
+    word = change.strip().lower()
     known = [one.value for one in AuthorityChange]
-    if change not in known:
-        detail = f"one of {', '.join(known)}, not {change[:40]!r}"
+    if word not in known:
+        detail = f"one of {', '.join(known)}, not {word[:40]!r}"
         raise typer.BadParameter(detail, param_hint="--change")
-    for option, only in (("new-public-key", "rotate"), ("weight", "add")):
-        if (given.get(option) is not None) != (change == only):
+    for option, given, only in (
+        ("--new-public-key", new_public_key, "rotate"),
+        ("--weight", weight, "add"),
+    ):
+        if (given is not None) != (word == only):
             detail = f"needed for --change {only}, and for nothing else"
-            raise typer.BadParameter(detail, param_hint=f"--{option}")
-    new_key = given.get("new-public-key")
+            raise typer.BadParameter(detail, param_hint=option)
     return AuthorityManagement(
-        given["region"].strip().upper(),
-        AuthorityChange(change),
-        given["organisation"].strip().lower(),
-        _public_key(given["public-key"], "--public-key"),
-        None if new_key is None else _public_key(new_key, "--new-public-key"),
-        given.get("weight") or 0,
+        region.strip().upper(),
+        AuthorityChange(word),
+        organisation.strip().lower(),
+        _public_key(public_key, "--public-key"),
+        None if new_public_key is None else _public_key(new_public_key, "--new-public-key"),
+        weight or 0,
     )
 
 
-def _emergency(given: Given) -> Content:
+def emergency(
+    territory: Annotated[str, typer.Option(metavar="PREFIX", help="Such as BKK.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why trade halts.")],
+    duration: Annotated[str, typer.Option(metavar="TIME", help="30m, 4h, at most 7d.")],
+) -> Content:
+    """Trade halts in a distributor's territory; the authorities alone decide.
+
+    --territory BKK --reason "flood" --duration 4h
+    """
     from gridtokenx.governance.model import Emergency
 
-    match = _DURATION.fullmatch(given["duration"].strip().lower())
+    match = _DURATION.fullmatch(duration.strip().lower())
     duration_ms = 0 if match is None else int(match[1]) * _MS_OF[match[2]]
     if not 0 < duration_ms <= 7 * _MS_OF["d"]:
-        detail = f"such as 30m, 4h or 2d, at most 7d, not {given['duration'][:40]!r}"
+        detail = f"such as 30m, 4h or 2d, at most 7d, not {duration[:40]!r}"
         raise typer.BadParameter(detail, param_hint="--duration")
-    place = remote.place_name(given["territory"])
+    place = remote.place_name(territory)
     if len(place) != 3:
         raise typer.BadParameter(f"a territory such as BKK, not {place}", param_hint="--territory")
-    return Emergency(place, remote.reason_text(given["reason"]), duration_ms)
+    return Emergency(place, remote.reason_text(reason), duration_ms)
 
 
-def _infrastructure_funding(given: Given) -> Content:
+def infrastructure_funding(
+    to: Annotated[str, typer.Option(metavar="ADDRESS", help="Who is paid.")],
+    amount: Annotated[str, typer.Option(metavar="GTX", help="What it is paid.")],
+) -> Content:
+    """The treasury pays gtx to an account.
+
+    --to gtx1... --amount 2500
+    """
     from gridtokenx.governance.model import InfrastructureFunding
 
-    return InfrastructureFunding(remote.address_of(given["to"]), gtx_amount(given["amount"]))
+    return InfrastructureFunding(remote.address_of(to), gtx_amount(amount))
 
 
-def _upgrade(given: Given) -> Content:
+def upgrade(
+    release: Annotated[str, typer.Option(metavar="VERSION", help="Such as 0.2.0.")],
+    height: Annotated[
+        int, typer.Option(metavar="N", min=0, help="National block it is needed from.")
+    ],
+) -> Content:
+    """The version of the program that is needed from a block on.
+
+    --release 0.2.0 --height 90000
+    """
     from gridtokenx.governance.model import Upgrade
 
-    release = given["release"].strip()
-    if not re.fullmatch(r"[0-9A-Za-z.+-]{1,32}", release):
-        detail = f"a version such as 0.2.0, not {release[:40]!r}"
+    version = release.strip()
+    if not re.fullmatch(r"[0-9A-Za-z.+-]{1,32}", version):
+        detail = f"a version such as 0.2.0, not {version[:40]!r}"
         raise typer.BadParameter(detail, param_hint="--release")
-    return Upgrade(release, given["height"])
+    return Upgrade(version, height)
 
 
-def _operator_rotation(given: Given) -> Content:
+def operator_rotation(
+    organisation: Organisation,
+    new_operator: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The account key that signs for it then.")
+    ],
+) -> Content:
+    """Another key signs for an organisation on all chains.
+
+    --organisation payment --new-operator gtx1...
+    """
     from gridtokenx.governance.model import OperatorRotation
 
-    name = given["organisation"].strip().lower()
+    name = organisation.strip().lower()
     if not 1 <= len(name.encode()) <= 16:
         detail = f"1 to 16 bytes such as erc, not {name[:40]!r}"
         raise typer.BadParameter(detail, param_hint="--organisation")
-    return OperatorRotation(name, remote.address_of(given["new-operator"]))
+    return OperatorRotation(name, remote.address_of(new_operator))
 
 
-def _reincarnation(given: Given) -> Content:
+def reincarnation(
+    region: Region,
+    authority: Annotated[
+        list[str],
+        typer.Option(metavar="ORG=KEY[:WEIGHT]", help="Who signs from then on; repeated for each."),
+    ],
+    height: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Block it goes on from; else the newest accepted."),
+    ] = None,
+    hash_: Annotated[
+        str | None, typer.Option("--hash", metavar="HEX", help="Of that block.")
+    ] = None,
+) -> Content:
+    """A frozen, dead or captured region goes on from one of its blocks under other authorities.
+
+    --region MET --authority egat=KEY --authority mea=KEY:2
+    """
     from gridtokenx.governance.model import Reincarnation
 
-    text = given["hash"].strip()
+    name = region.strip().upper()
+    if (height is None) != (hash_ is None):
+        missing = "--height" if height is None else "--hash"
+        raise typer.BadParameter("height and hash belong together", param_hint=missing)
+    members = tuple(_new_authority(one) for one in authority)
+    if height is None or hash_ is None:
+        height, hash_ = _newest_base(name)
+    text = hash_.strip()
     if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
         raise typer.BadParameter(f"64 hex digits, not {text[:80]!r}", param_hint="--hash")
-    return Reincarnation(
-        given["region"].strip().upper(),
-        given["height"],
-        bytes.fromhex(text),
-        tuple(_new_authority(one) for one in given["authority"]),
-    )
+    return Reincarnation(name, height, bytes.fromhex(text), members)
+
+
+TYPES: tuple[Callable[..., Content], ...] = (
+    parameter_change,
+    pricing_regulation,
+    carbon_credit_policy,
+    authority_management,
+    emergency,
+    infrastructure_funding,
+    upgrade,
+    operator_rotation,
+    reincarnation,
+)
+
+
+def _newest_base(region: str) -> tuple[int, str]:
+    """Height and hash of the newest block that the national chain has accepted of a region."""
+    with remote.connect() as client:
+        base = client.call("shard_get", id=region)["checkpoint"]
+    return int(base["height"]), base["hash"]
+
+
+def _value(parameter: str, text: str) -> int:
+    """The integer of a text, in a parameter's unit. Errors: VALUE_OUT_OF_RANGE."""
+    from gridtokenx.governance import parameters as voted
+
+    return voted.parse(voted.find(parameter), text.strip())
 
 
 def _new_authority(text: str) -> NewAuthority:
@@ -200,19 +269,6 @@ def _new_authority(text: str) -> NewAuthority:
         detail = f"ORG=KEY[:WEIGHT] such as egat=gtx1...:1, not {text[:80]!r}"
         raise typer.BadParameter(detail, param_hint="--authority")
     return NewAuthority(name.lower(), _public_key(key, "--authority"), int(weight or 1))
-
-
-_BUILDERS: dict[str, Callable[[Given], Content]] = {
-    "parameter-change": _parameter_change,
-    "pricing-regulation": _pricing_regulation,
-    "carbon-credit-policy": _carbon_credit_policy,
-    "authority-management": _authority_management,
-    "emergency": _emergency,
-    "infrastructure-funding": _infrastructure_funding,
-    "upgrade": _upgrade,
-    "operator-rotation": _operator_rotation,
-    "reincarnation": _reincarnation,
-}
 
 
 def gtx_amount(text: str) -> int:

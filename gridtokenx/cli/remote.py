@@ -1,7 +1,7 @@
 """What the commands that ask a node share: the connection, addresses, keys, waiting.
 
 A node's refusal, its absence and a lie that a check here uncovers all become the command's failure.
-Keys stay here: what goes to the node is signed already. Source: surface A.0, A.9.
+Keys stay here: what goes to the node is signed already. Source: docs/cli.md "Commands".
 """
 
 from __future__ import annotations

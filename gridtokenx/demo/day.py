@@ -2,7 +2,7 @@
 
 Market time is the block clock of genesis: one 15-minute slot a block. Orders go in several slots
 before their gate closes and readings two slots after their slot, so that a slow machine, a view
-change or a lost message does not change the day. Source: protocols/market.md section 8.
+change or a lost message does not change the day. Source: protocols/market.md 8.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who trades on the demonstration day, what they forecast, offer and really measure.
 
 Everything is a function of `day_profile.json` and SHA-256, so every machine plays the same day.
-Source: protocols/market.md section 8.
+Source: protocols/market.md 8.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The nouns of governance: what may be proposed, ballots and tallies, what a passed vote does.
 
 Times are market time in Unix ms (the `now_ms` of the national chain's blocks), money in ugtx.
-Source: protocols/governance.md section 2.
+Source: protocols/governance.md 2.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A value is an integer in the unit of the field that holds it; people read and write a decimal number
 in the parameter's unit. The records themselves belong to other contexts, so they are handled here
-as dataclasses whose fields are known by name. Source: protocols/governance.md section 2.4.
+as dataclasses whose fields are known by name. Source: protocols/governance.md 2.4.
 """
 
 from __future__ import annotations
@@ -88,12 +88,13 @@ _MODE = Parameter(
     choices=("block", "gate"),
 )
 
-# Trade between regions is not what the law allows today: market section 5.
+# Trade between regions is not what the law allows today: protocols/governance.md 2.3.
 _TIER = Parameter(
     *("market.max_trade_tier", Owner.MARKET, "max_trade_tier", *_COUNT, 0, 3), is_regulated=True
 )
 
-# What its authority may bring to a chain in a day is money that people can take out: market 1.
+# What its authority may bring to a chain in a day is money that people can take out.
+# Source: protocols/market.md 1.
 _DEPOSITS = Parameter(
     *("market.deposit_limit", Owner.MARKET, "deposit_limit_uthb", *_BAHT, 0, 10**18),
     is_regulated=True,

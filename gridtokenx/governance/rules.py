@@ -1,7 +1,7 @@
 """The verbs of governance: propose, vote, approve, and what time makes of a proposal.
 
 A passed proposal yields actions; `chain/` carries them to where they act. Only payments from the
-treasury happen here. Source: protocols/governance.md section 2.
+treasury happen here. Source: protocols/governance.md 2.
 """
 
 from __future__ import annotations

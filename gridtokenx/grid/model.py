@@ -117,7 +117,7 @@ class ReadingRefused:
 
 
 class NodeState(StrEnum):
-    """How a grid node fares. Source: protocols/market.md section 3.4."""
+    """How a grid node fares. Source: protocols/market.md 3.4."""
 
     NORMAL = "normal"
     ALERT = "alert"  # Loaded beyond 80 % of its rating.

@@ -1,6 +1,6 @@
 """The verbs of grid operation: what nodes can still carry, and regions that stand still.
 
-Source: protocols/market.md section 3.4.
+Source: protocols/market.md 3.4.
 """
 
 from __future__ import annotations

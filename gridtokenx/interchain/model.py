@@ -1,7 +1,7 @@
 """The nouns of interchain: messages and their logs, checkpoints, regions and their escrow.
 
 A message's id is (source, destination, nonce): nonces of a log count from 0 for ever, also over
-incarnations of a region. Source: protocols/interchain.md.
+incarnations of a region. Source: protocols/interchain.md 2.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A compact block is believed because it hashes to what the leader signed: its ids hash to the
 header's transactions root, and each transaction hashes to its id. So a liar can waste a request,
-not plant a body. Source: network 2, consensus 2.6.
+not plant a body. Source: protocols/networking.md 3.3, 5.
 """
 
 from __future__ import annotations

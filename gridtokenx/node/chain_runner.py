@@ -4,7 +4,7 @@ A region may be let go on as another incarnation by a vote on the national chain
 ends what runs, brings the new incarnation's history together and goes on, each node by itself.
 Where the validators of a region decide what is not valid here, that chain alone is stopped: it
 decides and signs nothing, serves its blocks on, and waits for a vote.
-Source: protocols/interchain.md 8, consensus 2.8.
+Source: protocols/interchain.md 8, protocols/consensus.md 2.8.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs one chain: the engine's inbox, its effects, gossip in and out. Source: architecture 5.
+"""Runs one chain: the engine's inbox, its effects, gossip in and out.
 
 One owner of the engine, one bounded inbox. Effects are performed in order: a Persist is synced
 before the Broadcast behind it leaves. Building and checking blocks run in a worker thread and come

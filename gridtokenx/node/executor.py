@@ -4,7 +4,8 @@ A region's chain may have had several incarnations: `spec` is that of the presen
 block of the past belongs to (chain id, validators) is asked for by its height.
 
 Plain synchronous code, called from one worker thread at a time (the driver's limiter); only `prove`
-and the status snapshot are read from other threads. Source: architecture 4.2, consensus 2.6, 2.8.
+and the status snapshot are read from other threads. Source:
+protocols/state-transition.md 5, protocols/consensus.md 2.6, 2.8, decision 0025.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Whether this node's key may sign on a chain: its safety record, and what shows that it is an old
-one or that the key signs elsewhere too. Source: consensus 2.8, decision 0005.
+one or that the key signs elsewhere too. Source: protocols/consensus.md 2.8, decision 0005.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The composition root: one nursery that holds everything a node runs. Source: architecture 1.5, 5.
+"""The composition root: one nursery that holds everything a node runs.
 
 Any service that fails ends the nursery and with it the process, whose exit code says why; a restart
 continues from the last synced batch.
@@ -527,7 +527,7 @@ class Node:
         self._clock_watch.look(self._peers.clocks(), sets, self._loop_lag.recent_ms)
 
     def _check_disk(self) -> None:
-        """Stop before the disk is full: a full disk is what corrupts databases (surface C 13)."""
+        """Stop before the disk is full: a full disk is what corrupts databases."""
         self._free_disk_mib = _free_disk_mib(self.config)
         limit = self.config.node.min_free_disk_mib
         if self._free_disk_mib < limit:

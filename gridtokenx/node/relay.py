@@ -1,4 +1,4 @@
-"""Brings decided region blocks to the national chain. Source: protocols/interchain.md section 3.
+"""Brings decided region blocks to the national chain. Source: protocols/interchain.md 3.
 
 Anybody may; validators do, so that messages flow without anybody's care. A region's authorities
 take turns, and the next one takes over where the one before does not come: a second checkpoint is

@@ -1,7 +1,7 @@
 """Runs one chain's syncer: asks peers for decided blocks, applies them in order, serves others.
 
-Source: consensus 2.8. A block from a peer goes through the same certificate check, execution and
-commit as one from consensus.
+Source: protocols/consensus.md 2.8. A block from a peer goes through the same certificate check,
+execution and commit as one from consensus.
 """
 
 from __future__ import annotations

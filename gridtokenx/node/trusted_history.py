@@ -1,6 +1,6 @@
 """Whether a chain's blocks here, and the next one, are those that this node may believe.
 
-Source: consensus 4, decision 0018.
+Source: protocols/consensus.md 4, decision 0018.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Organisation:
 @wire(71)
 @dataclass(frozen=True, slots=True)
 class Territory:
-    """A region prefix this chain serves. Source: protocols/market.md section 5."""
+    """A region prefix this chain serves. Source: protocols/market.md 5."""
 
     prefix: RegionPrefix
     distributor: Annotated[str, Limit(1, 16)]  # an organisation's name

@@ -1,6 +1,6 @@
 """The verbs of the registry: who may do what, and where. A meter's life is in `meters`.
 
-Source: protocols/market.md section 5.
+Source: protocols/market.md 5.
 """
 
 from __future__ import annotations

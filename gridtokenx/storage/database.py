@@ -2,7 +2,7 @@
 
 Everything a decided block changes (block, certificate, state, indexes) is in one
 write with fsync, so kill -9 at any instant leaves the database at a block boundary. The safety
-record has its own synced write before anything signed leaves. Source: consensus 2.8, surface C 12.
+record has its own synced write before anything signed leaves. Source: protocols/consensus.md 2.8.
 """
 
 from __future__ import annotations

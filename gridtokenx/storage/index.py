@@ -5,7 +5,7 @@ anybody votes for the block, so nothing that is decided can fail here; the rows 
 own database batch, so the index never disagrees with the chain. Sums grow for ever, so numbers are
 kept with their length. Lists are keyed by account and by the complement of (height, number), so an
 ascending scan is newest first and a page's cursor stays good when blocks come in.
-Source: surface C 23 and 24.
+Source: docs/api.md "REST".
 
 Keys:  T totals | w ~slot: totals at the end of a slot | t id: transaction | h account place: id
        o account place: order id | c order id: how it closed | d trade id: trade | s trade id:

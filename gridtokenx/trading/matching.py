@@ -1,7 +1,7 @@
 """From the auction's answer to state: trades, positions, order rests, and how orders leave.
 
 `clearing` is a pure function over one slot; a `Run` carries out one block's clearings.
-Source: protocols/market.md sections 2 and 3.
+Source: protocols/market.md 2, 3.
 """
 
 from __future__ import annotations

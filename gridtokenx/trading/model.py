@@ -26,7 +26,7 @@ class Side(IntEnum):
 class Source(StrEnum):
     """What energy is made from; a buy order may also wish for ANY or RENEWABLE.
 
-    Source: protocols/market.md sections 1 and 2.
+    Source: protocols/market.md 1, 2.
     """
 
     ANY = "any"  # Buy orders only.
@@ -62,7 +62,7 @@ class ClearingOrder(NamedTuple):
     Units: energy_wh is what may still trade in this slot; limit_mthb is mTHB/kWh (a seller's
     least energy price, a buyer's most paid all-in); location is a substation, `BKK-01-SUB001`;
     height is the block that included the order. A sell order's source is its meter's.
-    Source: protocols/market.md sections 2 and 3.
+    Source: protocols/market.md 2, 3.
     """
 
     id: bytes
@@ -174,7 +174,7 @@ class MarketParameters:
     end) and vat_after_bps from then on; transmission_mthb is the transmission operator's part of
     national wheeling; frequencies in millihertz; deposit_limit_uthb is the most baht that comes to
     a chain in one Bangkok day.
-    Source: protocols/market.md sections 1 to 4.
+    Source: protocols/market.md 1, 2, 3, 4.
     """
 
     wheeling_mthb: Annotated[tuple[int, ...], Limit(4, 4)] = (300, 600, 900, 1151)

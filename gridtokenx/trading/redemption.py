@@ -2,7 +2,7 @@
 
 Only what was metered in the participant's own territory, for its utility has nothing of the rest.
 On demand, and for everybody once a Bangkok month has ended and its last reading deadline has
-passed; a block visits a bounded number of participants. Source: protocols/market.md section 4.4.
+passed; a block visits a bounded number of participants. Source: protocols/market.md 4.4.
 """
 
 from __future__ import annotations

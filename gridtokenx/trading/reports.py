@@ -3,7 +3,7 @@
 Trades belong to the buyer's territory, readings to the meter's, both to the Bangkok day of their
 slot; redemptions to the day on which they happen. A day closes once its last reading deadline has
 passed; its report then stays in REPORTS and its hash goes into an event.
-Source: protocols/market.md section 5.
+Source: protocols/market.md 5.
 """
 
 from __future__ import annotations

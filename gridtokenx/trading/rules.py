@@ -1,6 +1,6 @@
 """The verbs of trading: place and cancel orders, and what each block does to the market at start.
 
-Source: protocols/market.md sections 2 and 3.
+Source: protocols/market.md 2, 3.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def place_order(
     Errors: NOT_ACTIVE, LICENCE_EXPIRED; NOT_PERMITTED for another's meter, UNKNOWN_ZONE for another
     place than the meter's, UNKNOWN_SOURCE; INTERVAL_CLOSED, ORDER_EXPIRED; AMOUNT_OUT_OF_RANGE,
     SLOT_CAP, PRICE_OUT_OF_BAND; TOO_MANY_ORDERS, SELF_TRADE, DAILY_CAP; INSUFFICIENT_BALANCE.
-    Source: protocols/market.md section 2.
+    Source: protocols/market.md 2.
     """
     market = parameters(state)
     listed = book.trader(state, owner)
@@ -184,7 +184,7 @@ def needs_licence_ms(terms: PlaceOrder) -> int:
 def settle_reading(state: Overlay, reading: ReadingFacts, *, payees: Payees) -> list[TradingEvent]:
     """Settle a meter's sales and purchases of a slot, in the transaction that brings its reading.
 
-    Source: protocols/market.md section 4.
+    Source: protocols/market.md 4.
     """
     return settlement.settle_reading(state, reading, market=parameters(state), payees=payees)
 

@@ -1,7 +1,7 @@
 """Settlement: what a trade's escrow and bond become once the seller's meter has been read.
 
 `charges` is the one place where money is worked out: quotes, matching and the ledger use it, so no
-two of them can disagree. Source: protocols/market.md section 4.
+two of them can disagree. Source: protocols/market.md 4.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def charges(
     VAT is on the wheeling, and on the energy of a VAT-registered seller, rounded half up once on
     their sum. An order filled in parts at its very limit can leave a trade 1 uTHB short of that
     rounding; then VAT is what the escrow still holds.
-    Source: protocols/market.md section 4 (vectors V1 settlement, V9, V12).
+    Source: protocols/market.md 4 (vectors V1 settlement, V9, V12).
     """
     energy_uthb = delivered_wh * price_mthb
     wheeling_uthb = delivered_wh * wheeling_mthb
@@ -155,7 +155,7 @@ def escrow_needed(energy_wh: int, limit_mthb: int, vat_bps: int) -> int:
 def delivered_by_trade(sold_wh: Sequence[int], exported_wh: int) -> list[int]:
     """Share a seller's export among its trades of a slot: pro rata, rest 1 Wh each in trade order.
 
-    Source: protocols/market.md section 4.2 (vector V9).
+    Source: protocols/market.md 4.2 (vector V9).
     """
     total_wh = sum(sold_wh)
     if exported_wh >= total_wh:

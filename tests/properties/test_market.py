@@ -1,7 +1,7 @@
 """A long seeded day of everything the market allows and refuses: nothing appears or vanishes.
 
 After every step the accounts must add up to the supply, and what stands in orders and trades to
-what accounts have set aside. Source: protocols/market.md section 7, "Properties that always hold".
+what accounts have set aside. Source: protocols/market.md 7.
 """
 
 import random

@@ -2,7 +2,7 @@
 
 The model keeps plain lists, looks at every order in every clearing and asks the slow oracle; so the
 books in memory, slot caps, headroom that earlier clearings used, expiry and gates are all checked
-against protocols/market.md section 3, also across restarts.
+against protocols/market.md 3, also across restarts.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The auction once more, the slow way, written from protocols/market.md section 3.2 alone.
+"""The auction once more, the slow way, written from protocols/market.md 3.2 alone.
 
 It shares no code with `gridtokenx.trading.clearing`: everything is worked out anew at each step
 with fractions, and nothing is read lazily, remembered or skipped.

@@ -34,7 +34,11 @@ def check_words(words: list[str]) -> None:
     root = get_command(app)
     command: Any = root
     rest = list(words)
-    while rest and hasattr(command, "get_command") and not rest[0].startswith("-"):
+    while rest and hasattr(command, "get_command"):
+        if hasattr(command, "type_first"):
+            rest = command.type_first(rest)
+        if rest[0].startswith("-"):
+            break
         command = command.get_command(None, rest.pop(0))
         assert command is not None, f"no such command: {words}"
     for word in rest:

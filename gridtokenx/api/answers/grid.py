@@ -5,7 +5,7 @@ A node of the grid is a region `BKK`, a zone `BKK-01` or a substation `BKK-01-SU
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from gridtokenx.api.answers.fields import (
     ChainName,
@@ -16,9 +16,7 @@ from gridtokenx.api.answers.fields import (
     moment,
     slot_number,
 )
-
 from gridtokenx.api.shapes import Rule
-from gridtokenx.registry.model import Meter
 
 
 @answer
@@ -159,17 +157,3 @@ class ZoneDetail:
     flow_slot: Annotated[int, slot_number("slot whose flow is told", "1963601")]
     zone: Annotated[GridZone, Rule("the zone")]
     substations: Annotated[tuple[Substation, ...], Rule("its substations")]
-
-
-@answer
-class FoundMeter:
-    """A metering point of a chain."""
-
-    chain: ChainName
-    height: Height
-    meter: Annotated[
-        Any, Rule("whose, where, its device's key; what it showed is null", shows=Meter, mask=MASK)
-    ]
-    read_to_slot: Annotated[
-        int | None, slot_number("last slot that a reading covers; null: none", "1963596")
-    ]

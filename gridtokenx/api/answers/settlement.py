@@ -15,7 +15,6 @@ from gridtokenx.api.answers.fields import (
     moment,
     slot_number,
 )
-
 from gridtokenx.api.shapes import Rule
 from gridtokenx.primitives.types import Address
 from gridtokenx.registry.model import MeterStatus

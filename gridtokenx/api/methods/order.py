@@ -1,7 +1,8 @@
 """Methods that make an order: prepared for the caller's key, or signed by this node's own.
 
 A node signs for nobody but itself: the seed's bare order works only where `api.local_signer` names
-a key, which the configuration allows on loopback alone. Source: surface A.0, lesson 1.
+a key, which the configuration allows on loopback alone. Source:
+docs/api.md "Submit an order".
 """
 
 from __future__ import annotations
@@ -131,7 +132,10 @@ def prepare_order(context: Context, asked: PrepareParameters) -> PreparedOrder:
 
 
 def _terms(context: Context, status: ChainStatus, trader: bytes, asked: OrderWish) -> PlaceOrder:
-    """The order of market 2 behind the seed's fields: every slot that closes before it expires."""
+    """The order behind the seed's fields: every slot that closes before it expires.
+
+    Source: protocols/market.md 2.
+    """
     side, source = Side[asked.order_type.upper()], Source(asked.energy_source)
     energy_wh = parse_kwh(asked.energy_amount)
     meter = meters.choose(

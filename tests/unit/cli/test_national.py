@@ -148,8 +148,8 @@ def test_a_dry_run_shows_old_and_new_and_needs_no_key(network: Network) -> None:
         (("--new-value", "7"), ExitCode.REFUSED, "0 to 5 (credits/kWh, at most 3 decimals)"),
         (("--new-value", "much"), ExitCode.REFUSED, "may be 0 to 5"),
         (("--type", "parameter-chance"), ExitCode.USAGE, "did you mean parameter-change?"),
-        (("--rate", "solar=1"), ExitCode.USAGE, "does not take it"),
-        (("--type", "emergency"), ExitCode.USAGE, "needs it"),
+        (("--rate", "solar=1"), ExitCode.USAGE, "No such option: --rate"),
+        (("--type", "emergency"), ExitCode.USAGE, "--parameter"),
     ],
 )
 def test_mistakes_are_told_before_a_node_is_asked(
@@ -158,6 +158,26 @@ def test_mistakes_are_told_before_a_node_is_asked(
     ran = run("--rpc", "http://127.0.0.1:9", "governance", "propose", *SEED, *words)
     assert ran.code == code
     assert told in " ".join(ran.stderr.replace("│", " ").split())
+
+
+def test_the_type_is_a_command_too(network: Network) -> None:
+    """`propose TYPE ...` is what `propose --type TYPE ...` says, wherever the option stands."""
+    at = SEED.index("--type")
+    assert SEED[at + 1] == "parameter-change"
+    rest = (*SEED[:at], *SEED[at + 2 :])
+    asked = [
+        network("governance", "propose", *words, "--dry-run")
+        for words in (
+            ("parameter-change", *rest),
+            ("--type=Parameter_Change", *rest),
+            (*rest, "--type", "parameter-change"),
+            SEED,
+        )
+    ]
+    times = {"voting_ends_ms", "executes_ms"}
+    told = [{name: one[name] for name in one.keys() - times} for one in asked]
+    assert all(one == told[0] for one in told)
+    assert told[0]["summary"] == "carbon_credits.solar = 0.7"
 
 
 @pytest.mark.parametrize(
