@@ -163,7 +163,7 @@ def tell_trade(chain: str, record: TradeRecord) -> ListedTrade:
         price_mthb=trade.price_mthb,
         wheeling_mthb=trade.wheeling_mthb,
         tier=trade.tier,
-        region=trade.region,
+        territory=trade.territory,
         energy_source=trade.source,
         status="matched" if settlement is None else "settled",
         settlement=settlement,

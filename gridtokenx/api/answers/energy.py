@@ -97,7 +97,7 @@ class PriceLevel:
 class OrderBook:
     """Energy offered and asked by price in a part of the grid."""
 
-    zone: Annotated[str, Rule("substation, zone or region, as asked", example="BKK-01")]
+    zone: Annotated[str, Rule("substation, zone or territory, as asked", example="BKK-01")]
     chain: ChainName
     height: Height
     slot: Annotated[int | None, slot_number("delivery slot asked for; null: any", "1963608")]
@@ -122,8 +122,10 @@ class ListedTrade:
     energy_wh: Annotated[int, Rule("energy to deliver", example="2000")]
     price_mthb: Annotated[int, Rule("price of the energy", example="4000")]
     wheeling_mthb: Annotated[int, Rule("wheeling, which the buyer pays too", example="300")]
-    tier: Annotated[int, count("distance: 0 substation, 1 zone, 2 region, 3 national", "tiers", 0)]
-    region: Annotated[str, Rule("the buyer's region", example="BKK")]
+    tier: Annotated[
+        int, count("distance: 0 substation, 1 zone, 2 territory, 3 national", "tiers", 0)
+    ]
+    territory: Annotated[str, Rule("the buyer's territory", example="BKK")]
     energy_source: Annotated[Source, Rule("what the energy is made from", example="solar")]
     status: Annotated[
         Literal["matched", "settled"],

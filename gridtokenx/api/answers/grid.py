@@ -1,6 +1,6 @@
 """Answers about the grid: what its nodes carry, what may still cross them, and what was sold.
 
-A node of the grid is a region `BKK`, a zone `BKK-01` or a substation `BKK-01-SUB001`.
+A node of the grid is a territory `BKK`, a zone `BKK-01` or a substation `BKK-01-SUB001`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Flow:
 
 @answer
 class GridNodeStatus:
-    """What is known of a region, zone or substation. All null: no status was published."""
+    """What is known of a territory, zone or substation. All null: no status was published."""
 
     node: Annotated[str, Rule("its name", example="BKK-01-SUB001")]
     state: Annotated[
@@ -82,8 +82,8 @@ class Substation(GridNodeStatus, _SubstationHead):
 
 
 @answer
-class _GridRegionHead:
-    region: Annotated[str, Rule("its prefix", example="BKK")]
+class _GridTerritoryHead:
+    territory: Annotated[str, Rule("its prefix", example="BKK")]
     chain: ChainName
     height: Height
     market_ms: Annotated[
@@ -96,14 +96,14 @@ class _GridRegionHead:
     transmission_area: Annotated[str, Rule("EGAT's area", example="M")]
     emergency: Annotated[
         str | None,
-        Rule("why it may not trade now; null: it may", example="erc halted region BKK: flood"),
+        Rule("why it may not trade now; null: it may", example="erc halted territory BKK: flood"),
     ]
     halt: Annotated[HaltInForce | None, Rule("halt in force; null: none")]
 
 
 @answer
-class GridRegion(GridNodeStatus, _GridRegionHead):
-    """A region of a chain."""
+class GridTerritory(GridNodeStatus, _GridTerritoryHead):
+    """A territory of a chain."""
 
     zones: Annotated[
         tuple[str, ...], Rule("zones with meters or a published status", example=["BKK-01"])
@@ -115,15 +115,15 @@ class GridRegion(GridNodeStatus, _GridRegionHead):
 
 @answer
 class Grid:
-    """Regions and substations."""
+    """Territories and substations."""
 
-    regions: Annotated[tuple[GridRegion, ...], Rule("regions of the chains")]
+    territories: Annotated[tuple[GridTerritory, ...], Rule("territories of the chains")]
 
 
 @answer
 class _GridZoneHead:
     zone: Annotated[str, Rule("its name", example="BKK-01")]
-    region: Annotated[str, Rule("its region", example="BKK")]
+    territory: Annotated[str, Rule("its territory", example="BKK")]
     chain: ChainName
     substations: Annotated[
         int, count("substations with meters or a published status", "substations", 1)

@@ -45,7 +45,9 @@ class QuotedCharges:
 class NearbyPrice:
     """The newest price near a place."""
 
-    tier: Annotated[int, count("distance: 0 substation, 1 zone, 2 region, 3 national", "tiers", 0)]
+    tier: Annotated[
+        int, count("distance: 0 substation, 1 zone, 2 territory, 3 national", "tiers", 0)
+    ]
     group: Annotated[str, Rule("part of the grid that traded", example="BKK-01-SUB001")]
     slot: Annotated[int, slot_number("delivery slot", "1963596")]
     price_mthb: Annotated[int, Rule("price of the energy", example="4000")]
@@ -81,7 +83,8 @@ class QuotedOrder:
     emergency: Annotated[
         str | None,
         Rule(
-            "why the region may not trade now; null: it may", example="erc halted region BKK: flood"
+            "why the territory may not trade now; null: it may",
+            example="erc halted territory BKK: flood",
         ),
     ]
 
@@ -182,10 +185,10 @@ class Carbon:
 
 
 @answer
-class RegionReport:
-    """A region's settlement of a day."""
+class TerritoryReport:
+    """A territory's settlement of a day."""
 
-    region: Annotated[str, Rule("region", example="BKK")]
+    territory: Annotated[str, Rule("territory", example="BKK")]
     distributor: Annotated[str, Rule("its distributor", example="mea")]
     chain: ChainName
     height: Height
@@ -208,5 +211,5 @@ class RegionReport:
 class DayReports:
     """Settlement reports of a day."""
 
-    territory: Annotated[str, Rule("region or distributor, as asked", example="BKK")]
-    items: Annotated[tuple[RegionReport, ...], Rule("one for each region")]
+    territory: Annotated[str, Rule("territory or distributor, as asked", example="BKK")]
+    items: Annotated[tuple[TerritoryReport, ...], Rule("one for each territory")]

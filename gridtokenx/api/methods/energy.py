@@ -50,7 +50,7 @@ _CURSOR_BYTES = 40  # Complement of the height, then the order id.
 _ID = hex_bytes(32, exactly=True)
 _SIDES, _SOURCES = ("buy", "sell"), tuple(source.value for source in Source)
 _Trader = Annotated[bytes | None, Rule("only this account's", address(), example=ADDRESS_EXAMPLE)]
-_Zone = Annotated[str | None, Rule("substation, zone or region", place(), example="BKK-01")]
+_Zone = Annotated[str | None, Rule("substation, zone or territory", place(), example="BKK-01")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class OrderParameters:
 class BookParameters:
     """Whose book, and how much of it."""
 
-    zone: Annotated[str, Rule("substation, zone or region", place(), example="BKK-01")]
+    zone: Annotated[str, Rule("substation, zone or territory", place(), example="BKK-01")]
     slot: Annotated[
         int | None,
         Rule("only what may trade in this delivery slot", integer(0, 2**40), example="1963608"),
@@ -130,7 +130,7 @@ class PlaceParameters:
 
 
 def is_within(location: str, group: str) -> bool:
-    """Whether a substation is, or lies in, a zone or region."""
+    """Whether a substation is, or lies in, a zone or territory."""
     return location == group or location.startswith(group + "-")
 
 
@@ -375,7 +375,7 @@ METHODS = (
     Method(
         "energy_getOrderBook",
         get_order_book,
-        "Energy offered and asked by price in a substation, zone or region.",
+        "Energy offered and asked by price in a substation, zone or territory.",
         routes=(Route("GET", "/energy/orderbook"),),
         cost=5,
     ),

@@ -1,7 +1,7 @@
 """Methods about the grid: what its nodes carry, what may still cross them, what was sold over them.
 
-A node of the grid is a region `BKK`, a zone `BKK-01` or a substation `BKK-01-SUB001`. One without a
-published status is unlimited. Source: protocols/market.md 3.4.
+A node of the grid is a territory `BKK`, a zone `BKK-01` or a substation `BKK-01-SUB001`. One
+without a published status is unlimited. Source: protocols/market.md 3.4.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gridtokenx.api.answers.fields import HASH_EXAMPLE
 from gridtokenx.api.answers.grid import (
     Flow,
     Grid,
-    GridRegion,
+    GridTerritory,
     GridZone,
     GridZones,
     HaltInForce,
@@ -32,6 +32,7 @@ from gridtokenx.grid import operation
 from gridtokenx.grid.model import STATUSES, GridLimits, GridStatus
 from gridtokenx.grid.rules import read_to
 from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.places import ZONE, territory_of
 from gridtokenx.primitives.quantities import SLOTS_PER_DAY, local_day, slot_at, slot_start_ms
 from gridtokenx.registry.model import (
     METER_KEYS,
@@ -70,7 +71,7 @@ class GridParameters:
 class ZoneParameters:
     """Which zone, and when."""
 
-    zone: Annotated[str, Rule("zone", text(6, "[A-Z]{3}-[0-9]{2}", "BKK-01"), example="BKK-01")]
+    zone: Annotated[str, Rule("zone", text(6, ZONE, "BKK-01"), example="BKK-01")]
     slot: _Slot = None
 
 
@@ -111,13 +112,13 @@ class _Grid:
             "flow_day": _tell_flow(self.in_day.get(name)),
         }
 
-    def emergency(self, region: str) -> str | None:
-        """Why a region may not trade now."""
-        return operation.emergency_of(self.status.view, region, self.now_ms, self.limits)
+    def emergency(self, territory: str) -> str | None:
+        """Why a territory may not trade now."""
+        return operation.emergency_of(self.status.view, territory, self.now_ms, self.limits)
 
-    def halt(self, region: str) -> HaltInForce | None:
-        """A region's halt in force."""
-        found = operation.halt_in_force(self.status.view, region, self.now_ms)
+    def halt(self, territory: str) -> HaltInForce | None:
+        """A territory's halt in force."""
+        found = operation.halt_in_force(self.status.view, territory, self.now_ms)
         if found is None:
             return None
         return HaltInForce(
@@ -134,7 +135,7 @@ class _Grid:
         return sorted(zones)
 
     def substations_in(self, place: str) -> list[str]:
-        """Substations of a region or zone with meters or a published status, by name."""
+        """Substations of a territory or zone with meters or a published status, by name."""
         names = dict.fromkeys((*self.substations, *self.published))
         return sorted(
             name for name in names if name.startswith(f"{place}-") and len(name) > _ZONE_LENGTH
@@ -143,7 +144,7 @@ class _Grid:
     def _state(self, name: str, found: GridStatus | None) -> str:
         if found is not None:
             return operation.node_state(self.status.view, found, self.now_ms, self.limits).value
-        return "emergency" if self.emergency(name[:3]) is not None else "unpublished"
+        return "emergency" if self.emergency(territory_of(name)) is not None else "unpublished"
 
     def _headroom(self, found: GridStatus | None) -> int | None:
         if found is None:
@@ -201,18 +202,18 @@ def _tell_flow(flow: NodeFlow | None) -> Flow:
 
 
 def get_grid_status(context: Context, asked: GridParameters) -> Grid:
-    regions: list[GridRegion] = []
+    territories: list[GridTerritory] = []
     for status in context.selected(asked.chain):
         grid = _grid(context, status, asked.slot)
         for _, territory in TERRITORIES.items(status.view):
-            regions.append(_tell_region(grid, territory))
-    return Grid(regions=tuple(regions))
+            territories.append(_tell_territory(grid, territory))
+    return Grid(territories=tuple(territories))
 
 
-def _tell_region(grid: _Grid, territory: Territory) -> GridRegion:
+def _tell_territory(grid: _Grid, territory: Territory) -> GridTerritory:
     prefix = territory.prefix
-    return GridRegion(
-        region=prefix,
+    return GridTerritory(
+        territory=prefix,
         chain=grid.status.spec.name,
         height=grid.status.head.height,
         market_ms=grid.now_ms,
@@ -223,13 +224,13 @@ def _tell_region(grid: _Grid, territory: Territory) -> GridRegion:
         emergency=grid.emergency(prefix),
         halt=grid.halt(prefix),
         **grid.node(prefix),
-        zones=tuple(zone for zone in grid.zones() if zone[:3] == prefix),
+        zones=tuple(zone for zone in grid.zones() if territory_of(zone) == prefix),
         substations=_tell_substations(grid, prefix),
     )
 
 
 def _tell_substations(grid: _Grid, place: str) -> tuple[Substation, ...]:
-    """Those of a region or zone."""
+    """Those of a territory or zone."""
     return tuple(_tell_substation(grid, name) for name in grid.substations_in(place))
 
 
@@ -261,7 +262,7 @@ def _tell_zone(grid: _Grid, zone: str) -> GridZone:
     names = grid.substations_in(zone)
     return GridZone(
         zone=zone,
-        region=zone[:3],
+        territory=territory_of(zone),
         chain=grid.status.spec.name,
         substations=len(names),
         meters=sum(len(grid.substations.get(name, [])) for name in names),
@@ -307,7 +308,7 @@ METHODS = (
     Method(
         "grid_getStatus",
         get_grid_status,
-        "Regions and substations: state, loading, limit, headroom, and the energy sold over them.",
+        "Territories and substations: state, loading, limit, headroom, the energy sold over them.",
         routes=(Route("GET", "/grid/status"),),
         cost=5,
     ),

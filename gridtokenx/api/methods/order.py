@@ -22,6 +22,7 @@ from gridtokenx.api.table import Method, Route
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.places import SUBSTATION
 from gridtokenx.primitives.quantities import (
     SLOT_MS,
     format_kwh,
@@ -39,7 +40,7 @@ MAX_EXPIRATION_HOURS = 720
 _BLOCKS_UNTIL_INCLUDED = 2  # Slots that close before an order can be in a block are left out.
 
 
-_SUBSTATION = text(32, r"[A-Z]{3}-[0-9]{2}-SUB[0-9]{3}", "BKK-01-SUB001")
+_PLACE = text(32, SUBSTATION, "BKK-01-SUB001")
 _SOURCES = choice(*(source.value for source in Source))
 
 # What an order is asked for with; a quote asks for the same.
@@ -48,7 +49,7 @@ EnergyAmount = Annotated[
     Decimal, Rule("kWh, at most 3 decimals", amount(), unit="kWh", example="1.5")
 ]
 GridLocation = Annotated[
-    str, Rule("substation of the trader's meter", _SUBSTATION, example="BKK-01-SUB001")
+    str, Rule("substation of the trader's meter", _PLACE, example="BKK-01-SUB001")
 ]
 EnergySource = Annotated[str, Rule("a seller's plant, a buyer's wish", _SOURCES, example="solar")]
 MeterId = Annotated[

@@ -19,7 +19,7 @@ from gridtokenx.api.answers.settlement import (
     QuotedCharges,
     QuotedOrder,
     ReadingPage,
-    RegionReport,
+    TerritoryReport,
 )
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError, invalid_params
@@ -48,6 +48,7 @@ from gridtokenx.grid import operation
 from gridtokenx.grid import rules as grid
 from gridtokenx.ledger.model import ACCOUNTS, CERTIFICATES, Account, RetirementCertificate
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import local_day, parse_kwh, slot_at
 from gridtokenx.primitives.state import u64
 from gridtokenx.primitives.types import format_address
@@ -119,7 +120,7 @@ class CertificateParameters:
 class ReportsParameters:
     """Whose reports, and of which day."""
 
-    territory: Annotated[str, Rule("region prefix, or distributor", _TERRITORY, example="BKK")]
+    territory: Annotated[str, Rule("territory, or distributor", _TERRITORY, example="BKK")]
     day: Annotated[int | None, Rule("Bangkok date", day(), example="2026-03-16")] = None
 
 
@@ -167,7 +168,9 @@ def quote(context: Context, asked: QuoteParameters) -> QuotedOrder:
         source=source,
         vat_registered=_charges_vat(status, asked),
     )
-    emergency = operation.emergency_of(status.view, location[:3], now_ms, grid_limits(market))
+    emergency = operation.emergency_of(
+        status.view, territory_of(location), now_ms, grid_limits(market)
+    )
     return QuotedOrder(
         chain=status.spec.name,
         height=status.head.height,
@@ -331,7 +334,7 @@ def _tell_certificate(status: ChainStatus, one: RetirementCertificate) -> Certif
 
 
 def get_reports(context: Context, asked: ReportsParameters) -> DayReports:
-    """A territory is a region prefix, or all regions of a distributor."""
+    """One territory, or all those of a distributor."""
     territory = asked.territory
     items = []
     for status in context.chains().values():
@@ -342,20 +345,22 @@ def get_reports(context: Context, asked: ReportsParameters) -> DayReports:
                 of_day = local_day(status.head.market_ms) if wanted is None else wanted
                 items.append(_tell_report(status, one.prefix, one.distributor, of_day))
     if not items:
-        detail = f"no region of this node's chains is, or belongs to, {territory!a}"
+        detail = f"no territory of this node's chains is, or belongs to, {territory!a}"
         raise ApiError(ErrorCode.UNKNOWN_ZONE, detail)
     return DayReports(territory=territory, items=tuple(items))
 
 
-def _tell_report(status: ChainStatus, region: str, distributor: str, of_day: int) -> RegionReport:
-    closed = reports.closed_report(status.view, region, of_day)
+def _tell_report(
+    status: ChainStatus, territory: str, distributor: str, of_day: int
+) -> TerritoryReport:
+    closed = reports.closed_report(status.view, territory, of_day)
     report = closed
     if report is None:
-        report = reports.open_report(status.view, region, distributor, of_day)
+        report = reports.open_report(status.view, territory, distributor, of_day)
     clock = CLOCK.get(status.view, b"")
     is_over = clock is not None and reports.day_of(clock.settled_slot + 1) > of_day
-    return RegionReport(
-        region=region,
+    return TerritoryReport(
+        territory=territory,
         distributor=distributor,
         chain=status.spec.name,
         height=status.head.height,
@@ -398,7 +403,7 @@ METHODS = (
     Method(
         "audit_getReports",
         get_reports,
-        "Settlement reports of a day: of one region, or of all regions of a distributor.",
+        "Settlement reports of a day: of one territory, or of all those of a distributor.",
         routes=(Route("GET", "/audit/reports/{territory}"),),
         cost=5,
     ),

@@ -174,8 +174,8 @@ def test_authorities_stop_a_region(node: MemoryNode) -> None:
     assert call(node, "gov_getProposal", id=1)["status"] == "executed"
     assert call(node, "gov_getProposal", id=1)["summary"] == "halt BKK for 60 min: flood"
     node.make_block("MET")
-    (bkk,) = [one for one in call(node, "grid_getStatus", chain="MET")["regions"]
-              if one["region"] == "BKK"]  # fmt: skip
+    (bkk,) = [one for one in call(node, "grid_getStatus", chain="MET")["territories"]
+              if one["territory"] == "BKK"]  # fmt: skip
     assert "governance" in bkk["emergency"]
 
 
@@ -394,7 +394,7 @@ def test_the_hashes_of_closed_reports_are_recorded_and_listed(node: MemoryNode) 
     closed = call(node, "audit_getReports", territory="mea", day="2026-01-01")["items"]
     told = call(node, "shard_getSettlements", day="2026-01-01")
     assert {one["territory"]: one["report_hash"] for one in told["items"]} == {
-        one["region"]: one["report_hash"] for one in closed
+        one["territory"]: one["report_hash"] for one in closed
     }
     assert {(one["shard"], one["date"], one["height"]) for one in told["items"]} == {
         ("MET", "2026-01-01", told["height"])
