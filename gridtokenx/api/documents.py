@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gridtokenx.api.answers.transaction import ShownTransaction
 from gridtokenx.api.answers.energy import ListedOrder, ListedTrade, OrderTerms
+from gridtokenx.api.answers.transaction import ShownTransaction
 from gridtokenx.api.shapes import write_json
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.grid.model import ReadingRefused

@@ -59,28 +59,29 @@ class Client(Rpc):
 
     # The chain
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> answers.chain.NodeStatus:
         """Node, network and every followed chain."""
-        return self._object("chain_getStatus")
+        return self.ask("chain_getStatus", answers.chain.NodeStatus)
 
-    def heads(self) -> dict[str, dict[str, Any]]:
-        """By chain: the newest block's height (text), hash, times and state root."""
-        return {row["chain"]: row["head"] for row in self.status()["chains"]}
+    def heads(self) -> dict[str, answers.chain.BlockHead]:
+        """By chain: the newest block."""
+        return {row.chain: row.head for row in self.status().chains}
 
-    def head(self, chain: str | None = None) -> dict[str, Any]:
+    def head(self, chain: str | None = None) -> answers.chain.ChainHead:
         """The newest block of a chain."""
-        return self._object("chain_getHead", chain=chain)
+        return self.ask("chain_getHead", answers.chain.ChainHead, chain=chain)
 
     def block(
         self, block: int | str, chain: str | None = None, *, full: bool = False
-    ) -> dict[str, Any]:
+    ) -> answers.chain.BlockAnswer:
         """A block by height or by hash (hex); `full` with transaction bodies."""
-        return self._object("chain_getBlock", block=str(block), chain=chain, full=full)
+        found = answers.chain.BlockAnswer
+        return self.ask("chain_getBlock", found, block=str(block), chain=chain, full=full)
 
     def genesis(self) -> Genesis:
         """The pinned genesis, or the node's."""
         if self._genesis is None:
-            self._genesis = load_genesis(json.dumps(self._object("chain_getGenesis")["genesis"]))
+            self._genesis = load_genesis(json.dumps(self.call("chain_getGenesis")["genesis"]))
         return self._genesis
 
     def spec(self, chain: str) -> ChainSpec:
@@ -97,8 +98,11 @@ class Client(Rpc):
         spec = self.spec(chain)
         if spec.is_national or spec.genesis.national is None:
             return spec
-        told = self.ask("shard_get", answers.shard.ShardDetail, id=chain)
-        return check_incarnations(spec, told.incarnations)
+        return check_incarnations(spec, self.shard(chain).incarnations)
+
+    def shard(self, name: str) -> answers.shard.ShardDetail:
+        """A region chain as the national chain sees it."""
+        return self.ask("shard_get", answers.shard.ShardDetail, id=name)
 
     def national(self) -> str:
         """Name of the national chain. Errors: Rejected UNKNOWN_SHARD on a network without one."""
@@ -110,19 +114,19 @@ class Client(Rpc):
             raise Rejected(ErrorCode.UNKNOWN_SHARD, detail)
         return national.name
 
-    def validators(self, chain: str | None = None) -> dict[str, Any]:
+    def validators(self, chain: str | None = None) -> answers.chain.ValidatorSetAnswer:
         """The validator set of a chain."""
-        return self._object("chain_getValidators", chain=chain)
+        return self.ask("chain_getValidators", answers.chain.ValidatorSetAnswer, chain=chain)
 
-    def supply(self, chain: str) -> dict[str, Any]:
-        """What all accounts of a chain hold, what crossed, and what was deposited, as texts."""
-        return self._object("chain_getSupply", chain=chain)
+    def supply(self, chain: str) -> answers.chain.ChainSupply:
+        """What all accounts of a chain hold, what crossed, and what was deposited."""
+        return self.ask("chain_getSupply", answers.chain.ChainSupply, chain=chain)
 
     def sign_deposit(
         self, authority: SigningKey, chain: str, to: bytes, amount_uthb: int
     ) -> Deposit:
         """A payment authority's next deposit with its statement of all deposits."""
-        so_far = int(self.supply(chain)["deposits"]["total_uthb"])
+        so_far = self.supply(chain).deposits.total_uthb
         region_id = self.spec(chain).genesis_id
         return sign_deposit(authority, region_id, to, amount_uthb, so_far_uthb=so_far)
 
@@ -200,7 +204,9 @@ class Client(Rpc):
                 answers.transaction.SentBatch,
                 transactions=[one.encoded.hex() for one in part],
             )
-            outcomes += [row.error and RpcError.told(row.error) for row in sent.results]
+            outcomes += [
+                None if row.error is None else RpcError.told(row.error) for row in sent.results
+            ]
         return outcomes
 
     def transaction(
@@ -249,23 +255,23 @@ class Client(Rpc):
 
     # The market
 
-    def orders(self, **filters: Any) -> dict[str, Any]:
+    def orders(self, **filters: Any) -> answers.energy.OrderPage:
         """A page of orders; filters as in `energy_getOrders`."""
-        return self._object("energy_getOrders", **filters)
+        return self.ask("energy_getOrders", answers.energy.OrderPage, **filters)
 
-    def order(self, order_id: str, chain: str | None = None) -> dict[str, Any]:
+    def order(self, order_id: str, chain: str | None = None) -> answers.energy.ListedOrder:
         """An order and what became of it."""
-        return self._object("energy_getOrder", id=order_id, chain=chain)
+        return self.ask("energy_getOrder", answers.energy.ListedOrder, id=order_id, chain=chain)
 
-    def order_book(self, zone: str, *, depth: int | None = None) -> dict[str, Any]:
+    def order_book(self, zone: str, *, depth: int | None = None) -> answers.energy.OrderBook:
         """Price levels of a substation, zone or territory."""
-        return self._object("energy_getOrderBook", zone=zone, depth=depth)
+        return self.ask("energy_getOrderBook", answers.energy.OrderBook, zone=zone, depth=depth)
 
-    def trades(self, **filters: Any) -> dict[str, Any]:
+    def trades(self, **filters: Any) -> answers.energy.TradePage:
         """A page of trades; filters as in `energy_getTrades`."""
-        return self._object("energy_getTrades", **filters)
+        return self.ask("energy_getTrades", answers.energy.TradePage, **filters)
 
-    def meter_readings(self, signer: SigningKey, **filters: str) -> dict[str, Any]:
+    def meter_readings(self, signer: SigningKey, **filters: str) -> answers.settlement.ReadingPage:
         """A page of an account's accepted readings, asked for by a key that may see them.
 
         Filters as in `energy_getMeterReadings`: address, limit, chain, cursor, each as text.
@@ -273,33 +279,34 @@ class Client(Rpc):
         signed_ms = time.time_ns() // 1_000_000
         method = "energy_getMeterReadings"
         message = request_bytes(self.genesis().hash, method, filters, signed_ms)
-        return self._object(
+        return self.ask(
             method,
+            answers.settlement.ReadingPage,
             **filters,
             signer=format_address(signer.public_key),
             signed_ms=str(signed_ms),
             signature=signer.sign(message).hex(),
         )
 
-    def trade(self, trade_id: str, chain: str | None = None) -> dict[str, Any]:
+    def trade(self, trade_id: str, chain: str | None = None) -> answers.energy.ListedTrade:
         """A trade and its settlement."""
-        return self._object("energy_getTrade", id=trade_id, chain=chain)
+        return self.ask("energy_getTrade", answers.energy.ListedTrade, id=trade_id, chain=chain)
 
-    def stats(self, chain: str | None = None) -> dict[str, Any]:
+    def stats(self, chain: str | None = None) -> answers.energy.MarketStats:
         """Sums of trading by chain and over all chains."""
-        return self._object("energy_getStats", chain=chain)
+        return self.ask("energy_getStats", answers.energy.MarketStats, chain=chain)
 
-    def market(self, chain: str | None = None) -> dict[str, Any]:
+    def market(self, chain: str | None = None) -> answers.energy.Market:
         """Units, slots and the price band now."""
-        return self._object("energy_getMarket", chain=chain)
+        return self.ask("energy_getMarket", answers.energy.Market, chain=chain)
 
     def meter(self, meter_id: bytes, chain: str | None = None) -> dict[str, Any]:
         """A metering point, by its id or the key of one of its devices."""
         return self._object("grid_getMeter", id=meter_id.hex(), chain=chain)
 
-    def grid(self, chain: str | None = None) -> dict[str, Any]:
+    def grid(self, chain: str | None = None) -> answers.grid.Grid:
         """Territories and substations."""
-        return self._object("grid_getStatus", chain=chain)
+        return self.ask("grid_getStatus", answers.grid.Grid, chain=chain)
 
     def build_order(
         self,
@@ -321,8 +328,9 @@ class Client(Rpc):
         must say which. What is signed is checked against what was asked. Units: Wh, mTHB/kWh.
         Errors: RpcError; Rejected MALFORMED_TX if the node answers with another order.
         """
-        answer = self._object(
+        told = self.ask(
             "energy_prepareOrder",
+            answers.order.PreparedOrder,
             trader=format_address(key.public_key),
             order_type=side.name.lower(),
             energy_amount=format_kwh(energy_wh),
@@ -333,7 +341,7 @@ class Client(Rpc):
             require=require,
             meter_id=None if meter_id is None else meter_id.hex(),
         )
-        terms = decode(PlaceOrder, bytes.fromhex(answer["payload"]))
+        terms = decode(PlaceOrder, told.payload)
         asked = (side, energy_wh, limit_mthb, location, source, require, meter_id)
         got = (
             *(terms.side, terms.energy_wh, terms.limit_mthb),
@@ -343,8 +351,8 @@ class Client(Rpc):
         if asked != got:
             detail = f"the node prepared another order than asked: {got}, not {asked}"
             raise Rejected(ErrorCode.MALFORMED_TX, detail)
-        number = int(answer["nonce"]) if nonce is None else nonce
-        return self.sign(key, answer["chain"], terms, number)
+        number = told.nonce if nonce is None else nonce
+        return self.sign(key, told.chain, terms, number)
 
     def sign(
         self, key: SigningKey, chain: str, payload: Payload, nonce: int | None = None

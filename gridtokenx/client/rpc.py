@@ -160,6 +160,15 @@ class Rpc:
         except ValueError as error:
             raise BadAnswer(self.url, f"its answer {error}") from None
 
+    def ask_many(
+        self, method: str, answer: type[T], params: Sequence[dict[str, Any]], /
+    ) -> list[T | RpcError]:
+        """One method's results for several sets of parameters, in their order. Errors: as `ask`,
+        but a refusal takes the place of its result.
+        """
+        results = self.call_many([(method, one) for one in params])
+        return [one if isinstance(one, RpcError) else self.read(answer, one) for one in results]
+
     def call_many(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[Any | RpcError]:
         """Results of several calls in their order, in as few requests as the batch limit allows."""
         results: list[Any | RpcError] = []

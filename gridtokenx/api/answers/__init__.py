@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gridtokenx.api.answers import account as account
+    from gridtokenx.api.answers import chain as chain
+    from gridtokenx.api.answers import energy as energy
+    from gridtokenx.api.answers import failure as failure
     from gridtokenx.api.answers import governance as governance
+    from gridtokenx.api.answers import grid as grid
     from gridtokenx.api.answers import network as network
+    from gridtokenx.api.answers import order as order
+    from gridtokenx.api.answers import proofs as proofs
+    from gridtokenx.api.answers import settlement as settlement
     from gridtokenx.api.answers import shard as shard
     from gridtokenx.api.answers import staking as staking
     from gridtokenx.api.answers import transaction as transaction
