@@ -11,8 +11,8 @@ from typing import Protocol
 from gridtokenx.chain.block import Block, Event, Header
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.validator_sets import order_set
-from gridtokenx.consensus.certificates import check_quorum_certificate
-from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.consensus.certificates import check_commit
+from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.governance import parameters as voted
 from gridtokenx.grid import operation
 from gridtokenx.grid.model import HaltTerritory, ResumeTerritory
@@ -220,11 +220,7 @@ def submit_checkpoint(
     certificate = decode(QuorumCertificate, command.certificate)
 
     def verify(signers: ValidatorSet) -> None:
-        named = (certificate.phase, certificate.height, certificate.block_hash)
-        if named != (Phase.COMMIT, header.height, header.hash):
-            detail = f"the certificate is not the COMMIT of {command.region} {header.height}"
-            raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
-        check_quorum_certificate(certificate, header.chain_id, signers)
+        check_commit(certificate, header.chain_id, header.height, header.hash, signers)
 
     return checkpoints.checkpoint(
         state,
