@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
-from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
+from gridtokenx.api.methods import METHODS
 from gridtokenx.chain.light import TrustedSet
 from gridtokenx.chain.light_client import Base, check_state_proof
 from gridtokenx.client import check_incarnations
@@ -38,6 +33,7 @@ from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
 from gridtokenx.staking.model import Bond, Redelegate, Unbond
+from tests.support.api_call import call
 from tests.support.api_node import BUYER, MemoryNode
 
 DEV = dev_key("dev")
@@ -51,19 +47,6 @@ def node(tmp_path: Path) -> Iterator[MemoryNode]:
     made.make_block("TH")
     yield made
     made.close()
-
-
-def call(node: MemoryNode, method_name: str, /, **raw: Any) -> Any:
-    """The method's result, held against its schema and against JSON."""
-
-    async def run() -> Any:
-        method = METHOD_BY_NAME[method_name]
-        result = method.handler(Context(node), method.arguments(raw))
-        return await result if inspect.isawaitable(result) else result
-
-    result = asyncio.run(run())
-    jsonschema.validate(json.loads(json.dumps(result)), METHOD_BY_NAME[method_name].result)
-    return result
 
 
 def refusal(node: MemoryNode, name: str, /, **raw: Any) -> tuple[str, str]:
