@@ -38,7 +38,6 @@ from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.registry import rules as registry
 from gridtokenx.trading import rules as trading
-from gridtokenx.trading.model import PARAMETERS
 
 MAX_ROOT_LAG_BLOCKS = 6  # A fresh region block names a national block not older than this.
 GOVERNANCE = "governance"
@@ -142,9 +141,8 @@ def _carry_out(
                 detail = f"{name} is no parameter of the market; {spec.name} has no other"
                 raise Rejected(ErrorCode.UNKNOWN_PARAMETER, detail)
             voted.check_range(parameter, value)
-            PARAMETERS.put(
-                state, b"", voted.with_value(trading.parameters(state), parameter, value)
-            )
+            market = voted.with_value(trading.parameters(state), parameter, value)
+            trading.set_parameters(state, market)
             return []
         case HaltOrder(territory, reason, duration_ms):
             registry.distributor_of(state, territory)  # UNKNOWN_ZONE for another chain's
