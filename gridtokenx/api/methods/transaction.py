@@ -9,8 +9,7 @@ from gridtokenx.api.documents import document, event_document, transaction_docum
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import hex_bytes, list_of
 from gridtokenx.api.table import Arguments, Method, Param, Route, shape
-from gridtokenx.chain.transaction import decode_transaction
-from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.chain.transaction import decode_transaction, transaction_id
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.storage import index as history
 
@@ -24,7 +23,7 @@ async def send(context: Context, arguments: Arguments) -> dict[str, Any]:
     (outcome,) = await context.submissions.send(chain, [raw])
     if outcome is not None:
         raise outcome
-    return {"tx_id": tagged_hash("gtx.tx", raw).hex(), "chain": chain, "status": "pending"}
+    return {"tx_id": transaction_id(raw).hex(), "chain": chain, "status": "pending"}
 
 
 async def send_batch(context: Context, arguments: Arguments) -> dict[str, Any]:
@@ -43,7 +42,7 @@ async def send_batch(context: Context, arguments: Arguments) -> dict[str, Any]:
     return {
         "results": [
             {
-                "tx_id": tagged_hash("gtx.tx", raw).hex(),
+                "tx_id": transaction_id(raw).hex(),
                 "status": "pending" if outcome is None else "rejected",
                 "error": None if outcome is None else ApiError.of(outcome).to_rpc(),
             }
