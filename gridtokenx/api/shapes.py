@@ -141,7 +141,7 @@ def _of_generic(hint: Any, rule: Rule) -> Shape:
     return _of_mapping(_shape(inner[1], rule))
 
 
-# -- Leaves --------------------------------------------------------------------------------------
+# -- Leaves ----------------------------------------------------------------------------------------
 
 
 def _reader(kind: type[Any] | tuple[type[Any], ...], words: str) -> Read:
@@ -216,7 +216,7 @@ def _of_enum(cls: type[Enum]) -> Shape:
     return Shape(texts.__getitem__, read)
 
 
-# -- Containers ----------------------------------------------------------------------------------
+# -- Containers ------------------------------------------------------------------------------------
 
 
 def _of_list(item: Shape) -> Shape:
@@ -283,7 +283,7 @@ def _json_type_of(hint: Any) -> type[Any]:
     return list if of is tuple else str if of in (str, bytes, int) else dict
 
 
-# -- Objects -------------------------------------------------------------------------------------
+# -- Objects ---------------------------------------------------------------------------------------
 
 
 def _of_class(cls: type[Any]) -> Shape:

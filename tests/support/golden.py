@@ -84,7 +84,7 @@ Exchange = tuple[str, str]
 """(what is asked, what is answered), as in the file."""
 
 
-# -- The worlds ----------------------------------------------------------------------------------
+# -- The worlds ------------------------------------------------------------------------------------
 
 
 def market(folder: Path) -> Iterator[Stage]:
@@ -278,7 +278,7 @@ def _second_page(node: MemoryNode, method: str, **params: Any) -> dict[str, Any]
 WORLDS = {"market": market, "national": national, "silent": silent}
 
 
-# -- What is asked -------------------------------------------------------------------------------
+# -- What is asked ---------------------------------------------------------------------------------
 
 
 def _market_wishes(node: MemoryNode, ids: list[str]) -> Wishes:
@@ -437,7 +437,7 @@ def _doors(method: Method, params: dict[str, Any]) -> Iterator[str]:
             yield f"GET {path}?{urlencode(texts)}"
 
 
-# -- Asking --------------------------------------------------------------------------------------
+# -- Asking ----------------------------------------------------------------------------------------
 
 
 @contextmanager
