@@ -30,13 +30,14 @@ from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.contacts import Claim
-from gridtokenx.node.driver import Driver, Wiring
+from gridtokenx.node.driver import Driver
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.protocol import BodyRequest, ChainHead
 from gridtokenx.node.rebuild import Rebuild
 from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.trusted_history import trust_of
+from gridtokenx.node.wiring import Wiring
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
