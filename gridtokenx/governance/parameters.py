@@ -81,14 +81,14 @@ _CARBON = [
 ]
 _WHEELING = [
     Parameter(f"wheeling.{tier}", Owner.MARKET, "wheeling_mthb", *_PRICE, 0, 10_000, part=number)
-    for number, tier in enumerate(("substation", "zone", "region", "national"))
+    for number, tier in enumerate(("substation", "zone", "territory", "national"))
 ]
 _MODE = Parameter(
     *("market.matching_mode", Owner.MARKET, "matching_mode", "choice", 0, 0, 1),
     choices=("block", "gate"),
 )
 
-# Trade between regions is not what the law allows today: protocols/governance.md 2.3.
+# Trade between territories is not what the law allows today: protocols/governance.md 2.3.
 _TIER = Parameter(
     *("market.max_trade_tier", Owner.MARKET, "max_trade_tier", *_COUNT, 0, 3), is_regulated=True
 )
@@ -177,8 +177,8 @@ ORDERED: tuple[tuple[str, str], ...] = (
     ("market.dust", "market.min_order"),
     ("market.min_order", "market.max_order"),
     ("wheeling.substation", "wheeling.zone"),
-    ("wheeling.zone", "wheeling.region"),
-    ("wheeling.region", "wheeling.national"),
+    ("wheeling.zone", "wheeling.territory"),
+    ("wheeling.territory", "wheeling.national"),
     ("wheeling.transmission", "wheeling.national"),
     ("grid.alert_loading", "grid.congested_loading"),
     ("staking.min_validators", "staking.max_validators"),

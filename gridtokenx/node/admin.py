@@ -28,7 +28,7 @@ from gridtokenx.network.host import Network, parse_peer_id
 from gridtokenx.network.link_faults import MAX_BLOCKED, MAX_DELAY_MS
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.admin_network import NetworkCommands
-from gridtokenx.node.chain_runner import VouchRefused
+from gridtokenx.node.life import VouchRefused
 from gridtokenx.runtime.housekeeping import house
 
 MAX_CONNECTIONS = 8

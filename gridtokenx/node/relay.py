@@ -61,14 +61,14 @@ class Relay:
     def __init__(
         self,
         national: Executor,
-        regions: Callable[[], Mapping[str, Executor]],
+        regions: Callable[[], Mapping[str, Tip]],
         validator: SigningKey,
         submit: Submit,
         next_national: Callable[[], trio.Event],
     ) -> None:
-        """`regions`: those that this node follows, each in its present incarnation; `submit` hands
-        transactions to the national chain; `next_national` gives the event that its next block
-        sets.
+        """`regions`: the newest blocks of those that this node follows, each in its present
+        incarnation; `submit` hands transactions to the national chain; `next_national` gives the
+        event that its next block sets.
         """
         self._national = national
         self._regions = regions
@@ -111,9 +111,8 @@ class Relay:
         tip = self._national.tip
         national, height = tip.view, tip.height
         found = []
-        for name, executor in self._regions().items():
+        for name, newest in self._regions().items():
             region = region_of(national, name)
-            newest = executor.tip
             if not self._is_my_turn(region, newest, height):
                 continue
             command = checkpoint_of(newest, region)

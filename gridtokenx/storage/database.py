@@ -464,7 +464,7 @@ class StateReader:
             index.follow([(key[cut:], row) for key, row in changed if key.startswith(prefix)])
 
     def _remember_absent(self, key: bytes) -> None:
-        """Every order asks for its region's halt, which hardly ever is there."""
+        """Every order asks for its territory's halt, which hardly ever is there."""
         if len(self._absent) >= MAX_ABSENT:
             self._absent.clear()
         self._absent[key] = None

@@ -29,8 +29,8 @@ def clear(
 ) -> Clearing:
     """Match the resting orders of one slot, tier by tier.
 
-    Units: wheeling_mthb is mTHB/kWh per tier (substation, zone, region, national); max_tier 0..3;
-    headroom maps `x:NODE` (export) and `m:NODE` (import) to Wh, a node without an entry is
+    Units: wheeling_mthb is mTHB/kWh per tier (substation, zone, territory, national); max_tier is
+    0..3; headroom maps `x:NODE` (export) and `m:NODE` (import) to Wh, a node without an entry is
     unlimited.
     Returns fills by tier, group name and pairing order; ask <= price, and price + wheeling <= the
     buyer's limit.

@@ -372,7 +372,7 @@ def begin_block(
     slot order; immediate-or-cancel orders that met a clearing leave. What is more than a block's
     own work may be waits for the next.
     Units: now_ms is market time in Unix ms, gate_grace_ms how late after a gate a block may still
-    clear it; `grid` is what the grid can carry now; `territories` maps region prefixes to
+    clear it; `grid` is what the grid can carry now; `territories` maps territory prefixes to
     distributors' names; `customers` are those who redeem at month end; `read_to` is the slot of a
     meter's last reading, `read_since` the first one that its readings can tell of.
     Source: protocols/market.md 3.1.
@@ -426,10 +426,12 @@ def _close_gates(run: auction.Run, clock: MarketClock) -> MarketClock:
         gate_ms = slot_start_ms(slot)
         if not _expire(run, clock.gate_slot, slot, gate_ms - 1):
             break
-        clock = replace(clock, cleared_region=run.clear_gate(slot, clock.cleared_region))
-        if clock.cleared_region != auction.ALL_REGIONS or not _expire(run, slot, slot, gate_ms):
+        clock = replace(clock, cleared_territory=run.clear_gate(slot, clock.cleared_territory))
+        if clock.cleared_territory != auction.ALL_TERRITORIES or not _expire(
+            run, slot, slot, gate_ms
+        ):
             break
-        clock = replace(clock, gate_slot=slot, cleared_region="")
+        clock = replace(clock, gate_slot=slot, cleared_territory="")
     return clock
 
 
@@ -441,12 +443,12 @@ def _close_missed_gates(run: auction.Run, clock: MarketClock) -> MarketClock:
     first = book.first_end_slot(run.state)
     while first is not None and first <= last:
         if not _expire(run, first, min(last, first + SLOTS_PER_DAY), slot_start_ms(last)):
-            return replace(clock, cleared_region="")
+            return replace(clock, cleared_territory="")
         following = book.first_end_slot(run.state)
         if following == first:
             break  # It ends within the last slot.
         first = following
-    return replace(clock, gate_slot=last, cleared_region="")
+    return replace(clock, gate_slot=last, cleared_territory="")
 
 
 def _expire(run: auction.Run, first_slot: int, last_slot: int, until_ms: int) -> bool:

@@ -43,8 +43,8 @@ from gridtokenx.ledger.model import Deposit
 from gridtokenx.network.host import NetworkSettings, format_peer_id, open_network
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import Requests
-from gridtokenx.node.chain_runner import first_record
 from gridtokenx.node.executor import Executor
+from gridtokenx.node.life import first_record
 from gridtokenx.node.protocol import BlocksRequest, BlocksResponse, ChainHead, DecidedBlock
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey

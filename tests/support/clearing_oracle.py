@@ -12,8 +12,8 @@ RENEWABLE = ("solar", "wind", "hydro", "biomass", "geothermal")
 
 
 def group_name(location: str, tier: int) -> str:
-    region, zone, substation = location.split("-")
-    return ("-".join((region, zone, substation)), f"{region}-{zone}", region, "TH")[tier]
+    territory, zone, substation = location.split("-")
+    return ("-".join((territory, zone, substation)), f"{territory}-{zone}", territory, "TH")[tier]
 
 
 def nodes_crossed(order: ClearingOrder, tier: int) -> list[str]:

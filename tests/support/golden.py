@@ -36,7 +36,7 @@ from gridtokenx.governance.model import (
     Reincarnation,
     Vote,
 )
-from gridtokenx.grid.model import HaltRegion, PublishGridStatus
+from gridtokenx.grid.model import HaltTerritory, PublishGridStatus
 from gridtokenx.interchain.model import CHECKPOINTS, TransferAbroad
 from gridtokenx.ledger.model import Asset, RetireCredits, Transfer
 from gridtokenx.primitives.crypto import SigningKey, sha256
@@ -84,7 +84,7 @@ Exchange = tuple[str, str]
 """(what is asked, what is answered), as in the file."""
 
 
-# -- The worlds ----------------------------------------------------------------------------------
+# -- The worlds ------------------------------------------------------------------------------------
 
 
 def market(folder: Path) -> Iterator[Stage]:
@@ -155,7 +155,7 @@ def _live(node: MemoryNode) -> None:
     mea, second = operator_key("mea"), SigningKey(sha256(b"a second meter"))
     slot = node.current_slot()
     node.put(mea, PublishGridStatus(LOCATION, slot, 7325, 250_000, 50_000, 10_000))
-    node.put(operator_key("erc"), HaltRegion("BKK", "flood"))
+    node.put(operator_key("erc"), HaltTerritory("BKK", "flood"))
     for command in (
         registration(SELLER, second, Generation.WIND),
         RetireMeter(second.public_key, 0, 0),
@@ -278,7 +278,7 @@ def _second_page(node: MemoryNode, method: str, **params: Any) -> dict[str, Any]
 WORLDS = {"market": market, "national": national, "silent": silent}
 
 
-# -- What is asked -------------------------------------------------------------------------------
+# -- What is asked ---------------------------------------------------------------------------------
 
 
 def _market_wishes(node: MemoryNode, ids: list[str]) -> Wishes:
@@ -437,7 +437,7 @@ def _doors(method: Method, params: dict[str, Any]) -> Iterator[str]:
             yield f"GET {path}?{urlencode(texts)}"
 
 
-# -- Asking --------------------------------------------------------------------------------------
+# -- Asking ----------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -26,7 +26,7 @@ NUMBERS = rf"{NUMBER}(?:, {NUMBER}(?![\w-]))*"
 # `protocols/market.md 3.2`; in pages also `market.md` 3.2 and [protocols/market.md](...) 3.2.
 CITATION = re.compile(rf"\b((?:protocols/)?)({PAGES})\.md(?:`|\]\([^)\s]+\))? ({NUMBERS})")
 OWN_SECTION = re.compile(rf"\bsections? ({NUMBER})|\((\d\.\d\d?)\)")
-HEADING = re.compile(r'\b(docs/[\w-]+\.md) ("[^"]+"(?:, "[^"]+")*)')
+HEADING = re.compile(r'\b(docs/[a-z-]+\.md) ("[^"]+"(?:, "[^"]+")*)')
 DECISION = re.compile(r"\b[Dd]ecisions? (\d{4}(?:(?:,| and|, and) \d{4})*)")
 DECISION_FILE = re.compile(r"\bdecisions/([\w-]+\.md)")
 

@@ -18,6 +18,7 @@ from gridtokenx.api.table import Arguments, Method, Param, Route, shape
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.places import SUBSTATION
 from gridtokenx.primitives.quantities import (
     SLOT_MS,
     format_kwh,
@@ -152,7 +153,7 @@ _ORDER_PARAMS = (
     Param("price_per_kwh", amount(), "mTHB/kWh: 5000 is 5 THB", required=True),
     Param(
         "grid_location",
-        text(32, r"[A-Z]{3}-[0-9]{2}-SUB[0-9]{3}", "BKK-01-SUB001"),
+        text(32, SUBSTATION, "BKK-01-SUB001"),
         "substation of the trader's meter",
         required=True,
     ),

@@ -154,10 +154,10 @@ async def test_a_peer_of_another_history_is_reported(tmp_path: Path) -> None:
     peers = Peers(tmp_path / "net")
     trust = Trust("MET", {3: hash_of(peers.blocks, 3)})
     async with running(tmp_path / "me", trust) as driver:
-        syncing = Syncing(driver, peers.ask, peers.report, peers.claims)
+        syncing = Syncing(driver.executor, peers.ask, peers.report, peers.claims)
         driver._wiring.on_committed = lambda one: syncing.note_committed(one.parent.height)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(syncing.run)
+            nursery.start_soon(syncing.run, driver.apply_decided)
             syncing.note_height(LIAR, 5)
             await until(lambda: peers.offences)
             syncing.note_height(HONEST, 5)

@@ -628,7 +628,7 @@ def _young_keys() -> Iterator[SigningKey]:
 def test_a_decided_block_is_checked_with_the_set_of_its_own_height(tmp_path: Path) -> None:
     """Over a hand-over: the parent's set, or the newest, would refuse good blocks and take bad."""
     genesis = replace(GENESIS, epoch_blocks=4)
-    spec = Rotating(genesis, genesis.chain("MET").territory)
+    spec = Rotating(genesis, genesis.chain("MET").region)
     site, other = Site(tmp_path / "one", spec), Site(tmp_path / "two", spec)
 
     def signed(block: Block, signers: ValidatorSet) -> QuorumCertificate:

@@ -27,11 +27,11 @@ from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.network.host import NetworkError
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
+from gridtokenx.node.answers import answer_ancestry
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.protocol import AncestryRequest, BlocksResponse, DecidedBlock
 from gridtokenx.node.rebuild import Rebuild
-from gridtokenx.node.syncing import answer_ancestry
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected

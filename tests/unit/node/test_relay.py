@@ -65,7 +65,7 @@ class Site:
             self.submitted.set()
             return verdicts
 
-        return Relay(self.national, lambda: {"MET": self.met}, key, submit, trio.Event)
+        return Relay(self.national, lambda: {"MET": self.met.tip}, key, submit, trio.Event)
 
     def build(self, executor: Executor) -> Block:
         self.clock.ms += 1_000
