@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -266,6 +267,23 @@ def committed() -> list[Path]:
     return [ROOT / name for name in names] or [
         path for path in ROOT.rglob("*") if not any(part.startswith(".") for part in path.parts)
     ]
+
+
+def test_whatever_a_package_needs_is_packaged() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["gridtokenx"]
+    files = [path.relative_to(PACKAGE) for path in committed() if path.is_relative_to(PACKAGE)]
+    data = [path for path in files if path.suffix != ".py"]
+    assert data
+    assert [path for path in data if not any(path.match(one) for one in patterns)] == []
+    folders = {path.parent for path in files if path.suffix == ".py"}
+    assert [one for one in folders if not (PACKAGE / one / "__init__.py").is_file()] == []
+
+
+def test_unit_tests_stand_where_the_package_has_what_they_test() -> None:
+    unit = ROOT / "tests" / "unit"
+    folders = {path.parent.relative_to(unit) for path in unit.rglob("*.py")}
+    assert [one for one in folders if not (PACKAGE / one / "__init__.py").is_file()] == []
 
 
 def test_nothing_of_a_developers_machine_is_left_behind() -> None:
