@@ -1,7 +1,8 @@
 """Signed requests: who asks, for what only some may see.
 
 A request is signed with an account's Ed25519 key over the network, the method, the parameters and
-the time, so it is good for one question on one network for a minute. Source: market 5.
+the time, so it is good for one question on one network for a minute. Source:
+docs/api.md "Signed requests".
 """
 
 from __future__ import annotations

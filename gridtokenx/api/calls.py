@@ -46,8 +46,8 @@ class Calls:
         self._timeout_s = settings.call_timeout_ms / 1000
         self._metrics = metrics
 
-    async def run(self, method: Method, raw: Mapping[str, Any] | list[Any], bill: Bill) -> Any:
-        """The method's result. Errors: ApiError, nothing else."""
+    async def run(self, method: Method, raw: Mapping[str, Any] | list[Any], bill: Bill) -> str:
+        """The JSON of the method's answer. Errors: ApiError, nothing else."""
         started = time.perf_counter()
         code = 0
         try:
@@ -58,13 +58,14 @@ class Calls:
         finally:
             self._metrics.observe(method.name, code, time.perf_counter() - started)
 
-    async def _run(self, method: Method, raw: Mapping[str, Any] | list[Any], bill: Bill) -> Any:
+    async def _run(self, method: Method, raw: Mapping[str, Any] | list[Any], bill: Bill) -> str:
         bill.pay(method.price(raw))
         try:
             result = method.handler(self.context, method.arguments(raw))
             if inspect.isawaitable(result):
                 async with asyncio.timeout(self._timeout_s):
                     result = await result
+            return method.write(result)
         except ApiError:
             raise
         except Rejected as error:
@@ -77,7 +78,6 @@ class Calls:
             log.error("api.fault", method=method.name, exc_info=True)
             detail = f"{method.name} failed here; the node's log has the cause"
             raise ApiError(TransportCode.INTERNAL_ERROR, detail) from None
-        return result
 
 
 def parse_json(body: bytes) -> Any:

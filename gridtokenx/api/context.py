@@ -1,6 +1,6 @@
 """What handlers work with: the node's frozen views, decoded state tables, and the way to submit.
 
-Lives in the API thread alone. Source: surface B.
+Lives in the API thread alone. Source: decision 0021.
 """
 
 from __future__ import annotations

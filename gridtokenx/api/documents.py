@@ -150,7 +150,7 @@ def trade_document(chain: str, record: TradeRecord) -> dict[str, Any]:
         "price_mthb": str(trade.price_mthb),
         "wheeling_mthb": str(trade.wheeling_mthb),
         "tier": trade.tier,
-        "region": trade.region,
+        "territory": trade.territory,
         "energy_source": trade.source.value,
         "status": "matched" if settlement is None else "settled",
         "settlement": None if settlement is None else document(settlement),

@@ -1,7 +1,8 @@
-"""What a caller is told when a call fails, over every door. Source: surface A.3, A.4, lesson 20.
+"""What a caller is told when a call fails, over every door.
 
 JSON-RPC reserves -32768..-32000, which here means transport only; what a rule refuses has the
 positive, stable code of `ErrorCode`. The table people read is `protocols/errors.md`.
+Source: docs/api.md "Errors".
 """
 
 from __future__ import annotations

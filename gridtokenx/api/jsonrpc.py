@@ -1,4 +1,7 @@
-"""JSON-RPC 2.0: one request or a batch, parameters by name or position. Source: surface A.3."""
+"""JSON-RPC 2.0: one request or a batch, parameters by name or position.
+
+Source: docs/api.md "JSON-RPC".
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,8 @@ async def _answer(calls: Calls, request: Any, bill: Bill) -> tuple[_Encoded, Api
         method = _method(bill, request["method"])
         raw = request.get("params")
         result = await calls.run(method, {} if raw is None else raw, bill)
-        encoded = dump_json({"jsonrpc": "2.0", "id": _id_of(request), "result": result})
+        head = b'{"jsonrpc":"2.0","id":%b,"result":' % dump_json(_id_of(request))
+        encoded = head + result.encode() + b"}"
         if len(encoded) > calls.max_response_bytes:
             raise response_too_large(len(encoded), calls.max_response_bytes)
     except ApiError as error:

@@ -1,7 +1,8 @@
 """Kinds of parameters: how each is read, what it allows, and its JSON schema.
 
 JSON-RPC gives JSON values and a REST query gives text, so integers and booleans are read from both;
-numbers with a fraction arrive as Decimal, never as float (surface C 21).
+numbers with a fraction arrive as Decimal, never as float.
+Source: docs/api.md "Units".
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from gridtokenx.primitives.places import PLACE
 from gridtokenx.primitives.types import parse_address
 
 _EPOCH = date(1970, 1, 1).toordinal()
@@ -22,7 +24,6 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NATURAL = re.compile(r"[0-9]{1,20}")
 MAX_DIGITS = 20
-_PLACE = re.compile(r"[A-Z]{3}(?:-[0-9]{2}(?:-SUB[0-9]{3})?)?")
 _ADDRESS = {"type": "string", "pattern": "^gtx1[02-9ac-hj-np-z]{58}$"}
 
 
@@ -231,8 +232,8 @@ def _is_text(raw: str) -> bool:
 
 
 def place() -> Kind:
-    """A substation `BKK-01-SUB001`, zone `BKK-01` or region `BKK`."""
-    return text(16, _PLACE.pattern, "BKK, BKK-01 or BKK-01-SUB001")
+    """A substation `BKK-01-SUB001`, zone `BKK-01` or territory `BKK`."""
+    return text(16, PLACE, "BKK, BKK-01 or BKK-01-SUB001")
 
 
 def cursor() -> Kind:

@@ -1,9 +1,9 @@
-"""The rate limiter: one bucket of tokens for each IPv4 address or IPv6 /64. Source: surface C 4.
+"""The rate limiter: one bucket of tokens for each IPv4 address or IPv6 /64.
 
 A request pays before its body is read: one call, and one for each 16 KiB that it brings. What its
 methods cost is then taken from that first. A call stands for a millisecond of CPU: what has taken
 more is charged when it is done, and dearer while the node's loop runs late, for its threads share
-one interpreter.
+one interpreter. Source: docs/api.md "Limits".
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Whether a node is alive (`/health`) and whether it can be used (`/ready`). Source: surface A.8.
+"""Whether a node is alive (`/health`) and whether it can be used (`/ready`).
 
 Alive is not ready: a node that is hours behind ticks happily. Each check is also a 0/1 metric.
+Source: docs/node-operation.md "Monitoring".
 """
 
 from __future__ import annotations

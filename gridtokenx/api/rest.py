@@ -1,4 +1,7 @@
-"""REST under /api/v1: the same methods by paths, for people with curl. Source: surface A.4."""
+"""REST under /api/v1: the same methods by paths, for people with curl.
+
+Source: docs/api.md "REST".
+"""
 
 from __future__ import annotations
 
@@ -65,8 +68,7 @@ async def handle(
         if method.name == "energy_submitOrder" and set(raw) & {"tx", "transaction"}:
             method = METHOD_BY_NAME["tx_send"]  # An order its trader signed.
             raw = {"transaction" if name == "tx" else name: value for name, value in raw.items()}
-        result = await calls.run(method, raw, bill)
-        encoded = dump_json(result)
+        encoded = (await calls.run(method, raw, bill)).encode()
         if len(encoded) > calls.max_response_bytes:
             raise response_too_large(len(encoded), calls.max_response_bytes)
     except ApiError as error:

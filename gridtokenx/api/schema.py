@@ -7,6 +7,7 @@ from typing import Any
 
 from gridtokenx import __version__
 from gridtokenx.api.errors import TransportCode
+from gridtokenx.api.json_schema import Schemas
 from gridtokenx.api.sentences import ERROR_SENTENCES, TRANSPORT_SENTENCES
 from gridtokenx.api.table import Method, Param, Route
 from gridtokenx.primitives.errors import RETRYABLE, ErrorCode
@@ -64,15 +65,27 @@ _REST_ERROR = {
 
 def build_openrpc(methods: Iterable[Method]) -> dict[str, Any]:
     """The OpenRPC 1.3 document of the methods."""
+    schemas = Schemas()
     return {
         "openrpc": "1.3.2",
         "info": {"title": TITLE, "version": __version__, "license": LICENCE},
-        "methods": [_rpc_method(method) for method in methods],
-        "components": {"schemas": {"Error": _RPC_ERROR}},
+        "methods": [_rpc_method(method, schemas) for method in methods],
+        "components": {"schemas": {"Error": _RPC_ERROR, **schemas.components}},
     }
 
 
-def _rpc_method(method: Method) -> dict[str, Any]:
+def answer_schema(method: Method) -> dict[str, Any]:
+    """The schema of one method's answer, with all that it refers to."""
+    schemas = Schemas()
+    own = _answer(method, schemas)
+    return {**own, "components": {"schemas": schemas.components}}
+
+
+def _answer(method: Method, schemas: Schemas) -> dict[str, Any]:
+    return method.shape if method.shape is not None else schemas.of(method.answer)
+
+
+def _rpc_method(method: Method, schemas: Schemas) -> dict[str, Any]:
     return {
         "name": method.name,
         "summary": method.doc,
@@ -82,31 +95,43 @@ def _rpc_method(method: Method) -> dict[str, Any]:
                 "name": param.name,
                 "description": param.doc,
                 "required": param.required,
-                "schema": param.kind.schema,
+                "schema": _param_schema(param),
             }
             for param in method.params
         ],
-        "result": {"name": "result", "schema": method.result},
+        "result": {"name": "result", "schema": _answer(method, schemas)},
     }
+
+
+def _param_schema(param: Param) -> dict[str, Any]:
+    schema = dict(param.kind.schema)
+    if param.unit:
+        schema["x-unit"] = param.unit
+    if param.example is not None:
+        schema["examples"] = [param.example]
+    if param.default not in (None, b"", ""):
+        schema["default"] = param.default
+    return schema
 
 
 def build_openapi(methods: Iterable[Method]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the routes."""
+    schemas = Schemas()
     paths: dict[str, dict[str, Any]] = {}
     for method in methods:
         for route in method.routes:
             item = paths.setdefault(f"/api/v1{route.path}", {})
-            item[route.verb.lower()] = _operation(method, route)
+            item[route.verb.lower()] = _operation(method, route, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": __version__, "license": LICENCE},
         "servers": [{"url": "http://localhost:8080"}],
         "paths": paths,
-        "components": {"schemas": {"Error": _REST_ERROR}},
+        "components": {"schemas": {"Error": _REST_ERROR, **schemas.components}},
     }
 
 
-def _operation(method: Method, route: Route) -> dict[str, Any]:
+def _operation(method: Method, route: Route, schemas: Schemas) -> dict[str, Any]:
     suffix = "" if route is method.routes[0] else f"_{method.routes.index(route) + 1}"
     in_path = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
     shown_as = {renamed: own for own, renamed in route.renames.items()}
@@ -115,7 +140,7 @@ def _operation(method: Method, route: Route) -> dict[str, Any]:
         "operationId": method.name.replace(".", "_") + suffix,
         "summary": method.doc,
         "responses": {
-            str(route.status): _json("The answer", method.result),
+            str(route.status): _json("The answer", _answer(method, schemas)),
             "default": _json("A failure", {"$ref": "#/components/schemas/Error"}),
         },
     }
@@ -134,7 +159,7 @@ def _parameter(name: str, param: Param, in_path: bool) -> dict[str, Any]:
         "in": "path" if in_path else "query",
         "required": in_path or param.required,
         "description": param.doc,
-        "schema": param.kind.schema,
+        "schema": _param_schema(param),
     }
 
 
@@ -142,7 +167,7 @@ def _body(placed: list[tuple[str, Param]]) -> dict[str, Any]:
     schema = {
         "type": "object",
         "properties": {
-            name: {**param.kind.schema, "description": param.doc} for name, param in placed
+            name: {**_param_schema(param), "description": param.doc} for name, param in placed
         },
         "required": [name for name, param in placed if param.required],
     }

@@ -43,7 +43,7 @@ ERROR_SENTENCES = {
     ErrorCode.SLOT_CAP: "More in one slot than the meter's nameplate allows.",
     ErrorCode.TRADE_NOT_FOUND: "No trade with this id is known here.",
     ErrorCode.CERTIFICATE_NOT_FOUND: "No retirement certificate has this number on this chain.",
-    ErrorCode.UNKNOWN_ZONE: "The location or region is not one this network serves.",
+    ErrorCode.UNKNOWN_ZONE: "The location or territory is not one this network serves.",
     ErrorCode.ZONE_CONGESTED: "The grid there is at its limit.",
     ErrorCode.GRID_EMERGENCY: "Trading there is halted by an emergency.",
     ErrorCode.NOT_GRID_OPERATOR: "Only the territory's operator may do this.",

@@ -2,7 +2,7 @@
 
 The thread owns an asyncio loop; it reads frozen views and crosses to trio only by submitting. A
 taken port is raised to whoever starts it, and its death is an exception in the trio nursery.
-Source: surface B, rules (i) to (vii), with the measurements behind them.
+Source: decision 0021 (with measurements).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a signed request to the API is signed over. Source: docs/api.md."""
+"""What a signed request to the API is signed over.
+
+Source: docs/api.md "Signed requests".
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What each path of the API port answers, and who may ask; knows HTTP's words but no server.
 
 Host allow-list, CORS off, JSON only, bounded bodies: a web page must not be able to drive a node
-that listens on this machine. Source: surface A.4, A.8, lessons 3 and 4.
+that listens on this machine. Source: docs/api.md "Limits".
 """
 
 from __future__ import annotations

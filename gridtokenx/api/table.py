@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cached_property
+from typing import Annotated, Any, get_type_hints
 
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import invalid_params
-from gridtokenx.api.kinds import Kind, cursor, integer, text
+from gridtokenx.api.kinds import Kind, address, block_reference, cursor, hex_bytes, integer, text
+from gridtokenx.api.shapes import Rule, fields_of, rule_of, write_json
 
 Arguments = dict[str, Any]
-Handler = Callable[[Context, Arguments], Any | Awaitable[Any]]
+Handler = Callable[[Context, Any], Any | Awaitable[Any]]
+dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class Param:
     doc: str
     required: bool = False
     default: Any = None
+    unit: str = ""
+    example: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +43,43 @@ class Route:
     renames: Mapping[str, str] = field(default_factory=dict)  # path or query name -> parameter
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Method:
-    """One method. A call costs `cost` tokens, and one more for each item of `cost_per`."""
+    """One method. A call costs `cost` tokens, and one more for each item of `cost_per`.
+
+    Its handler takes the context and the parameters, a dataclass, and returns the answer, another
+    one; both are read off its annotations.
+    """
 
     name: str
     handler: Handler
     doc: str
-    result: dict[str, Any]
-    params: tuple[Param, ...] = ()
+    shape: dict[str, Any] | None = None  # Of a method whose types are not written down yet,
+    given: tuple[Param, ...] = ()  # which takes `Arguments` and returns JSON.
     routes: tuple[Route, ...] = ()
     cost: int = 1
     cost_per: str = ""
+
+    @cached_property
+    def _types(self) -> tuple[Any, Any]:
+        """The classes of the parameters and of the answer."""
+        hints = get_type_hints(self.handler, include_extras=True)
+        answer = hints.pop("return")
+        return list(hints.values())[1], answer
+
+    @property
+    def answer(self) -> type[Any] | None:
+        """The class of the answer."""
+        return None if self.shape is not None else self._types[1]
+
+    @cached_property
+    def params(self) -> tuple[Param, ...]:
+        """The parameters, in the order in which they may be given by position."""
+        return self.given if self.shape is not None else params_of(self._types[0])
+
+    def write(self, answer: Any) -> str:
+        """The answer's JSON."""
+        return dump(answer) if self.shape is not None else write_json(answer)
 
     def price(self, raw: Mapping[str, Any] | list[Any]) -> int:
         """Tokens a call with these raw parameters takes from the limiter."""
@@ -59,8 +90,8 @@ class Method:
         items = given.get(self.cost_per)
         return self.cost + (len(items) if isinstance(items, list) else 0)
 
-    def arguments(self, raw: Mapping[str, Any] | list[Any]) -> Arguments:
-        """Typed arguments from positional or named raw values.
+    def arguments(self, raw: Mapping[str, Any] | list[Any]) -> Any:
+        """The parameters from positional or named raw values.
 
         Errors: ApiError INVALID_PARAMS naming the parameter; Rejected BAD_ADDRESS.
         """
@@ -70,7 +101,8 @@ class Method:
                 raise invalid_params(detail)
             raw = {param.name: one for param, one in zip(self.params, raw, strict=False)}
         self._check_names(raw)
-        return {param.name: self._read(param, raw.get(param.name)) for param in self.params}
+        found = {param.name: self._read(param, raw.get(param.name)) for param in self.params}
+        return found if self.shape is not None else self._types[0](**found)
 
     def _check_names(self, raw: Mapping[str, Any]) -> None:
         names = [param.name for param in self.params]
@@ -92,6 +124,25 @@ class Method:
             return param.kind.read(value)
         except ValueError as error:
             raise invalid_params(f"{param.name} {error}", parameter=param.name) from None
+
+
+@dataclass(frozen=True, slots=True)
+class NoParameters:
+    """Of a method that takes none."""
+
+
+def params_of(cls: type[Any]) -> tuple[Param, ...]:
+    """The parameters that a dataclass of `Annotated[type, Rule]` describes."""
+    hints = fields_of(cls)
+    return tuple(_param(one, rule_of(hints[one.name])) for one in fields(cls))
+
+
+def _param(one: Field[Any], rule: Rule | None) -> Param:
+    if rule is None or rule.kind is None:
+        raise TypeError(f"the parameter {one.name} has no rule that says how it is read")
+    required = one.default is MISSING
+    default = None if required else one.default
+    return Param(one.name, rule.kind, rule.help, required, default, rule.unit, rule.example)
 
 
 _TYPES: dict[str, dict[str, Any]] = {
@@ -125,3 +176,21 @@ def shape(**types: str) -> dict[str, Any]:
 CHAIN = Param("chain", text(8, "[A-Z0-9]{2,8}", "MET"), "chain name such as MET")
 LIMIT = Param("limit", integer(1, 100), "most items of this page, 1..100", default=50)
 CURSOR = Param("cursor", cursor(), "next_cursor of the page before", default=b"")
+
+# Types of parameters that many methods have.
+ADDRESS_EXAMPLE = "gtx1qypqxpq9qcrsszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7rusq3nkr8p"
+HASH_EXAMPLE = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+AccountId = Annotated[bytes, Rule("account, gtx1...", address(), example=ADDRESS_EXAMPLE)]
+ChainName = Annotated[str | None, Rule("chain name such as MET", CHAIN.kind, example="MET")]
+BlockId = Annotated[
+    int | bytes, Rule("height or block hash", block_reference(), unit="blocks", example="42")
+]
+PageLimit = Annotated[
+    int, Rule("most items of this page, 1..100", integer(1, 100), unit="items", example=50)
+]
+PageCursor = Annotated[
+    bytes, Rule("next_cursor of the page before", cursor(), example="AAAAAAAAACo=")
+]
+TransactionId = Annotated[
+    bytes, Rule("transaction id", hex_bytes(32, exactly=True), example=HASH_EXAMPLE)
+]

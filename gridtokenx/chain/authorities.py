@@ -1,4 +1,7 @@
-"""The national chain's registry of who may validate which region. Source: consensus 3.5."""
+"""The national chain's registry of who may validate which region.
+
+Source: protocols/governance.md 2.5, protocols/interchain.md 7.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers, blocks and receipts. Source: consensus 2.3.
+"""Headers, blocks and receipts. Source: protocols/state-transition.md 5.
 
 The hash of a block is the hash of its header and never changes when a later leader proposes it
 again: `view0` is the view of its first proposal. Every root is in the same header, because a block

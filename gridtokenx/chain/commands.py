@@ -1,5 +1,5 @@
 """Commands meet their rules here. Contexts do not know each other: this module carries plain
-values between them. Source: architecture 4.
+values between them. Source: protocols/state-transition.md 2.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from gridtokenx.grid import operation
 from gridtokenx.grid import rules as grid
 from gridtokenx.grid.model import (
     GridLimits,
-    HaltRegion,
+    HaltTerritory,
     MeteringPoint,
     MeterReading,
     PublishGridStatus,
     ReadingAccepted,
     ReadingRefused,
-    ResumeRegion,
+    ResumeTerritory,
     SubmitReadings,
 )
 from gridtokenx.interchain import rules as interchain
@@ -31,6 +31,7 @@ from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, Deposit, LedgerCommand, RetireCredits, Transfer, Withdraw
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import SLOTS_PER_DAY
 from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.registry import meters
@@ -92,7 +93,7 @@ def begin_market(state: Overlay, env: Environment) -> Sequence[Event]:
         read_since=lambda meter_id: grid.read_since(state, _metering_point(state, meter_id)),
     )
     closed = [
-        (event.region, event.day, event.report_hash)
+        (event.territory, event.day, event.report_hash)
         for event in events
         if isinstance(event, ReportClosed)
     ]
@@ -127,7 +128,7 @@ def run_command(state: Overlay, transaction: Transaction, env: Environment) -> S
         case Redeem() as command:
             customer = _customer(state, registry.participant(state, sender))
             return trading.redeem(state, command, customer=customer, now_ms=env.now_ms)
-        case PublishGridStatus() | HaltRegion() | ResumeRegion() as command:
+        case PublishGridStatus() | HaltTerritory() | ResumeTerritory() as command:
             return _operate_grid(state, command, sender, env)
         case Transfer() | Deposit() | Withdraw() | RetireCredits() as command:
             return _run_ledger(state, command, sender, env)
@@ -259,9 +260,9 @@ def _place_order(
     state: Overlay, command: PlaceOrder, sender: bytes, order_id: bytes, env: Environment
 ) -> Sequence[Event]:
     participant = registry.participant(state, sender)
-    region = registry.check_location(state, command.location)
+    territory = registry.check_location(state, command.location)
     limits = grid_limits(trading.parameters(state))
-    operation.check_operating(state, region, env.now_ms, limits)
+    operation.check_operating(state, territory, env.now_ms, limits)
     meter = registry.meter(state, command.meter_id)
     registry.check_active(meter)
     return trading.place_order(
@@ -303,7 +304,7 @@ def _take_reading(
 ) -> Sequence[Event]:
     meter = registry.meter_of_key(state, reading.key)
     owner = registry.check_counts(state, meter)
-    region = registry.region_of(meter.location)
+    territory = territory_of(meter.location)
     parameters = trading.parameters(state)
     point = metering_point(meter, owner)
     shown = (reading.import_wh_cum, reading.export_wh_cum)
@@ -317,7 +318,7 @@ def _take_reading(
         now_ms=env.now_ms,
         due_slot=trading.due_slot(state),
         claim_slots=parameters.reading_deadline_slots + SLOTS_PER_DAY,
-        by_distributor=sender == registry.distributor_of(state, region).operator,
+        by_distributor=sender == registry.distributor_of(state, territory).operator,
         carbon_mcr_per_kwh=parameters.carbon_mcr_per_kwh(meter.source.value),
     )
     return _settle_reading(state, accepted, meter, env)
@@ -326,7 +327,7 @@ def _take_reading(
 def _settle_reading(
     state: Overlay, accepted: ReadingAccepted, meter: Meter, env: Environment
 ) -> Sequence[Event]:
-    region = registry.region_of(meter.location)
+    territory = territory_of(meter.location)
     payees = Payees(
         distributor_of=lambda prefix: registry.distributor_account(state, prefix),
         authority=env.reward_account,
@@ -336,40 +337,40 @@ def _settle_reading(
         meter_id=accepted.meter_id,
         slot=accepted.slot,
         slots=accepted.slots,
-        region=region,
+        territory=territory,
         source=meter.source.value,
         import_wh=accepted.import_wh,
         export_wh=accepted.export_wh,
         deliverable_wh=accepted.deliverable_wh,
         carbon_ucr=accepted.carbon_ucr,
-        is_local=region == registry.participant(state, meter.owner).territory,
+        is_local=territory == registry.participant(state, meter.owner).territory,
     )
     return [accepted, *trading.settle_reading(state, facts, payees=payees)]
 
 
 def _operate_grid(
     state: Overlay,
-    command: PublishGridStatus | HaltRegion | ResumeRegion,
+    command: PublishGridStatus | HaltTerritory | ResumeTerritory,
     sender: bytes,
     env: Environment,
 ) -> Sequence[Event]:
     if isinstance(command, PublishGridStatus):
-        region, publisher = registry.status_publisher(state, command.node, sender)
+        territory, publisher = registry.status_publisher(state, command.node, sender)
         return operation.publish_status(
             state,
             command,
-            region=region,
+            territory=territory,
             publisher=publisher.name,
             now_ms=env.now_ms,
             limits=grid_limits(trading.parameters(state)),
         )
-    by = registry.overseer(state, command.region, sender)
+    by = registry.overseer(state, command.territory, sender)
     by_regulator = by.kind is OrganisationKind.REGULATOR
-    if isinstance(command, HaltRegion):
-        return operation.halt_region(
+    if isinstance(command, HaltTerritory):
+        return operation.halt_territory(
             state, command, by=by.name, by_regulator=by_regulator, now_ms=env.now_ms
         )
-    return operation.resume_region(
+    return operation.resume_territory(
         state, command, by=by.name, by_regulator=by_regulator, now_ms=env.now_ms
     )
 
@@ -384,7 +385,9 @@ def _grid_view(state: Reader, now_ms: int) -> GridView:
 
     return GridView(
         headroom_wh=headroom_wh,
-        is_halted=lambda region: operation.emergency_of(state, region, now_ms, limits) is not None,
+        is_halted=lambda territory: (
+            operation.emergency_of(state, territory, now_ms, limits) is not None
+        ),
     )
 
 
@@ -409,9 +412,9 @@ def _customers(state: Reader) -> Customers:
 
 
 def _customer(state: Reader, participant: Participant) -> Customer:
-    region = participant.territory
-    utility = registry.distributor_account(state, region)
-    return Customer(participant.account, region, utility, participant.active)
+    territory = participant.territory
+    utility = registry.distributor_account(state, territory)
+    return Customer(participant.account, territory, utility, participant.active)
 
 
 def _trader_facts(participant: Participant) -> TraderFacts:
@@ -430,7 +433,7 @@ def _meter_facts(meter: Meter, owner: Participant) -> MeterFacts:
         meter.source.value,
         meter.nameplate_import_w,
         meter.nameplate_export_w,
-        registry.region_of(meter.location) == owner.territory,
+        territory_of(meter.location) == owner.territory,
     )
 
 
@@ -448,7 +451,7 @@ def metering_point(meter: Meter, owner: Participant) -> MeteringPoint:
         meter_id=meter.meter_id,
         key=meter.key,
         owner=meter.owner,
-        is_local=registry.region_of(meter.location) == owner.territory,
+        is_local=territory_of(meter.location) == owner.territory,
         nameplate_import_w=meter.nameplate_import_w,
         nameplate_export_w=meter.nameplate_export_w,
         first_slot=max(meter.first_slot, restart_slot),

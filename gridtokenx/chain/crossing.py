@@ -1,5 +1,5 @@
 """How chains meet: what a region block takes of the national chain, and how the national chain
-judges a region's header. Source: protocols/interchain.md, decision 0008.
+judges a region's header. Source: protocols/interchain.md 5, decision 0008.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gridtokenx.consensus.certificates import check_quorum_certificate
 from gridtokenx.consensus.messages import Phase, QuorumCertificate
 from gridtokenx.governance import parameters as voted
 from gridtokenx.grid import operation
-from gridtokenx.grid.model import HaltRegion, ResumeRegion
+from gridtokenx.grid.model import HaltTerritory, ResumeTerritory
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain import rules as interchain
 from gridtokenx.interchain.checkpoints import HeaderFacts, Home
@@ -149,12 +149,12 @@ def _carry_out(
         case HaltOrder(territory, reason, duration_ms):
             registry.distributor_of(state, territory)  # UNKNOWN_ZONE for another chain's
             if not duration_ms:
-                resume = ResumeRegion(territory, reason)
-                return operation.resume_region(
+                resume = ResumeTerritory(territory, reason)
+                return operation.resume_territory(
                     state, resume, by=GOVERNANCE, by_regulator=True, now_ms=now_ms
                 )
-            halt = HaltRegion(territory, reason, now_ms + duration_ms)
-            return operation.halt_region(
+            halt = HaltTerritory(territory, reason, now_ms + duration_ms)
+            return operation.halt_territory(
                 state, halt, by=GOVERNANCE, by_regulator=True, now_ms=now_ms
             )
         case AuthorityOrder(incarnation, members):

@@ -1,7 +1,8 @@
 """The genesis of a network: one file all nodes share; each chain's identity derives from it.
 
 `chain_id` = SHA-256 of the chain's canonical genesis (network, chain, incarnation, validators,
-organisations, parameters, clock), and everything signed contains it. Source: consensus 1, 2.1, 2.7.
+organisations, parameters, clock), and everything signed contains it. Source:
+protocols/state-transition.md 3, 4.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gridtokenx.primitives.codec import MAX_INT, Limit, encode, wire
 from gridtokenx.primitives.crypto import sha256, tagged_hash
 from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.primitives.types import Address
@@ -178,12 +180,12 @@ class Genesis:
     def chain_of_location(self, location: str) -> ChainSpec:
         """The chain that serves `BKK-...`. Errors: UNKNOWN_ZONE."""
         for region in self.chains:
-            if location[:3] in {territory.prefix for territory in region.territories}:
+            if territory_of(location) in {territory.prefix for territory in region.territories}:
                 return ChainSpec(self, region)
         known = ", ".join(
             territory.prefix for region in self.chains for territory in region.territories
         )
-        detail = f"no chain serves {location!r}; the regions are {known}"
+        detail = f"no chain serves {location!r}; the territories are {known}"
         raise Rejected(ErrorCode.UNKNOWN_ZONE, detail)
 
 
@@ -191,12 +193,12 @@ class Genesis:
 class ChainSpec:
     """One chain of a genesis with everything derived from it.
 
-    `territory` is None for the national chain. `incarnations` are those that voters let follow the
+    `region` is None for the national chain. `incarnations` are those that voters let follow the
     genesis' own, oldest first, as far as their blocks count: see `with_incarnation`.
     """
 
     genesis: Genesis
-    territory: RegionChain | None
+    region: RegionChain | None
     incarnations: tuple[Incarnation, ...] = ()
 
     def with_incarnation(self, born: Incarnation) -> ChainSpec:
@@ -224,14 +226,12 @@ class ChainSpec:
     @property
     def is_national(self) -> bool:
         """Whether stake decides here, not authorities."""
-        return self.territory is None
+        return self.region is None
 
     @property
-    def region(self) -> RegionChain:
-        """The region. ValueError for the national chain."""
-        if self.territory is None:
-            raise ValueError("the national chain is no region")
-        return self.territory
+    def territories(self) -> tuple[Territory, ...]:
+        """What distributors serve on it; nothing on the national chain."""
+        return () if self.region is None else self.region.territories
 
     @property
     def national(self) -> NationalChain:
@@ -243,19 +243,19 @@ class ChainSpec:
     @property
     def name(self) -> str:
         """Short name such as `MET`."""
-        return self.national.name if self.territory is None else self.territory.name
+        return self.national.name if self.region is None else self.region.name
 
     @property
     def offset_ms(self) -> int:
         """How far the chain's slots lie behind the network's (2.7)."""
-        return self.national.offset_ms if self.territory is None else self.territory.offset_ms
+        return self.national.offset_ms if self.region is None else self.region.offset_ms
 
     @cached_property
     def genesis_id(self) -> bytes:
         """The chain id of the first incarnation, which also names the chain in logs of messages."""
-        if self.territory is None:
+        if self.region is None:
             return tagged_hash("gtx.national", self.genesis.hash)
-        return sha256(encode(replace(self.genesis, chains=(self.territory,))))
+        return sha256(encode(replace(self.genesis, chains=(self.region,))))
 
     @cached_property
     def chain_id(self) -> bytes:
@@ -281,9 +281,9 @@ class ChainSpec:
     @cached_property
     def genesis_validators(self) -> ValidatorSet:
         """Who signs blocks until the first change of the set; afterwards the state says who."""
-        if self.territory is not None:
+        if self.region is not None:
             return ValidatorSet.of(
-                Validator(member.public_key, member.weight) for member in self.territory.validators
+                Validator(member.public_key, member.weight) for member in self.region.validators
             )
         stakes = [(one.public_key, one.self_bond_ugtx) for one in self.national.stakes]
         numbers = self.national.staking
@@ -294,15 +294,15 @@ class ChainSpec:
     @cached_property
     def organisation_of(self) -> dict[bytes, str]:
         """By consensus key of the genesis: who runs it, an organisation or a moniker."""
-        if self.territory is not None:
-            return {one.public_key: one.organisation for one in self.territory.validators}
+        if self.region is not None:
+            return {one.public_key: one.organisation for one in self.region.validators}
         return {one.public_key: one.moniker for one in self.national.stakes}
 
     @cached_property
     def genesis_accounts(self) -> tuple[bytes, ...]:
         """By index in the genesis set: the account that earns the proposer's share of fees."""
         members = self.genesis_validators.members
-        if self.territory is None:
+        if self.region is None:
             operator_of = {one.public_key: one.operator for one in self.national.stakes}
             return tuple(operator_of[member.public_key] for member in members)
         account_of = {entry.name: entry.account for entry in self.genesis.organisations}
@@ -336,7 +336,8 @@ class ChainSpec:
     def opens_ms(self, parent_time_ms: int) -> int:
         """Earliest time of the next block: the start of the next slot, a fifth of one at least.
 
-        One block a slot, so a late block does not shift the rhythm. Source: consensus 2.7.
+        One block a slot, so a late block does not shift the rhythm.
+        Source: protocols/state-transition.md 4.
         """
         block_time_ms = self.genesis.block_time_ms
         origin = self.genesis.genesis_time_ms + self.offset_ms
@@ -349,10 +350,10 @@ class ChainSpec:
         for organisation in self.genesis.organisations:
             registry.add_organisation(state, organisation)
         PARAMETERS.put(state, b"", self.genesis.parameters)
-        if self.territory is None:
+        if self.region is None:
             self._install_national(state, self.national)
         else:
-            self._install_region(state, self.territory)
+            self._install_region(state, self.region)
 
     def _install_region(self, state: Overlay, region: RegionChain) -> None:
         for territory in region.territories:
@@ -443,7 +444,7 @@ def _check(genesis: Genesis) -> None:
             detail = f"a chain is named by 2 to 8 of A-Z and 0-9, not {name!r}"
             raise Rejected(ErrorCode.MALFORMED, detail)
     prefixes = [entry.prefix for region in genesis.chains for entry in region.territories]
-    _check_distinct("region prefix", prefixes)
+    _check_distinct("territory", prefixes)
     for region in genesis.chains:
         _check_distinct("validator key", [entry.public_key.hex() for entry in region.validators])
         named = [entry.organisation for entry in region.validators]

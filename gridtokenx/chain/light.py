@@ -1,7 +1,7 @@
 """Trust in a header without its chain: from the genesis set, change by change, to its signers.
 
 One header and certificate for each change of the validator set; the blocks between are not needed,
-and what has been followed once is kept as a `TrustedSet`. Source: consensus 2.11 and 4.
+and what has been followed once is kept as a `TrustedSet`. Source: protocols/consensus.md 2.11, 4.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Sets are followed change by change from what is believed at the start: the genesis, or a trusted
 block once the genesis is older than the unbonding time. A region is followed through the national
 chain, whose state says which chain the region is now and who signs it, so that those who once
-were its authorities prove nothing. Source: consensus 2.11 and 4.
+were its authorities prove nothing. Source: protocols/consensus.md 2.11, 4.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The national chain's own work: stake, votes and what they do, messages. Contexts do not know each
-other: this module carries values between them. Source: protocols/governance.md, interchain.md.
+other: this module carries values between them. Source:
+protocols/state-transition.md 5, protocols/governance.md 1, 2, protocols/interchain.md 3.
 """
 
 from __future__ import annotations

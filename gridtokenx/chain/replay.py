@@ -2,7 +2,7 @@
 
 What an auditor needs to trust no node: blocks and certificates in, and every root, every report and
 every sum comes out of the rules themselves. A region is replayed beside the national chain, since
-its validators alone judge what it takes of that one. Source: protocols/market.md section 5,
+its validators alone judge what it takes of that one. Source: protocols/market.md 5,
 protocols/interchain.md 5.
 """
 
@@ -27,6 +27,7 @@ from gridtokenx.ledger.model import ACCOUNTS
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import local_day, saturated
 from gridtokenx.primitives.state import Decode, Overlay
 from gridtokenx.registry.model import METERS
@@ -83,7 +84,7 @@ class StateInMemory:
 class CheckedReport:
     """A report that a block closed: what the chain says and what the events add up to."""
 
-    region: str
+    territory: str
     day: int
     height: int
     report: SettlementReport
@@ -247,12 +248,12 @@ class Replay:
             case ReadingAccepted():
                 meter = METERS.get(self.state, event.meter_id)
                 assert meter is not None  # The rule that accepted the reading found it.
-                sums.add_reading(event, meter.location[:3], meter.source.value)
+                sums.add_reading(event, territory_of(meter.location), meter.source.value)
             case EnergyConsumed():
                 self._count_consumed(event, "consumed_wh")
             case EnergyRedeemed():
                 sums.add(
-                    event.region,
+                    event.territory,
                     local_day(now_ms),
                     redeemed_wh=event.energy_wh,
                     redeemed_uthb=event.paid_uthb,
@@ -263,18 +264,20 @@ class Replay:
     def _count_consumed(self, event: EnergyConsumed, total: str) -> None:
         meter = METERS.get(self.state, event.meter_id)
         assert meter is not None  # Energy is consumed at registered meters only.
-        self._sums.add(meter.location[:3], reports.day_of(event.slot), **{total: event.energy_wh})
+        self._sums.add(
+            territory_of(meter.location), reports.day_of(event.slot), **{total: event.energy_wh}
+        )
 
     def _checked(self, event: ReportClosed, height: int) -> CheckedReport:
-        report = reports.closed_report(self.state, event.region, event.day)
+        report = reports.closed_report(self.state, event.territory, event.day)
         if report is None:
-            detail = f"block {height} closes {event.region} day {event.day} without a report"
+            detail = f"block {height} closes {event.territory} day {event.day} without a report"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
         differences = self._sums.differences(report)
         if reports.report_hash(report) != event.report_hash:
             differences = (*differences, "its hash is not that of the block's event")
         return CheckedReport(
-            event.region, event.day, height, report, event.report_hash, differences
+            event.territory, event.day, height, report, event.report_hash, differences
         )
 
 
@@ -283,24 +286,24 @@ _SUMMED_LINE = tuple(one.name for one in fields(ReportLine) if one.name not in (
 
 @dataclass(slots=True)
 class _Sums:
-    """The days' sums, worked out from events alone; key: (region, day)."""
+    """The days' sums, worked out from events alone; key: (territory, day)."""
 
     totals: dict[tuple[str, int], ReportTotals] = field(default_factory=dict)
     lines: dict[tuple[str, int], dict[tuple[int, Source], ReportLine]] = field(default_factory=dict)
     production: dict[tuple[str, int], dict[str, ProductionLine]] = field(default_factory=dict)
     members: dict[tuple[str, int], dict[bytes, None]] = field(default_factory=dict)
 
-    def add(self, region: str, day: int, **amounts: int) -> None:
+    def add(self, territory: str, day: int, **amounts: int) -> None:
         """Add to a day's totals."""
-        old = self.totals.get((region, day), ReportTotals())
+        old = self.totals.get((territory, day), ReportTotals())
         changed: dict[str, Any] = {
             name: saturated(getattr(old, name) + value) for name, value in amounts.items()
         }
-        self.totals[region, day] = replace(old, **changed)
+        self.totals[territory, day] = replace(old, **changed)
 
     def add_trade(self, event: TradeSettled) -> None:
         """Count a settlement."""
-        key = event.region, reports.day_of(event.slot)
+        key = event.territory, reports.day_of(event.slot)
         lines = self.lines.setdefault(key, {})
         old = lines.get((event.tier, event.source)) or ReportLine(event.tier, event.source)
         changed: dict[str, Any] = {
@@ -311,9 +314,9 @@ class _Sums:
         members = self.members.setdefault(key, {})
         members[event.buyer] = members[event.seller] = None
 
-    def add_reading(self, event: ReadingAccepted, region: str, source: str) -> None:
+    def add_reading(self, event: ReadingAccepted, territory: str, source: str) -> None:
         """Count a reading."""
-        key = region, reports.day_of(event.slot)
+        key = territory, reports.day_of(event.slot)
         self.add(*key, readings=1, import_wh=event.import_wh)
         if event.export_wh:
             production = self.production.setdefault(key, {})
@@ -326,7 +329,7 @@ class _Sums:
 
     def differences(self, report: SettlementReport) -> tuple[str, ...]:
         """Where a report is not what the events add up to; its day is forgotten here."""
-        key = report.region, report.day
+        key = report.territory, report.day
         members = self.members.pop(key, {})
         totals = replace(self.totals.pop(key, ReportTotals()), participants=len(members))
         told = replace(report.totals, missing_readings=0)  # No event tells of what did not come.

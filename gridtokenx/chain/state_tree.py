@@ -2,7 +2,8 @@
 
 A key's bucket is the top 16 bits of SHA-256(key); a leaf hashes its bucket's sorted entries
 `SHA-256(key) || SHA-256(value)`; the nodes live in one flat array. A block touches k keys and costs
-about k x 3 hashes, whatever the size of the state. Source: consensus 4.
+about k x 3 hashes, whatever the size of the state. Source:
+protocols/state-transition.md 6, decision 0024.
 """
 
 from __future__ import annotations

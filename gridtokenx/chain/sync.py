@@ -2,7 +2,8 @@
 
 Blocks and certificates are opaque here: the shell applies them with the one function that also
 serves consensus and tells the verdict. Requests go to different peers at once, answers may arrive
-in any order, blocks are applied strictly in order, one at a time. Source: consensus 2.8 (Sync).
+in any order, blocks are applied strictly in order, one at a time. Source:
+protocols/consensus.md 2.8 (Sync).
 """
 
 from __future__ import annotations

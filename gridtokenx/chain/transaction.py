@@ -1,4 +1,6 @@
-"""Signed transactions: what they carry, what is signed, how they are read. Source: consensus 2.2.
+"""Signed transactions: what they carry, what is signed, how they are read.
+
+Source: protocols/state-transition.md 2.
 
 The chain id (which contains the incarnation) and the nonce are inside what is signed, so a
 transaction is good on one chain, once. Its id covers the signature too: only the signer can make a
@@ -12,7 +14,7 @@ from functools import cached_property
 from typing import Annotated
 
 from gridtokenx.governance.model import GovernanceCommand, Propose
-from gridtokenx.grid.model import HaltRegion, PublishGridStatus, ResumeRegion, SubmitReadings
+from gridtokenx.grid.model import HaltTerritory, PublishGridStatus, ResumeTerritory, SubmitReadings
 from gridtokenx.interchain.model import InterchainCommand, SubmitCheckpoint
 from gridtokenx.ledger.model import Deposit, RetireCredits, Transfer, Withdraw, statement_bytes
 from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, decode, encode, encode_array, wire
@@ -42,8 +44,8 @@ Payload = (
     | CancelOrder
     | Redeem
     | PublishGridStatus
-    | HaltRegion
-    | ResumeRegion
+    | HaltTerritory
+    | ResumeTerritory
     | InterchainCommand
     | StakingCommand
     | GovernanceCommand

@@ -1,4 +1,6 @@
-"""The state transition: a block's effect as a function of (state, block). Source: architecture 4.
+"""The state transition: a block's effect as a function of (state, block).
+
+Source: protocols/state-transition.md 5.
 
 A block begins with the market's own work (expiry, clearing of earlier orders, settlements that are
 due), then applies its transactions in order. One that breaks a rule is not in a block: its proposer

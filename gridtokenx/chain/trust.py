@@ -2,7 +2,7 @@
 
 Whoever has taken its stake out can be punished no more, so it may sign any history: a set of
 validators is believed only while its stake is still within reach. Older trust needs a person's
-word, a block by height and hash. Source: consensus 4, decision 0018.
+word, a block by height and hash. Source: protocols/consensus.md 4, decision 0018.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Which validator set signs which height: state, not configuration. Source: consensus 2.11.
+"""Which validator set signs which height: state, not configuration.
+
+Source: protocols/consensus.md 2.11.
 
 Epochs are runs of `epoch_blocks` heights that begin at its multiples (the first, 0, is the
 genesis). A change ordered in epoch e takes effect with the first height of epoch e + 2, so every
@@ -196,7 +198,7 @@ def refuse_change(
     minimum_members: int,
     held: ValidatorSet | None = None,
 ) -> str | None:
-    """Why a change may not be ordered, in words, or None. Source: consensus 2.11.
+    """Why a change may not be ordered, in words, or None. Source: protocols/consensus.md 2.11.
 
     `organisation_of` names the keys of both sets. No organisation may gain control (`gained_part`);
     `held` is the old set with the members that are suspended, which are still their organisations'.

@@ -25,15 +25,13 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Audit: report, verify.", no_args_is_help=True)
 
 _NOTE_EVERY_BLOCKS = 1000
-_TIERS = ("substation", "zone", "region", "national")
-_HEAD = ("region", "distributor", "date", "state", "report_hash", "line")
+_TIERS = ("substation", "zone", "territory", "national")
+_HEAD = ("territory", "distributor", "date", "state", "report_hash", "line")
 
 
 @app.command()
 def report(
-    territory: Annotated[
-        str, typer.Option(metavar="NAME", help="Region prefix, or a distributor: BKK or MEA.")
-    ],
+    territory: Annotated[str, typer.Option(metavar="NAME", help="BKK, or a distributor: MEA.")],
     day: Annotated[
         str | None, typer.Option(metavar="DATE", help="Bangkok day 2026-03-16; else today.")
     ] = None,
@@ -81,7 +79,7 @@ def _draw_reports(console: Console, items: list[dict[str, Any]]) -> None:
     for item in items:
         found = item["report"]
         totals = found["totals"]
-        title = f"{item['region']} ({item['distributor']}) {item['date']}: {item['state']}"
+        title = f"{item['territory']} ({item['distributor']}) {item['date']}: {item['state']}"
         show.line(console, show.printable(title), style="bold")
         rows = [
             (
@@ -237,15 +235,15 @@ def _look(client: Client, replay: Replay, closed: list[CheckedReport], findings:
         findings.failures.append(f"block {height}: {difference}")
     for one in closed:
         day = bangkok.day(one.day)
-        told = client.call("audit_getReports", territory=one.region, day=day)["items"][0]
+        told = client.call("audit_getReports", territory=one.territory, day=day)["items"][0]
         differences = list(one.differences)
         if told["report_hash"] != one.report_hash.hex():
             differences.append(f"the node tells the hash {told['report_hash']}")
-        where = f"report of {one.region} for {day} (block {height})"
+        where = f"report of {one.territory} for {day} (block {height})"
         findings.failures += [f"{where}: {difference}" for difference in differences]
         findings.reports.append(
             {
-                "region": one.region,
+                "territory": one.territory,
                 "date": day,
                 "height": str(height),
                 "report_hash": one.report_hash.hex(),
@@ -312,7 +310,7 @@ def _draw_verified(console: Console, document: dict[str, Any]) -> None:
         show.line(console, f"DOES NOT HOLD: {show.printable(failure)}", style="bold red")
     rows = [
         (
-            one["region"],
+            one["territory"],
             one["date"],
             one["height"],
             "yes" if one["holds"] else "NO",

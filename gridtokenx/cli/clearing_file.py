@@ -15,13 +15,14 @@ from typing import Any, NoReturn, TypeVar
 
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.places import PLACE, SUBSTATION
 from gridtokenx.trading.clearing import clear
 from gridtokenx.trading.model import Clearing, ClearingOrder, MarketParameters, Side, Source
 
 T = TypeVar("T")
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_ORDERS = 200_000
-TIERS = ("substation", "zone", "region", "national")
+TIERS = ("substation", "zone", "territory", "national")
 _INPUTS = ("orders", "headroom", "max_tier", "wheeling", "name", "note")
 _RESULTS = ("prices", "trades", "remaining", "congested")  # A vector has both; these are not read.
 _ORDER_KEYS = frozenset(
@@ -30,8 +31,8 @@ _ORDER_KEYS = frozenset(
         *("require", "height", "cap_wh"),
     }
 )
-_SUBSTATION = re.compile(r"[A-Z]{3}-[0-9]{2}-SUB[0-9]{3}")
-_NODE = re.compile(r"[xm]:[A-Z]{3}(?:-[0-9]{2}(?:-SUB[0-9]{3})?)?")
+_SUBSTATION = re.compile(SUBSTATION)
+_NODE = re.compile(f"[xm]:{PLACE}")
 _ID_HEX = re.compile(r"[0-9a-f]{64}")
 
 

@@ -10,6 +10,7 @@ import typer
 
 from gridtokenx.cli import meter, output, remote, show
 from gridtokenx.cli.keys import PasswordFile
+from gridtokenx.primitives.places import ZONE, territory_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,14 +23,14 @@ app = typer.Typer(
 )
 app.add_typer(meter.app, name="meter")
 
-_ZONE = re.compile(r"[A-Z]{3}-[0-9]{2}")
+_ZONE = re.compile(ZONE)
 _HEADINGS = (
     *("node", "state", "loading %", "limit %", "rating kVA", "headroom kWh"),
     *("out kWh", "in kWh", "local kWh", "today kWh"),
 )
 _RIGHT = tuple(range(2, len(_HEADINGS)))
 
-Region = Annotated[str, typer.Argument(metavar="REGION", help="Region prefix, such as BKK.")]
+Territory = Annotated[str, typer.Argument(metavar="TERRITORY", help="Such as BKK.")]
 Slot = Annotated[
     int | None,
     typer.Option(min=0, help="The slot whose status and flows are shown; else the current."),
@@ -38,19 +39,23 @@ Slot = Annotated[
 
 @app.command()
 def status(
-    region: Annotated[str | None, typer.Argument(metavar="[REGION]", help="Such as BKK.")] = None,
+    territory: Annotated[
+        str | None, typer.Argument(metavar="[TERRITORY]", help="Such as BKK.")
+    ] = None,
     chain: remote.Chain = None,
     slot: Slot = None,
 ) -> None:
-    """Regions and substations: state, loading, headroom for a slot, and energy sold over them."""
-    wanted = None if region is None else remote.place_name(region)[:3]
+    """Territories and substations: state, loading, headroom for a slot, energy sold over them."""
+    wanted = None if territory is None else territory_of(remote.place_name(territory))
     with remote.connect() as client:
         document = client.call("grid_getStatus", chain=chain, slot=slot)
     if wanted is not None:
-        document["regions"] = [row for row in document["regions"] if row["region"] == wanted]
-        if not document["regions"]:
+        document["territories"] = [
+            row for row in document["territories"] if row["territory"] == wanted
+        ]
+        if not document["territories"]:
             output.fail(
-                f"the node's chains serve no region {wanted}",
+                f"the node's chains serve no territory {wanted}",
                 code=4001,
                 reason="unknown_zone",
                 hint="gridtokenx grid status",
@@ -60,13 +65,13 @@ def status(
 
 def _draw_status(console: Console, document: dict[str, Any]) -> None:
     rows = []
-    for region in document["regions"]:
-        rows.append(_row(region))
-        rows += [_row(one) for one in region["substations"]]
+    for territory in document["territories"]:
+        rows.append(_row(territory))
+        rows += [_row(one) for one in territory["substations"]]
     show.table(console, _HEADINGS, rows, right=_RIGHT)
-    for region in document["regions"]:
-        if region["emergency"] is not None:
-            text = f"no trade in {region['region']}: {region['emergency']}"
+    for territory in document["territories"]:
+        if territory["emergency"] is not None:
+            text = f"no trade in {territory['territory']}: {territory['emergency']}"
             show.line(console, show.printable(text), style="bold red")
 
 
@@ -111,7 +116,7 @@ def _row(node: dict[str, Any]) -> tuple[object, ...]:
 
 @app.command()
 def publish(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Substation, zone or region.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Substation, zone or territory.")],
     loading: Annotated[str, typer.Option(metavar="PERCENT", help="Of the rating: 118.5.")],
     rating_kva: Annotated[str, typer.Option(metavar="KVA", help="What it is built for.")],
     key: remote.Key,
@@ -152,7 +157,7 @@ def _current_slot(client: Client, chain: str) -> int:
 
 @app.command()
 def halt(
-    region: Region,
+    territory: Territory,
     reason: remote.Reason,
     key: remote.Key,
     hours: Annotated[
@@ -161,42 +166,42 @@ def halt(
     wait: remote.Wait = True,
     password_file: PasswordFile = None,
 ) -> None:
-    """Stop matching and new orders in a region. For its distributor or the regulator."""
-    from gridtokenx.grid.model import HaltRegion
+    """Stop matching and new orders in a territory. For its distributor or the regulator."""
+    from gridtokenx.grid.model import HaltTerritory
 
-    prefix, why = _region(region), remote.reason_text(reason)
+    prefix, why = _territory(territory), remote.reason_text(reason)
     lasts_ms = 0 if hours is None else _scaled("--hours", hours, 3) * 3600
     with remote.connect(pinned=True) as client:
         name = remote.default_chain(client, None, prefix)
         until_ms = int(client.market(name)["market_ms"]) + lasts_ms if lasts_ms else 0
-        payload = HaltRegion(prefix, why, until_ms)
+        payload = HaltTerritory(prefix, why, until_ms)
         document = remote.command(client, name, payload, key, password_file, wait=wait)
     output.emit(document, lambda console: remote.draw_command(console, document))
 
 
 @app.command()
 def resume(
-    region: Region,
+    territory: Territory,
     reason: remote.Reason,
     key: remote.Key,
     wait: remote.Wait = True,
     password_file: PasswordFile = None,
 ) -> None:
     """End a halt; the regulator's is ended by the regulator alone."""
-    from gridtokenx.grid.model import ResumeRegion
+    from gridtokenx.grid.model import ResumeTerritory
 
-    prefix, why = _region(region), remote.reason_text(reason)
+    prefix, why = _territory(territory), remote.reason_text(reason)
     with remote.connect(pinned=True) as client:
         name = remote.default_chain(client, None, prefix)
-        payload = ResumeRegion(prefix, why)
+        payload = ResumeTerritory(prefix, why)
         document = remote.command(client, name, payload, key, password_file, wait=wait)
     output.emit(document, lambda console: remote.draw_command(console, document))
 
 
-def _region(text: str) -> str:
+def _territory(text: str) -> str:
     name = remote.place_name(text)
     if len(name) != 3:
-        raise typer.BadParameter(f"a region such as BKK, not {text[:80]!r}")
+        raise typer.BadParameter(f"a territory such as BKK, not {text[:80]!r}")
     return name
 
 

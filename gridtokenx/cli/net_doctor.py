@@ -164,7 +164,7 @@ def listening(info: dict[str, Any], reach: Reach) -> Iterator[Finding]:
 
 
 def announcing(info: dict[str, Any]) -> Iterator[Finding]:
-    """Whether what others are told can be dialled (surface C 8)."""
+    """Whether what others are told can be dialled."""
     seen = info["nat_ip"]
     hosts = [found[2] for one in info["announced"] if (found := _WHERE.match(one))]
     if not hosts:
@@ -189,7 +189,7 @@ def _is_unusable(host: str) -> bool:
 
 
 def peers(info: dict[str, Any], dials: dict[str, Any]) -> Iterator[Finding]:
-    """How many peers there are, and how dials ended if there are few (surface C 5)."""
+    """How many peers there are, and how dials ended if there are few."""
     ended = ", ".join(f"{count} {reason}" for reason, count in dials["dials"].items()) or "none"
     told = f"{info['peers']} ({info['inbound']} in, {info['outbound']} out); dials: {ended}"
     if info["peers"] == 0:

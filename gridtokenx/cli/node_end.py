@@ -12,6 +12,7 @@ import errno
 import signal
 import socket
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gridtokenx.cli import output
@@ -32,7 +33,6 @@ from gridtokenx.runtime.stopping import (
 
 if TYPE_CHECKING:
     from gridtokenx.home.config import Config
-    from gridtokenx.node.node import Node
 
 PERMANENT = (ExitCode.INTERNAL, ExitCode.DISK, ExitCode.PERMISSION, ExitCode.CONFIG)
 _NOT_NOW = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
@@ -60,13 +60,17 @@ def exit_code_of(ending: Ending) -> ExitCode:
     return next((code for kind, code in _EXITS if isinstance(ending, kind)), ExitCode.CONFIG)
 
 
-def failure_of(error: BaseException, config: Config | None, node: Node | None) -> Failure:
-    """What ended the node, for people and supervisors. Writes a crash report where nobody foresaw
-    it, also beside an end that was foreseen: that one decides, as it may be what must stay down.
+def failure_of(
+    error: BaseException, config: Config | None, heights: Mapping[str, int] | None = None
+) -> Failure:
+    """What ended the node, for people and supervisors; `heights` of its chains by name.
+
+    Writes a crash report where nobody foresaw it, also beside an end that was foreseen: that one
+    decides, as it may be what must stay down.
     """
     found = leaves(error)
     known = [failure for leaf in found if (failure := _foreseen(leaf)) is not None]
-    report = "" if len(known) == len(found) else _report(error, config, node)
+    report = "" if len(known) == len(found) else _report(error, config, heights or {})
     if known:
         return min(known, key=_order)
     detail = f"{type(found[0]).__name__}: {found[0]}" if str(found[0]) else repr(found[0])
@@ -152,7 +156,7 @@ def _failure(text: str, exit_code: ExitCode) -> Failure:
     )
 
 
-def _report(error: BaseException, config: Config | None, node: Node | None) -> str:
+def _report(error: BaseException, config: Config | None, heights: Mapping[str, int]) -> str:
     """Leave a crash report in the home; where it is, or why there is none."""
     import structlog
 
@@ -162,7 +166,6 @@ def _report(error: BaseException, config: Config | None, node: Node | None) -> s
 
     lines = recent_lines()
     structlog.get_logger("gridtokenx").error("node.crashed", code="GTX-SYS-002", exc_info=error)
-    heights = {} if node is None else {name: one.head.height for name, one in node.chains().items()}
     home = output.options().home if config is None else config.home
     settings = {} if config is None else {key: _shown(key, config.value(key)) for key in SETTINGS}
     try:

@@ -96,7 +96,7 @@ def _for_supervisors(error: Exception) -> output.Failure:
     """A failure with a code that a supervisor knows: a damaged key and a file that is not there are
     what only the operator can mend, as the configuration is.
     """
-    failure = output.describe(error) or node_end.failure_of(error, None, None)
+    failure = output.describe(error) or node_end.failure_of(error, None)
     if failure.exit_code in (ExitCode.REFUSED, ExitCode.USAGE, ExitCode.BAD_DATA):
         failure.exit_code = ExitCode.CONFIG
     return failure
@@ -227,7 +227,7 @@ def _run(config: Config, genesis: Genesis, unlocked: Keys) -> None:
     except BaseException as error:
         if not all(isinstance(leaf, Exception) for leaf in leaves(error)):
             raise  # Ctrl-C, twice.
-        raise node_end.failure_of(error, config, node) from None
+        raise node_end.failure_of(error, config, node.heights()) from None
 
 
 def tighten_home(config: Config) -> list[Path]:

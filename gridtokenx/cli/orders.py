@@ -297,7 +297,7 @@ def list_orders(
     ] = None,
     status: Annotated[str, typer.Option(help="open, closed or all.")] = "open",
     zone: Annotated[
-        str | None, typer.Option(metavar="PLACE", help="Substation, zone or region.")
+        str | None, typer.Option(metavar="PLACE", help="Substation, zone or territory.")
     ] = None,
     side: Annotated[str | None, typer.Option(help="buy or sell.")] = None,
     chain: remote.Chain = None,
@@ -389,7 +389,7 @@ def _draw_order(console: Console, row: dict[str, Any]) -> None:
 @app.command()
 def book(
     place_name: Annotated[
-        str | None, typer.Argument(metavar="[ZONE]", help="Substation, zone or region.")
+        str | None, typer.Argument(metavar="[ZONE]", help="Substation, zone or territory.")
     ] = None,
     zone: Annotated[str | None, typer.Option(metavar="ZONE", help="The same.")] = None,
     slot: Annotated[
@@ -434,7 +434,7 @@ def _draw_book(console: Console, document: dict[str, Any]) -> None:
 @app.command()
 def market(
     zone: Annotated[
-        str | None, typer.Argument(metavar="[ZONE]", help="Substation, zone or region.")
+        str | None, typer.Argument(metavar="[ZONE]", help="Substation, zone or territory.")
     ] = None,
     chain: remote.Chain = None,
 ) -> None:

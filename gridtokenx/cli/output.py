@@ -6,7 +6,7 @@ command reports failure by `fail(...)` or by letting a known error rise: `Reject
 `KeystoreError`, `ConnectionError` (node unreachable), `TimeoutError` and other `OSError`s become
 one line, a hint and an exit code in `describe`.
 
-Source: surface A.1 (exit codes of sysexits.h), lesson 26.
+Source: docs/cli.md "Commands" (exit codes of sysexits.h).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEFAULT_RPC = "http://127.0.0.1:8080"
 
 
 class ExitCode(IntEnum):
-    """How the process ends. Source: surface A.1."""
+    """How the process ends. Source: docs/cli.md "Commands"."""
 
     OK = 0
     REFUSED = 1  # also: not found

@@ -1,7 +1,7 @@
 """What the commands that ask a node share: the connection, addresses, keys, waiting.
 
 A node's refusal, its absence and a lie that a check here uncovers all become the command's failure.
-Keys stay here: what goes to the node is signed already. Source: surface A.0, A.9.
+Keys stay here: what goes to the node is signed already. Source: docs/cli.md "Commands".
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typer
 
 from gridtokenx.cli import keys, output, show
 from gridtokenx.cli.output import ExitCode, Failure
+from gridtokenx.primitives.places import PLACE, SUBSTATION
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,8 +30,8 @@ WAIT_S = 60.0
 MAX_REASON_BYTES = 200
 _INVALID_PARAMS = -32602
 _BAD_DATA = frozenset({2010, 2016, 5002})  # malformed_tx, malformed, bad_address
-_PLACE = re.compile(r"[A-Z]{3}(?:-[0-9]{2}(?:-SUB[0-9]{3})?)?")
-_SUBSTATION = re.compile(r"[A-Z]{3}-[0-9]{2}-SUB[0-9]{3}")
+_PLACE = re.compile(PLACE)
+_SUBSTATION = re.compile(SUBSTATION)
 _HASH = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
 # A node speaks of its methods; a person at the command line has these instead.
 COMMAND_OF_METHOD = {
@@ -342,8 +343,8 @@ def reason_text(text: str) -> str:
 
 
 def place_name(text: str) -> str:
-    """A region, zone or substation in capitals."""
-    return _place(text, _PLACE, "a region, zone or substation: BKK, BKK-01, BKK-01-SUB001")
+    """A territory, zone or substation in capitals."""
+    return _place(text, _PLACE, "a territory, zone or substation: BKK, BKK-01, BKK-01-SUB001")
 
 
 def substation_name(text: str) -> str:

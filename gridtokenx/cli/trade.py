@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gridtokenx.cli import output, remote, show
+from gridtokenx.primitives.places import territory_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Trades: list, get, clear.", no_args_is_help=True)
 
-_TIERS = ("substation", "zone", "region", "national")
+_TIERS = ("substation", "zone", "territory", "national")
 # What a settlement repeats of its trade.
 _TOLD = frozenset(
     {
-        *("kind", "trade_id", "slot", "region", "tier", "source"),
+        *("kind", "trade_id", "slot", "territory", "tier", "source"),
         *("buyer", "seller", "traded_wh", "price_mthb"),
     }
 )
-_MAX_PAGES = 20  # of a list that is kept by region here, before its cursor is handed on
+_MAX_PAGES = 20  # of a list that is kept by territory here, before its cursor is handed on
 
 
 @app.command("list")
@@ -33,7 +34,7 @@ def list_trades(
         str | None, typer.Option(metavar="ADDRESS", help="Buyer or seller: gtx1..., or a key.")
     ] = None,
     zone: Annotated[
-        str | None, typer.Option(metavar="PLACE", help="Only of buyers in this region or zone.")
+        str | None, typer.Option(metavar="PLACE", help="Only of buyers in this territory or zone.")
     ] = None,
     chain: remote.Chain = None,
     limit: remote.Limit = 20,
@@ -72,8 +73,8 @@ def _collect(
 
 
 def _bought_in(client: Client, place: str, trades: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Trades whose buyer's meter lies in the place; a trade itself names only the region."""
-    near = [row for row in trades if row["region"] == place[:3]]
+    """Trades whose buyer's meter lies in the place; a trade itself names only the territory."""
+    near = [row for row in trades if row["territory"] == territory_of(place)]
     if len(place) == 3:
         return near
     calls = [
@@ -92,7 +93,7 @@ def _draw_list(console: Console, document: dict[str, Any]) -> None:
     rows = [
         (
             show.slots(row["slot"], row["slot"]),
-            row["region"],
+            row["territory"],
             show.kwh(row["energy_wh"]),
             show.price(row["price_mthb"]),
             show.price(row["wheeling_mthb"]),
@@ -103,7 +104,17 @@ def _draw_list(console: Console, document: dict[str, Any]) -> None:
         )
         for row in document["items"]
     ]
-    headings = ("slot", "region", "kWh", "THB/kWh", "wheeling", "tier", "source", "status", "trade")
+    headings = (
+        "slot",
+        "territory",
+        "kWh",
+        "THB/kWh",
+        "wheeling",
+        "tier",
+        "source",
+        "status",
+        "trade",
+    )
     if rows:
         show.table(console, headings, rows, right=(2, 3, 4))
     else:
@@ -138,7 +149,7 @@ def _draw_trade(console: Console, row: dict[str, Any]) -> None:
                 f"{show.price(row['price_mthb'])} THB/kWh to the seller, "
                 f"wheeling {show.price(row['wheeling_mthb'])} THB/kWh",
             ),
-            ("tier", f"{_TIERS[row['tier']]}, region {row['region']}"),
+            ("tier", f"{_TIERS[row['tier']]}, territory {row['territory']}"),
             ("buyer", row["buyer"]),
             ("seller", row["seller"]),
             ("buy order", row["buy_order_id"]),

@@ -239,7 +239,7 @@ class Client(Rpc):
         return self._object("energy_getOrder", id=order_id, chain=chain)
 
     def order_book(self, zone: str, *, depth: int | None = None) -> dict[str, Any]:
-        """Price levels of a substation, zone or region."""
+        """Price levels of a substation, zone or territory."""
         return self._object("energy_getOrderBook", zone=zone, depth=depth)
 
     def trades(self, **filters: Any) -> dict[str, Any]:
@@ -279,7 +279,7 @@ class Client(Rpc):
         return self._object("grid_getMeter", id=meter_id.hex(), chain=chain)
 
     def grid(self, chain: str | None = None) -> dict[str, Any]:
-        """Regions and substations."""
+        """Territories and substations."""
         return self._object("grid_getStatus", chain=chain)
 
     def build_order(

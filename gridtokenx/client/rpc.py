@@ -1,6 +1,6 @@
 """JSON-RPC with one node: requests, batches, refusals, and what a bad node may send.
 
-Synchronous. Source: JSON-RPC 2.0; docs/api.md.
+Synchronous. Source: docs/api.md "JSON-RPC".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 NODE is a node or `*` (every one), CHAIN one of the genesis (none: the chain that stands lowest).
 PROPERTY: height or finalized (a decided block is final, so both are the newest one), view, peers,
 state (`live`, `blocks`, `stalled`, `paused`, `stopped`, ...), root. OPERATOR: == != >= <= > <.
-Source: surface A.7 (zombienet's idea).
+The idea is zombienet's. Source: docs/node-operation.md "A network on one machine".
 """
 
 from __future__ import annotations

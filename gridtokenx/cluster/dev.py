@@ -14,6 +14,7 @@ from gridtokenx.cluster.devnet import (
 )
 from gridtokenx.cluster.processes import ClusterError
 from gridtokenx.primitives.crypto import kyc_reference
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import UTHB_PER_THB
 from gridtokenx.registry.model import (
     Generation,
@@ -46,7 +47,7 @@ def fund_dev_account(client: Client) -> None:
         licence_class=LicenceClass.EXEMPT_LT_1000KVA,
         licence_expiry_ms=LICENCE_EXPIRY_MS,
         vat_registered=False,
-        territory=LOCATION[:3],
+        territory=territory_of(LOCATION),
         consent_version=1,
         daily_cap_wh=DAILY_CAP_WH,
     )

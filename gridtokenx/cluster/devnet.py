@@ -59,7 +59,7 @@ AUTHORITIES = ("egat", "mea", "pea", "erc")
 MAX_AUTHORITIES = 16
 MAX_OBSERVERS = 16
 
-# Prefix, distributor, PEA area, EGAT area. Source: protocols/market.md section 5.
+# Prefix, distributor, PEA area, EGAT area. Source: protocols/market.md 5.
 CHAINS = (
     ("MET", (("BKK", "mea", "", "M"), ("NTB", "mea", "", "M"), ("SPK", "mea", "", "M"))),
     ("NOR", (("CNX", "pea", "N1", "N"), ("CEI", "pea", "N1", "N"))),
@@ -105,8 +105,8 @@ def local_genesis(
 
     `clock` None: market time is wall-clock time. `with_national`: with the national chain beside
     them, whose validators are the same keys. `governance` None: votes of 60 blocks, 10 to their
-    execution. ValueError for a number of authorities outside 1..16. Source: consensus 1 and 2.7,
-    protocols/market.md section 5.
+    execution. ValueError for a number of authorities outside 1..16. Source:
+    protocols/state-transition.md 3, protocols/market.md 5.1.
     """
     if not 1 <= authorities <= MAX_AUTHORITIES:
         raise ValueError(f"a cluster has 1 to {MAX_AUTHORITIES} authorities, not {authorities}")

@@ -1,6 +1,7 @@
 """Break a running cluster's links: partitions and delays, through each node's admin socket.
 
-Real traffic of real processes, without root. Source: surface A.7.
+Real traffic of real processes, without root.
+Source: docs/node-operation.md "A network on one machine".
 """
 
 from __future__ import annotations

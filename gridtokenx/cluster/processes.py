@@ -2,7 +2,7 @@
 
 `<home>/clusters/<name>/cluster.json` records every process by pid and start time, so that a pid
 used again by the system is never signalled; one `n<i>/` beside it is each node's home and holds its
-`node.log`. Source: surface A.7 and lesson 25.
+`node.log`. Source: docs/node-operation.md "A network on one machine".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Everything here has a checked signature. Views reach 64 below and above the current one, a signer
 has at most two hashes per phase and view (the second convicts) and one timeout per view, so n
-validators fill at most n * (129 * 4 + 65) places. Source: consensus 2.4.
+validators fill at most n * (129 * 4 + 65) places. Source: protocols/consensus.md 2.4.
 """
 
 from __future__ import annotations

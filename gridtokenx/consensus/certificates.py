@@ -1,4 +1,7 @@
-"""Checking certificates: uniqueness, membership, weight, then signatures. Source: consensus 2.2."""
+"""Checking certificates: uniqueness, membership, weight, then signatures.
+
+Source: protocols/consensus.md 2.2.
+"""
 
 from __future__ import annotations
 

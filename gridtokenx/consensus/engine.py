@@ -1,7 +1,9 @@
-"""The consensus engine: one event in, effects out, in order. Source: consensus 2.6, 2.8.
+"""The consensus engine: one event in, effects out, in order.
+
+Source: protocols/consensus.md 2.6, 2.8.
 
 No clock, socket, storage, randomness or await. Blocks are 32-byte hashes; bodies never pass
-through. Each rule below names its line of protocols/consensus.md section 2.6.
+through. Each rule below names its line of protocols/consensus.md 2.6.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Effects are one-way and strictly ordered: the shell performs them one after another, and a
 `Persist` is synced to disk before the next effect starts. Answers return as later events.
-Source: consensus 2.4, 2.6, 2.8.
+Source: protocols/consensus.md 2.13.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Proof, complete in itself, that a validator contradicted itself. Source: consensus 2.9."""
+"""Proof, complete in itself, that a validator contradicted itself.
+
+Source: protocols/consensus.md 2.9.
+"""
 
 from __future__ import annotations
 

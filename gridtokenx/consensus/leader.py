@@ -1,4 +1,7 @@
-"""Who may propose: smooth weighted round robin, a pure function. Source: consensus 2.5."""
+"""Who may propose: smooth weighted round robin, a pure function.
+
+Source: protocols/consensus.md 2.5.
+"""
 
 from __future__ import annotations
 

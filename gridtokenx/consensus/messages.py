@@ -1,4 +1,4 @@
-"""What validators sign and send. Source: consensus 2.2.
+"""What validators sign and send. Source: protocols/consensus.md 2.2.
 
 Signed bytes have a fixed length and hold no CBOR and no time, so every honest node rebuilds the
 same ones; the envelopes around them are `@wire` arrays.

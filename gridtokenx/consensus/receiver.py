@@ -1,7 +1,7 @@
 """How the engine takes in messages: bounds, signatures, justification, buffers.
 
-Source: consensus 2.4 and 2.6 (ACCEPT, VIEW, BEHIND). The rules that act on what was taken in are
-in `engine`.
+Source: protocols/consensus.md 2.4, 2.6 (ACCEPT, VIEW, BEHIND). The rules that act on what was
+taken in are in `engine`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The state of one height and the timing parameters. Source: consensus 2.4, 2.6."""
+"""The state of one height and the timing parameters. Source: protocols/consensus.md 2.4, 2.6."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""The demonstration: a day of energy trade played and summed up on a local network."""
+"""The demonstration: a day of energy trade played on a local network and summed up; long runs.
+
+All its figures come from the nodes; it computes none that they could.
+"""

@@ -2,7 +2,7 @@
 
 Market time is the block clock of genesis: one 15-minute slot a block. Orders go in several slots
 before their gate closes and readings two slots after their slot, so that a slow machine, a view
-change or a lost message does not change the day. Source: protocols/market.md section 8.
+change or a lost message does not change the day. Source: protocols/market.md 8.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger.model import Asset, RetireCredits
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import (
     BPS,
     SLOT_MS,
@@ -299,12 +300,12 @@ class RegionPlayer:
     def __init__(
         self, profile: Profile, slots: range, spec: ChainSpec, senders: Sequence[Sender]
     ) -> None:
-        prefixes = {
-            territory.prefix: territory.distributor for territory in spec.region.territories
-        }
+        prefixes = {territory.prefix: territory.distributor for territory in spec.territories}
         self._prefixes = prefixes
         self.traders = profile.traders_of(spec.genesis, spec.name)
-        self._distributor = {trader.name: prefixes[trader.location[:3]] for trader in self.traders}
+        self._distributor = {
+            trader.name: prefixes[territory_of(trader.location)] for trader in self.traders
+        }
         self.refusals: dict[str, str] = {}
         self.name = spec.name
         self._profile = profile
@@ -433,7 +434,7 @@ class RegionPlayer:
     def _publish_status(self, slot: int) -> None:
         """What the transformer will carry in a slot of the story, by its distributor."""
         loading_bps = transformer_loading_bps(self._profile.index(slot))
-        distributor = self._prefixes.get(TRANSFORMER[:3])
+        distributor = self._prefixes.get(territory_of(TRANSFORMER))
         if distributor is None or loading_bps is None:
             return
         status = PublishGridStatus(
@@ -495,7 +496,7 @@ class RegionPlayer:
         if command is None or self._exchange is not None:
             return
         if last is None or self._is_final(last):
-            distributor = self._prefixes[self._exchanged.location[:3]]
+            distributor = self._prefixes[territory_of(self._exchanged.location)]
             self._exchange = self.send(operator_key(distributor), command)
 
     @property

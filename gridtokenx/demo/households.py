@@ -19,6 +19,7 @@ from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.devnet import dev_key, operator_key
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.primitives.crypto import SigningKey, sha256
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import slot_at, slot_end_ms
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import (
@@ -74,7 +75,7 @@ class Household:
 
 def households(spec: ChainSpec, count: int) -> tuple[Household, ...]:
     """So many households of a chain, over its territories and five zones of each."""
-    prefixes = [territory.prefix for territory in spec.region.territories]
+    prefixes = [territory.prefix for territory in spec.territories]
     return tuple(
         Household(
             number,
@@ -88,7 +89,7 @@ def households(spec: ChainSpec, count: int) -> tuple[Household, ...]:
 
 def register(client: Client, spec: ChainSpec, members: Sequence[Household]) -> None:
     """Register all of them and pay money in; wait until that is final. Errors: RpcError."""
-    distributors = {one.prefix: one.distributor for one in spec.region.territories}
+    distributors = {one.prefix: one.distributor for one in spec.territories}
     nonces: dict[bytes, int] = {}
 
     def sign(key: SigningKey, payload: Payload) -> Transaction:
@@ -102,7 +103,7 @@ def register(client: Client, spec: ChainSpec, members: Sequence[Household]) -> N
     payment = operator_key("payment")
     so_far_uthb = int(client.supply(spec.name)["deposits"]["total_uthb"])
     for one in members:
-        distributor = operator_key(distributors[one.location[:3]])
+        distributor = operator_key(distributors[territory_of(one.location)])
         transactions.append(
             sign(
                 distributor,
@@ -113,7 +114,7 @@ def register(client: Client, spec: ChainSpec, members: Sequence[Household]) -> N
                     licence_class=LicenceClass.EXEMPT_LT_1000KVA,
                     licence_expiry_ms=FAR_MS,
                     vat_registered=False,
-                    territory=one.location[:3],
+                    territory=territory_of(one.location),
                     consent_version=1,
                     daily_cap_wh=10**9,
                 ),

@@ -1,7 +1,7 @@
 """Who trades on the demonstration day, what they forecast, offer and really measure.
 
 Everything is a function of `day_profile.json` and SHA-256, so every machine plays the same day.
-Source: protocols/market.md section 8.
+Source: protocols/market.md 8.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from gridtokenx.chain.genesis import Genesis
 from gridtokenx.cluster.devnet import DAILY_CAP_WH, LICENCE_EXPIRY_MS, dev_key
 from gridtokenx.grid.model import MeterReading, signed_bytes
 from gridtokenx.primitives.crypto import SigningKey, kyc_reference, sha256
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import (
     BANGKOK_OFFSET_MS,
     SLOTS_PER_DAY,
@@ -153,7 +154,7 @@ class Trader:
             licence_class=LicenceClass.EXEMPT_LT_1000KVA,
             licence_expiry_ms=LICENCE_EXPIRY_MS,
             vat_registered=False,
-            territory=self.location[:3],
+            territory=territory_of(self.location),
             consent_version=1,
             daily_cap_wh=DAILY_CAP_WH,
         )
@@ -200,8 +201,8 @@ class Profile:
     def traders_of(self, genesis: Genesis, region: str) -> list[Trader]:
         """Those whose meters stand in a region chain's territories."""
         spec = genesis.chain(region)
-        prefixes = {territory.prefix for territory in spec.region.territories}
-        return [trader for trader in self.traders if trader.location[:3] in prefixes]
+        prefixes = {territory.prefix for territory in spec.territories}
+        return [trader for trader in self.traders if territory_of(trader.location) in prefixes]
 
     def index(self, slot: int) -> int:
         """Position of a market slot in the day, 0..95."""

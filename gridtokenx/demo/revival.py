@@ -5,7 +5,7 @@ Four authorities sign MET, NOR and the national chain. Somebody who has their ke
 network anybody has, certifies a second header of one of MET's blocks: MET is frozen. Stake votes,
 the regulator approves, and every node lets MET go on from its newest accepted block. The fifth
 node, which only watched, signs from then on in the place of another. Source:
-protocols/interchain.md 7 and 8.
+protocols/interchain.md 7, 8.
 """
 
 from __future__ import annotations

@@ -163,14 +163,14 @@ def _settled(client: Client, day: str) -> dict[str, dict[str, dict[str, str]]]:
 
     A day that is not over yet has the hash that its report would have now.
     """
-    distributors = {row["distributor"]: None for row in client.grid()["regions"]}
+    distributors = {row["distributor"]: None for row in client.grid()["territories"]}
     found: dict[str, dict[str, dict[str, str]]] = {}
     for distributor in distributors:
         answer = client.call("audit_getReports", territory=distributor, day=day)
         for row in answer["items"]:
             report = from_document(SettlementReport, row["report"])
             told = {"hash": report_hash(report).hex(), "state": row["state"]}
-            found.setdefault(row["chain"], {})[row["region"]] = told
+            found.setdefault(row["chain"], {})[row["territory"]] = told
     return found
 
 

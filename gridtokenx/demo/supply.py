@@ -1,6 +1,6 @@
 """What the national chain says of all chains: nothing appears or vanishes between them.
 
-Shards are documents of `shard_get`. Source: protocols/interchain.md section 4.
+Shards are documents of `shard_get`. Source: protocols/interchain.md 4.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from gridtokenx.runtime import bangkok
 
 PLAIN_EVERY_SLOTS = 4
 UNITS = {"gtx": "ugtx", "energy": "Wh"}
-# What happens on the day, by its hour. Source: protocols/market.md section 8.
+# What happens on the day, by its hour. Source: protocols/market.md 8.
 BEATS = {
     9: "time-of-use peak begins",
     10: "solar glut",

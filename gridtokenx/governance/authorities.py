@@ -1,6 +1,6 @@
 """What a voted change makes of a region chain's authorities, and which changes are refused.
 
-Pure functions; `chain/` keeps the list. Source: protocols/governance.md section 2.5.
+Pure functions; `chain/` keeps the list. Source: protocols/governance.md 2.5.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The nouns of governance: what may be proposed, ballots and tallies, what a passed vote does.
 
 Times are market time in Unix ms (the `now_ms` of the national chain's blocks), money in ugtx.
-Source: protocols/governance.md section 2.
+Source: protocols/governance.md 2.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated
 
 from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
 from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.primitives.places import TerritoryPrefix
 from gridtokenx.primitives.quantities import BPS
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
@@ -22,7 +23,6 @@ DEPOSITS: bytes = tagged_hash("gtx.account", b"deposits")  # Holds the deposits 
 MAX_DESCRIPTION_BYTES = 10_000
 DAY_MS = 86_400_000
 Rate = Annotated[int, Limit(0, BPS)]
-RegionPrefix = Annotated[str, Limit(3, 3)]
 ChainName = Annotated[str, Limit(2, 8)]
 Organisation = Annotated[str, Limit(1, 16)]
 Title = Annotated[str, Limit(1, 140)]
@@ -102,9 +102,9 @@ class AuthorityManagement:
 @wire(184)
 @dataclass(frozen=True, slots=True)
 class Emergency:
-    """A halt of trade in a region; passes as soon as more than 2/3 of its authorities approve."""
+    """A halt of trade in a territory; passes with more than 2/3 of its region's authorities."""
 
-    region: RegionPrefix
+    territory: TerritoryPrefix
     reason: Annotated[str, Limit(1, 200)]
     duration_ms: Annotated[int, Limit(1, 7 * DAY_MS)]
 
@@ -487,7 +487,7 @@ class Surroundings:
     """Where a proposal acts.
 
     `value_of` gives a parameter's value in force by name (integer, as in SetParameter);
-    `authorities_of` the (organisation, weight) of a region prefix's or chain's active authorities
+    `authorities_of` the (organisation, weight) of a territory's or region's active authorities
     and raises UNKNOWN_ZONE or UNKNOWN_SHARD; `check_authority_change` raises what a change of them
     would be refused with, `check_values` what new values by name would, where their ranges alone do
     not say, `check_rotation` what another operator key would, `check_reincarnation` what a region's

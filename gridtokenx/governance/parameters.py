@@ -2,7 +2,7 @@
 
 A value is an integer in the unit of the field that holds it; people read and write a decimal number
 in the parameter's unit. The records themselves belong to other contexts, so they are handled here
-as dataclasses whose fields are known by name. Source: protocols/governance.md section 2.4.
+as dataclasses whose fields are known by name. Source: protocols/governance.md 2.4.
 """
 
 from __future__ import annotations
@@ -81,19 +81,20 @@ _CARBON = [
 ]
 _WHEELING = [
     Parameter(f"wheeling.{tier}", Owner.MARKET, "wheeling_mthb", *_PRICE, 0, 10_000, part=number)
-    for number, tier in enumerate(("substation", "zone", "region", "national"))
+    for number, tier in enumerate(("substation", "zone", "territory", "national"))
 ]
 _MODE = Parameter(
     *("market.matching_mode", Owner.MARKET, "matching_mode", "choice", 0, 0, 1),
     choices=("block", "gate"),
 )
 
-# Trade between regions is not what the law allows today: market section 5.
+# Trade between territories is not what the law allows today: protocols/governance.md 2.3.
 _TIER = Parameter(
     *("market.max_trade_tier", Owner.MARKET, "max_trade_tier", *_COUNT, 0, 3), is_regulated=True
 )
 
-# What its authority may bring to a chain in a day is money that people can take out: market 1.
+# What its authority may bring to a chain in a day is money that people can take out.
+# Source: protocols/market.md 1.
 _DEPOSITS = Parameter(
     *("market.deposit_limit", Owner.MARKET, "deposit_limit_uthb", *_BAHT, 0, 10**18),
     is_regulated=True,
@@ -176,8 +177,8 @@ ORDERED: tuple[tuple[str, str], ...] = (
     ("market.dust", "market.min_order"),
     ("market.min_order", "market.max_order"),
     ("wheeling.substation", "wheeling.zone"),
-    ("wheeling.zone", "wheeling.region"),
-    ("wheeling.region", "wheeling.national"),
+    ("wheeling.zone", "wheeling.territory"),
+    ("wheeling.territory", "wheeling.national"),
     ("wheeling.transmission", "wheeling.national"),
     ("grid.alert_loading", "grid.congested_loading"),
     ("staking.min_validators", "staking.max_validators"),

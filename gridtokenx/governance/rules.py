@@ -1,7 +1,7 @@
 """The verbs of governance: propose, vote, approve, and what time makes of a proposal.
 
 A passed proposal yields actions; `chain/` carries them to where they act. Only payments from the
-treasury happen here. Source: protocols/governance.md section 2.
+treasury happen here. Source: protocols/governance.md 2.
 """
 
 from __future__ import annotations
@@ -491,7 +491,7 @@ def approvers(content: Content, around: Surroundings) -> Sequence[tuple[str, int
         case AuthorityManagement():
             return around.authorities_of(content.chain)
         case Emergency():
-            return around.authorities_of(content.region)
+            return around.authorities_of(content.territory)
         case ParameterChange(name) if table.find(name).is_regulated:
             return _the_regulator(name, around)
         case OperatorRotation(organisation) if organisation == around.regulator:

@@ -2,7 +2,7 @@
 
 Ballots are counted while they are cast: by proposal and validator, the shares of those who voted
 themselves. The end of a vote is then one pass over validators, however many have voted. Every
-bonded ugtx counts once at most. Source: protocols/governance.md section 2.3.
+bonded ugtx counts once at most. Source: protocols/governance.md 2.3.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from gridtokenx.primitives.codec import MAX_INT, Bytes32, Bytes64, Limit, wire
+from gridtokenx.primitives.places import TerritoryPrefix
 from gridtokenx.primitives.quantities import BPS, MAX_REGISTER_WH
 from gridtokenx.primitives.state import Table, u64
 from gridtokenx.primitives.types import Address
@@ -18,7 +19,6 @@ MAX_SLOT = 2**40
 MAX_SEQ = 2**53
 Register = Annotated[int, Limit(0, MAX_REGISTER_WH)]
 GridNode = Annotated[str, Limit(3, 16)]
-RegionPrefix = Annotated[str, Limit(3, 3)]
 Reason = Annotated[str, Limit(1, 200)]  # Why an authority acts; no personal data.
 
 
@@ -117,12 +117,12 @@ class ReadingRefused:
 
 
 class NodeState(StrEnum):
-    """How a grid node fares. Source: protocols/market.md section 3.4."""
+    """How a grid node fares. Source: protocols/market.md 3.4."""
 
     NORMAL = "normal"
     ALERT = "alert"  # Loaded beyond 80 % of its rating.
     CONGESTED = "congested"  # Fully loaded: nothing more may cross it.
-    EMERGENCY = "emergency"  # Frequency out of bounds, or its region is halted.
+    EMERGENCY = "emergency"  # Frequency out of bounds, or its territory is halted.
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class GridLimits:
 class PublishGridStatus:
     """Command of a territory's distributor: what a node carries from `slot` on.
 
-    `node` is a substation `BKK-01-SUB001`, a zone `BKK-01` or a region `BKK`; loading, limit and
+    `node` is a substation `BKK-01-SUB001`, a zone `BKK-01` or a territory `BKK`; loading, limit and
     voltage in basis points of the rating or the nominal voltage; frequency in millihertz. What is
     up to `limit_bps` may be sold.
     """
@@ -187,32 +187,32 @@ class GridStatusPublished:
 
 @wire(106)
 @dataclass(frozen=True, slots=True)
-class HaltRegion:
-    """Command of the region's distributor or the regulator: no matching, no new orders.
+class HaltTerritory:
+    """Command of the territory's distributor or the regulator: no matching, no new orders.
 
     It ends at `until_ms` (market time; 0: not by itself).
     """
 
-    region: RegionPrefix
+    territory: TerritoryPrefix
     reason: Reason
     until_ms: int = 0
 
 
 @wire(107)
 @dataclass(frozen=True, slots=True)
-class ResumeRegion:
+class ResumeTerritory:
     """Command that ends a halt; the regulator's halt is ended by the regulator alone."""
 
-    region: RegionPrefix
+    territory: TerritoryPrefix
     reason: Reason
 
 
 @wire(108)
 @dataclass(frozen=True, slots=True)
-class RegionHalted:
-    """Event: matching and admission in the region are halted."""
+class TerritoryHalted:
+    """Event: matching and admission in the territory are halted."""
 
-    region: str
+    territory: str
     by: str
     reason: str
     until_ms: int
@@ -220,10 +220,10 @@ class RegionHalted:
 
 @wire(109)
 @dataclass(frozen=True, slots=True)
-class RegionResumed:
-    """Event: the region's halt has ended."""
+class TerritoryResumed:
+    """Event: the territory's halt has ended."""
 
-    region: str
+    territory: str
     by: str
     reason: str
 
@@ -242,8 +242,8 @@ class Halt:
 
 @wire(111)
 @dataclass(frozen=True, slots=True)
-class RegionFrequency:
-    """The frequency that a region's operators have published last, for any of its nodes."""
+class TerritoryFrequency:
+    """The frequency that a territory's operators have published last, for any of its nodes."""
 
     frequency_mhz: int
     slot: int
@@ -259,13 +259,15 @@ class NodeStatuses:
     statuses: Annotated[tuple[GridStatus, ...], Limit(1, 128)]
 
 
-GridCommand = SubmitReadings | PublishGridStatus | HaltRegion | ResumeRegion
-GridEvent = ReadingAccepted | ReadingRefused | GridStatusPublished | RegionHalted | RegionResumed
+GridCommand = SubmitReadings | PublishGridStatus | HaltTerritory | ResumeTerritory
+GridEvent = (
+    ReadingAccepted | ReadingRefused | GridStatusPublished | TerritoryHalted | TerritoryResumed
+)
 
 REGISTERS = Table(b"gr", Registers)  # key: 32-byte meter id
 STATUSES = Table(b"gs", NodeStatuses)  # key: node text
-HALTS = Table(b"gh", Halt)  # key: region prefix
-FREQUENCIES = Table(b"gf", RegionFrequency)  # key: region prefix
+HALTS = Table(b"gh", Halt)  # key: territory prefix
+FREQUENCIES = Table(b"gf", TerritoryFrequency)  # key: territory prefix
 
 
 def signed_bytes(region_id: bytes, reading: MeterReading) -> bytes:

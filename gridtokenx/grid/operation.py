@@ -1,6 +1,6 @@
-"""The verbs of grid operation: what nodes can still carry, and regions that stand still.
+"""The verbs of grid operation: what nodes can still carry, and territories that stand still.
 
-Source: protocols/market.md section 3.4.
+Source: protocols/market.md 3.4.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from gridtokenx.grid.model import (
     GridStatus,
     GridStatusPublished,
     Halt,
-    HaltRegion,
+    HaltTerritory,
     NodeState,
     NodeStatuses,
     PublishGridStatus,
-    RegionFrequency,
-    RegionHalted,
-    RegionResumed,
-    ResumeRegion,
+    ResumeTerritory,
+    TerritoryFrequency,
+    TerritoryHalted,
+    TerritoryResumed,
 )
 from gridtokenx.grid.rules import headroom_wh
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import BPS, slot_at
 from gridtokenx.primitives.state import Overlay, Reader
 
@@ -73,30 +74,30 @@ def rating_va(state: Reader, node: str) -> int | None:
 
 
 def node_state(state: Reader, status: GridStatus, now_ms: int, limits: GridLimits) -> NodeState:
-    """How the node of a status fares, its region's emergencies included."""
-    if emergency_of(state, status.node[:3], now_ms, limits) is not None:
+    """How the node of a status fares, its territory's emergencies included."""
+    if emergency_of(state, territory_of(status.node), now_ms, limits) is not None:
         return NodeState.EMERGENCY
     if status.loading_bps >= limits.congested_bps:
         return NodeState.CONGESTED
     return NodeState.ALERT if status.loading_bps >= limits.alert_bps else NodeState.NORMAL
 
 
-def halt_in_force(state: Reader, region: str, now_ms: int) -> Halt | None:
-    """The halt of a region, unless it has ended by itself."""
-    halt = HALTS.get(state, region.encode())
+def halt_in_force(state: Reader, territory: str, now_ms: int) -> Halt | None:
+    """The halt of a territory, unless it has ended by itself."""
+    halt = HALTS.get(state, territory.encode())
     return halt if halt is not None and (not halt.until_ms or now_ms < halt.until_ms) else None
 
 
-def emergency_of(state: Reader, region: str, now_ms: int, limits: GridLimits) -> str | None:
-    """Why a region may neither match nor take orders, in one sentence; None when it may.
+def emergency_of(state: Reader, territory: str, now_ms: int, limits: GridLimits) -> str | None:
+    """Why a territory may neither match nor take orders, in one sentence; None when it may.
 
-    A frequency out of bounds holds until a status of the region shows one inside them.
+    A frequency out of bounds holds until a status of the territory shows one inside them.
     """
-    halt = halt_in_force(state, region, now_ms)
+    halt = halt_in_force(state, territory, now_ms)
     if halt is not None:
         until = f" until {halt.until_ms} (Unix ms)" if halt.until_ms else ""
-        return f"{halt.by} halted region {region}{until}: {halt.reason}"
-    last = FREQUENCIES.get(state, region.encode())
+        return f"{halt.by} halted territory {territory}{until}: {halt.reason}"
+    last = FREQUENCIES.get(state, territory.encode())
     if last is None or limits.frequency_min_mhz <= last.frequency_mhz <= limits.frequency_max_mhz:
         return None
     return (
@@ -105,9 +106,9 @@ def emergency_of(state: Reader, region: str, now_ms: int, limits: GridLimits) ->
     )
 
 
-def check_operating(state: Reader, region: str, now_ms: int, limits: GridLimits) -> None:
-    """Errors: GRID_EMERGENCY with the reason while a region is halted or its frequency is off."""
-    reason = emergency_of(state, region, now_ms, limits)
+def check_operating(state: Reader, territory: str, now_ms: int, limits: GridLimits) -> None:
+    """Errors: GRID_EMERGENCY with the reason: a territory is halted or its frequency is off."""
+    reason = emergency_of(state, territory, now_ms, limits)
     if reason is not None:
         raise Rejected(ErrorCode.GRID_EMERGENCY, reason)
 
@@ -119,7 +120,7 @@ def publish_status(
     state: Overlay,
     command: PublishGridStatus,
     *,
-    region: str,
+    territory: str,
     publisher: str,
     now_ms: int,
     limits: GridLimits,
@@ -154,8 +155,8 @@ def publish_status(
     )
     STATUSES.put(state, command.node.encode(), _with_status(known, status, current))
     if slot <= current + 1:
-        newest = RegionFrequency(command.frequency_mhz, slot, command.node)
-        FREQUENCIES.put(state, region.encode(), newest)
+        newest = TerritoryFrequency(command.frequency_mhz, slot, command.node)
+        FREQUENCIES.put(state, territory.encode(), newest)
     now_is = node_state(state, status, now_ms, limits)
     return [GridStatusPublished(status, now_is, node_headroom_wh(status, now_ms, limits))]
 
@@ -168,10 +169,10 @@ def _with_status(known: Iterable[GridStatus], status: GridStatus, current: int) 
     return NodeStatuses(tuple([by_slot[slot] for slot in sorted(by_slot) if slot >= first]))
 
 
-def halt_region(
-    state: Overlay, command: HaltRegion, *, by: str, by_regulator: bool, now_ms: int
+def halt_territory(
+    state: Overlay, command: HaltTerritory, *, by: str, by_regulator: bool, now_ms: int
 ) -> list[GridEvent]:
-    """Halt matching and admission in a region; a later halt replaces its reason and end.
+    """Halt matching and admission in a territory; a later halt replaces its reason and end.
 
     Errors: EXPIRED for an end that is not in the future; NOT_PERMITTED for a distributor while the
     regulator's halt is in force.
@@ -179,29 +180,29 @@ def halt_region(
     if command.until_ms and command.until_ms <= now_ms:
         detail = f"the halt would end at {command.until_ms}, it is {now_ms} (Unix ms)"
         raise Rejected(ErrorCode.EXPIRED, detail)
-    _check_may_change(state, command.region, by_regulator, now_ms)
+    _check_may_change(state, command.territory, by_regulator, now_ms)
     halt = Halt(by, by_regulator, command.reason, now_ms, command.until_ms)
-    HALTS.put(state, command.region.encode(), halt)
-    return [RegionHalted(command.region, by, command.reason, command.until_ms)]
+    HALTS.put(state, command.territory.encode(), halt)
+    return [TerritoryHalted(command.territory, by, command.reason, command.until_ms)]
 
 
-def resume_region(
-    state: Overlay, command: ResumeRegion, *, by: str, by_regulator: bool, now_ms: int
+def resume_territory(
+    state: Overlay, command: ResumeTerritory, *, by: str, by_regulator: bool, now_ms: int
 ) -> list[GridEvent]:
-    """End a region's halt; an emergency by frequency goes on until the frequency is back.
+    """End a territory's halt; an emergency by frequency goes on until the frequency is back.
 
-    Errors: DUPLICATE for a region that is not halted; NOT_PERMITTED for a distributor while the
+    Errors: DUPLICATE for a territory that is not halted; NOT_PERMITTED for a distributor while the
     regulator's halt is in force.
     """
-    if halt_in_force(state, command.region, now_ms) is None:
-        raise Rejected(ErrorCode.DUPLICATE, f"region {command.region} is not halted")
-    _check_may_change(state, command.region, by_regulator, now_ms)
-    HALTS.delete(state, command.region.encode())
-    return [RegionResumed(command.region, by, command.reason)]
+    if halt_in_force(state, command.territory, now_ms) is None:
+        raise Rejected(ErrorCode.DUPLICATE, f"territory {command.territory} is not halted")
+    _check_may_change(state, command.territory, by_regulator, now_ms)
+    HALTS.delete(state, command.territory.encode())
+    return [TerritoryResumed(command.territory, by, command.reason)]
 
 
-def _check_may_change(state: Reader, region: str, by_regulator: bool, now_ms: int) -> None:
-    halt = halt_in_force(state, region, now_ms)
+def _check_may_change(state: Reader, territory: str, by_regulator: bool, now_ms: int) -> None:
+    halt = halt_in_force(state, territory, now_ms)
     if halt is not None and halt.by_regulator and not by_regulator:
-        detail = f"{halt.by} halted region {region}, so {halt.by} must end or change it"
+        detail = f"{halt.by} halted territory {territory}, so {halt.by} must end or change it"
         raise Rejected(ErrorCode.NOT_PERMITTED, detail)

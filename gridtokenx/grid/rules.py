@@ -1,6 +1,6 @@
 """The verbs of the grid: accept a meter's signed reading, and how much a node can still carry.
 
-Source: protocols/market.md sections 3 and 4.
+Source: protocols/market.md 3, 4.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_SEQ_STEP = 2**16
 def headroom_wh(*, loading_bps: int, rating_va: int, limit_bps: int = BPS) -> int:
     """Wh a node can still carry in one slot, from its loading and rating; 0 when overloaded.
 
-    Source: protocols/market.md section 3, Congestion (vector V11).
+    Source: protocols/market.md 3.4.
     """
     free_bps = max(0, limit_bps - loading_bps)
     return free_bps * rating_va * SECONDS_PER_SLOT // (BPS * 3600)

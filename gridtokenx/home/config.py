@@ -3,7 +3,7 @@
 Every value knows where it came from (`Config.origin`). Nothing is ignored in silence: an unknown
 key, a wrong type or a value out of range is a `ConfigError` with file, line and what to write.
 
-Source: surface A.2, A.9 (GTX-CFG-001, GTX-API-001) and lesson 18.
+Source: docs/node-operation.md "A node of your own", "Codes".
 """
 
 from __future__ import annotations

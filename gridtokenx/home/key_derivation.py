@@ -1,7 +1,8 @@
 """From a password to the key that seals a key file: Argon2id, and PBKDF2 of older files.
 
 What a file asks for is bounded before anything is done: nobody's file makes the node work for more
-than a few seconds, nor take more than 256 MiB. Source: RFC 9106; surface A.10.
+than a few seconds, nor take more than 256 MiB. Source: RFC 9106;
+docs/node-operation.md "Keys".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from the password by Argon2id (`key_derivation`; files sealed under PBKDF2 still
 stays readable, so that keys can be listed without a password. Files have mode 0600 in a folder of
 mode 0700; wider ones are refused: somebody may have read them.
 
-Source: surface A.10, lessons 27 and 28.
+Source: docs/node-operation.md "Keys".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Settings that are only a home's defaults, because a chain has a value of its own in force.
 
 Nothing a node does depends on them: tools may use them before a node answers. Whoever reads a
-configuration must hear which value counts. Source: surface A.2.
+configuration must hear which value counts. Source: docs/node-operation.md "Settings".
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Kept apart from `config.py` (which layers the sources) so that the template, `co
 loader read one table. Consensus parameters are not here: they come from genesis, and `[energy]`
 and `[thai_market]` are local defaults for people's tools, never rules of the chain.
 
-Source: surface A.2; the seed's sections and names are kept exactly.
+Source: docs/node-operation.md "Settings". The seed's sections and names are kept exactly.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A region's blocks are judged here once, by the set that the national chain itself registered; no
 other chain ever checks them. Nothing leaves a region that its escrow does not hold, so a region
 that lies in everything can lose only what was brought there and what it says it made.
-Source: protocols/interchain.md sections 3 and 4, decision 0007.
+Source: protocols/interchain.md 3, 4, decision 0007.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Append-only logs of messages with a running head. Source: protocols/interchain.md section 2.
+"""Append-only logs of messages with a running head. Source: protocols/interchain.md 2.
 
 Each link commits to the whole log before it, so whoever knows one head and count can check any
 continuation: nothing can be left out, added, replaced, or taken twice.

@@ -1,7 +1,7 @@
 """The nouns of interchain: messages and their logs, checkpoints, regions and their escrow.
 
 A message's id is (source, destination, nonce): nonces of a log count from 0 for ever, also over
-incarnations of a region. Source: protocols/interchain.md.
+incarnations of a region. Source: protocols/interchain.md 2.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated
 
 from gridtokenx.ledger.model import Asset
 from gridtokenx.primitives.codec import MAX_INT, Bytes32, Bytes64, Limit, wire
+from gridtokenx.primitives.places import TerritoryPrefix
 from gridtokenx.primitives.state import Table, u64
 from gridtokenx.primitives.types import Address
 from gridtokenx.primitives.validators import MAX_VALIDATORS, MAX_WEIGHT, ValidatorSet
@@ -116,7 +117,7 @@ NOTHING_MADE = SupplyReport(0, 0, 0, 0, 0, 0, bytes(64))
 class SettlementFiled:
     """Upward: the hash of a territory's settlement report of a day."""
 
-    territory: Annotated[str, Limit(3, 3)]
+    territory: TerritoryPrefix
     day: int
     report_hash: Bytes32
 
@@ -144,7 +145,7 @@ class ParameterOrder:
 class HaltOrder:
     """Downward: no trade in a territory for a while, by an emergency vote. 0 ms: trade again."""
 
-    territory: Annotated[str, Limit(3, 3)]
+    territory: TerritoryPrefix
     reason: Annotated[str, Limit(1, 200)]
     duration_ms: int
 

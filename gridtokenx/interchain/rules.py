@@ -1,7 +1,7 @@
 """Transfers that leave a chain, and what a region does with the messages it takes.
 
 Every handler is total: a message that cannot be applied comes back as another one, and the queue
-moves on. Source: protocols/interchain.md sections 3 and 5.
+moves on. Source: protocols/interchain.md 3, 5.
 """
 
 from __future__ import annotations

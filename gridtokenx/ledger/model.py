@@ -51,7 +51,7 @@ class Account:
     slot is still out (it cannot be spent, the reading decides how much of it was consumed);
     thb, escrow (buyers' reserve) and bond (sellers' reserve) in uTHB; gtx in ugtx (1 gtx = 10**6);
     carbon in micro-credits; `local_wh` is the part of energy_wh that was metered in the owner's own
-    territory, which alone its utility takes over. Source: protocols/market.md sections 1 and 4.
+    territory, which alone its utility takes over. Source: protocols/market.md 1, 4.
     """
 
     nonce: int = 0

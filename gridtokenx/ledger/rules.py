@@ -1,7 +1,7 @@
 """The verbs of the ledger. Every change of an amount in the system goes through `adjust`.
 
 No account can go below zero, and what all accounts hold always equals SUPPLY.
-Source: protocols/market.md sections 1 and 4.
+Source: protocols/market.md 1, 4.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Everything between nodes: peers, streams, gossip, discovery. Knows no chain."""
+"""Everything between nodes: peers, streams, gossip, requests, discovery.
+
+Knows no chain: payloads are bytes, and what they mean is told by callbacks.
+"""
 
 from gridtokenx.network import fastecdsa_standin
 

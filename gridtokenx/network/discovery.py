@@ -1,6 +1,6 @@
 """Finding peers from the bootnodes' addresses alone, and keeping the connections.
 
-Source: protocols/networking.md, "Discovery". A node knows bootnodes; it dials them, asks the
+Source: protocols/networking.md 2. A node knows bootnodes; it dials them, asks the
 Kademlia DHT who else there is (FIND_NODE for its own id, then for random ids), dials what it
 learns up to a target, and dials again, with a growing pause, what it lost. Once others are known
 a dead bootnode matters no more.

@@ -3,7 +3,7 @@
 Each side opens its own outbound stream; the inbound one is served by the registered handler. A
 lost outbound stream is reopened while the peer is connected. Nothing here waits for a slow peer:
 its frames queue, bounded, and the oldest bulk is dropped and counted.
-Source: protocols/networking.md "Gossip".
+Source: protocols/networking.md 4.
 """
 
 import time

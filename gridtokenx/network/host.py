@@ -1,6 +1,6 @@
 """The only door to the libp2p host: identity, connections and streams.
 
-Source: protocols/networking.md. Peers are named by their libp2p peer id in bytes; text forms
+Source: protocols/networking.md 1. Peers are named by their libp2p peer id in bytes; text forms
 (base58 ids, multiaddrs) appear only at this module's edges. Whatever a peer sends or does ends at
 most its own stream or connection, and is counted.
 """

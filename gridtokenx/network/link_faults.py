@@ -1,7 +1,8 @@
 """Test only: what a node does to its own links when it is told to (`node.admin_faults`).
 
 A blocked peer is disconnected and refused both ways until it is allowed again; a delay holds every
-write to a stream back. Real traffic of a real node, without root. Source: surface A.7.
+write to a stream back. Real traffic of a real node, without root. Source:
+docs/node-operation.md "The admin socket".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Pure, and total on garbage: whatever else is said on the network's mDNS group comes through here.
 Source: protocols/networking.md 2.1; RFC 1035 section 4 (messages), RFC 6762 section 18 (what of
-them mDNS uses), libp2p's mDNS specification (which records).
+them mDNS uses), libp2p/specs discovery/mdns.md (which records).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A peer that has a large message already says so (IDONTWANT), but only what has not left can be
 kept back. So large bulk frames leave to few peers at a time: the others wait in their queues,
 where they can be withdrawn, while the peers served first pass the message on.
-Source: protocols/networking.md "Gossip".
+Source: protocols/networking.md 4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Request and response over one stream each: status, blocks, bodies.
 
-Source: protocols/networking.md, "Requests". A request is one frame; a response is one frame whose
+Source: protocols/networking.md 3. A request is one frame; a response is one frame whose
 first byte is OK (the payload follows) or REFUSED (a UTF-8 sentence follows). Frames carry an
 unsigned-varint length. Payloads are bytes here; their encoding belongs to the caller.
 """

@@ -4,7 +4,7 @@ One JSON object a line, one answer a line: `{"do": "log-level", "level": "debug"
 `{"ok": true}` or `{"error": "..."}`. Commands: `ping`, `resources`, `shutdown`, `log-level`,
 `vouch`, those of `admin_network`, and where `node.admin_faults` is set `faults`, which replaces the
 link faults of `network.link_faults`. Never on TCP; lines, connections and time are bounded. Source:
-surface A.7, lesson 9.
+docs/node-operation.md "The admin socket".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gridtokenx.network.host import Network, parse_peer_id
 from gridtokenx.network.link_faults import MAX_BLOCKED, MAX_DELAY_MS
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.admin_network import NetworkCommands
-from gridtokenx.node.chain_runner import VouchRefused
+from gridtokenx.node.life import VouchRefused
 from gridtokenx.runtime.housekeeping import house
 
 MAX_CONNECTIONS = 8

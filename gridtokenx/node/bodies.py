@@ -1,7 +1,7 @@
 """Transactions from the outside: decoded, verified in worker threads, gossiped in batches.
 
 PyNaCl releases the GIL, so signatures of one batch are verified on all cores; each transaction is
-decoded once and verified once. Source: network 2, architecture 5.
+decoded once and verified once. Source: protocols/networking.md 3.3, 4.4.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A compact block is believed because it hashes to what the leader signed: its ids hash to the
 header's transactions root, and each transaction hashes to its id. So a liar can waste a request,
-not plant a body. Source: network 2, consensus 2.6.
+not plant a body. Source: protocols/networking.md 3.3, 5.
 """
 
 from __future__ import annotations
@@ -179,11 +179,11 @@ class Candidates:
         """Whether a leader's proposal of now could name it: for the next height or the one after,
         at most a view ahead, by the view's leader.
         """
-        executor = self._executor
-        ahead = header.height - executor.parent.height
+        tip = self._executor.tip
+        ahead = header.height - tip.height
         if not 0 < ahead <= 2 or header.view0 > VIEWS_AHEAD + (view if ahead == 1 else 0):
             return False
-        return header.proposer_index == executor.sets.leader(header.height, header.view0)
+        return header.proposer_index == tip.sets.leader(header.height, header.view0)
 
     async def _find_compact(self, block_hash: bytes) -> CompactBlock | None:
         with trio.move_on_after(GOSSIP_WAIT_S):
@@ -235,7 +235,7 @@ class Candidates:
         return await decode_and_verify_all(raws, executor.stages, chain=executor.spec.name)
 
     def _body(self, transaction_id: bytes) -> Transaction | None:
-        return self._executor.mempool.get(transaction_id) or self._recent.get(transaction_id)
+        return self._executor.pending.find(transaction_id) or self._recent.get(transaction_id)
 
     async def _try(self, peer: PeerId, request: bytes) -> bytes | None:
         try:

@@ -1,4 +1,4 @@
-"""First contact and what peers say of themselves: genesis, chains, heights. Source: surface C 6, 7.
+"""First contact and what peers say of themselves: genesis, chains, heights.
 
 A peer of another network is told why and disconnected; the log says theirs and ours.
 """

@@ -3,7 +3,7 @@
 `GRIDTOKENX_CRASH_POINT=after-persist.commit:3` ends it the third time a COMMIT has been synced.
 The part `.commit` (propose, prepare, commit, timeout) and the part `:3` may be missing: any
 message, the first time. Read once, at start; without it nothing here does anything.
-Source: consensus 2.8.
+Source: protocols/consensus.md 2.8.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs one chain: the engine's inbox, its effects, gossip in and out. Source: architecture 5.
+"""Runs one chain: the engine's inbox, its effects, gossip in and out.
 
 One owner of the engine, one bounded inbox. Effects are performed in order: a Persist is synced
 before the Broadcast behind it leaves. Building and checking blocks run in a worker thread and come
@@ -219,7 +219,7 @@ class Driver:
     def _next_view(self) -> int:
         """The engine's view of the height after the newest block: 0 until it has heard of that."""
         state = self.engine.state
-        is_next = state is not None and state.height == self.executor.parent.height + 1
+        is_next = state is not None and state.height == self.executor.tip.height + 1
         return self._view() if is_next else 0
 
     @property
@@ -320,10 +320,9 @@ class Driver:
         proposer_index = engine_state.me
 
         def build() -> CompactBlock | None:
-            if self.executor.parent.height + 1 != effect.height or self._is_past(effect):
+            if self.executor.tip.height + 1 != effect.height or self._is_past(effect):
                 return None
-            last_commit = self.executor.store.certificate(effect.height - 1) or b""
-            return self.executor.build(effect.view, proposer_index, last_commit)
+            return self.executor.build(effect.view, proposer_index)
 
         block = await self._in_worker(build)
         if block is not None:
@@ -341,12 +340,12 @@ class Driver:
     async def _check(self, check: CheckBlock, key: tuple[bytes, bool]) -> None:
         try:
             found = await self.candidates.find(check.block_hash)
-            if found is None or self.executor.parent.height + 1 != check.height:
+            if found is None or self.executor.tip.height + 1 != check.height:
                 return  # The engine asks again with its next resend.
             try:
                 found_out = await self._judge(check, *found)
             except Rejected as error:
-                if self.executor.parent.height + 1 != check.height:
+                if self.executor.tip.height + 1 != check.height:
                     return
                 log.warning(
                     "block.invalid", chain=self.spec.name, height=check.height, why=error.detail
@@ -398,7 +397,7 @@ class Driver:
 
     async def _decide(self, effect: Decide) -> None:
         def commit() -> Committed | None:
-            if self.executor.parent.height >= effect.height:
+            if self.executor.tip.height >= effect.height:
                 return None  # Sync was faster.
             if self.executor.candidate(effect.block_hash) is None:
                 return None  # Nobody has the body now; sync brings it with its certificate.
@@ -435,23 +434,23 @@ class Driver:
 
     def _start_height(self, before: Sequence[Event] = ()) -> None:
         """Tell the engine of the new tip, after the events of `before`."""
-        parent, sets = self.executor.parent, self.executor.sets
-        height = parent.height + 1
+        tip = self.executor.tip
+        height = tip.height + 1
         self._origin_ms = self._now_ms() - self._timer_ms()
         event = HeightStarted(
-            height, sets.at(height).validators, self._opens_ms(), sets.epoch_start(height)
+            height, tip.next_set.validators, self._opens_ms(), tip.sets.epoch_start(height)
         )
         self._nursery.start_soon(self._send_all, [*before, event])
 
     def _opens_ms(self) -> int:
         """When the next height opens, by the timers' clock."""
-        return self.spec.opens_ms(self.executor.parent.time_ms) - self._origin_ms
+        return self.executor.tip.opens_ms - self._origin_ms
 
     def mind_clock(self) -> None:
         """Tell the engine anew when its height opens, if the wall clock has been set meanwhile."""
         origin_ms, state = self._now_ms() - self._timer_ms(), self.engine.state
         was_set = abs(origin_ms - self._origin_ms) > RESET_MS
-        if was_set and state is not None and state.height == self.executor.parent.height + 1:
+        if was_set and state is not None and state.height == self.executor.tip.height + 1:
             self._origin_ms = origin_ms
             self._post(OpeningMoved(state.height, self._opens_ms()))
 
@@ -487,7 +486,7 @@ class Driver:
             transactions.append(one)
 
         def apply() -> Committed | None:
-            if self.executor.parent.height >= height:
+            if self.executor.tip.height >= height:
                 return None
             return self.executor.apply_decided(block, transactions, certificate)
 
@@ -500,7 +499,7 @@ class Driver:
 
     def _is_decided_next(self, block: Block, certificate: QuorumCertificate) -> bool:
         """False where the block is here already. Errors: Rejected."""
-        if self.executor.parent.height >= block.header.height:
+        if self.executor.tip.height >= block.header.height:
             return False
         self._history.check_next(block.header)
         try:
@@ -531,9 +530,10 @@ class Driver:
         if state is None or self._ending:
             return GossipVerdict.IGNORE
         # By the executor's height, which its sets begin at: the engine may be a moment behind it.
-        height, sets = self.executor.parent.height + 1, self.executor.sets
+        tip = self.executor.tip
+        height = tip.height + 1
         view = self._next_view() if message.height == height else 0
-        judgement = self._gate.judge(height, view, sets, message, data, now_ms)
+        judgement = self._gate.judge(height, view, tip.sets, message, data, now_ms)
         if judgement is Judgement.FORGED:
             self._count_penalty("bad signature")
             return GossipVerdict.REJECT

@@ -112,8 +112,8 @@ class Intake:
         self.strangers = strangers
         self._batcher = Batcher(publish)
         self._in_flight: set[bytes] = set()  # Trusted peers': being verified.
-        pool = executor.mempool
-        self._repeats = Repeats(lambda one: pool.get(one) is not None)
+        self._pending = executor.pending
+        self._repeats = Repeats(lambda one: self._pending.find(one) is not None)
         self.repeated = 0
 
     async def run(self) -> None:
@@ -125,7 +125,7 @@ class Intake:
         stages, urgency = self._executor.stages, Urgency.CLIENTS
         decoded = await decode_and_verify_all(raws, stages, self._check, urgency)
         verdicts, fresh = await self._admit(decoded, Lane(urgency), heard=False)
-        self._repeats.note_own(fresh, self._executor.parent.height)
+        self._repeats.note_own(fresh, self._executor.tip.height)
         self._batcher.add(fresh)
         return verdicts
 
@@ -177,7 +177,7 @@ class Intake:
             own = [one for one in fresh if not is_sound or one.id not in ids]
             self._batcher.add(own)
         waiting = {one.id for one in fresh}
-        self._repeats.note_forwarded(waiting, self._executor.parent.height)
+        self._repeats.note_forwarded(waiting, self._executor.tip.height)
         return GossipVerdict.ACCEPT if waiting & ids.keys() else GossipVerdict.IGNORE
 
     async def _read(self, lane: Lane, data: bytes) -> dict[bytes, bytes] | None:
@@ -201,27 +201,23 @@ class Intake:
             return False
         if doubtful and len(fresh) > before:
             again = [transaction for transaction, _ in doubtful]
-            wanted, doubtful = await lane.run(self._worker, partial(self._executor.screen, again))
+            wanted, doubtful = await lane.run(self._worker, partial(self._pending.screen, again))
             if not await self._verify_and_admit(lane, wanted, fresh):
                 return False
         if doubtful:
-            await lane.run(self._worker, partial(self._turn_away, doubtful))
+            await lane.run(self._worker, partial(self._pending.turn_away, doubtful))
         lane.useless_share = max(0.0, 1 - (len(fresh) - before) / len(raws))
         return True
-
-    def _turn_away(self, refused: Iterable[tuple[Transaction, Rejected]]) -> None:
-        for transaction, error in refused:
-            self._executor.mempool.turn_away(transaction.id, error)
 
     def _look(
         self, raws: Sequence[bytes]
     ) -> tuple[list[Transaction], list[tuple[Transaction, Rejected]]] | None:
-        """As `Executor.screen`; None where one does not decode. In the executor's thread."""
+        """As `Pending.screen`; None where one does not decode. In the executor's thread."""
         decoded = decode_all(raws, self._executor.stages)
         transactions = [one for one in decoded if isinstance(one, Transaction)]
         if len(transactions) < len(decoded):
             return None
-        return self._executor.screen(transactions)
+        return self._pending.screen(transactions)
 
     async def _verify_and_admit(
         self, lane: Lane, wanted: Sequence[Transaction], fresh: list[Transaction]
@@ -246,7 +242,7 @@ class Intake:
         self._batcher.add(due)
 
     def _judge_repeated(self, ids: Sequence[bytes]) -> GossipVerdict:
-        height = self._executor.parent.height
+        height = self._executor.tip.height
         waiting = self._repeats.to_forward(ids, height)
         self._repeats.note_forwarded(waiting, height)
         return GossipVerdict.ACCEPT if waiting else GossipVerdict.IGNORE
@@ -256,14 +252,14 @@ class Intake:
 
         Never by having been here once: what the pool let go for a passing reason may come back.
         """
-        pool = self._executor.mempool
-        known = pool.get(transaction_id) is not None or self._recent.is_decided(transaction_id)
+        pending = self._pending
+        known = pending.find(transaction_id) is not None or self._recent.is_decided(transaction_id)
         is_coming = known or transaction_id in self._in_flight
-        return not is_coming and not pool.refuses(transaction_id)
+        return not is_coming and not pending.refuses(transaction_id)
 
     def _check(self, transaction: Transaction) -> None:
         """Errors: MEMPOOL_FULL for one of a sender that has enough waiting; BAD_SIGNATURE."""
-        self._executor.mempool.check_share(transaction)
+        self._pending.check_share(transaction)
         check_signature(transaction)
 
     async def _admit(
@@ -275,7 +271,7 @@ class Intake:
         for at in range(0, len(decoded), ADMIT_CHUNK):
             part = decoded[at : at + ADMIT_CHUNK]
             good = [one for one in part if isinstance(one, Transaction)]
-            admit = partial(self._executor.admit, good, heard=heard)
+            admit = partial(self._pending.admit, good, heard=heard)
             admitted, new = await lane.run(self._worker, admit)
             results = iter(admitted)
             verdicts += [one if isinstance(one, Rejected) else next(results) for one in part]

@@ -1,5 +1,5 @@
 """Whether this node's key may sign on a chain: its safety record, and what shows that it is an old
-one or that the key signs elsewhere too. Source: consensus 2.8, decision 0005.
+one or that the key signs elsewhere too. Source: protocols/consensus.md 2.8, decision 0005.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class KeyGuard:
         """Find out an old record: a decided block bears a signature of ours it does not know."""
         if self._signer is None or self._must_observe or certificate.height <= self._signed_height:
             return []
-        signers = self._executor.sets.at(certificate.height).validators
+        signers = self._executor.tip.sets.at(certificate.height).validators
         me = signers.index_of(self._signer.public_key)
         if all(one.index != me for one in certificate.signatures):
             return []
@@ -117,7 +117,7 @@ class KeyGuard:
         """While this key is silent: whoever signs with it at a new height is another node."""
         if message.height <= self._twin_above or self._signer is None:
             return
-        if signer_key(self._executor.sets, message) == self._signer.public_key:
+        if signer_key(self._executor.tip.sets, message) == self._signer.public_key:
             self._twin_above = NEVER  # Once is enough.
             self._nursery.start_soon(self._stop_for_twin, message.height)
 
@@ -129,7 +129,7 @@ class KeyGuard:
             hint = LOST_RECORD.format(chain=self._name)
             log.warning("signing.observing", code="GTX-KEY-001", chain=self._name, hint=hint)
             return self._treat_as_lost()
-        newest = self._executor.store.certificate(self._executor.parent.height)
+        newest = self._executor.tip.certificate
         return self.note_certificate(decode(QuorumCertificate, newest)) if newest else []
 
     def _treat_as_lost(self) -> list[Event]:
@@ -145,10 +145,10 @@ class KeyGuard:
     async def _observe(self) -> None:
         """A key without its newest safety record: watch, then sign only above all it has seen."""
         await trio.sleep(TWIN_SECONDS)
-        self._twin_above = max(self._engine.highest_height, self._executor.parent.height) + 1
+        self._twin_above = max(self._engine.highest_height, self._executor.tip.height) + 1
         await trio.sleep(OBSERVE_SECONDS - TWIN_SECONDS)
         self._twin_above = NEVER  # From now on the engine knows every signature of ours.
-        seen = max(self._engine.highest_height, self._executor.parent.height)
+        seen = max(self._engine.highest_height, self._executor.tip.height)
         log.warning("signing.above", code="GTX-KEY-001", chain=self._name, height=seen + 1)
         await self._send.send(Observe(max(self.silent_until, seen + 1)))
 
@@ -159,17 +159,17 @@ class KeyGuard:
         could decide nothing, so it waits for others. Those that only say that they are ahead cost
         no more than HOLD_SECONDS: what they say must bring blocks.
         """
-        height, since_s = self._executor.parent.height, trio.current_time()
+        height, since_s = self._executor.tip.height, trio.current_time()
         while not self._wiring.is_level() and trio.current_time() - since_s < HOLD_SECONDS:
             await trio.sleep(HOLD_POLL_SECONDS)
-            if self._needs_peers() or self._executor.parent.height > height:
-                height, since_s = self._executor.parent.height, trio.current_time()
+            if self._needs_peers() or self._executor.tip.height > height:
+                height, since_s = self._executor.tip.height, trio.current_time()
         if not self._must_observe:
             await self._send.send(Observe(self.silent_until))
 
     def _needs_peers(self) -> bool:
         """Whether there are none, and this key alone is no quorum."""
-        validators = self._executor.sets.at(self._executor.parent.height + 1).validators
+        validators = self._executor.tip.next_set.validators
         me = None if self._signer is None else validators.index_of(self._signer.public_key)
         weight = 0 if me is None else validators.weight_of([me])
         return not self._wiring.peers() and not validators.is_quorum(weight)

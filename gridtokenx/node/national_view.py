@@ -1,4 +1,7 @@
-"""The national chain of this node: what regions' blocks may take of it. Source: consensus 2.6."""
+"""The national chain of this node: what regions' blocks may take of it.
+
+Source: protocols/interchain.md 5.
+"""
 
 from __future__ import annotations
 

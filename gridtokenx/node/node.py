@@ -1,6 +1,6 @@
-"""The composition root: one nursery that holds everything a node runs. Source: architecture 1.5, 5.
+"""The composition root: builds a node's parts, runs them in one nursery, ends them in order.
 
-Any service that fails ends the nursery and with it the process, whose exit code says why; a restart
+Any part that fails ends the nursery and with it the process, whose exit code says why; a restart
 continues from the last synced batch.
 """
 
@@ -9,14 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 import trio
-from prometheus_client import CollectorRegistry
 
 from gridtokenx import __version__
 from gridtokenx.api.connections import MAX_CONNECTIONS
@@ -30,7 +27,6 @@ from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.host import (
     Network,
     NetworkSettings,
-    format_peer_id,
     open_network,
     parse_address,
     parse_peer_id,
@@ -38,15 +34,17 @@ from gridtokenx.network.host import (
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.peer_book import PeerBook
 from gridtokenx.network.peers.reputation import Reputation
-from gridtokenx.network.requests import RequestRefused, Requests
+from gridtokenx.network.requests import Requests
 from gridtokenx.node.admin import Admin
-from gridtokenx.node.candidates import decode_body_request
-from gridtokenx.node.chain_runner import ChainRunner, Surroundings, VouchRefused
+from gridtokenx.node.answers import Answers
+from gridtokenx.node.chain_runner import ChainRunner, Surroundings
 from gridtokenx.node.clock_watch import ClockWatch
 from gridtokenx.node.contacts import Peers
 from gridtokenx.node.credentials import Authorities
-from gridtokenx.node.executor import Committed, Executor
-from gridtokenx.node.network_status import network_status, organisations_of, peer_statuses
+from gridtokenx.node.disk_watch import DiskWatch
+from gridtokenx.node.handle import Handle
+from gridtokenx.node.life import VouchRefused
+from gridtokenx.node.network_status import NetworkWatch, organisations_of
 from gridtokenx.node.protocol import (
     ChainHead,
     Credential,
@@ -56,24 +54,16 @@ from gridtokenx.node.protocol import (
     topic_prefix,
     topic_priority,
 )
-from gridtokenx.node.relay import Relay
 from gridtokenx.node.strangers import Readers
-from gridtokenx.node.syncing import answer_ancestry, answer_blocks
+from gridtokenx.node.upkeep import Upkeep
 from gridtokenx.primitives.crypto import SigningKey
-from gridtokenx.primitives.errors import Rejected
 from gridtokenx.runtime.descriptors import Plan, provide
-from gridtokenx.runtime.housekeeping import house, keep
 from gridtokenx.runtime.loop_lag import LoopLag
-from gridtokenx.runtime.stopping import DatabaseError, DiskFailed, DiskFull
-from gridtokenx.storage.database import MAX_TABLES, ChainStore, Database
+from gridtokenx.storage.database import MAX_TABLES, Database
 from gridtokenx.storage.kept_file import KeptFile
-from gridtokenx.views.metrics import NodeCollector, configure_logging
-from gridtokenx.views.stages import StageCollector, Stages
-from gridtokenx.views.status import ChainStatus, Check, Health, NetworkStatus, PeerStatus
+from gridtokenx.views.metrics import configure_logging
+from gridtokenx.views.stages import Stages
 
-MEBIBYTE = 1024 * 1024
-HOUSEKEEPING_SECONDS = 1.0
-DISK_SECONDS = 30.0
 BANS_FILE = "bans.json"
 PEERS_FILE = "peers.json"
 log = structlog.get_logger(__name__)
@@ -99,452 +89,297 @@ class Keys:
 
 
 class Node:
-    """A running node; also the `NodeHandle` that the API reads from its own thread."""
+    """A node's parts, and its life. `chains`: those that are followed, in genesis order."""
 
     def __init__(self, config: Config, genesis: Genesis, keys: Keys) -> None:
-        self.config = config
-        self.genesis = genesis
-        self.node_id = config.node.node_id
-        self.role = config.node.node_type
-        self.version = __version__
-        self.peer_id = ""
-        self.local_signer = keys.local_signer
+        self.chains: dict[str, ChainRunner] = {}
+        self._config = config
+        self._genesis = genesis
         self._keys = keys
         self._now_ms = clock = Clock()
-        national = genesis.national
         self._clock_watch = ClockWatch(
             clock,
             config.consensus.max_clock_offset_ms,
             None if keys.validator is None else keys.validator.public_key,
-            None if national is None else national.name,
+            None if genesis.national is None else genesis.national.name,
         )
-        self._statuses: dict[str, ChainStatus] = {}
-        self._peer_statuses: tuple[PeerStatus, ...] = ()
-        self._network_status = NetworkStatus()
-        self._runners: dict[str, ChainRunner] = {}  # Of the followed chains, in genesis order.
-        self._relay: Relay | None = None
-        self._national_moves = trio.Event()  # The next national block sets it.
-        self._loop_lag = LoopLag()
-        self._free_disk_mib = _free_disk_mib(config)
+        self._disk_watch = DiskWatch(config.data_path, config.node.min_free_disk_mib)
+        self._lag = LoopLag()
         self._stages = Stages()
-        self.metrics = CollectorRegistry()
-        self.metrics.register(NodeCollector(self))
-
-    # -- Life --------------------------------------------------------------------------------------
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Errors: Ending; ApiServerError; OSError for what cannot be bound."""
-        self._check_disk()
-        self._token = trio.lowlevel.current_trio_token()
-        self.metrics.register(StageCollector(self._stages))
-        self._plan = provide(Plan(MAX_CONNECTIONS, self.config.network.max_peers, MAX_TABLES))
-        database = await trio.to_thread.run_sync(Database, self.config.data_path, self._plan.tables)
+        self._disk_watch.look()
+        config, folder = self._config, self._config.data_path
+        plan = provide(Plan(MAX_CONNECTIONS, config.network.max_peers, MAX_TABLES))
+        database = await trio.to_thread.run_sync(Database, folder, plan.tables)
         try:
-            exempt = not self.config.network.limit_loopback
+            exempt = not config.network.limit_loopback
             reputation = Reputation(self._now_ms.steady_ms, exempt_loopback=exempt)
-            self._bans = KeptFile(
-                self.config.data_path / BANS_FILE, reputation.dump, reputation.load
+            book = PeerBook(self._now_ms)
+            bans, met = (
+                KeptFile(folder / BANS_FILE, reputation),
+                KeptFile(folder / PEERS_FILE, book),
             )
-            self._bans.load()
-            reputation.on_change = self._bans.changed
-            self._book = PeerBook(self._now_ms)
-            self._met = KeptFile(
-                self.config.data_path / PEERS_FILE, self._book.dump, self._book.load
-            )
-            self._met.load()
-            self._book.on_change = self._met.changed
-            async with open_network(self._network_settings(), reputation) as network:
-                self._network = network
-                self.peer_id = format_peer_id(network.peer_id)
-                await self._serve(network, database, task_status)
+            settings = network_settings(config, self._keys, plan)
+            async with (
+                open_network(settings, reputation) as network,
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(self._lag.run)
+                nursery.start_soon(bans.run)
+                nursery.start_soon(met.run)
+                await self._start(nursery, network, database, plan, book)
+                task_status.started()
         finally:
             database.close()
 
-    async def _serve(self, network: Network, database: Database, task_status: Any) -> None:
-        network_id = self.genesis.network_id
-        self._requests = requests = Requests(
+    def heights(self) -> dict[str, int]:
+        """Of the newest blocks, by chain."""
+        return {name: runner.status.head.height for name, runner in self.chains.items()}
+
+    async def _start(
+        self,
+        nursery: trio.Nursery,
+        network: Network,
+        database: Database,
+        plan: Plan,
+        book: PeerBook,
+    ) -> None:
+        """Start all that needs peers, each when what it stands on runs."""
+        config, genesis = self._config, self._genesis
+        persistent = dialable(network, config.network.persistent)
+        named = [parse_address(address)[0] for address in persistent]
+        authorities = Authorities(self._keys.validator, named)
+        network.reputation.trust(*named)
+        gossip = new_gossip(network, genesis.network_id)
+        gossip.set_direct_peers(named)
+        requests = Requests(
             network,
-            network_id,
+            genesis.network_id,
             on_offence=network.report,
             is_stranger=lambda peer: network.source_of(peer) is not None,
         )
-        self._readers = Readers(network.budget, network.source_of)
-        self._gossip = gossip = Gossip(
-            network,
-            topic_prefix=topic_prefix(network_id),
-            max_bytes=topic_limit,
-            priority=topic_priority,
-            seed=int.from_bytes(os.urandom(8), "big"),
-            first_seqno=time.time_ns(),
-            application_score=network.reputation.score,
-            on_offence=lambda peer, offence: network.report(peer, f"gossip_{offence}"),
-        )
-        persistent = self._dialable(self.config.network.persistent)
-        named = [parse_address(address)[0] for address in persistent]
-        self._authorities = Authorities(self._keys.validator, named)
-        gossip.set_direct_peers(named)
-        self._peers = Peers(
+        peers = Peers(
             network,
             requests,
-            self.genesis,
-            self.own_status,
+            genesis,
+            self._own_status,
             self._on_height,
             self._on_gone,
             self._credential(network.peer_id),
         )
-        discovery = Discovery(
-            network,
-            self._dialable(self.config.network.bootstrap),
-            persistent=persistent,
-            target_peers=min(self.config.network.max_outbound, self._plan.peers),
-            book=self._book,
-            local_network_id=network_id if self.config.network.mdns else None,
-            regions={
-                region_key(network_id, name): name in self.followed()
-                for name in self.genesis.chain_names
-            },
-        )
-        await self._open_chains(database)
-        requests.serve("blocks", self._answer_blocks)
-        requests.serve("ancestry", self._answer_ancestry)
-        requests.serve("bodies", self._answer_bodies)
-        network.reputation.trust(*named)
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._loop_lag.run)
-            nursery.start_soon(self._bans.run)
-            nursery.start_soon(self._met.run)
-            await nursery.start(gossip.run)
-            await nursery.start(self._peers.run)
-            for runner in self._runners.values():
-                await nursery.start(runner.run)
-            self._relay = self._new_relay()
-            if self._relay is not None:
-                nursery.start_soon(self._relay.run)
-            await nursery.start(discovery.run)
-            self._keep_house(nursery, discovery)
-            await nursery.start(self._admin(network).run)
-            url = await nursery.start(serve, self, self.config.api, self._plan.api)
-            log.info(
-                "node.started",
-                node_id=self.node_id,
-                role=self.role,
-                network=self.genesis.network_name,
-                genesis=self.genesis.hash.hex()[:16],
-                chains=",".join(self.followed()),
-                api=url,
-                peer_id=self.peer_id,
-                listen=list(network.listen_addresses),
-            )
-            task_status.started()
+        discovery = self._new_discovery(network, persistent, plan, book)
+        await self._open_chains(self._surroundings(database, network, gossip, requests, peers))
+        Answers(self.chains, Readers(network.budget, network.source_of)).serve(requests)
+        await nursery.start(gossip.run)
+        await nursery.start(peers.run)
+        for runner in self.chains.values():
+            await nursery.start(runner.run)
+        await nursery.start(discovery.run)
+        watch = NetworkWatch(network, gossip, peers, discovery, organisations_of(genesis))
+        self._new_upkeep(network, gossip, peers, authorities, watch).start(nursery)
+        await nursery.start(self._new_admin(network).run)
+        handle = self._new_handle(watch, nursery)
+        url = await nursery.start(serve, handle, config.api, plan.api)
+        self._tell_started(handle, network, url)
 
-    def _credential(self, peer: PeerId) -> Credential | None:
-        key = self._keys.validator
-        if key is None:
-            return None
-        return Credential(key.public_key, key.sign(credential_bytes(self.genesis.hash, peer)))
+    # -- Chains ------------------------------------------------------------------------------------
 
-    def _admin(self, network: Network) -> Admin:
-        def set_level(level: str) -> None:
-            configure_logging(replace(self.config.logging, level=level), self.config.log_path)
-
-        def vouch(chain: str) -> str:
-            runner = self._runners.get(chain)
-            if runner is None:
-                raise VouchRefused(f"this node follows {', '.join(self._runners)}, not {chain}")
-            return runner.vouch()
-
-        allow_faults = self.config.node.admin_faults
-        folder = self.config.data_path
-        return Admin(folder, network, set_level, vouch, allow_faults=allow_faults)
-
-    def followed(self) -> tuple[str, ...]:
-        """Names of the chains this node follows, in genesis order: the national one always, for
-        what regions take of it.
-        """
-        wanted, national = self.config.network.regions, self.genesis.national
-        always = () if national is None else (national.name,)
-        names = self.genesis.chain_names
-        return tuple(name for name in names if not wanted or name in (*wanted, *always))
-
-    async def _open_chains(self, database: Database) -> None:
+    async def _open_chains(self, around: Surroundings) -> None:
         """Errors: Damaged; NotPresent for the operator's word on an incarnation that is over."""
-        around = self._surroundings(database)
-        for name in self.followed():
-            runner = self._runners[name] = ChainRunner(name, around)
-            await runner.open()
-            runner.check_resumed()
+        for name in followed(self._config, self._genesis):
+            self.chains[name] = await ChainRunner.open(name, around)
         if self._keys.validator is not None and self._keys.never_signed:
             # A new key gets its first safety records, then its mark goes: in this order.
-            for runner in self._runners.values():
-                runner.begin_record()
+            for runner in self.chains.values():
+                runner.life.begin_record()
             self._keys.mark_signing()
-        stores = {name: one.executor.store for name, one in self._runners.items()}
-        warn_overruled(self.config, stores)
+        warn_overruled(self._config, {name: one.status.view for name, one in self.chains.items()})
 
-    def _surroundings(self, database: Database) -> Surroundings:
+    def _surroundings(
+        self,
+        database: Database,
+        network: Network,
+        gossip: Gossip,
+        requests: Requests,
+        peers: Peers,
+    ) -> Surroundings:
         return Surroundings(
-            genesis=self.genesis,
+            genesis=self._genesis,
             database=database,
-            sync=self.config.sync,
+            sync=self._config.sync,
             stages=self._stages,
             now_ms=self._now_ms,
             timer_ms=self._now_ms.elapsed_ms,
             validator=self._keys.validator,
             resume_above=dict(self._keys.resume_above),
-            vote=self.config.consensus.vote,
-            gossip=self._gossip,
-            ask=self._ask,
-            report=self._network.report,
-            claims=self._peers.claims,
-            neighbours=self._peers.neighbours,
+            vote=self._config.consensus.vote,
+            gossip=gossip,
+            ask=requests.request,
+            report=network.report,
+            claims=peers.claims,
+            neighbours=peers.neighbours,
             may_propose=self._may_propose,
-            next_national=self._next_national,
-            on_status=self._on_status,
-            on_committed=self._on_committed,
-            checkpoints_sent=lambda name: self._relay.sent[name] if self._relay else 0,
-            budget=self._network.budget,
-            source_of=self._network.source_of,
+            on_block=self._clock_watch.note_block,
+            chains=self.chains,
+            budget=network.budget,
+            source_of=network.source_of,
         )
 
-    def _network_settings(self) -> NetworkSettings:
-        network = self.config.network
-        return NetworkSettings(
-            seed=self._keys.network_seed,
-            listen=tuple(network.listen),
-            announce=tuple(network.announce),
-            max_peers=self._plan.peers,
-            max_inbound=network.max_inbound or max(1, self._plan.peers * 4 // 5),
-            max_outbound=network.max_outbound,
-            max_connections_per_ip=network.max_connections_per_ip,
-            limit_loopback=network.limit_loopback,
-            allow_private={"yes": True, "no": False}.get(network.dial_private),
-            psk=self._keys.private_network,
-            allow=tuple(parse_peer_id(peer) for peer in network.allow),
-        )
+    def _may_propose(self, chain: str) -> bool:
+        """Not with a clock that others would refuse: the leader's time is the block's."""
+        return self._config.consensus.propose and self._clock_watch.is_right(chain)
 
-    def _dialable(self, addresses: Sequence[str]) -> tuple[str, ...]:
-        """Configured addresses without this node's own."""
-        own = self._network.peer_id
-        return tuple(address for address in addresses if parse_address(address)[0] != own)
+    def _vouch(self, chain: str) -> str:
+        runner = self.chains.get(chain)
+        if runner is None:
+            raise VouchRefused(f"this node follows {', '.join(self.chains)}, not {chain}")
+        return runner.vouch()
 
     # -- Peers -------------------------------------------------------------------------------------
 
-    def own_status(self) -> Status:
+    def _own_status(self) -> Status:
         """What this node tells peers of itself."""
-        heads = tuple(runner.head for runner in self._runners.values())
         return Status(
-            self.genesis.network_name,
-            self.genesis.hash,
-            self.node_id,
-            f"gridtokenx/{self.version}",
+            self._genesis.network_name,
+            self._genesis.hash,
+            self._config.node.node_id,
+            f"gridtokenx/{__version__}",
             self._now_ms(),
-            heads,
+            tuple(runner.head for runner in self.chains.values()),
         )
 
-    async def _ask(self, peer: PeerId, kind: str, payload: bytes) -> bytes:
-        return await self._requests.request(peer, kind, payload)
-
     def _on_height(self, peer: PeerId, head: ChainHead) -> None:
-        runner = self._runners.get(head.name)
+        runner = self.chains.get(head.name)
         if runner is not None:
             runner.note_height(peer, head)
 
     def _on_gone(self, peer: PeerId) -> None:
-        for runner in self._runners.values():
+        for runner in self.chains.values():
             runner.note_gone(peer)
 
-    async def _answer_blocks(self, peer: PeerId, payload: bytes) -> bytes:
-        def store_of(chain: str, chain_id: bytes) -> ChainStore | None:
-            runner = self._runners.get(chain)
-            return None if runner is None else runner.history(chain_id)
-
-        return await self._read(peer, partial(answer_blocks, payload, store_of))
-
-    async def _answer_ancestry(self, peer: PeerId, payload: bytes) -> bytes:
-        def stores_of(chain: str) -> list[ChainStore]:
-            runner = self._runners.get(chain)
-            return [] if runner is None else runner.histories()
-
-        return await self._read(peer, partial(answer_ancestry, payload, stores_of))
-
-    async def _read(self, peer: PeerId, answer: Callable[[], bytes]) -> bytes:
-        try:
-            return await self._readers.run(peer, answer)
-        except Rejected as error:
-            raise RequestRefused(error.detail) from None
-        except (DatabaseError, DiskFailed) as error:  # No peer's question ends the node.
-            house.note("answers", error)
-            raise RequestRefused("this node cannot read that block") from None
-
-    async def _answer_bodies(self, peer: PeerId, payload: bytes) -> bytes:
-        try:
-            request = decode_body_request(payload)
-        except Rejected as error:
-            raise RequestRefused(error.detail) from None
-        runner = self._runners.get(request.chain)
-        if runner is None:
-            raise RequestRefused(f"this node does not follow {request.chain}")
-        return await self._read(peer, partial(runner.answer_bodies, request))
-
-    # -- What the API sees -------------------------------------------------------------------------
-
-    def chains(self) -> Mapping[str, ChainStatus]:
-        """Followed chains by name; replaced whole after each block."""
-        return self._statuses
-
-    def peers(self) -> tuple[PeerStatus, ...]:
-        """Connected peers of this network."""
-        return self._peer_statuses
-
-    def network(self) -> NetworkStatus:
-        """Addresses, dials and bans."""
-        return self._network_status
-
-    def health(self) -> Health:
-        """Loop delay and the checks that only the node can make."""
-        limit = self.config.node.min_free_disk_mib
-        free = Check(
-            "disk",
-            self._free_disk_mib >= limit,
-            f"{self._free_disk_mib} MiB",
-            f"{limit} MiB",
-            f"free disk space on {self.config.data_path}",
-        )
-        checks = (free, self._clock_watch.check())
-        return Health({"trio": self._loop_lag.recent_ms}, checks, self._loop_lag.worst_ms)
-
-    def submit(self, chain: str, transactions: list[bytes]) -> Future[list[Rejected | None]]:
-        """Cross into trio and admit, in order. From any thread; the future always resolves."""
-        future: Future[list[Rejected | None]] = Future()
-        runner = self._runners[chain]
-
-        def start() -> None:
-            try:
-                self._nursery.start_soon(runner.submit_to, transactions, future)
-            except RuntimeError as error:  # The nursery closed while this call was under way.
-                future.set_exception(error)
-
-        try:
-            self._token.run_sync_soon(start)
-        except trio.RunFinishedError:
-            future.set_exception(RuntimeError("the node is stopping"))
-        return future
-
-    def pending_status(
-        self, chain: str, transaction_id: bytes
-    ) -> Literal["pending", "queued"] | Rejected | None:
-        """What the executor knows of a transaction. From any thread."""
-        return self._runners[chain].executor.pending_status(transaction_id)
-
-    def turned_away(self, chain: str, transaction_id: bytes) -> Rejected | None:
-        """Why the executor did not take what it heard. From any thread."""
-        return self._runners[chain].executor.turned_away(transaction_id)
-
-    def pending_nonce(self, chain: str, address: bytes) -> int:
-        """The next nonce of an account, counting what waits. From any thread."""
-        return self._runners[chain].executor.pending_nonce(address)
-
-    def _on_committed(self, name: str, committed: Committed) -> None:
-        if self._runners[name].is_national:
-            for runner in self._runners.values():
-                runner.note_national()
-            moved, self._national_moves = self._national_moves, trio.Event()
-            moved.set()
-        header = committed.execution.block.header
-        self._clock_watch.note_block(name, header.time_ms)
-        log.info(
-            "block.finalized",
-            chain=name,
-            height=header.height,
-            hash=header.hash.hex()[:16],
-            transactions=len(committed.execution.transactions),
-            view=header.view0,
-            finality_ms=committed.finality_ms,
-            commit_ms=round(committed.seconds * 1000),
-        )
-        if committed.dropped:
-            why = str(committed.dropped[0][1])
-            log.info("pool.dropped", chain=name, transactions=len(committed.dropped), first=why)
-
-    def _new_relay(self) -> Relay | None:
-        """What brings this validator's regions to the national chain, if there is one."""
-        national, validator = self.genesis.national, self._keys.validator
-        if national is None or validator is None or not self.config.consensus.vote:
+    def _credential(self, peer: PeerId) -> Credential | None:
+        key = self._keys.validator
+        if key is None:
             return None
-        home = self._runners[national.name]
-        submit, moves = home.submit, self._next_national
-        return Relay(home.executor, self._regions, validator, submit, moves)
+        return Credential(key.public_key, key.sign(credential_bytes(self._genesis.hash, peer)))
 
-    def _regions(self) -> dict[str, Executor]:
-        """What runs of regions now: each in its present incarnation."""
-        runners = self._runners.items()
-        return {name: one.executor for name, one in runners if not one.is_national}
+    def _new_discovery(
+        self, network: Network, persistent: Sequence[str], plan: Plan, book: PeerBook
+    ) -> Discovery:
+        settings, network_id = self._config.network, self._genesis.network_id
+        ours = followed(self._config, self._genesis)
+        return Discovery(
+            network,
+            dialable(network, settings.bootstrap),
+            persistent=persistent,
+            target_peers=min(settings.max_outbound, plan.peers),
+            book=book,
+            local_network_id=network_id if settings.mdns else None,
+            regions={
+                region_key(network_id, name): name in ours for name in self._genesis.chain_names
+            },
+        )
 
-    def _next_national(self) -> trio.Event:
-        return self._national_moves
+    # -- Those who look at it ----------------------------------------------------------------------
 
-    def _on_status(self, name: str) -> None:
-        """Swap in what the API reads; a new dict, so a reader never sees half of it."""
-        self._statuses = {**self._statuses, name: self._runners[name].status}
+    def _new_upkeep(
+        self,
+        network: Network,
+        gossip: Gossip,
+        peers: Peers,
+        authorities: Authorities,
+        watch: NetworkWatch,
+    ) -> Upkeep:
+        return Upkeep(
+            chains=self.chains,
+            network=network,
+            gossip=gossip,
+            peers=peers,
+            authorities=authorities,
+            watch=watch,
+            clock=self._clock_watch,
+            disk=self._disk_watch,
+            lag=self._lag,
+        )
 
-    # -- Housekeeping ------------------------------------------------------------------------------
+    def _new_handle(self, watch: NetworkWatch, nursery: trio.Nursery) -> Handle:
+        return Handle(
+            self._config,
+            self._genesis,
+            chains=self.chains,
+            network=watch,
+            lag=self._lag,
+            stages=self._stages,
+            checks=(self._disk_watch.check, self._clock_watch.check),
+            local_signer=self._keys.local_signer,
+            nursery=nursery,
+        )
 
-    def _keep_house(self, nursery: trio.Nursery, discovery: Discovery) -> None:
-        """Once a second: chains, peers, clock; every 30 s the disk."""
-        names = organisations_of(self.genesis)
-        for task, step, every_s in (
-            ("chain_figures", self._show_chains, HOUSEKEEPING_SECONDS),
-            ("peer_figures", partial(self._show_peers, discovery, names), HOUSEKEEPING_SECONDS),
-            ("authorities", self._meet_authorities, HOUSEKEEPING_SECONDS),
-            ("strangers", self._price_strangers, HOUSEKEEPING_SECONDS),
-            ("clock", self._check_clock, HOUSEKEEPING_SECONDS),
-            ("disk", self._check_disk, DISK_SECONDS),
-        ):
-            nursery.start_soon(keep, task, step, every_s)
+    def _new_admin(self, network: Network) -> Admin:
+        def set_level(level: str) -> None:
+            logging = replace(self._config.logging, level=level)
+            configure_logging(logging, self._config.log_path)
 
-    def _show_chains(self) -> None:
-        for runner in self._runners.values():
-            runner.beat()
-        self._statuses = {name: one.status for name, one in self._runners.items()}
+        folder, allow_faults = self._config.data_path, self._config.node.admin_faults
+        return Admin(folder, network, set_level, self._vouch, allow_faults=allow_faults)
 
-    def _show_peers(self, discovery: Discovery, names: Mapping[bytes, str]) -> None:
-        self._peer_statuses = peer_statuses(self._network, self._gossip, self._peers, names)
-        self._network_status = network_status(self._network, self._gossip, discovery)
-
-    def _meet_authorities(self) -> None:
-        sets = [status.validators for status in self._statuses.values()]
-        members = {member.public_key for each in sets for member in each.members}
-        if self._authorities.note(self._peers.proved(), members):
-            self._network.set_authorities(self._authorities.peers)
-            self._gossip.set_direct_peers(self._authorities.direct)
-
-    def _price_strangers(self) -> None:
-        self._network.budget.note_lag(self._loop_lag.recent_ms)
-
-    def _check_clock(self) -> None:
-        sets = {name: status.validators for name, status in self._statuses.items()}
-        self._clock_watch.look(self._peers.clocks(), sets, self._loop_lag.recent_ms)
-
-    def _check_disk(self) -> None:
-        """Stop before the disk is full: a full disk is what corrupts databases (surface C 13)."""
-        self._free_disk_mib = _free_disk_mib(self.config)
-        limit = self.config.node.min_free_disk_mib
-        if self._free_disk_mib < limit:
-            raise DiskFull(
-                f"GTX-DSK-001: {self._free_disk_mib} MiB free on {self.config.data_path} "
-                f"(limit {limit}): stopping cleanly. Free some space or lower "
-                "node.min_free_disk_mib"
-            )
-
-    def _may_propose(self, chain: str) -> bool:
-        """Not with a clock that others would refuse: the leader's time is the block's."""
-        return self.config.consensus.propose and self._clock_watch.is_right(chain)
+    def _tell_started(self, handle: Handle, network: Network, url: str) -> None:
+        log.info(
+            "node.started",
+            node_id=handle.node_id,
+            role=handle.role,
+            network=self._genesis.network_name,
+            genesis=self._genesis.hash.hex()[:16],
+            chains=",".join(self.chains),
+            api=url,
+            peer_id=handle.peer_id,
+            listen=list(network.listen_addresses),
+        )
 
 
-def _free_disk_mib(config: Config) -> int:
-    path = config.data_path
-    while not path.exists():
-        path = path.parent
-    usage = os.statvfs(path)
-    return usage.f_bavail * usage.f_frsize // MEBIBYTE
+def followed(config: Config, genesis: Genesis) -> tuple[str, ...]:
+    """Names of the chains that a node follows, in genesis order: the national one always, for what
+    regions take of it.
+    """
+    wanted, national = config.network.regions, genesis.national
+    always = () if national is None else (national.name,)
+    return tuple(name for name in genesis.chain_names if not wanted or name in (*wanted, *always))
+
+
+def dialable(network: Network, addresses: Sequence[str]) -> tuple[str, ...]:
+    """Configured addresses without this node's own."""
+    return tuple(one for one in addresses if parse_address(one)[0] != network.peer_id)
+
+
+def network_settings(config: Config, keys: Keys, plan: Plan) -> NetworkSettings:
+    """The configured network, within what the process may open."""
+    network = config.network
+    return NetworkSettings(
+        seed=keys.network_seed,
+        listen=tuple(network.listen),
+        announce=tuple(network.announce),
+        max_peers=plan.peers,
+        max_inbound=network.max_inbound or max(1, plan.peers * 4 // 5),
+        max_outbound=network.max_outbound,
+        max_connections_per_ip=network.max_connections_per_ip,
+        limit_loopback=network.limit_loopback,
+        allow_private={"yes": True, "no": False}.get(network.dial_private),
+        psk=keys.private_network,
+        allow=tuple(parse_peer_id(peer) for peer in network.allow),
+    )
+
+
+def new_gossip(network: Network, network_id: int) -> Gossip:
+    """Gossip of this network's topics."""
+    return Gossip(
+        network,
+        topic_prefix=topic_prefix(network_id),
+        max_bytes=topic_limit,
+        priority=topic_priority,
+        seed=int.from_bytes(os.urandom(8), "big"),
+        first_seqno=time.time_ns(),
+        application_score=network.reputation.score,
+        on_offence=lambda peer, offence: network.report(peer, f"gossip_{offence}"),
+    )

@@ -1,6 +1,6 @@
 """What nodes say to each other outside consensus: requests, answers, topics and their limits.
 
-Source: protocols/networking.md; consensus 2.8. Each is one @wire value in one frame.
+Source: protocols/networking.md 3, 4. Each is one @wire value in one frame.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Rebuild:
         """
         name, number, target = self._born.region, self._born.number, self._born.height
         if self.is_needed:
-            first = self._executor.parent.height + 1
+            first = self._executor.tip.height + 1
             log.warning("chain.rebuilding", chain=name, incarnation=number, target=target)
             await self._find_way()
             for height in range(first, target + 1):
@@ -99,10 +99,10 @@ class Rebuild:
                 await self._on_block()
                 self._tell(f"rebuilding {height} of {target}")
             log.warning("chain.rebuilt", chain=name, incarnation=number, height=target)
-        parent = self._executor.parent
-        if parent.height == target and parent.hash != self._born.hash:
+        tip = self._executor.tip
+        if tip.height == target and tip.hash != self._born.hash:
             raise Damaged(
-                f"GTX-DB-003: block {target} of {name} is {parent.hash.hex()[:16]} here, voters "
+                f"GTX-DB-003: block {target} of {name} is {tip.hash.hex()[:16]} here, voters "
                 f"named {self._born.hash.hex()[:16]}; start with an empty data folder"
             )
         await self._forget_fetched()
@@ -110,7 +110,7 @@ class Rebuild:
     @property
     def is_needed(self) -> bool:
         """Whether blocks are missing up to the one that the incarnation is born of."""
-        return self._executor.parent.height < self._born.height
+        return self._executor.tip.height < self._born.height
 
     # -- The way back ------------------------------------------------------------------------------
 
@@ -133,8 +133,7 @@ class Rebuild:
 
     def _joins(self, step: _Step) -> bool:
         """Whether the block of a step and all before it are here."""
-        parent = self._executor.parent
-        if step.height <= parent.height:
+        if step.height <= self._executor.tip.height:
             return True
         for store in self._former:
             if store.height_of(step.hash) == step.height:

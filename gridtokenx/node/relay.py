@@ -1,4 +1,4 @@
-"""Brings decided region blocks to the national chain. Source: protocols/interchain.md section 3.
+"""Brings decided region blocks to the national chain. Source: protocols/interchain.md 3.
 
 Anybody may; validators do, so that messages flow without anybody's care. A region's authorities
 take turns, and the next one takes over where the one before does not come: a second checkpoint is
@@ -28,6 +28,7 @@ from gridtokenx.interchain.model import (
     SubmitCheckpoint,
 )
 from gridtokenx.node.executor import Executor
+from gridtokenx.node.tip import Tip
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -60,14 +61,14 @@ class Relay:
     def __init__(
         self,
         national: Executor,
-        regions: Callable[[], Mapping[str, Executor]],
+        regions: Callable[[], Mapping[str, Tip]],
         validator: SigningKey,
         submit: Submit,
         next_national: Callable[[], trio.Event],
     ) -> None:
-        """`regions`: those that this node follows, each in its present incarnation; `submit` hands
-        transactions to the national chain; `next_national` gives the event that its next block
-        sets.
+        """`regions`: the newest blocks of those that this node follows, each in its present
+        incarnation; `submit` hands transactions to the national chain; `next_national` gives the
+        event that its next block sets.
         """
         self._national = national
         self._regions = regions
@@ -90,7 +91,7 @@ class Relay:
             await moved.wait()
 
     async def _send(self, commands: Sequence[SubmitCheckpoint]) -> None:
-        nonce = self._national.pending_nonce(self._key.public_key)
+        nonce = self._national.pending.next_nonce(self._key.public_key)
         chain_id = self._national.spec.chain_id
         signed = [
             sign_transaction(self._key, chain_id, nonce + number, command)
@@ -107,25 +108,24 @@ class Relay:
 
     def due(self) -> list[SubmitCheckpoint]:
         """The checkpoints that this node should send at the national chain's newest block."""
-        national = self._national.store.view()
-        head = national.head()
-        height = 0 if head is None else head[0]
+        tip = self._national.tip
+        national, height = tip.view, tip.height
         found = []
-        for name, executor in self._regions().items():
+        for name, newest in self._regions().items():
             region = region_of(national, name)
-            if not self._is_my_turn(region, executor, height):
+            if not self._is_my_turn(region, newest, height):
                 continue
-            command = checkpoint_of(executor, region)
+            command = checkpoint_of(newest, region)
             if command is not None:
                 self._turns[name] = _Turn(region.height, self._turns[name].since, height)
                 found.append(command)
         return found
 
-    def _is_my_turn(self, region: Region, executor: Executor, height: int) -> bool:
+    def _is_my_turn(self, region: Region, newest: Tip, height: int) -> bool:
         """Whether a checkpoint is needed, and those before this validator have had their time."""
-        members = executor.sets.at(executor.parent.height).validators
+        members = newest.sets.at(newest.height).validators
         me = members.index_of(self._key.public_key)
-        if me is None or not _is_needed(region, executor, height):
+        if me is None or not _is_needed(region, newest, height):
             self._turns.pop(region.name, None)
             return False
         turn = self._turns.get(region.name)
@@ -137,14 +137,14 @@ class Relay:
         return height >= turn.since + rank * TAKE_OVER_BLOCKS
 
 
-def _is_needed(region: Region, executor: Executor, height: int) -> bool:
+def _is_needed(region: Region, newest: Tip, height: int) -> bool:
     """Whether the national chain should hear of the region's newest block."""
     if region.status(height) in (RegionStatus.FROZEN, RegionStatus.HELD):
         return False
-    if region.chain_id != executor.spec.chain_id or executor.parent.height <= region.height:
+    if region.chain_id != newest.spec.chain_id or newest.height <= region.height:
         return False
-    logs = log_fields(executor.store)
-    following = executor.sets.at(executor.parent.height + 1).validators
+    logs = log_fields(newest.view)
+    following = newest.next_set.validators
     return (
         logs.outbox_count > region.outbox_count
         or logs.inbox_next >= region.inbox_next + TAKEN_MESSAGES
@@ -153,17 +153,15 @@ def _is_needed(region: Region, executor: Executor, height: int) -> bool:
     )
 
 
-def checkpoint_of(executor: Executor, region: Region) -> SubmitCheckpoint | None:
+def checkpoint_of(newest: Tip, region: Region) -> SubmitCheckpoint | None:
     """The region's newest block as the national chain wants it, with all messages since the last.
 
     An older block where the messages up to the newest are too many for one checkpoint; None where
     this node has not what it takes, or has learned already that the messages were taken.
     """
-    view = executor.store.view()
-    newest = view.head()
-    height = 0 if newest is None else newest[0]
+    view, height = newest.view, newest.height
     while height > region.height:
-        messages = _messages(view, executor.spec.national.name, region.outbox_count, height)
+        messages = _messages(view, newest.spec.national.name, region.outbox_count, height)
         fits = len(messages) <= MAX_CHECKPOINT_MESSAGES
         if fits and sum(map(len, messages)) <= MAX_CHECKPOINT_BYTES:
             return _command(view, region, height, messages)

@@ -1,12 +1,12 @@
-"""Runs one chain's syncer: asks peers for decided blocks, applies them in order, serves others.
+"""Runs one chain's syncer: asks peers for decided blocks, applies them in order.
 
-Source: consensus 2.8. A block from a peer goes through the same certificate check, execution and
-commit as one from consensus.
+Source: protocols/consensus.md 2.8. A block from a peer goes through the same certificate check,
+execution and commit as one from consensus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -37,25 +37,21 @@ from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.bodies import verifiers
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.contacts import Claim
-from gridtokenx.node.driver import Driver
-from gridtokenx.node.protocol import (
-    MAX_RESPONSE_BYTES,
-    AncestryRequest,
-    BlocksRequest,
-    BlocksResponse,
-    DecidedBlock,
-)
+from gridtokenx.node.executor import Executor
+from gridtokenx.node.protocol import BlocksRequest, BlocksResponse
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.validators import ValidatorSet
 from gridtokenx.runtime.housekeeping import house
 from gridtokenx.runtime.worker import Urgency
-from gridtokenx.storage.database import ChainStore
 from gridtokenx.views.status import SyncState
 
 INBOX_EVENTS = 1_024
 STALLED_BLOCK_TIMES = 6
 PROGRESS_SECONDS = 5.0
+
+Apply = Callable[[int, bytes, QuorumCertificate], Awaitable[None]]
+"""Check, execute and commit the block of a height. Errors: Rejected where it is not the one."""
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +61,7 @@ class Syncing:
 
     def __init__(
         self,
-        driver: Driver,
+        executor: Executor,
         ask: Ask,
         report: Callable[[PeerId, str], None],
         claims: Callable[[], Mapping[PeerId, Claim]],
@@ -73,28 +69,27 @@ class Syncing:
         """`report(peer, offence)` notes an offence of `reputation.OFFENCES`; `claims` are those of
         the connected peers that follow the chain.
         """
-        self._driver = driver
+        self._executor = executor
         self._ask = ask
         self._report = report
         self._claims = claims
         self._shown = -1
-        name, block_time_ms = driver.spec.name, driver.spec.genesis.block_time_ms
-        self._name, self._chain_id = name, driver.spec.chain_id
+        self._name, self._chain_id = executor.spec.name, executor.spec.chain_id
+        block_time_ms = executor.spec.genesis.block_time_ms
         self._stalled_seconds = STALLED_BLOCK_TIMES * block_time_ms / 1_000 + 4.0
-        self._syncer = Syncer(driver.executor.parent.height, grace_ms=max(1_000, block_time_ms))
+        self._syncer = Syncer(executor.tip.height, grace_ms=max(1_000, block_time_ms))
         self._send, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._moved_at = trio.current_time()
         self._told_at = trio.current_time()
 
-    async def run(self) -> None:
-        """Fetch what is missing, until cancelled."""
+    async def run(self, apply: Apply) -> None:
+        """Fetch what is missing and `apply` it, until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             nursery.start_soon(self._beat)
             async for event in self._inbox:
                 now_ms = int(trio.current_time() * 1_000)
                 for effect in self._syncer.handle(event, now_ms):
-                    self._perform(effect)
+                    self._perform(effect, apply, nursery)
 
     # -- What the rest of the node tells -----------------------------------------------------------
 
@@ -105,6 +100,15 @@ class Syncing:
     def note_shown(self, height: int) -> None:
         """A certificate of the chain's members shows that this height is decided."""
         self._shown = max(self._shown, height)
+
+    def note_signed(self, height: int, peer: PeerId, shown: int) -> None:
+        """A peer's signed message shows that it has decided `height`, a certificate in it `shown`.
+
+        A peer that is not connected cannot be asked, and anybody could name it.
+        """
+        self.note_shown(shown)
+        if peer in self._claims():
+            self.note_height(peer, height)
 
     def note_gone(self, peer: PeerId) -> None:
         """A peer disconnected."""
@@ -120,13 +124,19 @@ class Syncing:
         """The height that is decided elsewhere, as far as validators or delivered blocks show."""
         return self._syncer.credible_target
 
+    def whom_to_ask(self) -> Sequence[PeerId]:
+        """For bodies: whoever follows the chain, in the order in which it likely has them."""
+        tip = self._executor.tip
+        highest = max(tip.height, self.target) + 1
+        return likeliest(self._claims(), tip.next_set.validators, highest)
+
     @property
     def is_level(self) -> bool:
         """Whether peers are heard and none says that it is ahead, unless it kept no word.
 
         A key that starts again asks this; so that a lie costs it seconds, claims count here.
         """
-        height = self._driver.executor.parent.height
+        height = self._executor.tip.height
         return self._syncer.peers > 0 and max(self._syncer.claimed_target, self.target) <= height
 
     def state(self) -> SyncState:
@@ -135,7 +145,7 @@ class Syncing:
             return "waiting_peers"
         if trio.current_time() - self._moved_at > self._stalled_seconds:
             return "stalled"
-        return "blocks" if self.target - self._driver.executor.parent.height > 1 else "live"
+        return "blocks" if self.target - self._executor.tip.height > 1 else "live"
 
     # -- Effects -----------------------------------------------------------------------------------
 
@@ -154,8 +164,7 @@ class Syncing:
                 self._tell_progress()
 
     def _survey(self) -> Surveyed:
-        claims, height = self._claims(), self._driver.executor.parent.height
-        members = self._driver.executor.sets.at(height + 1).validators
+        claims, members = self._claims(), self._executor.tip.next_set.validators
         said: dict[int, int] = {}  # The highest word of each member, by its index.
         vouched = set()
         for peer, claim in claims.items():
@@ -167,18 +176,18 @@ class Syncing:
         return Surveyed(frozenset(claims), frozenset(vouched), shown)
 
     def _tell_progress(self) -> None:
-        behind = self.target - self._driver.executor.parent.height
+        behind = self.target - self._executor.tip.height
         if behind > 1 and trio.current_time() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = trio.current_time()
-            height = self._driver.executor.parent.height
+            height = self._executor.tip.height
             log.info("sync.progressed", chain=self._name, height=height, target=self.target)
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Effect, apply: Apply, nursery: trio.Nursery) -> None:
         match effect:
             case RequestBlocks():
-                self._nursery.start_soon(self._request, effect)
+                nursery.start_soon(self._request, effect)
             case ApplyBlock():
-                self._nursery.start_soon(self._apply, effect)
+                nursery.start_soon(self._apply, effect, apply)
             case PenalisePeer(peer, reason):
                 text = format_peer_id(PeerId(peer))
                 log.warning("sync.bad_peer", chain=self._name, peer=text, why=reason)
@@ -204,13 +213,13 @@ class Syncing:
         else:
             await self._send.send(BlocksReceived(effect.peer, effect.from_height, blocks))
 
-    async def _apply(self, effect: ApplyBlock) -> None:
+    async def _apply(self, effect: ApplyBlock, apply: Apply) -> None:
         try:
-            await self._driver.apply_decided(effect.height, effect.block, effect.certificate)
+            await apply(effect.height, effect.block, effect.certificate)
         except Rejected as error:
             await self._send.send(Invalid(effect.height, effect.peer, error.detail))
         else:
-            await self._send.send(Committed(self._driver.executor.parent.height))
+            await self._send.send(Committed(self._executor.tip.height))
 
 
 def height_of_third(members: ValidatorSet, said: Mapping[int, int]) -> int:
@@ -225,48 +234,19 @@ def height_of_third(members: ValidatorSet, said: Mapping[int, int]) -> int:
     return -1
 
 
-def answer_blocks(payload: bytes, store_of: Callable[[str, bytes], ChainStore | None]) -> bytes:
-    """Serve consecutive decided blocks with certificates, as many as fit. Errors: Rejected.
-
-    `store_of` finds the blocks of a chain by its name and the chain id of an incarnation.
+def likeliest(
+    claims: Mapping[PeerId, Claim], members: ValidatorSet, highest: int
+) -> tuple[PeerId, ...]:
+    """Peers that members vouch for, then the others, the highest first, but those that say more
+    than `highest` last: a few silent strangers must not come before all who would answer.
     """
-    request = decode(BlocksRequest, payload)
-    store = store_of(request.chain, request.chain_id)
-    if store is None:
-        detail = f"this node has not {request.chain} {request.chain_id.hex()[:16]}"
-        raise Rejected(ErrorCode.UNKNOWN_SHARD, detail)
-    heights = range(max(1, request.from_height), request.from_height + request.count)
-    return encode(BlocksResponse(_blocks_at(store, heights)))
 
+    def rank(peer: PeerId) -> tuple[bool, bool, int, PeerId]:
+        claim = claims[peer]
+        is_vouched = claim.validator is not None and members.index_of(claim.validator) is not None
+        return (not is_vouched, claim.height > highest, -claim.height, peer)
 
-def answer_ancestry(payload: bytes, stores_of: Callable[[str], Sequence[ChainStore]]) -> bytes:
-    """Serve a decided block and those before it, as many as fit. Errors: Rejected.
-
-    `stores_of` finds all histories of a chain that are here: those of all its incarnations.
-    """
-    request = decode(AncestryRequest, payload)
-    for store in stores_of(request.chain):
-        height = store.height_of(request.block_hash)
-        if height:
-            heights = range(height, max(0, height - request.count), -1)
-            return encode(BlocksResponse(_blocks_at(store, heights)))
-    detail = f"no block {request.block_hash.hex()[:16]} of {request.chain} is here"
-    raise Rejected(ErrorCode.BLOCK_NOT_FOUND, detail)
-
-
-def _blocks_at(store: ChainStore, heights: Iterable[int]) -> tuple[DecidedBlock, ...]:
-    """The blocks at these heights up to the first that is missing or does not fit."""
-    blocks: list[DecidedBlock] = []
-    size = 0
-    for height in heights:
-        block, certificate = store.block(height), store.certificate(height)
-        if not block or not certificate:
-            break
-        size += len(block) + len(certificate) + 16
-        if blocks and size > MAX_RESPONSE_BYTES:
-            break
-        blocks.append(DecidedBlock(block, certificate))
-    return tuple(blocks)
+    return tuple(sorted(claims, key=rank))
 
 
 def _read_blocks(raw: bytes) -> tuple[tuple[bytes, QuorumCertificate], ...]:

@@ -1,6 +1,6 @@
 """Whether a chain's blocks here, and the next one, are those that this node may believe.
 
-Source: consensus 4, decision 0018.
+Source: protocols/consensus.md 4, decision 0018.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class TrustedHistory:
 
         Errors: Untrusted.
         """
-        parent = self._executor.parent
+        tip = self._executor.tip
         for height in self._trust.blocks:
-            raw = self._executor.store.certificate(height) if height <= parent.height else None
+            raw = self._executor.store.certificate(height) if height <= tip.height else None
             if raw:
                 self.check_own(height, decode(QuorumCertificate, raw).block_hash)
         self._check_age()
@@ -84,11 +84,11 @@ class TrustedHistory:
         Errors: INVALID_BLOCK where it is its history that is not the trusted one; Untrusted where
         it is ours, or nothing may follow ours.
         """
-        parent = self._executor.parent
+        tip = self._executor.tip
         self._check_age()
         self._trust.check_block(header.height, header.hash)
-        if header.height in self._trust.blocks and header.parent_hash != parent.hash:
-            detail = OTHER_HISTORY.format(chain=self._executor.spec.name, height=parent.height)
+        if header.height in self._trust.blocks and header.parent_hash != tip.hash:
+            detail = OTHER_HISTORY.format(chain=self._executor.spec.name, height=tip.height)
             raise Untrusted(detail)
 
     def check_own(self, height: int, block_hash: bytes) -> None:
@@ -101,7 +101,7 @@ class TrustedHistory:
 
     def _check_age(self) -> None:
         """Errors: Untrusted where nothing that peers send may follow our newest block."""
-        parent = self._executor.parent
+        parent = self._executor.tip.parent
         try:
             self._trust.check_age(parent.height, parent.time_ms, now_ms=self._now_ms())
         except Rejected as error:

@@ -3,7 +3,7 @@
 Anybody may publish again what a member has signed, under as many gossip identities as they like,
 and a member may sign without end. So equal data is let through once in half a resend interval,
 and each member's own messages, once its signature is known to be good, only at a rate.
-Pure: times are the driver's milliseconds. Source: protocols/networking.md 4 and 4.2.
+Pure: times are the driver's milliseconds. Source: protocols/networking.md 4, 4.2.
 """
 
 from __future__ import annotations

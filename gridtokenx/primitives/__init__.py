@@ -1,1 +1,4 @@
-"""Shared kernel: errors, quantities, canonical encoding, hashes, trees, state, validators."""
+"""What everything else is made of: quantities, errors, canonical encoding, keys, trees, tables.
+
+Knows nothing of energy, money or blocks. A value of these types cannot be wrong.
+"""

@@ -2,7 +2,7 @@
 
 Only integers, bytes, text, booleans, null and arrays exist on the wire: no maps (their canonical
 order differs between RFC 7049 and 8949), no floats, no CBOR tags. Decoding re-encodes and compares,
-so a value has exactly one spelling. Source: architecture 1.3, consensus 2.3.
+so a value has exactly one spelling. Source: protocols/state-transition.md 1.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def tagged_hash(tag: str, *parts: bytes) -> bytes:
 def kyc_reference(salt: bytes, identifier: bytes) -> bytes:
     """HMAC-SHA256(salt, identifier): links a participant to an off-chain identity.
 
-    Deleting the salt erases the link. Source: market 5.
+    Deleting the salt erases the link. Source: protocols/market.md 5.1.
     """
     return hmac.digest(salt, identifier, "sha256")
 

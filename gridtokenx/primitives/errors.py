@@ -1,6 +1,6 @@
 """The two kinds of error: `Rejected` (the outside is wrong) and everything else (we are).
 
-Source: architecture 4.3; the table of codes is `protocols/errors.md`, generated from this file.
+The table of codes is `protocols/errors.md`, generated from this file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """RFC 6962 Merkle trees over lists, and the Merkle mountain range over header hashes.
 
 0x00 leaf and 0x01 node prefixes; the odd node is promoted, never duplicated (CVE-2012-2459).
-Source: consensus 4.
+Source: protocols/state-transition.md 7.
 """
 
 from __future__ import annotations

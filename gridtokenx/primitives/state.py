@@ -2,7 +2,8 @@
 
 A transaction works on its own overlay and is dropped when it is refused; a block's overlay is kept
 under the block's hash and written once when the block is decided. Values are frozen dataclasses,
-shared freely and encoded only when written. Source: architecture 1.1.
+shared freely and encoded only when written. Source:
+protocols/state-transition.md 6.
 """
 
 from __future__ import annotations

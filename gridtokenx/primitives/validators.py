@@ -1,4 +1,7 @@
-"""Weighted validator sets and the strict two-thirds rule. Source: consensus 2.1."""
+"""Weighted validator sets and the strict two-thirds rule.
+
+Source: protocols/consensus.md 2.1.
+"""
 
 from __future__ import annotations
 

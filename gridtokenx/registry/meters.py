@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import slot_at
 from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.registry import rules
@@ -93,7 +94,7 @@ def register_meter(
     rating; NOT_PERMITTED when the owner's plants exceed its licence's class, or for a large plant
     where nobody regulates. Source: protocols/market.md 5.1.
     """
-    rules.check_distributor(state, rules.region_of(command.location), sender)
+    rules.check_distributor(state, rules.check_location(state, command.location), sender)
     owner = rules.participant(state, command.owner)
     _check_fresh(state, command.meter_id)
     exports = command.nameplate_export_w > 0
@@ -140,7 +141,7 @@ def replace_meter(state: Overlay, command: ReplaceMeter, *, sender: bytes) -> li
     ever used.
     """
     entry = _living(state, command.meter_id)
-    rules.check_distributor(state, rules.region_of(entry.location), sender)
+    rules.check_distributor(state, territory_of(entry.location), sender)
     _check_fresh(state, command.new_key)
     exchanged = replace(entry, key=command.new_key)
     if not rules.counts(state, entry):  # Nothing is carried over: the new device starts from here.
@@ -161,7 +162,7 @@ def retire_meter(state: Overlay, command: RetireMeter, *, sender: bytes) -> list
     The caller mints the rest and cancels its orders. Errors: as `replace_meter`, without the key.
     """
     entry = _living(state, command.meter_id)
-    rules.check_distributor(state, rules.region_of(entry.location), sender)
+    rules.check_distributor(state, territory_of(entry.location), sender)
     METERS.put(state, entry.meter_id, replace(entry, status=MeterStatus.RETIRED, suspended_by=""))
     METER_KEYS.put(state, entry.key, MeterKey(entry.meter_id, False))
     if entry.nameplate_export_w:
@@ -179,7 +180,7 @@ def suspend_meter(state: Overlay, command: SuspendMeter, *, sender: bytes) -> li
     it; DUPLICATE for one that is suspended, which only the regulator may take over.
     """
     entry = _living(state, command.meter_id)
-    by = rules.overseer(state, rules.region_of(entry.location), sender)
+    by = rules.overseer(state, territory_of(entry.location), sender)
     if entry.status is MeterStatus.PENDING:
         rules.check_active(entry)
     rules.check_may_suspend(by, entry.suspended_by, what=f"meter {entry.meter_id.hex()}")
@@ -197,7 +198,7 @@ def reinstate_meter(
     regulator suspended it and somebody else would reinstate it.
     """
     entry = _living(state, command.meter_id)
-    by = rules.overseer(state, rules.region_of(entry.location), sender)
+    by = rules.overseer(state, territory_of(entry.location), sender)
     what = f"meter {entry.meter_id.hex()}"
     rules.check_may_reinstate(state, by, entry.suspended_by, what=what)
     reinstated = replace(

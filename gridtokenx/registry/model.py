@@ -7,11 +7,11 @@ from enum import StrEnum
 from typing import Annotated
 
 from gridtokenx.primitives.codec import MAX_INT, Bytes32, Limit, wire
+from gridtokenx.primitives.places import TerritoryPrefix
 from gridtokenx.primitives.quantities import MAX_REGISTER_WH
 from gridtokenx.primitives.state import Table
 from gridtokenx.primitives.types import Address
 
-RegionPrefix = Annotated[str, Limit(3, 3)]
 MAX_NAMEPLATE_W = 10**10  # 10 GW: three times the country's greatest plant.
 Nameplate = Annotated[int, Limit(0, MAX_NAMEPLATE_W)]
 Register = Annotated[int, Limit(0, MAX_REGISTER_WH)]
@@ -81,9 +81,9 @@ class Organisation:
 @wire(71)
 @dataclass(frozen=True, slots=True)
 class Territory:
-    """A region prefix this chain serves. Source: protocols/market.md section 5."""
+    """A territory that this chain serves. Source: protocols/market.md 5."""
 
-    prefix: RegionPrefix
+    prefix: TerritoryPrefix
     distributor: Annotated[str, Limit(1, 16)]  # an organisation's name
     distributor_area: Annotated[str, Limit(0, 8)]  # PEA's N1..S3, empty for MEA
     transmission_area: Annotated[str, Limit(0, 8)]  # EGAT's M C N NE S
@@ -106,7 +106,7 @@ class Participant:
     licence_class: LicenceClass
     licence_expiry_ms: int
     vat_registered: bool
-    territory: RegionPrefix
+    territory: TerritoryPrefix
     consent_version: int
     daily_cap_wh: int
     active: bool
@@ -171,7 +171,7 @@ class RegisterParticipant:
     licence_class: LicenceClass
     licence_expiry_ms: int
     vat_registered: bool
-    territory: RegionPrefix
+    territory: TerritoryPrefix
     consent_version: Annotated[int, Limit(1, 2**31)]
     daily_cap_wh: Annotated[int, Limit(1, MAX_INT)]
 

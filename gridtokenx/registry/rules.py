@@ -1,6 +1,6 @@
 """The verbs of the registry: who may do what, and where. A meter's life is in `meters`.
 
-Source: protocols/market.md section 5.
+Source: protocols/market.md 5.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.places import PLACE, SUBSTATION, TERRITORY, territory_of
 from gridtokenx.primitives.quantities import slot_at
 from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.primitives.types import format_address
@@ -44,8 +45,8 @@ from gridtokenx.registry.model import (
     Territory,
 )
 
-LOCATION = re.compile(r"([A-Z]{3})-[0-9]{2}-SUB[0-9]{3}")
-NODE = re.compile(r"([A-Z]{3})(-[0-9]{2}(-SUB[0-9]{3})?)?")
+_SUBSTATION = re.compile(SUBSTATION)
+_PLACE = re.compile(PLACE)
 # At unity power factor; Royal Decree 2552 asks no generation licence below 1,000 kVA.
 EXEMPT_BELOW_W = 1_000_000
 
@@ -72,19 +73,19 @@ def add_organisation(state: Overlay, organisation: Organisation) -> None:
 
 
 def add_territory(state: Overlay, territory: Territory) -> None:
-    """Serve a region prefix.
+    """Serve a territory.
 
     Errors: UNKNOWN_ZONE for a bad prefix; ALREADY_REGISTERED; NOT_REGISTERED unless its
     distributor is an organisation of that kind.
     """
     prefix = territory.prefix
-    if re.fullmatch(r"[A-Z]{3}", prefix) is None:
-        raise Rejected(ErrorCode.UNKNOWN_ZONE, f"a region prefix has 3 capitals, not {prefix!r}")
+    if re.fullmatch(TERRITORY, prefix) is None:
+        raise Rejected(ErrorCode.UNKNOWN_ZONE, f"a territory has 3 capitals, not {prefix!r}")
     if TERRITORIES.get(state, prefix.encode()):
-        raise Rejected(ErrorCode.ALREADY_REGISTERED, f"region {prefix} is served already")
+        raise Rejected(ErrorCode.ALREADY_REGISTERED, f"territory {prefix} is served already")
     distributor = ORGANISATIONS.get(state, territory.distributor.encode())
     if distributor is None or distributor.kind is not OrganisationKind.DISTRIBUTOR:
-        detail = f"{territory.distributor} of region {prefix} is not a registered distributor"
+        detail = f"{territory.distributor} of territory {prefix} is not a registered distributor"
         raise Rejected(ErrorCode.NOT_REGISTERED, detail)
     TERRITORIES.put(state, prefix.encode(), territory)
 
@@ -158,39 +159,33 @@ def payment_authority(state: Reader) -> bytes | None:
 
 
 def distributor_of(state: Reader, prefix: str) -> Organisation:
-    """The distributor that serves a region prefix. Errors: UNKNOWN_ZONE."""
+    """The distributor that serves a territory. Errors: UNKNOWN_ZONE."""
     territory = TERRITORIES.get(state, prefix.encode())
     if territory is None:
         served = ", ".join(key.decode() for key, _ in TERRITORIES.items(state))
-        detail = f"region {prefix!r} is not served by this chain, which serves {served or 'none'}"
+        detail = f"territory {prefix!r} is not served here; this chain serves {served or 'none'}"
         raise Rejected(ErrorCode.UNKNOWN_ZONE, detail)
     return organisation(state, territory.distributor)
 
 
 def distributor_account(state: Reader, prefix: str) -> bytes:
-    """The account that is paid the wheeling of a region prefix. Errors: UNKNOWN_ZONE."""
+    """The account that is paid the wheeling of a territory. Errors: UNKNOWN_ZONE."""
     return distributor_of(state, prefix).account
 
 
-def region_of(location: str) -> str:
-    """The prefix of a location `PPP-NN-SUBNNN`. Errors: UNKNOWN_ZONE for another syntax."""
-    match = LOCATION.fullmatch(location)
-    if match is None:
+def check_location(state: Reader, location: str) -> str:
+    """The territory of a location `PPP-NN-SUBNNN` that this chain serves. Errors: UNKNOWN_ZONE."""
+    if _SUBSTATION.fullmatch(location) is None:
         detail = f"a location looks like BKK-01-SUB001, not {location!r}"
         raise Rejected(ErrorCode.UNKNOWN_ZONE, detail)
-    return match[1]
-
-
-def check_location(state: Reader, location: str) -> str:
-    """The region prefix of a location this chain serves. Errors: UNKNOWN_ZONE."""
-    prefix = region_of(location)
+    prefix = territory_of(location)
     if TERRITORIES.get(state, prefix.encode()) is None:
         distributor_of(state, prefix)
     return prefix
 
 
 def territories(state: Reader) -> dict[str, str]:
-    """Names of the distributors by the region prefixes this chain serves, in prefix order."""
+    """Names of the distributors by the territories this chain serves, in their order."""
     return {key.decode(): value.distributor for key, value in TERRITORIES.items(state)}
 
 
@@ -211,7 +206,7 @@ def regulator(state: Reader) -> str | None:
 
 
 def overseer(state: Reader, prefix: str, sender: bytes) -> Organisation:
-    """The organisation that acts on a region: its distributor, or the regulator.
+    """The organisation that acts on a territory: its distributor, or the regulator.
 
     Errors: UNKNOWN_ZONE; NOT_GRID_OPERATOR, WRONG_TERRITORY for anybody else.
     """
@@ -223,16 +218,15 @@ def overseer(state: Reader, prefix: str, sender: bytes) -> Organisation:
 
 
 def status_publisher(state: Reader, node: str, sender: bytes) -> tuple[str, Organisation]:
-    """(region prefix, organisation) for a status of a grid node `PPP`, `PPP-NN` or `PPP-NN-SUBNNN`.
+    """(territory, organisation) for a status of a grid node `PPP`, `PPP-NN` or `PPP-NN-SUBNNN`.
 
-    A region is the distributor's and the transmission operator's, what is inside it the
+    A territory is the distributor's and the transmission operator's, what is inside it the
     distributor's. Errors: UNKNOWN_ZONE; NOT_GRID_OPERATOR, WRONG_TERRITORY.
     """
-    match = NODE.fullmatch(node)
-    if match is None:
+    if _PLACE.fullmatch(node) is None:
         detail = f"a grid node looks like BKK, BKK-01 or BKK-01-SUB001, not {node!r}"
         raise Rejected(ErrorCode.UNKNOWN_ZONE, detail)
-    prefix = match[1]
+    prefix = territory_of(node)
     found = OPERATORS.get(state, sender)
     if node == prefix and found is not None and found.kind is OrganisationKind.TRANSMISSION:
         distributor_of(state, prefix)
@@ -417,7 +411,7 @@ def renew_licence(
 
 
 def check_distributor(state: Reader, prefix: str, sender: bytes) -> Organisation:
-    """The distributor of a region, if it signs. Errors: UNKNOWN_ZONE; NOT_GRID_OPERATOR,
+    """The distributor of a territory, if it signs. Errors: UNKNOWN_ZONE; NOT_GRID_OPERATOR,
     WRONG_TERRITORY for anybody else.
     """
     distributor = distributor_of(state, prefix)

@@ -1,1 +1,4 @@
-"""What a process has of its machine: files, threads, loop, terminal. Knows no chain and no peer."""
+"""What a process has of its machine: private files, threads, the loop's lag, ends, the screen.
+
+Knows no chain and no peer.
+"""

@@ -1,7 +1,7 @@
 """The nouns of staking: validators with their pools of stake, delegations, what is being paid out.
 
 gtx is in ugtx (10**6 ugtx = 1 gtx). Bonded gtx lies on ledger accounts that nobody has a key for,
-so the supply of gtx never changes. Source: protocols/governance.md section 1.
+so the supply of gtx never changes. Source: protocols/governance.md 1.
 """
 
 from __future__ import annotations

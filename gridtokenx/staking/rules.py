@@ -2,7 +2,7 @@
 
 All gtx stays on ledger accounts: what pools hold is on BONDED, what is being paid out on UNBONDING.
 What has begun to leave is in `leaving.py`, penalties are in `penalties.py`.
-Source: protocols/governance.md section 1.
+Source: protocols/governance.md 1.
 """
 
 from __future__ import annotations

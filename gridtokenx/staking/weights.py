@@ -1,6 +1,6 @@
 """Validator sets out of stakes: the cap on a member's weight, and how fast a set may change.
 
-Pure functions on integers. Source: protocols/governance.md section 1.6.
+Pure functions on integers. Source: protocols/governance.md 1.6.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Everything a decided block changes (block, certificate, state, indexes) is in one
 write with fsync, so kill -9 at any instant leaves the database at a block boundary. The safety
-record has its own synced write before anything signed leaves. Source: consensus 2.8, surface C 12.
+record has its own synced write before anything signed leaves. Source: protocols/consensus.md 2.8.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import time
+import weakref
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,16 @@ class _Live:
             raise _told(self._path, error) from error
 
 
+class _Closed:
+    """In the place of the library's snapshot once the database is closed."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("the database is closed")
+
+    def __getitem__(self, key: bytes) -> bytes:
+        raise RuntimeError("the database is closed")
+
+
 class _Snapshot:
     """Reads of a frozen view."""
 
@@ -95,6 +106,11 @@ class _Snapshot:
         self._library = snapshot
         self._path = path
         self._newest = _Live(snapshot, path)
+
+    def release(self) -> None:
+        """Let go of the library's snapshot, which would keep the folder locked."""
+        self._library = _Closed()
+        self._newest = _Live(self._library, self._path)
 
     def get(self, key: bytes) -> bytes | None:
         try:
@@ -152,6 +168,7 @@ class Database:
             os.close(self._lock)
             raise
         self._live = _Live(self._db, path)
+        self._snapshots: weakref.WeakSet[_Snapshot] = weakref.WeakSet()
         self._synced = WriteOptions()
         self._synced.sync = True
         try:
@@ -183,12 +200,16 @@ class Database:
 
     def snapshot(self) -> _Source:
         """A frozen view, safe in another thread beside the writer."""
-        return _Snapshot(self._db.snapshot(), self.path)
+        snapshot = _Snapshot(self._db.snapshot(), self.path)
+        self._snapshots.add(snapshot)
+        return snapshot
 
     def close(self) -> None:
-        """Flush and release the folder. What cannot be flushed is in the log of writes: no error,
-        which would hide the one that ends the node.
+        """Flush and release the folder, whoever holds a view still. What cannot be flushed is in
+        the log of writes: no error, which would hide the one that ends the node.
         """
+        for snapshot in list(self._snapshots):
+            snapshot.release()
         try:
             self._db.close()
         except Exception as error:  # noqa: BLE001 - the library has no class of its own for it
@@ -443,7 +464,7 @@ class StateReader:
             index.follow([(key[cut:], row) for key, row in changed if key.startswith(prefix)])
 
     def _remember_absent(self, key: bytes) -> None:
-        """Every order asks for its region's halt, which hardly ever is there."""
+        """Every order asks for its territory's halt, which hardly ever is there."""
         if len(self._absent) >= MAX_ABSENT:
             self._absent.clear()
         self._absent[key] = None

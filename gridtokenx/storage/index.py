@@ -5,7 +5,7 @@ anybody votes for the block, so nothing that is decided can fail here; the rows 
 own database batch, so the index never disagrees with the chain. Sums grow for ever, so numbers are
 kept with their length. Lists are keyed by account and by the complement of (height, number), so an
 ascending scan is newest first and a page's cursor stays good when blocks come in.
-Source: surface C 23 and 24.
+Source: docs/api.md "REST".
 
 Keys:  T totals | w ~slot: totals at the end of a slot | t id: transaction | h account place: id
        o account place: order id | c order id: how it closed | d trade id: trade | s trade id:
@@ -18,8 +18,9 @@ Keys:  T totals | w ~slot: totals at the end of a slot | t id: transaction | h a
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Protocol
 
 from gridtokenx.chain.block import Event, Receipt
@@ -94,7 +95,7 @@ class View(Protocol):
     def index_rows(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Totals:
     """Sums of one chain since its genesis. Energy in Wh, money in uTHB, carbon in micro-credits.
 
@@ -241,10 +242,8 @@ def _index_rows(
     receipts: Sequence[Receipt],
     previous: Totals,
 ) -> tuple[list[tuple[bytes, bytes]], Totals]:
-    totals = Totals(*astuple(previous))
-    totals.blocks += 1
-    totals.transactions += len(transactions)
-    block = _BlockRows(height, time_ms, market_ms, totals)
+    block = _BlockRows(height, time_ms, market_ms)
+    block.added.update(blocks=1, transactions=len(transactions))
     events_of = {receipt.transaction_id: receipt.events for receipt in receipts}
     for number, transaction in enumerate(transactions):
         block.add_transaction(number, transaction, events_of.get(transaction.id, ()))
@@ -253,6 +252,9 @@ def _index_rows(
             add = _EVENT_ROWS.get(type(event))
             if add is not None:
                 add(block, event)
+    totals = replace(
+        previous, **{name: getattr(previous, name) + more for name, more in block.added.items()}
+    )
     packed = totals.pack()
     block.rows.append((TOTALS_KEY, packed))
     block.rows.append((_SLOT_TOTALS + _inverted(slot_at(market_ms)), packed))
@@ -262,9 +264,9 @@ def _index_rows(
 class _BlockRows:
     """The rows of one block while they are collected."""
 
-    def __init__(self, height: int, time_ms: int, market_ms: int, totals: Totals) -> None:
+    def __init__(self, height: int, time_ms: int, market_ms: int) -> None:
         self.rows: list[tuple[bytes, bytes]] = []
-        self.totals = totals
+        self.added: Counter[str] = Counter()  # By field of `Totals`.
         self._times = (time_ms, market_ms)
         self._height = height
         self._inverted = _inverted(height)
@@ -296,26 +298,26 @@ class _BlockRows:
             self.rows.append((_ACCOUNT_TRANSACTIONS + other + place, key))
 
     def order_placed(self, _event: OrderPlaced) -> None:
-        self.totals.orders += 1
+        self.added["orders"] += 1
 
     def order_closed(self, event: OrderClosed) -> None:
-        totals = self.totals
+        added = self.added
         if event.status is OrderStatus.FILLED:
-            totals.orders_filled += 1
+            added["orders_filled"] += 1
         elif event.status is OrderStatus.CANCELLED:
-            totals.orders_cancelled += 1
+            added["orders_cancelled"] += 1
         else:
-            totals.orders_expired += 1
+            added["orders_expired"] += 1
         status = _STATUSES.index(event.status)
         value = self._when(0) + _pack_numbers(status, event.rest_wh, event.refund_uthb)
         self.rows.append((_CLOSED + event.order_id, value))
 
     def trade_matched(self, event: TradeMatched) -> None:
         trade = event.trade
-        totals = self.totals
-        totals.trades += 1
-        totals.traded_wh += trade.energy_wh
-        totals.traded_uthb += trade.energy_wh * trade.price_mthb
+        added = self.added
+        added["trades"] += 1
+        added["traded_wh"] += trade.energy_wh
+        added["traded_uthb"] += trade.energy_wh * trade.price_mthb
         number, self._trades = self._trades, self._trades + 1
         place = self._place(number)
         self.rows += (
@@ -326,47 +328,47 @@ class _BlockRows:
         )
 
     def trade_settled(self, event: TradeSettled) -> None:
-        totals = self.totals
-        totals.trades_settled += 1
-        totals.delivered_wh += event.delivered_wh
-        totals.shortfall_wh += event.traded_wh - event.delivered_wh
-        totals.energy_uthb += event.energy_uthb
-        totals.wheeling_uthb += event.wheeling_uthb
-        totals.vat_uthb += event.vat_uthb
-        totals.fee_uthb += event.fee_uthb
-        totals.penalty_uthb += event.penalty_uthb
+        added = self.added
+        added["trades_settled"] += 1
+        added["delivered_wh"] += event.delivered_wh
+        added["shortfall_wh"] += event.traded_wh - event.delivered_wh
+        added["energy_uthb"] += event.energy_uthb
+        added["wheeling_uthb"] += event.wheeling_uthb
+        added["vat_uthb"] += event.vat_uthb
+        added["fee_uthb"] += event.fee_uthb
+        added["penalty_uthb"] += event.penalty_uthb
         self.rows.append((_SETTLEMENT + event.trade_id, encode(event)))
 
     def reading_accepted(self, event: ReadingAccepted) -> None:
-        self.totals.readings += 1
-        self.totals.minted_wh += event.export_wh
-        self.totals.carbon_ucr += event.carbon_ucr
+        self.added["readings"] += 1
+        self.added["minted_wh"] += event.export_wh
+        self.added["carbon_ucr"] += event.carbon_ucr
         number, self._readings = self._readings, self._readings + 1
         key = _ACCOUNT_READINGS + event.owner + self._place(number)
         self.rows.append((key, self._when(number) + encode(event)))
 
     def slot_cleared(self, event: SlotCleared) -> None:
-        self.totals.congested += len(event.congested)
+        self.added["congested"] += len(event.congested)
 
     def credits_retired(self, event: CreditsRetired) -> None:
-        self.totals.carbon_retired_ucr += event.amount_ucr
-        self.totals.certificates += 1
+        self.added["carbon_retired_ucr"] += event.amount_ucr
+        self.added["certificates"] += 1
         number, self._certificates = self._certificates, self._certificates + 1
         key = _ACCOUNT_CERTIFICATES + event.owner + self._place(number)
         self.rows.append((key, event.certificate.to_bytes(8, "big")))
 
     def energy_redeemed(self, event: EnergyRedeemed) -> None:
-        self.totals.redeemed_wh += event.energy_wh
-        self.totals.redeemed_uthb += event.paid_uthb
+        self.added["redeemed_wh"] += event.energy_wh
+        self.added["redeemed_uthb"] += event.paid_uthb
 
     def withdrawn(self, event: Withdrawn) -> None:
-        self.totals.withdrawn_uthb += event.amount_uthb
+        self.added["withdrawn_uthb"] += event.amount_uthb
 
     def energy_consumed(self, event: EnergyConsumed) -> None:
-        self.totals.consumed_wh += event.energy_wh
+        self.added["consumed_wh"] += event.energy_wh
 
     def deposited(self, event: Deposited) -> None:
-        self.totals.deposited_uthb += event.amount_uthb
+        self.added["deposited_uthb"] += event.amount_uthb
 
     def transfer_moved(self, event: TransferEvent) -> None:
         number, self._transfers = self._transfers, self._transfers + 1

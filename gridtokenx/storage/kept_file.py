@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -27,26 +27,38 @@ CLOSING_S = 2.0
 log = structlog.get_logger(__name__)
 
 
-class KeptFile:
-    """`dump` gives the document when it is to be written; `load` is given what was written."""
+class Kept(Protocol):
+    """What a file keeps. `dump` gives the document when it is to be written; `load` is given what
+    was written, and raises ValueError for what is none; `on_change` is called when it is another.
+    """
 
-    def __init__(
-        self, path: Path, dump: Callable[[], dict[str, Any]], load: Callable[[Any], None]
-    ) -> None:
+    on_change: Callable[[], None]
+
+    def dump(self) -> dict[str, Any]:
+        """The document."""
+
+    def load(self, document: Any) -> None:
+        """Errors: ValueError."""
+
+
+class KeptFile:
+    """Read when it is made; written by `run` after every change of what is `kept`."""
+
+    def __init__(self, path: Path, kept: Kept) -> None:
         self._path = path
-        self._dump = dump
-        self._load = load
+        self._kept = kept
         self._changed = trio.Event()
         self._failed = False
+        self._read()
+        kept.on_change = self.changed
 
-    def load(self) -> None:
-        """Read the document, if there is one. `load` raises ValueError for one that is none."""
+    def _read(self) -> None:
         try:
             with self._path.open("rb") as stream:
                 raw = stream.read(MAX_BYTES + 1)
             if len(raw) > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES} bytes")
-            self._load(json.loads(raw))
+            self._kept.load(json.loads(raw))
         except FileNotFoundError:
             return
         except (OSError, ValueError, RecursionError) as error:
@@ -79,7 +91,7 @@ class KeptFile:
         self._changed = trio.Event()
         self._failed = True
         with house.round(self._path.name):  # a full disk stops the node by its own check
-            raw = json.dumps(self._dump(), separators=(",", ":")).encode()
+            raw = json.dumps(self._kept.dump(), separators=(",", ":")).encode()
             await trio.to_thread.run_sync(write_private, self._path, raw)
             self._failed = False
         if self._failed:

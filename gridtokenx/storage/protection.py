@@ -1,8 +1,8 @@
 """What protects a validator key from signing twice, outside a running node: look, move, restore.
 
 A safety record of each chain, and of each later incarnation of a region (`MET@2`), says what the
-key signed last. Exported it is JSON that another home
-of the same key can import, never over a newer one. Source: surface A.9 GTX-KEY-001, consensus 2.8.
+key signed last. Exported it is JSON that another home of the same key can import, never over a
+newer one. Source: protocols/consensus.md 2.8, docs/node-operation.md "Two nodes, two keys".
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The order book's rows in state beside the orders themselves: what to clear, and who leaves when.
 
 Which orders cross in a slot is found in memory (`depth`). Keys of TOUCHED, the news since the last
-clearing, are `level u8 | block u64 | region prefix` of the aligned blocks of slots that make up an
+clearing, are `level u8 | block u64 | territory` of the aligned blocks of slots that make up an
 order's span. EXPIRIES, of every order: `slot of the end u64 | end in ms u64 | order id`.
-IMMEDIATES: `first slot u64 | order id`. CONGESTED: `slot u64 | region prefix | order id`.
+IMMEDIATES: `first slot u64 | order id`. CONGESTED: `slot u64 | territory | order id`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import SLOT_MS, SLOTS_PER_DAY, local_day, slot_start_ms
 from gridtokenx.primitives.state import Overlay, Reader, u64
 from gridtokenx.trading.depth import span_blocks
@@ -37,19 +38,14 @@ _MARK = Mark()
 _NO_ORDERS = Trader()
 
 
-def region_of(location: str) -> str:
-    """The region prefix of an admitted location."""
-    return location[:3]
-
-
 def trader(state: Reader, owner: bytes) -> Trader:
     """An account's open orders and what it ordered on its last trading day."""
     return TRADERS.get(state, owner) or _NO_ORDERS
 
 
-def span_keys(first_slot: int, last_slot: int, region: str) -> list[bytes]:
+def span_keys(first_slot: int, last_slot: int, territory: str) -> list[bytes]:
     """Index keys of the aligned blocks that make up first_slot..last_slot."""
-    suffix = region.encode()
+    suffix = territory.encode()
     blocks = span_blocks(first_slot, last_slot)
     return [bytes((level,)) + u64(number) + suffix for level, number in blocks]
 
@@ -69,7 +65,7 @@ def add(state: Overlay, order: Order, touch: bool) -> None:
     terms = order.terms
     ORDERS.put(state, order.id, order)
     if touch:
-        for key in span_keys(terms.first_slot, terms.last_slot, region_of(terms.location)):
+        for key in span_keys(terms.first_slot, terms.last_slot, territory_of(terms.location)):
             TOUCHED.put(state, key, _MARK)
     EXPIRIES.put(state, _expiry_key(order), _MARK)
     if terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL:
@@ -179,25 +175,25 @@ def _without(lines: tuple[OpenOrder, ...], order_id: bytes) -> tuple[OpenOrder, 
 
 
 def take_touched(state: Overlay, after_slot: int, waiting: list[str]) -> list[tuple[int, str]]:
-    """(slot, region) pairs with new orders, later than after_slot, in order; forgets them.
+    """(slot, territory) pairs with new orders, later than after_slot, in order; forgets them.
 
-    Those of the regions in `waiting` stay for a later block.
+    Those of the territories in `waiting` stay for a later block.
     """
     found: dict[tuple[int, str], None] = {}
     for key in [key for key, _ in TOUCHED.items(state)]:
-        level, block, region = key[0], int.from_bytes(key[1:9], "big"), key[9:12].decode()
-        if region in waiting:
+        level, block, territory = key[0], int.from_bytes(key[1:9], "big"), key[9:12].decode()
+        if territory in waiting:
             continue
         for slot in range(block << level, (block + 1) << level):
             if slot > after_slot:
-                found[slot, region] = None
+                found[slot, territory] = None
         TOUCHED.delete(state, key)
     return sorted(found)
 
 
-def touch(state: Overlay, slot: int, region: str) -> None:
+def touch(state: Overlay, slot: int, territory: str) -> None:
     """Ask for a clearing of one slot in the next block."""
-    for key in span_keys(slot, slot, region):
+    for key in span_keys(slot, slot, territory):
         TOUCHED.put(state, key, _MARK)
 
 
@@ -231,17 +227,17 @@ def immediates(state: Reader, slot: int) -> list[bytes]:
 
 
 def flag_congested(
-    state: Overlay, slot: int, regions: list[str], congested: Mapping[bytes, str]
+    state: Overlay, slot: int, territories: list[str], congested: Mapping[bytes, str]
 ) -> None:
-    """Keep the flags true after a clearing: `congested` maps ids of flagged orders to regions."""
-    for region in regions:
-        prefix = u64(slot) + region.encode()
+    """Keep the flags true after a clearing: `congested` maps flagged orders' ids to territories."""
+    for territory in territories:
+        prefix = u64(slot) + territory.encode()
         for order_id in [key[-32:] for key, _ in CONGESTED.items(state, prefix)]:
             if order_id not in congested:
                 CONGESTED.delete(state, prefix + order_id)
                 _set_flag(state, order_id, False)
-    for order_id, region in congested.items():
-        CONGESTED.put(state, u64(slot) + region.encode() + order_id, _MARK)
+    for order_id, territory in congested.items():
+        CONGESTED.put(state, u64(slot) + territory.encode() + order_id, _MARK)
         _set_flag(state, order_id, True)
 
 

@@ -1,7 +1,7 @@
 """The auction: one uniform price per slot, tier and group, nearest energy first.
 
 A pure function of the orders and the grid's headroom: arrival order, the order of transactions in a
-block and the hashes of blocks have no influence. Source: protocols/market.md section 3.
+block and the hashes of blocks have no influence. Source: protocols/market.md 3.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def clear(
 ) -> Clearing:
     """Match the resting orders of one slot, tier by tier.
 
-    Units: wheeling_mthb is mTHB/kWh per tier (substation, zone, region, national); max_tier 0..3;
-    headroom maps `x:NODE` (export) and `m:NODE` (import) to Wh, a node without an entry is
+    Units: wheeling_mthb is mTHB/kWh per tier (substation, zone, territory, national); max_tier is
+    0..3; headroom maps `x:NODE` (export) and `m:NODE` (import) to Wh, a node without an entry is
     unlimited.
     Returns fills by tier, group name and pairing order; ask <= price, and price + wheeling <= the
     buyer's limit.
     The caller guarantees: ids are unique, locations are substations, nobody is on both sides.
-    Source: protocols/market.md section 3.
+    Source: protocols/market.md 3.
     """
     bids = price_time_order(orders, Side.BUY, headroom)
     asks = price_time_order(orders, Side.SELL, headroom)
@@ -72,7 +72,7 @@ def clear_books(
     `tiers` holds the groups of each tier in which somebody might trade; `order_of` an order with
     what it may trade, or None where that is nothing; `headroom_of` a key `x:NODE` or `m:NODE`.
     Returns the clearing and its cost: the orders that all sweeps together looked at.
-    Source: protocols/market.md sections 3.1 and 3.2.
+    Source: protocols/market.md 3.1, 3.2.
     """
     desk = Desk(order_of, headroom_of)
     outcome = _Outcome()

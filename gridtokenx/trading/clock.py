@@ -2,7 +2,7 @@
 
 Pure functions over `MarketClock`. A chain may stand still; then time goes on and blocks do not. The
 gates that pass meanwhile close without a clearing, and the deadlines of readings count only slots
-in which the chain had blocks. Source: protocols/market.md 3.1 and 4.3.
+in which the chain had blocks. Source: protocols/market.md 3.1, 4.3.
 """
 
 from __future__ import annotations

@@ -25,15 +25,15 @@ class MarketClock:
     """How far the market has come; what one block cannot do goes on in the next.
 
     `slot` is that of the newest block. Gates up to `gate_slot` are closed; of the next one the
-    regions up to `cleared_region` by name are cleared. Gates up to `still_slot` passed while the
-    chain stood still. Reading deadlines up to `due_slot` have passed, and slots up to
+    territories up to `cleared_territory` by name are cleared. Gates up to `still_slot` passed while
+    the chain stood still. Reading deadlines up to `due_slot` have passed, and slots up to
     `settled_slot` are settled. `standstills` are those that an unsettled slot may have seen.
     """
 
     slot: int
     gate_slot: int
     still_slot: Annotated[int, Limit(-1, MAX_INT)]
-    cleared_region: str
+    cleared_territory: str
     due_slot: Annotated[int, Limit(-1, MAX_INT)]
     settled_slot: Annotated[int, Limit(-1, MAX_INT)]
     standstills: tuple[Standstill, ...]

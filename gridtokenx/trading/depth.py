@@ -6,7 +6,7 @@ nothing depends on whether it was kept from block to block or has just been buil
 An order may span up to 96 slots. Its span is cut into blocks of 1, 2, 4 .. 64 aligned slots, as a
 segment tree does: it then stands once for each slot it names alone and at most 12 times otherwise,
 and a slot's orders are those of the 7 blocks that contain the slot. In each block the orders lie
-sorted by price in their substation, in its zone and in its region, so that groups which do not
+sorted by price in their substation, in its zone and in its territory, so that groups which do not
 cross are passed over as a whole.
 """
 
@@ -90,7 +90,7 @@ class Depth:
     table: ClassVar = ORDERS
 
     def __init__(self) -> None:
-        self._blocks: dict[Block, _Group] = {}  # Each the nation, its regions inside.
+        self._blocks: dict[Block, _Group] = {}  # Each the nation, its territories inside.
         self._terms: dict[bytes, PlaceOrder] = {}
 
     def follow(self, rows: Iterable[tuple[bytes, Order | None]]) -> None:
@@ -108,8 +108,8 @@ class Depth:
             self._enter(line, self._terms[line[1]])
 
     @property
-    def regions(self) -> list[str]:
-        """Prefixes of the regions that have open orders, by name."""
+    def territories(self) -> list[str]:
+        """Prefixes of the territories that have open orders, by name."""
         names = [name for nation in self._blocks.values() for name in nation.inner]
         return sorted(dict.fromkeys(names))
 
@@ -164,21 +164,21 @@ class Look:
     _known: dict[bytes, Order | None] = field(default_factory=dict)
     _open_wh: dict[bytes, int] = field(default_factory=dict)
 
-    def groups(self, regions: list[str]) -> list[list[GroupBook]]:
+    def groups(self, territories: list[str]) -> list[list[GroupBook]]:
         """By permitted tier the groups whose best orders cross, without reading the others."""
         tiers: list[list[GroupBook]] = [[] for _ in self._wheeling_mthb]
         inside = {
-            region: [
-                one for nation in self._nations if (one := nation.inner.get(region)) is not None
+            territory: [
+                one for nation in self._nations if (one := nation.inner.get(territory)) is not None
             ]
-            for region in regions
+            for territory in territories
         }
         if len(tiers) > NATIONAL_TIER:
             everybody = [group for groups in inside.values() for group in groups]
             if not self._enlist(NATIONAL_GROUP, everybody, NATIONAL_TIER, tiers):
                 return tiers
-        for region, groups in inside.items():
-            self._gather(region, groups, NATIONAL_TIER - 1, tiers)
+        for territory, groups in inside.items():
+            self._gather(territory, groups, NATIONAL_TIER - 1, tiers)
         return tiers
 
     def order(self, order_id: bytes) -> Order | None:

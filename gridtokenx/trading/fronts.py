@@ -137,7 +137,7 @@ def _enter(order: ClearingOrder, place: _Place) -> Entry:
 
 
 def groups_of(location: str) -> tuple[str, str, str, str]:
-    """The four nested groups of a substation: itself, zone, region, nation."""
+    """The four nested groups of a substation: itself, zone, territory, nation."""
     return location, location.rpartition("-")[0], location.partition("-")[0], NATIONAL_GROUP
 
 

@@ -1,7 +1,7 @@
 """From the auction's answer to state: trades, positions, order rests, and how orders leave.
 
 `clearing` is a pure function over one slot; a `Run` carries out one block's clearings.
-Source: protocols/market.md sections 2 and 3.
+Source: protocols/market.md 2, 3.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import saturated
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
@@ -59,7 +60,7 @@ from gridtokenx.trading.settlement import escrow_needed, trade_key
 
 T = TypeVar("T")
 _NO_FLOW = NodeFlow()
-ALL_REGIONS = "~"  # Sorts behind every region's name.
+ALL_TERRITORIES = "~"  # Sorts behind every territory's name.
 # From so many fills on, one scan of the slot's positions is cheaper than asking for each.
 MANY_FILLS = 100
 
@@ -120,7 +121,7 @@ class _Filling:
 @dataclass(frozen=True, slots=True)
 class GridView:
     """What the auction asks of the grid, now: Wh that may cross a node in a slot (None: no limit),
-    and whether a region stands still."""
+    and whether a territory stands still."""
 
     headroom_wh: Callable[[str, int], int | None] = lambda _, __: None
     is_halted: Callable[[str], bool] = lambda _: False
@@ -132,7 +133,7 @@ class _Meter:
     __slots__ = ("before", "sales", "sold_wh")
 
     def __init__(self, order: Order, before: Position | None) -> None:
-        fresh = before or Position(order.owner, region=book.region_of(order.terms.location))
+        fresh = before or Position(order.owner, territory=territory_of(order.terms.location))
         self.before = fresh
         self.sales = fresh.sales
         self.sold_wh = fresh.sold_wh
@@ -140,7 +141,7 @@ class _Meter:
     def position(self) -> Position:
         """The position after the fills. Orders match before delivery: nothing is received yet."""
         sold_wh = saturated(self.sold_wh)
-        return Position(self.before.owner, self.sales, sold_wh, region=self.before.region)
+        return Position(self.before.owner, self.sales, sold_wh, territory=self.before.territory)
 
 
 @dataclass
@@ -158,9 +159,11 @@ class Run:
 
     def __post_init__(self) -> None:
         self._depth = index(self.state, Depth)
-        regions = self._depth.regions
-        self._halted = [region for region in regions if self.grid.is_halted(region)]
-        self._regions = [region for region in regions if region not in self._halted]
+        territories = self._depth.territories
+        self._halted = [territory for territory in territories if self.grid.is_halted(territory)]
+        self._territories = [
+            territory for territory in territories if territory not in self._halted
+        ]
         # Both indexes are mostly empty; then no clearing needs to look into them.
         self._has_flags = next(CONGESTED.items(self.state), None) is not None
         self._has_immediates = next(IMMEDIATES.items(self.state), None) is not None
@@ -170,9 +173,9 @@ class Run:
         self._close_if_open(order_id, OrderStatus.EXPIRED)
 
     def clear_gate(self, slot: int, cleared: str) -> str:
-        """Clear a slot's books at its gate, by name of their regions, as the budget allows.
+        """Clear a slot's books at its gate, by name of their territories, as the budget allows.
 
-        `cleared` is the region up to which that is done; returns how far it is done now.
+        `cleared` is the territory up to which that is done; returns how far it is done now.
         """
         for group in self._auctions():
             if group and group[0] > cleared:
@@ -180,22 +183,22 @@ class Run:
                     return cleared
                 self._clear(slot, group)
                 cleared = group[-1]
-        return ALL_REGIONS
+        return ALL_TERRITORIES
 
     def clear_touched(self, after_slot: int) -> None:
         """Clear open slots with new orders, nearest first, as far as one block's work allows.
 
-        A region that stands still is cleared once it goes on.
+        A territory that stands still is cleared once it goes on.
         """
         national = self.market.max_trade_tier >= NATIONAL_TIER
         cleared_slot = after_slot
-        for slot, region in book.take_touched(self.state, after_slot, self._halted):
+        for slot, territory in book.take_touched(self.state, after_slot, self._halted):
             if self.budget.is_spent:
-                book.touch(self.state, slot, region)
+                book.touch(self.state, slot, territory)
             elif not national:
-                self._clear(slot, [region])
-            elif slot > cleared_slot:  # Once for all regions.
-                self._clear(slot, self._regions)
+                self._clear(slot, [territory])
+            elif slot > cleared_slot:  # Once for all territories.
+                self._clear(slot, self._territories)
                 cleared_slot = slot
 
     def drop_immediate(self) -> None:
@@ -248,27 +251,27 @@ class Run:
             self.budget.spend(max(0, self.budget.left))  # Nothing is cleared before that is done.
 
     def _auctions(self) -> list[list[str]]:
-        """Regions are auctions of their own unless national trade is open."""
+        """Territories are auctions of their own unless national trade is open."""
         if self.market.max_trade_tier >= NATIONAL_TIER:
-            return [self._regions]
-        return [[region] for region in self._regions]
+            return [self._territories]
+        return [[territory] for territory in self._territories]
 
     def _close_if_open(self, order_id: bytes, status: OrderStatus) -> None:
         order = ORDERS.get(self.state, order_id)
         if order is not None:
             self.events.append(close(self.state, order, status))
 
-    def _clear(self, slot: int, regions: list[str]) -> None:
-        self._note_immediate(slot, regions)
+    def _clear(self, slot: int, territories: list[str]) -> None:
+        self._note_immediate(slot, territories)
         first, second, third, fourth = self.market.wheeling_mthb
         max_tier = self.market.max_trade_tier
         wheeling_mthb = self.market.wheeling_mthb[: max_tier + 1]
         band = price_band(slot, self.market)
         look = self._depth.look(self.state, slot, wheeling_mthb, band)
-        groups = look.groups(regions)
+        groups = look.groups(territories)
         self.budget.spend(WORK_SLOT)
         if not any(groups):
-            self._flag(slot, regions, {})
+            self._flag(slot, territories, {})
             return
         result, cost = clear_books(
             groups,
@@ -279,29 +282,29 @@ class Run:
         self.budget.spend(cost * WORK_PASS)
         self._carry_out_what_fits(slot, result.fills)
         flagged = {
-            order_id: book.region_of(order.terms.location)
+            order_id: territory_of(order.terms.location)
             for order_id in result.congested
             if (order := look.order(order_id)) is not None
         }
-        self._flag(slot, regions, flagged)
+        self._flag(slot, territories, flagged)
         if result.fills or result.congested:
-            name = NATIONAL_GROUP if max_tier >= NATIONAL_TIER else regions[0]
+            name = NATIONAL_GROUP if max_tier >= NATIONAL_TIER else territories[0]
             self.events.append(_cleared(slot, name, result))
             for tier, group, price_mthb in result.prices:
                 last = LastPrice(slot, price_mthb)
                 LAST_PRICES.put(self.state, book.last_price_key(tier, group), last)
 
-    def _flag(self, slot: int, regions: list[str], congested: Mapping[bytes, str]) -> None:
+    def _flag(self, slot: int, territories: list[str], congested: Mapping[bytes, str]) -> None:
         self._has_flags = self._has_flags or bool(congested)
         if self._has_flags:
-            book.flag_congested(self.state, slot, regions, congested)
+            book.flag_congested(self.state, slot, territories, congested)
 
-    def _note_immediate(self, slot: int, regions: list[str]) -> None:
+    def _note_immediate(self, slot: int, territories: list[str]) -> None:
         if not self._has_immediates:
             return
         for order_id in book.immediates(self.state, slot):
             order = ORDERS.get(self.state, order_id)
-            if order is not None and book.region_of(order.terms.location) in regions:
+            if order is not None and territory_of(order.terms.location) in territories:
                 self._immediate[order_id] = None
 
     def _headroom_left(self, slot: int, key: str) -> int | None:
@@ -372,7 +375,7 @@ class Run:
             price_mthb=fill.price_mthb,
             wheeling_mthb=fill.wheeling_mthb,
             tier=fill.tier,
-            region=book.region_of(buy.order.terms.location),
+            territory=territory_of(buy.order.terms.location),
             source=fill.source,
             escrow_uthb=buy.take(fill.energy_wh),
             bond_uthb=sell.take(fill.energy_wh),
@@ -450,10 +453,10 @@ def _filling(fillings: dict[bytes, _Filling], order: Order) -> _Filling:
     return found
 
 
-def _cleared(slot: int, region: str, result: Clearing) -> SlotCleared:
+def _cleared(slot: int, territory: str, result: Clearing) -> SlotCleared:
     return SlotCleared(
         slot=slot,
-        region=region,
+        territory=territory,
         traded_wh=saturated(sum(fill.energy_wh for fill in result.fills)),
         prices=tuple([GroupPrice(*price) for price in result.prices]),
         congested=result.congested,

@@ -26,7 +26,7 @@ class Side(IntEnum):
 class Source(StrEnum):
     """What energy is made from; a buy order may also wish for ANY or RENEWABLE.
 
-    Source: protocols/market.md sections 1 and 2.
+    Source: protocols/market.md 1, 2.
     """
 
     ANY = "any"  # Buy orders only.
@@ -62,7 +62,7 @@ class ClearingOrder(NamedTuple):
     Units: energy_wh is what may still trade in this slot; limit_mthb is mTHB/kWh (a seller's
     least energy price, a buyer's most paid all-in); location is a substation, `BKK-01-SUB001`;
     height is the block that included the order. A sell order's source is its meter's.
-    Source: protocols/market.md sections 2 and 3.
+    Source: protocols/market.md 2, 3.
     """
 
     id: bytes
@@ -86,7 +86,7 @@ class Fill:
     """A quantity that one buyer takes from one seller.
 
     Units: energy_wh in Wh; price_mthb and wheeling_mthb in mTHB/kWh (the buyer pays both);
-    tier 0 substation, 1 zone, 2 region, 3 national; source is the seller's.
+    tier 0 substation, 1 zone, 2 territory, 3 national; source is the seller's.
     """
 
     buy_id: Bytes32
@@ -169,12 +169,12 @@ class MarketParameters:
     """Every number of the market that governance may change, with its value at the start.
 
     Prices in mTHB/kWh, rates in basis points, energy in Wh; wheeling_mthb by tier (substation,
-    zone, region, national); peak hours are Bangkok working days, start <= hour < end; holidays
+    zone, territory, national); peak hours are Bangkok working days, start <= hour < end; holidays
     are Bangkok days since 1970-01-01 without a peak; vat_bps holds before vat_end_ms (0: without
     end) and vat_after_bps from then on; transmission_mthb is the transmission operator's part of
     national wheeling; frequencies in millihertz; deposit_limit_uthb is the most baht that comes to
     a chain in one Bangkok day.
-    Source: protocols/market.md sections 1 to 4.
+    Source: protocols/market.md 1, 2, 3, 4.
     """
 
     wheeling_mthb: Annotated[tuple[int, ...], Limit(4, 4)] = (300, 600, 900, 1151)
@@ -375,8 +375,8 @@ class Trade:
     """A matched quantity that waits for the seller's reading.
 
     escrow_uthb and bond_uthb are the shares of the two orders' reserves that moved into it;
-    region is the buyer's, whose distributor is paid the wheeling; `is_local`: the energy is metered
-    where the buyer is registered.
+    territory is the buyer's, whose distributor is paid the wheeling; `is_local`: the energy is
+    metered where the buyer is registered.
     """
 
     id: Bytes32
@@ -391,7 +391,7 @@ class Trade:
     price_mthb: int
     wheeling_mthb: int
     tier: int
-    region: str
+    territory: str
     source: Source
     escrow_uthb: int
     bond_uthb: int
@@ -411,7 +411,7 @@ class Position:
     sales counts its trades as a seller (their keys end in 0..sales-1) and sold_wh sums them;
     received_wh has been delivered to it, local_wh of that from its own territory, and burned_wh is
     consumed; `read` tells whether its reading is in, with import_wh as the consumption that it
-    showed; then its sales are settled too; region is the prefix of its location.
+    showed; then its sales are settled too; territory is the prefix of its location.
     """
 
     owner: Address
@@ -421,7 +421,7 @@ class Position:
     burned_wh: int = 0
     read: bool = False
     import_wh: int = 0
-    region: str = ""
+    territory: str = ""
     local_wh: int = 0
 
 
@@ -469,10 +469,10 @@ class GroupPrice:
 @wire(136)
 @dataclass(frozen=True, slots=True)
 class SlotCleared:
-    """Event: a slot's auction in a region traded, or met a grid limit (orders in `congested`)."""
+    """Event: a slot's auction in a territory traded, or met a grid limit (see `congested`)."""
 
     slot: int
-    region: str
+    territory: str
     traded_wh: int
     prices: tuple[GroupPrice, ...]
     congested: Annotated[tuple[Bytes32, ...], Limit(0, MAX_FLAGGED)]
@@ -489,7 +489,7 @@ class TradeSettled:
 
     trade_id: Bytes32
     slot: int
-    region: str
+    territory: str
     tier: int
     source: Source
     buyer: Address
@@ -535,7 +535,7 @@ class EnergyRedeemed:
 
     owner: Address
     utility: Address
-    region: str
+    territory: str
     energy_wh: int
     paid_uthb: int
     at_month_end: bool
@@ -569,7 +569,7 @@ class NodeFlow:
 class ReportClosed:
     """Event: a day's report is final; its hash is `reports.report_hash` of it."""
 
-    region: str
+    territory: str
     day: int
     report_hash: Bytes32
 

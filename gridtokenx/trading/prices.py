@@ -18,7 +18,7 @@ def is_peak(slot: int, market: MarketParameters) -> bool:
 
 
 def price_band(slot: int, market: MarketParameters) -> tuple[int, int]:
-    """Lowest and highest price of a slot in mTHB/kWh. Source: market 3, Price band (vector V10)."""
+    """Lowest and highest price of a slot in mTHB/kWh. Source: protocols/market.md 3.3."""
     ceiling = market.max_price_mthb
     if is_peak(slot, market):
         ceiling = ceiling * market.peak_multiplier_bps // BPS

@@ -1,7 +1,7 @@
 """What an order would cost or earn, told before it is signed.
 
 All money comes from `settlement.charges`, as in settlement itself.
-Source: protocols/market.md section 4.
+Source: protocols/market.md 4.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Only what was metered in the participant's own territory, for its utility has nothing of the rest.
 On demand, and for everybody once a Bangkok month has ended and its last reading deadline has
-passed; a block visits a bounded number of participants. Source: protocols/market.md section 4.4.
+passed; a block visits a bounded number of participants. Source: protocols/market.md 4.4.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from gridtokenx.trading.model import (
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """A participant, its region prefix, and the account of the utility that buys from it, which
+    """A participant, its territory prefix, and the account of the utility that buys from it, which
     buys nothing from one that is suspended (not active)."""
 
     owner: bytes
-    region: str
+    territory: str
     utility: bytes
     is_active: bool = True
 
@@ -121,8 +121,8 @@ def _take_over(
     ledger.burn_local_energy(state, customer.owner, energy_wh)
     ledger.move(state, Asset.THB, customer.utility, customer.owner, paid_uthb)
     reports.add_redemption(
-        state, region=customer.region, now_ms=now_ms, energy_wh=energy_wh, paid_uthb=paid_uthb
+        state, territory=customer.territory, now_ms=now_ms, energy_wh=energy_wh, paid_uthb=paid_uthb
     )
     return EnergyRedeemed(
-        customer.owner, customer.utility, customer.region, energy_wh, paid_uthb, at_month_end
+        customer.owner, customer.utility, customer.territory, energy_wh, paid_uthb, at_month_end
     )

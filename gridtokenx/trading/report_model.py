@@ -68,7 +68,7 @@ class SettlementReport:
     Energy imported beyond `consumed_wh` was ordinary utility supply.
     """
 
-    region: str
+    territory: str
     distributor: str
     day: int
     totals: ReportTotals
@@ -76,9 +76,9 @@ class SettlementReport:
     production: Annotated[tuple[ProductionLine, ...], Limit(0, 16)]
 
 
-REPORTS = Table(b"tr", SettlementReport)  # key: region prefix, day u64; closed days
+REPORTS = Table(b"tr", SettlementReport)  # key: territory prefix, day u64; closed days
 # The days that are still open; see trading/reports.py.
-REPORT_LINES = Table(b"tn", ReportLine)  # key: day u64, region prefix, tier u8, source text
-REPORT_PRODUCTION = Table(b"tq", ProductionLine)  # key: day u64, region prefix, source text
-REPORT_TOTALS = Table(b"tu", ReportTotals)  # key: day u64, region prefix
-REPORT_MEMBERS = Table(b"tw", Mark)  # key: day u64, region prefix, account
+REPORT_LINES = Table(b"tn", ReportLine)  # key: day u64, territory prefix, tier u8, source text
+REPORT_PRODUCTION = Table(b"tq", ProductionLine)  # key: day u64, territory prefix, source text
+REPORT_TOTALS = Table(b"tu", ReportTotals)  # key: day u64, territory prefix
+REPORT_MEMBERS = Table(b"tw", Mark)  # key: day u64, territory prefix, account

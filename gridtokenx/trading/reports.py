@@ -3,7 +3,7 @@
 Trades belong to the buyer's territory, readings to the meter's, both to the Bangkok day of their
 slot; redemptions to the day on which they happen. A day closes once its last reading deadline has
 passed; its report then stays in REPORTS and its hash goes into an event.
-Source: protocols/market.md section 5.
+Source: protocols/market.md 5.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def report_hash(report: SettlementReport) -> bytes:
     return tagged_hash("gtx.report", encode(report))
 
 
-def report_key(region: str, day: int) -> bytes:
+def report_key(territory: str, day: int) -> bytes:
     """A closed report's key in REPORTS."""
-    return region.encode() + u64(day)
+    return territory.encode() + u64(day)
 
 
 # Gathering
@@ -70,7 +70,7 @@ def report_key(region: str, day: int) -> bytes:
 
 def add_trade(state: Overlay, trade: TradeSettled) -> None:
     """Count a settled trade. As all sums here, those of a line end at 2**63-1."""
-    prefix = _prefix(trade.region, day_of(trade.slot))
+    prefix = _prefix(trade.territory, day_of(trade.slot))
     key = prefix + bytes((trade.tier,)) + trade.source.encode()
     line = REPORT_LINES.get(state, key) or ReportLine(trade.tier, trade.source)
     after = ReportLine(
@@ -98,7 +98,7 @@ def add_trade(state: Overlay, trade: TradeSettled) -> None:
 def add_reading(
     state: Overlay,
     *,
-    region: str,
+    territory: str,
     day: int,
     import_wh: int,
     export_wh: int,
@@ -108,7 +108,7 @@ def add_reading(
     """Count an accepted reading in a day that is still open; `source` is the plant's, "none"
     without one.
     """
-    prefix = _prefix(region, day)
+    prefix = _prefix(territory, day)
     totals = _totals(state, prefix)
     REPORT_TOTALS.put(state, prefix, _plus(totals, readings=1, import_wh=import_wh))
     if export_wh:
@@ -118,25 +118,25 @@ def add_reading(
         REPORT_PRODUCTION.put(state, key, more)
 
 
-def add_consumption(state: Overlay, region: str, slot: int, energy_wh: int) -> None:
+def add_consumption(state: Overlay, territory: str, slot: int, energy_wh: int) -> None:
     """Count bought energy that a meter is known to have taken in."""
-    prefix = _prefix(region, day_of(slot))
+    prefix = _prefix(territory, day_of(slot))
     totals = _totals(state, prefix)
     REPORT_TOTALS.put(state, prefix, _plus(totals, consumed_wh=energy_wh))
 
 
-def add_missing_reading(state: Overlay, region: str, slot: int, assumed_wh: int) -> None:
+def add_missing_reading(state: Overlay, territory: str, slot: int, assumed_wh: int) -> None:
     """Count a meter that traded and was not read, and what it is taken to have consumed."""
-    prefix = _prefix(region, day_of(slot))
+    prefix = _prefix(territory, day_of(slot))
     totals = _totals(state, prefix)
     REPORT_TOTALS.put(state, prefix, _plus(totals, missing_readings=1, assumed_wh=assumed_wh))
 
 
 def add_redemption(
-    state: Overlay, *, region: str, now_ms: int, energy_wh: int, paid_uthb: int
+    state: Overlay, *, territory: str, now_ms: int, energy_wh: int, paid_uthb: int
 ) -> None:
     """Count energy that the utility took over."""
-    prefix = _prefix(region, local_day(now_ms))
+    prefix = _prefix(territory, local_day(now_ms))
     totals = _totals(state, prefix)
     after = _plus(totals, redeemed_wh=energy_wh, redeemed_uthb=paid_uthb)
     REPORT_TOTALS.put(state, prefix, after)
@@ -145,11 +145,11 @@ def add_redemption(
 # Reading and closing
 
 
-def open_report(state: Reader, region: str, distributor: str, day: int) -> SettlementReport:
+def open_report(state: Reader, territory: str, distributor: str, day: int) -> SettlementReport:
     """What has been gathered of a day that is not closed yet."""
-    prefix = _prefix(region, day)
+    prefix = _prefix(territory, day)
     return SettlementReport(
-        region=region,
+        territory=territory,
         distributor=distributor,
         day=day,
         totals=_totals(state, prefix),
@@ -158,9 +158,9 @@ def open_report(state: Reader, region: str, distributor: str, day: int) -> Settl
     )
 
 
-def closed_report(state: Reader, region: str, day: int) -> SettlementReport | None:
+def closed_report(state: Reader, territory: str, day: int) -> SettlementReport | None:
     """The final report of a day, or None while it is open or was never kept."""
-    return REPORTS.get(state, report_key(region, day))
+    return REPORTS.get(state, report_key(territory, day))
 
 
 def close_day(
@@ -168,14 +168,14 @@ def close_day(
 ) -> list[TradingEvent]:
     """Close a day whose last slot is settled; every territory reports.
 
-    `territories` maps region prefixes to the distributors' names.
+    `territories` maps territory prefixes to the distributors' names.
     """
     events: list[TradingEvent] = []
-    for region in sorted(territories):
-        report = open_report(state, region, territories[region], day)
-        REPORTS.put(state, report_key(region, day), report)
-        _drop(state, _prefix(region, day))
-        events.append(ReportClosed(region, day, report_hash(report)))
+    for territory in sorted(territories):
+        report = open_report(state, territory, territories[territory], day)
+        REPORTS.put(state, report_key(territory, day), report)
+        _drop(state, _prefix(territory, day))
+        events.append(ReportClosed(territory, day, report_hash(report)))
         budget.spend(WORK_REPORT)
     return events
 
@@ -213,8 +213,8 @@ def _drop(state: Overlay, prefix: bytes) -> None:
         REPORT_PRODUCTION.delete(state, key)
 
 
-def _prefix(region: str, day: int) -> bytes:
-    return u64(day) + region.encode()
+def _prefix(territory: str, day: int) -> bytes:
+    return u64(day) + territory.encode()
 
 
 def _plus(sums: R, **amounts: int) -> R:

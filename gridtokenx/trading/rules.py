@@ -1,6 +1,6 @@
 """The verbs of trading: place and cancel orders, and what each block does to the market at start.
 
-Source: protocols/market.md sections 2 and 3.
+Source: protocols/market.md 2, 3.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def place_order(
     Errors: NOT_ACTIVE, LICENCE_EXPIRED; NOT_PERMITTED for another's meter, UNKNOWN_ZONE for another
     place than the meter's, UNKNOWN_SOURCE; INTERVAL_CLOSED, ORDER_EXPIRED; AMOUNT_OUT_OF_RANGE,
     SLOT_CAP, PRICE_OUT_OF_BAND; TOO_MANY_ORDERS, SELF_TRADE, DAILY_CAP; INSUFFICIENT_BALANCE.
-    Source: protocols/market.md section 2.
+    Source: protocols/market.md 2.
     """
     market = parameters(state)
     listed = book.trader(state, owner)
@@ -184,7 +184,7 @@ def needs_licence_ms(terms: PlaceOrder) -> int:
 def settle_reading(state: Overlay, reading: ReadingFacts, *, payees: Payees) -> list[TradingEvent]:
     """Settle a meter's sales and purchases of a slot, in the transaction that brings its reading.
 
-    Source: protocols/market.md section 4.
+    Source: protocols/market.md 4.
     """
     return settlement.settle_reading(state, reading, market=parameters(state), payees=payees)
 
@@ -372,7 +372,7 @@ def begin_block(
     slot order; immediate-or-cancel orders that met a clearing leave. What is more than a block's
     own work may be waits for the next.
     Units: now_ms is market time in Unix ms, gate_grace_ms how late after a gate a block may still
-    clear it; `grid` is what the grid can carry now; `territories` maps region prefixes to
+    clear it; `grid` is what the grid can carry now; `territories` maps territory prefixes to
     distributors' names; `customers` are those who redeem at month end; `read_to` is the slot of a
     meter's last reading, `read_since` the first one that its readings can tell of.
     Source: protocols/market.md 3.1.
@@ -426,10 +426,12 @@ def _close_gates(run: auction.Run, clock: MarketClock) -> MarketClock:
         gate_ms = slot_start_ms(slot)
         if not _expire(run, clock.gate_slot, slot, gate_ms - 1):
             break
-        clock = replace(clock, cleared_region=run.clear_gate(slot, clock.cleared_region))
-        if clock.cleared_region != auction.ALL_REGIONS or not _expire(run, slot, slot, gate_ms):
+        clock = replace(clock, cleared_territory=run.clear_gate(slot, clock.cleared_territory))
+        if clock.cleared_territory != auction.ALL_TERRITORIES or not _expire(
+            run, slot, slot, gate_ms
+        ):
             break
-        clock = replace(clock, gate_slot=slot, cleared_region="")
+        clock = replace(clock, gate_slot=slot, cleared_territory="")
     return clock
 
 
@@ -441,12 +443,12 @@ def _close_missed_gates(run: auction.Run, clock: MarketClock) -> MarketClock:
     first = book.first_end_slot(run.state)
     while first is not None and first <= last:
         if not _expire(run, first, min(last, first + SLOTS_PER_DAY), slot_start_ms(last)):
-            return replace(clock, cleared_region="")
+            return replace(clock, cleared_territory="")
         following = book.first_end_slot(run.state)
         if following == first:
             break  # It ends within the last slot.
         first = following
-    return replace(clock, gate_slot=last, cleared_region="")
+    return replace(clock, gate_slot=last, cleared_territory="")
 
 
 def _expire(run: auction.Run, first_slot: int, last_slot: int, until_ms: int) -> bool:

@@ -1,7 +1,7 @@
 """Settlement: what a trade's escrow and bond become once the seller's meter has been read.
 
 `charges` is the one place where money is worked out: quotes, matching and the ledger use it, so no
-two of them can disagree. Source: protocols/market.md section 4.
+two of them can disagree. Source: protocols/market.md 4.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Charges:
 
 @dataclass(frozen=True, slots=True)
 class Payees:
-    """Accounts of those who are paid beside the traders: the distributor of a region prefix, the
+    """Accounts of those who are paid beside the traders: the distributor of a territory prefix, the
     organisation that proposed the block, and the transmission operator (None: the distributor)."""
 
     distributor_of: Callable[[str], bytes]
@@ -75,14 +75,14 @@ class ReadingFacts:
     """What trading must know of an accepted reading.
 
     Wh since the reading `slots` slots before; deliverable_wh is the part of the export that serves
-    what was sold in this slot; region is the prefix of the meter's location, source its plant
+    what was sold in this slot; territory is the prefix of the meter's location, source its plant
     ("none" without); `is_local`: it stands where its owner is registered.
     """
 
     meter_id: bytes
     slot: int
     slots: int
-    region: str
+    territory: str
     source: str
     import_wh: int
     export_wh: int
@@ -121,7 +121,7 @@ def charges(
     VAT is on the wheeling, and on the energy of a VAT-registered seller, rounded half up once on
     their sum. An order filled in parts at its very limit can leave a trade 1 uTHB short of that
     rounding; then VAT is what the escrow still holds.
-    Source: protocols/market.md section 4 (vectors V1 settlement, V9, V12).
+    Source: protocols/market.md 4 (vectors V1 settlement, V9, V12).
     """
     energy_uthb = delivered_wh * price_mthb
     wheeling_uthb = delivered_wh * wheeling_mthb
@@ -155,7 +155,7 @@ def escrow_needed(energy_wh: int, limit_mthb: int, vat_bps: int) -> int:
 def delivered_by_trade(sold_wh: Sequence[int], exported_wh: int) -> list[int]:
     """Share a seller's export among its trades of a slot: pro rata, rest 1 Wh each in trade order.
 
-    Source: protocols/market.md section 4.2 (vector V9).
+    Source: protocols/market.md 4.2 (vector V9).
     """
     total_wh = sum(sold_wh)
     if exported_wh >= total_wh:
@@ -181,7 +181,7 @@ def settle_reading(
     clock = CLOCK.get(state, b"")
     reports.add_reading(
         state,
-        region=reading.region,
+        territory=reading.territory,
         day=reports.day_of(slot if clock is None else max(slot, clock.settled_slot + 1)),
         import_wh=reading.import_wh,
         export_wh=reading.export_wh,
@@ -307,12 +307,12 @@ def _settle_unread_purchases(
         _owe(state, meter_id, before, replace(before, loose_wh=before.loose_wh - burned_wh))
         _release(state, position, received_wh - burned_wh)
         events = _consume(state, meter_id, slot, position, burned_wh)
-        reports.add_missing_reading(state, position.region, slot, 0)
+        reports.add_missing_reading(state, position.territory, slot, 0)
         return events
     if slot >= readings.since(meter_id):  # Else no reading to come will show it either.
         assumed_wh = before.assumed_wh + received_wh
         _owe(state, meter_id, before, replace(before, assumed_wh=assumed_wh))
-    reports.add_missing_reading(state, position.region, slot, received_wh)
+    reports.add_missing_reading(state, position.territory, slot, received_wh)
     return _burn(state, meter_id, slot, position.owner, received_wh)
 
 
@@ -342,7 +342,7 @@ def _consume(
     state: Overlay, meter_id: bytes, slot: int, position: Position, energy_wh: int
 ) -> list[TradingEvent]:
     if energy_wh:
-        reports.add_consumption(state, position.region, slot, energy_wh)
+        reports.add_consumption(state, position.territory, slot, energy_wh)
     return _burn(state, meter_id, slot, position.owner, energy_wh)
 
 
@@ -431,7 +431,7 @@ def _pay(
     ledger.adjust(state, trade.buyer, escrow_uthb=-trade.escrow_uthb, thb_uthb=to_buyer_uthb)
     ledger.adjust(state, trade.seller, bond_uthb=-trade.bond_uthb, thb_uthb=to_seller_uthb)
     if split.wheeling_uthb:
-        distributor = payees.distributor_of(trade.region)
+        distributor = payees.distributor_of(trade.territory)
         transmission = payees.transmission or distributor
         ledger.adjust(state, transmission, thb_uthb=split.transmission_uthb)
         own_uthb = split.wheeling_uthb - split.transmission_uthb
@@ -447,7 +447,7 @@ def _pay(
 def _receive(state: Overlay, trade: Trade, delivered_wh: int) -> list[TradingEvent]:
     """Book a delivery at the buyer's meter; if its reading came first, burn and release now."""
     key = u64(trade.slot) + trade.buyer_meter
-    position = POSITIONS.get(state, key) or Position(trade.buyer, region=trade.region)
+    position = POSITIONS.get(state, key) or Position(trade.buyer, territory=trade.territory)
     received_wh = position.received_wh + delivered_wh
     burned_wh, local_wh = position.burned_wh, position.local_wh
     new_local_wh = delivered_wh if trade.is_local else 0
@@ -468,7 +468,7 @@ def _settled(trade: Trade, delivered_wh: int, split: Charges) -> TradeSettled:
     return TradeSettled(
         trade_id=trade.id,
         slot=trade.slot,
-        region=trade.region,
+        territory=trade.territory,
         tier=trade.tier,
         source=trade.source,
         buyer=trade.buyer,

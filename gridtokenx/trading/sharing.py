@@ -83,5 +83,5 @@ def within_headroom(
 
 
 def _depth(node: str) -> int:
-    """Of `x:BKK-01-SUB001` 2, of its zone 1, of its region 0."""
+    """Of `x:BKK-01-SUB001` 2, of its zone 1, of its territory 0."""
     return node.count("-")

@@ -2,7 +2,7 @@
 
 The seed's four metric names are exact. `consensus_rounds` is a gauge because prometheus_client
 appends `_total` to every counter's name. Chain values are read when Prometheus asks, from the same
-frozen views as the API's, so no two places can disagree. Source: surface A.8.
+frozen views as the API's, so no two places can disagree. Source: docs/api.md "Health".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The trio side builds a new `ChainStatus` when a block is committed and replaces one attribute; the
 API thread reads that attribute and works on what it got. Only `submit` crosses back, and only by a
-future. Source: surface B.
+future. Source: decision 0021.
 """
 
 from __future__ import annotations

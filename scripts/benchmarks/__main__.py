@@ -76,7 +76,7 @@ def crypto() -> None:
 
 @app.command("clear")
 def clear_(orders: Orders = 10_000) -> None:
-    """One slot of one region, all tiers: 50 substations in 5 zones."""
+    """One slot of one territory, all tiers: 50 substations in 5 zones."""
     limit = verifies_per_second()
     book = [_resting(number) for number in range(orders)]
     wheeling = (300, 600, 900, 1151)
@@ -107,10 +107,11 @@ def _resting(number: int) -> ClearingOrder:
 @app.command()
 def market(
     book: Annotated[
-        int, typer.Option(help="Resting orders; over 96 slots and 3 regions, then in one of each.")
+        int,
+        typer.Option(help="Resting orders; over 96 slots and 3 territories, then in one of each."),
     ] = 100_000,
     touch: Annotated[int, typer.Option(help="Orders that the block before has added.")] = 100,
-    slot_orders: Annotated[int, typer.Option(help="Orders of one slot and region.")] = 10_000,
+    slot_orders: Annotated[int, typer.Option(help="Orders of one slot and territory.")] = 10_000,
 ) -> None:
     """A block's market work on a deep book in RocksDB, and with one crowded slot."""
     from scripts.benchmarks.market import measure, measure_slot

@@ -28,7 +28,7 @@ from gridtokenx.trading.settlement import escrow_needed
 from scripts.benchmarks.kept_chain import KeptChain
 
 BASE_SLOT = 1_970_660  # Monday 2026-03-16 00:00 in Bangkok
-REGIONS = ("BKK", "NTB", "SPK")
+TERRITORIES = ("BKK", "NTB", "SPK")
 BLOCKS = 5
 FIT = TraderFacts(True, 2**62, False, 2**62)
 
@@ -46,7 +46,7 @@ class Figures:
 
 
 class _Chain(KeptChain):
-    """One region's market."""
+    """One territory's market."""
 
     def begin(self, overlay: Overlay) -> list[object]:
         now_ms = BASE_SLOT * SLOT_MS + self.height
@@ -54,7 +54,7 @@ class _Chain(KeptChain):
 
 
 def measure(resting: int, touching: int, slots: int = 96) -> Figures:
-    """Rest `resting` orders that do not cross over slots and three regions (all in one region when
+    """Rest `resting` orders that do not cross over slots and three territories (all in one when
     there is one slot), touch the book with `touching` others of which some cross, and begin the
     next block; the best of several blocks."""
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +73,7 @@ def measure(resting: int, touching: int, slots: int = 96) -> Figures:
 
 
 def measure_slot(orders: int) -> Figures:
-    """Place `orders` for one slot and region, half of each side, and begin the next block.
+    """Place `orders` for one slot and territory, half of each side, and begin the next block.
 
     The best of three runs: another process on the machine only ever makes a run slower.
     """
@@ -92,8 +92,8 @@ def _measure_slot(orders: int) -> Figures:
 
 
 def measure_hostile(required: bool) -> Figures:
-    """600 orders of three regions over 96 slots, of which 300 wish for or require solar energy that
-    is not to be had at their price: in every slot one after the other gets in the others' way.
+    """600 orders of three territories over 96 slots, of which 300 wish for or require solar energy
+    that is not to be had at their price: in every slot one after the other gets in the others' way.
 
     All their clearings are measured, over as many blocks as they take.
     """
@@ -108,10 +108,10 @@ def measure_hostile(required: bool) -> Figures:
 
 
 def _hostile_terms(required: bool) -> Iterator[PlaceOrder]:
-    """In each region 50 cheap asks of wind, a dear one of solar, 49 bids that take anything, and
+    """In each territory 50 cheap asks of wind, a dear one of solar, 49 bids that take anything, and
     100 lower ones, no two alike, for solar."""
     number = 0
-    for region in REGIONS:
+    for territory in TERRITORIES:
         asks = [(Side.SELL, 2_000, Source.WIND, False)] * 50
         asks.append((Side.SELL, 3_000, Source.SOLAR, False))
         bids = [(Side.BUY, 9_000, Source.ANY, False)] * 49
@@ -121,7 +121,7 @@ def _hostile_terms(required: bool) -> Iterator[PlaceOrder]:
                 side=side,
                 energy_wh=100 * SLOTS_PER_DAY,
                 limit_mthb=limit_mthb,
-                location=f"{region}-01-SUB001",
+                location=f"{territory}-01-SUB001",
                 meter_id=sha256(b"meter %d" % number),
                 source=source,
                 require=require,
@@ -174,7 +174,7 @@ def _owner(number: int) -> bytes:
 def _terms(number: int, slots: int) -> PlaceOrder:
     spread = int.from_bytes(sha256(b"order %d" % number)[:8], "big")
     side = Side.BUY if number % 2 else Side.SELL
-    region = REGIONS[spread % 3 if slots > 1 else 0]
+    territory = TERRITORIES[spread % 3 if slots > 1 else 0]
     first = BASE_SLOT + 1 + spread // 3 % slots
     length = (1, 1, 1, 4)[spread // 300 % 4]
     energy_wh = 500 + spread // 1_200 % 5_000
@@ -182,7 +182,7 @@ def _terms(number: int, slots: int) -> PlaceOrder:
         side=side,
         energy_wh=energy_wh,
         limit_mthb=(3_300 if side is Side.BUY else 2_300) + spread % 1_500,
-        location=f"{region}-{spread // 7 % 5 + 1:02d}-SUB{spread // 35 % 10 + 1:03d}",
+        location=f"{territory}-{spread // 7 % 5 + 1:02d}-SUB{spread // 35 % 10 + 1:03d}",
         meter_id=sha256(b"meter %d" % number),
         source=Source.ANY if side is Side.BUY else Source.SOLAR,
         require=False,

@@ -36,7 +36,7 @@ from scripts.benchmarks.cluster import stage_seconds
 
 MEASURED = "MET"
 SIGNERS, OTHERS = 2, 4
-# Beside the local network's three. Source: protocols/market.md section 5.1.
+# Beside the local network's three. Source: protocols/market.md 5.1.
 MORE_CHAINS = (
     ("CEN", (("PTH", "pea", "C1", "C"),)),
     ("SOU", (("HKT", "pea", "S2", "S"), ("SGZ", "pea", "S3", "S"))),

@@ -43,8 +43,8 @@ from gridtokenx.ledger.model import Deposit
 from gridtokenx.network.host import NetworkSettings, format_peer_id, open_network
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import Requests
-from gridtokenx.node.chain_runner import first_record
 from gridtokenx.node.executor import Executor
+from gridtokenx.node.life import first_record
 from gridtokenx.node.protocol import BlocksRequest, BlocksResponse, ChainHead, DecidedBlock
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
@@ -106,17 +106,15 @@ def make_history(genesis: Genesis, folder: Path) -> list[DecidedBlock]:
         executor = Executor(
             spec, database.chain(CHAIN), lambda: 0
         )  # Each block as early as may be.
-        last_commit = b""
         for height in range(1, BLOCKS + 1):
             if height % DEPOSIT_EVERY == 0:
-                nonce = executor.pending_nonce(payment.public_key)
+                nonce = executor.pending.next_nonce(payment.public_key)
                 one = sign_transaction(payment, spec.chain_id, nonce, Deposit(account, height))
-                assert executor.admit([one], heard=False)[0] == [None]
-            block = executor.build(0, schedule.leader(height), last_commit)
+                assert executor.pending.admit([one], heard=False)[0] == [None]
+            block = executor.build(0, schedule.leader(height))
             certificate = certify(genesis, keys, height, block.header.hash)
             committed = executor.commit(block.header.hash, certificate)
-            last_commit = encode(certificate)
-            made.append(DecidedBlock(committed.execution.block.encoded, last_commit))
+            made.append(DecidedBlock(committed.execution.block.encoded, encode(certificate)))
         # The keys have signed all of it, and their nodes know that.
         executor.store.save_safety(encode(first_record(BLOCKS)), ())
     finally:

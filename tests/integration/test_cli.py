@@ -116,7 +116,7 @@ def register(client: Client) -> None:
                 licence_class=LicenceClass.EXEMPT_LT_1000KVA,
                 licence_expiry_ms=LICENCE_EXPIRY_MS,
                 vat_registered=False,
-                territory=LOCATION[:3],
+                territory="CNX",
                 consent_version=1,
                 daily_cap_wh=DAILY_CAP_WH,
             )

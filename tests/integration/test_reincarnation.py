@@ -234,12 +234,13 @@ class Captured:
 
     def _build(self, transactions: tuple[Transaction, ...]) -> Block:
         if transactions:
-            assert self.executor.admit(transactions, heard=False)[0] == [None] * len(transactions)
-        parent = self.executor.parent
+            assert self.executor.pending.admit(transactions, heard=False)[0] == [None] * len(
+                transactions
+            )
+        parent = self.executor.tip.parent
         opens_s = self.spec.opens_ms(parent.time_ms) / 1_000
         time.sleep(max(0.0, opens_s - time.time()))
-        last = self.executor.store.certificate(parent.height) or b""
-        made = self.executor.build(0, parent.height % 4, last)
+        made = self.executor.build(0, parent.height % 4)
         execution = self.executor.candidate(made.header.hash)
         assert execution is not None
         return execution.block

@@ -280,7 +280,7 @@ def register_trader(cluster: Cluster) -> None:
         licence_class=LicenceClass.EXEMPT_LT_1000KVA,
         licence_expiry_ms=LICENCE_EXPIRY_MS,
         vat_registered=False,
-        territory=dev.LOCATION[:3],
+        territory="BKK",
         consent_version=1,
         daily_cap_wh=1_000_000,
     )

@@ -1,4 +1,4 @@
-"""Laws of the auction (protocols/market.md section 7), and agreement with the slow oracle."""
+"""Laws of the auction (protocols/market.md 7), and agreement with the slow oracle."""
 
 import random
 from collections import Counter

@@ -1,7 +1,7 @@
 """A long seeded day of everything the market allows and refuses: nothing appears or vanishes.
 
 After every step the accounts must add up to the supply, and what stands in orders and trades to
-what accounts have set aside. Source: protocols/market.md section 7, "Properties that always hold".
+what accounts have set aside. Source: protocols/market.md 7.
 """
 
 import random
@@ -14,11 +14,11 @@ from gridtokenx.chain.commands import grid_limits, metering_point
 from gridtokenx.grid import operation
 from gridtokenx.grid.model import (
     HALTS,
-    HaltRegion,
+    HaltTerritory,
     MeteringPoint,
     MeterReading,
     PublishGridStatus,
-    ResumeRegion,
+    ResumeTerritory,
     signed_bytes,
 )
 from gridtokenx.grid.rules import accept_reading, read_since, read_to, registers
@@ -170,7 +170,7 @@ class Walk:
         before = dict(FLOWS.items(self.state))
         grid = GridView(
             self.headroom_wh,
-            lambda region: self.emergency(region) is not None,
+            lambda territory: self.emergency(territory) is not None,
         )
         events = trading.begin_block(
             self.state,
@@ -185,7 +185,7 @@ class Walk:
         self.check_flows(before, grid)
         for event in events:
             if isinstance(event, TradeMatched):
-                assert self.emergency(event.trade.region) is None
+                assert self.emergency(event.trade.territory) is None
         return events
 
     def headroom_wh(self, node: str, slot: int) -> int | None:
@@ -195,8 +195,8 @@ class Walk:
             return None
         return operation.node_headroom_wh(known[-1], self.now_ms, LIMITS)
 
-    def emergency(self, region: str) -> str | None:
-        return operation.emergency_of(self.state, region, self.now_ms, LIMITS)
+    def emergency(self, territory: str) -> str | None:
+        return operation.emergency_of(self.state, territory, self.now_ms, LIMITS)
 
     def check_flows(self, before: dict[bytes, NodeFlow], grid: GridView) -> None:
         """What this block sold over a node fits into what was left of its headroom."""
@@ -230,29 +230,33 @@ class Walk:
             frequency_mhz=self.random.choice([50_000] * 30 + [49_000]),
             voltage_bps=10_000,
         )
-        region, by = registry.status_publisher(self.state, node, MEA)
+        territory, by = registry.status_publisher(self.state, node, MEA)
         return operation.publish_status(
             self.state,
             command,
-            region=region,
+            territory=territory,
             publisher=by.name,
             now_ms=self.now_ms,
             limits=LIMITS,
         )
 
     def halt(self) -> list:
-        halted = [region for region in ("BKK", "NTB") if HALTS.get(self.state, region.encode())]
-        region = self.random.choice(halted or ["BKK", "NTB", "NTB"])
-        by = registry.overseer(self.state, region, self.random.choice([MEA, ERC]))
+        halted = [
+            territory for territory in ("BKK", "NTB") if HALTS.get(self.state, territory.encode())
+        ]
+        territory = self.random.choice(halted or ["BKK", "NTB", "NTB"])
+        by = registry.overseer(self.state, territory, self.random.choice([MEA, ERC]))
         who = {
             "by": by.name,
             "by_regulator": by.kind is OrganisationKind.REGULATOR,
             "now_ms": self.now_ms,
         }
         if self.random.random() < (0.9 if halted else 0.2):
-            return operation.resume_region(self.state, ResumeRegion(region, "over"), **who)
+            return operation.resume_territory(self.state, ResumeTerritory(territory, "over"), **who)
         until_ms = self.random.choice([0, self.now_ms + 2 * SLOT_MS])
-        return operation.halt_region(self.state, HaltRegion(region, "drill", until_ms), **who)
+        return operation.halt_territory(
+            self.state, HaltTerritory(territory, "drill", until_ms), **who
+        )
 
     def suspend(self) -> list:
         known = [registry.participant(self.state, owner) for owner in self.owners]
@@ -473,7 +477,7 @@ class Walk:
             meter_id=meter_id,
             slot=slot,
             slots=accepted.slots,
-            region=meter.location[:3],
+            territory=meter.location[:3],
             source=meter.source.value,
             import_wh=accepted.import_wh,
             export_wh=accepted.export_wh,
@@ -531,16 +535,16 @@ class Walk:
                     self.check_report(event)
 
     def count(self, event: TradeSettled) -> None:
-        day = self.settled[event.region, day_of(event.slot)]
+        day = self.settled[event.territory, day_of(event.slot)]
         for name in SUMMED:
             day[name] += getattr(event, name)
 
     def check_report(self, event: ReportClosed) -> None:
         """A report is the sum of the day's settlements, which end with it."""
-        report = closed_report(self.state, event.region, event.day)
+        report = closed_report(self.state, event.territory, event.day)
         assert report is not None
         assert report_hash(report) == event.report_hash
-        told = self.settled.pop((event.region, event.day), Counter())
+        told = self.settled.pop((event.territory, event.day), Counter())
         for name in SUMMED:
             assert sum(getattr(line, name) for line in report.lines) == told[name]
         delivered = sum(line.delivered_wh for line in report.lines)
@@ -634,7 +638,7 @@ def test_random_transactions_conserve_everything(mode: MatchingMode) -> None:
         seen |= walk.seen
     assert seen >= {
         *("EnergyConsumed", "TradeSettled", "short", "filled", "cancelled", "expired"),
-        *("GridStatusPublished", "RegionHalted", "RegionResumed", "ParticipantSuspended"),
+        *("GridStatusPublished", "TerritoryHalted", "TerritoryResumed", "ParticipantSuspended"),
         *("ParticipantReinstated", "EnergyRedeemed", "at month end", "ReportClosed"),
         *("GatesMissed", "ReadingAccepted"),
     }

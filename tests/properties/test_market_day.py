@@ -2,7 +2,7 @@
 
 The model keeps plain lists, looks at every order in every clearing and asks the slow oracle; so the
 books in memory, slot caps, headroom that earlier clearings used, expiry and gates are all checked
-against protocols/market.md section 3, also across restarts.
+against protocols/market.md 3, also across restarts.
 """
 
 from collections import Counter
@@ -120,7 +120,9 @@ class Model:
             self.expire(slot * SLOT_MS)
         self.expire(now_ms)
         self.gate_slot = current
-        for slot, name in sorted({(slot, self.auction(region)) for slot, region in self.touched}):
+        for slot, name in sorted(
+            {(slot, self.auction(territory)) for slot, territory in self.touched}
+        ):
             if slot > current:
                 cleared.add((slot, name))
                 self.clear(slot, name, headroom)
@@ -130,8 +132,8 @@ class Model:
             if order.terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL and place in cleared:
                 self.leave(order_id, "cancelled")
 
-    def auction(self, region: str) -> str:
-        return "TH" if self.max_tier == 3 else region
+    def auction(self, territory: str) -> str:
+        return "TH" if self.max_tier == 3 else territory
 
     def expire(self, until_ms: int) -> None:
         for order_id, order in list(self.orders.items()):
@@ -279,7 +281,7 @@ class MarketDay(RuleBasedStateMachine):
             for t in matched
         ] == self.model.trades
         cleared = [event for event in events if isinstance(event, SlotCleared)]
-        assert [(one.slot, one.region, one.congested) for one in cleared] == self.model.cleared
+        assert [(one.slot, one.territory, one.congested) for one in cleared] == self.model.cleared
         closed = [event for event in events if isinstance(event, OrderClosed)]
         told = {event.order_id: (event.status.value, event.rest_wh) for event in closed}
         assert told == self.model.closed

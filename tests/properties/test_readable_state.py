@@ -141,7 +141,7 @@ def test_a_redemption_at_the_end_is_counted_as_far_as_it_goes() -> None:
     world.chain.plant([(REPORT_TOTALS, _today(world), ReportTotals(redeemed_uthb=MAX_INT - 1))])
     reports.add_redemption(
         world.chain.pending,
-        region="BKK",
+        territory="BKK",
         now_ms=world.chain.env.now_ms,
         energy_wh=5,
         paid_uthb=9,
@@ -386,7 +386,7 @@ def test_a_meter_that_shows_the_largest_number_harms_nobody_else() -> None:
             world.send(evil.key, world.reading(evil, slot, 0, MAX_REGISTER_WH))
         refusals += [one for one in world.block() if step != 1]
     assert refusals == []
-    closed = [report for _, report in REPORTS.items(world.values) if report.region == "BKK"]
+    closed = [report for _, report in REPORTS.items(world.values) if report.territory == "BKK"]
     assert len(closed) == 1
     assert closed[0].totals.readings >= 90
     world.check_conservation()

@@ -130,13 +130,13 @@ class MemoryNode:
         return future
 
     def pending_status(self, chain: str, transaction_id: bytes) -> str | Rejected | None:
-        return self.executors[chain].pending_status(transaction_id)
+        return self.executors[chain].pending.status(transaction_id)
 
     def turned_away(self, chain: str, transaction_id: bytes) -> Rejected | None:
-        return self.executors[chain].turned_away(transaction_id)
+        return self.executors[chain].pending.turned_away(transaction_id)
 
     def pending_nonce(self, chain: str, address: bytes) -> int:
-        return self.executors[chain].pending_nonce(address)
+        return self.executors[chain].pending.next_nonce(address)
 
     # The test's hands
 
@@ -146,7 +146,7 @@ class MemoryNode:
             check_signature(transaction)
         except Rejected as error:
             return error
-        (verdict,), _ = self.executors[chain].admit([transaction], heard=False)
+        (verdict,), _ = self.executors[chain].pending.admit([transaction], heard=False)
         return verdict
 
     def sign(self, key: SigningKey, payload: Payload, chain: str = "MET") -> Transaction:
@@ -165,11 +165,10 @@ class MemoryNode:
     def make_block(self, chain: str = "MET") -> int:
         """Build, certify with all validators, commit; the new height."""
         executor = self.executors[chain]
-        height = executor.parent.height + 1
-        last_commit = executor.store.certificate(height - 1) or b""
-        block_hash = executor.build(0, 0, last_commit).header.hash
+        height = executor.tip.height + 1
+        block_hash = executor.build(0, 0).header.hash
         keys = [dev_key(validator_name(index)[1]) for index in range(4)]
-        index_of = executor.sets.at(height).validators.index_of
+        index_of = executor.tip.sets.at(height).validators.index_of
         vote = vote_bytes(Phase.COMMIT, executor.spec.chain_id, height, 0, block_hash)
         signatures = sorted(
             (IndexedSignature(index_of(key.public_key), key.sign(vote)) for key in keys),
@@ -183,7 +182,7 @@ class MemoryNode:
     def relay(self, region: str) -> None:
         """Bring a region's newest block, and all it has sent since the last one, to TH."""
         executor = self.executors[region]
-        height = executor.parent.height
+        height = executor.tip.height
         raw, certificate = executor.store.block(height), executor.store.certificate(height)
         assert raw is not None
         assert certificate is not None
@@ -199,7 +198,7 @@ class MemoryNode:
     def current_slot(self, chain: str = "MET") -> int:
         """The market slot of the next block."""
         executor = self.executors[chain]
-        height = executor.parent.height + 1
+        height = executor.tip.height + 1
         return slot_at(executor.spec.market_time_ms(height, 0))
 
     def populate(self) -> None:
@@ -242,23 +241,26 @@ class MemoryNode:
 
     def _refresh(self, name: str) -> None:
         executor = self.executors[name]
-        parent, view = executor.parent, executor.store.view()
-        raw = view.block(parent.height)
-        market_ms = executor.spec.market_time_ms(parent.height, parent.time_ms)
-        proposer = decode_block(raw).header.proposer_index if raw else 0
+        tip = executor.tip
+        parent = tip.parent
         head = Head(
-            parent.height, parent.hash, parent.time_ms, market_ms, parent.state_root, proposer
+            parent.height,
+            parent.hash,
+            parent.time_ms,
+            tip.market_ms,
+            parent.state_root,
+            tip.proposer_index,
         )
         status = ChainStatus(
-            spec=executor.spec,
+            spec=tip.spec,
             head=head,
-            view=view,
-            validators=executor.sets.at(parent.height + 1).validators,
+            view=tip.view,
+            validators=tip.next_set.validators,
             prove=lambda key: _prove(executor, key),
-            mempool_transactions=len(executor.mempool),
+            mempool_transactions=len(executor.pending),
             sync_state="live",
             sync_target=parent.height,
-            finality_ms=tuple(executor.finality_ms),
+            finality_ms=tip.finality_ms,
         )
         self.statuses = {**self.statuses, name: status}
 

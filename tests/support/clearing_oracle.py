@@ -1,4 +1,4 @@
-"""The auction once more, the slow way, written from protocols/market.md section 3.2 alone.
+"""The auction once more, the slow way, written from protocols/market.md 3.2 alone.
 
 It shares no code with `gridtokenx.trading.clearing`: everything is worked out anew at each step
 with fractions, and nothing is read lazily, remembered or skipped.
@@ -12,8 +12,8 @@ RENEWABLE = ("solar", "wind", "hydro", "biomass", "geothermal")
 
 
 def group_name(location: str, tier: int) -> str:
-    region, zone, substation = location.split("-")
-    return ("-".join((region, zone, substation)), f"{region}-{zone}", region, "TH")[tier]
+    territory, zone, substation = location.split("-")
+    return ("-".join((territory, zone, substation)), f"{territory}-{zone}", territory, "TH")[tier]
 
 
 def nodes_crossed(order: ClearingOrder, tier: int) -> list[str]:

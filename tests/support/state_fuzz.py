@@ -415,8 +415,8 @@ class Maker:
         known: dict[str, Sequence[str]] = {
             "location": LOCATIONS,
             "node": (*LOCATIONS, *PREFIXES, "BKK-01"),
-            "territory": PREFIXES,
-            "region": (*PREFIXES, *chains),
+            "territory": (*PREFIXES, *chains),
+            "region": chains,
             "destination": chains,
             "origin": chains,
             "chain": chains,

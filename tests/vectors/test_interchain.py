@@ -45,7 +45,7 @@ def header_of(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def merkle_root(items: list[bytes]) -> bytes:
-    """state-transition.md 7: the larger left half is a perfect tree (RFC 6962)."""
+    """protocols/state-transition.md 7: the larger left half is a perfect tree (RFC 6962)."""
     if len(items) < 2:
         return sha256(b"\x00", items[0]) if items else sha256()
     half = 1 << (len(items) - 1).bit_length() - 1
@@ -53,7 +53,7 @@ def merkle_root(items: list[bytes]) -> bytes:
 
 
 def head_after(head: bytes, source: str, destination: str, nonce: int, rows: list[bytes]) -> bytes:
-    """interchain.md 2."""
+    """protocols/interchain.md 2."""
     for number, raw in enumerate(rows, nonce):
         ids = (IDS[source], IDS[destination])
         head = sha256(b"gtx.msg", head, *ids, u64(number), sha256(raw))

@@ -27,7 +27,7 @@ from gridtokenx.trading.model import (
 
 VECTORS = json.loads(Path(__file__).with_name("market_vectors.json").read_text())
 CASES = [vector for vector in VECTORS if "orders" in vector]
-TIERS = ("substation", "zone", "region", "national")
+TIERS = ("substation", "zone", "territory", "national")
 NOW_SLOT = 1_970_660
 
 

@@ -1,4 +1,4 @@
-"""The worked examples of protocols/market.md section 7 that concern the auction, exactly."""
+"""The worked examples of protocols/market.md 7 that concern the auction, exactly."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from gridtokenx.trading.model import Clearing, ClearingOrder, Side, Source
 
 VECTORS = json.loads(Path(__file__).with_name("market_vectors.json").read_text())
 CASES = [vector for vector in VECTORS if "orders" in vector]
-TIERS = ("substation", "zone", "region", "national")
+TIERS = ("substation", "zone", "territory", "national")
 
 
 def order_of(row: dict) -> ClearingOrder:

@@ -1,4 +1,4 @@
-"""The worked examples of protocols/market.md section 7 after the auction, exactly."""
+"""The worked examples of protocols/market.md 7 after the auction, exactly."""
 
 import json
 from pathlib import Path

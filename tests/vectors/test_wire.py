@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from gridtokenx.chain.block import Header, decode_block
 from gridtokenx.chain.genesis import load_genesis
 from gridtokenx.chain.state_tree import StateProof, verify_state_proof
-from gridtokenx.chain.transaction import Transaction, decode_transaction
+from gridtokenx.chain.transaction import Payload, Transaction, decode_transaction
 from gridtokenx.grid.model import MeterReading
 from gridtokenx.ledger.model import Transfer
 from gridtokenx.primitives.codec import decode
@@ -29,6 +31,20 @@ def load(name: str) -> dict:
 @pytest.mark.parametrize("path", sorted(files()), ids=lambda path: path.name)
 def test_the_published_file_is_current(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == files()[path], "run python -m tests.vectors.generate"
+
+
+def test_the_page_lists_every_command_with_its_tag() -> None:
+    page = (PROTOCOLS / "state-transition.md").read_text(encoding="utf-8")
+    table = page[page.index("## 2. Transactions") : page.index("The sender signs")]
+    listed = re.findall(r"(\d+) ([A-Z]\w+)", table.partition("| rules |")[2])
+    wire = (PROTOCOLS / "wire").glob("*.cddl")
+    cddl = "".join(path.read_text() for path in wire if path.stem != "consensus")  # Its own `vote`.
+    tags = dict(re.findall(r"^([a-z-]+) = \[\s*(\d+)\b", cddl, re.MULTILINE))
+    names = [one.__name__ for one in get_args(Payload)]
+    spelled = [re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower() for name in names]
+    assert sorted(listed) == sorted(
+        (tags[it], name) for it, name in zip(spelled, names, strict=True)
+    )
 
 
 def test_transactions() -> None:

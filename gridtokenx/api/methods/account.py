@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
+from gridtokenx.api.answers.account import AccountBalance, Balances, BalancesOnChain, NextNonce
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import (
     document,
@@ -17,7 +18,19 @@ from gridtokenx.api.documents import (
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import address, boolean, format_cursor
 from gridtokenx.api.methods.proofs import PROOF, SINCE, prove
-from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
+from gridtokenx.api.shapes import Rule
+from gridtokenx.api.table import (
+    CHAIN,
+    CURSOR,
+    LIMIT,
+    AccountId,
+    Arguments,
+    ChainName,
+    Method,
+    Param,
+    Route,
+    shape,
+)
 from gridtokenx.ledger.model import ACCOUNTS, Account
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
@@ -25,6 +38,24 @@ from gridtokenx.registry.model import PARTICIPANTS
 from gridtokenx.storage import index as history
 from gridtokenx.trading.model import ORDERS, TRADERS
 from gridtokenx.views.status import ChainStatus
+
+
+@dataclass(frozen=True, slots=True)
+class AccountParameters:
+    """An account, on one chain or on all."""
+
+    address: AccountId
+    chain: ChainName = None
+
+
+@dataclass(frozen=True, slots=True)
+class NonceParameters(AccountParameters):
+    """Whose nonce, on which chain, and as of when."""
+
+    pending: Annotated[bool, Rule("count what waits in the mempool", boolean(), example=True)] = (
+        True
+    )
+
 
 _BALANCES = tuple(field.name for field in fields(Account) if field.name != "nonce")
 
@@ -42,22 +73,28 @@ def get_account(context: Context, arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def get_balance(context: Context, arguments: Arguments) -> dict[str, Any]:
-    who = arguments["address"]
-    found = _accounts(context, who, arguments["chain"])
-    return {
-        "address": format_address(who),
-        "totals": _totals(account for _, account in found),
-        "chains": [
-            {
-                "chain": status.spec.name,
-                "height": str(status.head.height),
-                "finalized": True,
-                **_balances(account),
-            }
+def get_balance(context: Context, asked: AccountParameters) -> AccountBalance:
+    found = _accounts(context, asked.address, asked.chain)
+    return AccountBalance(
+        address=asked.address,
+        totals=Balances(**_sums(account for _, account in found)),
+        chains=tuple(
+            BalancesOnChain(
+                chain=status.spec.name, height=status.head.height, **_balances_of(account)
+            )
             for status, account in found
-        ],
-    }
+        ),
+    )
+
+
+def _balances_of(account: Account) -> dict[str, Any]:
+    return {name: getattr(account, name) for name in _BALANCES}
+
+
+def _sums(accounts: Iterable[Account]) -> dict[str, int]:
+    """Over chains; gtx of genesis is on every chain, see `chains` for each."""
+    held = list(accounts)
+    return {name: sum(getattr(account, name) for account in held) for name in _BALANCES}
 
 
 def _accounts(context: Context, who: bytes, chain: str | None) -> list[tuple[ChainStatus, Account]]:
@@ -106,21 +143,20 @@ def _account_on_chain(
     }
 
 
-def get_nonce(context: Context, arguments: Arguments) -> dict[str, Any]:
-    status = context.chain(arguments["chain"])
-    who, name = arguments["address"], status.spec.name
-    if arguments["pending"]:
-        nonce = context.handle.pending_nonce(name, who)
+def get_nonce(context: Context, asked: NonceParameters) -> NextNonce:
+    status = context.chain(asked.chain)
+    if asked.pending:
+        nonce = context.handle.pending_nonce(status.spec.name, asked.address)
     else:
-        nonce = (ACCOUNTS.get(status.view, who) or Account()).nonce
-    return {
-        "address": format_address(who),
-        "chain": name,
-        "incarnation": status.spec.incarnation,
-        "height": str(status.head.height),
-        "nonce": str(nonce),
-        "pending": arguments["pending"],
-    }
+        nonce = (ACCOUNTS.get(status.view, asked.address) or Account()).nonce
+    return NextNonce(
+        address=asked.address,
+        chain=status.spec.name,
+        incarnation=status.spec.incarnation,
+        height=status.head.height,
+        nonce=nonce,
+        pending=asked.pending,
+    )
 
 
 def get_history(context: Context, arguments: Arguments) -> dict[str, Any]:
@@ -174,28 +210,13 @@ METHODS = (
         "account_getBalance",
         get_balance,
         "The three assets, escrow, bond and carbon of an account, by chain and in total.",
-        shape(address="text", totals="object", chains="list"),
-        (_ADDRESS, CHAIN),
-        (Route("GET", "/accounts/{address}/balance"),),
+        routes=(Route("GET", "/accounts/{address}/balance"),),
     ),
     Method(
         "account_getNonce",
         get_nonce,
         "The nonce of an account's next transaction.",
-        shape(
-            address="text",
-            chain="text",
-            incarnation="number",
-            height="decimal",
-            nonce="decimal",
-            pending="bool",
-        ),
-        (
-            _ADDRESS,
-            CHAIN,
-            Param("pending", boolean(), "count what waits in the mempool", default=True),
-        ),
-        (Route("GET", "/accounts/{address}/nonce"),),
+        routes=(Route("GET", "/accounts/{address}/nonce"),),
     ),
     Method(
         "account_getHistory",

@@ -28,7 +28,7 @@ _CURSOR_BYTES = 40  # Complement of the height, then the order id.
 
 
 def is_within(location: str, group: str) -> bool:
-    """Whether a substation is, or lies in, a zone or region."""
+    """Whether a substation is, or lies in, a zone or territory."""
     return location == group or location.startswith(group + "-")
 
 
@@ -308,14 +308,14 @@ _TRADE_FIELDS = {
     "price_mthb": "decimal",
     "wheeling_mthb": "decimal",
     "tier": "number",
-    "region": "text",
+    "territory": "text",
     "energy_source": "text",
     "status": "text",
     "settlement": "object?",
 }
 _PAGE = {"chain": "text", "height": "decimal", "items": "list", "next_cursor": "text?"}
 _TRADER = Param("trader", address(), "only this account's")
-_ZONE = Param("zone", place(), "substation, zone or region")
+_ZONE = Param("zone", place(), "substation, zone or territory")
 
 METHODS = (
     Method(
@@ -347,12 +347,12 @@ METHODS = (
     Method(
         "energy_getOrderBook",
         get_order_book,
-        "Energy offered and asked by price in a substation, zone or region.",
+        "Energy offered and asked by price in a substation, zone or territory.",
         shape(
             zone="text", chain="text", height="decimal", slot="decimal?", bids="list", asks="list"
         ),
         (
-            Param("zone", place(), "substation, zone or region", required=True),
+            Param("zone", place(), "substation, zone or territory", required=True),
             Param("slot", integer(0, 2**40), "only what may trade in this delivery slot"),
             Param("depth", integer(1, 100), "price levels a side", default=20),
         ),

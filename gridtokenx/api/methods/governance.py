@@ -236,7 +236,7 @@ def summary(content: Content) -> str:
             return f"{fields['change']} a node of {fields['organisation']} on {fields['chain']}"
         case "emergency":
             minutes = int(fields["duration_ms"]) // 60_000
-            return f"halt {fields['region']} for {minutes} min: {fields['reason']}"
+            return f"halt {fields['territory']} for {minutes} min: {fields['reason']}"
         case "infrastructure_funding":
             whole, rest = divmod(int(fields["amount_ugtx"]), 10**6)
             amount = f"{whole}.{rest:06d}".rstrip("0").rstrip(".")
@@ -333,7 +333,7 @@ def _acts_on(content: Content, spec: ChainSpec) -> list[str]:
     match content:
         case AuthorityManagement(chain=name):
             return [name]
-        case Emergency(region=where):
+        case Emergency(territory=where):
             return [where if where in regions else spec.genesis.chain_of_location(where).name]
         case OperatorRotation():
             return [spec.name, *regions]

@@ -1,7 +1,7 @@
 """Methods about the grid: what its nodes carry, what may still cross them, what was sold over them.
 
-A node of the grid is a region `BKK`, a zone `BKK-01` or a substation `BKK-01-SUB001`. One without a
-published status is unlimited. Source: protocols/market.md section 3.4.
+A node of the grid is a territory `BKK`, a zone `BKK-01` or a substation `BKK-01-SUB001`. One
+without a published status is unlimited. Source: protocols/market.md 3.4.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gridtokenx.grid import operation
 from gridtokenx.grid.model import STATUSES, GridLimits, GridStatus
 from gridtokenx.grid.rules import read_to
 from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.places import ZONE, territory_of
 from gridtokenx.primitives.quantities import SLOTS_PER_DAY, local_day, slot_at, slot_start_ms
 from gridtokenx.registry.model import (
     METER_KEYS,
@@ -63,13 +64,13 @@ class _Grid:
             "flow_day": _flow_document(self.in_day.get(name)),
         }
 
-    def emergency(self, region: str) -> str | None:
-        """Why a region may not trade now."""
-        return operation.emergency_of(self.status.view, region, self.now_ms, self.limits)
+    def emergency(self, territory: str) -> str | None:
+        """Why a territory may not trade now."""
+        return operation.emergency_of(self.status.view, territory, self.now_ms, self.limits)
 
-    def halt(self, region: str) -> dict[str, Any] | None:
-        """A region's halt in force."""
-        found = operation.halt_in_force(self.status.view, region, self.now_ms)
+    def halt(self, territory: str) -> dict[str, Any] | None:
+        """A territory's halt in force."""
+        found = operation.halt_in_force(self.status.view, territory, self.now_ms)
         if found is None:
             return None
         return {
@@ -86,7 +87,7 @@ class _Grid:
         return sorted(zones)
 
     def substations_in(self, place: str) -> list[str]:
-        """Substations of a region or zone with meters or a published status, by name."""
+        """Substations of a territory or zone with meters or a published status, by name."""
         names = dict.fromkeys((*self.substations, *self.published))
         return sorted(
             name for name in names if name.startswith(f"{place}-") and len(name) > _ZONE_LENGTH
@@ -95,7 +96,7 @@ class _Grid:
     def _state(self, name: str, found: GridStatus | None) -> str:
         if found is not None:
             return operation.node_state(self.status.view, found, self.now_ms, self.limits).value
-        return "emergency" if self.emergency(name[:3]) is not None else "unpublished"
+        return "emergency" if self.emergency(territory_of(name)) is not None else "unpublished"
 
     def _headroom(self, found: GridStatus | None) -> str | None:
         if found is None:
@@ -173,18 +174,18 @@ def _flow_document(flow: NodeFlow | None) -> dict[str, str]:
 
 
 def get_grid_status(context: Context, arguments: Arguments) -> dict[str, Any]:
-    regions = []
+    territories = []
     for status in context.selected(arguments["chain"]):
         grid = _grid(context, status, arguments["slot"])
         for _, territory in TERRITORIES.items(status.view):
-            regions.append(_region_document(grid, territory))
-    return {"regions": regions}
+            territories.append(_territory_document(grid, territory))
+    return {"territories": territories}
 
 
-def _region_document(grid: _Grid, territory: Territory) -> dict[str, Any]:
+def _territory_document(grid: _Grid, territory: Territory) -> dict[str, Any]:
     prefix = territory.prefix
     return {
-        "region": prefix,
+        "territory": prefix,
         "chain": grid.status.spec.name,
         "height": str(grid.status.head.height),
         "market_ms": str(grid.now_ms),
@@ -195,7 +196,7 @@ def _region_document(grid: _Grid, territory: Territory) -> dict[str, Any]:
         "emergency": grid.emergency(prefix),
         "halt": grid.halt(prefix),
         **grid.node(prefix),
-        "zones": [zone for zone in grid.zones() if zone[:3] == prefix],
+        "zones": [zone for zone in grid.zones() if territory_of(zone) == prefix],
         "substations": [_substation_document(grid, name) for name in grid.substations_in(prefix)],
     }
 
@@ -228,7 +229,7 @@ def _zone_document(grid: _Grid, zone: str) -> dict[str, Any]:
     names = grid.substations_in(zone)
     return {
         "zone": zone,
-        "region": zone[:3],
+        "territory": territory_of(zone),
         "chain": grid.status.spec.name,
         "substations": len(names),
         "meters": sum(len(grid.substations.get(name, [])) for name in names),
@@ -278,8 +279,8 @@ METHODS = (
     Method(
         "grid_getStatus",
         get_grid_status,
-        "Regions and substations: state, loading, limit, headroom, and the energy sold over them.",
-        shape(regions="list"),
+        "Territories and substations: state, loading, limit, headroom, the energy sold over them.",
+        shape(territories="list"),
         (CHAIN, _SLOT),
         (Route("GET", "/grid/status"),),
         cost=5,
@@ -306,7 +307,7 @@ METHODS = (
             substations="list",
         ),
         (
-            Param("zone", text(6, "[A-Z]{3}-[0-9]{2}", "BKK-01"), "zone", required=True),
+            Param("zone", text(6, ZONE, "BKK-01"), "zone", required=True),
             _SLOT,
         ),
         (Route("GET", "/grid/zones/{zone}"),),

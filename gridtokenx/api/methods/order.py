@@ -1,7 +1,8 @@
 """Methods that make an order: prepared for the caller's key, or signed by this node's own.
 
 A node signs for nobody but itself: the seed's bare order works only where `api.local_signer` names
-a key, which the configuration allows on loopback alone. Source: surface A.0, lesson 1.
+a key, which the configuration allows on loopback alone. Source:
+docs/api.md "Submit an order".
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from gridtokenx.api.table import Arguments, Method, Param, Route, shape
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode
+from gridtokenx.primitives.places import SUBSTATION
 from gridtokenx.primitives.quantities import (
     SLOT_MS,
     format_kwh,
@@ -78,7 +80,10 @@ def prepare_order(context: Context, arguments: Arguments) -> dict[str, Any]:
 def _terms(
     context: Context, status: ChainStatus, trader: bytes, arguments: Arguments
 ) -> PlaceOrder:
-    """The order of market 2 behind the seed's fields: every slot that closes before it expires."""
+    """The order behind the seed's fields: every slot that closes before it expires.
+
+    Source: protocols/market.md 2.
+    """
     side = Side[arguments["order_type"].upper()]
     source = Source(arguments["energy_source"])
     energy_wh = parse_kwh(arguments["energy_amount"])
@@ -148,7 +153,7 @@ _ORDER_PARAMS = (
     Param("price_per_kwh", amount(), "mTHB/kWh: 5000 is 5 THB", required=True),
     Param(
         "grid_location",
-        text(32, r"[A-Z]{3}-[0-9]{2}-SUB[0-9]{3}", "BKK-01-SUB001"),
+        text(32, SUBSTATION, "BKK-01-SUB001"),
         "substation of the trader's meter",
         required=True,
     ),

@@ -27,6 +27,7 @@ from gridtokenx.grid import operation
 from gridtokenx.grid import rules as grid
 from gridtokenx.ledger.model import ACCOUNTS, CERTIFICATES, Account, RetirementCertificate
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.places import SUBSTATION, territory_of
 from gridtokenx.primitives.quantities import local_day, parse_kwh, slot_at
 from gridtokenx.primitives.state import u64
 from gridtokenx.primitives.types import format_address
@@ -81,7 +82,9 @@ def quote(context: Context, arguments: Arguments) -> dict[str, Any]:
         source=source,
         vat_registered=_charges_vat(status, arguments),
     )
-    emergency = operation.emergency_of(status.view, location[:3], now_ms, grid_limits(market))
+    emergency = operation.emergency_of(
+        status.view, territory_of(location), now_ms, grid_limits(market)
+    )
     return {
         "chain": status.spec.name,
         "height": str(status.head.height),
@@ -266,7 +269,7 @@ def _certificate_document(status: ChainStatus, one: RetirementCertificate) -> di
 
 
 def get_reports(context: Context, arguments: Arguments) -> dict[str, Any]:
-    """A territory is a region prefix, or all regions of a distributor."""
+    """One territory, or all those of a distributor."""
     territory = arguments["territory"]
     items = []
     for status in context.chains().values():
@@ -277,25 +280,25 @@ def get_reports(context: Context, arguments: Arguments) -> dict[str, Any]:
                 of_day = local_day(status.head.market_ms) if wanted is None else wanted
                 items.append(_report_document(status, one.prefix, one.distributor, of_day))
     if not items:
-        detail = f"no region of this node's chains is, or belongs to, {territory!a}"
+        detail = f"no territory of this node's chains is, or belongs to, {territory!a}"
         raise ApiError(ErrorCode.UNKNOWN_ZONE, detail)
     return {"territory": territory, "items": items}
 
 
 def _report_document(
-    status: ChainStatus, region: str, distributor: str, of_day: int
+    status: ChainStatus, territory: str, distributor: str, of_day: int
 ) -> dict[str, Any]:
-    closed = reports.closed_report(status.view, region, of_day)
+    closed = reports.closed_report(status.view, territory, of_day)
     report: SettlementReport
     if closed is not None:
         report, state = closed, "closed"
     else:
-        report = reports.open_report(status.view, region, distributor, of_day)
+        report = reports.open_report(status.view, territory, distributor, of_day)
         clock = CLOCK.get(status.view, b"")
         over = clock is not None and reports.day_of(clock.settled_slot + 1) > of_day
         state = "not_kept" if over else "open"
     return {
-        "region": region,
+        "territory": territory,
         "distributor": distributor,
         "chain": status.spec.name,
         "height": str(status.head.height),
@@ -337,7 +340,7 @@ METHODS = (
             Param("price_per_kwh", amount(), "limit in mTHB/kWh: 5000 is 5 THB", required=True),
             Param(
                 "grid_location",
-                text(32, r"[A-Z]{3}-[0-9]{2}-SUB[0-9]{3}", "BKK-01-SUB001"),
+                text(32, SUBSTATION, "BKK-01-SUB001"),
                 "substation of the trader's meter",
                 required=True,
             ),
@@ -413,13 +416,13 @@ METHODS = (
     Method(
         "audit_getReports",
         get_reports,
-        "Settlement reports of a day: of one region, or of all regions of a distributor.",
+        "Settlement reports of a day: of one territory, or of all those of a distributor.",
         shape(territory="text", items="list"),
         (
             Param(
                 "territory",
                 text(16, "[A-Za-z0-9]{1,16}", "BKK or MEA"),
-                "region prefix, or distributor",
+                "territory, or distributor",
                 required=True,
             ),
             Param("day", day(), "Bangkok date"),

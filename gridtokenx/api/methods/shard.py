@@ -66,7 +66,7 @@ def get_shard(context: Context, arguments: Arguments) -> dict[str, Any]:
         **_region_document(context, status, region),
         "chain_id": region.chain_id.hex(),
         "genesis_id": region.genesis_id.hex(),
-        "territories": [territory.prefix for territory in spec.region.territories],
+        "territories": [territory.prefix for territory in spec.territories],
         "authorities": [
             {
                 "organisation": entry.organisation,

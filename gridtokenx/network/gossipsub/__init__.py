@@ -1,1 +1,4 @@
-"""The gossipsub router without I/O: events in, effects out. Knows no socket, clock or chain."""
+"""The gossipsub router without I/O: events in, effects out.
+
+Knows no socket, clock or chain; the time is handed in.
+"""

@@ -2,7 +2,7 @@
 
 A message costs its bytes and `message_cost_bytes` more, an entry or an id less, so one number
 bounds both work and bytes a second. What is over the limit is dropped before it costs anything: an
-RPC undecoded, a message unverified. Source: protocols/networking.md "Limits".
+RPC undecoded, a message unverified. Source: protocols/networking.md 4.2.
 """
 
 from gridtokenx.network.gossipsub.events import Parameters, Peer

@@ -1,6 +1,6 @@
 """What goes into the gossip router and what comes out: events, effects, parameters.
 
-Source: protocols/networking.md "Gossip"; libp2p/specs pubsub/gossipsub v1.0, v1.1, v1.2.
+Source: protocols/networking.md 4; libp2p/specs pubsub/gossipsub/gossipsub-v1.0.md to v1.2.
 """
 
 from collections.abc import Callable, Collection

@@ -2,7 +2,7 @@
 
 The rules by which members are chosen, kept and dropped; the router tells the peers. Times are the
 router's monotonic milliseconds.
-Source: protocols/networking.md "Gossip"; libp2p/specs pubsub/gossipsub v1.0, v1.1.
+Source: protocols/networking.md 4; libp2p/specs pubsub/gossipsub/gossipsub-v1.1.md.
 """
 
 from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 No clock, socket or await: the shell passes monotonic milliseconds, carries bytes, verifies
 signatures and runs validators. Only messages that were verified and accepted are forwarded.
-Source: protocols/networking.md "Gossip"; libp2p/specs pubsub/gossipsub v1.0, v1.1, v1.2.
+Source: protocols/networking.md 4; libp2p/specs pubsub/gossipsub/gossipsub-v1.0.md to v1.2.
 """
 
 from collections import Counter

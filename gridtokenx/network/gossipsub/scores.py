@@ -4,7 +4,7 @@
 
 each P with its weight. A score is this node's own opinion and is told to nobody. Blame counts at
 once, credit and decay from the next heartbeat on. Pure: the router passes the time.
-Source: protocols/networking.md "Scores"; libp2p/specs pubsub/gossipsub v1.1 "Peer Scoring".
+Source: protocols/networking.md 4.1; libp2p/specs pubsub/gossipsub/gossipsub-v1.1.md "Peer Scoring".
 """
 
 import ipaddress

@@ -3,7 +3,8 @@
 Written by hand because the generated classes ship inside libp2p, whose import takes seconds, and
 because the received bytes of a message are kept: they are what its signature covers and what is
 forwarded, so a message is parsed once and serialised never.
-Source: libp2p/specs pubsub/README.md (RPC, Message), gossipsub v1.0 to v1.2 (ControlMessage).
+Source: libp2p/specs pubsub/README.md (RPC, Message), libp2p/specs
+pubsub/gossipsub/gossipsub-v1.0.md to v1.2 (ControlMessage).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sized

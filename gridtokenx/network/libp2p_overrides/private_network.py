@@ -4,7 +4,8 @@ Fault of py-libp2p 0.8.1 mended here: its protector encrypts with Salsa20 and an
 libp2p's specification, go and js use XSalsa20 with 24 bytes, so it speaks to nobody but itself.
 
 The key keeps strangers from so much as a handshake; secrecy and identity are Noise's as before.
-Source: libp2p/specs pnet/Private-Networks-PSK-V1.md; Bernstein, "Extending the Salsa20 nonce".
+XSalsa20 is that of Bernstein, "Extending the Salsa20 nonce".
+Source: protocols/networking.md 1, libp2p/specs pnet/Private-Networks-PSK-V1.md.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 The library's store takes any key from anybody and keeps it without bound. Here a record is kept
 only for a key this network has, only as told by the peer itself, a while, and so many.
-Source: libp2p/specs kad-dht, "ADD_PROVIDER", "GET_PROVIDERS"; protocols/networking.md 2.
+Source: protocols/networking.md 2; libp2p/specs kad-dht/README.md (ADD_PROVIDER, GET_PROVIDERS).
 """
 
 from collections.abc import Sequence

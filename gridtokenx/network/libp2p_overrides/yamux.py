@@ -1,6 +1,6 @@
 """Yamux with flow control that holds, one writer, and dead-peer detection.
 
-Faults of py-libp2p 0.8.1 mended here (protocols/networking.md, "Overrides"):
+Faults of py-libp2p 0.8.1 mended here:
 
 - one WINDOW_UPDATE per read call: credit is now returned when half the window was consumed;
 - the receive window is not enforced, so a peer can fill memory: a breach ends the connection;

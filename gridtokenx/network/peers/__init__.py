@@ -1,1 +1,4 @@
-"""What is known of peers: names, addresses, reputation, allowances. Does no I/O."""
+"""What is known of peers: ids, addresses, reputation, places, budgets.
+
+Does no I/O and knows no clock.
+"""

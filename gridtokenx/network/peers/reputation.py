@@ -171,7 +171,7 @@ class Reputation:
         return made
 
     def _judge_address(self, ban: Ban) -> None:
-        """Refuse an address that several banned identities came from (surface C 11; eclipse)."""
+        """Refuse an address that several banned identities came from (an eclipse)."""
         group = ban.address
         if group is None or (self._exempt_loopback and is_loopback_group(group)):
             return

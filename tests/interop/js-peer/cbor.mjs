@@ -1,4 +1,4 @@
-// Canonical CBOR as protocols/state-transition.md section 1 has it: integers, byte strings, text,
+// Canonical CBOR as protocols/state-transition.md 1 has it: integers, byte strings, text,
 // booleans, null and arrays, each in its one spelling. Integers are numbers, BigInt above 2^53.
 
 const MAX_DEPTH = 16

@@ -1,4 +1,5 @@
-// A signed transaction and the batch that carries it, by state-transition.md 2 and networking.md 4.
+// A signed transaction and the batch that carries it, by protocols/state-transition.md 2
+// and protocols/networking.md 4.
 import { createPrivateKey, createPublicKey, sign } from 'node:crypto'
 import { encode } from './cbor.mjs'
 import { toValue, valueOf } from './schema.mjs'

@@ -44,7 +44,7 @@ const hex = bytes => Buffer.from(bytes.subarray()).toString('hex')
 const bytesOf = text => Buffer.from(text, 'hex')
 const soon = () => AbortSignal.timeout(DEADLINE_MS)
 
-// networking.md 4: from || seqno, where `from` is the peer id's bytes.
+// protocols/networking.md 4: from || seqno, where `from` is the peer id's bytes.
 function messageId (message) {
   const seqno = Buffer.alloc(8)
   seqno.writeBigUInt64BE(message.sequenceNumber)
@@ -130,7 +130,7 @@ async function request (peer, kind, value) {
   return decode(rest[0])
 }
 
-// networking.md 3.1: a node that follows no chain, so that others need not ask it for blocks.
+// protocols/networking.md 3.1: a node that follows no chain, so that nobody asks it for blocks.
 const status = () => encode(valueOf(schema, 'status', {
   network_name: genesis.network_name,
   genesis_hash: chain.genesisHash,
@@ -155,7 +155,7 @@ async function serveStatus (stream) {
   await stream.close()
 }
 
-// networking.md 2: the provider key of a region of this network.
+// protocols/networking.md 2: the provider key of a region of this network.
 const RAW = 0x55
 const regionKey = async region => CID.createV1(RAW, await sha256.digest(Buffer.from(`/gridtokenx/${genesis.network_id}/${region}`)))
 

@@ -18,7 +18,7 @@ export function sha256 (...parts) {
   return hash.digest()
 }
 
-/** state-transition.md 7: the Merkle root of RFC 6962. */
+/** protocols/state-transition.md 7: the Merkle root of RFC 6962. */
 export function merkleRoot (items) {
   if (items.length === 0) return sha256()
   let level = items.map(item => sha256(Buffer.of(0), item))
@@ -32,7 +32,7 @@ export function merkleRoot (items) {
   return level[0]
 }
 
-/** state-transition.md 3: the identity and the first validators of one chain of a genesis file. */
+/** protocols/state-transition.md 3: identity and first validators of one chain of a genesis. */
 export function chainOf (schema, genesis, name) {
   const region = genesis.chains.find(each => each.name === name)
   const alone = encode(toValue(schema, 'genesis', { ...genesis, chains: [region] }))
@@ -59,7 +59,7 @@ function signed (publicKey, message, signature) {
   return verifySignature(null, message, keys.get(name), signature)
 }
 
-/** consensus.md 2.2: what a member signs. */
+/** protocols/consensus.md 2.2: what a member signs. */
 function statement (chain, type, height, view, rest) {
   const numbers = Buffer.alloc(12)
   numbers.writeBigUInt64BE(BigInt(height), 0)
@@ -74,7 +74,7 @@ function memberAt (chain, index) {
 
 const isVoted = ({ phases }, phase) => phase === phases.prepare || phase === phases.commit
 
-/** consensus.md 2.2: check a certificate; returns {phase, height, view, blockHash}. */
+/** protocols/consensus.md 2.2: check a certificate; returns {phase, height, view, blockHash}. */
 export function verifyCertificate (chain, value) {
   const { phase, height, view, block_hash: blockHash, signatures } = fieldsOf(chain.schema, 'quorum-certificate', value)
   insist(isVoted(chain, phase), `no certificate of phase ${phase}`)
@@ -93,7 +93,7 @@ export function verifyCertificate (chain, value) {
   return { phase, height, view, blockHash }
 }
 
-/** consensus.md 2.2: check one message of the topic `votes`; returns {kind, height, view, ...}. */
+/** protocols/consensus.md 2.2: check a message of `votes`; returns {kind, height, view, ...}. */
 export function verifyMessage (chain, data) {
   const value = decode(data)
   const is = name => value[0] === chain.schema.get(name).tag
@@ -120,7 +120,7 @@ export function verifyMessage (chain, data) {
   return { kind: other, height, view }
 }
 
-/** state-transition.md 5: {hash, ...fields} of a header of this chain and its first set. */
+/** protocols/state-transition.md 5: {hash, ...fields} of a header of this chain and its first set. */
 export function readHeader (chain, value) {
   const header = fieldsOf(chain.schema, 'header', value)
   insist(header.chain_id.equals(chain.chainId), 'a header of another chain')
@@ -151,7 +151,7 @@ export function verifyCompactBlock (chain, data) {
   return { header, ids: body.transaction_ids }
 }
 
-/** networking.md 3.2: a decided block and the certificate that decides it. */
+/** protocols/networking.md 3.2: a decided block and the certificate that decides it. */
 export function verifyDecidedBlock (chain, blockBytes, certificateBytes) {
   const body = fieldsOf(chain.schema, 'block', decode(blockBytes))
   const header = readHeader(chain, body.header)
@@ -163,7 +163,7 @@ export function verifyDecidedBlock (chain, blockBytes, certificateBytes) {
   return { header, ids }
 }
 
-/** state-transition.md 2: the id of a transaction of this chain whose sender has signed it. */
+/** protocols/state-transition.md 2: the id of a transaction of this chain, signed by its sender. */
 export function transactionId (chain, bytes) {
   const { chain_id: chainId, sender, nonce, fee_ugtx: feeUgtx, payload, signature } = fieldsOf(chain.schema, 'transaction', decode(bytes))
   insist(chainId.equals(chain.chainId), 'not a transaction of this chain')

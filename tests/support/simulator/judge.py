@@ -1,4 +1,4 @@
-"""The invariants of protocols/consensus.md section 5, checked after every event.
+"""The invariants of protocols/consensus.md 5, checked after every event.
 
 I1 agreement; I2 decided blocks are valid and extend their parent; I3 no honest double signature;
 I4 no honest amnesia; I5 what is sent is durable; I6 one prepared block per view; I7 nothing goes

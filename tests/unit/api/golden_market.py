@@ -21,7 +21,7 @@ from gridtokenx.api.calls import Calls, dump_json
 from gridtokenx.api.context import Context
 from gridtokenx.api.limiter import Bill, Limiter
 from gridtokenx.cluster.devnet import operator_key
-from gridtokenx.grid.model import HaltRegion, PublishGridStatus
+from gridtokenx.grid.model import HaltTerritory, PublishGridStatus
 from gridtokenx.ledger.model import RetireCredits
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.types import format_address
@@ -373,12 +373,12 @@ def _grid(node: MemoryNode) -> Steps:
     yield "GET /grid/zones/BKK-01", None
     yield "GET /grid/zones", None
     yield "GET /grid/status?chain=MET", None
-    node.put(operator_key("erc"), HaltRegion("BKK", "flood"))
+    node.put(operator_key("erc"), HaltTerritory("BKK", "flood"))
     node.make_block()
     yield "grid_getStatus", {"chain": "MET"}
     yield "grid_getZone", {"zone": "BKK-01"}
     yield "energy_quote", PURCHASE
-    node.put(operator_key("erc"), HaltRegion("NTB", "storm", START_MS + 10**9))
+    node.put(operator_key("erc"), HaltTerritory("NTB", "storm", START_MS + 10**9))
     node.make_block()
     yield "grid_getStatus", {"chain": "MET"}
 

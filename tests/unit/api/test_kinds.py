@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from decimal import Decimal
 
 import pytest
@@ -138,7 +139,8 @@ def test_any_parameters_are_read_or_refused(method, values, extra, named) -> Non
         told = str(error)
     else:
         told = "read"
-        assert set(arguments) == set(names)
+        given = arguments if isinstance(arguments, dict) else asdict(arguments)
+        assert set(given) == set(names)
     assert told.isprintable()
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from gridtokenx.api.context import Context
@@ -20,6 +17,7 @@ from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import slot_at
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import ORDERS, CancelOrder, Side, Source
+from tests.support.api_call import call
 from tests.support.api_node import BUYER, LOCATION, SELLER, SELLER_METER, MemoryNode, order
 
 SELLER_TEXT = format_address(SELLER.public_key)
@@ -32,19 +30,6 @@ def node(tmp_path: Path) -> Iterator[MemoryNode]:
     made.populate()
     yield made
     made.close()
-
-
-def call(node: MemoryNode, name: str, **raw: Any) -> Any:
-    """The method's result, held against its schema and against JSON."""
-
-    async def run() -> Any:
-        method = METHOD_BY_NAME[name]
-        result = method.handler(Context(node), method.arguments(raw))
-        return await result if inspect.isawaitable(result) else result
-
-    result = asyncio.run(run())
-    jsonschema.validate(json.loads(json.dumps(result)), METHOD_BY_NAME[name].result)
-    return result
 
 
 def refusal(node: MemoryNode, name: str, **raw: Any) -> str:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
-from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
+from gridtokenx.api.methods import METHODS
 from gridtokenx.chain.light import TrustedSet
 from gridtokenx.chain.light_client import Base, check_state_proof
 from gridtokenx.client import check_incarnations
@@ -38,6 +33,7 @@ from gridtokenx.primitives.document import from_document, to_document
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
 from gridtokenx.staking.model import Bond, Redelegate, Unbond
+from tests.support.api_call import call
 from tests.support.api_node import BUYER, MemoryNode
 
 DEV = dev_key("dev")
@@ -51,19 +47,6 @@ def node(tmp_path: Path) -> Iterator[MemoryNode]:
     made.make_block("TH")
     yield made
     made.close()
-
-
-def call(node: MemoryNode, method_name: str, /, **raw: Any) -> Any:
-    """The method's result, held against its schema and against JSON."""
-
-    async def run() -> Any:
-        method = METHOD_BY_NAME[method_name]
-        result = method.handler(Context(node), method.arguments(raw))
-        return await result if inspect.isawaitable(result) else result
-
-    result = asyncio.run(run())
-    jsonschema.validate(json.loads(json.dumps(result)), METHOD_BY_NAME[method_name].result)
-    return result
 
 
 def refusal(node: MemoryNode, name: str, /, **raw: Any) -> tuple[str, str]:
@@ -191,8 +174,8 @@ def test_authorities_stop_a_region(node: MemoryNode) -> None:
     assert call(node, "gov_getProposal", id=1)["status"] == "executed"
     assert call(node, "gov_getProposal", id=1)["summary"] == "halt BKK for 60 min: flood"
     node.make_block("MET")
-    (bkk,) = [one for one in call(node, "grid_getStatus", chain="MET")["regions"]
-              if one["region"] == "BKK"]  # fmt: skip
+    (bkk,) = [one for one in call(node, "grid_getStatus", chain="MET")["territories"]
+              if one["territory"] == "BKK"]  # fmt: skip
     assert "governance" in bkk["emergency"]
 
 
@@ -411,7 +394,7 @@ def test_the_hashes_of_closed_reports_are_recorded_and_listed(node: MemoryNode) 
     closed = call(node, "audit_getReports", territory="mea", day="2026-01-01")["items"]
     told = call(node, "shard_getSettlements", day="2026-01-01")
     assert {one["territory"]: one["report_hash"] for one in told["items"]} == {
-        one["region"]: one["report_hash"] for one in closed
+        one["territory"]: one["report_hash"] for one in closed
     }
     assert {(one["shard"], one["date"], one["height"]) for one in told["items"]} == {
         ("MET", "2026-01-01", told["height"])

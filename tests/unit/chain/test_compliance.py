@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gridtokenx.cluster.devnet import account_address, operator_key
-from gridtokenx.grid.model import HaltRegion, PublishGridStatus, ResumeRegion
+from gridtokenx.grid.model import HaltTerritory, PublishGridStatus, ResumeTerritory
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, Deposit, Transfer
 from gridtokenx.primitives.errors import ErrorCode
@@ -108,15 +108,15 @@ def test_a_halt_stops_admission_and_matching_but_not_the_clock(world) -> None:
     seller, buyer = pair(world)
     slot = world.slot + 3
     offer(world, seller, buyer, slot)
-    world.send(ERC, HaltRegion("BKK", "frequency test"))
+    world.send(ERC, HaltTerritory("BKK", "frequency test"))
     assert world.block() == []
     world.block()
     assert world.newest(TradeMatched) == []
     order = world.order(buyer, Side.BUY, 1_000, 4_500, slot)
     assert world.code_of(buyer.key, order) is ErrorCode.GRID_EMERGENCY
-    assert world.code_of(MEA, ResumeRegion("BKK", "please")) is ErrorCode.NOT_PERMITTED
+    assert world.code_of(MEA, ResumeTerritory("BKK", "please")) is ErrorCode.NOT_PERMITTED
     assert len(world.newest(OrderClosed)) == 2  # Their gate closed during the halt.
-    world.send(ERC, ResumeRegion("BKK", "over"))
+    world.send(ERC, ResumeTerritory("BKK", "over"))
     assert world.block() == []
     offer(world, seller, buyer, world.slot + 2)
     world.block()
@@ -248,8 +248,8 @@ def test_a_days_report_adds_up_and_is_closed_once(world) -> None:
     last_slot = (slot + 28) // SLOTS_PER_DAY * SLOTS_PER_DAY + 67  # 23:45 in Bangkok (UTC+7).
     clock = CLOCK.get(world.values, b"")
     assert (clock.slot, clock.settled_slot) == (last_slot + 5, last_slot)
-    assert [(one.region, one.day) for one in reports] == [
-        (region, day) for region in ("BKK", "NTB", "SPK")
+    assert [(one.territory, one.day) for one in reports] == [
+        (territory, day) for territory in ("BKK", "NTB", "SPK")
     ]
     report = closed_report(world.values, "BKK", day)
     assert report_hash(report) == reports[0].report_hash

@@ -59,7 +59,7 @@ def test_what_must_be_one_may_not_be_two() -> None:
     refused(twice, "validator key [0-9a-f]{64} appears twice")
     twice = document()
     twice["chains"][1]["territories"].append(twice["chains"][0]["territories"][0])
-    refused(twice, "region prefix BKK appears twice")
+    refused(twice, "territory BKK appears twice")
     twice = document()
     twice["organisations"][1]["operator"] = twice["organisations"][0]["operator"]
     refused(twice, "operator [0-9a-f]{64} appears twice")
@@ -149,7 +149,11 @@ OUT = "VALUE_OUT_OF_RANGE: "
         # Kept sets: window / epoch + 4 of them at most.
         ("evidence_window_blocks", 982_860, f"{OUT}.*16385 validator sets .* at most 982859"),
         # What types and ranges allow, and the rules that install it do not.
-        ("chains.0.territories.0.distributor", "erc", "NOT_REGISTERED: erc of region BKK is not"),
+        (
+            "chains.0.territories.0.distributor",
+            "erc",
+            "NOT_REGISTERED: erc of territory BKK is not",
+        ),
         ("organisations.0.kind", "payment", "ALREADY_REGISTERED: there is a payment authority"),
     ],
 )

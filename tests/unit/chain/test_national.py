@@ -26,7 +26,7 @@ from gridtokenx.governance.model import (
     Propose,
 )
 from gridtokenx.governance.model import Vote as Ballot
-from gridtokenx.grid.model import HaltRegion, RegionHalted
+from gridtokenx.grid.model import HaltTerritory, TerritoryHalted
 from gridtokenx.interchain.model import MessageFailed
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset, Deposit, Transfer
@@ -205,17 +205,17 @@ def test_votes_follow_stake_that_moves(chains: Chains) -> None:
     assert counted == [1_000, 1_500, 1_300]
 
 
-def test_an_emergency_halts_a_region_as_soon_as_authorities_approve(chains: Chains) -> None:
+def test_an_emergency_halts_a_territory_as_soon_as_authorities_approve(chains: Chains) -> None:
     number = propose(chains, Emergency("CNX", "line down", 3_600_000))
     for name in ("egat", "mea", "pea"):
         chains.national.send(operator_key(name), ApproveAsAuthority(number))
     chains.settle(3)
     assert chains.national.refused == []
     halted = [
-        (name, event.region, event.by)
+        (name, event.territory, event.by)
         for name, region in chains.regions.items()
         for event in region.events
-        if isinstance(event, RegionHalted)
+        if isinstance(event, TerritoryHalted)
     ]
     assert halted == [("NOR", "CNX", "governance")]
 
@@ -395,10 +395,10 @@ def test_the_regulators_key_is_replaced_by_the_others(chains: Chains) -> None:
     vote_for_a_key(chains, "erc", new.public_key, "egat", "mea", "pea")
     assert operators(chains, "erc") == {new.public_key}
     met = chains.regions["MET"]
-    met.send(operator_key("erc"), HaltRegion("BKK", "I am still here"))
+    met.send(operator_key("erc"), HaltTerritory("BKK", "I am still here"))
     met.grow(None)
     assert [one.code for one in met.refused] == [ErrorCode.ACCOUNT_NOT_FOUND]
-    met.send(new, HaltRegion("BKK", "drill"))
+    met.send(new, HaltTerritory("BKK", "drill"))
     met.grow(None)
     assert met.refused == []
 

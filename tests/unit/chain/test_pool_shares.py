@@ -1,4 +1,4 @@
-"""Who comes into a block and who keeps a place in a full pool, among many. networking.md 4.3."""
+"""Who comes into a block, who keeps a place in a full pool: protocols/networking.md 4.3."""
 
 from __future__ import annotations
 

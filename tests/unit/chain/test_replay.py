@@ -75,9 +75,9 @@ def test_every_root_report_and_sum_comes_out_again(world: MarketWorld) -> None:
     replay = Replay(world.spec)
     closed = [report for one in raw(world) for report in replay.apply(*one)]
     assert replay.parent == world.parent
-    assert {report.region for report in closed} == {"BKK", "NTB", "SPK"}
+    assert {report.territory for report in closed} == {"BKK", "NTB", "SPK"}
     assert all(report.differences == () for report in closed)
-    bangkok = next(report for report in closed if report.region == "BKK").report
+    bangkok = next(report for report in closed if report.territory == "BKK").report
     assert bangkok.totals.missing_readings > 0
     assert bangkok.totals.participants == 3
     assert bangkok.totals.assumed_wh > 0
@@ -95,7 +95,7 @@ def test_a_report_that_is_not_what_happened_is_told(world: MarketWorld) -> None:
         closed = replay.apply(*one)
         if closed:
             break
-    (bangkok,) = (report for report in closed if report.region == "BKK")
+    (bangkok,) = (report for report in closed if report.territory == "BKK")
     assert bangkok.differences == ("lines of trade are not what the settlements add up to",)
 
 

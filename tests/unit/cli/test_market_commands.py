@@ -30,11 +30,11 @@ NODE = {
     "flow": FLOW,
     "flow_day": FLOW,
 }
-REGION = {
+TERRITORY = {
     **NODE,
     "node": "BKK",
-    "region": "BKK",
-    "emergency": "mea halted region BKK: flood",
+    "territory": "BKK",
+    "emergency": "mea halted territory BKK: flood",
     "headroom_wh": None,
     "rating_va": None,
     "loading_bps": None,
@@ -85,7 +85,7 @@ TOTALS = {
     ),
 }
 REPORT = {
-    "region": "BKK",
+    "territory": "BKK",
     "distributor": "mea",
     "date": "2026-03-16",
     "state": "closed",
@@ -120,12 +120,12 @@ def ask(run, canned_node):
 
 
 def test_grid_status_shows_loading_headroom_flow_and_who_is_halted(ask) -> None:
-    ran = ask("grid", "status", "bkk", grid_getStatus={"regions": [REGION]})
+    ran = ask("grid", "status", "bkk", grid_getStatus={"territories": [TERRITORY]})
     (line,) = [row for row in ran.stdout.splitlines() if row.startswith("BKK-01-SUB001")]
     shown = line.split()
     assert shown[1:5] == ["congested,", "stale", "118.50", "100.00"]
     assert shown[5:] == ["400", "0.000", "1.000", "0.000", "2.500", "3.500"]
-    assert "no trade in BKK: mea halted region BKK: flood" in ran.stdout
+    assert "no trade in BKK: mea halted territory BKK: flood" in ran.stdout
     assert ask("grid", "status", "XYZ").code == ExitCode.REFUSED
     assert ask("grid", "zone", "BKK").code == ExitCode.USAGE
 

@@ -91,7 +91,7 @@ def test_a_foreseen_end_has_its_code_and_leaves_no_report(
 ) -> None:
     """Also when several chains end the node at once, for one reason."""
     ended = ExceptionGroup("", [ExceptionGroup("", [error] * times)]) if times else error
-    failure = node_end.failure_of(ended, load_config(home, environ={}), None)
+    failure = node_end.failure_of(ended, load_config(home, environ={}))
     assert (failure.exit_code, failure.code) == (exit_code, code)
     assert failure.detail
     assert not failure.detail.startswith("GTX-")
@@ -109,7 +109,7 @@ def test_every_ending_is_in_the_table() -> None:
 def test_what_nobody_foresaw_is_started_again_and_leaves_a_report(
     home: Path, error: Exception
 ) -> None:
-    failure = node_end.failure_of(error, load_config(home, environ={}), None)
+    failure = node_end.failure_of(error, load_config(home, environ={}))
     assert (failure.exit_code, failure.code) == (ExitCode.RETRY_LATER, "GTX-SYS-002")
     (report,) = (home / "logs").iterdir()
     assert failure.hint == f"crash report: {report}"
@@ -121,23 +121,10 @@ def test_what_nobody_foresaw_is_started_again_and_leaves_a_report(
 def test_a_fault_beside_a_known_end_is_not_hidden_and_the_end_decides(home: Path) -> None:
     known = StopNode("GTX-KEY-002: MET: taken")
     ended = ExceptionGroup("", [ZeroDivisionError(), known, DiskFull("GTX-DSK-001: full")])
-    failure = node_end.failure_of(ended, load_config(home, environ={}), None)
+    failure = node_end.failure_of(ended, load_config(home, environ={}))
     assert (failure.exit_code, failure.code) == (ExitCode.INTERNAL, "GTX-KEY-002")
     (report,) = (home / "logs").iterdir()
     assert "ZeroDivisionError" in report.read_text()
-
-
-class Heights:
-    """A node, as far as a crash report looks at one."""
-
-    def __init__(self, **heights: int) -> None:
-        self._heights = heights
-
-    def chains(self):
-        return {
-            name: type("Status", (), {"head": type("Head", (), {"height": height})})
-            for name, height in self._heights.items()
-        }
 
 
 def test_a_report_tells_everything_but_secrets(home: Path, capsys) -> None:
@@ -147,7 +134,7 @@ def test_a_report_tells_everything_but_secrets(home: Path, capsys) -> None:
     try:
         for number in range(RECENT_LINES + 5):
             structlog.get_logger("test").info("something.happened", number=number)
-        failure = node_end.failure_of(RuntimeError("bang"), config, Heights(MET=7, TH=9))  # type: ignore[arg-type]
+        failure = node_end.failure_of(RuntimeError("bang"), config, {"MET": 7, "TH": 9})
     finally:
         close_logging()
     text = Path(failure.hint.removeprefix("crash report: ")).read_text()
@@ -177,7 +164,7 @@ def test_ten_reports_are_kept_the_newest(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_report_that_cannot_be_written_is_said(home: Path) -> None:
     (home / "logs").write_text("a file")
-    failure = node_end.failure_of(RuntimeError(), load_config(home, environ={}), None)
+    failure = node_end.failure_of(RuntimeError(), load_config(home, environ={}))
     assert failure.exit_code is ExitCode.RETRY_LATER
     assert failure.hint.startswith("no crash report could be written: ")
 

@@ -189,7 +189,7 @@ def place(**changes: str) -> list[str]:
         (["orders", "list", "--trader", "gtx1q"], 65, "an address has 62 characters"),
         (["orders", "book"], 2, "gridtokenx orders book --zone BKK-01"),
         (["orders", "book", "BKK-01", "--zone", "BKK-02"], 2, "one zone"),
-        (["orders", "book", "B"], 2, "a region, zone or substation"),
+        (["orders", "book", "B"], 2, "a territory, zone or substation"),
     ],
 )
 def test_mistakes_are_told_without_asking_a_node(run, words, code: int, told: str) -> None:

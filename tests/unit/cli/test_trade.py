@@ -25,7 +25,7 @@ TRADE = {
 
 
 def trade(number: int, location: str) -> dict[str, Any]:
-    own = {"trade_id": f"{number:064x}", "buy_order_id": location, "region": location[:3]}
+    own = {"trade_id": f"{number:064x}", "buy_order_id": location, "territory": location[:3]}
     return {**TRADE, **own}
 
 

@@ -1,4 +1,4 @@
-"""Nothing from outside may grow the engine: every buffer has a bound (consensus 2.4)."""
+"""Nothing from outside may grow the engine: all is bounded (protocols/consensus.md 2.4)."""
 
 from __future__ import annotations
 

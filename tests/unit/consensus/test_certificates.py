@@ -1,4 +1,4 @@
-"""Certificates: every way to be wrong, in the order of checking (consensus 2.2)."""
+"""Certificates: every way to be wrong, in the order of checking (protocols/consensus.md 2.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Persist before send, restart at every effect, one key in one place (consensus 2.8)."""
+"""Persist before send, restart at every effect, one key one place: protocols/consensus.md 2.8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four punishable pairs: found by the engine, provable to a stranger (consensus 2.9)."""
+"""The four punishable pairs: provable to a stranger (protocols/consensus.md 2.9)."""
 
 from __future__ import annotations
 

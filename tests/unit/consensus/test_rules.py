@@ -1,4 +1,4 @@
-"""Each rule of protocols/consensus.md section 2.6, by name."""
+"""Each rule of protocols/consensus.md 2.6, by name."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class OneNode:
         self.executor = executor
 
     def send_many(self, transactions):
-        verdicts, _ = self.executor.admit(transactions, heard=False)
+        verdicts, _ = self.executor.pending.admit(transactions, heard=False)
         return [self._error(verdict) for verdict in verdicts]
 
     def supply(self, chain):
@@ -63,14 +63,10 @@ class OneNode:
         return {"status": "finalized" if in_block else "pending"}
 
     def certify(self):
-        header = self.executor.build(0, 0, self._last_commit()).header
+        header = self.executor.build(0, 0).header
         signature = IndexedSignature(0, bytes(64))
         certificate = QuorumCertificate(Phase.COMMIT, header.height, 0, header.hash, (signature,))
         self.executor.commit(header.hash, certificate)
-
-    def _last_commit(self):
-        parent = self.executor.parent
-        return self.executor.store.certificate(parent.height) or b"" if parent.height else b""
 
     @staticmethod
     def _error(verdict):
@@ -101,11 +97,11 @@ def play(node):
     player.set_up()
     while region.height < BLOCKS:
         node.certify()
-        parent = node.executor.parent
+        parent = node.executor.tip.parent
         region.height = parent.height
         region.market_ms = spec.market_time_ms(parent.height, parent.time_ms)
         player.play(region)
-    return player, region, node.executor.totals
+    return player, region, node.executor.tip.totals
 
 
 @pytest.mark.parametrize("chain", ["MET", "NOR", "NEA"])
@@ -175,7 +171,7 @@ def test_what_only_a_dead_node_knew_reaches_the_next_one(tmp_path):
         sender.send([first])
         sender.send(rest)
         assert sender.client is node
-        assert len(node.executor.mempool) == 1 + len(rest)
+        assert len(node.executor.pending) == 1 + len(rest)
         sender.send([first])  # A duplicate is no refusal.
         with pytest.raises(Refused, match="nonce_gap"):
             sender.send([replace(rest[-1], nonce=99)])

@@ -98,7 +98,7 @@ def test_households_of_a_chain_buy_and_sell_at_its_places(name: str) -> None:
     genesis = soak.soak_genesis(1_800_000_000_000)
     spec: ChainSpec = genesis.chain(name)
     members = households.households(spec, 8)
-    prefixes = {territory.prefix for territory in spec.region.territories}
+    prefixes = {territory.prefix for territory in spec.territories}
     assert {one.location[:3] for one in members} == prefixes
     assert len({one.owner.public_key for one in members}) == 8
     slot = spec.market_time_ms(100, 0) // SLOT_MS

@@ -403,7 +403,7 @@ def test_contents_become_actions(world, content, actions) -> None:
         (CarbonCreditPolicy((CarbonCreditRate("peat", 1),)), ErrorCode.UNKNOWN_PARAMETER),
         (CarbonCreditPolicy((CarbonCreditRate("wind", 9999),)), ErrorCode.VALUE_OUT_OF_RANGE),
         (CarbonCreditPolicy((CarbonCreditRate("wind", 1),) * 2), ErrorCode.DUPLICATE),
-        (replace(HALT, region="XXX"), ErrorCode.UNKNOWN_SHARD),
+        (replace(HALT, territory="XXX"), ErrorCode.UNKNOWN_SHARD),
         (replace(ROTATE, chain="XXX"), ErrorCode.UNKNOWN_SHARD),
         (replace(ROTATE, organisation="NEW"), ErrorCode.NOT_REGISTERED),
     ],
@@ -620,7 +620,7 @@ def test_a_change_of_authorities_that_vanished_meanwhile_does_not_stop_the_chain
 
 
 @pytest.mark.parametrize("approves", [True, False])
-def test_trade_between_regions_needs_the_regulator(world, approves) -> None:
+def test_trade_between_territories_needs_the_regulator(world, approves) -> None:
     wider = ParameterChange("market.max_trade_tier", "3")
     world.propose(wider)
     world.vote(ALICE)

@@ -1,4 +1,4 @@
-"""What operators publish decides what may cross a node, and when a region stands still."""
+"""What operators publish decides what may cross a node, and when a territory stands still."""
 
 import pytest
 
@@ -6,10 +6,10 @@ from gridtokenx.grid import operation
 from gridtokenx.grid.model import (
     STATUSES,
     GridLimits,
-    HaltRegion,
+    HaltTerritory,
     NodeState,
     PublishGridStatus,
-    ResumeRegion,
+    ResumeTerritory,
 )
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS
@@ -31,7 +31,7 @@ def publish(state: Overlay, loading_bps: int = 5_000, *, slot: int = SLOT, **cha
     named = {"rating_va": 400_000, "frequency_mhz": 50_000, "voltage_bps": 10_000, **changes}
     command = PublishGridStatus(node=NODE, slot=slot, loading_bps=loading_bps, **named)
     (event,) = operation.publish_status(
-        state, command, region="BKK", publisher="MEA", now_ms=NOW_MS, limits=LIMITS
+        state, command, territory="BKK", publisher="MEA", now_ms=NOW_MS, limits=LIMITS
     )
     return event
 
@@ -97,7 +97,7 @@ def test_a_status_is_of_an_open_slot_and_never_goes_behind_the_one_in_force(stat
     operation.publish_status(
         state,
         command,
-        region="BKK",
+        territory="BKK",
         publisher="MEA",
         now_ms=NOW_MS + 40 * SLOT_MS,
         limits=LIMITS,
@@ -126,9 +126,9 @@ def test_a_frequency_counts_at_once_whatever_was_published_for_the_next_slot(sta
 
 
 def halt(state: Overlay, by: str = "MEA", until_ms: int = 0, now_ms: int = NOW_MS) -> None:
-    operation.halt_region(
+    operation.halt_territory(
         state,
-        HaltRegion("BKK", "flood", until_ms),
+        HaltTerritory("BKK", "flood", until_ms),
         by=by,
         by_regulator=by == "ERC",
         now_ms=now_ms,
@@ -136,14 +136,14 @@ def halt(state: Overlay, by: str = "MEA", until_ms: int = 0, now_ms: int = NOW_M
 
 
 def resume(state: Overlay, by: str = "MEA") -> None:
-    command = ResumeRegion("BKK", "dry")
-    operation.resume_region(state, command, by=by, by_regulator=by == "ERC", now_ms=NOW_MS)
+    command = ResumeTerritory("BKK", "dry")
+    operation.resume_territory(state, command, by=by, by_regulator=by == "ERC", now_ms=NOW_MS)
 
 
 def test_a_halt_holds_until_it_is_ended(state) -> None:
     refused(ErrorCode.DUPLICATE, resume, state)
     halt(state)
-    with pytest.raises(Rejected, match="MEA halted region BKK: flood") as caught:
+    with pytest.raises(Rejected, match="MEA halted territory BKK: flood") as caught:
         operation.check_operating(state, "BKK", NOW_MS, LIMITS)
     assert caught.value.code is ErrorCode.GRID_EMERGENCY
     assert publish(state).state is NodeState.EMERGENCY

@@ -100,7 +100,7 @@ class Node:
 @pytest.fixture
 def leader(tmp_path: Path) -> Iterator[Node]:
     node = Node(tmp_path / "leader")
-    node.executor.admit([pay(nonce) for nonce in range(3)], heard=False)
+    node.executor.pending.admit([pay(nonce) for nonce in range(3)], heard=False)
     yield node
     node.database.close()
 
@@ -114,7 +114,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 @pytest.fixture
 def proposal(leader: Node) -> CompactBlock:
-    return leader.executor.build(0, leader.executor.sets.leader(1, 0), b"")
+    return leader.executor.build(0, leader.executor.tip.sets.leader(1, 0))
 
 
 async def hear(node: Node, block: CompactBlock, lane: Lane = TRUSTED, view: int = 0) -> Verdict:
@@ -192,7 +192,7 @@ async def test_a_proposed_header_with_another_body_is_not_kept(
 async def test_a_body_is_put_together_from_our_pool_and_a_peer(
     node: Node, leader: Node, proposal: CompactBlock, autojump_clock: MockClock
 ) -> None:
-    node.executor.admit([pay(0)], heard=False)
+    node.executor.pending.admit([pay(0)], heard=False)
     node.answers = {HONEST: leader.candidates}
     found = await node.candidates.find(proposal.header.hash)
     assert found is not None
@@ -261,7 +261,7 @@ async def test_what_no_leader_of_now_proposed_is_not_waited_for(
     node: Node, proposal: CompactBlock
 ) -> None:
     """Without a clock that jumps: it is told at once."""
-    leaders = [node.executor.sets.leader(1, view) for view in range(3)]
+    leaders = [node.executor.tip.sets.leader(1, view) for view in range(3)]
     header = proposal.header
     for changes in (
         {"height": 0},

@@ -25,17 +25,13 @@ from gridtokenx.network.host import NetworkError
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node import key_guard
-from gridtokenx.node.chain_runner import (
-    ChainRunner,
-    Surroundings,
-    VouchRefused,
-    first_record,
-    likeliest,
-)
+from gridtokenx.node.answers import answer_ancestry
+from gridtokenx.node.chain_runner import ChainRunner, Surroundings
 from gridtokenx.node.contacts import Claim
 from gridtokenx.node.executor import Executor
+from gridtokenx.node.life import VouchRefused, first_record
 from gridtokenx.node.protocol import BlocksRequest, BlocksResponse, ChainHead, DecidedBlock, Topics
-from gridtokenx.node.syncing import answer_ancestry
+from gridtokenx.node.syncing import likeliest
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode
@@ -99,7 +95,7 @@ class Home:
         Executor(GENESIS.chain("TH"), self.database.chain("TH"), self.now_ms)
         then_ms = self.now_ms() - age_ms
         self.met = Executor(MET, self.database.chain("MET"), lambda: then_ms)
-        if self.met.parent.height == 0:
+        if self.met.tip.height == 0:
             for _ in range(BASE + 2):
                 grow(self.met, OLD)
         self.around = Surroundings(
@@ -118,12 +114,12 @@ class Home:
             claims=lambda _chain_id: {peer: Claim(0) for peer in self.peers},
             neighbours=lambda _name: self.peers,
             may_propose=lambda _name: True,
-            next_national=trio.Event,
-            on_status=lambda _name: None,
-            on_committed=lambda _name, _committed: None,
-            checkpoints_sent=lambda _name: 0,
+            on_block=lambda _name, _time_ms: None,
         )
-        self.runner = ChainRunner("MET", self.around)
+
+    async def open(self) -> None:
+        """Open the present incarnation, as at every start."""
+        self.runner = await ChainRunner.open("MET", self.around)
 
     @staticmethod
     def now_ms() -> int:
@@ -163,21 +159,19 @@ class Home:
     @property
     def place(self) -> tuple[int, int]:
         """Incarnation and height."""
-        return self.runner.spec.incarnation, self.runner.executor.parent.height
+        return self.runner.spec.incarnation, self.runner.executor.tip.height
 
 
 def grow(executor: Executor, keys: Sequence[SigningKey]) -> None:
-    height = executor.parent.height + 1
-    last = executor.store.certificate(height - 1) or b""
-    block_hash = executor.build(0, 0, last).header.hash
+    block_hash = executor.build(0, 0).header.hash
     executor.commit(block_hash, certify(executor, keys, block_hash))
 
 
 def certify(executor: Executor, keys: Sequence[SigningKey], block_hash: bytes) -> QuorumCertificate:
-    height = executor.parent.height + 1
+    height = executor.tip.height + 1
     signed = vote_bytes(Phase.COMMIT, executor.spec.chain_id, height, 0, block_hash)
     by_key = {key.public_key: key for key in keys}
-    members = executor.sets.at(height).validators.members
+    members = executor.tip.sets.at(height).validators.members
     signatures = tuple(
         IndexedSignature(index, by_key[member.public_key].sign(signed))
         for index, member in enumerate(members)
@@ -187,8 +181,7 @@ def certify(executor: Executor, keys: Sequence[SigningKey], block_hash: bytes) -
 
 @asynccontextmanager
 async def running(home: Home) -> AsyncIterator[ChainRunner]:
-    await home.runner.open()
-    home.runner.check_resumed()
+    await home.open()
     async with trio.open_nursery() as nursery:
         await nursery.start(home.runner.run)
         yield home.runner
@@ -217,7 +210,7 @@ async def test_a_running_chain_goes_on_as_its_next_incarnation(tmp_path: Path) -
     home.keep_record("MET", 0)  # As every new key has it; the vote makes it the only authority.
     async with running(home) as runner:
         assert home.gossip.chains == {"MET"}
-        assert runner.head == ChainHead("MET", MET.chain_id, BASE + 2, home.met.parent.hash)
+        assert runner.head == ChainHead("MET", MET.chain_id, BASE + 2, home.met.tip.hash)
         home.decree()
         await until(lambda: home.place >= (2, BASE + 2))
         assert home.gossip.chains == {"MET@2"}
@@ -226,10 +219,10 @@ async def test_a_running_chain_goes_on_as_its_next_incarnation(tmp_path: Path) -
         record = home.record("MET@2")
         assert record is not None
         assert record.height > BASE
-        assert home.database.chain("MET").head() == (BASE + 2, home.met.parent.hash)
+        assert home.database.chain("MET").head() == (BASE + 2, home.met.tip.hash)
         votes = Topics(GENESIS.network_id, "MET@2").votes
         assert {topic for topic, _ in home.gossip.published if topic.endswith("votes")} == {votes}
-        assert runner.history(MET.chain_id) is not None
+        assert runner.life.history(MET.chain_id) is not None
         home.decree(height=BASE - 1)
         await until(lambda: home.place >= (3, BASE + 1))
         assert home.gossip.chains == {"MET@3"}
@@ -241,7 +234,7 @@ async def test_a_node_that_was_off_goes_on_at_its_start_and_again_after_a_kill(
 ) -> None:
     home = Home(tmp_path, SOLE)
     home.keep_record("MET", 0)
-    await home.runner.open()
+    await home.open()
     home.decree()
     async with running(home):
         await until(lambda: home.place >= (2, BASE + 1))
@@ -256,8 +249,8 @@ async def test_a_node_that_was_off_goes_on_at_its_start_and_again_after_a_kill(
 async def test_what_is_missing_is_fetched_while_the_status_tells_of_it(tmp_path: Path) -> None:
     other = Home(tmp_path / "other", None)
     home = Home(tmp_path / "one", None)
-    await home.runner.open()
-    born = replace(home.decree(), height=BASE + 1, hash=other.met.parent.hash)
+    await home.open()
+    born = replace(home.decree(), height=BASE + 1, hash=other.met.tip.hash)
     block_hash = decode_block(other.met.store.block(BASE + 1) or b"").header.hash
     assert block_hash != decode_block(home.met.store.block(BASE + 1) or b"").header.hash
     born = replace(born, hash=block_hash, chain_id=incarnation_id(MET.chain_id, 2, block_hash))
@@ -273,7 +266,7 @@ async def test_what_is_missing_is_fetched_while_the_status_tells_of_it(tmp_path:
         home.met = other.met
         home.peers = (PEER,)
         await until(lambda: runner.phase == "running")
-        assert runner.executor.parent.hash == block_hash
+        assert runner.executor.tip.hash == block_hash
 
 
 # -- Safety records --------------------------------------------------------------------------------
@@ -282,7 +275,7 @@ async def test_what_is_missing_is_fetched_while_the_status_tells_of_it(tmp_path:
 async def test_a_key_without_a_record_is_silent_until_its_operator_vouches(tmp_path: Path) -> None:
     """All members are new, so nobody is heard: only the operators' word lets the region begin."""
     home = Home(tmp_path, SOLE)
-    await home.runner.open()
+    await home.open()
     home.decree()
     async with running(home) as runner:
         await until(lambda: runner.phase == "running")
@@ -307,10 +300,10 @@ async def test_whose_word_is_not_taken(
     tmp_path: Path, key: SigningKey | None, later: bool, why: str
 ) -> None:
     home = Home(tmp_path, key)
-    await home.runner.open()
+    await home.open()
     if later:
         home.decree()
-        await home.runner.open()
+        await home.open()
     with pytest.raises(VouchRefused, match=why):
         home.runner.vouch()
     assert home.record("MET@2") is None
@@ -318,9 +311,9 @@ async def test_whose_word_is_not_taken(
 
 async def test_a_word_given_while_it_is_rebuilt_counts_when_it_begins(tmp_path: Path) -> None:
     home = Home(tmp_path, SOLE)
-    await home.runner.open()
+    await home.open()
     home.decree()
-    await home.runner.open()
+    await home.open()
     assert home.runner.phase == "rebuilding"
     home.runner.vouch()
     assert home.record("MET@2") == first_record(BASE)
@@ -335,11 +328,11 @@ async def test_a_backup_of_the_former_incarnation_is_found_out(tmp_path: Path) -
     elsewhere.keep_record("MET", 0)
     home = Home(tmp_path / "one", SOLE)
     home.keep_record("MET", 0)
-    await home.runner.open()
+    await home.open()
     home.met = elsewhere.met
     home.peers = (PEER,)
     home.decree()
-    await elsewhere.runner.open()
+    await elsewhere.open()
     elsewhere.decree()
     async with running(elsewhere):
         await until(lambda: elsewhere.place >= (2, BASE + 2))
@@ -360,7 +353,7 @@ async def test_a_backup_of_the_former_incarnation_is_found_out(tmp_path: Path) -
 async def test_a_record_that_is_lost_later_is_not_made_anew(tmp_path: Path) -> None:
     home = Home(tmp_path, SOLE)
     home.keep_record("MET", 0)
-    await home.runner.open()
+    await home.open()
     home.decree()
     async with running(home):
         await until(lambda: home.place >= (2, BASE + 1))
@@ -376,16 +369,15 @@ async def test_a_record_that_is_lost_later_is_not_made_anew(tmp_path: Path) -> N
 
 async def test_the_operators_word_at_start_is_for_one_incarnation(tmp_path: Path) -> None:
     home = Home(tmp_path, SOLE, {"MET@2": BASE})
-    await home.runner.open()
+    await home.open()
     home.decree()
     async with running(home):
         await until(lambda: home.place >= (2, BASE + 1))
         assert home.around.resume_above == {}
 
     late = Home(home.database, SOLE, {"MET": BASE})
-    await late.runner.open()
     with pytest.raises(NotPresent, match="MET is MET@2 now"):
-        late.runner.check_resumed()
+        await late.open()
 
     sure = Home(home.database, SOLE, {"MET@2": BASE})
     with pytest.RaisesGroup(NotMissing, flatten_subgroups=True):
@@ -412,8 +404,7 @@ def test_names_of_incarnations(text: str, is_one: bool) -> None:
 def bad_block(home: Home) -> bytes:
     """An answer with the next block, whose state is not what it must be, certified by all."""
     executor = home.met
-    last = executor.store.certificate(executor.parent.height) or b""
-    made = executor.candidate(executor.build(0, 0, last).header.hash)
+    made = executor.candidate(executor.build(0, 0).header.hash)
     assert made is not None
     header = replace(made.block.header, state_root=b"x" * 32)
     certificate = certify(executor, OLD, header.hash)
@@ -433,7 +424,7 @@ async def test_a_captured_region_stops_alone_and_goes_on_by_a_vote(tmp_path: Pat
         assert home.place == (1, BASE + 2)
         assert home.gossip.chains == set()
         assert home.reported == []
-        assert runner.history(MET.chain_id) is not None
+        assert runner.life.history(MET.chain_id) is not None
         (refused,) = await runner.submit([b"anything"])
         assert refused is not None
         assert refused.code is ErrorCode.NOT_ACTIVE
@@ -458,8 +449,7 @@ async def test_without_a_national_chain_the_process_ends_as_before(tmp_path: Pat
     alone = Database(tmp_path / "alone")
     spec = home.around.genesis.chain("MET")
     home.met = Executor(spec, alone.chain("MET"), home.now_ms)
-    around = replace(home.around, database=alone)
-    home.runner = ChainRunner("MET", around)
+    home.around = replace(home.around, database=alone)
     with pytest.RaisesGroup(StopNode, flatten_subgroups=True):
         async with running(home) as runner:
             home.answers = [bad_block(home)]

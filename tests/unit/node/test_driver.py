@@ -181,7 +181,7 @@ async def test_no_block_is_built_for_a_view_that_has_ended(tmp_path: Path) -> No
         node.driver._worker._release()
         await node.worked()
         assert not any(isinstance(one, Proposal) and one.view == 0 for one in node.gossip.said())
-        assert not node.executor._candidates
+        assert len(node.executor._undecided) == 0
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -234,7 +234,8 @@ async def test_a_key_that_starts_again_is_silent_until_peers_bring_no_more_block
         peers.append(PEER)
         for height in range(1, 4):
             await trio.sleep(HOLD_SECONDS - 1)
-            node.executor.parent = replace(node.executor.parent, height=height)
+            tip = node.executor.tip
+            node.executor.tip = replace(tip, parent=replace(tip.parent, height=height))
         await trio.sleep(HOLD_SECONDS - 1)
         assert not over.is_set()
         with trio.fail_after(2):  # Who only says that it is ahead costs no more.
@@ -277,7 +278,7 @@ async def test_timers_run_on_while_the_wall_clock_is_set(tmp_path: Path) -> None
         timer_ms=lambda: timer[0],
         resume_above=0,
     )
-    opens_ms = timer[0] + MET.opens_ms(executor.parent.time_ms) - wall[0]
+    opens_ms = timer[0] + MET.opens_ms(executor.tip.parent.time_ms) - wall[0]
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
@@ -355,7 +356,7 @@ def _disguised(path: Path, leader: int, fault: str) -> tuple[bytes, list[tuple[s
     database = Database(path / "maker")
     executor = Executor(MET, database.chain("MET"), lambda: NOW_MS)
     proposer = (leader + 1) % len(MEMBERS) if fault == "proposer" else leader
-    block = executor.build(1 if fault == "view" else 0, proposer, b"")
+    block = executor.build(1 if fault == "view" else 0, proposer)
     database.close()
     signed = proposal_bytes(MET.chain_id, 1, 0, block.header.hash, ZERO_HASH)
     proposal = Proposal(1, 0, block.header.hash, None, None, MEMBERS[leader].sign(signed))
@@ -380,8 +381,7 @@ def history(path: Path, count: int) -> list[tuple[bytes, QuorumCertificate]]:
     executor = Executor(MET, database.chain("MET"), lambda: NOW_MS)
     blocks = []
     for height in range(1, count + 1):
-        last = executor.store.certificate(height - 1) or b""
-        block_hash = executor.build(0, 0, last).header.hash
+        block_hash = executor.build(0, 0).header.hash
         execution = executor.candidate(block_hash)
         assert execution is not None
         blocks.append((execution.block.encoded, decided(height, block_hash)))
@@ -508,8 +508,8 @@ async def test_no_signature_is_verified_of_a_block_that_nobody_decided(
         for nonce in range(20)
     ]
     source = Node(tmp_path / "source", 0)
-    source.executor.admit(payments, heard=False)
-    block_hash = source.executor.build(0, 0, b"").header.hash
+    source.executor.pending.admit(payments, heard=False)
+    block_hash = source.executor.build(0, 0).header.hash
     execution = source.executor.candidate(block_hash)
     assert execution is not None
     block, good = execution.block, decided(1, block_hash)
@@ -539,6 +539,6 @@ async def test_no_signature_is_verified_of_a_block_that_nobody_decided(
             ),
         )
         await node.driver.apply_decided(1, block.encoded, good)
-        assert node.executor.parent.hash == block_hash
+        assert node.executor.tip.hash == block_hash
         assert hashed == [1]  # Once, before the signatures and not after them again.
         assert node.executor.stages.seconds()["verify"] > 0

@@ -100,7 +100,7 @@ async def take(driver: Driver, blocks: Blocks, heights: range) -> None:
 async def test_a_young_network_needs_no_trusted_block(tmp_path: Path, blocks: Blocks) -> None:
     async with running(tmp_path / "me", Trust("MET", {}, PERIOD_MS)) as driver:
         await take(driver, blocks, range(1, 6))
-        assert driver.executor.parent.height == 5
+        assert driver.executor.tip.height == 5
 
 
 @pytest.mark.parametrize("height", [0, 5])
@@ -131,7 +131,7 @@ async def test_with_a_trusted_block_it_starts_and_goes_on_from_it_while_that_is_
     last_ms = decode_block(blocks[3][0]).header.time_ms + PERIOD_MS
     async with running(tmp_path / "me", trust, last_ms) as driver:
         await take(driver, blocks, range(1, 6))
-        assert driver.executor.parent.height == 5
+        assert driver.executor.tip.height == 5
     async with running(tmp_path / "late", trust, last_ms + 1) as driver:
         await take(driver, blocks, range(1, 5))
         with pytest.raises(Untrusted, match=r"GTX-SYNC-002: .* \(4\)"):
@@ -146,21 +146,21 @@ async def test_a_history_without_the_trusted_block_is_its_senders_fault(
         await take(driver, blocks, range(1, 3))
         with pytest.raises(Rejected, match=r"block 3 of MET is .*, the trusted one is"):
             await take(driver, blocks, range(3, 4))
-        assert driver.executor.parent.height == 2
+        assert driver.executor.tip.height == 2
 
 
 async def test_a_peer_of_another_history_is_reported(tmp_path: Path) -> None:
     peers = Peers(tmp_path / "net")
     trust = Trust("MET", {3: hash_of(peers.blocks, 3)})
     async with running(tmp_path / "me", trust) as driver:
-        syncing = Syncing(driver, peers.ask, peers.report, peers.claims)
+        syncing = Syncing(driver.executor, peers.ask, peers.report, peers.claims)
         driver._wiring.on_committed = lambda one: syncing.note_committed(one.parent.height)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(syncing.run)
+            nursery.start_soon(syncing.run, driver.apply_decided)
             syncing.note_height(LIAR, 5)
             await until(lambda: peers.offences)
             syncing.note_height(HONEST, 5)
-            await until(lambda: driver.executor.parent.height == 5)
+            await until(lambda: driver.executor.tip.height == 5)
             assert peers.offences == [(LIAR, "invalid_block")]
             nursery.cancel_scope.cancel()
 
@@ -197,7 +197,7 @@ async def test_a_decision_against_the_trusted_block_ends_the_node(
         driver.executor.check(block, [])
         with pytest.raises(StopNode, match="GTX-SYNC-003"):
             await driver._perform(Decide(1, block.header.hash, certificate))
-        assert driver.executor.parent.height == 0
+        assert driver.executor.tip.height == 0
 
 
 def test_nothing_is_signed_below_a_trusted_block(tmp_path: Path) -> None:

@@ -38,10 +38,10 @@ from gridtokenx.ledger.model import ACCOUNTS, MINIMUMS, Asset, Deposit, Transfer
 from gridtokenx.node.executor import (
     FILL_CHUNK,
     FILL_SHARE,
-    MAX_CANDIDATES,
     Executor,
     NotYet,
 )
+from gridtokenx.node.undecided import MAX_CANDIDATES
 from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -93,9 +93,7 @@ class Site:
 
     def build(self, *, view: int = 0) -> Block:
         """The next block as this node proposes it."""
-        parent = self.executor.parent
-        last_commit = self.executor.store.certificate(parent.height) or b""
-        compact = self.executor.build(view, 0, last_commit)
+        compact = self.executor.build(view, 0)
         execution = self.executor.candidate(compact.header.hash)
         assert execution is not None
         return execution.block
@@ -166,27 +164,44 @@ def refused(code: ErrorCode, match: str = ""):
 
 def test_a_new_folder_holds_the_genesis(site: Site) -> None:
     executor = site.executor
-    assert executor.parent.height == 0
-    assert executor.parent.hash == MET.chain_id
-    assert executor.parent.time_ms == GENESIS.genesis_time_ms
+    assert executor.tip.height == 0
+    assert executor.tip.hash == MET.chain_id
+    assert executor.tip.parent.time_ms == GENESIS.genesis_time_ms
     assert ledger.account(executor.store, DEV.public_key).gtx_ugtx > 0
 
 
 def test_two_nodes_start_from_one_state(site: Site, other: Site) -> None:
-    assert site.executor.parent == other.executor.parent
-    assert site.reopen().parent == other.executor.parent
+    assert site.executor.tip.parent == other.executor.tip.parent
+    assert site.reopen().tip.parent == other.executor.tip.parent
+
+
+def test_a_tip_stays_as_it_was_when_the_chain_goes_on(site: Site) -> None:
+    """Whoever holds one holds things that belong together, also on another thread."""
+    site.executor.pending.admit([pay(0)], heard=False)
+    site.grow()
+    held = site.executor.tip
+    site.executor.pending.admit([pay(1)], heard=False)
+    site.grow()
+    newest = site.executor.tip
+    assert (held.height, held.totals.transactions, held.view.head()) == (1, 1, (1, held.hash))
+    assert (newest.height, newest.totals.transactions) == (2, 2)
+    assert newest.view.head() == (2, newest.hash)
+    assert (len(held.finality_ms), len(newest.finality_ms)) == (1, 2)
+    assert ledger.account(held.view, DEV.public_key).nonce == 1
+    assert newest.certificate == site.executor.store.certificate(2)
+    assert newest.sets is held.sets  # No set has changed: leaders are not worked out again.
 
 
 def test_a_restart_continues_where_the_last_batch_ended(site: Site) -> None:
-    site.executor.admit([pay(0), pay(1)], heard=False)
+    site.executor.pending.admit([pay(0), pay(1)], heard=False)
     site.grow(3)
-    parent, totals = site.executor.parent, site.executor.totals
+    parent, totals = site.executor.tip.parent, site.executor.tip.totals
     executor = site.reopen()
-    assert executor.parent == parent
-    assert executor.totals == totals
-    assert executor.pending_nonce(DEV.public_key) == 2
+    assert executor.tip.parent == parent
+    assert executor.tip.totals == totals
+    assert executor.pending.next_nonce(DEV.public_key) == 2
     site.grow(2)
-    assert executor.parent.height == 5
+    assert executor.tip.height == 5
 
 
 def test_another_networks_folder_is_refused(tmp_path: Path) -> None:
@@ -234,7 +249,7 @@ def test_a_lost_body_is_noticed_at_start(tmp_path: Path) -> None:
 
 def test_admission_gives_each_transaction_its_verdict(site: Site) -> None:
     poor = sign_transaction(dev_key("poor"), MET.chain_id, 0, Transfer(SHOP, Asset.GTX, 1))
-    verdicts, fresh = site.executor.admit([pay(0), poor, pay(0), pay(5)], heard=False)
+    verdicts, fresh = site.executor.pending.admit([pay(0), poor, pay(0), pay(5)], heard=False)
     codes = [None if verdict is None else verdict.code for verdict in verdicts]
     assert codes == [
         None,
@@ -243,19 +258,19 @@ def test_admission_gives_each_transaction_its_verdict(site: Site) -> None:
         ErrorCode.NONCE_GAP,
     ]
     assert fresh == [pay(0)]
-    assert site.executor.pending_nonce(DEV.public_key) == 1
+    assert site.executor.pending.next_nonce(DEV.public_key) == 1
 
 
 def test_gossip_may_bring_a_gap_and_then_fill_it(site: Site) -> None:
-    assert site.executor.admit([pay(1)], heard=True) == ([None], [])
-    assert site.executor.admit([pay(0)], heard=True) == ([None], [pay(0), pay(1)])
+    assert site.executor.pending.admit([pay(1)], heard=True) == ([None], [])
+    assert site.executor.pending.admit([pay(0)], heard=True) == ([None], [pay(0), pay(1)])
 
 
 def test_an_included_transaction_is_a_duplicate_for_ever(site: Site) -> None:
-    site.executor.admit([pay(0)], heard=False)
+    site.executor.pending.admit([pay(0)], heard=False)
     site.grow()
     for _ in range(2):
-        verdicts, fresh = site.executor.admit([pay(0)], heard=True)
+        verdicts, fresh = site.executor.pending.admit([pay(0)], heard=True)
         assert [verdict.code for verdict in verdicts if verdict] == [ErrorCode.DUPLICATE]
         assert fresh == []
         site.reopen()
@@ -263,16 +278,16 @@ def test_an_included_transaction_is_a_duplicate_for_ever(site: Site) -> None:
 
 def test_at_no_moment_a_transaction_is_unknown(site: Site) -> None:
     """Out of the pool, it is in the block; which views show it is not the executor's to say."""
-    assert site.executor.pending_status(pay(0).id) is None
-    site.executor.admit([pay(1)], heard=True)
-    assert site.executor.pending_status(pay(1).id) == "queued"
-    site.executor.admit([pay(0)], heard=True)
-    assert site.executor.pending_status(pay(0).id) == "pending"
+    assert site.executor.pending.status(pay(0).id) is None
+    site.executor.pending.admit([pay(1)], heard=True)
+    assert site.executor.pending.status(pay(1).id) == "queued"
+    site.executor.pending.admit([pay(0)], heard=True)
+    assert site.executor.pending.status(pay(0).id) == "pending"
     site.grow()
-    assert site.executor.mempool.get(pay(0).id) is None
-    assert site.executor.pending_status(pay(0).id) == "pending"
-    site.executor.admit([pay(2, more=10**15)], heard=False)
-    refusal = site.executor.pending_status(pay(2, more=10**15).id)
+    assert site.executor.pending.find(pay(0).id) is None
+    assert site.executor.pending.status(pay(0).id) == "pending"
+    site.executor.pending.admit([pay(2, more=10**15)], heard=False)
+    refusal = site.executor.pending.status(pay(2, more=10**15).id)
     assert isinstance(refusal, Rejected)
 
 
@@ -280,24 +295,24 @@ def test_at_no_moment_a_transaction_is_unknown(site: Site) -> None:
 
 
 def test_one_builds_another_checks_both_commit(site: Site, other: Site) -> None:
-    site.executor.admit([pay(0), pay(1)], heard=False)
+    site.executor.pending.admit([pay(0), pay(1)], heard=False)
     block = site.build()
     other.executor.check(block, block.decode_transactions())
     for one in (site, other):
         committed = one.executor.commit(block.header.hash, decided(block))
         assert committed.execution.transactions == (pay(0), pay(1))
-        assert one.executor.parent.state_root == block.header.state_root
+        assert one.executor.tip.parent.state_root == block.header.state_root
         assert one.executor.store.block(1) == block.encoded
         assert one.executor.store.place_of(pay(1).id) == (1, 1)
         assert ledger.account(one.executor.store, SHOP).gtx_ugtx == 2 * LEAST_UGTX
-        assert len(one.executor.mempool) == 0
+        assert len(one.executor.pending) == 0
         assert one.executor.candidate(block.header.hash) is None
-    assert site.executor.parent == other.executor.parent
+    assert site.executor.tip.parent == other.executor.tip.parent
 
 
 def test_a_view_without_a_decision_halves_the_next_block(site: Site) -> None:
     sent = [pay(nonce) for nonce in range(4 * FILL_CHUNK)]
-    site.executor.admit(sent, heard=False)
+    site.executor.pending.admit(sent, heard=False)
     sizes = [len(site.build(view=view).transactions) for view in range(5)]
     assert sizes == [256, 128, 64, 64, 64]
 
@@ -306,7 +321,7 @@ def test_a_leader_that_is_slow_makes_a_smaller_block(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = [pay(nonce) for nonce in range(4 * FILL_CHUNK)]
-    site.executor.admit(sent, heard=False)
+    site.executor.pending.admit(sent, heard=False)
     step_s = MET.genesis.timeout_base_ms / 1_000 * FILL_SHARE * 0.4
     ticks = count()
     monkeypatch.setattr(
@@ -315,14 +330,14 @@ def test_a_leader_that_is_slow_makes_a_smaller_block(
     execution = site.build().decode_transactions()
     assert execution == sent[: 3 * FILL_CHUNK - 1]
     monkeypatch.undo()
-    assert site.executor.pending_nonce(DEV.public_key) == len(sent)
+    assert site.executor.pending.next_nonce(DEV.public_key) == len(sent)
 
 
 def test_transactions_of_another_proposer_leave_the_pool(site: Site, other: Site) -> None:
     for one in (site, other):
-        one.executor.admit([pay(0)], heard=False)
-    other.executor.admit([pay(1, 7)], heard=False)
-    site.executor.admit([pay(1, 8)], heard=False)
+        one.executor.pending.admit([pay(0)], heard=False)
+    other.executor.pending.admit([pay(1, 7)], heard=False)
+    site.executor.pending.admit([pay(1, 8)], heard=False)
     block = site.build()
     other.executor.check(block, block.decode_transactions())
     committed = other.executor.commit(block.header.hash, decided(block))
@@ -332,23 +347,23 @@ def test_transactions_of_another_proposer_leave_the_pool(site: Site, other: Site
 
 
 def test_checking_a_block_changes_nothing(site: Site, other: Site) -> None:
-    site.executor.admit([pay(0)], heard=False)
+    site.executor.pending.admit([pay(0)], heard=False)
     block = site.build()
-    parent = other.executor.parent
+    parent = other.executor.tip.parent
     for _ in range(2):
         other.executor.check(block, block.decode_transactions())
-    assert other.executor.parent == parent
+    assert other.executor.tip.parent == parent
     assert ledger.account(other.executor.store, SHOP).gtx_ugtx == 0
-    assert other.reopen().parent == parent
+    assert other.reopen().tip.parent == parent
 
 
 def test_a_value_is_proved_at_the_head(site: Site) -> None:
-    site.executor.admit([pay(0, 9)], heard=False)
+    site.executor.pending.admit([pay(0, 9)], heard=False)
     site.grow()
     height, value, proof = site.executor.prove(b"la" + SHOP)
     assert height == 1
     assert value == encode(ledger.account(site.executor.store, SHOP))
-    root = site.executor.parent.state_root
+    root = site.executor.tip.parent.state_root
     assert verify_state_proof(root, b"la" + SHOP, value, proof)
     _, missing, absence = site.executor.prove(b"la" + sha256(b"nobody"))
     assert missing is None
@@ -392,7 +407,7 @@ def test_undecided_blocks_are_bounded(site: Site) -> None:
 
 def test_undecided_blocks_are_bounded_by_their_transactions(site: Site) -> None:
     site.executor._max_transactions = 3
-    site.executor.admit([pay(nonce) for nonce in range(2)], heard=False)
+    site.executor.pending.admit([pay(nonce) for nonce in range(2)], heard=False)
     hashes = []
     for _ in range(5):
         site.clock.ms += 1_000
@@ -424,7 +439,10 @@ def test_the_first_block_has_no_parent_certificate(site: Site, other: Site) -> N
 
 def replace_commit(site: Site, last_commit: bytes) -> Block:
     """A block that its proposer built around another certificate of the parent."""
-    compact = site.executor.build(0, 0, last_commit)
+    own = site.executor.tip
+    site.executor.tip = replace(own, certificate=last_commit)
+    compact = site.executor.build(0, 0)
+    site.executor.tip = own
     execution = site.executor.candidate(compact.header.hash)
     assert execution is not None
     return execution.block
@@ -469,29 +487,34 @@ MOST = 2**2040 - 1  # What a number of the index may be.
 PAYER = operator_key("payment")
 
 
+def start_with(site: Site, totals: Totals) -> None:
+    """As if so much had come together before."""
+    site.executor.tip = replace(site.executor.tip, totals=totals)
+
+
 def deposit(nonce: int, amount_uthb: int = 1_000_000) -> Transaction:
     return sign_transaction(PAYER, MET.chain_id, nonce, Deposit(SHOP, amount_uthb))
 
 
 def test_a_sum_of_the_index_goes_on_beyond_64_bits(site: Site) -> None:
     """Deposits and withdrawals in turn: the supply stays small, what was ever deposited grows."""
-    site.executor.totals = Totals(deposited_uthb=2**64 - 1, withdrawn_uthb=2**64 - 1)
-    site.executor.admit([deposit(0), deposit(1)], heard=False)
+    start_with(site, Totals(deposited_uthb=2**64 - 1, withdrawn_uthb=2**64 - 1))
+    site.executor.pending.admit([deposit(0), deposit(1)], heard=False)
     site.grow(2)
-    assert site.executor.parent.height == 2
-    assert site.executor.totals.deposited_uthb == 2**64 + 1_999_999
-    assert site.reopen().totals.deposited_uthb == 2**64 + 1_999_999
-    site.executor.admit([deposit(2)], heard=False)
+    assert site.executor.tip.height == 2
+    assert site.executor.tip.totals.deposited_uthb == 2**64 + 1_999_999
+    assert site.reopen().tip.totals.deposited_uthb == 2**64 + 1_999_999
+    site.executor.pending.admit([deposit(2)], heard=False)
     site.grow()
-    assert site.executor.totals.deposited_uthb == 2**64 + 2_999_999
+    assert site.executor.tip.totals.deposited_uthb == 2**64 + 2_999_999
 
 
 def test_a_block_that_the_index_cannot_hold_is_refused_before_the_vote(
     site: Site, other: Site
 ) -> None:
-    site.executor.admit([deposit(0)], heard=False)
+    site.executor.pending.admit([deposit(0)], heard=False)
     block = site.build()
-    other.executor.totals = Totals(deposited_uthb=MOST)
+    start_with(other, Totals(deposited_uthb=MOST))
     with refused(ErrorCode.INVALID_BLOCK, "the history index cannot hold block 1"):
         other.executor.check(block, block.decode_transactions())
     assert other.executor.candidate(block.header.hash) is None
@@ -499,29 +522,29 @@ def test_a_block_that_the_index_cannot_hold_is_refused_before_the_vote(
 
 
 def test_a_builder_leaves_out_what_the_index_cannot_hold(site: Site) -> None:
-    site.executor.totals = Totals(deposited_uthb=MOST)
+    start_with(site, Totals(deposited_uthb=MOST))
     good, bad = pay(0), deposit(0)
-    site.executor.admit([good, bad], heard=False)
+    site.executor.pending.admit([good, bad], heard=False)
     block = site.build()
     assert [one.id for one in block.decode_transactions()] == [good.id]
     site.executor.commit(block.header.hash, decided(block))
-    assert site.executor.parent.height == 1
-    status = site.executor.pending_status(bad.id)
+    assert site.executor.tip.height == 1
+    status = site.executor.pending.status(bad.id)
     assert isinstance(status, Rejected)
     assert status.code is ErrorCode.INVALID_BLOCK
 
 
 def test_each_candidate_of_a_height_has_its_own_rows(site: Site) -> None:
     """A commit only writes what was worked out for that block."""
-    site.executor.admit([deposit(0)], heard=False)
+    site.executor.pending.admit([deposit(0)], heard=False)
     first = site.build()
-    site.executor.admit([deposit(1)], heard=False)
+    site.executor.pending.admit([deposit(1)], heard=False)
     site.clock.ms += 1
     second = site.build()
     assert first.header.hash != second.header.hash
     site.executor.commit(first.header.hash, decided(first))
-    assert site.executor.totals.transactions == 1
-    assert load_totals(site.executor.store) == site.executor.totals
+    assert site.executor.tip.totals.transactions == 1
+    assert load_totals(site.executor.store) == site.executor.tip.totals
     assert find_transaction(site.executor.store, deposit(0).id) is not None
     assert find_transaction(site.executor.store, deposit(1).id) is None
 
@@ -532,28 +555,28 @@ def test_a_transaction_that_would_overflow_is_refused_and_the_chain_goes_on(site
     rich = replace(ledger.account(site.executor.store, SHOP), gtx_ugtx=MAX_INT)
     key = b"MET/s" + ACCOUNTS.prefix + SHOP
     site.database.write([(key, encode(rich))])
-    verdicts, _ = site.executor.admit([pay(0), pay(0, 2)], heard=False)
+    verdicts, _ = site.executor.pending.admit([pay(0), pay(0, 2)], heard=False)
     assert [one.code for one in verdicts if one] == [ErrorCode.OUT_OF_RANGE] * 2
     assert f"Account.gtx_ugtx is {MAX_INT + LEAST_UGTX}" in str(verdicts[0])
     site.grow()
     payload = Transfer(sha256(b"another shop"), Asset.GTX, LEAST_UGTX)
     elsewhere = sign_transaction(DEV, MET.chain_id, 0, payload)
-    assert site.executor.admit([elsewhere], heard=False)[0] == [None]
+    assert site.executor.pending.admit([elsewhere], heard=False)[0] == [None]
     site.grow()
-    assert site.executor.totals.transactions == 1
+    assert site.executor.tip.totals.transactions == 1
 
 
 # -- Blocks decided elsewhere ----------------------------------------------------------------------
 
 
 def test_decided_blocks_of_a_peer_are_taken_over(site: Site, other: Site) -> None:
-    site.executor.admit([pay(nonce) for nonce in range(4)], heard=False)
+    site.executor.pending.admit([pay(nonce) for nonce in range(4)], heard=False)
     site.grow(4)
     for height in range(1, 5):
         take(other, site, height)
-    assert other.executor.parent == site.executor.parent
-    assert other.executor.totals == site.executor.totals
-    assert (len(site.executor.finality_ms), len(other.executor.finality_ms)) == (4, 0)
+    assert other.executor.tip.parent == site.executor.tip.parent
+    assert other.executor.tip.totals == site.executor.tip.totals
+    assert (len(site.executor.tip.finality_ms), len(other.executor.tip.finality_ms)) == (4, 0)
 
 
 def take(to: Site, source: Site, height: int, **changes) -> None:
@@ -575,7 +598,7 @@ def test_a_block_without_its_certificate_is_refused(site: Site, other: Site) -> 
         take(other, site, 1, chain_id=sha256(b"elsewhere"))
     with refused(ErrorCode.INVALID_BLOCK, "does not extend ours at 0"):
         take(other, site, 2)
-    assert other.executor.parent.height == 0
+    assert other.executor.tip.height == 0
     take(other, site, 1)
 
 
@@ -605,7 +628,7 @@ def _young_keys() -> Iterator[SigningKey]:
 def test_a_decided_block_is_checked_with_the_set_of_its_own_height(tmp_path: Path) -> None:
     """Over a hand-over: the parent's set, or the newest, would refuse good blocks and take bad."""
     genesis = replace(GENESIS, epoch_blocks=4)
-    spec = Rotating(genesis, genesis.chain("MET").territory)
+    spec = Rotating(genesis, genesis.chain("MET").region)
     site, other = Site(tmp_path / "one", spec), Site(tmp_path / "two", spec)
 
     def signed(block: Block, signers: ValidatorSet) -> QuorumCertificate:
@@ -628,14 +651,14 @@ def test_a_decided_block_is_checked_with_the_set_of_its_own_height(tmp_path: Pat
             other.executor.apply_decided(block, [], signed(block, wrong))
         other.executor.apply_decided(block, [], signed(block, right))
         site.executor.commit(block.header.hash, signed(block, right))
-    assert other.executor.parent == site.executor.parent
+    assert other.executor.tip.parent == site.executor.tip.parent
     site.close()
     other.close()
 
 
 def test_a_peer_cannot_make_us_think_we_are_damaged(site: Site, other: Site) -> None:
     """A decided header and its certificate with another body: the peer's fault, not ours."""
-    site.executor.admit([pay(0)], heard=False)
+    site.executor.pending.admit([pay(0)], heard=False)
     block = site.build()
     bodies = [
         replace(block, transactions=()),
@@ -656,4 +679,4 @@ def test_disagreeing_with_the_validators_means_we_are_damaged(site: Site, other:
     false = replace(block, header=replace(block.header, state_root=sha256(b"another state")))
     with pytest.raises(Damaged, match=r"GTX-SYNC-001: MET block 1 was decided .* state_root is"):
         other.executor.apply_decided(false, [], decided(false))
-    assert other.executor.parent.height == 0
+    assert other.executor.tip.height == 0

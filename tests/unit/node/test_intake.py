@@ -92,8 +92,7 @@ class Node:
     def lead(self, *others: Node) -> int:
         """Decide the block that this node proposes, everywhere; how many transactions it holds."""
         executor = self.executor
-        last_commit = executor.store.certificate(executor.parent.height) or b""
-        compact = executor.build(0, 0, last_commit)
+        compact = executor.build(0, 0)
         execution = executor.candidate(compact.header.hash)
         assert execution is not None
         certificate = certify(compact.header.height, compact.header.hash)
@@ -158,7 +157,7 @@ async def test_what_gossip_lost_is_published_again_until_a_block_holds_it(
 async def test_what_a_full_pool_turned_away_is_taken_when_it_comes_again(
     node: Node, autojump_clock: MockClock
 ) -> None:
-    node.executor.mempool.limits = Limits(transactions=8)
+    node.executor.pending._mempool.limits = Limits(transactions=8)
     assert await node.submit(pay(0), pay(1), pay(2)) == [None, None, ErrorCode.MEMPOOL_FULL]
     assert await node.hear(pay(2)) is Verdict.IGNORE
     assert node.lead() == 2
@@ -179,23 +178,23 @@ async def test_what_a_node_that_is_a_block_behind_refused_is_taken_after_that_bl
     assert await leader.submit(paid) == [None]
     assert await node.hear(spent) is Verdict.IGNORE
     assert await node.hear(spent) is Verdict.IGNORE
-    assert node.executor.pending_status(spent.id) is None  # Refused here is not rejected.
-    why = node.executor.turned_away(spent.id)
+    assert node.executor.pending.status(spent.id) is None  # Refused here is not rejected.
+    why = node.executor.pending.turned_away(spent.id)
     assert why is not None
     assert why.code is ErrorCode.ACCOUNT_NOT_FOUND
     assert leader.lead(node) == 1
     assert await node.hear(spent) is Verdict.ACCEPT
-    assert node.executor.pending_status(spent.id) == "pending"
-    assert node.executor.turned_away(spent.id) is None
+    assert node.executor.pending.status(spent.id) == "pending"
+    assert node.executor.pending.turned_away(spent.id) is None
     assert node.lead() == 1
 
 
 async def test_a_dropped_gap_may_come_again(node: Node, autojump_clock: MockClock) -> None:
     assert await node.hear(pay(2), pay(3)) is Verdict.IGNORE
     for _ in range(HeldLimits().blocks):
-        assert all(node.executor.mempool.holds(pay(nonce).id) for nonce in (2, 3))
+        assert all(node.executor.pending.status(pay(nonce).id) == "queued" for nonce in (2, 3))
         node.lead()
-    assert not any(node.executor.mempool.holds(pay(nonce).id) for nonce in (2, 3))
+    assert not any(node.executor.pending.status(pay(nonce).id) == "queued" for nonce in (2, 3))
     assert await node.hear(pay(2), pay(3)) is Verdict.IGNORE
     assert await node.hear(pay(0), pay(1)) is Verdict.ACCEPT
     assert node.lead() == 4
@@ -221,7 +220,7 @@ async def test_what_is_only_held_is_not_passed_on_before_it_is_due(
 async def test_what_a_sender_has_too_much_of_costs_no_signature(
     node: Node, autojump_clock: MockClock
 ) -> None:
-    node.executor.mempool.limits = Limits(sender_cost=2)
+    node.executor.pending._mempool.limits = Limits(sender_cost=2)
     assert await node.hear(pay(0), pay(1)) is Verdict.ACCEPT
     forged = replace(pay(2), signature=bytes(64))
     assert await node.hear(forged) is Verdict.IGNORE
@@ -263,13 +262,13 @@ async def test_what_is_dropped_after_it_was_accepted_says_why(
 ) -> None:
     assert await node.submit(pay(0)) == [None]
     assert await leader.submit(pay(0, 2)) == [None]
-    node.executor.mempool.limits = Limits(rejected=1)
+    node.executor.pending._mempool.limits = Limits(rejected=1)
     leader.lead(node)
     assert (
         await node.submit(*[pay(0, amount) for amount in range(3, 6)])
         == [ErrorCode.NONCE_TOO_LOW] * 3
     )  # Refusals at the door push out each other, not this one.
-    why = node.executor.mempool.rejection(pay(0).id)
+    why = node.executor.pending.status(pay(0).id)
     assert isinstance(why, Rejected)
     assert why.code is ErrorCode.NONCE_TOO_LOW
 
@@ -320,7 +319,7 @@ async def test_what_no_block_could_hold_costs_no_signature(node: Node) -> None:
     for code, one in useless.items():
         for forged in (one, replace(one, signature=bytes(64))):
             assert await node.hear(forged) is Verdict.IGNORE
-            why = node.executor.turned_away(forged.id)
+            why = node.executor.pending.turned_away(forged.id)
             assert why is not None
             assert why.code is code
     assert node.executor.stages.seconds()["verify"] == verify_s
@@ -334,7 +333,7 @@ async def test_who_is_paid_in_a_batch_may_send_in_it(node: Node) -> None:
         DEV, MET.chain_id, 0, Transfer(PAID.public_key, Asset.GTX, 2 * LEAST_UGTX)
     )
     assert await node.hear(paid, spent, *junk(0)) is Verdict.ACCEPT
-    assert node.executor.turned_away(junk(0)[0].id) is not None
+    assert node.executor.pending.turned_away(junk(0)[0].id) is not None
     assert node.lead() == 2
 
 
@@ -365,7 +364,7 @@ async def test_a_stranger_that_owes_waits_and_gives_up(
     for _ in range(5):
         node.budget.charge("another", 1.0, trio.current_time())
     assert await node.hear(pay(0), forwarder=STRANGER) is Verdict.IGNORE
-    assert len(node.executor.mempool) == 0
+    assert len(node.executor.pending) == 0
     assert await node.hear(pay(0)) is Verdict.ACCEPT  # Those who are trusted never wait.
 
 
@@ -465,7 +464,7 @@ async def test_what_a_stranger_has_in_hand_is_taken_from_others_meanwhile(
         assert await node.hear(pay(0)) is Verdict.ACCEPT
         goes_on.set()
     assert verdicts == [Verdict.IGNORE]
-    assert node.executor.turned_away(pay(0).id) is None
+    assert node.executor.pending.turned_away(pay(0).id) is None
     assert node.lead() == 1
 
 
@@ -476,7 +475,7 @@ async def test_consensus_goes_ahead_of_all_that_was_heard(node: Node) -> None:
         for nonce in range(20):
             nursery.start_soon(partial(node.hear, pay(nonce), forwarder=PEER))
         await until(lambda: node.worker.waiting == 20)
-        nursery.start_soon(node.worker.run, lambda: seen.append(len(node.executor.mempool)))
+        nursery.start_soon(node.worker.run, lambda: seen.append(len(node.executor.pending)))
         await until(lambda: node.worker.waiting == 21)
     assert seen == [0]
     assert node.lead() == 20

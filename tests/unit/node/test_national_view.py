@@ -49,19 +49,18 @@ class Home:
         )
 
     def send(self, executor: Executor, payload: Payload) -> None:
-        nonce = executor.pending_nonce(DEV.public_key)
+        nonce = executor.pending.next_nonce(DEV.public_key)
         one = sign_transaction(DEV, executor.spec.chain_id, nonce, payload)
-        assert executor.admit([one], heard=False)[0] == [None]
+        assert executor.pending.admit([one], heard=False)[0] == [None]
 
     def build(self, executor: Executor) -> bytes:
         self.ms += 1_000
-        last_commit = executor.store.certificate(executor.parent.height) or b""
-        return executor.build(0, 0, last_commit).header.hash
+        return executor.build(0, 0).header.hash
 
     def decide(self, executor: Executor) -> bytes:
         block_hash = self.build(executor)
-        height = executor.parent.height + 1
-        members = executor.sets.at(height).validators.members
+        height = executor.tip.height + 1
+        members = executor.tip.sets.at(height).validators.members
         signed = vote_bytes(Phase.COMMIT, executor.spec.chain_id, height, 0, block_hash)
         signatures = tuple(
             IndexedSignature(index, KEYS[member.public_key].sign(signed))

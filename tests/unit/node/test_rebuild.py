@@ -27,11 +27,11 @@ from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.network.host import NetworkError
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
+from gridtokenx.node.answers import answer_ancestry
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.protocol import AncestryRequest, BlocksResponse, DecidedBlock
 from gridtokenx.node.rebuild import Rebuild
-from gridtokenx.node.syncing import answer_ancestry
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
@@ -60,7 +60,7 @@ class Clock:
 def certify(executor: Executor, block: Block) -> QuorumCertificate:
     height = block.header.height
     signed = vote_bytes(Phase.COMMIT, block.header.chain_id, height, 0, block.header.hash)
-    members = executor.sets.at(height).validators.members
+    members = executor.tip.sets.at(height).validators.members
     signatures = tuple(
         IndexedSignature(index, KEYS[one.public_key].sign(signed))
         for index, one in enumerate(members[:3])
@@ -83,9 +83,7 @@ class Site:
 
     def build(self, executor: Executor) -> Block:
         self.clock.ms += 1_000
-        height = executor.parent.height + 1
-        last = executor.store.certificate(height - 1) or b""
-        compact = executor.build(0, 0, last)
+        compact = executor.build(0, 0)
         execution = executor.candidate(compact.header.hash)
         assert execution is not None
         return execution.block
@@ -108,10 +106,10 @@ class Site:
 
 
 def pay(site: Site, executor: Executor, amount: int) -> None:
-    nonce = executor.pending_nonce(DEV.public_key)
-    chain_id = executor.spec.at(executor.parent.height + 1).chain_id
+    nonce = executor.pending.next_nonce(DEV.public_key)
+    chain_id = executor.spec.at(executor.tip.height + 1).chain_id
     one = sign_transaction(DEV, chain_id, nonce, Transfer(SHOP, Asset.GTX, 10_000 + amount))
-    assert executor.admit([one], heard=False)[0] == [None]
+    assert executor.pending.admit([one], heard=False)[0] == [None]
 
 
 def born_at(store: ChainStore, height: int, keys: Sequence[SigningKey] = NEW) -> Incarnation:
@@ -197,10 +195,10 @@ async def test_what_is_here_is_executed_anew_and_the_old_history_stays(site: Sit
     executor = site.executor(MET.with_incarnation(born), "MET@2")
     peers = Peers()
     await peers.rebuild(executor, born, site.met.store).run()
-    assert (executor.parent.height, executor.parent.hash) == (4, born.hash)
+    assert (executor.tip.height, executor.tip.hash) == (4, born.hash)
     assert peers.asked == []
     check_same(executor, site.met.store, 4)
-    assert executor.totals.transactions == 1
+    assert executor.tip.totals.transactions == 1
     assert list(site.met.store.rows(b"")) == before
 
 
@@ -218,7 +216,7 @@ async def test_the_branch_that_voters_named_is_fetched_where_the_region_had_two(
     executor = site.executor(MET.with_incarnation(born), "MET@2")
     peers = Peers(other.met.store)
     await peers.rebuild(executor, born, site.met.store).run()
-    assert executor.parent.hash == born.hash
+    assert executor.tip.hash == born.hash
     check_same(executor, other.met.store, forked_at + 2)
 
 
@@ -258,10 +256,10 @@ async def test_a_killed_node_goes_on_where_it_was(
     executor = site.executor(spec, "MET@2")
     with pytest.raises(KeyboardInterrupt):
         await peers.rebuild(executor, born, site.met.store).run()
-    assert executor.parent.height == die_after
+    assert executor.tip.height == die_after
     asked = len(peers.asked)
     again = site.executor(spec, "MET@2")
-    assert again.parent.height == die_after
+    assert again.tip.parent.height == die_after
     peers.die_after = 10**9
     await peers.rebuild(again, born, site.met.store).run()
     check_same(again, source.met.store, born.height)
@@ -336,7 +334,7 @@ async def test_a_hash_that_no_peer_has_is_waited_for(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peers.rebuild(executor, born, site.met.store).run)
         await trio.sleep(100)
-        assert executor.parent.height == 0
+        assert executor.tip.height == 0
         peers.stores.append(other.met.store)
     check_same(executor, other.met.store, 3)
 
@@ -355,28 +353,28 @@ async def reborn(site: Site, height: int, keys: Sequence[SigningKey] = NEW) -> E
 async def test_the_members_sign_from_the_next_block_on(site: Site, base: int) -> None:
     site.grow(site.met, base + 2)
     executor = await reborn(site, base)
-    members = [one.public_key for one in executor.sets.at(base + 1).validators.members]
+    members = [one.public_key for one in executor.tip.sets.at(base + 1).validators.members]
     assert members == sorted(key.public_key for key in NEW)
     if base:
-        assert {one.public_key for one in executor.sets.at(base).validators.members} == {
+        assert {one.public_key for one in executor.tip.sets.at(base).validators.members} == {
             key.public_key for key in OLD
         }
     pay(site, executor, 7)
     site.grow(executor, 3)
     first = decode_block(executor.store.block(base + 1) or b"")
     assert first.header.chain_id == executor.spec.chain_id != MET.chain_id
-    assert first.header.set_hash == executor.sets.at(base + 1).validators.hash
+    assert first.header.set_hash == executor.tip.sets.at(base + 1).validators.hash
     assert len(first.transactions) == 1
     if base:
         named = decode(QuorumCertificate, first.last_commit)
         assert (named.height, named.block_hash) == (base, executor.spec.incarnations[-1].hash)
     # Opened again it is the same, and another node follows block by block.
     again = site.executor(executor.spec, "MET@2")
-    assert again.parent == executor.parent
-    assert again.sets.scheduled == executor.sets.scheduled
+    assert again.tip.parent == executor.tip.parent
+    assert again.tip.sets.scheduled == executor.tip.sets.scheduled
     fresh = site.executor(executor.spec, "MET@3")
     site.follow(fresh, executor.store, range(1, base + 4))
-    assert fresh.parent == executor.parent
+    assert fresh.tip.parent == executor.tip.parent
 
 
 async def test_what_was_signed_for_the_old_chain_does_not_count(site: Site) -> None:
@@ -388,7 +386,7 @@ async def test_what_was_signed_for_the_old_chain_does_not_count(site: Site) -> N
         executor.apply_decided(void, void.decode_transactions(), certificate)
     assert refused.value.code is ErrorCode.INVALID_CERTIFICATE
     old = sign_transaction(DEV, MET.chain_id, 0, Transfer(SHOP, Asset.GTX, 10_001))
-    (verdict,), _ = executor.admit([old], heard=False)
+    (verdict,), _ = executor.pending.admit([old], heard=False)
     assert verdict is not None
     assert verdict.code is ErrorCode.WRONG_CHAIN
 

@@ -55,21 +55,21 @@ class Site:
         self.relays = [self.relay(key) for key in VALIDATORS]
         self.nonce = 0
         self.submitted = trio.Event()
+        self.refused: list[ErrorCode] = []
 
     def relay(self, key) -> Relay:
         async def submit(raws: Sequence[bytes]) -> list[Rejected | None]:
             decoded = [decode_transaction(raw) for raw in raws]
-            verdicts = self.national.admit(decoded, heard=False)[0]
+            verdicts = self.national.pending.admit(decoded, heard=False)[0]
+            self.refused += [one.code for one in verdicts if one is not None]
             self.submitted.set()
             return verdicts
 
-        return Relay(self.national, lambda: {"MET": self.met}, key, submit, trio.Event)
+        return Relay(self.national, lambda: {"MET": self.met.tip}, key, submit, trio.Event)
 
     def build(self, executor: Executor) -> Block:
         self.clock.ms += 1_000
-        parent = executor.parent
-        last = executor.store.certificate(parent.height) or b""
-        compact = executor.build(0, 0, last)
+        compact = executor.build(0, 0)
         execution = executor.candidate(compact.header.hash)
         assert execution is not None
         return execution.block
@@ -77,7 +77,7 @@ class Site:
     def grow(self, executor: Executor, count: int = 1) -> None:
         for _ in range(count):
             header = self.build(executor).header
-            signers = executor.sets.at(header.height).validators
+            signers = executor.tip.sets.at(header.height).validators
             certificate = certify(signers, header.chain_id, header.height, header.hash)
             executor.commit(header.hash, certificate)
 
@@ -86,7 +86,7 @@ class Site:
         spec = self.met.spec
         signed = sign_transaction(DEV, spec.chain_id, self.nonce, command)
         self.nonce += 1
-        assert self.met.admit([signed], heard=False)[0] == [None]
+        assert self.met.pending.admit([signed], heard=False)[0] == [None]
 
     def due(self) -> list[int]:
         """The numbers of the authorities whose relay would send now; each thinks it did."""
@@ -106,7 +106,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def rank(site: Site, number: int) -> int:
     """How many authorities have their turn before this one."""
-    members = site.met.sets.at(site.met.parent.height).validators
+    members = site.met.tip.sets.at(site.met.tip.height).validators
     index = members.index_of(VALIDATORS[number].public_key)
     assert index is not None
     return (index - site.known.height) % len(members.members)
@@ -161,8 +161,7 @@ async def test_what_somebody_else_has_sent_is_sent_again_only_later(site: Site) 
     other = next(one for one in site.relays if one is not relay)
     await other._send(commands)
     assert (relay.sent["MET"], other.sent["MET"]) == (1, 0)
-    refused = [one.code for one in site.national.mempool.rejected.values()]
-    assert refused == [ErrorCode.DUPLICATE]
+    assert site.refused == [ErrorCode.DUPLICATE]
     site.grow(site.national)
     assert site.due() == []
 
@@ -237,7 +236,7 @@ def test_a_block_that_names_an_unknown_national_block_waits_for_it(
         decided = site.national.store.block(1)
         assert decided is not None
         first = decode_block(decided)
-        signers = site.national.sets.at(1).validators
+        signers = site.national.tip.sets.at(1).validators
         certificate = certify(signers, first.header.chain_id, 1, first.header.hash)
         behind.national.apply_decided(first, [], certificate)
         assert behind.met.check_fresh(block, 0, 0) is None
@@ -261,7 +260,7 @@ def test_hashes_of_national_blocks_are_known_as_far_as_there_are_blocks(site: Si
     assert view.hash_at(0) is None
     assert view.hash_at(1) is None
     site.grow(site.national, 3)
-    assert view.hash_at(3) == site.national.parent.hash
+    assert view.hash_at(3) == site.national.tip.hash
     first = view.hash_at(1)
     assert first is not None
     assert site.national.store.height_of(first) == 1

@@ -85,9 +85,9 @@ async def test_only_whom_validators_vouch_for_makes_a_node_look_behind(tmp_path:
         await trio.sleep_forever()
         raise AssertionError
 
-    syncing = Syncing(node.driver, silence, lambda _peer, _offence: None, lambda: claims)
+    syncing = Syncing(node.driver.executor, silence, lambda _peer, _offence: None, lambda: claims)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(syncing.run)
+        nursery.start_soon(syncing.run, node.driver.apply_decided)
         for peer, claim in claims.items():
             syncing.note_height(peer, claim.height)
         await until(lambda: syncing._syncer.peers == len(claims))
@@ -106,18 +106,18 @@ async def test_a_peer_with_a_block_that_nobody_decided_is_reported_and_not_asked
 ) -> None:
     peers = Peers(tmp_path / "net")
     node = Backup(tmp_path / "me", None)
-    syncing = Syncing(node.driver, peers.ask, peers.report, peers.claims)
+    syncing = Syncing(node.driver.executor, peers.ask, peers.report, peers.claims)
     node.driver._wiring.on_committed = lambda one: syncing.note_committed(one.parent.height)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.driver.run)
-        nursery.start_soon(syncing.run)
+        nursery.start_soon(syncing.run, node.driver.apply_decided)
         syncing.note_height(LIAR, HEIGHT)
         await until(lambda: peers.offences)
         assert peers.offences == [(LIAR, "invalid_block")]
-        assert node.executor.parent.height == 2  # What it sent before the lie was good.
+        assert node.executor.tip.height == 2  # What it sent before the lie was good.
         syncing.note_height(LIAR, HEIGHT)
         syncing.note_height(HONEST, HEIGHT)
-        await until(lambda: node.executor.parent.height == HEIGHT)
+        await until(lambda: node.executor.tip.height == HEIGHT)
         assert peers.asked == [LIAR, HONEST]
         assert peers.offences == [(LIAR, "invalid_block")]
         nursery.cancel_scope.cancel()

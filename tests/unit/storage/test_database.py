@@ -144,6 +144,19 @@ def test_a_views_scans_show_no_newer_value(database: Database) -> None:
     assert list(view.index_rows(b"row 1", b"row 1")) == [(b"row 1", b"value")]
 
 
+def test_a_view_that_is_still_held_does_not_keep_the_folder_locked(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    database.chain("MET").commit(block(1))
+    view = database.chain("MET").view()
+    database.close()
+    for read in (view.head, lambda: list(view.index_rows(b""))):
+        with pytest.raises(RuntimeError, match="closed"):
+            read()
+    again = Database(tmp_path)
+    assert again.chain("MET").head() == (1, sha256(b"block 1"))
+    again.close()
+
+
 def test_the_writers_reader_follows_its_blocks(database: Database) -> None:
     chain = database.chain("MET")
     reader = StateReader(chain, generation_entries=2)

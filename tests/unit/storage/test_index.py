@@ -91,7 +91,7 @@ def trade(number: int) -> Trade:
         price_mthb=4000,
         wheeling_mthb=300,
         tier=0,
-        region="BKK",
+        territory="BKK",
         source=Source.SOLAR,
         escrow_uthb=5_350_000,
         bond_uthb=1_000_000,
@@ -106,7 +106,7 @@ def settled(number: int, delivered_wh: int) -> TradeSettled:
     return TradeSettled(
         trade_id=number.to_bytes(32, "big"),
         slot=SLOT,
-        region="BKK",
+        territory="BKK",
         tier=0,
         source=Source.SOLAR,
         buyer=ALICE.public_key,

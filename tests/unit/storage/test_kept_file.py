@@ -20,9 +20,13 @@ def files_of(folder: Path) -> dict[str, int]:
 class Owner:
     def __init__(self, path: Path) -> None:
         self.value: Any = 0
-        self.file = KeptFile(path, lambda: {"value": self.value}, self.take)
+        self.on_change = lambda: None
+        self.file = KeptFile(path, self)
 
-    def take(self, document: Any) -> None:
+    def dump(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load(self, document: Any) -> None:
         if not isinstance(document, dict):
             raise ValueError("no object")
         self.value = document["value"]
@@ -30,20 +34,18 @@ class Owner:
 
 async def test_changes_are_written_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "kept.json"
-    owner = Owner(path)
-    owner.file.load()  # Nothing there yet.
+    owner = Owner(path)  # Nothing there yet.
     with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(owner.file.run)
             owner.value = 1
-            owner.file.changed()
+            owner.on_change()
             while not path.exists():  # noqa: ASYNC110 - the file is all there is to see
                 await trio.sleep(0.01)
             owner.value = 2
-            owner.file.changed()
+            owner.on_change()
             nursery.cancel_scope.cancel()  # The last change is written on the way out.
     reader = Owner(path)
-    reader.file.load()
     assert reader.value == 2
     assert files_of(tmp_path) == {"kept.json": 0o600}
 
@@ -52,9 +54,8 @@ async def test_changes_are_written_and_read_again(tmp_path: Path) -> None:
 def test_a_damaged_file_is_put_aside(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "kept.json"
     path.write_bytes(raw)
-    owner = Owner(path)
     with capture_logs() as lines:
-        owner.file.load()
+        owner = Owner(path)
     assert [line["event"] for line in lines] == ["kept_file.unreadable"]
     assert owner.value == 0
     assert (tmp_path / "kept.damaged").read_bytes() == raw
@@ -70,7 +71,7 @@ async def test_a_disk_that_refuses_is_noted_and_asked_again(
     with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(owner.file.run)
-            owner.file.changed()
+            owner.on_change()
             while house.failures["refused.json"] < before + 2:  # noqa: ASYNC110
                 await trio.sleep(0.01)
             (tmp_path / "missing").mkdir()  # The disk is back: what was to be written still is.

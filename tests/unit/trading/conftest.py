@@ -62,7 +62,7 @@ class Market:
             gate_grace_ms=grace_ms,
             read_to=lambda meter_id: self.read_slots.get(meter_id, -1),
             grid=GridView(
-                lambda node, _: (headroom or {}).get(node), lambda region: region in halted
+                lambda node, _: (headroom or {}).get(node), lambda territory: territory in halted
             ),
             territories=lambda: {"BKK": "MEA", "NTB": "MEA"},
         )
@@ -151,7 +151,7 @@ class Market:
             meter_id=meter_of(name),
             slot=slot,
             slots=slots,
-            region="BKK",
+            territory="BKK",
             source="solar",
             import_wh=imported,
             export_wh=exported,

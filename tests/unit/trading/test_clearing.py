@@ -9,8 +9,8 @@ WHEELING = (300, 600, 900, 1151)
 HERE = "BKK-01-SUB001"
 NEXT_DOOR = "BKK-01-SUB002"
 OTHER_ZONE = "BKK-02-SUB003"
-OTHER_REGION = "CNX-01-SUB001"
-ALL_PLACES = (HERE, NEXT_DOOR, OTHER_ZONE, OTHER_REGION)
+OTHER_TERRITORY = "CNX-01-SUB001"
+ALL_PLACES = (HERE, NEXT_DOOR, OTHER_ZONE, OTHER_TERRITORY)
 
 
 def ask(
@@ -158,7 +158,7 @@ def test_export_limit_of_each_boundary_crossed_counts() -> None:
     book = (ask("s", 2000, 3000, OTHER_ZONE), bid("b", 2000, 9000))
     assert trades(run(*book, x_BKK_02=700)) == [("b", "s", 700)]
     assert trades(run(*book, x_BKK_02_SUB003=600, x_BKK_02=700)) == [("b", "s", 600)]
-    assert trades(run(*book, x_BKK=0)) == [("b", "s", 2000)]  # The region is not left.
+    assert trades(run(*book, x_BKK=0)) == [("b", "s", 2000)]  # The territory is not left.
     assert trades(run(*book, m_BKK_01=500)) == [("b", "s", 500)]
 
 

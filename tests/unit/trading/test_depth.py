@@ -19,19 +19,24 @@ from gridtokenx.trading.model import (
 )
 from tests.support.kept_state import KeptState
 
-REGIONS = ["BKK", "NTB"]
+TERRITORIES = ["BKK", "NTB"]
 FEES = (300, 600, 900, 1151)
 WHOLE_BAND = (0, 1_000_000)
-PLACES = [f"{region}-{zone}-SUB00{n}" for region in REGIONS for zone in ("01", "02") for n in "012"]
+PLACES = [
+    f"{territory}-{zone}-SUB00{n}"
+    for territory in TERRITORIES
+    for zone in ("01", "02")
+    for n in "012"
+]
 
 
-def open_orders(state, slot: int, regions: list[str]) -> list[Order]:
+def open_orders(state, slot: int, territories: list[str]) -> list[Order]:
     """The slow way: every order there is."""
     return [
         order
         for _, order in ORDERS.items(state)
         if order.terms.first_slot <= slot <= order.terms.last_slot
-        and order.terms.location[:3] in regions
+        and order.terms.location[:3] in territories
         and open_wh(order, slot) > 0
     ]
 
@@ -40,9 +45,9 @@ def as_taken(order: Order, slot: int) -> ClearingOrder:
     return taker(order, open_wh(order, slot))
 
 
-def clear_books_of(look, regions: list[str], headroom: dict) -> tuple[Clearing, int]:
+def clear_books_of(look, territories: list[str], headroom: dict) -> tuple[Clearing, int]:
     return clear_books(
-        look.groups(regions), look.taker, wheeling_mthb=FEES, headroom_of=headroom.get
+        look.groups(territories), look.taker, wheeling_mthb=FEES, headroom_of=headroom.get
     )
 
 
@@ -58,7 +63,7 @@ def fill_book(market, chance: random.Random, *, wishes: bool = False) -> None:
             chance.randrange(2_500, 4_200) + (0 if number % 2 else 400),
             first_slot=first,
             last_slot=first + chance.choice([0, 0, 1, 7, 40]),
-            location=f"{chance.choice(REGIONS)}-{zone}-SUB00{number % 3}",
+            location=f"{chance.choice(TERRITORIES)}-{zone}-SUB00{number % 3}",
             max_wh_per_slot=chance.choice([100, 900, 3_000]),
             **(_wish(chance, number % 2) if wishes else {}),
         )
@@ -83,13 +88,13 @@ def test_books_clear_as_all_orders_in_every_slot_and_after_every_block(market, s
         market.state = Overlay(keeper)
         anew = Overlay(MemoryReader(dict(keeper.values)))
         for slot in range(base, base + 12):
-            for regions, tiers in ((["BKK"], 1), (["NTB"], 2), (["BKK"], 3), (REGIONS, 4)):
-                orders = [as_taken(order, slot) for order in open_orders(anew, slot, regions)]
+            for territories, tiers in ((["BKK"], 1), (["NTB"], 2), (["BKK"], 3), (TERRITORIES, 4)):
+                orders = [as_taken(order, slot) for order in open_orders(anew, slot, territories)]
                 expected = clear(orders, wheeling_mthb=FEES, max_tier=tiers - 1)
                 found = []
                 for state in (market.state, anew):
                     look = index(state, Depth).look(state, slot, FEES[:tiers], WHOLE_BAND)
-                    found.append(clear_books_of(look, regions, {}))
+                    found.append(clear_books_of(look, territories, {}))
                 assert found[0] == found[1]
                 assert found[0][0] == expected
         market.next_block(ms=1_000)  # Some are filled in part, others leave.
@@ -169,10 +174,12 @@ def test_books_that_are_read_in_part_clear_as_the_whole_ones(market, wishes: boo
         keys = [f"{direction}:{node}" for node in nodes for direction in "xm"]
         headroom = {key: chance.randrange(4_000) for key in chance.sample(keys, 3)}
         headroom = chance.choice([{}, headroom])
-        for regions, tiers in ((["BKK"], 1), (["BKK"], 3), (REGIONS, 4)):
+        for territories, tiers in ((["BKK"], 1), (["BKK"], 3), (TERRITORIES, 4)):
             look = index(market.state, Depth).look(market.state, slot, FEES[:tiers], WHOLE_BAND)
-            orders = [as_taken(order, slot) for order in open_orders(market.state, slot, regions)]
-            result, cost = clear_books_of(look, regions, headroom)
+            orders = [
+                as_taken(order, slot) for order in open_orders(market.state, slot, territories)
+            ]
+            result, cost = clear_books_of(look, territories, headroom)
             assert result == clear(
                 orders, wheeling_mthb=FEES, max_tier=tiers - 1, headroom=headroom
             )
@@ -222,5 +229,5 @@ def test_buyers_who_require_what_is_not_there_are_not_read_one_by_one(market) ->
     assert [fill.energy_wh for fill in result.fills] == [600]
     assert read <= 6
     # In the substation the first sweep looks at two of them and the seller, the third at the plain
-    # buyer and the seller; in the zone and in the region the first at one of them and the seller.
+    # buyer and the seller; in zone and territory the first at one of them and the seller.
     assert cost == 3 + 2 + 2 + 2

@@ -48,9 +48,9 @@ def test_orders_match_in_the_next_block_and_the_rest_stays(market) -> None:
     (trade,) = trades(events)
     assert (trade.energy_wh, trade.price_mthb, trade.wheeling_mthb) == (60_000, 5_000, 300)
     assert (trade.escrow_uthb, trade.bond_uthb) == (359_520_000, 60_000_000)
-    assert (trade.buy_id, trade.sell_id, trade.tier, trade.region) == (buy, sell, 0, "BKK")
+    assert (trade.buy_id, trade.sell_id, trade.tier, trade.territory) == (buy, sell, 0, "BKK")
     (cleared,) = [event for event in events if isinstance(event, SlotCleared)]
-    assert (cleared.region, cleared.traded_wh) == ("BKK", 60_000)
+    assert (cleared.territory, cleared.traded_wh) == ("BKK", 60_000)
     assert [(price.tier, price.group, price.price_mthb) for price in cleared.prices] == [
         (0, "BKK-01-SUB001", 5_000)
     ]
@@ -205,7 +205,7 @@ def test_an_immediate_order_leaves_after_its_first_clearing(market) -> None:
     assert market.account("lonely").thb_uthb == WEALTH_UTHB
 
 
-def test_regions_do_not_trade_with_each_other_until_national_trade_opens(market) -> None:
+def test_territories_do_not_trade_with_each_other_until_national_trade_opens(market) -> None:
     far = {"location": "NTB-01-SUB001"}
     market.sell("s", 1_000, 3_000, **far)
     market.buy("b", 1_000, 5_000)
@@ -213,7 +213,7 @@ def test_regions_do_not_trade_with_each_other_until_national_trade_opens(market)
     market.configure(MarketParameters(max_trade_tier=3))
     market.buy("c", 100, 1_500)  # Touches the slot.
     (trade,) = trades(market.next_block(ms=1_000))
-    assert (trade.tier, trade.wheeling_mthb, trade.region) == (3, 1_151, "BKK")
+    assert (trade.tier, trade.wheeling_mthb, trade.territory) == (3, 1_151, "BKK")
 
 
 def test_territories_that_oversubscribe_a_line_share_its_capacity(market) -> None:
@@ -368,19 +368,19 @@ def test_shuffling_a_blocks_orders_changes_no_trade_and_no_account(market, seed)
     assert outcome(chance.sample(rows, len(rows))) == expected
 
 
-def test_nothing_is_matched_in_a_halted_region_and_its_slots_wait(market) -> None:
+def test_nothing_is_matched_in_a_halted_territory_and_its_slots_wait(market) -> None:
     base = market.now_ms // SLOT_MS
     for name, location in (("near", "BKK-01-SUB001"), ("far", "NTB-01-SUB001")):
         market.sell(f"seller {name}", 1_000, 3_000, location=location, last_slot=base + 5)
         market.buy(f"buyer {name}", 1_000, 4_000, location=location, last_slot=base + 5)
     (trade,) = trades(market.next_block(ms=1, halted=("BKK",)))
-    assert trade.region == "NTB"
+    assert trade.territory == "NTB"
     assert trades(market.next_block(slots=1, halted=("BKK",))) == []
     (trade,) = trades(market.next_block(ms=1))
-    assert (trade.region, trade.slot) == ("BKK", base + 2)
+    assert (trade.territory, trade.slot) == ("BKK", base + 2)
 
 
-def test_national_trade_leaves_a_halted_region_out(market) -> None:
+def test_national_trade_leaves_a_halted_territory_out(market) -> None:
     market.configure(MarketParameters(max_trade_tier=3))
     for name, location in (("a", "BKK-01-SUB001"), ("b", "NTB-01-SUB001"), ("c", "SPK-01-SUB001")):
         market.sell(f"seller {name}", 1_000, 3_000, location=location)

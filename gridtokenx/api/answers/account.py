@@ -1,0 +1,59 @@
+"""Answers about accounts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from gridtokenx.api.answers.fields import (
+    Account,
+    AsOf,
+    ChainName,
+    Height,
+    Incarnation,
+    answer,
+)
+from gridtokenx.api.shapes import Rule
+
+
+@answer
+class Balances:
+    """What an account holds of each asset, and what of it is reserved."""
+
+    energy_wh: Annotated[int, Rule("energy to sell or redeem", example="1500")]
+    energy_held_wh: Annotated[
+        int, Rule("energy that waits for a reading of its meter", example="0")
+    ]
+    thb_uthb: Annotated[int, Rule("free baht", example="5000000000")]
+    escrow_uthb: Annotated[int, Rule("baht set aside for orders to buy", example="6000000")]
+    bond_uthb: Annotated[int, Rule("baht set aside for orders to sell", example="2000000")]
+    gtx_ugtx: Annotated[int, Rule("gtx that pays fees and votes", example="1000000")]
+    carbon_ucr: Annotated[int, Rule("carbon credits", example="400000")]
+    local_wh: Annotated[
+        int, Rule("part of energy_wh that was metered in the account's territory", example="1500")
+    ]
+
+
+@answer
+class BalancesOnChain(Balances, AsOf):
+    """What an account holds on one chain."""
+
+
+@answer
+class AccountBalance:
+    """What an account holds, by chain and in total."""
+
+    address: Account
+    totals: Balances
+    chains: tuple[BalancesOnChain, ...]
+
+
+@answer
+class NextNonce:
+    """The nonce of an account's next transaction on a chain."""
+
+    address: Account
+    chain: ChainName
+    incarnation: Incarnation
+    height: Height
+    nonce: Annotated[int, Rule("nonce to sign with", example="7")]
+    pending: Annotated[bool, Rule("whether what waits here is counted", example=True)]

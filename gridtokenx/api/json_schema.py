@@ -1,0 +1,171 @@
+"""JSON schemas of answers, from the types that `shapes` writes them by.
+
+Classes go among the components by their names, which no two of them share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from gridtokenx.api.shapes import ADDRESS_MARK, Mask, Rule, fields_of, rule_of
+from gridtokenx.primitives.codec import is_union, is_wire
+from gridtokenx.primitives.document import kind_of
+
+ADDRESS_PATTERN = "^gtx1[02-9ac-hj-np-z]{58}$"
+ADDRESS_EXAMPLE = "gtx1qypqxpq9qcrsszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7rusq3nkr8p"
+_DECIMAL = {"type": "string", "pattern": "^-?[0-9]+$"}
+_HEX = {"type": "string", "pattern": "^([0-9a-f]{2})*$"}
+_LEAVES: dict[Any, dict[str, Any]] = {
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    float: {"type": "number"},
+    NoneType: {"type": "null"},
+    Any: {},
+}
+_WIRE_EXAMPLES: dict[Any, Any] = {str: "text", int: "1000", bytes: "00ff", bool: True}
+UNITS = {
+    "ms": "ms",
+    "wh": "Wh",
+    "w": "W",
+    "va": "VA",
+    "mhz": "mHz",
+    "mthb": "mTHB/kWh",
+    "uthb": "uTHB",
+    "ugtx": "ugtx",
+    "ucr": "micro-credits",
+    "bps": "1/10000",
+    "height": "blocks",
+    "blocks": "blocks",
+    "slot": "slots since 1970 UTC",
+    "slots": "slots",
+    "hour": "hours",
+    "hours": "hours",
+    "day": "days since 1970",
+    "days": "days",
+    "bytes": "bytes",
+    "view": "consensus views",
+    "nonce": "transactions",
+    "weight": "votes",
+}
+"""By the end of a number's name."""
+
+
+def unit_of(name: str, rule: Rule | None = None) -> str:
+    """The unit of a number: what its rule says, else what its name ends with."""
+    return (rule.unit if rule else "") or UNITS.get(name.rpartition("_")[2], "")
+
+
+@dataclass(slots=True)
+class Schemas:
+    """Schemas as they are asked for; `components` are those of classes, by name."""
+
+    components: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _classes: dict[str, tuple[type[Any], int]] = field(default_factory=dict)
+
+    def of(self, hint: Any, rule: Rule = Rule("")) -> dict[str, Any]:  # noqa: B008 - frozen.
+        """The schema of a type below a rule."""
+        is_address = ADDRESS_MARK in getattr(hint, "__metadata__", ())
+        rule = rule_of(hint) or rule
+        bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if rule.shows is not None:
+            return self._of_masked(rule.shows, rule.mask)
+        if is_union(bare):
+            return {"anyOf": [self.of(member, rule) for member in get_args(bare)]}
+        origin = get_origin(bare)
+        if origin is tuple:
+            return {"type": "array", "items": self.of(get_args(bare)[0], rule)}
+        if origin in (dict, Mapping):
+            return {"type": "object", "additionalProperties": self.of(get_args(bare)[1], rule)}
+        if origin is Literal:
+            return {"type": "string", "enum": list(get_args(bare))}
+        if bare is bytes:
+            return {"type": "string", "pattern": ADDRESS_PATTERN} if is_address else _HEX
+        if bare is int:
+            return {"type": "integer"} if rule.number else _DECIMAL
+        if isinstance(bare, type) and issubclass(bare, Enum):
+            return {"type": "string", "enum": [_word(bare, one) for one in bare]}
+        return self._of_class(bare, rule.mask) if bare not in _LEAVES else _LEAVES[bare]
+
+    def _of_masked(self, hint: Any, mask: Mask | None) -> dict[str, Any]:
+        return self.of(hint, Rule("", mask=mask))
+
+    def _of_class(self, cls: type[Any], mask: Mask | None) -> dict[str, Any]:
+        name = cls.__name__
+        if mask is not None and is_wire(cls):
+            name = f"Shown{name}"  # Some of its fields, or of those below, are null.
+        known = self._classes.setdefault(name, (cls, id(mask)))
+        if known[0] is not cls:
+            raise TypeError(f"two classes are called {name}: {known[0]} and {cls}")
+        if name not in self.components:
+            self.components[name] = {}
+            self.components[name] = self._object(cls, mask)
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def _object(self, cls: type[Any], mask: Mask | None) -> dict[str, Any]:
+        properties: dict[str, Any] = {}
+        hidden: tuple[str, ...] = ()
+        if is_wire(cls):
+            kind = kind_of(cls)
+            properties["kind"] = {"type": "string", "enum": [kind]}
+            hidden = () if mask is None else mask.hidden.get(kind, ())
+        for name, hint in fields_of(cls).items():
+            properties[name] = self._property(name, hint, mask, is_wire(cls))
+        for name in hidden:
+            properties[name] = {"type": "null", "description": "not shown"}
+        for name in () if mask is None or not is_wire(cls) else mask.added.get(kind, ()):
+            properties[name] = {"type": "string", "examples": ["bad_reading"]}
+        text = (cls.__doc__ or "").strip()
+        return {
+            "type": "object",
+            "description": " ".join(text.split("\n\n")[0].split()),
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    def _property(self, name: str, hint: Any, mask: Mask | None, of_wire: bool) -> dict[str, Any]:
+        rule = rule_of(hint)
+        schema = dict(self.of(hint, Rule("", mask=mask)))
+        if rule is not None and rule.help:
+            schema["description"] = rule.help
+        unit = unit_of(name, rule) if _has_number(hint) else ""
+        if unit:
+            schema["x-unit"] = unit
+        if rule is not None and rule.example is not None:
+            schema["examples"] = [rule.example]
+        elif of_wire:
+            example = _wire_example(hint)
+            schema |= {} if example is None else {"examples": [example]}
+        return schema
+
+
+def _word(cls: type[Enum], member: Enum) -> str:
+    return member.name.lower() if issubclass(cls, IntEnum) else str(member.value)
+
+
+def _has_number(hint: Any) -> bool:
+    if hint in (int, float):
+        return True
+    return any(
+        _has_number(one)
+        for one in get_args(hint)
+        if not isinstance(one, type) or one in (int, float)
+    )
+
+
+def _wire_example(hint: Any) -> Any:
+    """Of a leaf; None for what is described elsewhere."""
+    if ADDRESS_MARK in getattr(hint, "__metadata__", ()):
+        return ADDRESS_EXAMPLE
+    bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if is_union(bare):
+        found = (_wire_example(one) for one in get_args(bare))
+        return next((one for one in found if one is not None), None)
+    if get_origin(bare) is tuple:
+        item = _wire_example(get_args(bare)[0])
+        return None if item is None else [item]
+    return _WIRE_EXAMPLES.get(bare) if isinstance(bare, type) else None

@@ -1,0 +1,36 @@
+"""One call of a method as a client sees its answer, held against the method's schema."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from typing import Any
+
+import jsonschema
+
+from gridtokenx.api.context import Context
+from gridtokenx.api.methods import METHOD_BY_NAME
+from gridtokenx.api.schema import answer_schema
+from gridtokenx.api.shapes import read_json
+from tests.support.api_node import MemoryNode
+
+_SCHEMAS: dict[str, dict[str, Any]] = {}
+
+
+def call(node: MemoryNode, method_name: str, /, **raw: Any) -> Any:
+    """The method's answer in JSON. It has the method's schema, and is read back as it was."""
+
+    async def run() -> Any:
+        method = METHOD_BY_NAME[method_name]
+        found = method.handler(Context(node), method.arguments(raw))
+        return await found if inspect.isawaitable(found) else found
+
+    method = METHOD_BY_NAME[method_name]
+    answer = json.loads(method.write(asyncio.run(run())))
+    if method_name not in _SCHEMAS:
+        _SCHEMAS[method_name] = answer_schema(method)
+    jsonschema.validate(answer, _SCHEMAS[method_name])
+    if method.answer is not None:
+        read_json(method.answer, answer)
+    return answer
