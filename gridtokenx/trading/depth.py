@@ -22,7 +22,7 @@ from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.state import Reader
 from gridtokenx.trading.caps import Ladder, Line, price_rank
 from gridtokenx.trading.clearing import GroupBook
-from gridtokenx.trading.fronts import NATIONAL_GROUP
+from gridtokenx.trading.fronts import NATIONAL_GROUP, groups_of
 from gridtokenx.trading.model import ORDERS, ClearingOrder, Order, PlaceOrder, Side, Source
 from gridtokenx.trading.pairing import required_source
 
@@ -46,16 +46,6 @@ def span_blocks(first_slot: int, last_slot: int) -> list[Block]:
             blocks.append((level, high))
         low, high, level = low >> 1, high >> 1, level + 1
     return blocks
-
-
-def groups_of(location: str) -> tuple[str, str, str, str]:
-    """The four nested groups of a substation: itself, zone, territory, nation."""
-    return (
-        location,
-        location.rpartition("-")[0],
-        location.partition("-")[0],
-        NATIONAL_GROUP,
-    )
 
 
 def open_wh(order: Order, slot: int) -> int:
