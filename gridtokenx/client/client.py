@@ -153,7 +153,7 @@ class Client(Rpc):
 
     def account(self, address: bytes, chain: str | None = None) -> dict[str, Any]:
         """What an account holds and owns on all followed chains, with totals."""
-        return self._object("account_get", address=format_address(address), chain=chain)
+        return self.call("account_get", address=format_address(address), chain=chain)
 
     def balance(self, address: bytes, chain: str | None = None) -> answers.account.AccountBalance:
         """What an account holds on all followed chains, with totals."""
@@ -179,7 +179,7 @@ class Client(Rpc):
         if self._light is None:
             period_ms = trust_period_ms(self.genesis()) if self._checks_age else None
             self._light = LightClient(
-                self._object,
+                self.call,
                 self.genesis(),
                 trusted_blocks=self._trusted_blocks,
                 period_ms=period_ms,
@@ -302,7 +302,7 @@ class Client(Rpc):
 
     def meter(self, meter_id: bytes, chain: str | None = None) -> dict[str, Any]:
         """A metering point, by its id or the key of one of its devices."""
-        return self._object("grid_getMeter", id=meter_id.hex(), chain=chain)
+        return self.call("grid_getMeter", id=meter_id.hex(), chain=chain)
 
     def grid(self, chain: str | None = None) -> answers.grid.Grid:
         """Territories and substations."""
@@ -372,10 +372,6 @@ class Client(Rpc):
             spec = self.present(chain)
         self._present[chain] = spec
         return sign_transaction(key, spec.chain_id, nonce, payload)
-
-    def _object(self, method: str, **params: Any) -> dict[str, Any]:
-        result: dict[str, Any] = self.call(method, **params)
-        return result
 
     def _collect_final(
         self, ids: list[str], done: dict[str, answers.transaction.TransactionStatus]

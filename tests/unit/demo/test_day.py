@@ -194,9 +194,14 @@ def test_the_first_gate_closes_after_the_set_up():
     assert genesis.parameters.reading_deadline_slots > READING_DELAY_SLOTS + 4
 
 
-def test_totals_are_read_from_text_and_what_is_no_number_is_left_out():
-    answer = {"chains": [{"chain": "MET", "trades": "12", "average_price_mthb": None}]}
-    assert chain_totals(answer, "MET") == {"trades": 12}
+def test_totals_are_whole_numbers_of_one_chain(tmp_path):
+    node = MemoryNode(tmp_path)
+    node.populate()
+    stats = METHOD_BY_NAME["energy_getStats"].handler(Context(node), StatsParameters())
+    node.close()
+    totals = chain_totals(stats, "MET")
+    assert (totals["height"], totals["trades"], totals["deposited_uthb"]) == (1, 0, 10**10)
+    assert not {"chain", "average_price_mthb"} & set(totals)
 
 
 class Slow(OneNode):
