@@ -36,11 +36,10 @@ from gridtokenx.api.kinds import boolean, integer
 from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import BlockId, ChainName, ChainParameter, Method, NoParameters, Route
 from gridtokenx.chain.block import Block, decode_block
-from gridtokenx.chain.transaction import decode_transaction
+from gridtokenx.chain.transaction import decode_transaction, transaction_id
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.staking.model import VALIDATORS
 from gridtokenx.trading import rules as trading
@@ -155,7 +154,7 @@ def get_block(context: Context, asked: FullBlockParameters) -> BlockAnswer:
         transactions = tuple(tell_transaction(decode_transaction(raw)) for raw in page)
         following = offset + len(page) if offset + len(page) < count else None
     else:
-        transactions = tuple(tagged_hash("gtx.tx", raw) for raw in block.transactions)
+        transactions = tuple(transaction_id(raw) for raw in block.transactions)
     return BlockAnswer(
         chain=status.spec.name,
         height=height,
