@@ -299,7 +299,8 @@ def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
 
     return Surroundings(
         value_of=lambda name: value_of(state, name),
-        authorities_of=lambda where: authorities.active_weights(state, _region(spec, where)),
+        region_of=lambda territory: spec.genesis.chain_of_location(territory).name,
+        authorities_of=lambda region: authorities.active_weights(state, region),
         check_authority_change=lambda command: _check_authority_change(state, command),
         check_values=check_values,
         check_rotation=check_rotation,
@@ -330,13 +331,6 @@ def value_of(state: Reader, name: str) -> int:
     """A parameter's value in force on this chain. Errors: UNKNOWN_PARAMETER."""
     parameter = voted.find(name)
     return voted.value_in(_RECORDS[parameter.owner][0](state), parameter)
-
-
-def _region(spec: ChainSpec, where: str) -> str:
-    """The region chain of a name or of a territory's prefix. Errors: UNKNOWN_ZONE."""
-    if where in {region.name for region in spec.genesis.chains}:
-        return where
-    return spec.genesis.chain_of_location(where).name
 
 
 def _carried_out(state: Overlay, event: Any, spec: ChainSpec, height: int) -> Sequence[Event]:
@@ -385,7 +379,7 @@ def _carry_out(
                     checkpoints.send_order(state, region.name, order, home=home, height=height)
         case Emergency(territory, reason, duration_ms):
             halt = HaltOrder(territory, reason, duration_ms)
-            name = _region(spec, territory)
+            name = spec.genesis.chain_of_location(territory).name
             checkpoints.send_order(state, name, halt, home=home, height=height)
         case AuthorityManagement():
             _change_authorities(state, action, spec, height)
