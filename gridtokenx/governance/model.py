@@ -488,11 +488,11 @@ class Surroundings:
 
     `value_of` gives a parameter's value in force by name (integer, as in SetParameter);
     `region_of` the region of a territory, or UNKNOWN_ZONE; `authorities_of` the (organisation,
-    weight) of a region's active authorities, or UNKNOWN_SHARD; `check_authority_change` raises what a change of them
-    would be refused with, `check_values` what new values by name would, where their ranges alone do
-    not say, `check_rotation` what another operator key would, `check_reincarnation` what a region's
-    new beginning would; `regulator` is the organisation that regulates the market, if any, and
-    `organisations` are the names of all.
+    weight) of a region's active authorities, or UNKNOWN_SHARD; `check_authority_change` raises what
+    a change of them would be refused with, `check_values` what new values by name would, where
+    their ranges alone do not say, `check_rotation` what another operator key would,
+    `check_reincarnation` what a region's new beginning would; `regulator` is the organisation that
+    regulates the market, if any, and `organisations` are the names of all.
     """
 
     value_of: Callable[[str], int]
