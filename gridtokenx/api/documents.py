@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gridtokenx.api.answers.transaction import ShownTransaction
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.grid.model import ReadingRefused
 from gridtokenx.primitives.document import to_document
@@ -72,6 +73,19 @@ def transaction_document(transaction: Transaction) -> dict[str, Any]:
     del fields["kind"]
     fields["payload"] = _without_readings(fields["payload"])
     return {"tx_id": transaction.id.hex(), **fields}
+
+
+def shown_transaction(transaction: Transaction) -> ShownTransaction:
+    """A transaction's fields with its id."""
+    return ShownTransaction(
+        tx_id=transaction.id,
+        chain_id=transaction.chain_id,
+        sender=transaction.sender,
+        nonce=transaction.nonce,
+        fee_ugtx=transaction.fee_ugtx,
+        payload=transaction.payload,
+        signature=transaction.signature,
+    )
 
 
 def terms_document(terms: PlaceOrder) -> dict[str, Any]:
