@@ -89,9 +89,9 @@ def place(
 def _terms(client: Client, chain: str, owner: bytes, wish: Wish) -> PlaceOrder:
     from gridtokenx.cli.order_terms import terms_of
 
-    row = client.account(owner, chain)["chains"][0]
-    unlisted = int(row["meter_count"]) - len(row["meters"])
-    return terms_of(wish, _market(client, chain), row["meters"], unlisted)
+    row = client.account(owner, chain).chains[0]
+    unlisted = row.meter_count - len(row.meters)
+    return terms_of(wish, _market(client, chain), row.meters, unlisted)
 
 
 def _market(client: Client, chain: str) -> Market:

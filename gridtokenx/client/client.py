@@ -151,9 +151,10 @@ class Client(Rpc):
             pending=pending,
         )
 
-    def account(self, address: bytes, chain: str | None = None) -> dict[str, Any]:
+    def account(self, address: bytes, chain: str | None = None) -> answers.account.AccountOnChains:
         """What an account holds and owns on all followed chains, with totals."""
-        return self.call("account_get", address=format_address(address), chain=chain)
+        found = answers.account.AccountOnChains
+        return self.ask("account_get", found, address=format_address(address), chain=chain)
 
     def balance(self, address: bytes, chain: str | None = None) -> answers.account.AccountBalance:
         """What an account holds on all followed chains, with totals."""
@@ -302,7 +303,8 @@ class Client(Rpc):
 
     def meter(self, meter_id: bytes, chain: str | None = None) -> dict[str, Any]:
         """A metering point, by its id or the key of one of its devices."""
-        return self.call("grid_getMeter", id=meter_id.hex(), chain=chain)
+        found: dict[str, Any] = self.call("grid_getMeter", id=meter_id.hex(), chain=chain)
+        return found
 
     def grid(self, chain: str | None = None) -> answers.grid.Grid:
         """Territories and substations."""

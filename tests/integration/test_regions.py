@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gridtokenx.api.answers.shard import ShardDetail
 from gridtokenx.chain.genesis import Genesis, dump_genesis, load_genesis
 from gridtokenx.chain.transaction import Payload
-from gridtokenx.api.answers.shard import ShardDetail
 from gridtokenx.client import RpcError
 from gridtokenx.cluster import watch
 from gridtokenx.cluster.devnet import DEV_ACCOUNT, dev_key
@@ -165,8 +165,7 @@ def test_a_region_without_its_authorities_pauses_alone_and_comes_back(cluster: C
 
         wait_until("n4 has NOR's block too", lambda: credited_ugtx() == 10_001 + 10_007 + 10_008)
         amounts = [
-            [step for step in client.transfer(one).steps if step.chain == "NOR"]
-            for one in waiting
+            [step for step in client.transfer(one).steps if step.chain == "NOR"] for one in waiting
         ]
     order = [steps[0].height for steps in amounts]
     assert order == sorted(order)

@@ -11,18 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import trio
 from typer.testing import CliRunner
 
+from gridtokenx.api.answers.chain import ChainOfNode
 from gridtokenx.chain.block import Block
 from gridtokenx.chain.genesis import Genesis, GenesisValidator
 from gridtokenx.chain.transaction import Transaction, sign_transaction
 from gridtokenx.cli import app
-from gridtokenx.api.answers.chain import ChainOfNode
 from gridtokenx.client import Client
 from gridtokenx.cluster import watch
 from gridtokenx.cluster.dev import fund_dev_account
@@ -464,9 +463,7 @@ def check_what_is_lost(cluster: Cluster, captors: Captured) -> None:
         supply += sum(one.gtx_ugtx for one in genesis.national.allocations)
         supply += sum(one.self_bond_ugtx for one in genesis.national.stakes)
         supply += genesis.national.reward_reserve_ugtx
-        held = {
-            name: client.supply(name).holdings.gtx_ugtx for name in (NATIONAL, REGION)
-        }
+        held = {name: client.supply(name).holdings.gtx_ugtx for name in (NATIONAL, REGION)}
         escrow = int(shard["escrow"]["gtx_ugtx"])
         assert held[NATIONAL] + escrow == supply + 7 * GTX
         assert held[REGION] == escrow

@@ -5,9 +5,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 
+from gridtokenx.api.answers.chain import DepositTotals
+from gridtokenx.api.context import Context
+from gridtokenx.api.methods import METHOD_BY_NAME
+from gridtokenx.api.methods.energy import StatsParameters
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.devnet import operator_key
@@ -31,6 +36,7 @@ from gridtokenx.ledger.rules import deposits
 from gridtokenx.node.executor import Executor
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.storage.database import Database
+from tests.support.api_node import MemoryNode
 
 PROFILE = load_profile()
 SLOTS = PROFILE.slots(44, 6)
@@ -50,7 +56,7 @@ class OneNode:
 
     def supply(self, chain):
         total = deposits(self.executor.store).total_uthb
-        return {"deposits": {"total_uthb": str(total)}}
+        return SimpleNamespace(deposits=DepositTotals(total_uthb=total, stated_uthb=total))
 
     def wait_for(self, transaction_ids, timeout_s):
         self.certify()
@@ -60,7 +66,7 @@ class OneNode:
 
     def transaction_status(self, transaction_id):
         in_block = self.executor.store.place_of(bytes.fromhex(transaction_id)) is not None
-        return {"status": "finalized" if in_block else "pending"}
+        return SimpleNamespace(status="finalized" if in_block else "pending")
 
     def certify(self):
         header = self.executor.build(0, 0).header
