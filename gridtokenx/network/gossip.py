@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from gridtokenx.network.gossipsub.events import (
+    MAX_MESSAGE_BYTES,
     PROTOCOLS,
     Deliver,
     Effect,
@@ -59,15 +60,12 @@ __all__ = [
     "Priority",
     "Validator",
     "Verdict",
-    "topic_max_bytes",
-    "topic_priority",
 ]
 
 QUEUE_BYTES = 16 * 1024 * 1024
 STRANGERS_QUEUE_BYTES = 4 * 1024 * 1024  # of one stranger, and of all together
 STRANGERS_QUEUES_BYTES = 32 * 1024 * 1024
 SURE_QUEUE_BYTES = 512 * 1024  # of each of them, whatever the others have
-MAX_MESSAGE_BYTES = 1024 * 1024  # on any topic
 MAX_RPC_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
 VALIDATION_TIMEOUT_S = 5
 WRITE_TIMEOUT_S = 20  # for one chunk; slower than 100 kbit/s counts as stuck
@@ -86,16 +84,6 @@ OFFENCES = frozenset(["malformed", "graylisted"])
 """What is told to `on_offence`; all else is a matter of the score alone."""
 
 log = structlog.get_logger(__name__)
-
-
-def topic_max_bytes(_topic: str) -> int:
-    """The limit of a message, the same for every topic."""
-    return MAX_MESSAGE_BYTES
-
-
-def topic_priority(topic: str) -> Priority:
-    """Votes and proposals leave before blocks and orders."""
-    return Priority.URGENT if topic.endswith("/votes") else Priority.BULK
 
 
 @dataclass(slots=True)
@@ -130,7 +118,7 @@ class _Inbound:
 class Gossip:
     """Publish and receive signed messages on topics.
 
-    `max_bytes` and `priority` classify a topic; `seed` feeds the choice of mesh peers;
+    `priority` classifies a topic; `seed` feeds the choice of mesh peers;
     `first_seqno` must grow across restarts: pass the time in nanoseconds. `application_score` is
     P5 of a peer's score; `on_offence` hears of a peer that did one of `OFFENCES`. Both must be
     quick and raise nothing.
@@ -143,8 +131,7 @@ class Gossip:
         topic_prefix: str,
         seed: int,
         first_seqno: int,
-        max_bytes: Callable[[str], int] = topic_max_bytes,
-        priority: Callable[[str], Priority] = topic_priority,
+        priority: Callable[[str], Priority],
         parameters: Parameters | None = None,
         queue_bytes: int = QUEUE_BYTES,
         max_rpc_bytes: int = MAX_RPC_BYTES,
@@ -157,7 +144,6 @@ class Gossip:
             sign=network.sign,
             public_key_of=lambda peer: network.public_key_of(PeerId(peer)),
             topic_prefix=topic_prefix,
-            max_bytes=max_bytes,
             priority=priority,
             seed=seed,
             first_seqno=first_seqno,

@@ -52,7 +52,7 @@ from gridtokenx.consensus.messages import (
 )
 from gridtokenx.consensus.state import Timing
 from gridtokenx.network.gossip import Gossip
-from gridtokenx.network.gossipsub.events import Origin
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Origin
 from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
 from gridtokenx.network.peers.budget import StrangersBudget
 from gridtokenx.network.peers.peer import PeerId
@@ -62,7 +62,7 @@ from gridtokenx.node.candidates import VIEWS_AHEAD, Ask, Candidates
 from gridtokenx.node.executor import Committed, Executor, NotYet
 from gridtokenx.node.intake import Intake
 from gridtokenx.node.key_guard import NEVER, KeyGuard
-from gridtokenx.node.protocol import BLOCK_LIMIT, Topics
+from gridtokenx.node.protocol import Topics
 from gridtokenx.node.strangers import Strangers
 from gridtokenx.node.trusted_history import TrustedHistory
 from gridtokenx.node.vote_gate import Judgement, VoteGate
@@ -511,7 +511,7 @@ class Driver:
     # -- Gossip validators: total, bounded; what they return decides forwarding --------------------
 
     async def _validate_block(self, origin: Origin, data: bytes) -> GossipVerdict:
-        if len(data) > BLOCK_LIMIT:
+        if len(data) > MAX_MESSAGE_BYTES:
             return GossipVerdict.REJECT
         async with self._strangers.lane(origin, len(data)) as lane:
             if lane is None:
