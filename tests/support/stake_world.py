@@ -6,11 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pytest
-
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import ACCOUNTS
-from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.staking import penalties, pools, rules
 from gridtokenx.staking.model import (
@@ -160,11 +157,3 @@ def _check_locks(state: Overlay, moving: Iterable[Any]) -> None:
         assert own.locked_shares == locked.pop(key, 0)
         assert 0 <= own.locked_shares <= own.shares
     assert not locked
-
-
-def refused(code: ErrorCode, rule: Any, *arguments: Any, **named: Any) -> str:
-    """The sentence that a command is refused with."""
-    with pytest.raises(Rejected) as caught:
-        rule(*arguments, **named)
-    assert caught.value.code is code
-    return caught.value.detail

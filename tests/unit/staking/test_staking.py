@@ -7,7 +7,7 @@ import pytest
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import TREASURY
 from gridtokenx.primitives.crypto import SigningKey, sha256
-from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.primitives.validators import Validator as Member
 from gridtokenx.primitives.validators import ValidatorSet
@@ -31,6 +31,7 @@ from gridtokenx.staking.model import (
     ValidatorJailed,
     proof_bytes,
 )
+from tests.support.refusals import refused
 
 CHAIN = sha256(b"a chain")
 NUMBERS = StakingParameters(
@@ -112,13 +113,6 @@ def liquid(state: Overlay, owner: bytes) -> int:
 
 def worth(state: Overlay, owner: bytes) -> dict[bytes, int]:
     return dict(pools.delegations_of(state, owner))
-
-
-def refused(code: ErrorCode, rule, *arguments, **named) -> str:
-    with pytest.raises(Rejected) as caught:
-        rule(*arguments, **named)
-    assert caught.value.code is code
-    return caught.value.detail
 
 
 # -- Validators ------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.trading.model import MarketParameters
+from tests.support.refusals import refused
 
 ALICE, BOB, CAROL, DAVE = (bytes([number]) * 32 for number in (1, 2, 3, 4))
 NUMBERS = GovernanceParameters(
@@ -179,13 +180,6 @@ def world() -> World:
     for who in (ALICE, BOB, CAROL, DAVE):
         ledger.issue_gtx(state, who, 10_000)
     return World(state)
-
-
-def refused(code: ErrorCode, rule, *arguments, **named) -> str:
-    with pytest.raises(Rejected) as caught:
-        rule(*arguments, **named)
-    assert caught.value.code is code
-    return caught.value.detail
 
 
 # -- The way of a proposal -------------------------------------------------------------------------
