@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from gridtokenx.api.answers.energy import ListedOrder, ListedTrade, OrderTerms
+from gridtokenx.api.answers.transaction import ShownTransaction
 from gridtokenx.api.shapes import write_json
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.grid.model import ReadingRefused
@@ -76,7 +77,20 @@ def transaction_document(transaction: Transaction) -> dict[str, Any]:
     return {"tx_id": transaction.id.hex(), **fields}
 
 
-def tell_terms(terms: PlaceOrder) -> OrderTerms:
+def shown_transaction(transaction: Transaction) -> ShownTransaction:
+    """A transaction's fields with its id."""
+    return ShownTransaction(
+        tx_id=transaction.id,
+        chain_id=transaction.chain_id,
+        sender=transaction.sender,
+        nonce=transaction.nonce,
+        fee_ugtx=transaction.fee_ugtx,
+        payload=transaction.payload,
+        signature=transaction.signature,
+    )
+
+
+def order_terms(terms: PlaceOrder) -> OrderTerms:
     """What an order asks, in the API's names."""
     return OrderTerms(**_terms(terms))
 
@@ -98,7 +112,7 @@ def _terms(terms: PlaceOrder) -> dict[str, Any]:
     }
 
 
-def tell_order(chain: str, order: Order) -> ListedOrder:
+def listed_order(chain: str, order: Order) -> ListedOrder:
     """An open order."""
     filled_wh = order.terms.energy_wh - order.rest_wh
     return ListedOrder(
@@ -120,11 +134,11 @@ def tell_order(chain: str, order: Order) -> ListedOrder:
 
 def order_document(chain: str, order: Order) -> dict[str, Any]:
     """An open order, for answers whose types are not written down yet."""
-    document: dict[str, Any] = json.loads(write_json(tell_order(chain, order)))
+    document: dict[str, Any] = json.loads(write_json(listed_order(chain, order)))
     return document
 
 
-def tell_closed_order(
+def listed_closed_order(
     chain: str, placed: TransactionRecord, terms: PlaceOrder, closed: ClosedOrder
 ) -> ListedOrder:
     """An order that has left the book."""
@@ -145,7 +159,7 @@ def tell_closed_order(
     )
 
 
-def tell_trade(chain: str, record: TradeRecord) -> ListedTrade:
+def listed_trade(chain: str, record: TradeRecord) -> ListedTrade:
     """A trade; its settlement once the seller's reading, or the deadline, came."""
     trade, settlement = record.trade, record.settlement
     return ListedTrade(
