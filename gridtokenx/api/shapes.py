@@ -5,7 +5,7 @@ unless its rule says `number`; bytes are hex, an `Address` is gtx1..., a tuple a
 be null, and a value of the wire has its `kind` first, as in `primitives.document`. Every field is
 always there. What is written is what `json.dumps` would write, at half the time.
 
-Source: docs/api.md, "Conventions".
+Source: docs/api.md "Units".
 """
 
 from __future__ import annotations

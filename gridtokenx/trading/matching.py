@@ -26,8 +26,8 @@ from gridtokenx.trading.clock import (
     agree_deadline,
 )
 from gridtokenx.trading.clock_model import DEADLINES
-from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of
-from gridtokenx.trading.fronts import NATIONAL_GROUP
+from gridtokenx.trading.depth import NATIONAL_TIER, Depth
+from gridtokenx.trading.fronts import NATIONAL_GROUP, groups_of
 from gridtokenx.trading.model import (
     CARRIED_IN_A_ROW,
     CARRIED_OVER,
@@ -155,6 +155,10 @@ class Run:
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
     _depth: Depth = field(init=False)
+    _halted: list[str] = field(init=False)
+    _territories: list[str] = field(init=False)
+    _has_flags: bool = field(init=False)
+    _has_immediates: bool = field(init=False)
     _carried: int = 0  # Rows that this block has carried over.
 
     def __post_init__(self) -> None:

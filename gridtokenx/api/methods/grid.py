@@ -54,6 +54,7 @@ _Slot = Annotated[
     Rule(
         "the slot whose status and flows are told; the current one if absent",
         integer(0, 2**40),
+        unit="slots of 15 min since 1970 UTC",
         example=1963608,
     ),
 ]

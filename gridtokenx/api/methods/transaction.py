@@ -21,8 +21,7 @@ from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import hex_bytes, list_of
 from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import HASH_EXAMPLE, Method, Route, TransactionId
-from gridtokenx.chain.transaction import decode_transaction
-from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.chain.transaction import decode_transaction, transaction_id
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.storage import index as history
 
@@ -72,7 +71,7 @@ async def send(context: Context, asked: RawParameters) -> SentTransaction:
     (outcome,) = await context.submissions.send(chain, [raw])
     if outcome is not None:
         raise outcome
-    return SentTransaction(tx_id=tagged_hash("gtx.tx", raw), chain=chain)
+    return SentTransaction(tx_id=transaction_id(raw), chain=chain)
 
 
 async def send_batch(context: Context, asked: BatchParameters) -> SentBatch:
@@ -91,7 +90,7 @@ async def send_batch(context: Context, asked: BatchParameters) -> SentBatch:
     return SentBatch(
         results=tuple(
             SentRow(
-                tx_id=tagged_hash("gtx.tx", raw),
+                tx_id=transaction_id(raw),
                 status="pending" if outcome is None else "rejected",
                 error=None if outcome is None else ApiError.of(outcome).to_failure(),
             )
