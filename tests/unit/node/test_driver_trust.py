@@ -18,11 +18,12 @@ from gridtokenx.consensus.events import Decide
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.home.config import load_config
 from gridtokenx.home.settings import SyncSettings
-from gridtokenx.node.driver import Driver, Wiring
+from gridtokenx.node.driver import Driver
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.node import Keys, Node
 from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.trusted_history import trust_of
+from gridtokenx.node.wiring import Wiring
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import Rejected
