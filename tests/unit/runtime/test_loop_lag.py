@@ -3,7 +3,7 @@
 import time
 
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gridtokenx.runtime.loop_lag import KEPT_S, LoopLag
 from tests.support.patience import until
@@ -13,7 +13,7 @@ async def test_what_holds_the_loop_is_seen_for_a_minute() -> None:
     lag = LoopLag()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lag.run)
-        await trio.sleep(0.01)
+        await wait_all_tasks_blocked()
         time.sleep(0.3)  # noqa: ASYNC251 - as a fault would
         await until(lambda: lag.worst_ms >= 200)
         nursery.cancel_scope.cancel()
