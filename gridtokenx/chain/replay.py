@@ -18,8 +18,8 @@ from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import check_signature
 from gridtokenx.chain.transition import Execution, Parent, execute_block, signing_set
-from gridtokenx.consensus.certificates import check_quorum_certificate
-from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.consensus.certificates import check_commit
+from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.grid.model import ReadingAccepted
 from gridtokenx.interchain.model import Downward
 from gridtokenx.interchain.rules import inbox_of
@@ -162,11 +162,7 @@ class Replay:
         height = self.parent.height + 1
         spec = self.spec.at(height)
         signers = signing_set(spec, self.state, height).validators
-        check_quorum_certificate(certificate, spec.chain_id, signers)
-        signed = (certificate.phase, certificate.height, certificate.block_hash)
-        if signed != (Phase.COMMIT, height, header.hash):
-            detail = f"the certificate at {height} is not a commit of that block"
-            raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
+        check_commit(certificate, spec.chain_id, height, header.hash, signers)
         transactions = block.decode_transactions()
         for transaction in transactions:
             check_signature(transaction)

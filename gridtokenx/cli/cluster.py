@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridtokenx.cli import output
+from gridtokenx.cli import output, show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,7 +134,7 @@ def status(name: Name = DEFAULT_NAME) -> None:
     with reported():
         cluster = processes.load(folder_of(name))
         document = watch.describe(cluster)
-    output.emit(document, lambda console: _print(console, _table(document)))
+    output.emit(document, lambda console: show.text(console, _table(document)))
 
 
 @app.command()
@@ -151,7 +151,7 @@ def logs(
         text = cluster.tail(node, lines)
         path = cluster.log_path(node)
     document = {"node": node, "log": str(path), "lines": text.splitlines()}
-    output.emit(document, lambda console: _print(console, text))
+    output.emit(document, lambda console: show.text(console, text))
 
 
 @app.command()
@@ -261,16 +261,12 @@ def reported() -> Iterator[None]:
         )
 
 
-def _print(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 def _draw_up(console: Console, cluster: Cluster, document: dict[str, Any]) -> None:
     from gridtokenx.cluster.devnet import DEV_ACCOUNT, PASSWORD, dev_key
     from gridtokenx.primitives.types import format_address
 
     def line(text: str) -> None:
-        _print(console, text)
+        show.line(console, text)
 
     first = document["nodes"][0]
     validators = sum(node["role"] == "authority" for node in document["nodes"])

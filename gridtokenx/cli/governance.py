@@ -89,8 +89,7 @@ def _draw_proposal(console: Console, document: dict[str, Any]) -> None:
     )
     _draw_tally(console, document["tally"])
     if document["description"]:
-        for line in document["description"].splitlines():
-            show.line(console, show.printable(line))
+        show.text(console, document["description"])
 
 
 @app.command()
@@ -112,25 +111,21 @@ def _draw_tally(console: Console, tally: dict[str, Any]) -> None:
             ("yes", f"{show.millionths(tally['yes_ugtx'])} GTX"),
             ("no", f"{show.millionths(tally['no_ugtx'])} GTX"),
             ("abstain", f"{show.millionths(tally['abstain_ugtx'])} GTX"),
-            ("took part", f"{_percent(tally['turnout_bps'])} % of what is bonded"),
+            ("took part", f"{show.percent(tally['turnout_bps'])} % of what is bonded"),
             (
                 "support",
-                f"{_percent(tally['support_bps'])} % of what is bonded says yes, "
-                f"{_percent(tally['quorum_bps'])} % needed",
+                f"{show.percent(tally['support_bps'])} % of what is bonded says yes, "
+                f"{show.percent(tally['quorum_bps'])} % needed",
             ),
             (
                 "yes share",
-                f"{_percent(tally['yes_bps'])} % of yes and no, "
-                f"{_percent(tally['approval_bps'])} % needed",
+                f"{show.percent(tally['yes_bps'])} % of yes and no, "
+                f"{show.percent(tally['approval_bps'])} % needed",
             ),
             ("authorities", ", ".join(approvers) or None),
             ("ended" if tally["final"] else "as of now", tally["outcome"]),
         ],
     )
-
-
-def _percent(bps: int) -> str:
-    return f"{bps // 100}.{bps % 100:02}"
 
 
 @app.command()

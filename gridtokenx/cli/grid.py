@@ -103,8 +103,8 @@ def _row(node: dict[str, Any]) -> tuple[object, ...]:
     return (
         node["node"],
         node["state"] + (", stale" if node["stale"] else ""),
-        _percent(node["loading_bps"]),
-        _percent(node["limit_bps"]),
+        show.percent(node["loading_bps"]),
+        show.percent(node["limit_bps"]),
         "-" if rating is None else f"{int(rating) // 1000:,}",
         "no limit" if headroom is None else show.kwh(headroom),
         show.kwh(flow["export_wh"]),
@@ -112,10 +112,6 @@ def _row(node: dict[str, Any]) -> tuple[object, ...]:
         show.kwh(flow["local_wh"]),
         show.kwh(sum(int(wh) for wh in node["flow_day"].values())),
     )
-
-
-def _percent(bps: int | None) -> str:
-    return "-" if bps is None else f"{bps // 100}.{bps % 100:02}"
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridtokenx.cli import keys, output
+from gridtokenx.cli import keys, output, show
 from gridtokenx.cli.genesis_file import genesis_text
 
 if TYPE_CHECKING:
@@ -260,15 +260,12 @@ def _next_steps(home: Path, network: _Network | None, *, has_keys: bool) -> list
 
 
 def _draw(console: Console, document: dict[str, Any], steps: list[str]) -> None:
-    def line(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     of = f" of {document['authority'].upper()}" if document["authority"] else ""
-    line(f"made {document['home']}: {document['role']}{of} on {document['network']}")
+    show.line(console, f"made {document['home']}: {document['role']}{of} on {document['network']}")
     if document["genesis_hash"]:
-        line(f"genesis {document['genesis_hash']} ({', '.join(document['chains'])})")
+        show.line(console, f"genesis {document['genesis_hash']} ({', '.join(document['chains'])})")
     for key in document["keys"]:
-        line(f"key {key['name']} {key['address']}")
-    line("next:")
+        show.line(console, f"key {key['name']} {key['address']}")
+    show.line(console, "next:")
     for step in steps:
-        line(f"  {step}")
+        show.line(console, f"  {step}")

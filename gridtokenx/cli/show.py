@@ -37,6 +37,11 @@ def line(console: Console, text: str, style: str | None = None) -> None:
     console.print(printable(text), style=style, highlight=False, soft_wrap=True)
 
 
+def text(console: Console, several: str) -> None:
+    """Several lines as they are."""
+    console.print(screen.lines(several), highlight=False, soft_wrap=True)
+
+
 def table(
     console: Console,
     headings: Sequence[str],
@@ -131,6 +136,11 @@ def kwh(wh: Any) -> str:
 def price(mthb: Any) -> str:
     """mTHB/kWh as THB/kWh."""
     return format_price(int(mthb))
+
+
+def percent(bps: int | None) -> str:
+    """Basis points as per cent, without the sign; what is not known is a dash."""
+    return "-" if bps is None else f"{bps // 100}.{bps % 100:02}"
 
 
 def millionths(amount: Any) -> str:

@@ -46,8 +46,8 @@ def list_validators(limit: remote.Limit = 50, cursor: remote.Cursor = None) -> N
                 one["status"],
                 show.millionths(one["stake_ugtx"]),
                 show.millionths(one["self_bond_ugtx"]),
-                _percent(int(one["weight"]) * 10_000 // total if total else 0),
-                _percent(one["commission_bps"]),
+                show.percent(int(one["weight"]) * 10_000 // total if total else 0),
+                show.percent(one["commission_bps"]),
                 one["operator"],
             )
             for one in document["items"]
@@ -57,10 +57,6 @@ def list_validators(limit: remote.Limit = 50, cursor: remote.Cursor = None) -> N
         show.next_page(console, document["next_cursor"])
 
     output.emit(document, draw)
-
-
-def _percent(bps: int) -> str:
-    return f"{bps // 100}.{bps % 100:02}"
 
 
 @app.command("show")
@@ -87,7 +83,7 @@ def _draw_validator(console: Console, document: dict[str, Any]) -> None:
             ("consensus key", document["consensus_key"]),
             ("bonded", f"{show.millionths(document['stake_ugtx'])} GTX"),
             ("its own", f"{show.millionths(document['self_bond_ugtx'])} GTX"),
-            ("commission", f"{_percent(document['commission_bps'])} %"),
+            ("commission", f"{show.percent(document['commission_bps'])} %"),
             ("weight", ", ".join(weights)),
             ("absent", f"{document['absent_blocks']} blocks in a row"),
             ("offences", _offences(document)),
@@ -97,7 +93,7 @@ def _draw_validator(console: Console, document: dict[str, Any]) -> None:
 
 def _offences(document: dict[str, Any]) -> str:
     count = sum(len(one["heights"]) for one in document["offences"])
-    return f"{count}, which took {_percent(document['slashed_bps'])} %" if count else "0"
+    return f"{count}, which took {show.percent(document['slashed_bps'])} %" if count else "0"
 
 
 @app.command()

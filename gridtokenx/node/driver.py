@@ -2,7 +2,7 @@
 
 One owner of the engine, one bounded inbox. Effects are performed in order: a Persist is synced
 before the Broadcast behind it leaves. Building and checking blocks run in a worker thread and come
-back as events, so timers stay true.
+back as events, so timers stay true. Source: protocols/consensus.md 2.13.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What one chain hears of consensus through gossip: votes, certificates and proposed blocks.
 
 Both validators are total and bounded; what they return decides whether a message is forwarded.
-Source: protocols/networking.md 4 and 4.2.
+Source: protocols/networking.md 4, 4.2.
 """
 
 from __future__ import annotations

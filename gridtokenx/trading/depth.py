@@ -7,7 +7,8 @@ An order may span up to 96 slots. Its span is cut into blocks of 1, 2, 4 .. 64 a
 segment tree does: it then stands once for each slot it names alone and at most 12 times otherwise,
 and a slot's orders are those of the 7 blocks that contain the slot. In each block the orders lie
 sorted by price in their substation, in its zone and in its territory, so that groups which do not
-cross are passed over as a whole.
+cross are passed over as a whole. Source:
+protocols/market.md 3.1, 3.2, 4.5.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.state import Reader
 from gridtokenx.trading.caps import Ladder, Line, price_rank
 from gridtokenx.trading.clearing import GroupBook
-from gridtokenx.trading.fronts import NATIONAL_GROUP
+from gridtokenx.trading.fronts import NATIONAL_GROUP, groups_of
 from gridtokenx.trading.model import ORDERS, ClearingOrder, Order, PlaceOrder, Side, Source
 from gridtokenx.trading.pairing import required_source
 
@@ -45,16 +46,6 @@ def span_blocks(first_slot: int, last_slot: int) -> list[Block]:
             blocks.append((level, high))
         low, high, level = low >> 1, high >> 1, level + 1
     return blocks
-
-
-def groups_of(location: str) -> tuple[str, str, str, str]:
-    """The four nested groups of a substation: itself, zone, territory, nation."""
-    return (
-        location,
-        location.rpartition("-")[0],
-        location.partition("-")[0],
-        NATIONAL_GROUP,
-    )
 
 
 def open_wh(order: Order, slot: int) -> int:

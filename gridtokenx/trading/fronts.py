@@ -1,4 +1,7 @@
-"""How the auction sees a book: each side of a group by levels, read only as far as it looks."""
+"""How the auction sees a book: each side of a group by levels, read only as far as it looks.
+
+Source: protocols/market.md 3.2.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,7 @@ class Desk:
     def _place(self, order: ClearingOrder) -> _Place:
         location = order.location
         if location not in self._places:
-            for node in _groups_of(location)[:3]:
+            for node in groups_of(location)[:3]:
                 if node not in self._nodes:
                     self._nodes[node] = None
                     self._learn_headroom(node)
@@ -136,12 +139,13 @@ def _enter(order: ClearingOrder, place: _Place) -> Entry:
     )
 
 
-def _groups_of(location: str) -> tuple[str, str, str, str]:
+def groups_of(location: str) -> tuple[str, str, str, str]:
+    """The four nested groups of a substation: itself, zone, territory, nation."""
     return location, location.rpartition("-")[0], location.partition("-")[0], NATIONAL_GROUP
 
 
 def _place(location: str, side: Side, headroom: Mapping[str, int]) -> _Place:
-    groups = _groups_of(location)
+    groups = groups_of(location)
     if not headroom:
         return groups, _NO_NODES
     direction = "x:" if side is Side.SELL else "m:"

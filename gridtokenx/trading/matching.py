@@ -26,8 +26,8 @@ from gridtokenx.trading.clock import (
     agree_deadline,
 )
 from gridtokenx.trading.clock_model import DEADLINES
-from gridtokenx.trading.depth import NATIONAL_TIER, Depth, groups_of
-from gridtokenx.trading.fronts import NATIONAL_GROUP
+from gridtokenx.trading.depth import NATIONAL_TIER, Depth
+from gridtokenx.trading.fronts import NATIONAL_GROUP, groups_of
 from gridtokenx.trading.model import (
     CARRIED_IN_A_ROW,
     CARRIED_OVER,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gridtokenx.primitives.state import Reader
 from gridtokenx.trading.book import last_price_key
-from gridtokenx.trading.depth import groups_of
+from gridtokenx.trading.fronts import groups_of
 from gridtokenx.trading.model import LAST_PRICES, MarketParameters, Side, Source
 from gridtokenx.trading.settlement import Charges, charges, escrow_needed
 

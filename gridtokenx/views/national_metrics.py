@@ -1,6 +1,6 @@
 """Metrics of stake, votes and messages between chains, read from the national chain's state.
 
-Like those of `telemetry`: from the frozen views, at the moment of a scrape.
+Like those of `metrics`: from the frozen views, at the moment of a scrape.
 """
 
 from __future__ import annotations

@@ -4,20 +4,17 @@ do, and gtx that travels from one region to another meanwhile.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import httpx
-from typer.testing import CliRunner
 
-from gridtokenx.cli import app
 from gridtokenx.cluster.devnet import NATIONAL, dev_key
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.governance.model import Choice, Vote
 from gridtokenx.home import keystore
 from gridtokenx.primitives.types import format_address
 from tests.support import live_cluster
+from tests.support.live_cluster import ask
 
 SEED = (
     *("--title", "Increase renewable energy incentives"),
@@ -25,14 +22,6 @@ SEED = (
     *("--type", "parameter-change", "--parameter", "carbon_credits.solar", "--new-value", "0.7"),
 )
 PARAMETER = "carbon_credits.solar"
-
-
-def ask(home: Path, *words: object) -> Any:
-    """The document of a command that succeeds in a node's home."""
-    line = ["--json", "--home", home, *words]
-    result = CliRunner().invoke(app, [str(word) for word in line])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def values_at(cluster: Cluster, name: str) -> dict[str, str]:

@@ -5,7 +5,6 @@ authorities certified what is not valid.
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -65,6 +64,7 @@ from gridtokenx.storage.database import Database
 from tests.support import live_cluster
 from tests.support.live_cluster import (
     answered_heights,
+    ask,
     assert_same_state,
     client_of,
     fresh_genesis,
@@ -78,14 +78,6 @@ from tests.support.live_cluster import (
 LONG_S = 300.0
 DEV = dev_key(DEV_ACCOUNT)
 NATIONAL, REGION = "TH", "MET"
-
-
-def ask(home: Path, *words: object) -> Any:
-    """The document of a command that succeeds in a node's home."""
-    line = ["--json", "--home", home, *words]
-    result = CliRunner().invoke(app, [str(word) for word in line])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def shown(home: Path, *words: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import time
@@ -12,7 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
 from gridtokenx.chain.genesis import Genesis, load_genesis
+from gridtokenx.cli import app
 from gridtokenx.client import Client, NodeUnreachable
 from gridtokenx.cluster import devnet as network
 from gridtokenx.cluster import processes, watch
@@ -89,6 +93,14 @@ def genesis_of(cluster: Cluster) -> Genesis:
 def client_of(cluster: Cluster, name: str) -> Client:
     """A client of one node."""
     return Client(cluster.node(name).member.api_url, timeout_s=ANSWER_S)
+
+
+def ask(home: Path, *words: object) -> Any:
+    """The document of a command that succeeds in a node's home."""
+    line = ["--json", "--home", home, *words]
+    result = CliRunner().invoke(app, [str(word) for word in line])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
 
 
 def wait_until(

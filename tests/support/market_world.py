@@ -14,7 +14,7 @@ from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import ACCOUNTS, Account, Deposit
 from gridtokenx.primitives.crypto import SigningKey, sha256
-from gridtokenx.primitives.errors import Rejected
+from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.registry.model import (
@@ -88,6 +88,11 @@ class MarketWorld:
         receipts = [one for execution in self.executions for one in execution.receipts]
         return [event for one in receipts for event in one.events if isinstance(event, kind)]
 
+    def newest(self, kind: type[E]) -> list[E]:
+        """The events of a kind in the newest block's transactions."""
+        receipts = self.executions[-1].receipts
+        return [event for one in receipts for event in one.events if isinstance(event, kind)]
+
     def send(self, key: SigningKey, payload: Payload) -> Transaction:
         """Sign a command and let it wait for the next block."""
         nonce = self.nonces.get(key.public_key, 0)
@@ -124,6 +129,18 @@ class MarketWorld:
         for transaction_id, error in refused:
             del transaction_id, error  # The caller looks; nonces of refused ones are reusable.
         return refused
+
+    def code_of(self, key: SigningKey, payload: Payload) -> ErrorCode:
+        """What the next block refuses a command with; nothing else may be refused in it."""
+        self.send(key, payload)
+        ((_, error),) = self.block()
+        self.nonces[key.public_key] -= 1
+        return error.code
+
+    def go_to(self, slot: int) -> None:
+        """Blocks until the next one is in a slot."""
+        while self.slot < slot:
+            self.block()
 
     def household(
         self,

@@ -6,18 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pytest
-
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import ACCOUNTS
-from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.staking import penalties, pools, rules
 from gridtokenx.staking.model import (
     BONDED,
     DELEGATIONS,
-    PARAMETERS,
     REDELEGATIONS,
+    STAKING_PARAMETERS,
     UNBONDING,
     UNBONDINGS,
     VALIDATORS,
@@ -63,7 +60,7 @@ class StakeWorld:
     supply: int = 0
 
     def __post_init__(self) -> None:
-        PARAMETERS.put(self.state, b"", self.numbers)
+        STAKING_PARAMETERS.put(self.state, b"", self.numbers)
         for number in range(1, self.operators + 1):
             operator = self.rich(number)
             command = CreateValidator(key_of(operator), "v", 0, self.self_bond, bytes(64))
@@ -126,7 +123,7 @@ class StakeWorld:
 
     def change(self, **numbers: int) -> None:
         self.numbers = replace(self.numbers, **numbers)
-        PARAMETERS.put(self.state, b"", self.numbers)
+        STAKING_PARAMETERS.put(self.state, b"", self.numbers)
 
     def check(self) -> None:
         """Laws: nothing is made or lost; sums, accounts, entries and locks agree."""
@@ -160,11 +157,3 @@ def _check_locks(state: Overlay, moving: Iterable[Any]) -> None:
         assert own.locked_shares == locked.pop(key, 0)
         assert 0 <= own.locked_shares <= own.shares
     assert not locked
-
-
-def refused(code: ErrorCode, rule: Any, *arguments: Any, **named: Any) -> str:
-    """The sentence that a command is refused with."""
-    with pytest.raises(Rejected) as caught:
-        rule(*arguments, **named)
-    assert caught.value.code is code
-    return caught.value.detail

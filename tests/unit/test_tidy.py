@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -292,16 +293,66 @@ def committed() -> list[Path]:
     ]
 
 
-def test_nothing_of_a_developers_machine_is_left_behind() -> None:
-    found = []
+def texts() -> Iterator[tuple[Path, int, str]]:
+    """Each line of each committed text: its file, its number, itself."""
     for path in committed():
         try:
-            text = path.read_text(encoding="utf-8")
+            lines = path.read_text(encoding="utf-8").splitlines()
         except (UnicodeDecodeError, FileNotFoundError, IsADirectoryError):
             continue
-        for match in MACHINE_PATH.finditer(text):
-            line = text.count("\n", 0, match.start()) + 1
-            found.append(f"{path.relative_to(ROOT)}:{line}: {match[0]}")
+        for number, line in enumerate(lines, 1):
+            yield path, number, line
+
+
+# A path of this project, or the bare name of a module. Not a pattern (`test_*`), a protocol's
+# name (`gridtokenx/peer/1`) or a version.
+ROOMS = "gridtokenx|tests|scripts|docs|protocols|docker|bootstrap"
+NAMED_PATH = re.compile(
+    rf"(?<![\w./$}}-])((?:{ROOMS})/[\w./-]*[a-z_](?![\w/*{{]|\\[.])|[a-z][a-z_0-9]*\.py\b)"
+)
+DATA = {".json", ".txt"}
+# What others have: a file that is made, a module of a library.
+FOREIGN_MODULES = {"sitecustomize.py", "rpc_pb2.py", "leaver.py"}
+
+
+def test_paths_that_texts_name_exist() -> None:
+    """After a move the pages, comments and scripts that speak of a file follow."""
+    names = {path.name for path in committed()} | FOREIGN_MODULES
+    found = []
+    for path, number, line in texts():
+        if path.name == "CHANGELOG.md" or path.suffix in DATA:  # The past; what is made.
+            continue
+        for named in NAMED_PATH.findall(line):
+            placeholder = any(part.partition(".")[0].isupper() for part in named.split("/"))
+            exists = (ROOT / named).exists() if "/" in named else named in names
+            if not exists and not placeholder:
+                found.append(f"{path.relative_to(ROOT)}:{number}: {named}")
+    assert found == []
+
+
+def test_whatever_a_package_needs_is_packaged() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["gridtokenx"]
+    files = [path.relative_to(PACKAGE) for path in committed() if path.is_relative_to(PACKAGE)]
+    data = [path for path in files if path.suffix != ".py"]
+    assert data
+    assert [path for path in data if not any(path.match(one) for one in patterns)] == []
+    folders = {path.parent for path in files if path.suffix == ".py"}
+    assert [one for one in folders if not (PACKAGE / one / "__init__.py").is_file()] == []
+
+
+def test_unit_tests_stand_where_the_package_has_what_they_test() -> None:
+    unit = ROOT / "tests" / "unit"
+    folders = {path.parent.relative_to(unit) for path in unit.rglob("*.py")}
+    assert [one for one in folders if not (PACKAGE / one / "__init__.py").is_file()] == []
+
+
+def test_nothing_of_a_developers_machine_is_left_behind() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path, number, line in texts()
+        for match in MACHINE_PATH.finditer(line)
+    ]
     assert found == []
 
 

@@ -44,18 +44,6 @@ def world() -> MarketWorld:
     return fresh
 
 
-def events(world: MarketWorld, kind: type) -> list:
-    receipts = world.executions[-1].receipts
-    return [event for receipt in receipts for event in receipt.events if isinstance(event, kind)]
-
-
-def code_of(world: MarketWorld, key, payload) -> ErrorCode:
-    world.send(key, payload)
-    ((_, error),) = world.block()
-    world.nonces[key.public_key] -= 1
-    return error.code
-
-
 def status(world: MarketWorld, node: str, loading_bps: int, **changes) -> PublishGridStatus:
     slot = world.slot + 1
     command = PublishGridStatus(node, slot, loading_bps, 400_000, 50_000, 10_000)
@@ -85,8 +73,8 @@ def test_published_headroom_bounds_what_all_clearings_of_a_slot_sell(world) -> N
     assert world.block() == []
     world.send(MEA, status(world, "BKK-01-SUB001", 9_900))
     assert world.block() == []
-    assert [trade.trade.energy_wh for trade in events(world, TradeMatched)] == [1_000]
-    (cleared,) = events(world, SlotCleared)
+    assert [trade.trade.energy_wh for trade in world.newest(TradeMatched)] == [1_000]
+    (cleared,) = world.newest(SlotCleared)
     assert len(cleared.congested) == 1
     assert FLOWS.get(world.values, slot.to_bytes(8, "big") + b"BKK-01-SUB001") == NodeFlow(
         export_wh=1_000
@@ -97,7 +85,7 @@ def test_published_headroom_bounds_what_all_clearings_of_a_slot_sell(world) -> N
     world.send(more.key, world.order(more, Side.BUY, 300, 4_500, slot))
     world.block()
     world.block()  # The headroom is used up; inside the substation trade goes on.
-    assert [(trade.trade.energy_wh, trade.trade.tier) for trade in events(world, TradeMatched)] == [
+    assert [(trade.trade.energy_wh, trade.trade.tier) for trade in world.newest(TradeMatched)] == [
         (300, 0)
     ]
 
@@ -110,7 +98,7 @@ def test_who_may_publish_which_node(world) -> None:
         (MEA, "CNX", ErrorCode.UNKNOWN_ZONE),
         (MEA, "BKK-1", ErrorCode.UNKNOWN_ZONE),
     ):
-        assert code_of(world, key, status(world, node, 0)) is code
+        assert world.code_of(key, status(world, node, 0)) is code
     world.send(EGAT, status(world, "BKK", 0))
     world.send(MEA, status(world, "BKK", 0))
     assert world.block() == []
@@ -123,17 +111,17 @@ def test_a_halt_stops_admission_and_matching_but_not_the_clock(world) -> None:
     world.send(ERC, HaltTerritory("BKK", "frequency test"))
     assert world.block() == []
     world.block()
-    assert events(world, TradeMatched) == []
+    assert world.newest(TradeMatched) == []
     order = world.order(buyer, Side.BUY, 1_000, 4_500, slot)
-    assert code_of(world, buyer.key, order) is ErrorCode.GRID_EMERGENCY
-    assert code_of(world, MEA, ResumeTerritory("BKK", "please")) is ErrorCode.NOT_PERMITTED
-    assert len(events(world, OrderClosed)) == 2  # Their gate closed during the halt.
+    assert world.code_of(buyer.key, order) is ErrorCode.GRID_EMERGENCY
+    assert world.code_of(MEA, ResumeTerritory("BKK", "please")) is ErrorCode.NOT_PERMITTED
+    assert len(world.newest(OrderClosed)) == 2  # Their gate closed during the halt.
     world.send(ERC, ResumeTerritory("BKK", "over"))
     assert world.block() == []
     offer(world, seller, buyer, world.slot + 2)
     world.block()
     world.block()
-    assert len(events(world, TradeMatched)) == 1
+    assert len(world.newest(TradeMatched)) == 1
 
 
 def test_what_came_in_before_a_halt_is_cleared_after_it(world) -> None:
@@ -142,11 +130,11 @@ def test_what_came_in_before_a_halt_is_cleared_after_it(world) -> None:
     world.send(MEA, status(world, "BKK", 0, frequency_mhz=49_000))
     assert world.block() == []
     world.block()
-    assert events(world, TradeMatched) == []
+    assert world.newest(TradeMatched) == []
     world.send(MEA, status(world, "BKK", 0))
     world.block()
     world.block()
-    assert len(events(world, TradeMatched)) == 1
+    assert len(world.newest(TradeMatched)) == 1
 
 
 # Participants
@@ -158,20 +146,20 @@ def test_a_suspended_participant_loses_its_orders_not_its_money(world) -> None:
     offer(world, seller, buyer, world.slot + 9)
     world.send(MEA, SuspendParticipant(buyer.key.public_key, "unpaid bills"))
     assert world.block() == []
-    assert len(events(world, OrderClosed)) == 1
+    assert len(world.newest(OrderClosed)) == 1
     assert world.account(buyer).thb_uthb == before
     order = world.order(buyer, Side.BUY, 1_000, 4_500, world.slot + 4)
-    assert code_of(world, buyer.key, order) is ErrorCode.NOT_ACTIVE
+    assert world.code_of(buyer.key, order) is ErrorCode.NOT_ACTIVE
     suspend = SuspendParticipant(buyer.key.public_key, "again")
     reinstate = ReinstateParticipant(buyer.key.public_key, "paid")
-    assert code_of(world, MEA, suspend) is ErrorCode.DUPLICATE
-    assert code_of(world, PEA, reinstate) is ErrorCode.WRONG_TERRITORY
+    assert world.code_of(MEA, suspend) is ErrorCode.DUPLICATE
+    assert world.code_of(PEA, reinstate) is ErrorCode.WRONG_TERRITORY
     world.send(ERC, suspend)  # The regulator takes over.
     assert world.block() == []
-    assert code_of(world, MEA, reinstate) is ErrorCode.NOT_PERMITTED
+    assert world.code_of(MEA, reinstate) is ErrorCode.NOT_PERMITTED
     world.send(ERC, reinstate)
     assert world.block() == []
-    assert code_of(world, MEA, reinstate) is ErrorCode.DUPLICATE
+    assert world.code_of(MEA, reinstate) is ErrorCode.DUPLICATE
     world.send(buyer.key, world.order(buyer, Side.BUY, 1_000, 4_500, world.slot + 4))
     assert world.block() == []
 
@@ -180,9 +168,9 @@ def test_a_licence_is_renewed_by_the_distributor(world) -> None:
     _, buyer = pair(world)
     account = buyer.key.public_key
     renewal = RenewLicence(account, LicenceClass.RETAIL, FAR_MS + 1)
-    assert code_of(world, ERC, renewal) is ErrorCode.NOT_GRID_OPERATOR
+    assert world.code_of(ERC, renewal) is ErrorCode.NOT_GRID_OPERATOR
     expired = replace(renewal, licence_expiry_ms=1)
-    assert code_of(world, MEA, expired) is ErrorCode.LICENCE_EXPIRED
+    assert world.code_of(MEA, expired) is ErrorCode.LICENCE_EXPIRED
     world.send(MEA, renewal)
     assert world.block() == []
 
@@ -204,11 +192,11 @@ def test_unused_energy_is_redeemed_by_the_utility(world) -> None:
     seller, _ = pair(world)
     world.block()
     unused_energy(world, seller)
-    assert code_of(world, seller.key, Redeem(400)) is ErrorCode.INSUFFICIENT_BALANCE
+    assert world.code_of(seller.key, Redeem(400)) is ErrorCode.INSUFFICIENT_BALANCE
     fund_utility(world, 1_000_000)
     before = world.account(seller)
-    assert code_of(world, seller.key, Redeem(1_001)) is ErrorCode.INSUFFICIENT_BALANCE
-    assert code_of(world, operator_key("egat"), Redeem(1)) is ErrorCode.NOT_REGISTERED
+    assert world.code_of(seller.key, Redeem(1_001)) is ErrorCode.INSUFFICIENT_BALANCE
+    assert world.code_of(operator_key("egat"), Redeem(1)) is ErrorCode.NOT_REGISTERED
     world.send(seller.key, Redeem(400))
     assert world.block() == []
     after = world.account(seller)
@@ -232,7 +220,7 @@ def test_the_month_ends_with_redemption_as_far_as_the_utility_can_pay() -> None:
     redeemed = []
     while world.parent.height < 16 * 4 + 5:
         world.block()
-        redeemed.append(events(world, EnergyRedeemed))
+        redeemed.append(world.newest(EnergyRedeemed))
     assert [[one.energy_wh for one in found] for found in redeemed if found] == [[1_000], [500]]
     assert all(one.at_month_end for found in redeemed for one in found)
     assert world.account(third).energy_wh == 1_000
@@ -252,11 +240,11 @@ def test_a_days_report_adds_up_and_is_closed_once(world) -> None:
     world.send(seller.key, world.reading(seller, slot, 1_500, 0))
     world.send(buyer.key, world.reading(buyer, slot, 0, 5_000))
     assert world.block() == []
-    (settled,) = events(world, TradeSettled)
+    (settled,) = world.newest(TradeSettled)
     reports: list[ReportClosed] = []
     while not reports:
         world.block()
-        reports = events(world, ReportClosed)
+        reports = world.newest(ReportClosed)
     last_slot = (slot + 28) // SLOTS_PER_DAY * SLOTS_PER_DAY + 67  # 23:45 in Bangkok (UTC+7).
     clock = CLOCK.get(world.values, b"")
     assert (clock.slot, clock.settled_slot) == (last_slot + 5, last_slot)
@@ -279,7 +267,7 @@ def test_a_days_report_adds_up_and_is_closed_once(world) -> None:
     assert (production.source, production.export_wh) == ("solar", 1_500)
     assert closed_report(world.values, "SPK", day).lines == ()
     world.block()
-    assert events(world, ReportClosed) == []
+    assert world.newest(ReportClosed) == []
     left = [list(table.items(world.values)) for table in (REPORT_LINES, REPORT_TOTALS)]
     assert left == [[], []]
     assert list(REPORT_MEMBERS.items(world.values)) == []

@@ -23,13 +23,14 @@ from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.model import REGIONS, AuthorityMember
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
-from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.state import Overlay, u64
 from gridtokenx.primitives.types import format_address
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.storage.index import SET_CHANGES
 from gridtokenx.views.status import ChainStatus, Head
 from tests.support.chains_world import Chain, Chains
+from tests.support.refusals import refusing
 
 DEV = dev_key("dev").public_key
 GENESIS = replace(local_genesis(), epoch_blocks=4)
@@ -137,10 +138,6 @@ def old_guard() -> Chains:
     return made
 
 
-def refusal(code: ErrorCode, match: str = ""):
-    return pytest.raises(Rejected, match=f"^{code.name}: .*{match}")
-
-
 def test_the_nation_names_a_regions_validators(world: Chains) -> None:
     node = all_of(world)
     client = light(node)
@@ -158,12 +155,12 @@ def test_the_nation_names_a_regions_validators(world: Chains) -> None:
 
 def test_those_who_were_its_authorities_prove_nothing(world: Chains, old_guard: Chains) -> None:
     lying = Node(world.national, old_guard.regions["MET"])
-    with refusal(ErrorCode.INVALID_BLOCK, "of another chain or another set"):
+    with refusing(ErrorCode.INVALID_BLOCK, "of another chain or another set"):
         light(lying).account(DEV, "MET")
     # Nor may they show an old nation, which still names them.
     past = Node(old_guard.national, old_guard.regions["MET"])
     vouched = block_of(world.national, 18)
-    with refusal(ErrorCode.INVALID_BLOCK, "the trusted one is"):
+    with refusing(ErrorCode.INVALID_BLOCK, "the trusted one is"):
         light(past, vouched).account(DEV, "MET")
 
 
@@ -172,21 +169,21 @@ def test_a_nation_that_is_too_old_names_nobody(world: Chains) -> None:
     late_ms = world.national.parent.time_ms + PERIOD_MS
     vouched = block_of(world.national, 18)
     light(node, vouched, now_ms=late_ms).account(DEV, "MET")
-    with refusal(ErrorCode.TRUST_EXPIRED, r"TH that is trusted here \(18\) is"):
+    with refusing(ErrorCode.TRUST_EXPIRED, r"TH that is trusted here \(18\) is"):
         light(node, vouched, now_ms=late_ms + 1).account(DEV, "MET")
     client = light(node)
     client.account(DEV, "TH")  # What has been followed once counts by the newest block seen.
     client._now_ms = lambda: late_ms
     client.account(DEV, "TH")
     client._now_ms = lambda: late_ms + 1
-    with refusal(ErrorCode.TRUST_EXPIRED):
+    with refusing(ErrorCode.TRUST_EXPIRED):
         client.account(DEV, "TH")
 
 
 def test_an_old_genesis_needs_a_trusted_block_that_is_young(world: Chains) -> None:
     node, national = all_of(world), world.national
     late_ms = GENESIS.genesis_time_ms + PERIOD_MS + 1
-    with refusal(ErrorCode.TRUST_EXPIRED, "chain head TH"):
+    with refusing(ErrorCode.TRUST_EXPIRED, "chain head TH"):
         light(node, now_ms=late_ms).account(DEV, "TH")
     assert node.asked == []  # Refused before anybody is asked.
     for height in (7, 9, 18):  # The last block of a set, one of the next set, the head.
@@ -194,7 +191,7 @@ def test_an_old_genesis_needs_a_trusted_block_that_is_young(world: Chains) -> No
         assert proven.header.height == 18
     eldest_ms = national.blocks[3].header.time_ms + PERIOD_MS
     light(node, block_of(national, 3), now_ms=eldest_ms).account(DEV, "TH")
-    with refusal(ErrorCode.TRUST_EXPIRED, r"\(3\)"):
+    with refusing(ErrorCode.TRUST_EXPIRED, r"\(3\)"):
         light(node, block_of(national, 3), now_ms=eldest_ms + 1).account(DEV, "TH")
 
 
@@ -202,7 +199,7 @@ def test_a_node_whose_chain_lacks_the_trusted_block_is_not_believed(world: Chain
     node = all_of(world)
     for name in ("TH", "MET"):
         stranger = TrustedBlock(name, 9, sha256(b"another block"))
-        with refusal(ErrorCode.INVALID_BLOCK, f"block 9 of {name} is .* the trusted one is"):
+        with refusing(ErrorCode.INVALID_BLOCK, f"block 9 of {name} is .* the trusted one is"):
             light(node, stranger).account(DEV, name)
         light(node, block_of(world.chain(name), 9)).account(DEV, name)
 
@@ -216,15 +213,15 @@ def test_a_way_around_the_trusted_block_is_refused(world: Chains) -> None:
     nine = national.blocks[9].header
     assert follow_sets(chain_id, start, told, nine).height == 15
     elsewhere = replace(nine, next_set_hash=start.validators.hash)
-    with refusal(ErrorCode.INVALID_BLOCK, "block 11 does not lead through the trusted block 9"):
+    with refusing(ErrorCode.INVALID_BLOCK, "block 11 does not lead through the trusted block 9"):
         follow_sets(chain_id, start, told, elsewhere)
     seven = replace(national.blocks[7].header, time_ms=1)
-    with refusal(ErrorCode.INVALID_BLOCK, "through the trusted block 7"):
+    with refusing(ErrorCode.INVALID_BLOCK, "through the trusted block 7"):
         follow_sets(chain_id, start, told, seven)
     head, newest = national.blocks[18].header, follow_sets(chain_id, start, told)
     check_passes(national.blocks[17].header, head, newest)
     for anchor in (replace(head, time_ms=1), strange(national.blocks[17].header)):
-        with refusal(ErrorCode.INVALID_BLOCK, "does not lead through"):
+        with refusing(ErrorCode.INVALID_BLOCK, "does not lead through"):
             check_passes(anchor, head, newest)
     check_passes(strange(national.blocks[9].header), head, newest)  # Passed when it was followed.
 
@@ -239,7 +236,7 @@ def test_a_node_that_is_behind_the_trusted_block_proves_nothing(world: Chains) -
     node = all_of(behind)
     shown = all_of(world)
     ahead = lambda method, **raw: (shown if method == "chain_getFinality" else node)(method, **raw)  # noqa: E731
-    with refusal(ErrorCode.INVALID_BLOCK, "block 1 is below the trusted block 18: ask a node"):
+    with refusing(ErrorCode.INVALID_BLOCK, "block 1 is below the trusted block 18: ask a node"):
         light(ahead, block_of(world.national, 18)).account(DEV, "TH")  # type: ignore[arg-type]
 
 
@@ -252,7 +249,7 @@ def test_a_region_that_has_stood_still_since_its_last_checkpoint_is_proven_by_it
     other = Chains(GENESIS)
     other.regions["MET"].parent = replace(other.regions["MET"].parent, time_ms=YOUNG_MS - 9_000)
     other.regions["MET"].grow(None)
-    with refusal(ErrorCode.INVALID_BLOCK, "is not above the change of the set at 1"):
+    with refusing(ErrorCode.INVALID_BLOCK, "is not above the change of the set at 1"):
         light(Node(still.national, other.regions["MET"])).account(DEV, "MET")
 
 
@@ -264,14 +261,14 @@ def test_a_frozen_region_proves_nothing() -> None:
     REGIONS.put(overlay, b"MET", row)
     frozen.national.store(overlay)
     frozen.national.grow(None)
-    with refusal(ErrorCode.NOT_ACTIVE, "MET is frozen"):
+    with refusing(ErrorCode.NOT_ACTIVE, "MET is frozen"):
         light(all_of(frozen)).account(DEV, "MET")
     assert light(all_of(frozen)).region("MET").region.frozen
 
 
 def test_what_is_no_region_of_the_nation_has_no_proof(world: Chains) -> None:
     for name in ("TH", "XYZ"):
-        with refusal(ErrorCode.UNKNOWN_SHARD):
+        with refusing(ErrorCode.UNKNOWN_SHARD):
             light(all_of(world)).region(name)
 
 

@@ -15,6 +15,7 @@ from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.registry.model import Generation, ProsumerClass, RegisterMeter
+from tests.support.refusals import refusing
 
 CHAIN = sha256(b"chain")
 ALICE, BOB = SigningKey(sha256(b"alice")), SigningKey(sha256(b"bob"))
@@ -51,10 +52,6 @@ def chain() -> Chain:
     return Chain()
 
 
-def refused(code: ErrorCode):
-    return pytest.raises(Rejected, match=f"^{code.name}")
-
-
 def test_transactions_wait_in_the_order_they_came(chain: Chain) -> None:
     sent = [pay(0), pay(0, key=BOB), pay(1), pay(1, key=BOB)]
     for transaction in sent:
@@ -77,23 +74,23 @@ def test_taking_is_bounded_by_count_and_bytes(chain: Chain) -> None:
 
 def test_the_same_transaction_waits_once(chain: Chain) -> None:
     chain.pool.add(pay(0))
-    with refused(ErrorCode.DUPLICATE):
+    with refusing(ErrorCode.DUPLICATE):
         chain.pool.add(pay(0))
 
 
 def test_what_waits_counts_already(chain: Chain) -> None:
     """The second of two payments that the balance covers only once is told so at once."""
     chain.pool.add(pay(0, RICH_UTHB))
-    with refused(ErrorCode.INSUFFICIENT_BALANCE):
+    with refusing(ErrorCode.INSUFFICIENT_BALANCE):
         chain.pool.add(pay(1, 1))
-    with refused(ErrorCode.NONCE_TOO_LOW):
+    with refusing(ErrorCode.NONCE_TOO_LOW):
         chain.pool.add(pay(0, 7))
     assert ledger.account(chain.state, ALICE.public_key).thb_uthb == RICH_UTHB
 
 
 def test_a_refused_transaction_leaves_no_trace_but_its_reason(chain: Chain) -> None:
     bad = pay(0, RICH_UTHB + 1)
-    with refused(ErrorCode.INSUFFICIENT_BALANCE):
+    with refusing(ErrorCode.INSUFFICIENT_BALANCE):
         chain.pool.add(bad)
     rejection = chain.pool.rejection(bad.id)
     assert rejection is not None
@@ -102,7 +99,7 @@ def test_a_refused_transaction_leaves_no_trace_but_its_reason(chain: Chain) -> N
 
 
 def test_a_direct_sender_hears_of_a_gap(chain: Chain) -> None:
-    with refused(ErrorCode.NONCE_GAP):
+    with refusing(ErrorCode.NONCE_GAP):
         chain.pool.add(pay(1))
 
 
@@ -148,13 +145,13 @@ def test_gaps_are_bounded_for_a_sender_and_in_all() -> None:
     chain = Chain(Limits(held=HeldLimits(transactions=5, sender_transactions=3)))
     for nonce in (1, 2, 3):
         chain.pool.add(pay(nonce), heard=True)
-    with refused(ErrorCode.NONCE_GAP):
+    with refusing(ErrorCode.NONCE_GAP):
         chain.pool.add(pay(4), heard=True)
-    with refused(ErrorCode.NONCE_GAP):
+    with refusing(ErrorCode.NONCE_GAP):
         chain.pool.add(pay(1, 9), heard=True)
     for nonce in (1, 2):
         chain.pool.add(pay(nonce, key=BOB), heard=True)
-    with refused(ErrorCode.NONCE_GAP):
+    with refusing(ErrorCode.NONCE_GAP):
         chain.pool.add(pay(3, key=BOB), heard=True)
     for _ in range(HeldLimits().blocks):  # After which the table is free again.
         assert chain.pool.holds(pay(1).id)
@@ -168,10 +165,10 @@ def test_gaps_are_bounded_by_bytes_for_a_sender_and_in_all() -> None:
     chain = Chain(Limits(held=HeldLimits(bytes=3 * size, sender_bytes=2 * size)))
     for nonce in (1, 2):
         chain.pool.add(pay(nonce), heard=True)
-    with refused(ErrorCode.NONCE_GAP):
+    with refusing(ErrorCode.NONCE_GAP):
         chain.pool.add(pay(3), heard=True)
     chain.pool.add(pay(1, key=BOB), heard=True)
-    with refused(ErrorCode.NONCE_GAP):
+    with refusing(ErrorCode.NONCE_GAP):
         chain.pool.add(pay(2, key=BOB), heard=True)
     chain.pool.add(pay(0), heard=True)  # What comes due makes room.
     chain.pool.add(pay(2, key=BOB), heard=True)
@@ -186,7 +183,7 @@ def test_gaps_are_bounded_by_bytes_for_a_sender_and_in_all() -> None:
 def test_what_is_large_or_may_be_is_never_held(chain: Chain, payload: Payload) -> None:
     """Case doors-03: 500 of them, from keys that nobody knew, took 230 MiB of every node."""
     ahead = sign_transaction(ALICE, CHAIN, 1, payload)
-    with refused(ErrorCode.NONCE_GAP):
+    with refusing(ErrorCode.NONCE_GAP):
         chain.pool.add(ahead, heard=True)
     assert chain.pool.get(ahead.id) is None
 
@@ -236,7 +233,7 @@ def test_the_pool_is_bounded_by_count_and_bytes() -> None:
     for chain in (few, small):
         chain.pool.add(pay(0))
         chain.pool.add(pay(1))
-        with refused(ErrorCode.MEMPOOL_FULL):
+        with refusing(ErrorCode.MEMPOOL_FULL):
             chain.pool.add(pay(2))
         assert chain.pool.rejection(pay(2).id) is None  # A retry may succeed.
         chain.include(pay(0))
@@ -256,7 +253,7 @@ def test_a_full_pool_releases_no_more_than_fits() -> None:
 def test_remembered_reasons_are_bounded() -> None:
     chain = Chain(Limits(rejected=3))
     for amount in range(5):
-        with refused(ErrorCode.INSUFFICIENT_BALANCE):
+        with refusing(ErrorCode.INSUFFICIENT_BALANCE):
             chain.pool.add(pay(0, RICH_UTHB + 1 + amount))
     assert len(chain.pool.rejected) == 3
     assert chain.pool.rejection(pay(0, RICH_UTHB + 1).id) is None
@@ -279,18 +276,18 @@ def test_what_no_block_can_hold_leaves_no_effects(chain: Chain) -> None:
     refusals = [(pay(0, RICH_UTHB).id, error), (pay(1, key=BOB).id, error)]
     chain.pool.drop([*refusals, (pay(2, key=BOB).id, gap)])
     assert chain.pool.next_nonces == {ALICE.public_key: 0, BOB.public_key: 1}
-    with refused(ErrorCode.NONCE_GAP):
+    with refusing(ErrorCode.NONCE_GAP):
         chain.pool.add(pay(2, key=BOB))
     chain.pool.add(pay(0, RICH_UTHB - 1))  # Corrected: nonce and balance are free again.
     chain.pool.add(pay(1, 2, key=BOB))
     assert len(chain.pool) == 3
     assert chain.pool.next_nonces == {ALICE.public_key: 1, BOB.public_key: 2}
-    with refused(ErrorCode.INSUFFICIENT_BALANCE):
+    with refusing(ErrorCode.INSUFFICIENT_BALANCE):
         chain.pool.add(pay(1, 2))
 
 
 def test_a_remembered_refusal_keeps_nothing_of_where_it_was_raised(chain: Chain) -> None:
-    with refused(ErrorCode.INSUFFICIENT_BALANCE):
+    with refusing(ErrorCode.INSUFFICIENT_BALANCE):
         chain.pool.add(pay(0, RICH_UTHB + 1))
     remembered = chain.pool.rejection(pay(0, RICH_UTHB + 1).id)
     assert remembered is not None

@@ -65,11 +65,6 @@ def trade(world: MarketWorld, slot: int, wh: int = 1_000) -> None:
     world.block()
 
 
-def go_to(world: MarketWorld, slot: int) -> None:
-    while world.slot < slot:
-        world.block()
-
-
 # A halt is nobody's fault
 
 
@@ -151,14 +146,14 @@ def test_a_delta_over_several_slots_serves_no_sale(world) -> None:
     """What was made at noon cannot be sold in the evening."""
     world.send(world.solar.key, world.reading(world.solar, world.slot - 1, 0, 0))
     assert world.block() == []
-    go_to(world, world.slot + 30)
+    world.go_to(world.slot + 30)
     sold = world.slot + 2
     trade(world, sold, 20_000)
-    go_to(world, sold + 1)
+    world.go_to(sold + 1)
     lump = signed(world, world.solar, sold, export_wh_cum=20_000, seq=5)
     world.send(world.solar.key, SubmitReadings((lump,)))
     assert world.block() == []
-    go_to(world, sold + 6)
+    world.go_to(sold + 6)
     (settled,) = world.events(TradeSettled)
     assert settled.delivered_wh == 0
     (accepted,) = [one for one in world.events(ReadingAccepted) if one.export_wh]
@@ -170,7 +165,7 @@ def test_a_delta_over_several_slots_serves_no_sale(world) -> None:
 def test_a_meter_that_was_away_sends_all_its_slots_at_once(world) -> None:
     sold = world.slot + 1
     trade(world, sold)
-    go_to(world, sold + 3)
+    world.go_to(sold + 3)
     first = world.solar.read_slot + 1
     readings = []
     for slot in range(first, sold + 3):
@@ -184,7 +179,7 @@ def test_a_meter_that_was_away_sends_all_its_slots_at_once(world) -> None:
 def test_a_late_reading_mints_and_never_trades(world) -> None:
     sold = world.slot + 1
     trade(world, sold)
-    go_to(world, sold + 6)
+    world.go_to(sold + 6)
     (settled,) = world.events(TradeSettled)
     assert settled.delivered_wh == 0
     world.send(world.solar.key, world.reading(world.solar, sold, 1_000, 0))
@@ -231,7 +226,7 @@ def test_what_was_not_read_is_burned_once(world) -> None:
     both = signed(world, world.buyer, slot + 1, import_wh_cum=1_000, seq=9)
     world.send(world.buyer.key, SubmitReadings((both,)))
     assert world.block() == []
-    go_to(world, slot + 8)
+    world.go_to(slot + 8)
     assert sum(event.energy_wh for event in world.events(EnergyConsumed)) == 1_000
     assert world.account(world.buyer).energy_wh == 1_000
     world.check_conservation()
@@ -241,18 +236,18 @@ def test_what_was_assumed_is_not_burned_again_by_the_reading_that_comes_late(wor
     slot = world.slot + 1
     trade(world, slot)
     world.send(world.solar.key, world.reading(world.solar, slot, 1_000, 0))
-    go_to(world, slot + 6)  # The buyer is taken to have consumed it.
+    world.go_to(slot + 6)  # The buyer is taken to have consumed it.
     assert [event.energy_wh for event in world.events(EnergyConsumed)] == [1_000]
     later = world.slot + 1
     trade(world, later)
-    go_to(world, later + 1)
+    world.go_to(later + 1)
     world.send(world.solar.key, world.reading(world.solar, later, 1_000, 0))
     readings = []
     for one in range(slot - 1, later + 1):  # It imported 1,000 Wh in each of the two slots.
         readings += world.reading(world.buyer, one, 0, 1_000 * (one in (slot, later))).readings
     world.send(world.buyer.key, SubmitReadings(tuple(readings)))
     assert world.block() == []
-    go_to(world, later + 8)
+    world.go_to(later + 8)
     assert sum(event.energy_wh for event in world.events(EnergyConsumed)) == 2_000
     assert world.account(world.buyer).energy_wh == 0
 
@@ -292,7 +287,7 @@ def test_import_is_bounded_by_the_nameplate_over_the_slots(world) -> None:
 def test_a_large_claim_needs_the_distributor(world) -> None:
     """Ten silent days at the full nameplate: the household alone cannot claim them."""
     slot = world.slot + 960
-    go_to(world, slot + 1)
+    world.go_to(slot + 1)
     claim = 27_500 * 960
     reading = signed(world, world.solar, slot, export_wh_cum=claim)
     world.send(world.solar.key, SubmitReadings((reading,)))
@@ -325,7 +320,7 @@ def test_a_shorter_deadline_does_not_punish_what_was_agreed_before_it(world) -> 
     sold = world.slot + 1
     trade(world, sold)
     vote(world, reading_deadline_slots=1)
-    go_to(world, sold + 4)
+    world.go_to(sold + 4)
     assert world.events(TradeSettled) == []
     readings = [
         world.reading(world.solar, slot, 1_000 if slot == sold else 0, 0).readings[-1]
@@ -357,7 +352,7 @@ def test_a_lower_ceiling_binds_orders_that_rest(world) -> None:
     world.send(world.buyer.key, vote_bid)
     assert world.block() == []
     vote(world, max_price_mthb=4_000)  # Both rest above the ceiling when they would be cleared.
-    go_to(world, slot + 1)
+    world.go_to(slot + 1)
     assert len(world.events(TradeMatched)) == 1
     assert [event.status for event in world.events(OrderClosed)][2:] == [OrderStatus.EXPIRED] * 2
 
@@ -388,7 +383,7 @@ def test_vat_is_that_of_the_trades_own_slot() -> None:
     world.send(world.buyer.key, buy)
     assert world.block() == []
     assert world.account(world.buyer).escrow_uthb == 2_000 * 4_000 * 11 // 10
-    go_to(world, end_slot + 1)
+    world.go_to(end_slot + 1)
     rates = {event.trade.slot: event.trade.vat_bps for event in world.events(TradeMatched)}
     assert rates == {end_slot - 1: 700, end_slot: 1_000}
     world.check_conservation()

@@ -8,15 +8,18 @@ from gridtokenx.chain.transaction import (
     MAX_TRANSACTION_BYTES,
     SIGNING_DOMAIN,
     Transaction,
+    chain_id_of,
     check_signature,
     decode_transaction,
     sign_transaction,
     signing_bytes,
+    transaction_id,
 )
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.codec import encode, encode_array
 from gridtokenx.primitives.crypto import SigningKey, sha256, tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from tests.support.refusals import refusing
 
 CHAIN, OTHER_CHAIN = sha256(b"chain"), sha256(b"other chain")
 KEY, STRANGER = SigningKey(sha256(b"key")), SigningKey(sha256(b"stranger"))
@@ -24,15 +27,28 @@ PAYLOAD = Transfer(STRANGER.public_key, Asset.THB, 5)
 SIGNED = sign_transaction(KEY, CHAIN, 3, PAYLOAD, fee_ugtx=2)
 
 
-def refused(code: ErrorCode):
-    return pytest.raises(Rejected, match=f"^{code.name}")
-
-
 def test_a_signed_transaction_is_read_back() -> None:
     back = decode_transaction(SIGNED.encoded)
     assert back == SIGNED
     assert back.id == SIGNED.id == tagged_hash("gtx.tx", encode(SIGNED))
+    assert back.id == transaction_id(SIGNED.encoded)
     check_signature(back)
+
+
+@pytest.mark.parametrize("raw", [SIGNED.encoded, SIGNED.encoded[:37], SIGNED.encoded + b"more"])
+def test_the_chain_is_named_at_the_beginning(raw: bytes) -> None:
+    assert chain_id_of(raw) == CHAIN
+
+
+@pytest.mark.parametrize("raw", [b"", SIGNED.encoded[:36], b"\x87\x18\x1f" + SIGNED.encoded[3:]])
+def test_bytes_that_name_no_chain_are_refused(raw: bytes) -> None:
+    with refused(ErrorCode.MALFORMED_TX):
+        chain_id_of(raw)
+
+
+def test_what_is_too_long_names_no_chain() -> None:
+    with refused(ErrorCode.TOO_LARGE):
+        chain_id_of(SIGNED.encoded + bytes(MAX_TRANSACTION_BYTES))
 
 
 def test_what_is_signed() -> None:
@@ -56,7 +72,7 @@ def test_what_is_signed() -> None:
     ],
 )
 def test_every_field_is_under_the_signature(change: dict) -> None:
-    with refused(ErrorCode.BAD_SIGNATURE):
+    with refusing(ErrorCode.BAD_SIGNATURE):
         check_signature(replace(SIGNED, **change))
 
 
@@ -71,15 +87,15 @@ def test_the_parts_of_what_is_signed_cannot_slide() -> None:
 
 
 def test_nonsense_has_its_code() -> None:
-    with refused(ErrorCode.MALFORMED_TX):
+    with refusing(ErrorCode.MALFORMED_TX):
         decode_transaction(b"\xff")
-    with refused(ErrorCode.MALFORMED_TX):
+    with refusing(ErrorCode.MALFORMED_TX):
         decode_transaction(SIGNED.encoded + b"\x00")
-    with refused(ErrorCode.TOO_LARGE):
+    with refusing(ErrorCode.TOO_LARGE):
         decode_transaction(bytes(MAX_TRANSACTION_BYTES + 1))
-    with refused(ErrorCode.OUT_OF_RANGE):
+    with refusing(ErrorCode.OUT_OF_RANGE):
         decode_transaction(encode(replace(SIGNED, chain_id=b"short")))
-    with refused(ErrorCode.UNKNOWN_KIND):
+    with refusing(ErrorCode.UNKNOWN_KIND):
         decode_transaction(
             encode_array(30, CHAIN, KEY.public_key, 0, 0, (9999, 1), SIGNED.signature)
         )

@@ -33,6 +33,7 @@ from gridtokenx.primitives.state import Overlay
 from gridtokenx.registry.model import Generation
 from gridtokenx.trading.model import CancelOrder, Side, SlotCleared, TradeMatched, TradeSettled
 from tests.support.market_world import MarketWorld
+from tests.support.refusals import refusing
 
 NOBODY = SigningKey(sha256(b"nobody"))
 STRANGER = dev_key(DEV_ACCOUNT)  # Has gtx, and is not registered.
@@ -96,10 +97,6 @@ def apply(world: MarketWorld, key: SigningKey, payload: Payload, **changes) -> l
     return apply_transaction(state, sign_transaction(key, **fields_), env)
 
 
-def refused(code: ErrorCode, match: str = ""):
-    return pytest.raises(Rejected, match=f"^{code.name}: .*{match}")
-
-
 # -- Blocks that lie -------------------------------------------------------------------------------
 
 
@@ -140,7 +137,7 @@ LIES = [
 def test_every_false_field_is_named(world: MarketWorld, name: str, value: object) -> None:
     block = propose(world).block
     match = "takes no messages" if name in {"root_height", "root_hash"} else f"{name} is "
-    with refused(ErrorCode.INVALID_BLOCK, match):
+    with refusing(ErrorCode.INVALID_BLOCK, match):
         execute(world, replace(block, header=replace(block.header, **{name: value})))
 
 
@@ -157,29 +154,29 @@ def test_a_tampered_transaction_changes_the_block(world: MarketWorld) -> None:
     block = propose(world, sent).block
     payload = Transfer(thirsty.key.public_key, Asset.THB, 6)
     tampered = replace(sent, payload=payload)
-    with refused(ErrorCode.INVALID_BLOCK, "transactions_root is "):
+    with refusing(ErrorCode.INVALID_BLOCK, "transactions_root is "):
         execute(world, replace(block, transactions=(tampered.encoded,)))
-    with refused(ErrorCode.INVALID_BLOCK, "transactions_root is "):
+    with refusing(ErrorCode.INVALID_BLOCK, "transactions_root is "):
         execute(world, replace(block, transactions=()))
 
 
 def test_another_certificate_of_the_parent_is_noticed(world: MarketWorld) -> None:
     block = propose(world, last_commit=b"one").block
     assert block.header.last_commit_hash == commit_hash(b"one")
-    with refused(ErrorCode.INVALID_BLOCK, "last_commit_hash"):
+    with refusing(ErrorCode.INVALID_BLOCK, "last_commit_hash"):
         execute(world, replace(block, last_commit=b"two"))
 
 
 def test_a_block_of_a_wrong_transaction_is_refused_with_its_code(world: MarketWorld) -> None:
     poor = sign_transaction(NOBODY, world.spec.chain_id, 0, Transfer(ZERO_HASH, Asset.THB, 1))
     block = propose(world).block
-    with refused(ErrorCode.ACCOUNT_NOT_FOUND):
+    with refusing(ErrorCode.ACCOUNT_NOT_FOUND):
         execute(world, replace(block, transactions=(poor.encoded,)))
 
 
 def test_a_block_before_its_slot_is_refused(world: MarketWorld) -> None:
     opens = world.spec.opens_ms(world.parent.time_ms)
-    with refused(ErrorCode.INVALID_BLOCK, "before the slot after its parent"):
+    with refusing(ErrorCode.INVALID_BLOCK, "before the slot after its parent"):
         execute(world, propose(world, time_ms=opens - 1).block)
     execute(world, propose(world, time_ms=opens).block)
     execute(world, propose(world, time_ms=opens + 12_345).block)
@@ -187,7 +184,7 @@ def test_a_block_before_its_slot_is_refused(world: MarketWorld) -> None:
 
 def test_a_proposer_must_exist(world: MarketWorld) -> None:
     block = propose(world).block
-    with refused(ErrorCode.INVALID_BLOCK, "there is no validator 4"):
+    with refusing(ErrorCode.INVALID_BLOCK, "there is no validator 4"):
         execute(world, replace(block, header=replace(block.header, proposer_index=4)))
 
 
@@ -195,7 +192,7 @@ def test_a_body_too_large_is_refused_however_it_came(world: MarketWorld) -> None
     """The body of a compact block is put together from parts, which nobody has measured."""
     block = propose(world).block
     padding = tuple([bytes(4096)] * (MAX_BLOCK_BYTES // 4096 + 1))
-    with refused(ErrorCode.INVALID_BLOCK, f"at most {MAX_BLOCK_BYTES} allowed"):
+    with refusing(ErrorCode.INVALID_BLOCK, f"at most {MAX_BLOCK_BYTES} allowed"):
         execute(world, replace(block, transactions=padding), [])
 
 
@@ -264,9 +261,9 @@ def test_a_nonce_is_used_once_and_in_order(world: MarketWorld) -> None:
     command = Transfer(thirsty.key.public_key, Asset.THB, 1)
     world.send(sunny.key, command)
     world.block()
-    with refused(ErrorCode.NONCE_TOO_LOW, "nonce 0 for gtx1.*, expected 1"):
+    with refusing(ErrorCode.NONCE_TOO_LOW, "nonce 0 for gtx1.*, expected 1"):
         apply(world, sunny.key, command, nonce=0)
-    with refused(ErrorCode.NONCE_GAP, "nonce 2 for gtx1.*, expected 1"):
+    with refusing(ErrorCode.NONCE_GAP, "nonce 2 for gtx1.*, expected 1"):
         apply(world, sunny.key, command, nonce=2)
     assert apply(world, sunny.key, command, nonce=1)
 
@@ -274,7 +271,7 @@ def test_a_nonce_is_used_once_and_in_order(world: MarketWorld) -> None:
 def test_a_transaction_is_good_on_its_own_chain_only(world: MarketWorld) -> None:
     sunny, thirsty = houses(world)
     elsewhere = MarketWorld("NOR").spec.chain_id
-    with refused(ErrorCode.WRONG_CHAIN, elsewhere.hex()[:16]):
+    with refusing(ErrorCode.WRONG_CHAIN, elsewhere.hex()[:16]):
         apply(world, sunny.key, Transfer(thirsty.key.public_key, Asset.THB, 1), chain_id=elsewhere)
 
 
@@ -282,18 +279,18 @@ def test_nobody_spends_what_he_has_not(world: MarketWorld) -> None:
     sunny, thirsty = houses(world)
     to = thirsty.key.public_key
     for asset in Asset:
-        with refused(ErrorCode.INSUFFICIENT_BALANCE):
+        with refusing(ErrorCode.INSUFFICIENT_BALANCE):
             apply(world, sunny.key, Transfer(to, asset, 10**12))
-    with refused(ErrorCode.INSUFFICIENT_BALANCE):
+    with refusing(ErrorCode.INSUFFICIENT_BALANCE):
         apply(world, sunny.key, RetireCredits(1))
-    with refused(ErrorCode.INSUFFICIENT_BALANCE, "ugtx"):
+    with refusing(ErrorCode.INSUFFICIENT_BALANCE, "ugtx"):
         apply(world, sunny.key, Transfer(to, Asset.THB, 1), fee_ugtx=1)
 
 
 def test_only_the_payment_authority_makes_and_destroys_baht(world: MarketWorld) -> None:
     for key in (STRANGER, operator_key("mea")):
         for command in (Deposit(key.public_key, 1), Withdraw(1)):
-            with refused(ErrorCode.NOT_PERMITTED):
+            with refusing(ErrorCode.NOT_PERMITTED):
                 apply(world, key, command)
 
 
@@ -319,7 +316,7 @@ def test_orders_that_break_a_rule(world: MarketWorld) -> None:
         (ErrorCode.ORDER_NOT_FOUND, thirsty.key, CancelOrder(sha256(b"no order"))),
     ]  # fmt: skip
     for code, key, command in cases:
-        with refused(code):
+        with refusing(code):
             apply(world, key, command)
     assert apply(world, thirsty.key, order)
 
@@ -346,7 +343,7 @@ def test_readings_that_break_a_rule(world: MarketWorld) -> None:
         )),
     ]  # fmt: skip
     for code, key, command in cases:
-        with refused(code):
+        with refusing(code):
             apply(world, key, command)
     assert apply(world, sunny.key, good)
     assert apply(world, thirsty.key, good)  # Any participant may carry a signed reading.
@@ -359,9 +356,9 @@ def test_a_reading_counts_once(world: MarketWorld) -> None:
     reading = world.reading(sunny, world.slot - 1, 5_000, 0)
     world.send(sunny.key, reading)
     assert world.block() == []
-    with refused(ErrorCode.DUPLICATE):
+    with refusing(ErrorCode.DUPLICATE):
         apply(world, sunny.key, SubmitReadings(reading.readings[-1:]))
-    with refused(ErrorCode.READING_OUT_OF_ORDER):  # Of a whole transaction the first's.
+    with refusing(ErrorCode.READING_OUT_OF_ORDER):  # Of a whole transaction the first's.
         apply(world, sunny.key, reading)
     assert world.account(sunny).energy_wh == 5_000
 

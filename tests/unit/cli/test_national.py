@@ -5,8 +5,6 @@ The API's own handlers answer over real HTTP; a chain makes a block when a trans
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +12,14 @@ from typing import Any
 
 import pytest
 
-from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import dev_key, operator_key
 from gridtokenx.home import keystore
 from gridtokenx.home.keystore import KeyKind
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
+from tests.support.api_call import call
 from tests.support.api_node import SELLER, SELLER_METER, MemoryNode
 
 SEED = (
@@ -65,14 +62,8 @@ class Network:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         head = {"jsonrpc": "2.0", "id": request["id"]}
-
-        async def answer() -> Any:
-            method = METHOD_BY_NAME[request["method"]]
-            result = method.handler(Context(self.node), method.arguments(request["params"]))
-            return await result if inspect.isawaitable(result) else result
-
         try:
-            result = asyncio.run(answer())
+            result = call(self.node, request["method"], **request["params"])
         except Rejected as error:
             return {**head, "error": ApiError.of(error).to_rpc()}
         except ApiError as error:

@@ -17,6 +17,7 @@ from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.staking.model import StakingParameters
 from gridtokenx.trading.model import MarketParameters, MatchingMode
+from tests.support.refusals import refused
 
 RECORDS = {
     Owner.MARKET: MarketParameters(),
@@ -28,13 +29,6 @@ EXCLUDED = {
     "holidays": "a list of a year's days: one number cannot say it",
 }
 ANY_PARAMETER = st.sampled_from(PARAMETERS)
-
-
-def refused(code: ErrorCode, rule, *arguments) -> str:
-    with pytest.raises(Rejected) as caught:
-        rule(*arguments)
-    assert caught.value.code is code
-    return caught.value.detail
 
 
 def value_of(name: str) -> int:

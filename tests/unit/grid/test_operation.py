@@ -14,6 +14,7 @@ from gridtokenx.grid.model import (
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import MemoryReader, Overlay
+from tests.support.refusals import refused
 
 LIMITS = GridLimits(8_000, 10_000, 2, 5_000, 49_500, 50_500, 96)
 SLOT = 1_970_660
@@ -38,12 +39,6 @@ def publish(state: Overlay, loading_bps: int = 5_000, *, slot: int = SLOT, **cha
 def headroom(state: Overlay, node: str = NODE, slot: int = SLOT, now_ms: int = NOW_MS):
     status = operation.status_in(operation.statuses_of(state, node), slot)
     return None if status is None else operation.node_headroom_wh(status, now_ms, LIMITS)
-
-
-def refused(code: ErrorCode, rule, *arguments, **named) -> None:
-    with pytest.raises(Rejected) as caught:
-        rule(*arguments, **named)
-    assert caught.value.code is code
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from gridtokenx.primitives.codec import (
     wire,
 )
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from tests.support.refusals import refusing
 
 
 class Colour(StrEnum):
@@ -60,10 +61,6 @@ class Whole:
 
 WHOLE = Whole(7, True, b"ab", "word", Colour.RED, Level.LOW, Other("x"), None, (Leaf(1), Leaf(2)))
 FIELDS = [9003, 7, True, b"ab", "word", "red", 1, [9002, "x"], None, [[9001, 1], [9001, 2]]]
-
-
-def refused(code: ErrorCode, match: str = ""):
-    return pytest.raises(Rejected, match=f"^{code.name}: .*{match}")
 
 
 def spelled(position: int, value: object) -> bytes:
@@ -121,28 +118,28 @@ def test_enums_come_back_as_their_members() -> None:
     ],
 )
 def test_every_other_spelling_is_refused(spelling: str) -> None:
-    with refused(ErrorCode.MALFORMED):
+    with refusing(ErrorCode.MALFORMED):
         decode(Leaf, bytes.fromhex(spelling))
     assert decode(Leaf, bytes.fromhex("82 19 2329 07")) == Leaf(7)
 
 
 def test_text_and_bytes_have_one_spelling_too() -> None:
     for spelling in ("82 19 232a 7f 61 78 ff", "82 19 232a 78 01 78", "82 19 232a 61 ff"):
-        with refused(ErrorCode.MALFORMED):
+        with refusing(ErrorCode.MALFORMED):
             decode(Other, bytes.fromhex(spelling))
-    with refused(ErrorCode.MALFORMED, "text must be str"):
+    with refusing(ErrorCode.MALFORMED, "text must be str"):
         decode(Other, cbor2.dumps([9002, b"x"]))
 
 
 def test_a_nest_too_deep_is_refused_before_it_is_built() -> None:
     for depth in (MAX_DEPTH + 1, 5000, 100_000):
-        with refused(ErrorCode.MALFORMED):
+        with refusing(ErrorCode.MALFORMED):
             decode(Leaf, b"\x81" * depth + b"\x00")
 
 
 def test_a_huge_announced_length_costs_nothing() -> None:
     for head in ("9b 7fffffffffffffff", "5b 7fffffffffffffff", "bb 00000000ffffffff"):
-        with refused(ErrorCode.MALFORMED):
+        with refusing(ErrorCode.MALFORMED):
             decode(Leaf, bytes.fromhex(head))
 
 
@@ -160,13 +157,13 @@ def test_a_huge_announced_length_costs_nothing() -> None:
     ],
 )
 def test_what_lies_outside_its_limits_is_refused(position: int, value: object) -> None:
-    with refused(ErrorCode.OUT_OF_RANGE):
+    with refusing(ErrorCode.OUT_OF_RANGE):
         decode(Whole, spelled(position, value))
 
 
 @pytest.mark.parametrize("number", [-1, MAX_INT + 1, 2**64 - 1])
 def test_integers_are_63_bits_without_sign_unless_they_say_otherwise(number: int) -> None:
-    with refused(ErrorCode.OUT_OF_RANGE, "Leaf.number"):
+    with refusing(ErrorCode.OUT_OF_RANGE, "Leaf.number"):
         decode(Leaf, cbor2.dumps([9001, number]))
     assert decode(Leaf, cbor2.dumps([9001, MAX_INT])) == Leaf(MAX_INT)
 
@@ -175,27 +172,27 @@ def test_a_bool_is_no_integer_and_no_enum_number() -> None:
     for position in (1, 6):
         with pytest.raises(Rejected):
             decode(Whole, spelled(position, True))
-    with refused(ErrorCode.MALFORMED, "flag must be bool"):
+    with refusing(ErrorCode.MALFORMED, "flag must be bool"):
         decode(Whole, spelled(2, 1))
 
 
 def test_a_union_takes_its_members_only() -> None:
-    with refused(ErrorCode.UNKNOWN_KIND, "unknown kind 9003"):
+    with refusing(ErrorCode.UNKNOWN_KIND, "unknown kind 9003"):
         decode(Whole, spelled(7, FIELDS))
     for value in ([], 5, ["x"], [True, 1], None):
-        with refused(ErrorCode.MALFORMED):
+        with refusing(ErrorCode.MALFORMED):
             decode(Whole, spelled(7, value))
     assert decode_any(Leaf | Other, encode(Leaf(3))) == Leaf(3)
 
 
 def test_an_optional_field_is_null_or_the_value() -> None:
     assert decode(Whole, spelled(8, 5)).maybe == 5
-    with refused(ErrorCode.MALFORMED):
+    with refusing(ErrorCode.MALFORMED):
         decode(Whole, spelled(8, False))
 
 
 def test_too_many_bytes_are_refused_unread() -> None:
-    with refused(ErrorCode.TOO_LARGE, "6 bytes, at most 5"):
+    with refusing(ErrorCode.TOO_LARGE, "6 bytes, at most 5"):
         decode(Leaf, b"\xff" * 6, max_bytes=5)
 
 

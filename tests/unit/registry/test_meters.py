@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import MAX_REGISTER_WH, SLOT_MS, slot_at
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.registry import meters, rules
@@ -36,6 +36,7 @@ from gridtokenx.registry.model import (
     SuspendParticipant,
     Territory,
 )
+from tests.support.refusals import refused
 
 NOW_MS = 1_773_594_000_000
 MEA, PEA, ERC, ANNA, PLANT, OTHER, DEVICE = (bytes([number]) * 32 for number in range(1, 8))
@@ -84,13 +85,6 @@ def register(state: Overlay, rating_va: int | None = None, **changes) -> Meter:
     command = replace(REGISTRATION, **changes)
     meters.register_meter(state, command, sender=MEA, now_ms=NOW_MS, rating_va=rating_va)
     return rules.meter(state, command.meter_id)
-
-
-def refused(code: ErrorCode, rule, *arguments, **named) -> str:
-    with pytest.raises(Rejected) as caught:
-        rule(*arguments, **named)
-    assert caught.value.code is code
-    return caught.value.detail
 
 
 # Another device

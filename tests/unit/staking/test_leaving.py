@@ -18,7 +18,8 @@ from gridtokenx.staking.model import (
     RedelegationFinished,
     UnbondingFinished,
 )
-from tests.support.stake_world import StakeWorld, account, refused
+from tests.support.refusals import refused
+from tests.support.stake_world import StakeWorld, account
 
 
 @pytest.fixture

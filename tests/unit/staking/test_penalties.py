@@ -14,7 +14,8 @@ from gridtokenx.staking.model import (
     UnbondingFinished,
     ValidatorJailed,
 )
-from tests.support.stake_world import StakeWorld, account, refused
+from tests.support.refusals import refused
+from tests.support.stake_world import StakeWorld, account
 
 
 @pytest.fixture

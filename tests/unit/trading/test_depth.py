@@ -7,7 +7,8 @@ import pytest
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import MemoryReader, Overlay, index
 from gridtokenx.trading.clearing import clear, clear_books
-from gridtokenx.trading.depth import Depth, groups_of, open_wh, span_blocks, taker
+from gridtokenx.trading.depth import Depth, open_wh, span_blocks, taker
+from gridtokenx.trading.fronts import groups_of
 from gridtokenx.trading.model import (
     ORDERS,
     Clearing,

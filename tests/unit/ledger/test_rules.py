@@ -22,8 +22,9 @@ from gridtokenx.ledger.model import (
 )
 from gridtokenx.primitives.codec import MAX_INT, decode, encode
 from gridtokenx.primitives.crypto import sha256
-from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.state import MemoryReader, Overlay, u64
+from tests.support.refusals import refused
 
 ANNA, BOON, BANK = (bytes([number]) * 32 for number in (1, 2, 3))
 NOON_MS = 1_773_637_200_000  # Monday 2026-03-16 12:00 in Bangkok.
@@ -33,13 +34,6 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 @pytest.fixture
 def state() -> Overlay:
     return Overlay(MemoryReader())
-
-
-def refused(code: ErrorCode, rule, *arguments, **named) -> str:
-    with pytest.raises(Rejected) as caught:
-        rule(*arguments, **named)
-    assert caught.value.code is code
-    return caught.value.detail
 
 
 CHAIN_ID = bytes(32)

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import slot_at
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.registry import meters, rules
@@ -26,6 +26,7 @@ from gridtokenx.registry.model import (
     Role,
     Territory,
 )
+from tests.support.refusals import refused
 
 NOW_MS = 1_773_594_000_000
 MEA, PEA, ERC, PAY, ANNA, BOON, METER = (bytes([number]) * 32 for number in range(1, 8))
@@ -68,13 +69,6 @@ def state() -> Overlay:
     rules.add_territory(fresh, Territory("BKK", "MEA", "", "M"))
     rules.add_territory(fresh, Territory("PTH", "PEA", "C1", "C"))
     return fresh
-
-
-def refused(code: ErrorCode, rule, *arguments, **named) -> str:
-    with pytest.raises(Rejected) as caught:
-        rule(*arguments, **named)
-    assert caught.value.code is code
-    return caught.value.detail
 
 
 def register_anna(state: Overlay, **changes) -> None:

@@ -12,8 +12,8 @@ from gridtokenx.governance.model import (
     DEPOSITS,
     DUE,
     ENDED,
+    GOVERNANCE_PARAMETERS,
     OPEN,
-    PARAMETERS,
     VOTED,
     ApproveAsAuthority,
     AuthorityChange,
@@ -49,6 +49,7 @@ from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.trading.model import MarketParameters
+from tests.support.refusals import refused
 
 ALICE, BOB, CAROL, DAVE = (bytes([number]) * 32 for number in (1, 2, 3, 4))
 NUMBERS = GovernanceParameters(
@@ -169,17 +170,10 @@ class World:
 @pytest.fixture
 def world() -> World:
     state = Overlay(MemoryReader())
-    PARAMETERS.put(state, b"", NUMBERS)
+    GOVERNANCE_PARAMETERS.put(state, b"", NUMBERS)
     for who in (ALICE, BOB, CAROL, DAVE):
         ledger.issue_gtx(state, who, 10_000)
     return World(state)
-
-
-def refused(code: ErrorCode, rule, *arguments, **named) -> str:
-    with pytest.raises(Rejected) as caught:
-        rule(*arguments, **named)
-    assert caught.value.code is code
-    return caught.value.detail
 
 
 # -- The way of a proposal -------------------------------------------------------------------------
