@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gridtokenx.api.answers.energy import ListedOrder, ListedTrade, OrderTerms
-from gridtokenx.api.answers.shown import READINGS
 from gridtokenx.api.answers.transaction import ShownTransaction
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.primitives.document import to_document
-from gridtokenx.registry.model import Meter
 from gridtokenx.storage.index import ClosedOrder, TradeRecord, TransactionRecord
 from gridtokenx.trading.model import Order, PlaceOrder
 
@@ -17,11 +15,6 @@ from gridtokenx.trading.model import Order, PlaceOrder
 def document(value: Any) -> dict[str, Any]:
     """A wire value in an answer; its integers are text."""
     return to_document(value, text_integers=True)
-
-
-def meter_document(meter: Meter) -> dict[str, Any]:
-    """A metering point; what it showed when its readings began is null."""
-    return {**document(meter), **dict.fromkeys(READINGS.hidden["meter"])}
 
 
 def tell_transaction(transaction: Transaction) -> ShownTransaction:
