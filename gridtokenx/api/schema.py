@@ -77,12 +77,8 @@ def build_openrpc(methods: Iterable[Method]) -> dict[str, Any]:
 def answer_schema(method: Method) -> dict[str, Any]:
     """The schema of one method's answer, with all that it refers to."""
     schemas = Schemas()
-    own = _answer(method, schemas)
+    own = schemas.of(method.answer)
     return {**own, "components": {"schemas": schemas.components}}
-
-
-def _answer(method: Method, schemas: Schemas) -> dict[str, Any]:
-    return method.shape if method.shape is not None else schemas.of(method.answer)
 
 
 def _rpc_method(method: Method, schemas: Schemas) -> dict[str, Any]:
@@ -99,7 +95,7 @@ def _rpc_method(method: Method, schemas: Schemas) -> dict[str, Any]:
             }
             for param in method.params
         ],
-        "result": {"name": "result", "schema": _answer(method, schemas)},
+        "result": {"name": "result", "schema": schemas.of(method.answer)},
     }
 
 
@@ -140,7 +136,7 @@ def _operation(method: Method, route: Route, schemas: Schemas) -> dict[str, Any]
         "operationId": method.name.replace(".", "_") + suffix,
         "summary": method.doc,
         "responses": {
-            str(route.status): _json("The answer", _answer(method, schemas)),
+            str(route.status): _json("The answer", schemas.of(method.answer)),
             "default": _json("A failure", {"$ref": "#/components/schemas/Error"}),
         },
     }
