@@ -224,6 +224,7 @@ _LEAVES: dict[Any, Shape] = {
     float: _leaf("%s", "dump($)", _reader((int, float), "a number")),
     Any: _leaf("%s", "dump($)", _as_it_is),
     NoneType: _NULL,
+    None: _NULL,
 }
 
 

@@ -27,6 +27,7 @@ class Param:
     default: Any = None
     unit: str = ""
     example: Any = None
+    shows: Any = None  # The wire type of a JSON object.
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +161,13 @@ def _param(one: Field[Any], rule: Rule | None) -> Param:
         raise TypeError(f"the parameter {one.name} has no rule that says how it is read")
     required = one.default is MISSING
     default = None if required else one.default
-    return Param(one.name, rule.kind, rule.help, required, default, rule.unit, rule.example)
+    return Param(
+        name=one.name,
+        kind=rule.kind,
+        doc=rule.help,
+        required=required,
+        default=default,
+        unit=rule.unit,
+        example=rule.example,
+        shows=rule.shows,
+    )

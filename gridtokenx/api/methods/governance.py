@@ -238,6 +238,12 @@ class SimulationParameters:
             'such as {"kind": "parameter_change", "parameter": "carbon_credits.solar", '
             '"new_value": "0.7"}',
             json_object(),
+            shows=Content,
+            example={
+                "kind": "parameter_change",
+                "parameter": "carbon_credits.solar",
+                "new_value": "0.7",
+            },
         ),
     ]
     proposer: Annotated[
