@@ -301,10 +301,9 @@ class Client(Rpc):
         """Units, slots and the price band now."""
         return self.ask("energy_getMarket", answers.energy.Market, chain=chain)
 
-    def meter(self, meter_id: bytes, chain: str | None = None) -> dict[str, Any]:
+    def meter(self, meter_id: bytes, chain: str | None = None) -> answers.grid.FoundMeter:
         """A metering point, by its id or the key of one of its devices."""
-        found: dict[str, Any] = self.call("grid_getMeter", id=meter_id.hex(), chain=chain)
-        return found
+        return self.ask("grid_getMeter", answers.grid.FoundMeter, id=meter_id.hex(), chain=chain)
 
     def grid(self, chain: str | None = None) -> answers.grid.Grid:
         """Territories and substations."""

@@ -178,7 +178,7 @@ def _tell_late(client: Client, trader: Trader, chain: str, slot: int) -> MeterSt
 
 def _tell_exchange(client: Client, trader: Trader, chain: str, slot: int) -> MeterStory:
     """The new device signs, and not one slot is missing or counted twice."""
-    meter = client.meter(trader.meter_key.public_key, chain)["meter"]
+    meter = client.meter(trader.meter_key.public_key, chain).meter
     expected = new_device(trader).public_key.hex()
     rows = meter_readings(client, trader, chain)
     single = sum(row.slots == 1 for row in rows)

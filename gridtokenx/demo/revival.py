@@ -28,6 +28,7 @@ from typing import NoReturn
 from gridtokenx.api.answers.chain import Finality
 from gridtokenx.api.answers.governance import ProposalDetail
 from gridtokenx.api.answers.shard import ShardDetail
+from gridtokenx.api.answers.transaction import IncludedTransaction
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import Payload
@@ -292,8 +293,9 @@ class Revival:
         content = Reincarnation(REGION, base.height, base.hash, self.new_authorities())
         command = Propose(f"{REGION} goes on", "It is frozen.", content)
         sent = self.send(dev_key(DEV_ACCOUNT), self.national, command)
-        events = self.client.transaction(sent).events
-        number = next(int(one["proposal"]) for one in events if "proposal" in one)
+        told = self.client.transaction(sent)
+        assert isinstance(told, IncludedTransaction)  # `send` has waited for its block.
+        number = next(int(one["proposal"]) for one in told.events if "proposal" in one)
         self.tell(f"proposal {number}: {REGION} goes on from block {base.height}")
         return number
 
