@@ -59,8 +59,6 @@ __all__ = [
     "Priority",
     "Validator",
     "Verdict",
-    "topic_max_bytes",
-    "topic_priority",
 ]
 
 QUEUE_BYTES = 16 * 1024 * 1024
@@ -86,16 +84,6 @@ OFFENCES = frozenset(["malformed", "graylisted"])
 """What is told to `on_offence`; all else is a matter of the score alone."""
 
 log = structlog.get_logger(__name__)
-
-
-def topic_max_bytes(_topic: str) -> int:
-    """The limit of a message, the same for every topic."""
-    return MAX_MESSAGE_BYTES
-
-
-def topic_priority(topic: str) -> Priority:
-    """Votes and proposals leave before blocks and orders."""
-    return Priority.URGENT if topic.endswith("/votes") else Priority.BULK
 
 
 @dataclass(slots=True)
@@ -143,8 +131,8 @@ class Gossip:
         topic_prefix: str,
         seed: int,
         first_seqno: int,
-        max_bytes: Callable[[str], int] = topic_max_bytes,
-        priority: Callable[[str], Priority] = topic_priority,
+        max_bytes: Callable[[str], int] = lambda _topic: MAX_MESSAGE_BYTES,
+        priority: Callable[[str], Priority] = lambda _topic: Priority.BULK,
         parameters: Parameters | None = None,
         queue_bytes: int = QUEUE_BYTES,
         max_rpc_bytes: int = MAX_RPC_BYTES,
