@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
 
+from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE, TIME_EXAMPLE
+from gridtokenx.api.answers.settlement import SeenAs
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import address, hex_bytes, integer
+from gridtokenx.api.shapes import Rule
 from gridtokenx.api.signed_requests import request_bytes
-from gridtokenx.api.table import Arguments, Param
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
@@ -27,23 +31,41 @@ from gridtokenx.registry.model import (
 from gridtokenx.views.status import ChainStatus
 
 WINDOW_MS = 60_000  # Before and after this node's clock.
-SIGNED_PARAMS = (
-    Param("signer", address(), "account whose key signed this request, gtx1..."),
-    Param("signed_ms", integer(0, 2**53), "when it was signed, Unix ms; good for a minute"),
-    Param("signature", hex_bytes(64, exactly=True), "Ed25519, see docs/api.md"),
-)
 _HINT = "gridtokenx energy readings ADDRESS --key NAME signs the request; see docs/api.md"
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Who asks. All three are needed; a request without them is told so."""
+
+    signer: Annotated[
+        bytes | None,
+        Rule("account whose key signed this request, gtx1...", address(), example=ADDRESS_EXAMPLE),
+    ] = None
+    signed_ms: Annotated[
+        int | None,
+        Rule(
+            "when it was signed, Unix ms; good for a minute",
+            integer(0, 2**53),
+            unit="ms since 1970 UTC",
+            example=TIME_EXAMPLE,
+        ),
+    ] = None
+    signature: Annotated[
+        bytes | None,
+        Rule("Ed25519, see docs/api.md", hex_bytes(64, exactly=True), example="00" * 64),
+    ] = None
 
 
 def check_signer(
     genesis_hash: bytes,
     method: str,
     params: Mapping[str, str],
-    arguments: Arguments,
+    asked: Signed,
     clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> bytes:
     """The account that signed. Errors: ApiError SIGNATURE_REQUIRED (401)."""
-    signer, signed_ms, signature = (arguments[one.name] for one in SIGNED_PARAMS)
+    signer, signed_ms, signature = asked.signer, asked.signed_ms, asked.signature
     if signer is None or signed_ms is None or signature is None:
         detail = f"{method} answers signed requests only: signer, signed_ms and signature"
         raise ApiError(ErrorCode.SIGNATURE_REQUIRED, detail, hint=_HINT)
@@ -57,7 +79,7 @@ def check_signer(
     return bytes(signer)
 
 
-def check_may_read(status: ChainStatus, signer: bytes, owner: bytes) -> str:
+def check_may_read(status: ChainStatus, signer: bytes, owner: bytes) -> SeenAs:
     """`owner`, `distributor` or `regulator`: why the signer may see the owner's readings.
 
     A distributor sees the meters of its own territories. Errors: ApiError NOT_PERMITTED (403).

@@ -3,6 +3,7 @@
 Addresses are dear and connections free: an address has few places, and who finds none takes that of
 a connection that waits, never of one that is being answered. A connection that found no place at
 all may still ask whether the node is alive. Times are seconds of any clock that does not go back.
+Source: docs/api.md "Limits".
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from gridtokenx.api.errors import ApiError, TransportCode
 from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.chain.national import voting_power
-from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES, decode_transaction
+from gridtokenx.chain.transaction import chain_id_of
 from gridtokenx.governance import rules as governance
 from gridtokenx.governance.model import Tally
 from gridtokenx.primitives.crypto import SigningKey
@@ -27,7 +27,6 @@ from gridtokenx.views.status import ChainStatus, NodeHandle
 
 V = TypeVar("V")
 MAX_IN_FLIGHT = 20_000
-_TRANSACTION_HEAD = bytes.fromhex("87181e5820")  # [30, 32 bytes of chain id, ...
 
 
 class Context:
@@ -115,11 +114,7 @@ class Context:
 
         Only the head is read: the executor decodes the rest, once.
         """
-        start = len(_TRANSACTION_HEAD)
-        if raw.startswith(_TRANSACTION_HEAD) and start + 32 <= len(raw) <= MAX_TRANSACTION_BYTES:
-            chain_id = raw[start : start + 32]
-        else:
-            chain_id = decode_transaction(raw).chain_id
+        chain_id = chain_id_of(raw)
         chains = self.chains()
         for name, status in chains.items():
             if status.spec.chain_id == chain_id:

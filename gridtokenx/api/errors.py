@@ -7,9 +7,12 @@ Source: docs/api.md "Errors".
 
 from __future__ import annotations
 
+import json
 from enum import IntEnum
 from typing import Any
 
+from gridtokenx.api.answers.failure import Failure, FailureData
+from gridtokenx.api.shapes import write_json
 from gridtokenx.primitives.errors import RETRYABLE, ErrorCode, Rejected
 
 DOCS = "protocols/errors.md"
@@ -134,20 +137,22 @@ class ApiError(Exception):
         """A rule's refusal as the API tells it."""
         return cls(rejected.code, rejected.detail)
 
-    def to_rpc(self) -> dict[str, Any]:
+    def to_failure(self) -> Failure:
         """The JSON-RPC error object."""
         anchor = self.code if self.code > 0 else f"transport-{-self.code}"
-        return {
-            "code": int(self.code),
-            "message": self.message,
-            "data": {
-                "reason": self.reason,
-                "hint": self.hint,
-                "retryable": self.retryable,
-                "details": self.details,
-                "docs": f"{DOCS}#{anchor}",
-            },
-        }
+        data = FailureData(
+            reason=self.reason,
+            hint=self.hint,
+            retryable=self.retryable,
+            details=self.details,
+            docs=f"{DOCS}#{anchor}",
+        )
+        return Failure(code=int(self.code), message=self.message, data=data)
+
+    def to_rpc(self) -> dict[str, Any]:
+        """The JSON-RPC error object as JSON."""
+        found: dict[str, Any] = json.loads(write_json(self.to_failure()))
+        return found
 
     def to_rest(self) -> dict[str, Any]:
         """The body of a REST answer."""

@@ -2,6 +2,7 @@
 
 The only module that imports aiohttp. Connections are accepted here, because asyncio's own way logs
 hundreds of lines and more when descriptors run out, and a place is found before anything is read.
+Source: docs/api.md "Limits".
 """
 
 from __future__ import annotations

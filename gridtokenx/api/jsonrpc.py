@@ -6,13 +6,15 @@ Source: docs/api.md "JSON-RPC".
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import Any
 
-from gridtokenx.api.calls import Calls, Reply, dump_json, parse_json, response_too_large
+from gridtokenx.api.calls import Calls, Reply, parse_json, response_too_large
 from gridtokenx.api.errors import ApiError, TransportCode
 from gridtokenx.api.limiter import Bill
 from gridtokenx.api.methods import METHOD_BY_NAME, suggest
+from gridtokenx.api.shapes import write_json
 from gridtokenx.api.table import Method
 
 MAX_ID_LENGTH = 128
@@ -83,8 +85,7 @@ async def _answer(calls: Calls, request: Any, bill: Bill) -> tuple[_Encoded, Api
         method = _method(bill, request["method"])
         raw = request.get("params")
         result = await calls.run(method, {} if raw is None else raw, bill)
-        head = b'{"jsonrpc":"2.0","id":%b,"result":' % dump_json(_id_of(request))
-        encoded = head + result.encode() + b"}"
+        encoded = _envelope(_id_of(request), "result", result)
         if len(encoded) > calls.max_response_bytes:
             raise response_too_large(len(encoded), calls.max_response_bytes)
     except ApiError as error:
@@ -137,7 +138,12 @@ def _id_of(request: Any) -> Any:
 
 
 def _error(request_id: Any, error: ApiError) -> bytes:
-    return dump_json({"jsonrpc": "2.0", "id": request_id, "error": error.to_rpc()})
+    return _envelope(request_id, "error", write_json(error.to_failure()))
+
+
+def _envelope(request_id: Any, name: str, text: str) -> bytes:
+    """`text` is the JSON of the result or error."""
+    return f'{{"jsonrpc":"2.0","id":{json.dumps(request_id)},"{name}":{text}}}'.encode()
 
 
 def _retry_header(error: ApiError) -> dict[str, str]:

@@ -11,8 +11,8 @@ from typing import Protocol
 from gridtokenx.chain.block import Block, Event, Header
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.validator_sets import order_set
-from gridtokenx.consensus.certificates import check_quorum_certificate
-from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.consensus.certificates import check_commit
+from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.governance import parameters as voted
 from gridtokenx.grid import operation
 from gridtokenx.grid.model import HaltTerritory, ResumeTerritory
@@ -38,7 +38,6 @@ from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.registry import rules as registry
 from gridtokenx.trading import rules as trading
-from gridtokenx.trading.model import PARAMETERS
 
 MAX_ROOT_LAG_BLOCKS = 6  # A fresh region block names a national block not older than this.
 GOVERNANCE = "governance"
@@ -142,9 +141,8 @@ def _carry_out(
                 detail = f"{name} is no parameter of the market; {spec.name} has no other"
                 raise Rejected(ErrorCode.UNKNOWN_PARAMETER, detail)
             voted.check_range(parameter, value)
-            PARAMETERS.put(
-                state, b"", voted.with_value(trading.parameters(state), parameter, value)
-            )
+            market = voted.with_value(trading.parameters(state), parameter, value)
+            trading.set_parameters(state, market)
             return []
         case HaltOrder(territory, reason, duration_ms):
             registry.distributor_of(state, territory)  # UNKNOWN_ZONE for another chain's
@@ -220,11 +218,7 @@ def submit_checkpoint(
     certificate = decode(QuorumCertificate, command.certificate)
 
     def verify(signers: ValidatorSet) -> None:
-        named = (certificate.phase, certificate.height, certificate.block_hash)
-        if named != (Phase.COMMIT, header.height, header.hash):
-            detail = f"the certificate is not the COMMIT of {command.region} {header.height}"
-            raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
-        check_quorum_certificate(certificate, header.chain_id, signers)
+        check_commit(certificate, header.chain_id, header.height, header.hash, signers)
 
     return checkpoints.checkpoint(
         state,

@@ -17,12 +17,11 @@ from gridtokenx.chain.authorities import AuthorityEntry, install_authorities
 from gridtokenx.chain.limits import Times, check_genesis
 from gridtokenx.chain.validator_sets import check_kept_sets, install_set
 from gridtokenx.governance import parameters as voted
-from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
+from gridtokenx.governance import rules as governance
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.log import open_log
 from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation, InterchainParameters
-from gridtokenx.interchain.model import PARAMETERS as INTERCHAIN_PARAMETERS
 from gridtokenx.interchain.rules import Place, open_inbox
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import MAX_INT, Limit, encode, wire
@@ -36,11 +35,12 @@ from gridtokenx.primitives.types import Address
 from gridtokenx.primitives.validators import MAX_VALIDATORS, Validator, ValidatorSet
 from gridtokenx.registry import rules as registry
 from gridtokenx.registry.model import Organisation, Territory
+from gridtokenx.staking import pools
 from gridtokenx.staking import rules as staking
-from gridtokenx.staking.model import PARAMETERS as STAKING_PARAMETERS
 from gridtokenx.staking.model import REWARD_RESERVE, CreateValidator, StakingParameters
 from gridtokenx.staking.weights import elect
-from gridtokenx.trading.model import PARAMETERS, MarketParameters
+from gridtokenx.trading import rules as trading
+from gridtokenx.trading.model import MarketParameters
 
 MAX_GENESIS_BYTES = 1024 * 1024
 MAX_TERRITORIES = 77  # Provinces of Thailand, Bangkok among them.
@@ -349,7 +349,7 @@ class ChainSpec:
         install_set(state, self.genesis_validators, self.genesis_accounts)
         for organisation in self.genesis.organisations:
             registry.add_organisation(state, organisation)
-        PARAMETERS.put(state, b"", self.genesis.parameters)
+        trading.set_parameters(state, self.genesis.parameters)
         if self.region is None:
             self._install_national(state, self.national)
         else:
@@ -365,9 +365,9 @@ class ChainSpec:
             open_log(state, self.place.national, self.place.national_id)
 
     def _install_national(self, state: Overlay, national: NationalChain) -> None:
-        STAKING_PARAMETERS.put(state, b"", national.staking)
-        GOVERNANCE_PARAMETERS.put(state, b"", national.governance)
-        INTERCHAIN_PARAMETERS.put(state, b"", national.interchain)
+        pools.set_parameters(state, national.staking)
+        governance.set_parameters(state, national.governance)
+        checkpoints.set_parameters(state, national.interchain)
         ledger.issue_gtx(state, REWARD_RESERVE, national.reward_reserve_ugtx)
         for allocation in national.allocations:
             ledger.issue_gtx(state, allocation.account, allocation.gtx_ugtx)

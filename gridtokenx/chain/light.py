@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gridtokenx.chain.block import Header
-from gridtokenx.consensus.certificates import check_quorum_certificate
-from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.consensus.certificates import check_commit
+from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.primitives.codec import wire
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.validators import ValidatorSet
@@ -84,9 +84,6 @@ def check_decided(
     chain_id: bytes, header: Header, certificate: QuorumCertificate, signers: ValidatorSet
 ) -> None:
     """Whether `signers` decided the header. Errors: INVALID_CERTIFICATE, INVALID_BLOCK."""
-    check_quorum_certificate(certificate, chain_id, signers)
-    signed = (certificate.phase, certificate.height, certificate.block_hash)
-    if signed != (Phase.COMMIT, header.height, header.hash):
-        raise Rejected(ErrorCode.INVALID_CERTIFICATE, "the certificate is of another block")
+    check_commit(certificate, chain_id, header.height, header.hash, signers)
     if header.chain_id != chain_id or header.set_hash != signers.hash:
         raise Rejected(ErrorCode.INVALID_BLOCK, "the header is of another chain or another set")

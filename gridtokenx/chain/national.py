@@ -27,7 +27,6 @@ from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.governance import parameters as voted
 from gridtokenx.governance import rules as governance
 from gridtokenx.governance import tally
-from gridtokenx.governance.model import PARAMETERS as GOVERNANCE_PARAMETERS
 from gridtokenx.governance.model import (
     Action,
     ApproveAsAuthority,
@@ -50,7 +49,6 @@ from gridtokenx.governance.model import (
     VotingPower,
 )
 from gridtokenx.interchain import checkpoints, incarnations
-from gridtokenx.interchain.model import PARAMETERS as INTERCHAIN_PARAMETERS
 from gridtokenx.interchain.model import (
     AuthorityMember,
     HaltOrder,
@@ -68,7 +66,6 @@ from gridtokenx.primitives.validators import ValidatorSet
 from gridtokenx.registry import rules as registry
 from gridtokenx.staking import penalties, pools
 from gridtokenx.staking import rules as staking
-from gridtokenx.staking.model import PARAMETERS as STAKING_PARAMETERS
 from gridtokenx.staking.model import VALIDATORS as POOLS
 from gridtokenx.staking.model import (
     Bond,
@@ -80,7 +77,6 @@ from gridtokenx.staking.model import (
     UpdateValidator,
 )
 from gridtokenx.trading import rules as trading
-from gridtokenx.trading.model import PARAMETERS as MARKET_PARAMETERS
 
 
 @wire(239)
@@ -92,6 +88,12 @@ class LastProposer:
 
 
 LAST_PROPOSER = Table(b"cp", LastProposer)  # key: b""
+_RECORDS: dict[voted.Owner, tuple[Callable[[Reader], Any], Callable[[Overlay, Any], None]]] = {
+    voted.Owner.MARKET: (trading.parameters, trading.set_parameters),
+    voted.Owner.STAKING: (pools.parameters, pools.set_parameters),
+    voted.Owner.GOVERNANCE: (governance.parameters, governance.set_parameters),
+    voted.Owner.INTERCHAIN: (checkpoints.parameters, checkpoints.set_parameters),
+}
 
 
 def begin_block(
@@ -327,13 +329,7 @@ def _check_authority_change(state: Reader, command: AuthorityManagement) -> None
 def value_of(state: Reader, name: str) -> int:
     """A parameter's value in force on this chain. Errors: UNKNOWN_PARAMETER."""
     parameter = voted.find(name)
-    records: dict[voted.Owner, Callable[[Reader], Any]] = {
-        voted.Owner.MARKET: trading.parameters,
-        voted.Owner.STAKING: pools.parameters,
-        voted.Owner.GOVERNANCE: governance.parameters,
-        voted.Owner.INTERCHAIN: checkpoints.parameters,
-    }
-    return voted.value_in(records[parameter.owner](state), parameter)
+    return voted.value_in(_RECORDS[parameter.owner][0](state), parameter)
 
 
 def _region(spec: ChainSpec, where: str) -> str:
@@ -423,19 +419,8 @@ def _reincarnate(
 
 
 def _set_parameter(state: Overlay, parameter: voted.Parameter, value: int) -> None:
-    match parameter.owner:
-        case voted.Owner.MARKET:
-            market = voted.with_value(trading.parameters(state), parameter, value)
-            MARKET_PARAMETERS.put(state, b"", market)
-        case voted.Owner.STAKING:
-            numbers = voted.with_value(pools.parameters(state), parameter, value)
-            STAKING_PARAMETERS.put(state, b"", numbers)
-        case voted.Owner.GOVERNANCE:
-            rules = voted.with_value(governance.parameters(state), parameter, value)
-            GOVERNANCE_PARAMETERS.put(state, b"", rules)
-        case voted.Owner.INTERCHAIN:
-            limits = voted.with_value(checkpoints.parameters(state), parameter, value)
-            INTERCHAIN_PARAMETERS.put(state, b"", limits)
+    parameters, set_parameters = _RECORDS[parameter.owner]
+    set_parameters(state, voted.with_value(parameters(state), parameter, value))
 
 
 def _change_authorities(

@@ -9,18 +9,19 @@ protocols/interchain.md 5.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from gridtokenx.chain.block import Block, Event, decode_block
+from gridtokenx.chain.block import Block, Event, Header, decode_block
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import check_signature
 from gridtokenx.chain.transition import Execution, Parent, execute_block, signing_set
-from gridtokenx.consensus.certificates import check_quorum_certificate
-from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.consensus.certificates import check_commit
+from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.grid.model import ReadingAccepted
+from gridtokenx.interchain.model import Downward
 from gridtokenx.interchain.rules import inbox_of
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import ACCOUNTS
@@ -45,9 +46,6 @@ from gridtokenx.trading.report_model import (
     ReportTotals,
     SettlementReport,
 )
-
-if TYPE_CHECKING:
-    from gridtokenx.chain.replay_national import NationalReplay
 
 
 class StateInMemory:
@@ -109,10 +107,22 @@ class Conservation:
         )
 
 
+class NationalHistory(Protocol):
+    """What `replay_national.NationalReplay` answers to a region's replay."""
+
+    @property
+    def hashes(self) -> Sequence[bytes]: ...
+    def advance(self, height: int) -> None: ...
+    def due(self, region: str, nonce: int, height: int) -> tuple[Downward, ...]: ...
+    def accepted(self, region: str) -> dict[int, bytes]: ...
+    def spec_of(self, spec: ChainSpec, header: Header) -> ChainSpec: ...
+    def with_incarnations(self, spec: ChainSpec) -> ChainSpec: ...
+
+
 class Replay:
     """One chain, executed block by block from genesis."""
 
-    def __init__(self, spec: ChainSpec, national: NationalReplay | None = None) -> None:
+    def __init__(self, spec: ChainSpec, national: NationalHistory | None = None) -> None:
         """`national` is the replay of the national chain that a region's blocks are held against.
 
         ValueError for a region without it on a network that has a national chain.
@@ -152,11 +162,7 @@ class Replay:
         height = self.parent.height + 1
         spec = self.spec.at(height)
         signers = signing_set(spec, self.state, height).validators
-        check_quorum_certificate(certificate, spec.chain_id, signers)
-        signed = (certificate.phase, certificate.height, certificate.block_hash)
-        if signed != (Phase.COMMIT, height, header.hash):
-            detail = f"the certificate at {height} is not a commit of that block"
-            raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
+        check_commit(certificate, spec.chain_id, height, header.hash, signers)
         transactions = block.decode_transactions()
         for transaction in transactions:
             check_signature(transaction)
@@ -169,7 +175,7 @@ class Replay:
         self.hashes.append(header.hash)
         return execution
 
-    def _hold_against(self, national: NationalReplay, block: Block) -> None:
+    def _hold_against(self, national: NationalHistory, block: Block) -> None:
         """What a quorum of the region has judged before its votes is judged here again.
 
         Errors: INVALID_BLOCK; WRONG_CHAIN; NationalNotVerified.

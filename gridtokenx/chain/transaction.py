@@ -30,7 +30,8 @@ MAX_TRANSACTION_BYTES = 210 * 1024  # which carries a header and many messages, 
 MAX_BATCH = 4096
 SIGNING_DOMAIN = b"GTXv1-transaction"
 _ENCODED_HEAD = bytes((0x87, 0x18, 30))  # An array of seven that begins with the tag 30 ...
-_SIGNED_HEAD = bytes((0x84,))  # ... of whose rest the four before the payload are signed,
+_CHAIN_ID_HEAD = _ENCODED_HEAD + bytes((0x58, 32))  # ... and goes on with 32 bytes of chain id;
+_SIGNED_HEAD = bytes((0x84,))  # of its rest the four before the payload are signed,
 _SIGNATURE_BYTES = 66  # and whose end, two bytes of CBOR head and the signature, is not.
 
 Payload = (
@@ -72,7 +73,7 @@ class Transaction:
     @cached_property
     def id(self) -> bytes:
         """32-byte transaction id over the canonical bytes."""
-        return tagged_hash("gtx.tx", self.encoded)
+        return transaction_id(self.encoded)
 
     def signing_bytes(self) -> bytes:
         """`signing_bytes` of the fields, cut out of the encoding, which repeats them in order."""
@@ -116,6 +117,22 @@ def sign_transaction(
     """A transaction signed by `key`."""
     message = signing_bytes(chain_id, key.public_key, nonce, fee_ugtx, payload)
     return Transaction(chain_id, key.public_key, nonce, fee_ugtx, payload, key.sign(message))
+
+
+def transaction_id(raw: bytes) -> bytes:
+    """The 32-byte id of a transaction's bytes. Source: protocols/state-transition.md 2."""
+    return tagged_hash("gtx.tx", raw)
+
+
+def chain_id_of(raw: bytes) -> bytes:
+    """The chain id that a transaction's bytes name, for whoever hands them on to be decoded.
+
+    Errors: those of `decode_transaction`, of bytes that do not begin like one.
+    """
+    start = len(_CHAIN_ID_HEAD)
+    if raw.startswith(_CHAIN_ID_HEAD) and start + 32 <= len(raw) <= MAX_TRANSACTION_BYTES:
+        return raw[start : start + 32]
+    return decode_transaction(raw).chain_id
 
 
 def decode_transaction(data: bytes) -> Transaction:

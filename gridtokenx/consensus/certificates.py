@@ -56,6 +56,30 @@ def check_quorum_certificate(
             raise _reject(f"forged signature of member {one.index}")
 
 
+def check_commit(
+    certificate: QuorumCertificate,
+    chain_id: bytes,
+    height: int,
+    block_hash: bytes,
+    validators: ValidatorSet,
+    verify: Verify = verify_ed25519,
+) -> None:
+    """Raise INVALID_CERTIFICATE unless a quorum of `validators` decided this block of a chain.
+
+    Source: protocols/consensus.md 2.2.
+    """
+    _check_is_commit(certificate, height, block_hash)
+    check_quorum_certificate(certificate, chain_id, validators, verify)
+
+
+def _check_is_commit(certificate: QuorumCertificate, height: int, block_hash: bytes) -> None:
+    claimed = (certificate.phase, certificate.height, certificate.block_hash)
+    if claimed != (Phase.COMMIT, height, block_hash):
+        raise _reject(
+            f"the certificate is not the COMMIT of block {height} {block_hash.hex()[:16]}"
+        )
+
+
 def check_timeout_certificate(
     timeouts: TimeoutCertificate,
     chain_id: bytes,
@@ -121,6 +145,17 @@ class CertificateChecker:
         else:
             check_timeout_certificate(certificate, self._chain_id, validators, self._verify)
         self._remember(key)
+
+    def check_commit(
+        self,
+        certificate: QuorumCertificate,
+        height: int,
+        block_hash: bytes,
+        validators: ValidatorSet,
+    ) -> None:
+        """As the function `check_commit`."""
+        _check_is_commit(certificate, height, block_hash)
+        self.check(certificate, validators)
 
     def _remember(self, key: bytes) -> None:
         if len(self._verified) >= VERIFIED_CAPACITY:

@@ -162,6 +162,8 @@ class SteadyOrders(threading.Thread):
     unanswered: int = 0
     failure: BaseException | None = None
     _over: threading.Event = field(default_factory=threading.Event)
+    _random: random.Random = field(init=False)
+    _chains: list[tuple[ChainSpec, Sequence[Household]]] = field(init=False)
 
     def __post_init__(self) -> None:
         super().__init__(daemon=True, name="orders")

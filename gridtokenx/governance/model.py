@@ -442,7 +442,7 @@ GovernanceEvent = (
     | VotePostponed
 )
 
-PARAMETERS = Table(b"vp", GovernanceParameters)  # key: b""
+GOVERNANCE_PARAMETERS = Table(b"vp", GovernanceParameters)  # key: b""
 PROPOSALS = Table(b"vv", Proposal)  # key: number u64, from 1
 TEXTS = Table(b"vt", ProposalText)  # key: number u64
 NEWEST = Table(b"vn", ProposalReference)  # key: b""

@@ -20,10 +20,10 @@ from gridtokenx.governance.model import (
     DEPOSITS,
     DUE,
     ENDED,
+    GOVERNANCE_PARAMETERS,
     MAX_DESCRIPTION_BYTES,
     NEWEST,
     OPEN,
-    PARAMETERS,
     PROPOSALS,
     TEXTS,
     VOTED,
@@ -94,7 +94,12 @@ class Change:
 
 def parameters(state: Reader) -> GovernanceParameters:
     """The numbers of governance that are in force."""
-    return PARAMETERS.get(state, b"") or _DEFAULT
+    return GOVERNANCE_PARAMETERS.get(state, b"") or _DEFAULT
+
+
+def set_parameters(state: Overlay, value: GovernanceParameters) -> None:
+    """Put them in force from the next rule on (genesis, governance)."""
+    GOVERNANCE_PARAMETERS.put(state, b"", value)
 
 
 def proposal(state: Reader, number: int) -> Proposal:

@@ -24,12 +24,12 @@ from gridtokenx.interchain.model import (
     CHECKPOINTS,
     FIRST_INCARNATION,
     INCARNATIONS,
+    INTERCHAIN_PARAMETERS,
     KEPT_CHECKPOINTS,
     KEPT_MESSAGES,
     MAX_QUEUED,
     MAX_REASON_BYTES,
     NOTHING_MADE,
-    PARAMETERS,
     PAUSED_AFTER_BLOCKS,
     REGIONS,
     STRANDED,
@@ -214,7 +214,12 @@ def incarnations_of(state: Reader, name: str) -> list[Incarnation]:
 
 def parameters(state: Reader) -> InterchainParameters:
     """The limits between chains that are in force."""
-    return PARAMETERS.get(state, b"") or _DEFAULT
+    return INTERCHAIN_PARAMETERS.get(state, b"") or _DEFAULT
+
+
+def set_parameters(state: Overlay, value: InterchainParameters) -> None:
+    """Put them in force from the next rule on (genesis, governance)."""
+    INTERCHAIN_PARAMETERS.put(state, b"", value)
 
 
 def _check_flows(region: Region) -> None:

@@ -562,4 +562,4 @@ CHECKPOINTS = Table(b"xc", KnownCheckpoint)  # key: name, 0x00, height u64; the 
 INCARNATIONS = Table(b"xn", Incarnation)  # key: name, 0x00, number u64; on the national chain
 REPORTED = Table(b"xp", SupplyReport)  # key: b""; on regions: the last report sent
 STRANDED = Table(b"xs", Stranded)  # key: who returned it, 0x00, nonce there u64
-PARAMETERS = Table(b"xm", InterchainParameters)  # key: b""; on the national chain
+INTERCHAIN_PARAMETERS = Table(b"xm", InterchainParameters)  # key: b""; on the national chain

@@ -3,6 +3,7 @@
 The wall clock follows the host's: small differences at half speed, never backwards; a step of more
 than a second is taken over, in either direction, when it is still there a second later. What must
 not move with such a step (timers, bans) is counted by `elapsed_ms` or `steady_ms`.
+Source: protocols/networking.md 3.5.
 """
 
 from __future__ import annotations

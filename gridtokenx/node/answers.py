@@ -1,7 +1,7 @@
 """Answers what peers ask of chains: decided blocks, a block's ancestry, bodies of transactions.
 
 Looked up in worker threads, where strangers wait for others. No peer's question ends the node.
-Source: protocols/networking.md 3
+Source: protocols/networking.md 3.
 """
 
 from __future__ import annotations

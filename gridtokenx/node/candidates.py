@@ -22,7 +22,7 @@ from gridtokenx.chain.block import (
     decode_block,
     has_its_body,
 )
-from gridtokenx.chain.transaction import Transaction
+from gridtokenx.chain.transaction import Transaction, transaction_id
 from gridtokenx.network.gossipsub.events import Verdict
 from gridtokenx.network.host import NetworkError
 from gridtokenx.network.peers.peer import PeerId
@@ -40,7 +40,6 @@ from gridtokenx.node.protocol import (
 )
 from gridtokenx.node.strangers import Lane
 from gridtokenx.primitives.codec import decode, decode_any, encode
-from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import Rejected
 
 MAX_COMPACT = 8
@@ -278,7 +277,7 @@ def _read_asked(raw: bytes, asked: frozenset[bytes]) -> list[bytes]:
         response = decode(BodiesResponse, raw)
     except Rejected:
         return []
-    found = {tagged_hash("gtx.tx", one): one for one in response.transactions}
+    found = {transaction_id(one): one for one in response.transactions}
     return list(found.values()) if found.keys() <= asked else []
 
 

@@ -27,7 +27,7 @@ from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.candidates import Ask
 from gridtokenx.node.contacts import Claim
-from gridtokenx.node.driver import Driver, Wiring
+from gridtokenx.node.driver import Driver
 from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.life import Life, known_incarnations
 from gridtokenx.node.pending import Pending
@@ -37,6 +37,7 @@ from gridtokenx.node.relay import Relay
 from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.tip import Tip
 from gridtokenx.node.trusted_history import trust_of
+from gridtokenx.node.wiring import Wiring
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.runtime.stopping import Contradicted, Damaged, Untrusted, leaves

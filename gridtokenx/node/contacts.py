@@ -1,6 +1,7 @@
 """First contact and what peers say of themselves: genesis, chains, heights.
 
 A peer of another network is told why and disconnected; the log says theirs and ours.
+Source: protocols/networking.md 3.1, 3.4.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 A proof (`about`, protocols/networking.md 3.4) holds for good, so it is remembered when the peer
 leaves: a node that is full must not refuse the validator that comes back. Bounded, without I/O.
+Source: protocols/networking.md 2, 3.4.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from gridtokenx.chain.crossing import NationalView, check_slice, next_slice
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.light import SetChange
 from gridtokenx.chain.state_tree import StateProof, StateTree, TreeUpdate
-from gridtokenx.chain.transaction import Transaction
+from gridtokenx.chain.transaction import Transaction, transaction_id
 from gridtokenx.chain.transition import (
     MAX_TIME_AHEAD_MS,
     Execution,
@@ -40,13 +40,13 @@ from gridtokenx.chain.transition import (
 from gridtokenx.chain.validator_sets import current_set
 from gridtokenx.consensus.certificates import CertificateChecker
 from gridtokenx.consensus.evidence import Evidence
-from gridtokenx.consensus.messages import Phase, QuorumCertificate
+from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.node import crash_points
 from gridtokenx.node.pending import Pending
 from gridtokenx.node.tip import install_genesis, load_tip
 from gridtokenx.node.undecided import Undecided
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.crypto import tagged_hash, verify
+from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.state import u64
 from gridtokenx.runtime.stopping import Damaged
@@ -218,16 +218,7 @@ class Executor:
 
     def check_certificate(self, block: Block, certificate: QuorumCertificate) -> None:
         """Whether the validators decided this block. Errors: INVALID_CERTIFICATE."""
-        header = block.header
-        names_it = (certificate.phase, certificate.height, certificate.block_hash) == (
-            Phase.COMMIT,
-            header.height,
-            header.hash,
-        )
-        if not names_it:
-            detail = f"the certificate is not a COMMIT for block {header.height}"
-            raise Rejected(ErrorCode.INVALID_CERTIFICATE, detail)
-        self._check_signatures(certificate)
+        self._check_commit(certificate, block.header.height, block.header.hash)
 
     def check_decided(self, block: Block, certificate: QuorumCertificate) -> None:
         """Whether this is the next block, decided by its validators, with the body it names.
@@ -243,7 +234,7 @@ class Executor:
         self.check_certificate(block, certificate)
         if header.parent_hash != self.tip.hash:
             self._refuse_branch(block)
-        ids = [tagged_hash("gtx.tx", raw) for raw in block.transactions]
+        ids = [transaction_id(raw) for raw in block.transactions]
         if not has_its_body(header, ids, block.last_commit, block.evidence, block.inbox):
             detail = f"the body is not the one that decided block {header.height} names"
             raise Rejected(ErrorCode.INVALID_BLOCK, detail)
@@ -373,19 +364,15 @@ class Executor:
                 raise Rejected(ErrorCode.INVALID_BLOCK, "the first block has no parent certificate")
             return
         certificate = decode(QuorumCertificate, block.last_commit)
-        named = (certificate.phase, certificate.height, certificate.block_hash)
-        if named != (Phase.COMMIT, self.tip.height, self.tip.hash):
-            detail = "last_commit is not a certificate of the block's parent"
-            raise Rejected(ErrorCode.INVALID_BLOCK, detail)
-        self._check_signatures(certificate)
+        self._check_commit(certificate, self.tip.height, self.tip.hash)
 
-    def _check_signatures(self, certificate: QuorumCertificate) -> None:
-        """Whether those who decide its height signed it, for the chain id of then.
+    def _check_commit(self, certificate: QuorumCertificate, height: int, block_hash: bytes) -> None:
+        """Whether those who decide a height decided this block, for the chain id of then.
 
         Errors: INVALID_CERTIFICATE.
         """
-        chain_id = self.spec.at(certificate.height).chain_id
+        chain_id = self.spec.at(height).chain_id
         checker = self._checkers.get(chain_id)
         if checker is None:
             checker = self._checkers[chain_id] = CertificateChecker(chain_id, verify)
-        checker.check(certificate, self.tip.sets.at(certificate.height).validators)
+        checker.check_commit(certificate, height, block_hash, self.tip.sets.at(height).validators)

@@ -15,7 +15,12 @@ from functools import partial
 import structlog
 import trio
 
-from gridtokenx.chain.transaction import Transaction, TransactionBatch, check_signature
+from gridtokenx.chain.transaction import (
+    Transaction,
+    TransactionBatch,
+    check_signature,
+    transaction_id,
+)
 from gridtokenx.network.gossipsub.events import Origin
 from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
 from gridtokenx.node.bodies import (
@@ -32,7 +37,6 @@ from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.protocol import MESSAGE_LIMIT
 from gridtokenx.node.strangers import Lane, Strangers
 from gridtokenx.primitives.codec import decode
-from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.runtime.worker import Urgency, Worker
 
@@ -284,4 +288,4 @@ def _read_batch(data: bytes) -> dict[bytes, bytes] | None:
         batch = decode(TransactionBatch, data, MESSAGE_LIMIT)
     except Rejected:
         return None
-    return {tagged_hash("gtx.tx", raw): raw for raw in batch.transactions}
+    return {transaction_id(raw): raw for raw in batch.transactions}

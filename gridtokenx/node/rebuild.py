@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from gridtokenx.chain.block import Block, decode_block, has_its_body
-from gridtokenx.chain.transaction import Transaction
+from gridtokenx.chain.transaction import Transaction, transaction_id
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.interchain.model import Incarnation
 from gridtokenx.network.host import NetworkError
@@ -33,7 +33,6 @@ from gridtokenx.node.protocol import (
     BlocksResponse,
 )
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.runtime.stopping import Damaged
 from gridtokenx.storage.database import ChainStore
@@ -264,7 +263,7 @@ def _check_is(step: _Step, block: Block) -> None:
     if (header.height, header.hash) != (step.height, step.hash):
         detail = f"block {header.height} {header.hash.hex()[:16]} is not the one asked for"
         raise Rejected(ErrorCode.INVALID_BLOCK, detail)
-    ids = [tagged_hash("gtx.tx", raw) for raw in block.transactions]
+    ids = [transaction_id(raw) for raw in block.transactions]
     if not has_its_body(header, ids, block.last_commit, block.evidence, block.inbox):
         detail = f"the body is not the one that block {header.height} names"
         raise Rejected(ErrorCode.INVALID_BLOCK, detail)

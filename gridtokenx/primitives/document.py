@@ -2,6 +2,7 @@
 
 Bytes are lower-case hex, addresses `gtx1...`, enums their text, unions carry `"kind"`. Integers are
 JSON numbers in files and decimal strings in API answers, where JavaScript would round them.
+Source: protocols/state-transition.md 3.
 """
 
 from __future__ import annotations

@@ -409,7 +409,7 @@ StakingEvent = (
     | ValidatorSetRefused
 )
 
-PARAMETERS = Table(b"sp", StakingParameters)  # key: b""
+STAKING_PARAMETERS = Table(b"sp", StakingParameters)  # key: b""
 VALIDATORS = Table(b"sv", Validator)  # key: operator
 POOLED = Table(b"st", Count)  # key: b""; ugtx that all pools have
 RANKING = Table(b"sr", OperatorReference)  # key: MAX_INT - stake u64, operator; not the jailed

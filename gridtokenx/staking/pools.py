@@ -20,9 +20,9 @@ from gridtokenx.staking.model import (
     BONDED,
     CONSENSUS_KEYS,
     DELEGATIONS,
-    PARAMETERS,
     POOLED,
     RANKING,
+    STAKING_PARAMETERS,
     VALIDATORS,
     Count,
     Delegation,
@@ -40,7 +40,12 @@ _NOTHING = Delegation(0)
 
 def parameters(state: Reader) -> StakingParameters:
     """The numbers of staking that are in force."""
-    return PARAMETERS.get(state, b"") or _DEFAULT
+    return STAKING_PARAMETERS.get(state, b"") or _DEFAULT
+
+
+def set_parameters(state: Overlay, value: StakingParameters) -> None:
+    """Put them in force from the next rule on (genesis, governance)."""
+    STAKING_PARAMETERS.put(state, b"", value)
 
 
 def validator(state: Reader, operator: bytes) -> Validator:

@@ -4,6 +4,7 @@ Which orders cross in a slot is found in memory (`depth`). Keys of TOUCHED, the 
 clearing, are `level u8 | block u64 | territory` of the aligned blocks of slots that make up an
 order's span. EXPIRIES, of every order: `slot of the end u64 | end in ms u64 | order id`.
 IMMEDIATES: `first slot u64 | order id`. CONGESTED: `slot u64 | territory | order id`.
+Source: protocols/market.md 2.
 """
 
 from __future__ import annotations

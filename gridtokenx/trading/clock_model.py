@@ -1,5 +1,8 @@
 """The nouns of the market's clock: gates, deadlines, slots in which the chain stood still, and what
-meters that were not read in time owe."""
+meters that were not read in time owe.
+
+Source: protocols/market.md 3.1.
+"""
 
 from __future__ import annotations
 

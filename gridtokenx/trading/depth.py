@@ -7,7 +7,8 @@ An order may span up to 96 slots. Its span is cut into blocks of 1, 2, 4 .. 64 a
 segment tree does: it then stands once for each slot it names alone and at most 12 times otherwise,
 and a slot's orders are those of the 7 blocks that contain the slot. In each block the orders lie
 sorted by price in their substation, in its zone and in its territory, so that groups which do not
-cross are passed over as a whole.
+cross are passed over as a whole. Source:
+protocols/market.md 3.1, 3.2, 4.5.
 """
 
 from __future__ import annotations

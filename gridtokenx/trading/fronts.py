@@ -1,4 +1,7 @@
-"""How the auction sees a book: each side of a group by levels, read only as far as it looks."""
+"""How the auction sees a book: each side of a group by levels, read only as far as it looks.
+
+Source: protocols/market.md 3.2.
+"""
 
 from __future__ import annotations
 

@@ -155,6 +155,10 @@ class Run:
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
     _depth: Depth = field(init=False)
+    _halted: list[str] = field(init=False)
+    _territories: list[str] = field(init=False)
+    _has_flags: bool = field(init=False)
+    _has_immediates: bool = field(init=False)
     _carried: int = 0  # Rows that this block has carried over.
 
     def __post_init__(self) -> None:

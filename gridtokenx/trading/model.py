@@ -596,7 +596,7 @@ TradingEvent = (
     | GatesMissed
 )
 
-PARAMETERS = Table(b"tp", MarketParameters)  # key: b""
+MARKET_PARAMETERS = Table(b"tp", MarketParameters)  # key: b""
 ORDERS = Table(b"to", Order)  # key: order id; open orders only
 TRADERS = Table(b"ta", Trader)  # key: 32-byte address
 TRADES = Table(b"td", Trade)  # key: slot u64, seller's meter, number u64; unsettled trades only

@@ -28,8 +28,8 @@ from gridtokenx.trading.clock import Budget
 from gridtokenx.trading.clock_model import CLOCK, GatesMissed, MarketClock
 from gridtokenx.trading.matching import GridView
 from gridtokenx.trading.model import (
+    MARKET_PARAMETERS,
     ORDERS,
-    PARAMETERS,
     CancelOrder,
     MarketParameters,
     MatchingMode,
@@ -57,12 +57,12 @@ NO_LIMITS = GridView()
 
 def parameters(state: Reader) -> MarketParameters:
     """The market's parameters in force."""
-    return PARAMETERS.get(state, b"") or _DEFAULTS
+    return MARKET_PARAMETERS.get(state, b"") or _DEFAULTS
 
 
 def set_parameters(state: Overlay, value: MarketParameters) -> None:
     """Put parameters in force from the next rule on (genesis, governance)."""
-    PARAMETERS.put(state, b"", value)
+    MARKET_PARAMETERS.put(state, b"", value)
 
 
 def due_slot(state: Reader) -> int:

@@ -57,9 +57,9 @@ class _Bench(KeptChain):
 
     def set_up(self) -> None:
         overlay = Overlay(self.reader)
-        stake.PARAMETERS.put(overlay, b"", NUMBERS)
+        stake.STAKING_PARAMETERS.put(overlay, b"", NUMBERS)
         votes = gov.GovernanceParameters(voting_period_ms=VOTING_MS, max_active=100)
-        gov.PARAMETERS.put(overlay, b"", votes)
+        gov.GOVERNANCE_PARAMETERS.put(overlay, b"", votes)
         for operator in OPERATORS:
             ledger.issue_gtx(overlay, operator, 10**6 * GTX)
             first = stake.CreateValidator(operator, "v", 0, 1000 * GTX, bytes(64))

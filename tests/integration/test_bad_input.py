@@ -30,6 +30,7 @@ from gridtokenx.chain.transaction import (
     TransactionBatch,
     sign_deposit,
     sign_transaction,
+    transaction_id,
 )
 from gridtokenx.client import RpcError
 from gridtokenx.cluster import dev
@@ -57,7 +58,6 @@ from gridtokenx.node.protocol import (
     topic_priority,
 )
 from gridtokenx.primitives.codec import encode, encode_array
-from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import slot_at
 from gridtokenx.primitives.types import format_address
@@ -481,7 +481,7 @@ def topics_of(cluster: Cluster) -> list[str]:
 
 def statuses_of(cluster: Cluster, name: str, transactions: list[Bad]) -> list[tuple[str, object]]:
     """By transaction what a node knows of it, and the code of its refusal."""
-    ids = [tagged_hash("gtx.tx", one.raw).hex() for one in transactions]
+    ids = [transaction_id(one.raw).hex() for one in transactions]
     with client_of(cluster, name) as client:
         rows = client.call("tx_getStatuses", ids=ids)["items"]
     return [(row["status"], row["error"] and row["error"]["code"]) for row in rows]

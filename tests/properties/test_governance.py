@@ -17,8 +17,8 @@ from gridtokenx.governance.model import (
     DEPOSITS,
     DUE,
     ENDED,
+    GOVERNANCE_PARAMETERS,
     OPEN,
-    PARAMETERS,
     VOTED,
     ApproveAsAuthority,
     CancelProposal,
@@ -90,8 +90,8 @@ class Governance(RuleBasedStateMachine):
 
     @initialize()
     def genesis(self) -> None:
-        PARAMETERS.put(self.state, b"", NUMBERS)
-        staking.PARAMETERS.put(self.state, b"", STAKING)
+        GOVERNANCE_PARAMETERS.put(self.state, b"", NUMBERS)
+        staking.STAKING_PARAMETERS.put(self.state, b"", STAKING)
         for person in PEOPLE:
             ledger.issue_gtx(self.state, person, 50_000)
         ledger.issue_gtx(self.state, staking.REWARD_RESERVE, RESERVE)
@@ -104,8 +104,8 @@ class Governance(RuleBasedStateMachine):
 
     def records(self):
         return {
-            table.Owner.GOVERNANCE: (PARAMETERS, rules.parameters(self.state)),
-            table.Owner.STAKING: (staking.PARAMETERS, pools.parameters(self.state)),
+            table.Owner.GOVERNANCE: (GOVERNANCE_PARAMETERS, rules.parameters(self.state)),
+            table.Owner.STAKING: (staking.STAKING_PARAMETERS, pools.parameters(self.state)),
         }
 
     @property

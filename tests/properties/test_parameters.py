@@ -70,10 +70,10 @@ def put(state: Overlay, name: str, value: int) -> None:
     parameter = table.find(name)
     target: Any
     target, record = {
-        table.Owner.MARKET: (market.PARAMETERS, trading.parameters(state)),
-        table.Owner.STAKING: (stake.PARAMETERS, pools.parameters(state)),
-        table.Owner.GOVERNANCE: (model.PARAMETERS, rules.parameters(state)),
-        table.Owner.INTERCHAIN: (interchain.PARAMETERS, checkpoints.parameters(state)),
+        table.Owner.MARKET: (market.MARKET_PARAMETERS, trading.parameters(state)),
+        table.Owner.STAKING: (stake.STAKING_PARAMETERS, pools.parameters(state)),
+        table.Owner.GOVERNANCE: (model.GOVERNANCE_PARAMETERS, rules.parameters(state)),
+        table.Owner.INTERCHAIN: (interchain.INTERCHAIN_PARAMETERS, checkpoints.parameters(state)),
     }[parameter.owner]
     target.put(state, b"", table.with_value(record, parameter, value))
 

@@ -22,10 +22,10 @@ from gridtokenx.staking.model import (
     DELEGATIONS,
     FEES,
     LEAVING,
-    PARAMETERS,
     RANKING,
     REDELEGATIONS,
     REWARD_RESERVE,
+    STAKING_PARAMETERS,
     UNBONDINGS,
     VALIDATORS,
     Bond,
@@ -80,7 +80,7 @@ class Staking(RuleBasedStateMachine):
 
     @initialize()
     def genesis(self) -> None:
-        PARAMETERS.put(self.state, b"", NUMBERS)
+        STAKING_PARAMETERS.put(self.state, b"", NUMBERS)
         ledger.issue_gtx(self.state, REWARD_RESERVE, RESERVE)
         for person in PEOPLE:
             ledger.issue_gtx(self.state, person, 100_000)

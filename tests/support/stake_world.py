@@ -13,8 +13,8 @@ from gridtokenx.staking import penalties, pools, rules
 from gridtokenx.staking.model import (
     BONDED,
     DELEGATIONS,
-    PARAMETERS,
     REDELEGATIONS,
+    STAKING_PARAMETERS,
     UNBONDING,
     UNBONDINGS,
     VALIDATORS,
@@ -60,7 +60,7 @@ class StakeWorld:
     supply: int = 0
 
     def __post_init__(self) -> None:
-        PARAMETERS.put(self.state, b"", self.numbers)
+        STAKING_PARAMETERS.put(self.state, b"", self.numbers)
         for number in range(1, self.operators + 1):
             operator = self.rich(number)
             command = CreateValidator(key_of(operator), "v", 0, self.self_bond, bytes(64))
@@ -123,7 +123,7 @@ class StakeWorld:
 
     def change(self, **numbers: int) -> None:
         self.numbers = replace(self.numbers, **numbers)
-        PARAMETERS.put(self.state, b"", self.numbers)
+        STAKING_PARAMETERS.put(self.state, b"", self.numbers)
 
     def check(self) -> None:
         """Laws: nothing is made or lost; sums, accounts, entries and locks agree."""

@@ -18,7 +18,7 @@ PACKAGES = {path.parent for path in PACKAGE.rglob("__init__.py")} - {PACKAGE}
 PLACE = re.compile(r"`([\w/.-]+\.(?:py|yml|toml))(?::([\w.]+))?`")
 EXAMPLES = {
     *("model.py", "rules.py", "CONTEXT/model.py", "CONTEXT/rules.py"),
-    *("api/methods/NAMESPACE.py", "cli/NOUN.py"),
+    *("api/answers/NAMESPACE.py", "api/methods/NAMESPACE.py", "cli/NOUN.py"),
 }
 STEP = re.compile(r"^\| (\d+) \| `([\w/]+\.py)(?::([\w.]+))?` \|.*\| ([^|]+) \|$", re.MULTILINE)
 
@@ -96,11 +96,11 @@ def test_every_place_on_the_map_is_there() -> None:
 def test_calls_go_down_through_the_house(title: str) -> None:
     """What goes up is a callback, a queue, an effect, a message or another thread's."""
     heights = layers()
-    steps = {int(number): (place, how) for number, place, _, how in STEP.findall(chapter(title))}
+    steps = {int(number): found for number, *found in STEP.findall(chapter(title))}
     assert list(steps) == list(range(1, len(steps) + 1))
     assert len(steps) > 20
     calls = 0
-    for place, how in steps.values():
+    for place, name, how in steps.values():
         called = re.match(r"call of (\d+)", how)
         if called is None:
             assert re.match(
@@ -112,6 +112,9 @@ def test_calls_go_down_through_the_house(title: str) -> None:
         above, below = (heights[one.partition("/")[0]] for one in (by, place))
         inside = by.partition("/")[0] == place.partition("/")[0]
         assert inside or above > below, f"{by} calls {place}"
+        near = "".join(path.read_text(encoding="utf-8") for path in find(by).parent.glob("*.py"))
+        bare = name.rpartition(".")[2]
+        assert re.search(rf"\b{bare}[(,)]", near), f"nothing beside {by} calls {name}"
     assert calls > 10
 
 

@@ -30,6 +30,16 @@ def count(help_text: str, unit: str, example: int = 3) -> Any:
     return Rule(help_text, unit=unit, number=True, example=example)
 
 
+def moment(help_text: str) -> Any:
+    """A Unix time."""
+    return Rule(help_text, unit="ms since 1970 UTC", example=TIME_EXAMPLE)
+
+
+def slot_number(help_text: str, example: str = "1963608") -> Any:
+    """A delivery slot."""
+    return Rule(help_text, unit="slots of 15 min since 1970 UTC", example=example)
+
+
 Account = Annotated[Address, Rule("account, gtx1...", example=ADDRESS_EXAMPLE)]
 ChainName = Annotated[str, Rule("name of the chain", example="MET")]
 ChainId = Annotated[

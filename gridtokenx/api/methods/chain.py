@@ -11,11 +11,10 @@ from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import block_reference, boolean, integer
 from gridtokenx.api.table import CHAIN, Arguments, Method, Param, Route, shape
 from gridtokenx.chain.block import Block, decode_block
-from gridtokenx.chain.transaction import decode_transaction
+from gridtokenx.chain.transaction import decode_transaction, transaction_id
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 from gridtokenx.staking.model import VALIDATORS
@@ -101,7 +100,7 @@ def get_block(context: Context, arguments: Arguments) -> dict[str, Any]:
         transactions = [transaction_document(decode_transaction(raw)) for raw in page]
         following = offset + len(page) if offset + len(page) < count else None
     else:
-        transactions = [tagged_hash("gtx.tx", raw).hex() for raw in block.transactions]
+        transactions = [transaction_id(raw).hex() for raw in block.transactions]
     return {
         "chain": status.spec.name,
         "height": str(height),

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE
+from gridtokenx.api.answers.governance import (
+    Approver,
+    BallotPage,
+    BallotRow,
+    Change,
+    ProposalDetail,
+    ProposalPage,
+    ProposalRow,
+    ProposalTally,
+    SimulatedProposal,
+    TallyFigures,
+    VotedParameter,
+    VotedParameters,
+)
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import document
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import address, choice, format_cursor, integer, json_object, text, words
 from gridtokenx.api.paging import fill
-from gridtokenx.api.table import CHAIN, CURSOR, LIMIT, Arguments, Method, Param, Route, shape
+from gridtokenx.api.shapes import Rule
+from gridtokenx.api.table import ChainName, Method, PageCursor, PageLimit, Route
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.national import surroundings
 from gridtokenx.governance import parameters as voted
@@ -35,113 +52,169 @@ from gridtokenx.governance.model import (
 )
 from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.incarnations import check_base, lost_since
+from gridtokenx.interchain.model import Escrow
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.document import from_document, kind_of
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import BPS
 from gridtokenx.primitives.state import Overlay, Reader, u64
-from gridtokenx.primitives.types import format_address
 from gridtokenx.staking import pools
 from gridtokenx.trading import rules as trading
 from gridtokenx.views.status import ChainStatus
 
+ProposalId = Annotated[
+    int,
+    Rule("number of the proposal", integer(1, MAX_INT), unit="proposals", example=1),
+]
 _WAITING = (ProposalStatus.VOTING, ProposalStatus.QUEUED)
 
 
-def get_proposals(context: Context, arguments: Arguments) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ProposalsParameters:
+    """Which proposals."""
+
+    status: Annotated[
+        str | None,
+        Rule(
+            "only those with this status",
+            choice(*(one.value for one in ProposalStatus)),
+            example="voting",
+        ),
+    ] = None
+    limit: PageLimit = 50
+    cursor: PageCursor = b""
+
+
+def get_proposals(context: Context, asked: ProposalsParameters) -> ProposalPage:
     """Numbers are dense from 1 on, so a page counts down from its cursor."""
     status = context.national()
     newest = NEWEST.get(status.view, b"")
-    number = _place(arguments["cursor"], newest.number if newest else 0)
-    wanted = arguments["status"]
+    number = _place(asked.cursor, newest.number if newest else 0)
+    wanted = asked.status
 
-    def rows() -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    def rows() -> Iterator[tuple[bytes, ProposalRow | None]]:
         for one in range(number, 0, -1):
             entry = PROPOSALS.get(status.view, u64(one))
             is_asked = entry is not None and wanted in (None, entry.status.value)
-            yield u64(one - 1), _proposal_document(status, entry) if entry and is_asked else None
+            yield u64(one - 1), _proposal_row(status, entry) if entry and is_asked else None
 
-    items, following = fill(rows(), arguments["limit"])
-    return {**_as_of(status), "items": items, "next_cursor": format_cursor(following)}
+    items, following = fill(rows(), asked.limit)
+    return ProposalPage(
+        chain=status.spec.name,
+        height=status.head.height,
+        items=tuple(items),
+        next_cursor=format_cursor(following),
+    )
 
 
-def get_proposal(context: Context, arguments: Arguments) -> dict[str, Any]:
+def _proposal_row(status: ChainStatus, entry: Proposal) -> ProposalRow:
+    return ProposalRow(**_in_short(status, entry))
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalParameters:
+    """One proposal."""
+
+    id: ProposalId
+
+
+def get_proposal(context: Context, asked: ProposalParameters) -> ProposalDetail:
     status = context.national()
-    entry = governance.proposal(status.view, arguments["id"])
+    entry = governance.proposal(status.view, asked.id)
     around = surroundings(status.view, status.spec)
-    changes: list[dict[str, str]] = []
+    changes: tuple[Change, ...] = ()
     why_not = None
     if entry.status in _WAITING:
         try:
             changes = _changes(entry.content, around)
         except Rejected as error:
             why_not = error.detail  # It no longer fits what is in force.
-    return {
-        **_as_of(status),
-        **_proposal_document(status, entry),
-        "description": governance.text(status.view, entry.number).description,
-        "content": document(entry.content),
-        "changes": changes,
-        "would_fail": why_not,
-        "lost": _lost(status.view, entry) if entry.status in _WAITING else None,
-        "tally": _tally_document(context, status, entry, around),
-    }
+    return ProposalDetail(
+        chain=status.spec.name,
+        height=status.head.height,
+        **_in_short(status, entry),
+        description=governance.text(status.view, entry.number).description,
+        content=entry.content,
+        changes=changes,
+        would_fail=why_not,
+        lost=_lost(status.view, entry) if entry.status in _WAITING else None,
+        tally=TallyFigures(**_figures(context, status, entry, around)),
+    )
 
 
-def get_tally(context: Context, arguments: Arguments) -> dict[str, Any]:
+def get_tally(context: Context, asked: ProposalParameters) -> ProposalTally:
     status = context.national()
-    entry = governance.proposal(status.view, arguments["id"])
+    entry = governance.proposal(status.view, asked.id)
     around = surroundings(status.view, status.spec)
-    counted = _tally_document(context, status, entry, around)
-    return {**_as_of(status), "proposal": str(entry.number), **counted}
+    figures = _figures(context, status, entry, around)
+    return ProposalTally(
+        chain=status.spec.name, height=status.head.height, proposal=entry.number, **figures
+    )
 
 
-def get_votes(context: Context, arguments: Arguments) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class VotesParameters:
+    """Whose votes."""
+
+    id: ProposalId
+    limit: PageLimit = 50
+    cursor: PageCursor = b""
+
+
+def get_votes(context: Context, asked: VotesParameters) -> BallotPage:
     """In the order of the voters' addresses, so a page holds still while others vote."""
     status = context.national()
-    entry = governance.proposal(status.view, arguments["id"])
+    entry = governance.proposal(status.view, asked.id)
     number = entry.number
     if entry.status is not ProposalStatus.VOTING:
         detail = (
             f"the vote on proposal {number} has ended; its ballots are forgotten, its tally is not"
         )
         raise ApiError(ErrorCode.VOTING_CLOSED, detail)
-    after, limit = arguments["cursor"], arguments["limit"]
+    after = asked.cursor
     if after and len(after) != 32:
         raise ApiError(ErrorCode.MALFORMED, "this cursor does not come from this list")
-    items: list[dict[str, Any]] = []
+    items: list[BallotRow] = []
     place = None
     prefix = BALLOTS.prefix + u64(number)
     for key, raw in status.view.scan(prefix, bytes):  # Most are not of this page: not decoded.
         voter = key[len(prefix) :]
         if voter <= after:
             continue
-        if len(items) == limit:
+        if len(items) == asked.limit:
             break
         ballot = BALLOTS.decode(raw)
-        items.append(
-            {
-                "voter": format_address(voter),
-                "choice": ballot.choice.value,
-                "power_ugtx": str(ballot.power_ugtx),
-            }
-        )
+        items.append(BallotRow(voter=voter, choice=ballot.choice, power_ugtx=ballot.power_ugtx))
         place = voter
     else:
         place = None
-    return {
-        **_as_of(status),
-        "proposal": str(number),
-        "items": items,
-        "next_cursor": format_cursor(place),
-    }
+    return BallotPage(
+        chain=status.spec.name,
+        height=status.head.height,
+        proposal=number,
+        items=tuple(items),
+        next_cursor=format_cursor(place),
+    )
 
 
-def get_params(context: Context, arguments: Arguments) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ParametersParameters:
+    """Which parameters, on which chain."""
+
+    chain: ChainName = None
+    name: Annotated[
+        str | None,
+        Rule(
+            "only this one, such as carbon_credits.solar", text(64), example="carbon_credits.solar"
+        ),
+    ] = None
+
+
+def get_params(context: Context, asked: ParametersParameters) -> VotedParameters:
     """What regions have in force may lie behind the national chain's vote by a few blocks."""
-    wanted = arguments["name"]
+    wanted = asked.name
     rows = voted.PARAMETERS if wanted is None else (voted.find(wanted),)
-    chains = context.selected(arguments["chain"])
+    chains = context.selected(asked.chain)
     records = {status.spec.name: _records(status) for status in chains}
     items = []
     for parameter in rows:
@@ -151,29 +224,53 @@ def get_params(context: Context, arguments: Arguments) -> dict[str, Any]:
             if parameter.owner in owned and _is_there(owned[parameter.owner], parameter)
         }
         if values or wanted is not None:
-            items.append(_parameter_document(parameter, values))
-    heights = {status.spec.name: str(status.head.height) for status in chains}
-    return {"heights": heights, "finalized": True, "items": items}
+            items.append(_voted_parameter(parameter, values))
+    heights = {status.spec.name: status.head.height for status in chains}
+    return VotedParameters(heights=heights, items=tuple(items))
 
 
-def simulate_proposal(context: Context, arguments: Arguments) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class SimulationParameters:
+    """What would be proposed, and by whom."""
+
+    content: Annotated[
+        dict[str, Any],
+        Rule(
+            'such as {"kind": "parameter_change", "parameter": "carbon_credits.solar", '
+            '"new_value": "0.7"}',
+            json_object(),
+        ),
+    ]
+    proposer: Annotated[
+        bytes | None,
+        Rule(
+            "with it, its balance and proposals are looked at too",
+            address(),
+            example=ADDRESS_EXAMPLE,
+        ),
+    ] = None
+    title: Annotated[str, Rule("title", words(140), example="More sun")] = "a proposal"
+    description: Annotated[str, Rule("description", words(10_000), example="Because.")] = ""
+
+
+def simulate_proposal(context: Context, asked: SimulationParameters) -> SimulatedProposal:
     """Refused with whatever `propose` would be; the proposer's money counts if it is named."""
     status = context.national()
     view, spec, now_ms = status.view, status.spec, status.head.market_ms
     command = from_document(
         Propose,
         {
-            "title": arguments["title"],
-            "description": arguments["description"],
-            "content": arguments["content"],
+            "title": asked.title,
+            "description": asked.description,
+            "content": asked.content,
         },
         "proposal",
     )
     around = surroundings(view, spec)
     changes = _changes(command.content, around)
-    if arguments["proposer"] is not None:
+    if asked.proposer is not None:
         governance.propose(
-            Overlay(view), command, sender=arguments["proposer"], now_ms=now_ms, around=around
+            Overlay(view), command, sender=asked.proposer, now_ms=now_ms, around=around
         )
     numbers = governance.parameters(view)
     ends_ms = now_ms + numbers.voting_period_ms
@@ -182,22 +279,23 @@ def simulate_proposal(context: Context, arguments: Arguments) -> dict[str, Any]:
         executes_ms = max(executes_ms, command.content.effective_ms)
     approvers = governance.approvers(command.content, around)
     is_emergency = isinstance(command.content, Emergency)
-    return {
-        **_as_of(status),
-        "type": type_name(command.content),
-        "summary": summary(command.content),
-        "changes": changes,
-        "fee_ugtx": str(numbers.fee_ugtx),
-        "deposit_ugtx": str(numbers.deposit_ugtx),
-        "voting_ends_ms": str(ends_ms),
-        "executes_ms": None if is_emergency else str(executes_ms),
-        "approvers": [name for name, _ in approvers or ()],
-        "chains": _acts_on(command.content, spec),
-        "lost": _lost(view, command),
-    }
+    return SimulatedProposal(
+        chain=status.spec.name,
+        height=status.head.height,
+        type=type_name(command.content),
+        summary=summary(command.content),
+        changes=changes,
+        fee_ugtx=numbers.fee_ugtx,
+        deposit_ugtx=numbers.deposit_ugtx,
+        voting_ends_ms=ends_ms,
+        executes_ms=None if is_emergency else executes_ms,
+        approvers=tuple(name for name, _ in approvers or ()),
+        chains=tuple(_acts_on(command.content, spec)),
+        lost=_lost(view, command),
+    )
 
 
-def _lost(state: Reader, asked: Proposal | Propose) -> dict[str, Any] | None:
+def _lost(state: Reader, asked: Proposal | Propose) -> Escrow | None:
     """What the senders of a region that begins again would have twice; null for all else."""
     content = asked.content
     if not isinstance(content, Reincarnation):
@@ -206,7 +304,7 @@ def _lost(state: Reader, asked: Proposal | Propose) -> dict[str, Any] | None:
         base = check_base(state, content.chain, content.height, content.block_hash)
     except Rejected:
         return None  # It would fail.
-    return document(lost_since(state, content.chain, base))
+    return lost_since(state, content.chain, base)
 
 
 # -- Documents -------------------------------------------------------------------------------------
@@ -255,62 +353,64 @@ def _thousandths(value: str) -> str:
     return voted.format_value(voted.find("pricing.min"), int(value))
 
 
-def _proposal_document(status: ChainStatus, entry: Proposal) -> dict[str, Any]:
+def _in_short(status: ChainStatus, entry: Proposal) -> dict[str, Any]:
+    """Fields of a `ProposalRow`."""
     title = TEXTS.get(status.view, u64(entry.number))
     is_voting = entry.status is ProposalStatus.VOTING
     is_queued = entry.status is ProposalStatus.QUEUED
     return {
-        "proposal": str(entry.number),
+        "proposal": entry.number,
         "type": type_name(entry.content),
-        "status": entry.status.value,
+        "status": entry.status,
         "title": "" if title is None else title.title,
         "summary": summary(entry.content),
-        "proposer": format_address(entry.proposer),
-        "submitted_ms": str(entry.submitted_ms),
-        "voting_ends_ms": str(entry.due_ms) if is_voting else None,
-        "executes_ms": str(entry.due_ms) if is_queued else None,
-        "deposit_ugtx": str(entry.deposit_ugtx),
+        "proposer": entry.proposer,
+        "submitted_ms": entry.submitted_ms,
+        "voting_ends_ms": entry.due_ms if is_voting else None,
+        "executes_ms": entry.due_ms if is_queued else None,
+        "deposit_ugtx": entry.deposit_ugtx,
         "ballots": entry.ballots,
-        "approvals": list(entry.approvals),
+        "approvals": entry.approvals,
     }
 
 
-def _tally_document(
+def _figures(
     context: Context, status: ChainStatus, entry: Proposal, around: Surroundings
 ) -> dict[str, Any]:
-    """Shares in basis points are rounded down; the verdict is the rules' own."""
+    """Fields of `TallyFigures`. Shares are rounded down; the verdict is the rules' own."""
     result = context.tally(status, entry.number)
     numbers = governance.parameters(status.view)
     took_part = result.yes_ugtx + result.no_ugtx + result.abstain_ugtx
-    approvers = _approvers(entry, around)
     is_final = entry.status is not ProposalStatus.VOTING
     return {
-        "yes_ugtx": str(result.yes_ugtx),
-        "no_ugtx": str(result.no_ugtx),
-        "abstain_ugtx": str(result.abstain_ugtx),
-        "bonded_ugtx": str(result.bonded_ugtx),
+        "yes_ugtx": result.yes_ugtx,
+        "no_ugtx": result.no_ugtx,
+        "abstain_ugtx": result.abstain_ugtx,
+        "bonded_ugtx": result.bonded_ugtx,
         "turnout_bps": _share(took_part, result.bonded_ugtx),
         "support_bps": _share(result.yes_ugtx, result.bonded_ugtx),
         "quorum_bps": numbers.quorum_bps,
         "yes_bps": _share(result.yes_ugtx, result.yes_ugtx + result.no_ugtx),
         "approval_bps": numbers.approval_bps,
-        "approvers": [
-            {"organisation": name, "weight": str(weight), "approved": name in entry.approvals}
-            for name, weight in approvers
-        ],
-        "outcome": entry.status.value if is_final else _outcome(status, entry, result, around),
+        "approvers": tuple(
+            Approver(organisation=name, weight=weight, approved=name in entry.approvals)
+            for name, weight in _approvers(entry, around)
+        ),
+        "outcome": entry.status if is_final else _outcome(status, entry, result, around),
         "final": is_final,
     }
 
 
-def _outcome(status: ChainStatus, entry: Proposal, result: Tally, around: Surroundings) -> str:
+def _outcome(
+    status: ChainStatus, entry: Proposal, result: Tally, around: Surroundings
+) -> ProposalStatus:
     """What the vote would end as if it ended now."""
     if isinstance(entry.content, Emergency):
         weights = _approvers(entry, around)
         approved = counting.approved_weight(entry.approvals, weights)
         passed = counting.has_two_thirds(approved, sum(weight for _, weight in weights))
-        return (ProposalStatus.QUEUED if passed else ProposalStatus.NO_QUORUM).value
-    return governance.outcome(status.view, entry, result, around).value
+        return ProposalStatus.QUEUED if passed else ProposalStatus.NO_QUORUM
+    return governance.outcome(status.view, entry, result, around)
 
 
 def _approvers(entry: Proposal, around: Surroundings) -> list[tuple[str, int]]:
@@ -320,11 +420,11 @@ def _approvers(entry: Proposal, around: Surroundings) -> list[tuple[str, int]]:
         return []  # Its region or regulator has gone since.
 
 
-def _changes(content: Content, around: Surroundings) -> list[dict[str, str]]:
-    return [
-        {"parameter": one.parameter, "unit": one.unit, "old": one.old, "new": one.new}
+def _changes(content: Content, around: Surroundings) -> tuple[Change, ...]:
+    return tuple(
+        Change(parameter=one.parameter, unit=one.unit, old=one.old, new=one.new)
         for one in governance.preview(content, around)
-    ]
+    )
 
 
 def _acts_on(content: Content, spec: ChainSpec) -> list[str]:
@@ -369,19 +469,19 @@ def _is_there(record: Any, parameter: voted.Parameter) -> bool:
     return True
 
 
-def _parameter_document(parameter: voted.Parameter, values: dict[str, str]) -> dict[str, Any]:
-    return {
-        "parameter": parameter.name,
-        "acts_on": "regions" if parameter.owner is voted.Owner.MARKET else "national",
-        "unit": parameter.unit,
-        "low": voted.format_value(parameter, parameter.low),
-        "high": voted.format_value(parameter, parameter.high),
-        "decimals": parameter.decimals,
-        "choices": list(parameter.choices),
-        "range": voted.valid_range(parameter),
-        "needs_regulator": parameter.is_regulated,
-        "values": values,
-    }
+def _voted_parameter(parameter: voted.Parameter, values: dict[str, str]) -> VotedParameter:
+    return VotedParameter(
+        parameter=parameter.name,
+        acts_on="regions" if parameter.owner is voted.Owner.MARKET else "national",
+        unit=parameter.unit,
+        low=voted.format_value(parameter, parameter.low),
+        high=voted.format_value(parameter, parameter.high),
+        decimals=parameter.decimals,
+        choices=parameter.choices,
+        range=voted.valid_range(parameter),
+        needs_regulator=parameter.is_regulated,
+        values=values,
+    )
 
 
 def _share(part: int, whole: int) -> int:
@@ -396,134 +496,46 @@ def _place(cursor: bytes, newest: int) -> int:
     return min(int.from_bytes(cursor), newest)
 
 
-def _as_of(status: ChainStatus) -> dict[str, Any]:
-    return {"chain": status.spec.name, "height": str(status.head.height), "finalized": True}
-
-
-_ID = Param("id", integer(1, MAX_INT), "number of the proposal", required=True)
-_HEAD = {"chain": "text", "height": "decimal", "finalized": "bool"}
-_PAGE = {**_HEAD, "items": "list", "next_cursor": "text?"}
-_PROPOSAL = {
-    "proposal": "decimal",
-    "type": "text",
-    "status": "text",
-    "title": "text",
-    "summary": "text",
-    "proposer": "text",
-    "submitted_ms": "decimal",
-    "voting_ends_ms": "decimal?",
-    "executes_ms": "decimal?",
-    "deposit_ugtx": "decimal",
-    "ballots": "number",
-    "approvals": "list",
-}
-_TALLY = {
-    "yes_ugtx": "decimal",
-    "no_ugtx": "decimal",
-    "abstain_ugtx": "decimal",
-    "bonded_ugtx": "decimal",
-    "turnout_bps": "number",
-    "support_bps": "number",
-    "quorum_bps": "number",
-    "yes_bps": "number",
-    "approval_bps": "number",
-    "approvers": "list",
-    "outcome": "text",
-    "final": "bool",
-}
-
 METHODS = (
     Method(
         "gov_getProposals",
         get_proposals,
         "Proposals, newest first; a page with `status` may hold few and still go on.",
-        shape(**_PAGE),
-        (
-            Param(
-                "status",
-                choice(*(one.value for one in ProposalStatus)),
-                "only those with this status",
-            ),
-            LIMIT,
-            CURSOR,
-        ),
-        (Route("GET", "/governance/proposals"),),
+        routes=(Route("GET", "/governance/proposals"),),
         cost=10,
     ),
     Method(
         "gov_getProposal",
         get_proposal,
         "A proposal with its text, what it would change, and how the vote stands.",
-        shape(
-            **_HEAD,
-            **_PROPOSAL,
-            description="text",
-            content="object",
-            changes="list",
-            would_fail="text?",
-            lost="object?",
-            tally="object",
-        ),
-        (_ID,),
-        (Route("GET", "/governance/proposals/{id}"),),
+        routes=(Route("GET", "/governance/proposals/{id}"),),
         cost=10,
     ),
     Method(
         "gov_getTally",
         get_tally,
         "How a vote stands by the stake of now, or how it ended; `outcome` says what comes of it.",
-        shape(**_HEAD, proposal="decimal", **_TALLY),
-        (_ID,),
-        (Route("GET", "/governance/proposals/{id}/tally"),),
+        routes=(Route("GET", "/governance/proposals/{id}/tally"),),
         cost=10,
     ),
     Method(
         "gov_getVotes",
         get_votes,
         "The ballots of an open vote, with the stake that voters had when they voted.",
-        shape(**_HEAD, proposal="decimal", items="list", next_cursor="text?"),
-        (_ID, LIMIT, CURSOR),
-        (Route("GET", "/governance/proposals/{id}/votes"),),
+        routes=(Route("GET", "/governance/proposals/{id}/votes"),),
         cost=10,
     ),
     Method(
         "gov_getParams",
         get_params,
         "Every parameter that can be voted on: unit, range, and the value in force by chain.",
-        shape(heights="object", finalized="bool", items="list"),
-        (CHAIN, Param("name", text(64), "only this one, such as carbon_credits.solar")),
-        (Route("GET", "/governance/params"),),
+        routes=(Route("GET", "/governance/params"),),
         cost=5,
     ),
     Method(
         "gov_simulateProposal",
         simulate_proposal,
         "What a proposal would change, or what it would be refused with. Submits nothing.",
-        shape(
-            **_HEAD,
-            type="text",
-            summary="text",
-            changes="list",
-            fee_ugtx="decimal",
-            deposit_ugtx="decimal",
-            voting_ends_ms="decimal",
-            executes_ms="decimal?",
-            approvers="list",
-            chains="list",
-            lost="object?",
-        ),
-        (
-            Param(
-                "content",
-                json_object(),
-                'such as {"kind": "parameter_change", "parameter": "carbon_credits.solar", '
-                '"new_value": "0.7"}',
-                required=True,
-            ),
-            Param("proposer", address(), "with it, its balance and proposals are looked at too"),
-            Param("title", words(140), "title", default="a proposal"),
-            Param("description", words(10_000), "description", default=""),
-        ),
         cost=10,
     ),
 )

@@ -7,14 +7,26 @@ without a published status is unlimited. Source: protocols/market.md 3.4.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
+from gridtokenx.api.answers.fields import HASH_EXAMPLE
+from gridtokenx.api.answers.grid import (
+    Flow,
+    Grid,
+    GridTerritory,
+    GridZone,
+    GridZones,
+    HaltInForce,
+    Substation,
+    ZoneDetail,
+)
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import meter_document
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import hex_bytes, integer, text
-from gridtokenx.api.table import CHAIN, Arguments, Method, Param, Route, shape
+from gridtokenx.api.shapes import Rule
+from gridtokenx.api.table import Arguments, ChainName, Method, Route, params_of, shape
 from gridtokenx.chain.commands import grid_limits
 from gridtokenx.grid import operation
 from gridtokenx.grid.model import STATUSES, GridLimits, GridStatus
@@ -35,6 +47,42 @@ from gridtokenx.trading.model import FLOWS, NodeFlow
 from gridtokenx.views.status import ChainStatus
 
 _ZONE_LENGTH = len("BKK-01")
+_PUBLISHED = ("loading_bps", "limit_bps", "rating_va", "frequency_mhz", "voltage_bps", "slot", "by")
+_METER = hex_bytes(32, exactly=True)
+_Slot = Annotated[
+    int | None,
+    Rule(
+        "the slot whose status and flows are told; the current one if absent",
+        integer(0, 2**40),
+        example=1963608,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class GridParameters:
+    """Which chain's grid, and when."""
+
+    chain: ChainName = None
+    slot: _Slot = None
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneParameters:
+    """Which zone, and when."""
+
+    zone: Annotated[str, Rule("zone", text(6, ZONE, "BKK-01"), example="BKK-01")]
+    slot: _Slot = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeterParameters:
+    """Which meter."""
+
+    id: Annotated[
+        bytes, Rule("meter id, or the key of one of its devices", _METER, example=HASH_EXAMPLE)
+    ]
+    chain: ChainName = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +100,33 @@ class _Grid:
     in_day: dict[str, NodeFlow]
 
     def node(self, name: str) -> dict[str, Any]:
-        """What is known of one node of the grid."""
+        """The fields of `GridNodeStatus`: what is known of one node of the grid."""
         found = self.published.get(name)
         return {
             "node": name,
             "state": self._state(name, found),
             "headroom_wh": self._headroom(found),
-            **_status_document(found),
+            **{one: None if found is None else getattr(found, one) for one in _PUBLISHED},
             "stale": found is not None and operation.is_stale(found, self.now_ms, self.limits),
-            "flow": _flow_document(self.in_slot.get(name)),
-            "flow_day": _flow_document(self.in_day.get(name)),
+            "flow": _tell_flow(self.in_slot.get(name)),
+            "flow_day": _tell_flow(self.in_day.get(name)),
         }
 
     def emergency(self, territory: str) -> str | None:
         """Why a territory may not trade now."""
         return operation.emergency_of(self.status.view, territory, self.now_ms, self.limits)
 
-    def halt(self, territory: str) -> dict[str, Any] | None:
+    def halt(self, territory: str) -> HaltInForce | None:
         """A territory's halt in force."""
         found = operation.halt_in_force(self.status.view, territory, self.now_ms)
         if found is None:
             return None
-        return {
-            "by": found.by,
-            "reason": found.reason,
-            "since_ms": str(found.since_ms),
-            "until_ms": str(found.until_ms) if found.until_ms else None,
-        }
+        return HaltInForce(
+            by=found.by,
+            reason=found.reason,
+            since_ms=found.since_ms,
+            until_ms=found.until_ms or None,
+        )
 
     def zones(self) -> list[str]:
         """Zones with meters or a published status, by name."""
@@ -98,10 +146,10 @@ class _Grid:
             return operation.node_state(self.status.view, found, self.now_ms, self.limits).value
         return "emergency" if self.emergency(territory_of(name)) is not None else "unpublished"
 
-    def _headroom(self, found: GridStatus | None) -> str | None:
+    def _headroom(self, found: GridStatus | None) -> int | None:
         if found is None:
             return None
-        return str(operation.node_headroom_wh(found, self.now_ms, self.limits))
+        return operation.node_headroom_wh(found, self.now_ms, self.limits)
 
 
 def _grid(context: Context, status: ChainStatus, slot: int | None) -> _Grid:
@@ -149,109 +197,94 @@ def _sums(by_slot: Iterable[tuple[int, str, NodeFlow]], slot: int) -> dict[str, 
     return sums
 
 
-def _status_document(found: GridStatus | None) -> dict[str, Any]:
-    names = ("loading_bps", "limit_bps", "rating_va", "frequency_mhz", "voltage_bps", "slot", "by")
-    if found is None:
-        return dict.fromkeys(names)
-    return {
-        "loading_bps": found.loading_bps,
-        "limit_bps": found.limit_bps,
-        "rating_va": str(found.rating_va),
-        "frequency_mhz": found.frequency_mhz,
-        "voltage_bps": found.voltage_bps,
-        "slot": str(found.slot),
-        "by": found.by,
-    }
+def _tell_flow(flow: NodeFlow | None) -> Flow:
+    return Flow(**asdict(flow or NodeFlow()))
 
 
-def _flow_document(flow: NodeFlow | None) -> dict[str, str]:
-    found = flow or NodeFlow()
-    return {
-        "export_wh": str(found.export_wh),
-        "import_wh": str(found.import_wh),
-        "local_wh": str(found.local_wh),
-    }
-
-
-def get_grid_status(context: Context, arguments: Arguments) -> dict[str, Any]:
-    territories = []
-    for status in context.selected(arguments["chain"]):
-        grid = _grid(context, status, arguments["slot"])
+def get_grid_status(context: Context, asked: GridParameters) -> Grid:
+    territories: list[GridTerritory] = []
+    for status in context.selected(asked.chain):
+        grid = _grid(context, status, asked.slot)
         for _, territory in TERRITORIES.items(status.view):
-            territories.append(_territory_document(grid, territory))
-    return {"territories": territories}
+            territories.append(_tell_territory(grid, territory))
+    return Grid(territories=tuple(territories))
 
 
-def _territory_document(grid: _Grid, territory: Territory) -> dict[str, Any]:
+def _tell_territory(grid: _Grid, territory: Territory) -> GridTerritory:
     prefix = territory.prefix
-    return {
-        "territory": prefix,
-        "chain": grid.status.spec.name,
-        "height": str(grid.status.head.height),
-        "market_ms": str(grid.now_ms),
-        "flow_slot": str(grid.slot),
-        "distributor": territory.distributor,
-        "distributor_area": territory.distributor_area,
-        "transmission_area": territory.transmission_area,
-        "emergency": grid.emergency(prefix),
-        "halt": grid.halt(prefix),
+    return GridTerritory(
+        territory=prefix,
+        chain=grid.status.spec.name,
+        height=grid.status.head.height,
+        market_ms=grid.now_ms,
+        flow_slot=grid.slot,
+        distributor=territory.distributor,
+        distributor_area=territory.distributor_area,
+        transmission_area=territory.transmission_area,
+        emergency=grid.emergency(prefix),
+        halt=grid.halt(prefix),
         **grid.node(prefix),
-        "zones": [zone for zone in grid.zones() if territory_of(zone) == prefix],
-        "substations": [_substation_document(grid, name) for name in grid.substations_in(prefix)],
-    }
+        zones=tuple(zone for zone in grid.zones() if territory_of(zone) == prefix),
+        substations=_tell_substations(grid, prefix),
+    )
 
 
-def _substation_document(grid: _Grid, name: str) -> dict[str, Any]:
+def _tell_substations(grid: _Grid, place: str) -> tuple[Substation, ...]:
+    """Those of a territory or zone."""
+    return tuple(_tell_substation(grid, name) for name in grid.substations_in(place))
+
+
+def _tell_substation(grid: _Grid, name: str) -> Substation:
     meters = grid.substations.get(name, [])
-    return {
-        "location": name,
-        "zone": _zone_of(name),
-        "meters": len(meters),
-        "nameplate_import_w": str(sum(meter.nameplate_import_w for meter in meters)),
-        "nameplate_export_w": str(sum(meter.nameplate_export_w for meter in meters)),
+    return Substation(
+        location=name,
+        zone=_zone_of(name),
+        meters=len(meters),
+        nameplate_import_w=sum(meter.nameplate_import_w for meter in meters),
+        nameplate_export_w=sum(meter.nameplate_export_w for meter in meters),
         **grid.node(name),
-    }
+    )
 
 
 def _zone_of(location: str) -> str:
     return location.rpartition("-")[0]
 
 
-def get_zones(context: Context, arguments: Arguments) -> dict[str, Any]:
-    items = []
-    for status in context.selected(arguments["chain"]):
-        grid = _grid(context, status, arguments["slot"])
-        items += [_zone_document(grid, zone) for zone in grid.zones()]
-    return {"items": items, "next_cursor": None}
+def get_zones(context: Context, asked: GridParameters) -> GridZones:
+    items: list[GridZone] = []
+    for status in context.selected(asked.chain):
+        grid = _grid(context, status, asked.slot)
+        items += [_tell_zone(grid, zone) for zone in grid.zones()]
+    return GridZones(items=tuple(items), next_cursor=None)
 
 
-def _zone_document(grid: _Grid, zone: str) -> dict[str, Any]:
+def _tell_zone(grid: _Grid, zone: str) -> GridZone:
     names = grid.substations_in(zone)
-    return {
-        "zone": zone,
-        "territory": territory_of(zone),
-        "chain": grid.status.spec.name,
-        "substations": len(names),
-        "meters": sum(len(grid.substations.get(name, [])) for name in names),
+    return GridZone(
+        zone=zone,
+        territory=territory_of(zone),
+        chain=grid.status.spec.name,
+        substations=len(names),
+        meters=sum(len(grid.substations.get(name, [])) for name in names),
         **grid.node(zone),
-    }
+    )
 
 
-def get_zone(context: Context, arguments: Arguments) -> dict[str, Any]:
-    zone = arguments["zone"]
+def get_zone(context: Context, asked: ZoneParameters) -> ZoneDetail:
+    zone = asked.zone
     status = context.chain_at(zone)
-    grid = _grid(context, status, arguments["slot"])
+    grid = _grid(context, status, asked.slot)
     if zone not in grid.zones():
         detail = f"zone {zone} has neither meters nor a published status"
         raise ApiError(ErrorCode.UNKNOWN_ZONE, detail)
-    return {
-        "chain": status.spec.name,
-        "height": str(status.head.height),
-        "market_ms": str(grid.now_ms),
-        "flow_slot": str(grid.slot),
-        "zone": _zone_document(grid, zone),
-        "substations": [_substation_document(grid, name) for name in grid.substations_in(zone)],
-    }
+    return ZoneDetail(
+        chain=status.spec.name,
+        height=status.head.height,
+        market_ms=grid.now_ms,
+        flow_slot=grid.slot,
+        zone=_tell_zone(grid, zone),
+        substations=_tell_substations(grid, zone),
+    )
 
 
 def get_meter(context: Context, arguments: Arguments) -> dict[str, Any]:
@@ -271,46 +304,26 @@ def get_meter(context: Context, arguments: Arguments) -> dict[str, Any]:
     raise ApiError(ErrorCode.UNKNOWN_METER, detail)
 
 
-_SLOT = Param(
-    "slot", integer(0, 2**40), "the slot whose status and flows are told; the current one if absent"
-)
-
 METHODS = (
     Method(
         "grid_getStatus",
         get_grid_status,
         "Territories and substations: state, loading, limit, headroom, the energy sold over them.",
-        shape(territories="list"),
-        (CHAIN, _SLOT),
-        (Route("GET", "/grid/status"),),
+        routes=(Route("GET", "/grid/status"),),
         cost=5,
     ),
     Method(
         "grid_getZones",
         get_zones,
         "Zones with their state, loading, headroom and flow.",
-        shape(items="list", next_cursor="text?"),
-        (CHAIN, _SLOT),
-        (Route("GET", "/grid/zones"),),
+        routes=(Route("GET", "/grid/zones"),),
         cost=5,
     ),
     Method(
         "grid_getZone",
         get_zone,
         "One zone and its substations.",
-        shape(
-            chain="text",
-            height="decimal",
-            market_ms="decimal",
-            flow_slot="decimal",
-            zone="object",
-            substations="list",
-        ),
-        (
-            Param("zone", text(6, ZONE, "BKK-01"), "zone", required=True),
-            _SLOT,
-        ),
-        (Route("GET", "/grid/zones/{zone}"),),
+        routes=(Route("GET", "/grid/zones/{zone}"),),
         cost=5,
     ),
     Method(
@@ -318,15 +331,7 @@ METHODS = (
         get_meter,
         "A metering point: whose, where, its device's key, and whether its readings count.",
         shape(chain="text", height="decimal", meter="object", read_to_slot="decimal?"),
-        (
-            Param(
-                "id",
-                hex_bytes(32, exactly=True),
-                "meter id, or the key of one of its devices",
-                required=True,
-            ),
-            CHAIN,
-        ),
-        (Route("GET", "/grid/meters/{id}"),),
+        params_of(MeterParameters),
+        routes=(Route("GET", "/grid/meters/{id}"),),
     ),
 )

@@ -2,33 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
+from gridtokenx.api.answers.transaction import (
+    DecodedTransaction,
+    IncludedTransaction,
+    SentBatch,
+    SentRow,
+    SentTransaction,
+    TransactionStatus,
+    TransactionStatuses,
+    WaitingTransaction,
+)
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import document, event_document, transaction_document
+from gridtokenx.api.documents import shown_transaction
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import hex_bytes, list_of
-from gridtokenx.api.table import Arguments, Method, Param, Route, shape
-from gridtokenx.chain.transaction import decode_transaction
-from gridtokenx.primitives.crypto import tagged_hash
+from gridtokenx.api.shapes import Rule
+from gridtokenx.api.table import HASH_EXAMPLE, Method, Route, TransactionId
+from gridtokenx.chain.transaction import decode_transaction, transaction_id
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.storage import index as history
 
 MAX_SEND = 1000
 MAX_RAW_BYTES = 256 * 1024  # Read, so that an over-long transaction of a batch is refused alone.
+_RAW = hex_bytes(MAX_RAW_BYTES)
+_RAW_EXAMPLE = "87181e5820"
+_HASH = hex_bytes(32, exactly=True)
 
 
-async def send(context: Context, arguments: Arguments) -> dict[str, Any]:
-    raw = arguments["transaction"]
+@dataclass(frozen=True, slots=True)
+class RawParameters:
+    """A transaction as it is signed."""
+
+    transaction: Annotated[bytes, Rule("canonical bytes as hex", _RAW, example=_RAW_EXAMPLE)]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchParameters:
+    """Transactions as they are signed."""
+
+    transactions: Annotated[
+        list[bytes],
+        Rule("canonical bytes as hex, in order", list_of(_RAW, MAX_SEND), example=[_RAW_EXAMPLE]),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionParameters:
+    """Which transaction."""
+
+    id: TransactionId
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionsParameters:
+    """Which transactions."""
+
+    ids: Annotated[
+        list[bytes], Rule("transaction ids", list_of(_HASH, MAX_SEND), example=[HASH_EXAMPLE])
+    ]
+
+
+async def send(context: Context, asked: RawParameters) -> SentTransaction:
+    raw = asked.transaction
     chain = context.chain_of_transaction(raw)
     (outcome,) = await context.submissions.send(chain, [raw])
     if outcome is not None:
         raise outcome
-    return {"tx_id": tagged_hash("gtx.tx", raw).hex(), "chain": chain, "status": "pending"}
+    return SentTransaction(tx_id=transaction_id(raw), chain=chain)
 
 
-async def send_batch(context: Context, arguments: Arguments) -> dict[str, Any]:
-    raws = arguments["transactions"]
+async def send_batch(context: Context, asked: BatchParameters) -> SentBatch:
+    raws = asked.transactions
     outcomes: list[Rejected | None] = [None] * len(raws)
     by_chain: dict[str, list[int]] = {}
     for index, raw in enumerate(raws):
@@ -40,123 +87,104 @@ async def send_batch(context: Context, arguments: Arguments) -> dict[str, Any]:
         answers = await context.submissions.send(chain, [raws[index] for index in indexes])
         for index, answer in zip(indexes, answers, strict=True):
             outcomes[index] = answer
-    return {
-        "results": [
-            {
-                "tx_id": tagged_hash("gtx.tx", raw).hex(),
-                "status": "pending" if outcome is None else "rejected",
-                "error": None if outcome is None else ApiError.of(outcome).to_rpc(),
-            }
+    return SentBatch(
+        results=tuple(
+            SentRow(
+                tx_id=transaction_id(raw),
+                status="pending" if outcome is None else "rejected",
+                error=None if outcome is None else ApiError.of(outcome).to_failure(),
+            )
             for raw, outcome in zip(raws, outcomes, strict=True)
-        ]
-    }
+        )
+    )
 
 
-def decode_hex(context: Context, arguments: Arguments) -> dict[str, Any]:
-    transaction = decode_transaction(arguments["transaction"])
-    payload = document(transaction.payload)  # In full: whoever asks has the bytes.
-    fields = transaction_document(transaction)
-    return {**fields, "payload": payload, "signed": transaction.is_signed()}
+def decode_hex(_context: Context, asked: RawParameters) -> DecodedTransaction:
+    """In full: whoever asks has the bytes."""
+    found = decode_transaction(asked.transaction)
+    return DecodedTransaction(
+        tx_id=found.id,
+        chain_id=found.chain_id,
+        sender=found.sender,
+        nonce=found.nonce,
+        fee_ugtx=found.fee_ugtx,
+        payload=found.payload,
+        signature=found.signature,
+        signed=found.is_signed(),
+    )
 
 
-def get_transaction(context: Context, arguments: Arguments) -> dict[str, Any]:
-    transaction_id = arguments["id"]
+def get_transaction(
+    context: Context, asked: TransactionParameters
+) -> IncludedTransaction | WaitingTransaction:
     for status in context.chains().values():
-        record = history.find_transaction(status.view, transaction_id)
+        record = history.find_transaction(status.view, asked.id)
         if record is None:
             continue
         when = record.when
-        return {
-            "tx_id": transaction_id.hex(),
-            "chain": status.spec.name,
-            "status": "finalized",
-            "height": str(when.height),
-            "position": when.number,
-            "time_ms": str(when.time_ms),
-            "market_ms": str(when.market_ms),
-            "transaction": transaction_document(record.transaction),
-            "events": [event_document(event) for event in record.events],
-            "error": None,
-        }
-    found = _status(context, transaction_id)
-    if found["status"] == "unknown":
-        detail = f"no transaction {transaction_id.hex()} on {', '.join(context.chains())}"
+        return IncludedTransaction(
+            tx_id=asked.id,
+            chain=status.spec.name,
+            height=when.height,
+            position=when.number,
+            time_ms=when.time_ms,
+            market_ms=when.market_ms,
+            transaction=shown_transaction(record.transaction),
+            events=record.events,
+        )
+    found = _status(context, asked.id)
+    if found.status == "unknown":
+        detail = f"no transaction {asked.id.hex()} on {', '.join(context.chains())}"
         raise ApiError(ErrorCode.TX_NOT_FOUND, detail)
-    names = ("time_ms", "market_ms", "transaction")
-    return {**found, **dict.fromkeys(names), "events": []}
+    return WaitingTransaction(**vars(found))
 
 
-def get_transaction_status(context: Context, arguments: Arguments) -> dict[str, Any]:
-    return _status(context, arguments["id"])
+def get_transaction_status(context: Context, asked: TransactionParameters) -> TransactionStatus:
+    return _status(context, asked.id)
 
 
-def get_transaction_statuses(context: Context, arguments: Arguments) -> dict[str, Any]:
-    return {"items": [_status(context, one) for one in arguments["ids"]]}
+def get_transaction_statuses(
+    context: Context, asked: TransactionsParameters
+) -> TransactionStatuses:
+    return TransactionStatuses(items=tuple(_status(context, one) for one in asked.ids))
 
 
-def _status(context: Context, transaction_id: bytes) -> dict[str, Any]:
+def _status(context: Context, tx_id: bytes) -> TransactionStatus:
     """What is known of a transaction. Here a block is final once decided: included = finalized."""
-    answer: dict[str, Any] = {
-        "tx_id": transaction_id.hex(),
-        "chain": None,
-        "status": "unknown",
-        "height": None,
-        "position": None,
-        "error": None,
-    }
     for name, status in context.chains().items():
-        place = status.view.place_of(transaction_id)
+        place = status.view.place_of(tx_id)
         if place is not None:
-            where = {"height": str(place[0]), "position": place[1]}
-            return {**answer, "chain": name, "status": "finalized", **where}
+            height, position = place
+            return TransactionStatus(
+                tx_id=tx_id, chain=name, status="finalized", height=height, position=position
+            )
     for name in context.chains():
-        known = context.handle.pending_status(name, transaction_id)
+        known = context.handle.pending_status(name, tx_id)
         if isinstance(known, Rejected):
-            error = ApiError.of(known).to_rpc()
-            return {**answer, "chain": name, "status": "rejected", "error": error}
+            error = ApiError.of(known).to_failure()
+            return TransactionStatus(tx_id=tx_id, chain=name, status="rejected", error=error)
         if known is not None:
-            return {**answer, "chain": name, "status": known}
+            return TransactionStatus(tx_id=tx_id, chain=name, status=known)
     for name in context.chains():
-        why = context.handle.turned_away(name, transaction_id)
+        why = context.handle.turned_away(name, tx_id)
         if why is not None:
-            return {**answer, "chain": name, "error": ApiError.of(why).to_rpc()}
-    return answer
+            error = ApiError.of(why).to_failure()
+            return TransactionStatus(tx_id=tx_id, chain=name, status="unknown", error=error)
+    return TransactionStatus(tx_id=tx_id, chain=None, status="unknown")
 
-
-_HASH = hex_bytes(32, exactly=True)
-_RAW = hex_bytes(MAX_RAW_BYTES)
-_STATUS_SHAPE = {
-    "tx_id": "hex",
-    "chain": "text?",
-    "status": "text",
-    "height": "decimal?",
-    "position": "number?",
-    "error": "object?",
-}
 
 METHODS = (
     Method(
         "tx_send",
         send,
         "Submit one signed transaction; it is admitted when this answers.",
-        shape(tx_id="hex", chain="text", status="text"),
-        (Param("transaction", _RAW, "canonical bytes as hex", required=True),),
-        (Route("POST", "/transactions", status=202, renames={"tx": "transaction"}),),
+        routes=(Route("POST", "/transactions", status=202, renames={"tx": "transaction"}),),
     ),
     Method(
         "tx_sendBatch",
         send_batch,
         "Submit up to 1,000 signed transactions in order; each is admitted or refused by itself.",
-        shape(results="list"),
-        (
-            Param(
-                "transactions",
-                list_of(_RAW, MAX_SEND),
-                "canonical bytes as hex, in order",
-                required=True,
-            ),
-        ),
-        (Route("POST", "/transactions/batch", status=202),),
+        routes=(Route("POST", "/transactions/batch", status=202),),
         cost=0,
         cost_per="transactions",
     ),
@@ -164,47 +192,24 @@ METHODS = (
         "tx_get",
         get_transaction,
         "A transaction with its place in a block and what it did, or where it waits.",
-        shape(
-            **_STATUS_SHAPE,
-            time_ms="decimal?",
-            market_ms="decimal?",
-            transaction="object?",
-            events="list",
-        ),
-        (Param("id", _HASH, "transaction id", required=True),),
-        (Route("GET", "/transactions/{id}"),),
+        routes=(Route("GET", "/transactions/{id}"),),
     ),
     Method(
         "tx_getStatus",
         get_transaction_status,
         "pending, queued (an earlier nonce is missing), finalized, rejected or unknown; with an "
         "error when this node did not take what it heard of: another may have.",
-        shape(**_STATUS_SHAPE),
-        (Param("id", _HASH, "transaction id", required=True),),
-        (Route("GET", "/transactions/{id}/status"),),
+        routes=(Route("GET", "/transactions/{id}/status"),),
     ),
     Method(
         "tx_getStatuses",
         get_transaction_statuses,
         "The status of up to 1,000 transactions.",
-        shape(items="list"),
-        (Param("ids", list_of(_HASH, MAX_SEND), "transaction ids", required=True),),
         cost=10,
     ),
     Method(
         "tx_decode",
         decode_hex,
         "What a transaction says, and whether its signature is the sender's. Submits nothing.",
-        shape(
-            tx_id="hex",
-            chain_id="hex",
-            sender="text",
-            nonce="decimal",
-            fee_ugtx="decimal",
-            payload="object",
-            signature="hex",
-            signed="bool",
-        ),
-        (Param("transaction", _RAW, "canonical bytes as hex", required=True),),
     ),
 )

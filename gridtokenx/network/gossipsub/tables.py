@@ -1,6 +1,7 @@
 """The gossip router's tables: bounded, ordered, and free of any rule of the protocol.
 
 Dicts serve as ordered sets: their order, unlike that of sets, does not depend on the hash seed.
+Source: protocols/networking.md 4.
 """
 
 from collections import Counter

@@ -9,6 +9,8 @@ Faults of py-libp2p 0.8.1 mended here:
 - a reply may be 4 MiB of addresses, all kept and dialled: replies are bounded and filtered;
 - a node is put into a routing table only when its addresses happen to be known already when it
   asks: `learn` adds every identified server.
+
+Source: protocols/networking.md 2, 7.
 """
 
 # The library is untyped to mypy: its classes are Any.

@@ -9,6 +9,8 @@
 - the auto-connector and the pruner dial and close connections on their own: not started;
 - a full peer store evicts entries without addresses first, that is the node's own private key;
 - SO_REUSEPORT lets a second node bind the same port silently: `listen` refuses a taken port.
+
+Source: protocols/networking.md 1, 7.
 """
 
 # The library is untyped to mypy: its classes are Any.

@@ -11,6 +11,8 @@ Faults of py-libp2p 0.8.1 mended here:
 - the reader blocks on its own replies, so two such peers deadlock: replies are queued too;
 - streams opened by the peer are not limited;
 - pings are answered however many they are.
+
+Source: protocols/networking.md 7.
 """
 
 # The library is untyped to mypy: its classes are Any.

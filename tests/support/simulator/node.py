@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from gridtokenx.chain import sync
-from gridtokenx.consensus.certificates import check_quorum_certificate
+from gridtokenx.consensus.certificates import check_commit
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import (
     BlockBuilt,
@@ -42,7 +42,6 @@ from gridtokenx.consensus.events import (
 from gridtokenx.consensus.evidence import Evidence
 from gridtokenx.consensus.messages import (
     Message,
-    Phase,
     Proposal,
     QuorumCertificate,
     SignedMessage,
@@ -50,7 +49,7 @@ from gridtokenx.consensus.messages import (
     message_bytes,
 )
 from gridtokenx.primitives.codec import decode, encode
-from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.primitives.errors import Rejected
 from tests.support.simulator.chain import MAX_AHEAD_MS, Block, Committed, Signer, State
 from tests.support.simulator.disk import Disk
 
@@ -464,13 +463,15 @@ class Node:
             self._tell_syncer(sync.Committed(self.height))
             return
         try:
-            named = (certificate.phase, certificate.height, certificate.block_hash)
-            if named != (Phase.COMMIT, height, block.hash):
-                raise Rejected(
-                    ErrorCode.INVALID_CERTIFICATE, "the certificate is not the COMMIT of this block"
-                )
             members = self.disk.tip.state.set_at(height)
-            check_quorum_certificate(certificate, self.world.chain_id, members, self.world.verify)
+            check_commit(
+                certificate,
+                self.world.chain_id,
+                height,
+                block.hash,
+                members,
+                self.world.verify,
+            )
             self.execute(block)
         except Rejected as error:
             self._tell_syncer(sync.Invalid(height, effect.peer, str(error)))

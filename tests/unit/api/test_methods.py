@@ -237,7 +237,7 @@ def test_submitted_orders_of_one_signer_take_consecutive_nonces(node: MemoryNode
         return await asyncio.gather(*calls)
 
     answers = asyncio.run(submit_all())
-    assert len({answer["tx_id"] for answer in answers}) == 5
+    assert len({answer.tx_id for answer in answers}) == 5
     node.make_block()
     assert len(call(node, "energy_getOrders")["items"]) == 5
 

@@ -75,7 +75,7 @@ def test_closed_orders_behind_open_ones_are_found(
         method = METHOD_BY_NAME["energy_getOrders"]
         asked = method.arguments({"trader": seller, "limit": 2, **more})
         got = method.handler(Context(node), asked)
-        return [row["order_id"] for row in got["items"]], got["next_cursor"]
+        return [row.order_id.hex() for row in got.items], got.next_cursor
 
     assert page(status="closed") == ([placed[0].id.hex()], None)
     ids, cursor = page(status="all")

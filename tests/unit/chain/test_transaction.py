@@ -8,10 +8,12 @@ from gridtokenx.chain.transaction import (
     MAX_TRANSACTION_BYTES,
     SIGNING_DOMAIN,
     Transaction,
+    chain_id_of,
     check_signature,
     decode_transaction,
     sign_transaction,
     signing_bytes,
+    transaction_id,
 )
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.codec import encode, encode_array
@@ -29,7 +31,24 @@ def test_a_signed_transaction_is_read_back() -> None:
     back = decode_transaction(SIGNED.encoded)
     assert back == SIGNED
     assert back.id == SIGNED.id == tagged_hash("gtx.tx", encode(SIGNED))
+    assert back.id == transaction_id(SIGNED.encoded)
     check_signature(back)
+
+
+@pytest.mark.parametrize("raw", [SIGNED.encoded, SIGNED.encoded[:37], SIGNED.encoded + b"more"])
+def test_the_chain_is_named_at_the_beginning(raw: bytes) -> None:
+    assert chain_id_of(raw) == CHAIN
+
+
+@pytest.mark.parametrize("raw", [b"", SIGNED.encoded[:36], b"\x87\x18\x1f" + SIGNED.encoded[3:]])
+def test_bytes_that_name_no_chain_are_refused(raw: bytes) -> None:
+    with refused(ErrorCode.MALFORMED_TX):
+        chain_id_of(raw)
+
+
+def test_what_is_too_long_names_no_chain() -> None:
+    with refused(ErrorCode.TOO_LARGE):
+        chain_id_of(SIGNED.encoded + bytes(MAX_TRANSACTION_BYTES))
 
 
 def test_what_is_signed() -> None:

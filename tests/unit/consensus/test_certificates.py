@@ -9,6 +9,7 @@ import pytest
 from gridtokenx.consensus.certificates import (
     VERIFIED_CAPACITY,
     CertificateChecker,
+    check_commit,
     check_quorum_certificate,
     check_timeout_certificate,
 )
@@ -39,6 +40,25 @@ def test_a_quorum_passes(four: Committee) -> None:
     for phase in (Phase.PREPARE, Phase.COMMIT):
         check(four.certificate(phase, signers=(0, 2, 3)), four)
         check(four.certificate(phase, signers=(0, 1, 2, 3)), four)
+
+
+def test_a_commit_decides_one_block_of_one_height(four: Committee) -> None:
+    commit = four.certificate(Phase.COMMIT)
+    height, block_hash, members = commit.height, commit.block_hash, four.validators
+    check_commit(commit, CHAIN_ID, height, block_hash, members)
+    checker = CertificateChecker(CHAIN_ID, verify)
+    checker.check_commit(commit, height, block_hash, members)
+    for claimed, at, of in (
+        (four.certificate(Phase.PREPARE), height, block_hash),
+        (commit, height + 1, block_hash),
+        (commit, height, bytes(32)),
+    ):
+        with refused(f"not the COMMIT of block {at}"):
+            check_commit(claimed, CHAIN_ID, at, of, members, never)
+        with refused(f"not the COMMIT of block {at}"):
+            checker.check_commit(claimed, at, of, members)
+    with refused("forged"):
+        check_commit(commit, bytes(32), height, block_hash, members)
 
 
 def test_a_duplicate_index_is_found_before_any_signature(four: Committee) -> None:

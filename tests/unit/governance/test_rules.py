@@ -12,8 +12,8 @@ from gridtokenx.governance.model import (
     DEPOSITS,
     DUE,
     ENDED,
+    GOVERNANCE_PARAMETERS,
     OPEN,
-    PARAMETERS,
     VOTED,
     ApproveAsAuthority,
     AuthorityChange,
@@ -170,7 +170,7 @@ class World:
 @pytest.fixture
 def world() -> World:
     state = Overlay(MemoryReader())
-    PARAMETERS.put(state, b"", NUMBERS)
+    GOVERNANCE_PARAMETERS.put(state, b"", NUMBERS)
     for who in (ALICE, BOB, CAROL, DAVE):
         ledger.issue_gtx(state, who, 10_000)
     return World(state)

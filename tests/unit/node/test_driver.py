@@ -45,10 +45,11 @@ from gridtokenx.consensus.messages import (
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.network.gossipsub.events import Origin, Verdict
 from gridtokenx.network.peers.peer import PeerId
-from gridtokenx.node.driver import Driver, Wiring
+from gridtokenx.node.driver import Driver
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.key_guard import HOLD_SECONDS, OBSERVE_SECONDS
 from gridtokenx.node.protocol import Topics
+from gridtokenx.node.wiring import Wiring
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import ZERO_HASH
 from gridtokenx.primitives.errors import Rejected
@@ -208,7 +209,7 @@ async def test_a_fresh_block_is_executed_only_while_its_view_lasts(
         await node.worked()
         assert node.executor.candidate(block_hash) is None
         # Certified meanwhile, the block is asked for again, and then not as a fresh one.
-        node.driver._start_check(CheckBlock(1, 0, block_hash, leader, fresh=False))
+        await node.driver._perform(CheckBlock(1, 0, block_hash, leader, fresh=False))
         await until(lambda: node.executor.candidate(block_hash))
         assert not voted()
 
@@ -221,7 +222,7 @@ async def test_a_key_that_starts_again_is_silent_until_peers_bring_no_more_block
     peers: list[PeerId] = []
     others_are_ahead = partial(replace, is_level=lambda: False, peers=lambda: tuple(peers))
     guard = node.driver._guard
-    guard._wiring, guard._send = others_are_ahead(node.driver._wiring), node.driver._send
+    guard._wiring = others_are_ahead(node.driver._wiring)
     over = trio.Event()
 
     async def hold() -> None:
@@ -307,7 +308,7 @@ async def test_timers_run_on_while_the_wall_clock_is_set(tmp_path: Path) -> None
 async def test_nothing_leaves_before_the_record_is_on_disk(tmp_path: Path) -> None:
     leader, _, _ = await propose(tmp_path)
     async with running(tmp_path / "slow", leader) as node:
-        disk_is_ready, persist = threading.Event(), node.driver._persist
+        disk_is_ready, persist = threading.Event(), node.driver._guard.save
         asked = trio.Event()
         token = trio.lowlevel.current_trio_token()
 
@@ -316,7 +317,7 @@ async def test_nothing_leaves_before_the_record_is_on_disk(tmp_path: Path) -> No
             disk_is_ready.wait(60)
             persist(record)
 
-        node.driver._persist = wait_for_the_disk  # type: ignore[method-assign]
+        node.driver._guard.save = wait_for_the_disk  # type: ignore[method-assign]
         node.driver._worker._release()
         await asked.wait()
         for _ in range(100):  # What is done in vain meanwhile has had its time.

@@ -18,17 +18,18 @@ from gridtokenx.consensus.events import Decide
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.home.config import load_config
 from gridtokenx.home.settings import SyncSettings
-from gridtokenx.node.driver import Driver, Wiring
+from gridtokenx.node.driver import Driver
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.node import Keys, Node
 from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.trusted_history import trust_of
+from gridtokenx.node.wiring import Wiring
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.runtime.stopping import StopNode, Untrusted
 from gridtokenx.staking import pools
-from gridtokenx.staking.model import PARAMETERS
+from gridtokenx.staking.model import STAKING_PARAMETERS
 from gridtokenx.storage.database import Database
 from tests.support.patience import until
 from tests.unit.node.test_driver import (
@@ -222,7 +223,7 @@ def test_what_a_node_trusts_is_its_configuration_and_the_unbonding_time_in_force
     region = {0: genesis.chain("NOR").genesis_id}  # What the national chain has accepted.
     assert trust_of(sync, genesis, "NOR", database) == Trust("NOR", region)
     voted = replace(pools.parameters(store), unbonding_blocks=900)
-    database.write([(b"TH/s" + PARAMETERS.prefix, encode(voted))])
+    database.write([(b"TH/s" + STAKING_PARAMETERS.prefix, encode(voted))])
     assert trust_of(sync, genesis, "TH", database).period_ms == 900_000
     assert trust_of(sync, genesis, "MET", database).blocks[9] == b"\xcd" * 32
     lax = replace(sync, trust_old_blocks=True)

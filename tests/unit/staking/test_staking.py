@@ -17,8 +17,8 @@ from gridtokenx.staking.model import (
     DELEGATIONS,
     FEES,
     FOR_EVER,
-    PARAMETERS,
     REWARD_RESERVE,
+    STAKING_PARAMETERS,
     UNBONDING,
     VALIDATORS,
     Bond,
@@ -54,7 +54,7 @@ def consensus_key(owner: bytes, number: int = 0) -> SigningKey:
 @pytest.fixture
 def state() -> Overlay:
     found = Overlay(MemoryReader())
-    PARAMETERS.put(found, b"", NUMBERS)
+    STAKING_PARAMETERS.put(found, b"", NUMBERS)
     for owner in (ALICE, BOB, CAROL, DAVE):
         ledger.issue_gtx(found, owner, 100_000)
     return found
@@ -414,7 +414,7 @@ def test_a_landslide_takes_several_epochs(state) -> None:
 
 
 def test_at_most_so_many_are_elected_the_greatest_first(state) -> None:
-    PARAMETERS.put(state, b"", replace(NUMBERS, max_validators=2, min_validators=1))
+    STAKING_PARAMETERS.put(state, b"", replace(NUMBERS, max_validators=2, min_validators=1))
     for owner, amount in ((ALICE, 10_000), (BOB, 12_000), (CAROL, 10_000), (DAVE, 9_999)):
         create(state, owner, amount)
     assert [entry.operator for entry in pools.ranked(state, 2)] == [BOB, ALICE]
