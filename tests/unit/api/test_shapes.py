@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from enum import IntEnum
+from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from gridtokenx.api.answers.fields import answer, count
 from gridtokenx.api.answers.network import Topology, TopologyNode
 from gridtokenx.api.answers.shown import READINGS, ShownEvents, ShownPayload
+from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.api.shapes import Rule, read_json, write_json
 from gridtokenx.grid.model import MeterReading, ReadingRefused, SubmitReadings
 from gridtokenx.ledger.model import Asset, Transfer
@@ -21,6 +24,7 @@ from gridtokenx.primitives.document import to_document
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import Address, format_address
 from gridtokenx.registry.model import Organisation, OrganisationKind
+from tests.support.golden import load
 
 
 class Colour(IntEnum):
@@ -179,3 +183,42 @@ def test_a_kind_of_its_own_stands_where_that_of_the_class_would() -> None:
     text = write_json(Holder(inner=inner))
     expected = {"inner": to_document(inner, text_integers=True)}
     assert text == json.dumps(expected, separators=(",", ":"))
+
+
+WRONG = (None, True, 7, -1.5, "", "zz", "1" * 99, [], [[]], {}, {"kind": []}, {"kind": "zz"})
+
+
+def recorded() -> dict[str, Any]:
+    """Method -> its longest recorded answer."""
+    found: dict[str, str] = {}
+    for exchanges in load().values():
+        for asked, told in exchanges:
+            if asked.startswith("POST /rpc {") and '"result":' in told:
+                method = json.loads(asked.removeprefix("POST /rpc "))["method"]
+                found[method] = max(found.get(method, ""), told, key=len)
+    return {name: json.loads(told.partition(" ")[2])["result"] for name, told in found.items()}
+
+
+def spoilt(document: Any) -> Iterator[Any]:
+    """The document with one of its parts wrong, each in turn."""
+    parts = document.items() if isinstance(document, dict) else enumerate(document)
+    for key, part in list(parts)[:40]:
+        inner = spoilt(part) if isinstance(part, dict | list) else iter(())
+        for wrong in chain(WRONG, inner):
+            copy = document.copy()
+            copy[key] = wrong
+            yield copy
+
+
+@pytest.mark.parametrize(("method", "found"), recorded().items())
+def test_whatever_a_node_answers_is_read_or_refused(method: str, found: Any) -> None:
+    """A node that lies makes no client fall over."""
+    cls = METHOD_BY_NAME[method].answer
+    read_json(cls, found)
+    refused = 0
+    for one in islice(spoilt(found), 500):
+        try:
+            read_json(cls, one)
+        except ValueError:
+            refused += 1
+    assert refused > 0
