@@ -1,4 +1,4 @@
-"""Values of the chain as the API's JSON: integers as text, bytes as hex, names as in the docs."""
+"""Values of the chain as parts of answers, in the API's names."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ from typing import Any
 from gridtokenx.api.answers.energy import ListedOrder, ListedTrade, OrderTerms
 from gridtokenx.api.answers.transaction import ShownTransaction
 from gridtokenx.chain.transaction import Transaction
-from gridtokenx.primitives.document import to_document
 from gridtokenx.storage.index import ClosedOrder, TradeRecord, TransactionRecord
 from gridtokenx.trading.model import Order, PlaceOrder
 
 
-def document(value: Any) -> dict[str, Any]:
-    """A wire value in an answer; its integers are text."""
-    return to_document(value, text_integers=True)
-
-
-def tell_transaction(transaction: Transaction) -> ShownTransaction:
+def shown_transaction(transaction: Transaction) -> ShownTransaction:
     """A transaction's fields with its id."""
     return ShownTransaction(
         tx_id=transaction.id,
@@ -30,7 +24,7 @@ def tell_transaction(transaction: Transaction) -> ShownTransaction:
     )
 
 
-def tell_terms(terms: PlaceOrder) -> OrderTerms:
+def order_terms(terms: PlaceOrder) -> OrderTerms:
     """What an order asks, in the API's names."""
     return OrderTerms(**_terms(terms))
 
@@ -52,7 +46,7 @@ def _terms(terms: PlaceOrder) -> dict[str, Any]:
     }
 
 
-def tell_order(chain: str, order: Order) -> ListedOrder:
+def listed_order(chain: str, order: Order) -> ListedOrder:
     """An open order."""
     filled_wh = order.terms.energy_wh - order.rest_wh
     return ListedOrder(
@@ -72,7 +66,7 @@ def tell_order(chain: str, order: Order) -> ListedOrder:
     )
 
 
-def tell_closed_order(
+def listed_closed_order(
     chain: str, placed: TransactionRecord, terms: PlaceOrder, closed: ClosedOrder
 ) -> ListedOrder:
     """An order that has left the book."""
@@ -93,7 +87,7 @@ def tell_closed_order(
     )
 
 
-def tell_trade(chain: str, record: TradeRecord) -> ListedTrade:
+def listed_trade(chain: str, record: TradeRecord) -> ListedTrade:
     """A trade; its settlement once the seller's reading, or the deadline, came."""
     trade, settlement = record.trade, record.settlement
     return ListedTrade(

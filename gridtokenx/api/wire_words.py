@@ -22,9 +22,9 @@ class Word(NamedTuple):
     example: Any = None
 
 
-def word_of(class_name: str, name: str) -> Word | None:
+def word_of(class_name: str, name: str) -> Word:
     """What a field of a wire class is."""
-    return WORDS.get(f"{class_name}.{name}") or WORDS.get(name)
+    return WORDS.get(f"{class_name}.{name}") or WORDS.get(name) or Word("")
 
 
 WORDS: dict[str, Word] = {
@@ -186,7 +186,7 @@ WORDS: dict[str, Word] = {
     "max_trade_tier": Word("farthest trade: 2 within a territory", _TIERS, 2),
     "max_validators": Word("largest set", "validators", 21),
     "max_wh_per_slot": Word("most energy of one slot", _WH),
-    "mcr_per_kwh": Word("credits for energy", "milli-credits/kWh", 500),
+    "mcr_per_kwh": Word("credits for energy", "1/1000 credit", 500),
     "members": Word("who signs"),
     "messages": Word("how many messages came with it", _MESSAGES, 3),
     "SubmitCheckpoint.messages": Word("messages since the last one, canonical bytes"),
