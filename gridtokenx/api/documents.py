@@ -11,7 +11,7 @@ from gridtokenx.storage.index import ClosedOrder, TradeRecord, TransactionRecord
 from gridtokenx.trading.model import Order, PlaceOrder
 
 
-def shown_transaction(transaction: Transaction) -> ShownTransaction:
+def tell_transaction(transaction: Transaction) -> ShownTransaction:
     """A transaction's fields with its id."""
     return ShownTransaction(
         tx_id=transaction.id,
@@ -24,7 +24,7 @@ def shown_transaction(transaction: Transaction) -> ShownTransaction:
     )
 
 
-def order_terms(terms: PlaceOrder) -> OrderTerms:
+def tell_terms(terms: PlaceOrder) -> OrderTerms:
     """What an order asks, in the API's names."""
     return OrderTerms(**_terms(terms))
 
@@ -46,7 +46,7 @@ def _terms(terms: PlaceOrder) -> dict[str, Any]:
     }
 
 
-def listed_order(chain: str, order: Order) -> ListedOrder:
+def tell_order(chain: str, order: Order) -> ListedOrder:
     """An open order."""
     filled_wh = order.terms.energy_wh - order.rest_wh
     return ListedOrder(
@@ -66,7 +66,7 @@ def listed_order(chain: str, order: Order) -> ListedOrder:
     )
 
 
-def listed_closed_order(
+def tell_closed_order(
     chain: str, placed: TransactionRecord, terms: PlaceOrder, closed: ClosedOrder
 ) -> ListedOrder:
     """An order that has left the book."""
@@ -87,7 +87,7 @@ def listed_closed_order(
     )
 
 
-def listed_trade(chain: str, record: TradeRecord) -> ListedTrade:
+def tell_trade(chain: str, record: TradeRecord) -> ListedTrade:
     """A trade; its settlement once the seller's reading, or the deadline, came."""
     trade, settlement = record.trade, record.settlement
     return ListedTrade(

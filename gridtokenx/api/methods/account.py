@@ -18,7 +18,7 @@ from gridtokenx.api.answers.account import (
 )
 from gridtokenx.api.answers.proofs import AccountProof
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import listed_order, shown_transaction
+from gridtokenx.api.documents import tell_order, tell_transaction
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import boolean, format_cursor
 from gridtokenx.api.methods.proofs import Since, prove
@@ -134,7 +134,7 @@ def _account_on_chain(
         participant=PARTICIPANTS.get(status.view, who),
         meters=tuple(meters[:MAX_METERS]),
         meter_count=len(meters),
-        open_orders=tuple(listed_order(name, order) for order in orders if order is not None),
+        open_orders=tuple(tell_order(name, order) for order in orders if order is not None),
     )
 
 
@@ -167,7 +167,7 @@ def get_history(context: Context, asked: HistoryParameters) -> AccountHistory:
                 position=record.when.number,
                 time_ms=record.when.time_ms,
                 market_ms=record.when.market_ms,
-                transaction=shown_transaction(record.transaction),
+                transaction=tell_transaction(record.transaction),
                 events=record.events,
             )
             for record in records

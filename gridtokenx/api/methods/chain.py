@@ -30,7 +30,7 @@ from gridtokenx.api.answers.chain import (
 )
 from gridtokenx.api.answers.transaction import ShownTransaction
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import shown_transaction
+from gridtokenx.api.documents import tell_transaction
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import boolean, integer
 from gridtokenx.api.shapes import Rule
@@ -151,7 +151,7 @@ def get_block(context: Context, asked: FullBlockParameters) -> BlockAnswer:
     following = None
     if asked.full:
         page = block.transactions[offset : offset + MAX_FULL_TRANSACTIONS]
-        transactions = tuple(shown_transaction(decode_transaction(raw)) for raw in page)
+        transactions = tuple(tell_transaction(decode_transaction(raw)) for raw in page)
         following = offset + len(page) if offset + len(page) < count else None
     else:
         transactions = tuple(transaction_id(raw) for raw in block.transactions)

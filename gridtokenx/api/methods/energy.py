@@ -21,7 +21,7 @@ from gridtokenx.api.answers.energy import (
 )
 from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import listed_closed_order, listed_order, listed_trade
+from gridtokenx.api.documents import tell_closed_order, tell_order, tell_trade
 from gridtokenx.api.errors import ApiError, invalid_params
 from gridtokenx.api.kinds import address, choice, format_cursor, hex_bytes, integer, place
 from gridtokenx.api.paging import fill
@@ -143,12 +143,12 @@ def is_within(location: str, group: str) -> bool:
 def _find_order(status: ChainStatus, order_id: bytes) -> ListedOrder | None:
     open_order = ORDERS.get(status.view, order_id)
     if open_order is not None:
-        return listed_order(status.spec.name, open_order)
+        return tell_order(status.spec.name, open_order)
     closed = history.find_closed_order(status.view, order_id)
     placed = history.find_transaction(status.view, order_id)
     if closed is None or placed is None or not isinstance(placed.transaction.payload, PlaceOrder):
         return None
-    return listed_closed_order(status.spec.name, placed, placed.transaction.payload, closed)
+    return tell_closed_order(status.spec.name, placed, placed.transaction.payload, closed)
 
 
 def get_order(context: Context, asked: OrderParameters) -> ListedOrder:
@@ -213,7 +213,7 @@ def _open_orders(context: Context, status: ChainStatus, asked: OrdersParameters)
     return OrderPage(
         chain=name,
         height=status.head.height,
-        items=tuple(listed_order(name, order) for _, order in rows),
+        items=tuple(tell_order(name, order) for _, order in rows),
         next_cursor=format_cursor(rows[-1][0]) if more else None,
     )
 
@@ -279,7 +279,7 @@ def get_trade(context: Context, asked: TradeParameters) -> ListedTrade:
     for status in context.selected(asked.chain):
         record = history.find_trade(status.view, asked.id)
         if record is not None:
-            return listed_trade(status.spec.name, record)
+            return tell_trade(status.spec.name, record)
     detail = f"no trade {asked.id.hex()} on {', '.join(context.chains())}"
     raise ApiError(ErrorCode.TRADE_NOT_FOUND, detail)
 
@@ -292,7 +292,7 @@ def get_trades(context: Context, asked: TradesParameters) -> TradePage:
     return TradePage(
         chain=name,
         height=status.head.height,
-        items=tuple(listed_trade(name, record) for record in records if record is not None),
+        items=tuple(tell_trade(name, record) for record in records if record is not None),
         next_cursor=format_cursor(page.next_place),
     )
 

@@ -14,7 +14,7 @@ from typing import Annotated
 from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
 from gridtokenx.api.answers.order import PreparedOrder, SubmittedOrder
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import order_terms
+from gridtokenx.api.documents import tell_terms
 from gridtokenx.api.errors import ApiError, invalid_params
 from gridtokenx.api.kinds import address, amount, boolean, choice, hex_bytes, integer, text
 from gridtokenx.api.shapes import Rule
@@ -118,7 +118,7 @@ async def submit_order(context: Context, asked: OrderWish) -> SubmittedOrder:
         chain=chain,
         status="pending",
         trader=signer.public_key,
-        order=order_terms(terms),
+        order=tell_terms(terms),
     )
 
 
@@ -131,7 +131,7 @@ def prepare_order(context: Context, asked: PrepareParameters) -> PreparedOrder:
         chain_id=status.spec.chain_id,
         nonce=context.handle.pending_nonce(chain, trader),
         payload=encode(terms),
-        order=order_terms(terms),
+        order=tell_terms(terms),
     )
 
 
