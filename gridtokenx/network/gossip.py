@@ -51,6 +51,7 @@ from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.throttle import PAYER, holding, unpaid
 from gridtokenx.primitives import crypto
 from gridtokenx.runtime.housekeeping import house
+from gridtokenx.runtime.stopping import ends_node
 
 __all__ = [
     "OFFENCES",
@@ -189,7 +190,7 @@ class Gossip:
         """Receive the topic: `validator(origin, data)` gets every new message once.
 
         It is the delivery too, so it must be bounded; messages of this node are not given to it.
-        An exception or 5 s without an answer counts as IGNORE.
+        An exception, but for an Ending, or 5 s without an answer counts as IGNORE.
         Errors: RouterError where the topic is outside the prefix.
         """
         self._apply(Subscribe(topic))
@@ -316,8 +317,8 @@ class Gossip:
             origin = Origin(PeerId(effect.author), PeerId(effect.forwarder), bringers)
             with unpaid():
                 result = validator(origin, effect.data)
-        except Exception:  # noqa: BLE001 - what peers send must never end the node
-            return Validated(effect.message_id, self._validator_failed(effect.topic))
+        except Exception as error:  # noqa: BLE001 - what peers send must never end the node
+            return Validated(effect.message_id, self._validator_failed(effect.topic, error))
         if isinstance(result, Verdict):
             return Validated(effect.message_id, result)
         self._tasks.start_soon(self._await_verdict, effect, result)
@@ -330,11 +331,14 @@ class Gossip:
                 verdict = await result
             if scope.cancelled_caught:
                 self._counters["validator_timeout"] += 1
-        except Exception:  # noqa: BLE001 - as in _deliver
-            verdict = self._validator_failed(effect.topic)
+        except Exception as error:  # noqa: BLE001 - as in _deliver
+            verdict = self._validator_failed(effect.topic, error)
         self._apply(Validated(effect.message_id, verdict))
 
-    def _validator_failed(self, topic: str) -> Verdict:
+    def _validator_failed(self, topic: str, error: Exception) -> Verdict:
+        """Errors: Ending, which is no matter of the message."""
+        if ends_node(error):
+            raise error
         self._counters["validator_error"] += 1
         log.exception("gossip.validator_failed", topic=topic)
         return Verdict.IGNORE

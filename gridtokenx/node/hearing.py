@@ -39,7 +39,6 @@ class Hearing:
         wiring: Wiring,
         counters: Counters,
         *,
-        timer_ms: Callable[[], int],
         post: Callable[[Event], bool],
     ) -> None:
         self._executor = executor
@@ -50,7 +49,6 @@ class Hearing:
         self._strangers = strangers
         self._wiring = wiring
         self._counters = counters
-        self._timer_ms = timer_ms
         self._post = post
         self.is_deaf = False  # The driver ends: nothing new begins.
 
@@ -72,7 +70,7 @@ class Hearing:
             message = decode_message(data)
         except Rejected:
             return GossipVerdict.REJECT
-        state, now_ms = self._engine.state, self._timer_ms()
+        state, now_ms = self._engine.state, self._wiring.timer_ms()
         if state is None or self.is_deaf:
             return GossipVerdict.IGNORE
         # By the executor's height, which its sets begin at: the engine may be a moment behind it.
@@ -97,12 +95,14 @@ class Hearing:
 
     def may_answer(self, peer: PeerId, height: int) -> bool:
         """Whether a peer that is behind may have the certificate of a height it spoke of now."""
-        is_stranger = self._wiring.source_of(peer) is not None
-        return self._gate.may_answer(height, is_stranger=is_stranger, now_ms=self._timer_ms())
+        is_stranger = self._wiring.is_stranger(peer)
+        return self._gate.may_answer(
+            height, is_stranger=is_stranger, now_ms=self._wiring.timer_ms()
+        )
 
     def _admits_unknown(self, origin: Origin, now_ms: int) -> bool:
         peer = origin.forwarder
-        is_stranger = self._wiring.source_of(peer) is not None
+        is_stranger = self._wiring.is_stranger(peer)
         return self._gate.admits_unknown(peer, is_stranger=is_stranger, now_ms=now_ms)
 
     def _look_into(self, message: Message, view: int) -> None:

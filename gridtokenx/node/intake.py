@@ -37,6 +37,7 @@ from gridtokenx.node.executor import Committed, Executor
 from gridtokenx.node.strangers import Lane, Strangers
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.runtime.stopping import ends_node
 from gridtokenx.runtime.worker import Urgency, Worker
 
 ADMIT_CHUNK = 64  # Some milliseconds, after which consensus goes ahead.
@@ -137,8 +138,10 @@ class Intake:
         try:
             future.set_result(await self.submit(raws))
         except Exception as error:  # A door to the outside is total: told, logged, survived.
-            log.exception("submit.failed", chain=self._executor.spec.name)
             future.set_exception(error)
+            if ends_node(error):
+                raise
+            log.exception("submit.failed", chain=self._executor.spec.name)
         finally:
             if not future.done():
                 future.set_exception(RuntimeError("the node is stopping"))
