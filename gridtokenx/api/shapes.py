@@ -338,7 +338,10 @@ def _of_wire(cls: type[Any], rule: Rule) -> Shape:
     below = Rule("", number=rule.number, mask=rule.mask)
     shapes = {name: _shape(hint, below) for name, hint in fields_of(cls).items()}
     shapes |= dict.fromkeys(mask.hidden.get(kind, ()), _NULL)
-    fixed = _object_writer(f'"kind":"{kind}"', shapes)
+    if "kind" in shapes:  # Of its own, which stands where the class's would.
+        fixed = _object_writer("", {"kind": shapes["kind"], **shapes})
+    else:
+        fixed = _object_writer(f'"kind":"{kind}"', shapes)
     added = mask.added.get(kind, {})
     if not added:
         return Shape(fixed, _wire_reader(cls))

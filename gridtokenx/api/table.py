@@ -126,9 +126,36 @@ class Method:
             raise invalid_params(f"{param.name} {error}", parameter=param.name) from None
 
 
+# Types of parameters that many methods have.
+ADDRESS_EXAMPLE = "gtx1qypqxpq9qcrsszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7rusq3nkr8p"
+HASH_EXAMPLE = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+AccountId = Annotated[bytes, Rule("account, gtx1...", address(), example=ADDRESS_EXAMPLE)]
+CHAIN_NAME = text(8, "[A-Z0-9]{2,8}", "MET")
+ChainName = Annotated[str | None, Rule("chain name such as MET", CHAIN_NAME, example="MET")]
+BlockId = Annotated[
+    int | bytes, Rule("height or block hash", block_reference(), unit="blocks", example="42")
+]
+PageLimit = Annotated[
+    int, Rule("most items of this page, 1..100", integer(1, 100), unit="items", example=50)
+]
+PageCursor = Annotated[
+    bytes, Rule("next_cursor of the page before", cursor(), example="AAAAAAAAACo=")
+]
+TransactionId = Annotated[
+    bytes, Rule("transaction id", hex_bytes(32, exactly=True), example=HASH_EXAMPLE)
+]
+
+
 @dataclass(frozen=True, slots=True)
 class NoParameters:
     """Of a method that takes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainParameter:
+    """Which chain; the first region if none is named."""
+
+    chain: ChainName = None
 
 
 def params_of(cls: type[Any]) -> tuple[Param, ...]:
@@ -173,24 +200,6 @@ def shape(**types: str) -> dict[str, Any]:
     }
 
 
-CHAIN = Param("chain", text(8, "[A-Z0-9]{2,8}", "MET"), "chain name such as MET")
+CHAIN = Param("chain", CHAIN_NAME, "chain name such as MET")
 LIMIT = Param("limit", integer(1, 100), "most items of this page, 1..100", default=50)
 CURSOR = Param("cursor", cursor(), "next_cursor of the page before", default=b"")
-
-# Types of parameters that many methods have.
-ADDRESS_EXAMPLE = "gtx1qypqxpq9qcrsszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7rusq3nkr8p"
-HASH_EXAMPLE = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
-AccountId = Annotated[bytes, Rule("account, gtx1...", address(), example=ADDRESS_EXAMPLE)]
-ChainName = Annotated[str | None, Rule("chain name such as MET", CHAIN.kind, example="MET")]
-BlockId = Annotated[
-    int | bytes, Rule("height or block hash", block_reference(), unit="blocks", example="42")
-]
-PageLimit = Annotated[
-    int, Rule("most items of this page, 1..100", integer(1, 100), unit="items", example=50)
-]
-PageCursor = Annotated[
-    bytes, Rule("next_cursor of the page before", cursor(), example="AAAAAAAAACo=")
-]
-TransactionId = Annotated[
-    bytes, Rule("transaction id", hex_bytes(32, exactly=True), example=HASH_EXAMPLE)
-]

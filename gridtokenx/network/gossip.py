@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from gridtokenx.network.gossipsub.events import (
+    MAX_MESSAGE_BYTES,
     PROTOCOLS,
     Deliver,
     Effect,
@@ -50,6 +51,7 @@ from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.throttle import PAYER, holding, unpaid
 from gridtokenx.primitives import crypto
 from gridtokenx.runtime.housekeeping import house
+from gridtokenx.runtime.stopping import ends_node
 
 __all__ = [
     "OFFENCES",
@@ -59,15 +61,12 @@ __all__ = [
     "Priority",
     "Validator",
     "Verdict",
-    "topic_max_bytes",
-    "topic_priority",
 ]
 
 QUEUE_BYTES = 16 * 1024 * 1024
 STRANGERS_QUEUE_BYTES = 4 * 1024 * 1024  # of one stranger, and of all together
 STRANGERS_QUEUES_BYTES = 32 * 1024 * 1024
 SURE_QUEUE_BYTES = 512 * 1024  # of each of them, whatever the others have
-MAX_MESSAGE_BYTES = 1024 * 1024  # on any topic
 MAX_RPC_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
 VALIDATION_TIMEOUT_S = 5
 WRITE_TIMEOUT_S = 20  # for one chunk; slower than 100 kbit/s counts as stuck
@@ -86,16 +85,6 @@ OFFENCES = frozenset(["malformed", "graylisted"])
 """What is told to `on_offence`; all else is a matter of the score alone."""
 
 log = structlog.get_logger(__name__)
-
-
-def topic_max_bytes(_topic: str) -> int:
-    """The limit of a message, the same for every topic."""
-    return MAX_MESSAGE_BYTES
-
-
-def topic_priority(topic: str) -> Priority:
-    """Votes and proposals leave before blocks and orders."""
-    return Priority.URGENT if topic.endswith("/votes") else Priority.BULK
 
 
 @dataclass(slots=True)
@@ -130,7 +119,7 @@ class _Inbound:
 class Gossip:
     """Publish and receive signed messages on topics.
 
-    `max_bytes` and `priority` classify a topic; `seed` feeds the choice of mesh peers;
+    `priority` classifies a topic; `seed` feeds the choice of mesh peers;
     `first_seqno` must grow across restarts: pass the time in nanoseconds. `application_score` is
     P5 of a peer's score; `on_offence` hears of a peer that did one of `OFFENCES`. Both must be
     quick and raise nothing.
@@ -143,8 +132,7 @@ class Gossip:
         topic_prefix: str,
         seed: int,
         first_seqno: int,
-        max_bytes: Callable[[str], int] = topic_max_bytes,
-        priority: Callable[[str], Priority] = topic_priority,
+        priority: Callable[[str], Priority],
         parameters: Parameters | None = None,
         queue_bytes: int = QUEUE_BYTES,
         max_rpc_bytes: int = MAX_RPC_BYTES,
@@ -157,7 +145,6 @@ class Gossip:
             sign=network.sign,
             public_key_of=lambda peer: network.public_key_of(PeerId(peer)),
             topic_prefix=topic_prefix,
-            max_bytes=max_bytes,
             priority=priority,
             seed=seed,
             first_seqno=first_seqno,
@@ -203,7 +190,7 @@ class Gossip:
         """Receive the topic: `validator(origin, data)` gets every new message once.
 
         It is the delivery too, so it must be bounded; messages of this node are not given to it.
-        An exception or 5 s without an answer counts as IGNORE.
+        An exception, but for an Ending, or 5 s without an answer counts as IGNORE.
         Errors: RouterError where the topic is outside the prefix.
         """
         self._apply(Subscribe(topic))
@@ -330,8 +317,8 @@ class Gossip:
             origin = Origin(PeerId(effect.author), PeerId(effect.forwarder), bringers)
             with unpaid():
                 result = validator(origin, effect.data)
-        except Exception:  # noqa: BLE001 - what peers send must never end the node
-            return Validated(effect.message_id, self._validator_failed(effect.topic))
+        except Exception as error:  # noqa: BLE001 - what peers send must never end the node
+            return Validated(effect.message_id, self._validator_failed(effect.topic, error))
         if isinstance(result, Verdict):
             return Validated(effect.message_id, result)
         self._tasks.start_soon(self._await_verdict, effect, result)
@@ -344,11 +331,14 @@ class Gossip:
                 verdict = await result
             if scope.cancelled_caught:
                 self._counters["validator_timeout"] += 1
-        except Exception:  # noqa: BLE001 - as in _deliver
-            verdict = self._validator_failed(effect.topic)
+        except Exception as error:  # noqa: BLE001 - as in _deliver
+            verdict = self._validator_failed(effect.topic, error)
         self._apply(Validated(effect.message_id, verdict))
 
-    def _validator_failed(self, topic: str) -> Verdict:
+    def _validator_failed(self, topic: str, error: Exception) -> Verdict:
+        """Errors: Ending, which is no matter of the message."""
+        if ends_node(error):
+            raise error
         self._counters["validator_error"] += 1
         log.exception("gossip.validator_failed", topic=topic)
         return Verdict.IGNORE

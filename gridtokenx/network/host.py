@@ -40,6 +40,7 @@ from gridtokenx.network.peers.budget import StrangersBudget
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.peers.reputation import OPERATOR, Reputation
 from gridtokenx.network.throttle import PAYER, holding, metered
+from gridtokenx.runtime.stopping import ends_node
 
 __all__ = [
     "Network",
@@ -531,6 +532,9 @@ class Network:
             subscription.note(PeerId(peer_id.to_bytes()))
 
     def _on_handler_error(self, stream: INetStream, error: Exception) -> None:
+        """What a handler raised. Errors: Ending, which is for the whole process."""
+        if ends_node(error):
+            raise error
         protocol = str(stream.get_protocol())
         self.handler_errors[protocol] += 1
         if isinstance(error, NetworkError | IOException | BaseLibp2pError):

@@ -22,6 +22,7 @@ from gridtokenx.network.host import (
     write_frame,
 )
 from gridtokenx.network.peers.peer import PeerId
+from gridtokenx.runtime.stopping import ends_node
 
 OK, REFUSED = 0x00, 0x01
 DEADLINE_S = 10.0
@@ -85,7 +86,7 @@ class Requests:
     def serve(self, name: str, handler: Handler) -> None:
         """Answer requests of one kind. `handler(peer, payload)` returns the payload of the
         response or raises RequestRefused; any other exception is logged and counted, and the
-        caller sees a reset stream."""
+        caller sees a reset stream; but an Ending ends the node."""
 
         async def answer(stream: Stream) -> None:
             peer = stream.peer
@@ -139,6 +140,8 @@ class Requests:
                 await write_frame(stream, bytes([REFUSED]) + sentence)
                 return "refused"
             except Exception as error:  # a fault of ours must not end the node
+                if ends_node(error):
+                    raise
                 peer = format_peer_id(stream.peer)
                 log.error("request.handler_failed", request=name, peer=peer, exc_info=error)
                 self._on_offence(stream.peer, "handler_error")

@@ -13,13 +13,12 @@ import trio
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import Event, Received
 from gridtokenx.consensus.messages import Message, Proposal, decode_message
-from gridtokenx.network.gossipsub.events import Origin
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Origin
 from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.candidates import VIEWS_AHEAD, Candidates
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.key_guard import KeyGuard
-from gridtokenx.node.protocol import BLOCK_LIMIT
 from gridtokenx.node.strangers import Strangers
 from gridtokenx.node.vote_gate import Judgement, VoteGate
 from gridtokenx.node.wiring import Counters, Wiring
@@ -55,7 +54,7 @@ class Hearing:
 
     async def validate_block(self, origin: Origin, data: bytes) -> GossipVerdict:
         """Keep a compact block that a leader's proposal names."""
-        if len(data) > BLOCK_LIMIT:
+        if len(data) > MAX_MESSAGE_BYTES:
             return GossipVerdict.REJECT
         async with self._strangers.lane(origin, len(data)) as lane:
             if lane is None:

@@ -21,7 +21,7 @@ from gridtokenx.chain.transaction import (
     check_signature,
     transaction_id,
 )
-from gridtokenx.network.gossipsub.events import Origin
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Origin
 from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
 from gridtokenx.node.bodies import (
     Batcher,
@@ -34,10 +34,10 @@ from gridtokenx.node.bodies import (
     verify_all,
 )
 from gridtokenx.node.executor import Committed, Executor
-from gridtokenx.node.protocol import MESSAGE_LIMIT
 from gridtokenx.node.strangers import Lane, Strangers
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.errors import Rejected
+from gridtokenx.runtime.stopping import ends_node
 from gridtokenx.runtime.worker import Urgency, Worker
 
 ADMIT_CHUNK = 64  # Some milliseconds, after which consensus goes ahead.
@@ -138,8 +138,10 @@ class Intake:
         try:
             future.set_result(await self.submit(raws))
         except Exception as error:  # A door to the outside is total: told, logged, survived.
-            log.exception("submit.failed", chain=self._executor.spec.name)
             future.set_exception(error)
+            if ends_node(error):
+                raise
+            log.exception("submit.failed", chain=self._executor.spec.name)
         finally:
             if not future.done():
                 future.set_exception(RuntimeError("the node is stopping"))
@@ -285,7 +287,7 @@ class Intake:
 
 def _read_batch(data: bytes) -> dict[bytes, bytes] | None:
     try:
-        batch = decode(TransactionBatch, data, MESSAGE_LIMIT)
+        batch = decode(TransactionBatch, data, MAX_MESSAGE_BYTES)
     except Rejected:
         return None
     return {transaction_id(raw): raw for raw in batch.transactions}

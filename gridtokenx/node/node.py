@@ -50,7 +50,6 @@ from gridtokenx.node.protocol import (
     Credential,
     Status,
     credential_bytes,
-    topic_limit,
     topic_prefix,
     topic_priority,
 )
@@ -380,7 +379,6 @@ def new_gossip(network: Network, network_id: int) -> Gossip:
     return Gossip(
         network,
         topic_prefix=topic_prefix(network_id),
-        max_bytes=topic_limit,
         priority=topic_priority,
         seed=int.from_bytes(os.urandom(8), "big"),
         first_seqno=time.time_ns(),

@@ -11,6 +11,8 @@ import trio
 from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.gossipsub.events import PROTOCOLS, Origin, Parameters, Verdict
 from gridtokenx.network.host import Network, NetworkSettings, Stream, open_network
+from gridtokenx.node.protocol import topic_priority
+from gridtokenx.runtime.stopping import DiskFailed
 from scripts.benchmarks.gossip import measure
 from tests.support.patience import until
 
@@ -45,6 +47,7 @@ async def open_node(number: int, **options: int) -> AsyncIterator[Node]:
         gossip = Gossip(
             network,
             topic_prefix=PREFIX,
+            priority=topic_priority,
             seed=number,
             first_seqno=time.time_ns(),
             parameters=FAST,
@@ -155,6 +158,26 @@ async def test_failing_and_slow_validators_do_not_harm_the_service(
         assert b.gossip.counters["validator_error"] == 2
         assert b.gossip.counters["validated_ignore"] == 3
         assert b.gossip.counters["validated_accept"] == 1
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+async def test_an_order_to_end_leaves_through_a_validator(when: str) -> None:
+    def validate(_origin: Origin, _data: bytes) -> Verdict:
+        if when == "later":
+            return fail()
+        raise DiskFailed("GTX-DSK-002: the disk cannot be read")
+
+    async def fail() -> Verdict:
+        raise DiskFailed("GTX-DSK-002: the disk cannot be read")
+
+    async with open_node(1) as a:
+        with pytest.RaisesGroup(DiskFailed, flatten_subgroups=True):
+            async with open_node(2) as b:
+                b.gossip.subscribe(VOTES, validate)
+                await a.network.dial(b.network.listen_addresses[0])
+                await until(lambda: len(a.gossip.peers(VOTES)) == 1)
+                a.gossip.publish(VOTES, b"vote")
+                await trio.sleep_forever()
 
 
 async def test_peer_that_went_away_and_came_back_gets_messages_again() -> None:

@@ -29,6 +29,7 @@ from gridtokenx.network.host import (
 from gridtokenx.network.libp2p_overrides import swarm
 from gridtokenx.network.libp2p_overrides.private_network import parse_key, xsalsa20
 from gridtokenx.network.peers.peer import PeerId
+from gridtokenx.runtime.stopping import DiskFailed
 from tests.support.patience import until
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
@@ -57,6 +58,21 @@ async def test_two_hosts_connect_and_exchange_frames() -> None:
         await stream.close_write()
         assert await stream.read_some(1) == b""
         assert a.dial_outcomes == {"connected": 1}
+
+
+async def test_an_order_to_end_leaves_through_a_stream_handler() -> None:
+    """A damaged disk that is met for a peer: no offence of that peer, and nothing to live with."""
+
+    async def read_the_disk(_stream: Stream) -> None:
+        raise DiskFailed("GTX-DSK-002: the disk cannot be read")
+
+    async with open_network(settings(1)) as a:
+        with pytest.RaisesGroup(DiskFailed, flatten_subgroups=True):
+            async with open_network(settings(2)) as b:
+                b.handle([ECHO], read_the_disk)
+                await a.dial(b.listen_addresses[0])
+                await a.open_stream(b.peer_id, [ECHO])
+                await trio.sleep_forever()
 
 
 async def test_frames_above_the_limit_and_malformed_lengths_are_refused() -> None:

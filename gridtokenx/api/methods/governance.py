@@ -433,8 +433,8 @@ def _acts_on(content: Content, spec: ChainSpec) -> list[str]:
     match content:
         case AuthorityManagement(chain=name):
             return [name]
-        case Emergency(territory=where):
-            return [where if where in regions else spec.genesis.chain_of_location(where).name]
+        case Emergency(territory=territory):
+            return [spec.genesis.chain_of_location(territory).name]
         case OperatorRotation():
             return [spec.name, *regions]
         case Reincarnation(chain=name):

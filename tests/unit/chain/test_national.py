@@ -220,6 +220,14 @@ def test_an_emergency_halts_a_territory_as_soon_as_authorities_approve(chains: C
     assert halted == [("NOR", "CNX", "governance")]
 
 
+@pytest.mark.parametrize("place", ["MET", "XXX"])
+def test_an_emergency_is_of_a_territory(chains: Chains, place: str) -> None:
+    content = Emergency(place, "line down", 3_600_000)
+    chains.national.send(DEV, Propose("No such territory", "", content))
+    chains.national.grow(None)
+    assert [one.code for one in chains.national.refused] == [ErrorCode.UNKNOWN_ZONE]
+
+
 def test_a_stranger_approves_nothing(chains: Chains) -> None:
     number = propose(chains, Emergency("CNX", "line down", 3_600_000))
     chains.national.send(DEV, ApproveAsAuthority(number))

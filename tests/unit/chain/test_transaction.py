@@ -42,12 +42,12 @@ def test_the_chain_is_named_at_the_beginning(raw: bytes) -> None:
 
 @pytest.mark.parametrize("raw", [b"", SIGNED.encoded[:36], b"\x87\x18\x1f" + SIGNED.encoded[3:]])
 def test_bytes_that_name_no_chain_are_refused(raw: bytes) -> None:
-    with refused(ErrorCode.MALFORMED_TX):
+    with refusing(ErrorCode.MALFORMED_TX):
         chain_id_of(raw)
 
 
 def test_what_is_too_long_names_no_chain() -> None:
-    with refused(ErrorCode.TOO_LARGE):
+    with refusing(ErrorCode.TOO_LARGE):
         chain_id_of(SIGNED.encoded + bytes(MAX_TRANSACTION_BYTES))
 
 

@@ -3,7 +3,6 @@
 import pytest
 import trio
 
-from gridtokenx.network.gossip import topic_max_bytes, topic_priority
 from gridtokenx.network.gossipsub.events import Priority
 from gridtokenx.network.outbound_queue import (
     LARGE_BYTES,
@@ -12,6 +11,7 @@ from gridtokenx.network.outbound_queue import (
     OutboundQueue,
     Turns,
 )
+from gridtokenx.node.protocol import topic_priority
 
 CONTROL, URGENT, BULK = Priority.CONTROL, Priority.URGENT, Priority.BULK
 
@@ -146,13 +146,12 @@ async def test_a_slow_peer_holds_up_others_once(
 
 
 @pytest.mark.parametrize(
-    ("topic", "max_bytes", "priority"),
+    ("topic", "priority"),
     [
-        ("/gridtokenx/n/c/votes", 1 << 20, URGENT),
-        ("/gridtokenx/n/c/orders", 1 << 20, BULK),
-        ("/gridtokenx/n/c/blocks", 1 << 20, BULK),
+        ("/gridtokenx/n/c/votes", URGENT),
+        ("/gridtokenx/n/c/orders", BULK),
+        ("/gridtokenx/n/c/blocks", BULK),
     ],
 )
-def test_topic_classes(topic: str, max_bytes: int, priority: Priority) -> None:
-    assert topic_max_bytes(topic) == max_bytes
+def test_topic_classes(topic: str, priority: Priority) -> None:
     assert topic_priority(topic) is priority

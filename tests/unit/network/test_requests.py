@@ -15,6 +15,7 @@ from gridtokenx.network.requests import (
     RequestRefused,
     Requests,
 )
+from gridtokenx.runtime.stopping import DatabaseError
 from tests.support.patience import until
 
 A, B = PeerId(b"a"), PeerId(b"b")
@@ -128,6 +129,26 @@ async def test_a_handler_that_fails_is_counted_and_serving_goes_on(network: Memo
             await requests.request(B, "status", payload)
     assert await requests.request(B, "status", b"\1") == b"\1"
     assert requests.outcomes == {"failed": 2, "answered": 1}
+
+
+async def test_an_order_to_end_is_not_the_askers_offence() -> None:
+    """A damaged table, met while a block is read for a peer: the process ends, nobody is banned."""
+    offences: list[str] = []
+
+    async def read_a_block(_peer: PeerId, _payload: bytes) -> bytes:
+        raise DatabaseError("GTX-DB-003: damaged")
+
+    async def ask() -> None:
+        async with trio.open_nursery() as nursery:
+            requests = Requests(
+                MemoryNetwork(nursery), 7, on_offence=lambda _, what: offences.append(what)
+            )
+            requests.serve("blocks", read_a_block)
+            await requests.request(B, "blocks", b"1")
+
+    with pytest.RaisesGroup(DatabaseError, flatten_subgroups=True):
+        await ask()
+    assert offences == []
 
 
 async def test_sizes_are_bounded_on_both_sides(network: MemoryNetwork) -> None:

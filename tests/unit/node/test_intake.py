@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from gridtokenx.node.strangers import (
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.errors import ErrorCode, Rejected
+from gridtokenx.runtime.stopping import DiskFailed
 from gridtokenx.runtime.worker import Urgency, Worker
 from gridtokenx.storage.database import Database
 from tests.support.patience import until
@@ -495,3 +497,22 @@ async def test_what_was_taken_of_a_batch_before_its_forged_end_goes_on(
         nursery.cancel_scope.cancel()
     assert node.published() == good
     assert node.lead() == STRANGER_PART
+
+
+async def test_a_client_is_told_of_what_ends_the_node(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any other fault it survives; a disk that cannot be read is an order to the process."""
+
+    def fail(*_transactions: Any, **_how: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(node.executor.pending, "admit", fail)
+    error: Exception = DiskFailed("GTX-DSK-002: the disk cannot be read")
+    future: Future[list[Rejected | None]] = Future()
+    with pytest.raises(DiskFailed):
+        await node.intake.submit_to([pay(0).encoded], future)
+    assert future.exception() is error
+    error, future = ValueError("a fault"), Future()
+    await node.intake.submit_to([pay(0).encoded], future)
+    assert future.exception() is error
