@@ -54,13 +54,6 @@ DEV = dev_key("dev")
 STAKES = [dev_key(f"{validator_name(index)[1]} stake") for index in range(4)]
 
 
-@pytest.fixture
-def chains() -> Chains:
-    chains = Chains()
-    chains.round()
-    return chains
-
-
 def propose(chains: Chains, content) -> int:  # type: ignore[no-untyped-def]
     """Put something to the vote and let all stake say yes."""
     chains.national.send(DEV, Propose("a title", "and why", content))

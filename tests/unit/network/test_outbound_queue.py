@@ -11,7 +11,6 @@ from gridtokenx.network.outbound_queue import (
     OutboundQueue,
     Turns,
 )
-from gridtokenx.node.protocol import topic_priority
 
 CONTROL, URGENT, BULK = Priority.CONTROL, Priority.URGENT, Priority.BULK
 
@@ -143,15 +142,3 @@ async def test_a_slow_peer_holds_up_others_once(
     for queue in waiting:
         queue.put(LARGE, BULK)
         assert await has_turn(queue)
-
-
-@pytest.mark.parametrize(
-    ("topic", "priority"),
-    [
-        ("/gridtokenx/n/c/votes", URGENT),
-        ("/gridtokenx/n/c/orders", BULK),
-        ("/gridtokenx/n/c/blocks", BULK),
-    ],
-)
-def test_topic_classes(topic: str, priority: Priority) -> None:
-    assert topic_priority(topic) is priority
