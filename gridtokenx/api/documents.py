@@ -1,4 +1,4 @@
-"""Values of the chain as the API's JSON: integers as text, bytes as hex, names as in the docs."""
+"""Values of the chain as parts of answers, in the API's names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,8 @@ from typing import Any
 from gridtokenx.api.answers.energy import ListedOrder, ListedTrade, OrderTerms
 from gridtokenx.api.answers.transaction import ShownTransaction
 from gridtokenx.chain.transaction import Transaction
-from gridtokenx.primitives.document import to_document
 from gridtokenx.storage.index import ClosedOrder, TradeRecord, TransactionRecord
 from gridtokenx.trading.model import Order, PlaceOrder
-
-
-def document(value: Any) -> dict[str, Any]:
-    """A wire value in an answer; its integers are text."""
-    return to_document(value, text_integers=True)
 
 
 def tell_transaction(transaction: Transaction) -> ShownTransaction:

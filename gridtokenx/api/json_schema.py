@@ -24,6 +24,7 @@ _LEAVES: dict[Any, dict[str, Any]] = {
     bool: {"type": "boolean"},
     float: {"type": "number"},
     NoneType: {"type": "null"},
+    None: {"type": "null"},
     Any: {},
 }
 _WIRE_EXAMPLES: dict[Any, Any] = {str: "text", int: "1000", bytes: "00ff", bool: True}
@@ -50,13 +51,53 @@ UNITS = {
     "view": "consensus views",
     "nonce": "transactions",
     "weight": "votes",
+    "kwh": "1/1000 credit",
+    "cum": "Wh",
+    "tier": "tiers",
+    "shares": "shares of a pool",
 }
 """By the end of a number's name."""
+WIRE_UNITS = {
+    "amount": "Wh, uTHB, ugtx or micro-credits, as the asset has it",
+    "backed_since": "blocks",
+    "certificate": "certificates",
+    "certificates": "certificates",
+    "code": "see protocols/errors.md",
+    "consent_version": "versions",
+    "elected": "validators",
+    "heights": "blocks",
+    "held_by": "proposals",
+    "holidays": "days since 1970",
+    "inbox_next": "messages",
+    "incarnation": "incarnations",
+    "kept_checkpoints": "checkpoints",
+    "max_active": "proposals",
+    "max_open_orders": "orders",
+    "max_validators": "validators",
+    "messages": "messages",
+    "min_validators": "validators",
+    "missing_readings": "readings",
+    "ms_per_block": "ms",
+    "network_id": "networks",
+    "number": "incarnations, offences or certificates",
+    "outbox_count": "messages",
+    "participants": "participants",
+    "proposal": "proposals",
+    "proposer_index": "validators",
+    "readings": "readings",
+    "redemptions_per_block": "redemptions",
+    "seq": "readings",
+    "trades": "trades",
+    "value": "the parameter's own, see gov_getParams",
+    "view0": "consensus views",
+}
+"""By the name of a number in a wire class, where its end does not tell."""
 
 
 def unit_of(name: str, rule: Rule | None = None) -> str:
-    """The unit of a number: what its rule says, else what its name ends with."""
-    return (rule.unit if rule else "") or UNITS.get(name.rpartition("_")[2], "")
+    """The unit of a number: what its rule says, else what its name does."""
+    said = rule.unit if rule else WIRE_UNITS.get(name, "")
+    return said or UNITS.get(name.rpartition("_")[2], "")
 
 
 @dataclass(slots=True)

@@ -1,9 +1,8 @@
-"""What a row of the handler table is: a method with its parameters, routes, cost and result."""
+"""What a row of the handler table is: a method with its parameters, answer, routes and cost."""
 
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
@@ -12,11 +11,9 @@ from typing import Annotated, Any, get_type_hints
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import invalid_params
 from gridtokenx.api.kinds import Kind, address, block_reference, cursor, hex_bytes, integer, text
-from gridtokenx.api.shapes import Rule, fields_of, rule_of, write_json
+from gridtokenx.api.shapes import Rule, fields_of, rule_of
 
-Arguments = dict[str, Any]
 Handler = Callable[[Context, Any], Any | Awaitable[Any]]
-dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +27,7 @@ class Param:
     default: Any = None
     unit: str = ""
     example: Any = None
+    shows: Any = None  # The wire type of a JSON object.
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +52,6 @@ class Method:
     name: str
     handler: Handler
     doc: str
-    shape: dict[str, Any] | None = None  # Of a method whose types are not written down yet,
-    given: tuple[Param, ...] = ()  # which takes `Arguments` and returns JSON.
     routes: tuple[Route, ...] = ()
     cost: int = 1
     cost_per: str = ""
@@ -68,18 +64,14 @@ class Method:
         return list(hints.values())[1], answer
 
     @property
-    def answer(self) -> type[Any] | None:
-        """The class of the answer."""
-        return None if self.shape is not None else self._types[1]
+    def answer(self) -> Any:
+        """The class of the answer, or the union of several."""
+        return self._types[1]
 
     @cached_property
     def params(self) -> tuple[Param, ...]:
         """The parameters, in the order in which they may be given by position."""
-        return self.given if self.shape is not None else params_of(self._types[0])
-
-    def write(self, answer: Any) -> str:
-        """The answer's JSON."""
-        return dump(answer) if self.shape is not None else write_json(answer)
+        return params_of(self._types[0])
 
     def price(self, raw: Mapping[str, Any] | list[Any]) -> int:
         """Tokens a call with these raw parameters takes from the limiter."""
@@ -102,7 +94,7 @@ class Method:
             raw = {param.name: one for param, one in zip(self.params, raw, strict=False)}
         self._check_names(raw)
         found = {param.name: self._read(param, raw.get(param.name)) for param in self.params}
-        return found if self.shape is not None else self._types[0](**found)
+        return self._types[0](**found)
 
     def _check_names(self, raw: Mapping[str, Any]) -> None:
         names = [param.name for param in self.params]
@@ -169,37 +161,13 @@ def _param(one: Field[Any], rule: Rule | None) -> Param:
         raise TypeError(f"the parameter {one.name} has no rule that says how it is read")
     required = one.default is MISSING
     default = None if required else one.default
-    return Param(one.name, rule.kind, rule.help, required, default, rule.unit, rule.example)
-
-
-_TYPES: dict[str, dict[str, Any]] = {
-    "text": {"type": "string"},
-    "decimal": {"type": "string", "pattern": "^-?[0-9]+$"},
-    "hex": {"type": "string", "pattern": "^([0-9a-f]{2})*$"},
-    "number": {"type": "integer"},
-    "bool": {"type": "boolean"},
-    "object": {"type": "object"},
-    "list": {"type": "array"},
-}
-
-
-def shape(**types: str) -> dict[str, Any]:
-    """The JSON schema of a result: field -> `text decimal hex number bool object list`.
-
-    `?` at the end allows null. Every field is always there.
-    """
-    properties: dict[str, Any] = {}
-    for name, word in types.items():
-        schema = _TYPES[word.rstrip("?")]
-        properties[name] = {"oneOf": [schema, {"type": "null"}]} if word.endswith("?") else schema
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-CHAIN = Param("chain", CHAIN_NAME, "chain name such as MET")
-LIMIT = Param("limit", integer(1, 100), "most items of this page, 1..100", default=50)
-CURSOR = Param("cursor", cursor(), "next_cursor of the page before", default=b"")
+    return Param(
+        name=one.name,
+        kind=rule.kind,
+        doc=rule.help,
+        required=required,
+        default=default,
+        unit=rule.unit,
+        example=rule.example,
+        shows=rule.shows,
+    )

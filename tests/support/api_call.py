@@ -12,7 +12,7 @@ import jsonschema
 from gridtokenx.api.context import Context
 from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.api.schema import answer_schema
-from gridtokenx.api.shapes import read_json
+from gridtokenx.api.shapes import read_json, write_json
 from tests.support.api_node import MemoryNode
 
 _SCHEMAS: dict[str, dict[str, Any]] = {}
@@ -25,8 +25,7 @@ def call(node: MemoryNode, method_name: str, /, **raw: Any) -> Any:
     if method_name not in _SCHEMAS:
         _SCHEMAS[method_name] = answer_schema(method)
     jsonschema.validate(found, _SCHEMAS[method_name])
-    if method.answer is not None:
-        read_json(method.answer, found)
+    read_json(method.answer, found)
     return found
 
 
@@ -38,4 +37,4 @@ def answer(context: Any, method_name: str, /, **raw: Any) -> Any:
         found = method.handler(context, method.arguments(raw))
         return await found if inspect.isawaitable(found) else found
 
-    return json.loads(method.write(asyncio.run(run())))
+    return json.loads(write_json(asyncio.run(run())))
