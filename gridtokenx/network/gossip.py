@@ -23,6 +23,7 @@ from gridtokenx.network.gossipsub.events import (
     Effect,
     Event,
     Garbage,
+    GossipVerdict,
     Heartbeat,
     Misbehaved,
     Origin,
@@ -37,7 +38,6 @@ from gridtokenx.network.gossipsub.events import (
     Subscribe,
     Unsubscribe,
     Validated,
-    Verdict,
     Verified,
     Verify,
     Withdraw,
@@ -56,11 +56,11 @@ from gridtokenx.runtime.stopping import ends_node
 __all__ = [
     "OFFENCES",
     "Gossip",
+    "GossipVerdict",
     "Origin",
     "PeerScore",
     "Priority",
     "Validator",
-    "Verdict",
 ]
 
 QUEUE_BYTES = 16 * 1024 * 1024
@@ -78,7 +78,7 @@ REOPEN_FIRST_S, REOPEN_LAST_S = 0.1, 30.0
 INLINE_VERIFY_BYTES = 64 * 1024  # a thread hop costs as much as verifying this much
 HAND_OVER_S = 0.002
 
-Validator = Callable[[Origin, bytes], Awaitable[Verdict] | Verdict]
+Validator = Callable[[Origin, bytes], Awaitable[GossipVerdict] | GossipVerdict]
 OnOffence = Callable[[PeerId, str], None]
 
 OFFENCES = frozenset(["malformed", "graylisted"])
@@ -311,7 +311,7 @@ class Gossip:
     def _deliver(self, effect: Deliver) -> Validated | None:
         validator = self._validators.get(effect.topic)
         if validator is None:
-            return Validated(effect.message_id, Verdict.IGNORE)
+            return Validated(effect.message_id, GossipVerdict.IGNORE)
         try:
             bringers = partial(self._router.bringers, effect.message_id)
             origin = Origin(PeerId(effect.author), PeerId(effect.forwarder), bringers)
@@ -319,13 +319,13 @@ class Gossip:
                 result = validator(origin, effect.data)
         except Exception as error:  # noqa: BLE001 - what peers send must never end the node
             return Validated(effect.message_id, self._validator_failed(effect.topic, error))
-        if isinstance(result, Verdict):
+        if isinstance(result, GossipVerdict):
             return Validated(effect.message_id, result)
         self._tasks.start_soon(self._await_verdict, effect, result)
         return None
 
-    async def _await_verdict(self, effect: Deliver, result: Awaitable[Verdict]) -> None:
-        verdict = Verdict.IGNORE
+    async def _await_verdict(self, effect: Deliver, result: Awaitable[GossipVerdict]) -> None:
+        verdict = GossipVerdict.IGNORE
         try:
             with trio.move_on_after(VALIDATION_TIMEOUT_S) as scope:
                 verdict = await result
@@ -335,13 +335,13 @@ class Gossip:
             verdict = self._validator_failed(effect.topic, error)
         self._apply(Validated(effect.message_id, verdict))
 
-    def _validator_failed(self, topic: str, error: Exception) -> Verdict:
+    def _validator_failed(self, topic: str, error: Exception) -> GossipVerdict:
         """Errors: Ending, which is no matter of the message."""
         if ends_node(error):
             raise error
         self._counters["validator_error"] += 1
         log.exception("gossip.validator_failed", topic=topic)
-        return Verdict.IGNORE
+        return GossipVerdict.IGNORE
 
     # Sessions
 
