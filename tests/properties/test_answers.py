@@ -67,7 +67,7 @@ def _of_class(bare: Any) -> st.SearchStrategy[Any]:
     if bare in LEAVES:
         return LEAVES[bare]
     if bare is ReadingRefused:  # The executor gives it codes that there are.
-        return values_of(bare).map(lambda one: replace(one, code=ErrorCode.BAD_READING))
+        return values_of(bare).map(lambda one: dataclasses.replace(one, code=ErrorCode.BAD_READING))
     if is_wire(bare):
         return values_of(bare)
     if issubclass(bare, Enum):
