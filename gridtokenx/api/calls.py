@@ -16,6 +16,7 @@ import structlog
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError, TransportCode
 from gridtokenx.api.limiter import Bill
+from gridtokenx.api.shapes import write_json
 from gridtokenx.api.table import Method
 from gridtokenx.home.settings import ApiSettings
 from gridtokenx.primitives.errors import Rejected
@@ -65,7 +66,7 @@ class Calls:
             if inspect.isawaitable(result):
                 async with asyncio.timeout(self._timeout_s):
                     result = await result
-            return method.write(result)
+            return write_json(result)
         except ApiError:
             raise
         except Rejected as error:

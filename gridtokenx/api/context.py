@@ -6,15 +6,12 @@ Lives in the API thread alone. Source: decision 0021.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 
 from gridtokenx.api.errors import ApiError, TransportCode
-from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.chain.national import voting_power
 from gridtokenx.chain.transaction import chain_id_of
 from gridtokenx.governance import rules as governance
@@ -42,12 +39,6 @@ class Context:
         self._genesis_names = {
             handle.genesis.chain(name).genesis_id: name for name in handle.genesis.chain_names
         }
-
-    @cached_property
-    def genesis_document(self) -> dict[str, Any]:
-        """The genesis file, which never changes and takes milliseconds to write."""
-        document: dict[str, Any] = json.loads(dump_genesis(self.handle.genesis))
-        return document
 
     def chains(self) -> Mapping[str, ChainStatus]:
         """Followed chains. Errors: NOT_SYNCED while the node has none."""

@@ -1,83 +1,17 @@
-"""Values of the chain as the API's JSON: integers as text, bytes as hex, names as in the docs."""
+"""Values of the chain as parts of answers, in the API's names."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from gridtokenx.api.answers.energy import ListedOrder, ListedTrade, OrderTerms
 from gridtokenx.api.answers.transaction import ShownTransaction
-from gridtokenx.api.shapes import write_json
 from gridtokenx.chain.transaction import Transaction
-from gridtokenx.grid.model import ReadingRefused
-from gridtokenx.primitives.document import to_document
-from gridtokenx.primitives.errors import ErrorCode
-from gridtokenx.registry.model import Meter
 from gridtokenx.storage.index import ClosedOrder, TradeRecord, TransactionRecord
 from gridtokenx.trading.model import Order, PlaceOrder
-from gridtokenx.views.status import Head
 
 
-def document(value: Any) -> dict[str, Any]:
-    """A wire value in an answer; its integers are text."""
-    return to_document(value, text_integers=True)
-
-
-def head_document(head: Head) -> dict[str, Any]:
-    """The newest block of a chain."""
-    return {
-        "height": str(head.height),
-        "hash": head.hash.hex(),
-        "time_ms": str(head.time_ms),
-        "market_ms": str(head.market_ms),
-        "state_root": head.state_root.hex(),
-        "proposer_index": head.proposer_index,
-    }
-
-
-# What a household's meter shows is for those alone who may ask `energy_getMeterReadings`.
-_REGISTERS = ("import_wh_cum", "export_wh_cum")
-_HIDDEN = {
-    "meter_reading": _REGISTERS,
-    "meter": _REGISTERS,
-    "register_meter": _REGISTERS,
-    "replace_meter": tuple(f"{device}_{one}" for device in ("old", "new") for one in _REGISTERS),
-    "retire_meter": _REGISTERS,
-    "reinstate_meter": _REGISTERS,
-    "reading_accepted": ("import_wh", "export_wh", "deliverable_wh", "carbon_ucr"),
-    "reading_refused": ("detail",),  # It names what the registers showed; the reason does not.
-    "energy_consumed": ("energy_wh",),
-}
-
-
-def event_document(event: Any) -> dict[str, Any]:
-    """An event; what a meter measured is null."""
-    fields = _without_readings(document(event))
-    if isinstance(event, ReadingRefused):
-        fields["reason"] = ErrorCode(event.code).reason
-    return fields
-
-
-def meter_document(meter: Meter) -> dict[str, Any]:
-    """A metering point; what it showed when its readings began is null."""
-    return _without_readings(document(meter))
-
-
-def _without_readings(fields: dict[str, Any]) -> dict[str, Any]:
-    if fields["kind"] == "submit_readings":
-        return {**fields, "readings": [_without_readings(one) for one in fields["readings"]]}
-    return {**fields, **dict.fromkeys(_HIDDEN.get(fields["kind"], ()))}
-
-
-def transaction_document(transaction: Transaction) -> dict[str, Any]:
-    """A transaction's fields with its id; what a meter measured is null."""
-    fields = document(transaction)
-    del fields["kind"]
-    fields["payload"] = _without_readings(fields["payload"])
-    return {"tx_id": transaction.id.hex(), **fields}
-
-
-def shown_transaction(transaction: Transaction) -> ShownTransaction:
+def tell_transaction(transaction: Transaction) -> ShownTransaction:
     """A transaction's fields with its id."""
     return ShownTransaction(
         tx_id=transaction.id,
@@ -130,12 +64,6 @@ def tell_order(chain: str, order: Order) -> ListedOrder:
         closed_ms=None,
         refund_uthb=None,
     )
-
-
-def order_document(chain: str, order: Order) -> dict[str, Any]:
-    """An open order, for answers whose types are not written down yet."""
-    document: dict[str, Any] = json.loads(write_json(tell_order(chain, order)))
-    return document
 
 
 def tell_closed_order(

@@ -7,12 +7,10 @@ Source: docs/api.md "Errors".
 
 from __future__ import annotations
 
-import json
 from enum import IntEnum
 from typing import Any
 
 from gridtokenx.api.answers.failure import Failure, FailureData
-from gridtokenx.api.shapes import write_json
 from gridtokenx.primitives.errors import RETRYABLE, ErrorCode, Rejected
 
 DOCS = "protocols/errors.md"
@@ -148,11 +146,6 @@ class ApiError(Exception):
             docs=f"{DOCS}#{anchor}",
         )
         return Failure(code=int(self.code), message=self.message, data=data)
-
-    def to_rpc(self) -> dict[str, Any]:
-        """The JSON-RPC error object as JSON."""
-        found: dict[str, Any] = json.loads(write_json(self.to_failure()))
-        return found
 
     def to_rest(self) -> dict[str, Any]:
         """The body of a REST answer."""

@@ -24,6 +24,7 @@ _LEAVES: dict[Any, dict[str, Any]] = {
     bool: {"type": "boolean"},
     float: {"type": "number"},
     NoneType: {"type": "null"},
+    None: {"type": "null"},
     Any: {},
 }
 _WIRE_EXAMPLES: dict[Any, Any] = {str: "text", int: "1000", bytes: "00ff", bool: True}
@@ -50,13 +51,53 @@ UNITS = {
     "view": "consensus views",
     "nonce": "transactions",
     "weight": "votes",
+    "kwh": "1/1000 credit",
+    "cum": "Wh",
+    "tier": "tiers",
+    "shares": "shares of a pool",
 }
 """By the end of a number's name."""
+WIRE_UNITS = {
+    "amount": "Wh, uTHB, ugtx or micro-credits, as the asset has it",
+    "backed_since": "blocks",
+    "certificate": "certificates",
+    "certificates": "certificates",
+    "code": "see protocols/errors.md",
+    "consent_version": "versions",
+    "elected": "validators",
+    "heights": "blocks",
+    "held_by": "proposals",
+    "holidays": "days since 1970",
+    "inbox_next": "messages",
+    "incarnation": "incarnations",
+    "kept_checkpoints": "checkpoints",
+    "max_active": "proposals",
+    "max_open_orders": "orders",
+    "max_validators": "validators",
+    "messages": "messages",
+    "min_validators": "validators",
+    "missing_readings": "readings",
+    "ms_per_block": "ms",
+    "network_id": "networks",
+    "number": "incarnations, offences or certificates",
+    "outbox_count": "messages",
+    "participants": "participants",
+    "proposal": "proposals",
+    "proposer_index": "validators",
+    "readings": "readings",
+    "redemptions_per_block": "redemptions",
+    "seq": "readings",
+    "trades": "trades",
+    "value": "the parameter's own, see gov_getParams",
+    "view0": "consensus views",
+}
+"""By the name of a number in a wire class, where its end does not tell."""
 
 
 def unit_of(name: str, rule: Rule | None = None) -> str:
-    """The unit of a number: what its rule says, else what its name ends with."""
-    return (rule.unit if rule else "") or UNITS.get(name.rpartition("_")[2], "")
+    """The unit of a number: what its rule says, else what its name does."""
+    said = rule.unit if rule else WIRE_UNITS.get(name, "")
+    return said or UNITS.get(name.rpartition("_")[2], "")
 
 
 @dataclass(slots=True)
@@ -64,7 +105,7 @@ class Schemas:
     """Schemas as they are asked for; `components` are those of classes, by name."""
 
     components: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _classes: dict[str, tuple[type[Any], int]] = field(default_factory=dict)
+    _classes: dict[str, type[Any]] = field(default_factory=dict)
 
     def of(self, hint: Any, rule: Rule = Rule("")) -> dict[str, Any]:  # noqa: B008 - frozen.
         """The schema of a type below a rule."""
@@ -72,7 +113,7 @@ class Schemas:
         rule = rule_of(hint) or rule
         bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if rule.shows is not None:
-            return self._of_masked(rule.shows, rule.mask)
+            return self.of(rule.shows, Rule("", number=rule.number, mask=rule.mask))
         if is_union(bare):
             return {"anyOf": [self.of(member, rule) for member in get_args(bare)]}
         origin = get_origin(bare)
@@ -88,63 +129,71 @@ class Schemas:
             return {"type": "integer"} if rule.number else _DECIMAL
         if isinstance(bare, type) and issubclass(bare, Enum):
             return {"type": "string", "enum": [_word(bare, one) for one in bare]}
-        return self._of_class(bare, rule.mask) if bare not in _LEAVES else _LEAVES[bare]
+        return _LEAVES[bare] if bare in _LEAVES else self._of_class(bare, rule)
 
     def _of_masked(self, hint: Any, mask: Mask | None) -> dict[str, Any]:
         return self.of(hint, Rule("", mask=mask))
 
-    def _of_class(self, cls: type[Any], mask: Mask | None) -> dict[str, Any]:
-        name = cls.__name__
-        if mask is not None and is_wire(cls):
+    def _of_class(self, cls: type[Any], rule: Rule) -> dict[str, Any]:
+        below = Rule("", number=rule.number, mask=rule.mask) if is_wire(cls) else Rule("")
+        name = cls.__name__.lstrip("_")
+        if below.mask is not None and _is_masked(cls, below.mask):
             name = f"Shown{name}"  # Some of its fields, or of those below, are null.
-        known = self._classes.setdefault(name, (cls, id(mask)))
-        if known[0] is not cls:
-            raise TypeError(f"two classes are called {name}: {known[0]} and {cls}")
+        if below.number:
+            name = f"{name}InFile"  # Its integers are numbers.
+        if self._classes.setdefault(name, cls) is not cls:
+            raise TypeError(f"two classes are called {name}: {cls} and {self._classes[name]}")
         if name not in self.components:
-            self.components[name] = {}
-            self.components[name] = self._object(cls, mask)
+            self.components[name] = {}  # Its place, should it refer to itself.
+            self.components[name] = self._object(cls, below)
         return {"$ref": f"#/components/schemas/{name}"}
 
-    def _object(self, cls: type[Any], mask: Mask | None) -> dict[str, Any]:
+    def _object(self, cls: type[Any], below: Rule) -> dict[str, Any]:
         properties: dict[str, Any] = {}
-        hidden: tuple[str, ...] = ()
-        if is_wire(cls):
-            kind = kind_of(cls)
+        of_wire, mask = is_wire(cls), below.mask or Mask({})
+        kind = kind_of(cls)
+        if of_wire:
             properties["kind"] = {"type": "string", "enum": [kind]}
-            hidden = () if mask is None else mask.hidden.get(kind, ())
         for name, hint in fields_of(cls).items():
-            properties[name] = self._property(name, hint, mask, is_wire(cls))
-        for name in hidden:
+            properties[name] = self._property(name, hint, below, of_wire)
+        for name in mask.hidden.get(kind, ()):
             properties[name] = {"type": "null", "description": "not shown"}
-        for name in () if mask is None or not is_wire(cls) else mask.added.get(kind, ()):
+        for name in mask.added.get(kind, ()):
             properties[name] = {"type": "string", "examples": ["bad_reading"]}
-        text = (cls.__doc__ or "").strip()
         return {
             "type": "object",
-            "description": " ".join(text.split("\n\n")[0].split()),
+            "description": " ".join((cls.__doc__ or "").split("\n\n")[0].split()),
             "properties": properties,
             "required": list(properties),
             "additionalProperties": False,
         }
 
-    def _property(self, name: str, hint: Any, mask: Mask | None, of_wire: bool) -> dict[str, Any]:
+    def _property(self, name: str, hint: Any, below: Rule, of_wire: bool) -> dict[str, Any]:
         rule = rule_of(hint)
-        schema = dict(self.of(hint, Rule("", mask=mask)))
+        schema = dict(self.of(hint, below))
         if rule is not None and rule.help:
             schema["description"] = rule.help
         unit = unit_of(name, rule) if _has_number(hint) else ""
         if unit:
             schema["x-unit"] = unit
-        if rule is not None and rule.example is not None:
-            schema["examples"] = [rule.example]
-        elif of_wire:
-            example = _wire_example(hint)
-            schema |= {} if example is None else {"examples": [example]}
+        example = rule.example if rule else _wire_example(hint, below) if of_wire else None
+        if example is not None:
+            schema["examples"] = [example]
         return schema
 
 
 def _word(cls: type[Enum], member: Enum) -> str:
     return member.name.lower() if issubclass(cls, IntEnum) else str(member.value)
+
+
+def _is_masked(hint: Any, mask: Mask) -> bool:
+    """Whether a mask changes anything in a wire class, or in those that it holds."""
+    if not is_wire(hint):
+        return any(_is_masked(one, mask) for one in get_args(hint))
+    kind = kind_of(hint)
+    if kind in mask.hidden or kind in mask.added:
+        return True
+    return any(_is_masked(one, mask) for one in fields_of(hint).values())
 
 
 def _has_number(hint: Any) -> bool:
@@ -157,15 +206,19 @@ def _has_number(hint: Any) -> bool:
     )
 
 
-def _wire_example(hint: Any) -> Any:
+def _wire_example(hint: Any, below: Rule) -> Any:
     """Of a leaf; None for what is described elsewhere."""
     if ADDRESS_MARK in getattr(hint, "__metadata__", ()):
         return ADDRESS_EXAMPLE
     bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if is_union(bare):
-        found = (_wire_example(one) for one in get_args(bare))
+        found = (_wire_example(one, below) for one in get_args(bare))
         return next((one for one in found if one is not None), None)
     if get_origin(bare) is tuple:
-        item = _wire_example(get_args(bare)[0])
+        item = _wire_example(get_args(bare)[0], below)
         return None if item is None else [item]
+    if bare is int and below.number:
+        return 1000
+    if isinstance(bare, type) and issubclass(bare, Enum):
+        return _word(bare, next(iter(bare)))
     return _WIRE_EXAMPLES.get(bare) if isinstance(bare, type) else None

@@ -77,12 +77,8 @@ def build_openrpc(methods: Iterable[Method]) -> dict[str, Any]:
 def answer_schema(method: Method) -> dict[str, Any]:
     """The schema of one method's answer, with all that it refers to."""
     schemas = Schemas()
-    own = _answer(method, schemas)
+    own = schemas.of(method.answer)
     return {**own, "components": {"schemas": schemas.components}}
-
-
-def _answer(method: Method, schemas: Schemas) -> dict[str, Any]:
-    return method.shape if method.shape is not None else schemas.of(method.answer)
 
 
 def _rpc_method(method: Method, schemas: Schemas) -> dict[str, Any]:
@@ -95,16 +91,16 @@ def _rpc_method(method: Method, schemas: Schemas) -> dict[str, Any]:
                 "name": param.name,
                 "description": param.doc,
                 "required": param.required,
-                "schema": _param_schema(param),
+                "schema": _param_schema(param, schemas),
             }
             for param in method.params
         ],
-        "result": {"name": "result", "schema": _answer(method, schemas)},
+        "result": {"name": "result", "schema": schemas.of(method.answer)},
     }
 
 
-def _param_schema(param: Param) -> dict[str, Any]:
-    schema = dict(param.kind.schema)
+def _param_schema(param: Param, schemas: Schemas) -> dict[str, Any]:
+    schema = dict(param.kind.schema if param.shows is None else schemas.of(param.shows))
     if param.unit:
         schema["x-unit"] = param.unit
     if param.example is not None:
@@ -140,34 +136,35 @@ def _operation(method: Method, route: Route, schemas: Schemas) -> dict[str, Any]
         "operationId": method.name.replace(".", "_") + suffix,
         "summary": method.doc,
         "responses": {
-            str(route.status): _json("The answer", _answer(method, schemas)),
+            str(route.status): _json("The answer", schemas.of(method.answer)),
             "default": _json("A failure", {"$ref": "#/components/schemas/Error"}),
         },
     }
     if route.verb == "POST":
-        operation["requestBody"] = _body(placed)
+        operation["requestBody"] = _body(placed, schemas)
         return operation
-    parameters = [_parameter(name, param, name in in_path) for name, param in placed]
+    parameters = [_parameter(name, param, name in in_path, schemas) for name, param in placed]
     if parameters:
         operation["parameters"] = parameters
     return operation
 
 
-def _parameter(name: str, param: Param, in_path: bool) -> dict[str, Any]:
+def _parameter(name: str, param: Param, in_path: bool, schemas: Schemas) -> dict[str, Any]:
     return {
         "name": name,
         "in": "path" if in_path else "query",
         "required": in_path or param.required,
         "description": param.doc,
-        "schema": _param_schema(param),
+        "schema": _param_schema(param, schemas),
     }
 
 
-def _body(placed: list[tuple[str, Param]]) -> dict[str, Any]:
+def _body(placed: list[tuple[str, Param]], schemas: Schemas) -> dict[str, Any]:
     schema = {
         "type": "object",
         "properties": {
-            name: {**_param_schema(param), "description": param.doc} for name, param in placed
+            name: {**_param_schema(param, schemas), "description": param.doc}
+            for name, param in placed
         },
         "required": [name for name, param in placed if param.required],
     }

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from functools import partial
+from functools import lru_cache, partial
 from json.encoder import encode_basestring_ascii
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -208,7 +208,11 @@ def _compiled(template: str, expressions: Sequence[str], scope: Mapping[str, Any
     return eval(f"lambda value: {template!r} % ({words})", {**_SCOPE, **scope})  # type: ignore[no-any-return]
 
 
-_SCOPE = {"quote": encode_basestring_ascii, "format_address": format_address, "dump": _dump}
+_SCOPE = {
+    "quote": encode_basestring_ascii,
+    "format_address": lru_cache(8192)(format_address),  # Takes longer than all else together.
+    "dump": _dump,
+}
 _ADDRESS = _leaf('"%s"', "format_address($)", _read_address)
 _HEX = _leaf('"%s"', "$.hex()", _read_hex)
 _DECIMAL = _leaf('"%d"', "$", _read_decimal)
@@ -220,6 +224,7 @@ _LEAVES: dict[Any, Shape] = {
     float: _leaf("%s", "dump($)", _reader((int, float), "a number")),
     Any: _leaf("%s", "dump($)", _as_it_is),
     NoneType: _NULL,
+    None: _NULL,
 }
 
 
@@ -338,7 +343,10 @@ def _of_wire(cls: type[Any], rule: Rule) -> Shape:
     below = Rule("", number=rule.number, mask=rule.mask)
     shapes = {name: _shape(hint, below) for name, hint in fields_of(cls).items()}
     shapes |= dict.fromkeys(mask.hidden.get(kind, ()), _NULL)
-    fixed = _object_writer(f'"kind":"{kind}"', shapes)
+    if "kind" in shapes:  # Of its own, which stands where the class's would.
+        fixed = _object_writer("", {"kind": shapes["kind"], **shapes})
+    else:
+        fixed = _object_writer(f'"kind":"{kind}"', shapes)
     added = mask.added.get(kind, {})
     if not added:
         return Shape(fixed, _wire_reader(cls))

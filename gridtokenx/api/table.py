@@ -1,9 +1,8 @@
-"""What a row of the handler table is: a method with its parameters, routes, cost and result."""
+"""What a row of the handler table is: a method with its parameters, answer, routes and cost."""
 
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
@@ -12,11 +11,9 @@ from typing import Annotated, Any, get_type_hints
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import invalid_params
 from gridtokenx.api.kinds import Kind, address, block_reference, cursor, hex_bytes, integer, text
-from gridtokenx.api.shapes import Rule, fields_of, rule_of, write_json
+from gridtokenx.api.shapes import Rule, fields_of, rule_of
 
-Arguments = dict[str, Any]
 Handler = Callable[[Context, Any], Any | Awaitable[Any]]
-dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +27,7 @@ class Param:
     default: Any = None
     unit: str = ""
     example: Any = None
+    shows: Any = None  # The wire type of a JSON object.
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +52,6 @@ class Method:
     name: str
     handler: Handler
     doc: str
-    shape: dict[str, Any] | None = None  # Of a method whose types are not written down yet,
-    given: tuple[Param, ...] = ()  # which takes `Arguments` and returns JSON.
     routes: tuple[Route, ...] = ()
     cost: int = 1
     cost_per: str = ""
@@ -68,18 +64,14 @@ class Method:
         return list(hints.values())[1], answer
 
     @property
-    def answer(self) -> type[Any] | None:
-        """The class of the answer."""
-        return None if self.shape is not None else self._types[1]
+    def answer(self) -> Any:
+        """The class of the answer, or the union of several."""
+        return self._types[1]
 
     @cached_property
     def params(self) -> tuple[Param, ...]:
         """The parameters, in the order in which they may be given by position."""
-        return self.given if self.shape is not None else params_of(self._types[0])
-
-    def write(self, answer: Any) -> str:
-        """The answer's JSON."""
-        return dump(answer) if self.shape is not None else write_json(answer)
+        return params_of(self._types[0])
 
     def price(self, raw: Mapping[str, Any] | list[Any]) -> int:
         """Tokens a call with these raw parameters takes from the limiter."""
@@ -102,7 +94,7 @@ class Method:
             raw = {param.name: one for param, one in zip(self.params, raw, strict=False)}
         self._check_names(raw)
         found = {param.name: self._read(param, raw.get(param.name)) for param in self.params}
-        return found if self.shape is not None else self._types[0](**found)
+        return self._types[0](**found)
 
     def _check_names(self, raw: Mapping[str, Any]) -> None:
         names = [param.name for param in self.params]
@@ -126,9 +118,36 @@ class Method:
             raise invalid_params(f"{param.name} {error}", parameter=param.name) from None
 
 
+# Types of parameters that many methods have.
+ADDRESS_EXAMPLE = "gtx1qypqxpq9qcrsszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7rusq3nkr8p"
+HASH_EXAMPLE = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+AccountId = Annotated[bytes, Rule("account, gtx1...", address(), example=ADDRESS_EXAMPLE)]
+CHAIN_NAME = text(8, "[A-Z0-9]{2,8}", "MET")
+ChainName = Annotated[str | None, Rule("chain name such as MET", CHAIN_NAME, example="MET")]
+BlockId = Annotated[
+    int | bytes, Rule("height or block hash", block_reference(), unit="blocks", example="42")
+]
+PageLimit = Annotated[
+    int, Rule("most items of this page, 1..100", integer(1, 100), unit="items", example=50)
+]
+PageCursor = Annotated[
+    bytes, Rule("next_cursor of the page before", cursor(), example="AAAAAAAAACo=")
+]
+TransactionId = Annotated[
+    bytes, Rule("transaction id", hex_bytes(32, exactly=True), example=HASH_EXAMPLE)
+]
+
+
 @dataclass(frozen=True, slots=True)
 class NoParameters:
     """Of a method that takes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainParameter:
+    """Which chain; the first region if none is named."""
+
+    chain: ChainName = None
 
 
 def params_of(cls: type[Any]) -> tuple[Param, ...]:
@@ -142,55 +161,13 @@ def _param(one: Field[Any], rule: Rule | None) -> Param:
         raise TypeError(f"the parameter {one.name} has no rule that says how it is read")
     required = one.default is MISSING
     default = None if required else one.default
-    return Param(one.name, rule.kind, rule.help, required, default, rule.unit, rule.example)
-
-
-_TYPES: dict[str, dict[str, Any]] = {
-    "text": {"type": "string"},
-    "decimal": {"type": "string", "pattern": "^-?[0-9]+$"},
-    "hex": {"type": "string", "pattern": "^([0-9a-f]{2})*$"},
-    "number": {"type": "integer"},
-    "bool": {"type": "boolean"},
-    "object": {"type": "object"},
-    "list": {"type": "array"},
-}
-
-
-def shape(**types: str) -> dict[str, Any]:
-    """The JSON schema of a result: field -> `text decimal hex number bool object list`.
-
-    `?` at the end allows null. Every field is always there.
-    """
-    properties: dict[str, Any] = {}
-    for name, word in types.items():
-        schema = _TYPES[word.rstrip("?")]
-        properties[name] = {"oneOf": [schema, {"type": "null"}]} if word.endswith("?") else schema
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-CHAIN = Param("chain", text(8, "[A-Z0-9]{2,8}", "MET"), "chain name such as MET")
-LIMIT = Param("limit", integer(1, 100), "most items of this page, 1..100", default=50)
-CURSOR = Param("cursor", cursor(), "next_cursor of the page before", default=b"")
-
-# Types of parameters that many methods have.
-ADDRESS_EXAMPLE = "gtx1qypqxpq9qcrsszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7rusq3nkr8p"
-HASH_EXAMPLE = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
-AccountId = Annotated[bytes, Rule("account, gtx1...", address(), example=ADDRESS_EXAMPLE)]
-ChainName = Annotated[str | None, Rule("chain name such as MET", CHAIN.kind, example="MET")]
-BlockId = Annotated[
-    int | bytes, Rule("height or block hash", block_reference(), unit="blocks", example="42")
-]
-PageLimit = Annotated[
-    int, Rule("most items of this page, 1..100", integer(1, 100), unit="items", example=50)
-]
-PageCursor = Annotated[
-    bytes, Rule("next_cursor of the page before", cursor(), example="AAAAAAAAACo=")
-]
-TransactionId = Annotated[
-    bytes, Rule("transaction id", hex_bytes(32, exactly=True), example=HASH_EXAMPLE)
-]
+    return Param(
+        name=one.name,
+        kind=rule.kind,
+        doc=rule.help,
+        required=required,
+        default=default,
+        unit=rule.unit,
+        example=rule.example,
+        shows=rule.shows,
+    )

@@ -125,12 +125,12 @@ def take_slice(
         taken.messages,
         place=spec.place,
         height=height,
-        carry_out=lambda attempt, order: _carry_out(attempt, order, spec, height, now_ms),
+        run_order=lambda attempt, order: _run_order(attempt, order, spec, height, now_ms),
     )
     return [*events, *told]
 
 
-def _carry_out(
+def _run_order(
     state: Overlay, order: interchain.Order, spec: ChainSpec, height: int, now_ms: int
 ) -> Sequence[Event]:
     """An order of the national chain on a region. Errors: the rules' own."""

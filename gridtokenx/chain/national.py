@@ -115,7 +115,7 @@ def begin_block(
         power=lambda: voting_power(state),
         around=around,
     ):
-        events += _carried_out(state, event, spec, height)
+        events += _enact(state, event, spec, height)
     events += checkpoints.begin_block(state, height=height)
     return events
 
@@ -224,7 +224,7 @@ def _run_governance(
             for event in governance.approve_as_authority(
                 state, command, organisation=organisation, now_ms=now_ms, around=around
             ):
-                events += _carried_out(state, event, spec, height)
+                events += _enact(state, event, spec, height)
             content = governance.proposal(state, command.proposal).content
             if isinstance(content, Reincarnation):
                 # What may be decided anew must not go on moving money meanwhile.
@@ -299,7 +299,8 @@ def surroundings(state: Reader, spec: ChainSpec) -> Surroundings:
 
     return Surroundings(
         value_of=lambda name: value_of(state, name),
-        authorities_of=lambda where: authorities.active_weights(state, _region(spec, where)),
+        region_of=lambda territory: spec.genesis.chain_of_location(territory).name,
+        authorities_of=lambda region: authorities.active_weights(state, region),
         check_authority_change=lambda command: _check_authority_change(state, command),
         check_values=check_values,
         check_rotation=check_rotation,
@@ -332,14 +333,7 @@ def value_of(state: Reader, name: str) -> int:
     return voted.value_in(_RECORDS[parameter.owner][0](state), parameter)
 
 
-def _region(spec: ChainSpec, where: str) -> str:
-    """The region chain of a name or of a territory's prefix. Errors: UNKNOWN_ZONE."""
-    if where in {region.name for region in spec.genesis.chains}:
-        return where
-    return spec.genesis.chain_of_location(where).name
-
-
-def _carried_out(state: Overlay, event: Any, spec: ChainSpec, height: int) -> Sequence[Event]:
+def _enact(state: Overlay, event: Any, spec: ChainSpec, height: int) -> Sequence[Event]:
     """An event of governance and, if it orders anything, what came of that: all of it or none."""
     if isinstance(event, ProposalConcluded | ProposalFailed):
         return [event, *_release(state, event, height)]
@@ -349,11 +343,11 @@ def _carried_out(state: Overlay, event: Any, spec: ChainSpec, height: int) -> Se
     told: list[Event] = []
     try:
         for action in event.actions:
-            told += _carry_out(attempt, action, spec, event.proposal, height)
+            told += _run_action(attempt, action, spec, event.proposal, height)
         attempt.merge()
     except Rejected as error:
         failed = governance.fail(state, event.proposal, error.detail[:200])
-        return [each for one in failed for each in _carried_out(state, one, spec, height)]
+        return [each for one in failed for each in _enact(state, one, spec, height)]
     return [event, *told]
 
 
@@ -368,7 +362,7 @@ def _release(
     return incarnations.release(state, content.chain, event.proposal, height)
 
 
-def _carry_out(
+def _run_action(
     state: Overlay, action: Action, spec: ChainSpec, proposal: int, height: int
 ) -> Sequence[Event]:
     """What comes of an action beyond its proposal's event.
@@ -385,7 +379,7 @@ def _carry_out(
                     checkpoints.send_order(state, region.name, order, home=home, height=height)
         case Emergency(territory, reason, duration_ms):
             halt = HaltOrder(territory, reason, duration_ms)
-            name = _region(spec, territory)
+            name = spec.genesis.chain_of_location(territory).name
             checkpoints.send_order(state, name, halt, home=home, height=height)
         case AuthorityManagement():
             _change_authorities(state, action, spec, height)

@@ -25,8 +25,8 @@ FIRST_PAUSE_MS = 1000
 MAX_PAUSE_MS = 60_000
 DOUBTED_FAILURES = 3
 STRANGERS_MS = 2_000  # How long others wait for who is not known to deliver.
-# A response has at most 7 MiB (protocols/networking.md 3.2): what lacks a block of that is full.
-FULL_RESPONSE_BYTES = 7 * 1024 * 1024 - MAX_BLOCK_BYTES - MAX_COMMIT_BYTES
+RESPONSE_BYTES = 7 * 1024 * 1024  # Source: protocols/networking.md 3.2.
+FULL_RESPONSE_BYTES = RESPONSE_BYTES - MAX_BLOCK_BYTES - MAX_COMMIT_BYTES  # One more may not fit.
 
 PeerKey = bytes
 

@@ -208,16 +208,21 @@ def page_of(
 
 def account_key_path(name: str) -> Path:
     """The file of an account key; keys of another kind sign nothing for a person."""
+    return path_of_key(name, "account", "only an account key signs transactions")
+
+
+def path_of_key(name: str, kind: str, why: str) -> Path:
+    """The file of a key of this home; of another kind it is refused, and told `why`."""
     from gridtokenx.home import keystore
 
     path = keystore.key_path(output.options().keys_path, name)
-    kind = keystore.read_info(path).kind
-    if kind is not keystore.KeyKind.ACCOUNT:
+    found = keystore.read_info(path).kind
+    if found.value != kind:
         output.fail(
-            f"{name} is a {kind.value} key; only an account key signs transactions",
+            f"{name} is a {found.value} key; {why}",
             code="keystore",
             reason="wrong_kind",
-            hint="gridtokenx keys list; gridtokenx keys new NAME --kind account",
+            hint=f"gridtokenx keys list; gridtokenx keys new NAME --kind {kind}",
             exit_code=ExitCode.USAGE,
         )
     return path

@@ -327,16 +327,7 @@ def _proven_key(
 def _consensus_key(name: str, password_file: Path | None) -> SigningKey:
     from gridtokenx.home import keystore
 
-    path = keystore.key_path(output.options().keys_path, name)
-    kind = keystore.read_info(path).kind
-    if kind is not keystore.KeyKind.VALIDATOR:
-        output.fail(
-            f"{name} is a {kind.value} key; blocks are signed by a validator key",
-            code="keystore",
-            reason="wrong_kind",
-            hint="gridtokenx keys new NAME --kind validator",
-            exit_code=output.ExitCode.USAGE,
-        )
+    path = remote.path_of_key(name, "validator", "blocks are signed by a validator key")
     return keystore.unlock(path, keys.read_password(password_file, what=f"the key {name}"))
 
 

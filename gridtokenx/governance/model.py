@@ -487,15 +487,16 @@ class Surroundings:
     """Where a proposal acts.
 
     `value_of` gives a parameter's value in force by name (integer, as in SetParameter);
-    `authorities_of` the (organisation, weight) of a territory's or region's active authorities
-    and raises UNKNOWN_ZONE or UNKNOWN_SHARD; `check_authority_change` raises what a change of them
-    would be refused with, `check_values` what new values by name would, where their ranges alone do
-    not say, `check_rotation` what another operator key would, `check_reincarnation` what a region's
-    new beginning would; `regulator` is the organisation that regulates the market, if any, and
-    `organisations` are the names of all.
+    `region_of` the region of a territory, or UNKNOWN_ZONE; `authorities_of` the (organisation,
+    weight) of a region's active authorities, or UNKNOWN_SHARD; `check_authority_change` raises what
+    a change of them would be refused with, `check_values` what new values by name would, where
+    their ranges alone do not say, `check_rotation` what another operator key would,
+    `check_reincarnation` what a region's new beginning would; `regulator` is the organisation that
+    regulates the market, if any, and `organisations` are the names of all.
     """
 
     value_of: Callable[[str], int]
+    region_of: Callable[[str], str]
     authorities_of: Callable[[str], Sequence[tuple[str, int]]]
     check_authority_change: Callable[[AuthorityManagement], None]
     check_values: Callable[[Mapping[str, int]], None]

@@ -496,7 +496,7 @@ def approvers(content: Content, around: Surroundings) -> Sequence[tuple[str, int
         case AuthorityManagement():
             return around.authorities_of(content.chain)
         case Emergency():
-            return around.authorities_of(content.territory)
+            return around.authorities_of(around.region_of(content.territory))
         case ParameterChange(name) if table.find(name).is_regulated:
             return _the_regulator(name, around)
         case OperatorRotation(organisation) if organisation == around.regulator:

@@ -225,9 +225,9 @@ def receive(
     *,
     place: Place,
     height: int,
-    carry_out: Callable[[Overlay, Order], Sequence[T]],
+    run_order: Callable[[Overlay, Order], Sequence[T]],
 ) -> tuple[list[InterchainEvent], list[T]]:
-    """Take messages from the queue, in order. `carry_out(state, order)` does what is not money.
+    """Take messages from the queue, in order. `run_order(state, order)` does what is not money.
 
     Returns the events of interchain and those of the orders. Whether these messages are the ones
     next in the queue is judged before the vote by whoever follows the national chain.
@@ -251,7 +251,7 @@ def receive(
             case order:
                 attempt = Overlay(state)
                 try:
-                    done = carry_out(attempt, order)
+                    done = run_order(attempt, order)
                     attempt.merge()
                 except Rejected as error:
                     reason = reason_of(error)

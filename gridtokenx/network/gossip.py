@@ -14,6 +14,7 @@ import trio
 
 from gridtokenx.network.gossip_streams import QUEUE_BYTES, GossipStreams
 from gridtokenx.network.gossipsub.events import (
+    MAX_MESSAGE_BYTES,
     PROTOCOLS,
     Deliver,
     Effect,
@@ -51,11 +52,8 @@ __all__ = [
     "Priority",
     "Validator",
     "Verdict",
-    "topic_max_bytes",
-    "topic_priority",
 ]
 
-MAX_MESSAGE_BYTES = 1024 * 1024  # on any topic
 MAX_RPC_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
 VALIDATION_TIMEOUT_S = 5
 INLINE_VERIFY_BYTES = 64 * 1024  # a thread hop costs as much as verifying this much
@@ -69,20 +67,10 @@ OFFENCES = frozenset(["malformed", "graylisted"])
 log = structlog.get_logger(__name__)
 
 
-def topic_max_bytes(_topic: str) -> int:
-    """The limit of a message, the same for every topic."""
-    return MAX_MESSAGE_BYTES
-
-
-def topic_priority(topic: str) -> Priority:
-    """Votes and proposals leave before blocks and orders."""
-    return Priority.URGENT if topic.endswith("/votes") else Priority.BULK
-
-
 class Gossip:
     """Publish and receive signed messages on topics.
 
-    `max_bytes` and `priority` classify a topic; `seed` feeds the choice of mesh peers;
+    `priority` classifies a topic; `seed` feeds the choice of mesh peers;
     `first_seqno` must grow across restarts: pass the time in nanoseconds. `application_score` is
     P5 of a peer's score; `on_offence` hears of a peer that did one of `OFFENCES`. Both must be
     quick and raise nothing.
@@ -95,8 +83,7 @@ class Gossip:
         topic_prefix: str,
         seed: int,
         first_seqno: int,
-        max_bytes: Callable[[str], int] = topic_max_bytes,
-        priority: Callable[[str], Priority] = topic_priority,
+        priority: Callable[[str], Priority],
         parameters: Parameters | None = None,
         queue_bytes: int = QUEUE_BYTES,
         max_rpc_bytes: int = MAX_RPC_BYTES,
@@ -109,7 +96,6 @@ class Gossip:
             sign=network.sign,
             public_key_of=lambda peer: network.public_key_of(PeerId(peer)),
             topic_prefix=topic_prefix,
-            max_bytes=max_bytes,
             priority=priority,
             seed=seed,
             first_seqno=first_seqno,

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
+from gridtokenx.chain.sync import RESPONSE_BYTES
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused, Requests
 from gridtokenx.node.candidates import decode_body_request
 from gridtokenx.node.chain_runner import ChainRunner
 from gridtokenx.node.protocol import (
-    MAX_RESPONSE_BYTES,
     AncestryRequest,
     BlocksRequest,
     BlocksResponse,
@@ -113,7 +113,7 @@ def _blocks_at(store: ChainStore, heights: Iterable[int]) -> tuple[DecidedBlock,
         if not block or not certificate:
             break
         size += len(block) + len(certificate) + 16
-        if blocks and size > MAX_RESPONSE_BYTES:
+        if blocks and size > RESPONSE_BYTES:
             break
         blocks.append(DecidedBlock(block, certificate))
     return tuple(blocks)

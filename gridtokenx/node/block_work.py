@@ -36,8 +36,8 @@ log = structlog.get_logger(__name__)
 
 
 class BlockWork:
-    """One chain's. `state` gives the engine's height; `tell` hands it an event; `to_timer_ms`
-    turns a time of the wall clock into one of the timers.
+    """One chain's. `state` gives the engine's height; `tell` hands it an event; `next_national`
+    gives the event that the next national block sets.
     """
 
     def __init__(
@@ -46,9 +46,11 @@ class BlockWork:
         candidates: Candidates,
         worker: Worker,
         wiring: Wiring,
+        *,
         state: Callable[[], HeightState | None],
+        may_propose: Callable[[], bool],
+        next_national: Callable[[], trio.Event],
         tell: Callable[[Event], Awaitable[None]],
-        to_timer_ms: Callable[[int], int],
     ) -> None:
         self._executor = executor
         self._candidates = candidates
@@ -56,13 +58,14 @@ class BlockWork:
         self._wiring = wiring
         self._state = state
         self._tell = tell
-        self._to_timer_ms = to_timer_ms
+        self._may_propose = may_propose
+        self._next_national = next_national
         self._checking: set[tuple[bytes, bool]] = set()
 
     async def build(self, effect: BuildBlock) -> None:
         """Build the next block, unless its view is over meanwhile."""
         state = self._state()
-        if not self._wiring.may_propose() or state is None or state.me is None:
+        if not self._may_propose() or state is None or state.me is None:
             return
         proposer_index = state.me
 
@@ -112,7 +115,7 @@ class BlockWork:
             log.warning("block.invalid", chain=name, height=check.height, why=error.detail)
             found_out = Verdict.INVALID
         if isinstance(found_out, NotYet):
-            until_ms = self._to_timer_ms(found_out.until_ms)
+            until_ms = found_out.until_ms - self._wiring.origin_ms
             await self._tell(BlockChecked(check, Verdict.NOT_YET, until_ms))
         elif found_out is not None:
             await self._tell(BlockChecked(check, found_out))
@@ -135,7 +138,7 @@ class BlockWork:
             self._executor.check(block, transactions)
             return Verdict.VALID
 
-        moved = self._wiring.next_national()
+        moved = self._next_national()
         found_out = await self._worker.run(execute, Urgency.CONSENSUS)
         if not isinstance(found_out, NotYet) or not found_out.for_national:
             return found_out

@@ -22,17 +22,16 @@ from gridtokenx.chain.block import (
     decode_block,
     has_its_body,
 )
+from gridtokenx.chain.sync import RESPONSE_BYTES
 from gridtokenx.chain.transaction import Transaction, transaction_id
-from gridtokenx.network.gossipsub.events import Verdict
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Verdict
 from gridtokenx.network.host import NetworkError
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.bodies import Decoded, Recent, decode_and_verify_all, verifiers
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.protocol import (
-    BLOCK_LIMIT,
     MAX_BODIES_PER_REQUEST,
-    MAX_RESPONSE_BYTES,
     BodiesRequest,
     BodiesResponse,
     BodyRequest,
@@ -142,7 +141,7 @@ class Candidates:
         for transaction in map(self._body, request.ids):
             if transaction is not None:
                 size += len(transaction.encoded) + 8
-                if size > MAX_RESPONSE_BYTES:
+                if size > RESPONSE_BYTES:
                     break
                 raws.append(transaction.encoded)
         return encode(BodiesResponse(tuple(raws)))
@@ -260,7 +259,7 @@ def decode_body_request(payload: bytes) -> BodyRequest:
 
 def _read_compact(raw: bytes) -> CompactBlock | None:
     try:
-        return decode(CompactBlock, raw, BLOCK_LIMIT)
+        return decode(CompactBlock, raw, MAX_MESSAGE_BYTES)
     except Rejected:
         return None
 

@@ -21,11 +21,8 @@ import trio
 from gridtokenx.chain.genesis import ChainSpec, Genesis
 from gridtokenx.home.settings import SyncSettings
 from gridtokenx.interchain.model import Incarnation
-from gridtokenx.network.gossip import Gossip
-from gridtokenx.network.peers.budget import StrangersBudget
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
-from gridtokenx.node.candidates import Ask
 from gridtokenx.node.contacts import Claim
 from gridtokenx.node.driver import Driver
 from gridtokenx.node.executor import Committed, Executor
@@ -63,21 +60,16 @@ class Surroundings:
     database: Database
     sync: SyncSettings
     stages: Stages
-    now_ms: Callable[[], int]  # Unix ms
-    timer_ms: Callable[[], int]  # no step of the wall clock moves it
+    wiring: Wiring
     validator: SigningKey | None
     resume_above: dict[str, int]
     vote: bool
-    gossip: Gossip
-    ask: Ask
     report: Callable[[PeerId, str], None]
     claims: Callable[[bytes], Mapping[PeerId, Claim]]  # of an incarnation's connected followers
     neighbours: Callable[[str], Sequence[PeerId]]  # of a chain, whatever incarnation
     may_propose: Callable[[str], bool]  # on a chain
     on_block: Callable[[str, int], None]  # a chain has decided one of this time
     chains: Mapping[str, ChainRunner] = field(default_factory=dict)
-    budget: StrangersBudget = field(default_factory=StrangersBudget)
-    source_of: Callable[[PeerId], str | None] = lambda _peer: None
 
     @property
     def signer(self) -> SigningKey | None:
@@ -164,7 +156,7 @@ class ChainRunner:
     async def _decide(self, started: Callable[[], None]) -> None:
         around, chain_id = self._around, self.spec.chain_id
         claims = partial(around.claims, chain_id)
-        syncing = Syncing(self.executor, around.ask, around.report, claims)
+        syncing = Syncing(self.executor, around.wiring.ask, around.report, claims)
         driver = self._new_driver(syncing)
         self._running = _Running(driver, syncing)
         self.phase = "running"
@@ -203,7 +195,7 @@ class ChainRunner:
             self.executor,
             born,
             self.life.histories()[1:],
-            ask=around.ask,
+            ask=around.wiring.ask,
             neighbours=partial(around.neighbours, self.name),
             report=around.report,
             on_block=self._show_progress,
@@ -220,26 +212,15 @@ class ChainRunner:
         resume_above = around.resume_above.pop(self.life.name, None)
         if resume_above is None:
             self.life.carry_record()
-        wiring = Wiring(
-            gossip=around.gossip,
-            ask=around.ask,
-            peers=syncing.whom_to_ask,
-            request_sync=syncing.note_signed,
-            on_committed=self._on_committed,
-            is_level=lambda: syncing.is_level,
-            may_propose=partial(around.may_propose, self.name),
-            vote=around.vote,
-            next_national=self._next_national,
-            trust=trust_of(around.sync, around.genesis, self.name, around.database),
-            budget=around.budget,
-            source_of=around.source_of,
-        )
         return Driver(
             self.executor,
-            key,
-            wiring,
-            now_ms=around.now_ms,
-            timer_ms=around.timer_ms,
+            around.signer,
+            syncing,
+            around.wiring,
+            on_committed=self._on_committed,
+            may_propose=partial(around.may_propose, self.name),
+            next_national=self._next_national,
+            trust=trust_of(around.sync, around.genesis, self.name, around.database),
             resume_above=resume_above,
         )
 
@@ -347,8 +328,6 @@ class ChainRunner:
 
     def _on_committed(self, committed: Committed) -> None:
         self._refresh()
-        if self._running is not None:
-            self._running.syncing.note_committed(committed.parent.height)
         if self.is_national:
             for runner in self._around.chains.values():
                 runner.note_national()
@@ -404,7 +383,9 @@ class ChainRunner:
 
 
 async def _open_life(name: str, around: Surroundings) -> Life:
-    return await Life.open(name, around.genesis, around.database, around.now_ms, around.stages)
+    return await Life.open(
+        name, around.genesis, around.database, around.wiring.now_ms, around.stages
+    )
 
 
 def _tell_not_a_member(chain: str) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.genesis import ChainSpec, incarnation_name
+from gridtokenx.chain.trust import Trust
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import (
     Broadcast,
@@ -52,6 +53,7 @@ from gridtokenx.node.intake import Intake
 from gridtokenx.node.key_guard import NEVER, KeyGuard
 from gridtokenx.node.protocol import Topics
 from gridtokenx.node.strangers import Strangers
+from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.trusted_history import TrustedHistory
 from gridtokenx.node.vote_gate import VoteGate
 from gridtokenx.node.wiring import Counters, Wiring
@@ -78,23 +80,27 @@ class Driver:
         self,
         executor: Executor,
         key: SigningKey | None,
+        syncing: Syncing,
         wiring: Wiring,
         *,
-        now_ms: Callable[[], int],
-        timer_ms: Callable[[], int],
+        on_committed: Callable[[Committed], None] = lambda _committed: None,
+        may_propose: Callable[[], bool] = lambda: True,
+        next_national: Callable[[], trio.Event] = trio.Event,
+        trust: Trust | None = None,
         resume_above: int | None = None,
     ) -> None:
-        """`now_ms` is the wall clock, which headers carry; `timer_ms` the engine's, which runs on
-        whatever becomes of that. `resume_above`: the operator's word that the key, whose record is
-        missing, has signed at no height above this one. Errors: NotMissing where there is a
-        record; Untrusted."""
+        """`syncing` is told what is decided and knows whom to ask; `next_national` gives the event
+        that the next national block sets. `resume_above`: the operator's word that the key, whose
+        record is missing, has signed at no height above this one. Errors: NotMissing where there
+        is a record; Untrusted."""
         self.executor = executor
         self.spec: ChainSpec = executor.spec
         self.counters = Counters()
+        self._syncing = syncing
         self._wiring = wiring
-        self._now_ms, self._timer_ms = now_ms, timer_ms
+        self._on_committed = on_committed
         self._origin_ms = 0  # The wall clock less the timers', when the height's opening was told.
-        self._history = TrustedHistory(wiring.trust, executor, now_ms)
+        self._history = TrustedHistory(trust or Trust(), executor, wiring.now_ms)
         self._history.check_start()
         label = incarnation_name(self.spec.name, self.spec.incarnation)
         self._topics = Topics(self.spec.genesis.network_id, label)
@@ -103,7 +109,7 @@ class Driver:
         self._guard = KeyGuard(
             executor,
             key,
-            wiring,
+            syncing,
             resume_above=resume_above,
             silent_until=self._history.silent_until,
             highest_height=lambda: self.engine.highest_height,
@@ -125,8 +131,9 @@ class Driver:
             self._worker,
             wiring,
             state=lambda: self.engine.state,
+            may_propose=may_propose,
+            next_national=next_national,
             tell=self._send.send,
-            to_timer_ms=lambda at_ms: at_ms - now_ms() + timer_ms(),
         )
         self._hearing = Hearing(
             executor,
@@ -137,7 +144,6 @@ class Driver:
             strangers,
             wiring,
             self.counters,
-            timer_ms=timer_ms,
             post=self._post,
         )
 
@@ -164,13 +170,13 @@ class Driver:
 
     async def _step(self) -> None:
         event: Event = Tick()
-        timeout = NEVER if self._wake_ms is None else self._wake_ms - self._timer_ms()
+        timeout = NEVER if self._wake_ms is None else self._wake_ms - self._wiring.timer_ms()
         with trio.move_on_after(max(0, timeout) / 1_000):
             event = await self._inbox.receive()
         if isinstance(event, Tick):
             self._wake_ms = None
         view = self.view
-        for number, effect in enumerate(self.engine.handle(event, self._timer_ms())):
+        for number, effect in enumerate(self.engine.handle(event, self._wiring.timer_ms())):
             if number > 0:
                 crash_points.reach("mid-effects")
             await self._perform(effect)
@@ -218,7 +224,7 @@ class Driver:
             case Decide():
                 await self._decide(effect)
             case RequestSync(height, peer, shown):
-                self._wiring.request_sync(height, PeerId(peer), shown)
+                self._syncing.note_signed(height, PeerId(peer), shown)
             case SendDecided(peer, height):
                 self._send_decided(PeerId(peer), height)
             case Penalise() | ReportEvidence() | StopSigning():
@@ -273,14 +279,13 @@ class Driver:
 
     def _peers(self) -> list[PeerId]:
         """Whom to ask for bodies: strangers last, who may claim any height and answer nothing."""
-        return sorted(
-            self._wiring.peers(), key=lambda peer: self._wiring.source_of(peer) is not None
-        )
+        return sorted(self._syncing.whom_to_ask(), key=self._wiring.is_stranger)
 
     def _committed(self, committed: Committed, certificate: QuorumCertificate) -> None:
         self.intake.note_committed(committed)
         self.candidates.note_decided(committed.parent.height)
-        self._wiring.on_committed(committed)
+        self._syncing.note_committed(committed.parent.height)
+        self._on_committed(committed)
         if self._nursery is not None:  # Sync may still be at work.
             self._start_height(self._guard.note_certificate(certificate))
 
@@ -288,7 +293,7 @@ class Driver:
         """Tell the engine of the new tip, after the events of `before`."""
         tip = self.executor.tip
         height = tip.height + 1
-        self._origin_ms = self._now_ms() - self._timer_ms()
+        self._origin_ms = self._wiring.origin_ms
         event = HeightStarted(
             height, tip.next_set.validators, self._opens_ms(), tip.sets.epoch_start(height)
         )
@@ -300,7 +305,7 @@ class Driver:
 
     def mind_clock(self) -> None:
         """Tell the engine anew when its height opens, if the wall clock has been set meanwhile."""
-        origin_ms, state = self._now_ms() - self._timer_ms(), self.engine.state
+        origin_ms, state = self._wiring.origin_ms, self.engine.state
         was_set = abs(origin_ms - self._origin_ms) > RESET_MS
         if was_set and state is not None and state.height == self.executor.tip.height + 1:
             self._origin_ms = origin_ms

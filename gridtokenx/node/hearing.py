@@ -13,13 +13,12 @@ import trio
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import Event, Received
 from gridtokenx.consensus.messages import Message, Proposal, decode_message
-from gridtokenx.network.gossipsub.events import Origin
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Origin
 from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.candidates import VIEWS_AHEAD, Candidates
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.key_guard import KeyGuard
-from gridtokenx.node.protocol import BLOCK_LIMIT
 from gridtokenx.node.strangers import Strangers
 from gridtokenx.node.vote_gate import Judgement, VoteGate
 from gridtokenx.node.wiring import Counters, Wiring
@@ -40,7 +39,6 @@ class Hearing:
         wiring: Wiring,
         counters: Counters,
         *,
-        timer_ms: Callable[[], int],
         post: Callable[[Event], bool],
     ) -> None:
         self._executor = executor
@@ -51,13 +49,12 @@ class Hearing:
         self._strangers = strangers
         self._wiring = wiring
         self._counters = counters
-        self._timer_ms = timer_ms
         self._post = post
         self.is_deaf = False  # The driver ends: nothing new begins.
 
     async def validate_block(self, origin: Origin, data: bytes) -> GossipVerdict:
         """Keep a compact block that a leader's proposal names."""
-        if len(data) > BLOCK_LIMIT:
+        if len(data) > MAX_MESSAGE_BYTES:
             return GossipVerdict.REJECT
         async with self._strangers.lane(origin, len(data)) as lane:
             if lane is None:
@@ -73,7 +70,7 @@ class Hearing:
             message = decode_message(data)
         except Rejected:
             return GossipVerdict.REJECT
-        state, now_ms = self._engine.state, self._timer_ms()
+        state, now_ms = self._engine.state, self._wiring.timer_ms()
         if state is None or self.is_deaf:
             return GossipVerdict.IGNORE
         # By the executor's height, which its sets begin at: the engine may be a moment behind it.
@@ -98,12 +95,14 @@ class Hearing:
 
     def may_answer(self, peer: PeerId, height: int) -> bool:
         """Whether a peer that is behind may have the certificate of a height it spoke of now."""
-        is_stranger = self._wiring.source_of(peer) is not None
-        return self._gate.may_answer(height, is_stranger=is_stranger, now_ms=self._timer_ms())
+        is_stranger = self._wiring.is_stranger(peer)
+        return self._gate.may_answer(
+            height, is_stranger=is_stranger, now_ms=self._wiring.timer_ms()
+        )
 
     def _admits_unknown(self, origin: Origin, now_ms: int) -> bool:
         peer = origin.forwarder
-        is_stranger = self._wiring.source_of(peer) is not None
+        is_stranger = self._wiring.is_stranger(peer)
         return self._gate.admits_unknown(peer, is_stranger=is_stranger, now_ms=now_ms)
 
     def _look_into(self, message: Message, view: int) -> None:

@@ -21,7 +21,7 @@ from gridtokenx.chain.transaction import (
     check_signature,
     transaction_id,
 )
-from gridtokenx.network.gossipsub.events import Origin
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Origin
 from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
 from gridtokenx.node.bodies import (
     Batcher,
@@ -34,7 +34,6 @@ from gridtokenx.node.bodies import (
     verify_all,
 )
 from gridtokenx.node.executor import Committed, Executor
-from gridtokenx.node.protocol import MESSAGE_LIMIT
 from gridtokenx.node.strangers import Lane, Strangers
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.errors import Rejected
@@ -288,7 +287,7 @@ class Intake:
 
 def _read_batch(data: bytes) -> dict[bytes, bytes] | None:
     try:
-        batch = decode(TransactionBatch, data, MESSAGE_LIMIT)
+        batch = decode(TransactionBatch, data, MAX_MESSAGE_BYTES)
     except Rejected:
         return None
     return {transaction_id(raw): raw for raw in batch.transactions}

@@ -14,8 +14,8 @@ from gridtokenx.chain.genesis import incarnation_name
 from gridtokenx.consensus.events import Event, Observe, SafetyRecord, StopSigning
 from gridtokenx.consensus.messages import Message, QuorumCertificate
 from gridtokenx.node.executor import Executor
+from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.vote_gate import signer_key
-from gridtokenx.node.wiring import Wiring
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.runtime.stopping import Contradicted, NotMissing, StopNode
@@ -57,7 +57,7 @@ class KeyGuard:
         self,
         executor: Executor,
         key: SigningKey | None,
-        wiring: Wiring,
+        syncing: Syncing,
         *,
         resume_above: int | None,
         silent_until: int,
@@ -70,9 +70,9 @@ class KeyGuard:
         `highest_height` that the engine has seen; `tell` it an event; `start_soon(function, *args)`
         a task of the driver. Errors: NotMissing where there is a record.
         """
-        self.signer = key if wiring.vote else None
+        self.signer = key
         self.silent_until = silent_until
-        self._executor, self._wiring = executor, wiring
+        self._executor, self._syncing = executor, syncing
         self._highest_height, self._tell, self._start_soon = highest_height, tell, start_soon
         self._name = incarnation_name(executor.spec.name, executor.spec.incarnation)
         record = executor.store.load_safety()
@@ -179,7 +179,7 @@ class KeyGuard:
         no more than HOLD_SECONDS: what they say must bring blocks.
         """
         height, since_s = self._executor.tip.height, trio.current_time()
-        while not self._wiring.is_level() and trio.current_time() - since_s < HOLD_SECONDS:
+        while not self._syncing.is_level and trio.current_time() - since_s < HOLD_SECONDS:
             await trio.sleep(HOLD_POLL_SECONDS)
             if self._needs_peers() or self._executor.tip.height > height:
                 height, since_s = self._executor.tip.height, trio.current_time()
@@ -191,7 +191,7 @@ class KeyGuard:
         validators = self._executor.tip.next_set.validators
         me = None if self.signer is None else validators.index_of(self.signer.public_key)
         weight = 0 if me is None else validators.weight_of([me])
-        return not self._wiring.peers() and not validators.is_quorum(weight)
+        return not self._syncing.whom_to_ask() and not validators.is_quorum(weight)
 
     async def _stop_for_twin(self, height: int) -> None:
         detail = f"another node signs with this key at height {height}. Not signing."

@@ -50,12 +50,12 @@ from gridtokenx.node.protocol import (
     Credential,
     Status,
     credential_bytes,
-    topic_limit,
     topic_prefix,
     topic_priority,
 )
 from gridtokenx.node.strangers import Readers
 from gridtokenx.node.upkeep import Upkeep
+from gridtokenx.node.wiring import Wiring
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.runtime.descriptors import Plan, provide
 from gridtokenx.runtime.loop_lag import LoopLag
@@ -205,26 +205,29 @@ class Node:
         requests: Requests,
         peers: Peers,
     ) -> Surroundings:
+        wiring = Wiring(
+            gossip=gossip,
+            ask=requests.request,
+            now_ms=self._now_ms,
+            timer_ms=self._now_ms.elapsed_ms,
+            budget=network.budget,
+            source_of=network.source_of,
+        )
         return Surroundings(
             genesis=self._genesis,
             database=database,
             sync=self._config.sync,
             stages=self._stages,
-            now_ms=self._now_ms,
-            timer_ms=self._now_ms.elapsed_ms,
+            wiring=wiring,
             validator=self._keys.validator,
             resume_above=dict(self._keys.resume_above),
             vote=self._config.consensus.vote,
-            gossip=gossip,
-            ask=requests.request,
             report=network.report,
             claims=peers.claims,
             neighbours=peers.neighbours,
             may_propose=self._may_propose,
             on_block=self._clock_watch.note_block,
             chains=self.chains,
-            budget=network.budget,
-            source_of=network.source_of,
         )
 
     def _may_propose(self, chain: str) -> bool:
@@ -376,7 +379,6 @@ def new_gossip(network: Network, network_id: int) -> Gossip:
     return Gossip(
         network,
         topic_prefix=topic_prefix(network_id),
-        max_bytes=topic_limit,
         priority=topic_priority,
         seed=int.from_bytes(os.urandom(8), "big"),
         first_seqno=time.time_ns(),

@@ -9,19 +9,16 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from gridtokenx.chain.block import MAX_BLOCK_BYTES, MAX_COMMIT_BYTES
+from gridtokenx.chain.sync import BLOCKS_PER_REQUEST
 from gridtokenx.chain.transaction import MAX_TRANSACTION_BYTES
 from gridtokenx.network.gossipsub.events import Priority
 from gridtokenx.primitives.codec import Bytes32, Bytes64, Limit, wire
 
-MAX_BLOCKS_PER_REQUEST = 32
+MAX_BLOCKS_PER_REQUEST = BLOCKS_PER_REQUEST
 MAX_BODIES_PER_REQUEST = 1_800  # 32-byte ids in a request frame of 64 KiB
-MAX_RESPONSE_BYTES = 7 * 1024 * 1024
 BATCH_BYTES = 256 * 1024
 BATCH_SECONDS = 0.05
 MAX_LINKS = 256
-MESSAGE_LIMIT = 1 << 20
-# The largest compact block has 0.9 MB. Eight made-up MiB would cost every node a second to refuse.
-BLOCK_LIMIT = 1 << 20
 
 ChainName = Annotated[str, Limit(2, 8)]
 
@@ -183,11 +180,6 @@ class Topics:
 def topic_prefix(network_id: int) -> str:
     """What every topic of a network begins with."""
     return f"/gridtokenx/{network_id}/"
-
-
-def topic_limit(topic: str) -> int:
-    """Largest message of a topic, in bytes."""
-    return BLOCK_LIMIT if topic.endswith("/blocks") else MESSAGE_LIMIT
 
 
 def topic_priority(topic: str) -> Priority:

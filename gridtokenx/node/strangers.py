@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import trio
 
-from gridtokenx.network.gossipsub.events import Origin
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Origin
 from gridtokenx.network.peers.budget import StrangersBudget
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.runtime.worker import Urgency, Worker
@@ -25,7 +25,7 @@ from gridtokenx.runtime.worker import Urgency, Worker
 MAX_WAITING = 128
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 MAX_SOURCE_WAITING = 8
-MAX_SOURCE_BYTES = 1024 * 1024  # The largest message.
+MAX_SOURCE_BYTES = MAX_MESSAGE_BYTES  # One of the largest.
 READERS = 4
 STRANGER_PART = 64  # Transactions; 4 ms of worthless ones, 10 ms of well signed ones.
 FORWARDED_PART = 256

@@ -1,38 +1,41 @@
-"""What one chain's driver has of the node around it, and what it counts for those who look on."""
+"""What a driver has of the node around it, and what it counts for those who look on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import trio
-
-from gridtokenx.chain.trust import Trust
 from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.peers.budget import StrangersBudget
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.candidates import Ask
-from gridtokenx.node.executor import Committed
 
 MAX_REASONS = 64
 
 
-@dataclass
+@dataclass(frozen=True)
 class Wiring:
-    """What a driver needs of the node around it."""
+    """What the drivers of a node share: its ways to peers, and its clocks.
+
+    `now_ms` is the wall clock, which headers carry; `timer_ms` the engine's, which runs on whatever
+    becomes of that. `source_of`: None for whoever is no stranger.
+    """
 
     gossip: Gossip
     ask: Ask
-    peers: Callable[[], Sequence[PeerId]]  # connected peers that follow the chain
-    request_sync: Callable[[int, PeerId, int], None]  # as `RequestSync` has them
-    on_committed: Callable[[Committed], None]
-    is_level: Callable[[], bool]  # whether some peer is heard and none is ahead
-    may_propose: Callable[[], bool] = lambda: True
-    vote: bool = True
-    next_national: Callable[[], trio.Event] = trio.Event  # set with the next national block
-    trust: Trust = field(default_factory=Trust)
+    now_ms: Callable[[], int]
+    timer_ms: Callable[[], int]
     budget: StrangersBudget = field(default_factory=StrangersBudget)
-    source_of: Callable[[PeerId], str | None] = lambda _peer: None  # None: no stranger
+    source_of: Callable[[PeerId], str | None] = lambda _peer: None
+
+    @property
+    def origin_ms(self) -> int:
+        """The wall clock less the timers'."""
+        return self.now_ms() - self.timer_ms()
+
+    def is_stranger(self, peer: PeerId) -> bool:
+        """Whether no validator vouches for it."""
+        return self.source_of(peer) is not None
 
 
 @dataclass

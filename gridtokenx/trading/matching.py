@@ -1,6 +1,6 @@
 """From the auction's answer to state: trades, positions, order rests, and how orders leave.
 
-`clearing` is a pure function over one slot; a `Run` carries out one block's clearings.
+`clearing` is a pure function over one slot; a `Matching` is one block's clearings.
 Source: protocols/market.md 2, 3.
 """
 
@@ -65,7 +65,7 @@ ALL_TERRITORIES = "~"  # Sorts behind every territory's name.
 MANY_FILLS = 100
 
 
-def close(state: Overlay, order: Order, status: OrderStatus) -> OrderClosed:
+def close_order(state: Overlay, order: Order, status: OrderStatus) -> OrderClosed:
     """Take an order off the book and release all that still stands behind its rest.
 
     A cancelled rest no longer counts against the owner's daily cap.
@@ -145,7 +145,7 @@ class _Meter:
 
 
 @dataclass
-class Run:
+class Matching:
     """One block's clearings and the events they cause, in order."""
 
     state: Overlay
@@ -228,7 +228,7 @@ class Run:
             taken.append(row)
         fills = [fill for row in taken for fill in row.fills]
         if fills:  # All of one clearing: while they are there, nothing is cleared.
-            self._carry_out(taken[0].slot, fills)
+            self._make_trades(taken[0].slot, fills)
         for row in taken:
             self._drop(row.immediates)
         return len(taken) == len(rows)
@@ -238,14 +238,14 @@ class Run:
         for order_id in order_ids:
             self._close_if_open(order_id, OrderStatus.CANCELLED)
 
-    def _carry_out_what_fits(self, slot: int, fills: Sequence[Fill]) -> None:
-        """Carry out fills as the budget allows, and keep the others for the next blocks.
+    def _trade_what_fits(self, slot: int, fills: Sequence[Fill]) -> None:
+        """Make trades of fills as the budget allows, and keep the others for the next blocks.
 
         Their orders stay in the book with their reserves. One that is cancelled meanwhile, by its
         owner or by a suspension, takes its fills with it.
         """
         most = self.budget.affords(WORK_FILL)
-        self._carry_out(slot, fills[:most])
+        self._make_trades(slot, fills[:most])
         self._carry_over([CarriedOver(slot, part) for part in _parts(fills[most:])])
 
     def _carry_over(self, rows: Iterable[CarriedOver]) -> None:
@@ -263,7 +263,7 @@ class Run:
     def _close_if_open(self, order_id: bytes, status: OrderStatus) -> None:
         order = ORDERS.get(self.state, order_id)
         if order is not None:
-            self.events.append(close(self.state, order, status))
+            self.events.append(close_order(self.state, order, status))
 
     def _clear(self, slot: int, territories: list[str]) -> None:
         self._note_immediate(slot, territories)
@@ -284,7 +284,7 @@ class Run:
             headroom_of=lambda key: self._headroom_left(slot, key),
         )
         self.budget.spend(cost * WORK_PASS)
-        self._carry_out_what_fits(slot, result.fills)
+        self._trade_what_fits(slot, result.fills)
         flagged = {
             order_id: territory_of(order.terms.location)
             for order_id in result.congested
@@ -320,7 +320,7 @@ class Run:
         flow = FLOWS.get(self.state, flow_key(slot, node)) or _NO_FLOW
         return max(0, headroom_wh - (flow.export_wh if direction == "x" else flow.import_wh))
 
-    def _carry_out(self, slot: int, fills: Sequence[Fill]) -> None:
+    def _make_trades(self, slot: int, fills: Sequence[Fill]) -> None:
         """Turn fills into trades, which take their shares of both reserves with them."""
         self.budget.spend(len(fills) * WORK_FILL)
         ids = dict.fromkeys([one for fill in fills for one in (fill.buy_id, fill.sell_id)])

@@ -23,10 +23,9 @@ from gridtokenx.primitives.quantities import (
 from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.trading import book, quotes, redemption, reports, settlement
 from gridtokenx.trading import clock as clocks
-from gridtokenx.trading import matching as auction
 from gridtokenx.trading.clock import Budget
 from gridtokenx.trading.clock_model import CLOCK, GatesMissed, MarketClock
-from gridtokenx.trading.matching import GridView
+from gridtokenx.trading.matching import ALL_TERRITORIES, GridView, Matching, close_order
 from gridtokenx.trading.model import (
     MARKET_PARAMETERS,
     ORDERS,
@@ -144,7 +143,7 @@ def cancel_order(state: Overlay, command: CancelOrder, *, owner: bytes) -> list[
     if order.owner != owner:
         detail = f"order {command.order_id.hex()} belongs to another account"
         raise Rejected(ErrorCode.NOT_ORDER_OWNER, detail)
-    return [auction.close(state, order, OrderStatus.CANCELLED)]
+    return [close_order(state, order, OrderStatus.CANCELLED)]
 
 
 def cancel_orders_of(state: Overlay, owner: bytes) -> list[TradingEvent]:
@@ -172,7 +171,7 @@ def _cancel_where(
         if order is None:
             raise LookupError(f"open order {line.order_id.hex()} is missing")
         if is_meant(order):
-            events.append(auction.close(state, order, OrderStatus.CANCELLED))
+            events.append(close_order(state, order, OrderStatus.CANCELLED))
     return events
 
 
@@ -385,14 +384,16 @@ def begin_block(
     clock = clocks.arrive(before, now_ms, gate_grace_ms)
     clock = clocks.pass_deadlines(state, clock, market)
     budget = Budget(clocks.WORK_PER_BLOCK)
-    run = auction.Run(state, market, grid, budget)
+    matching = Matching(state, market, grid, budget)
     if clock.still_slot > before.still_slot:
-        run.events.append(GatesMissed(before.slot + 1, clock.still_slot))
-    is_free = run.finish_carried_over()
+        matching.events.append(GatesMissed(before.slot + 1, clock.still_slot))
+    is_free = matching.finish_carried_over()
     if is_free:
-        clock = _close_gates(run, clock)
+        clock = _close_gates(matching, clock)
     has_expired = (
-        is_free and clock.gate_slot == clock.slot and _expire(run, clock.slot, clock.slot, now_ms)
+        is_free
+        and clock.gate_slot == clock.slot
+        and _expire(matching, clock.slot, clock.slot, now_ms)
     )
     clock, events = _settle_slots(
         state, clock, market, budget, territories, Readings(read_to, read_since)
@@ -408,56 +409,54 @@ def begin_block(
         )
     reports.forget(state, clock, budget)
     if has_expired:  # Last: whoever keeps it busy must hold up nothing else.
-        run.clear_touched(clock.slot)
-    run.drop_immediate()
+        matching.clear_touched(clock.slot)
+    matching.drop_immediate()
     if clock != before:
         CLOCK.put(state, b"", clock)
-    return run.events + events
+    return matching.events + events
 
 
-def _close_gates(run: auction.Run, clock: MarketClock) -> MarketClock:
+def _close_gates(matching: Matching, clock: MarketClock) -> MarketClock:
     """Close the gates that have passed, as far as the budget goes.
 
     An order that ends at a gate still takes part in that gate's clearing, but in none after it.
     """
-    clock = _close_missed_gates(run, clock)
+    clock = _close_missed_gates(matching, clock)
     while clock.still_slot <= clock.gate_slot < clock.slot:
         slot = clock.gate_slot + 1
         gate_ms = slot_start_ms(slot)
-        if not _expire(run, clock.gate_slot, slot, gate_ms - 1):
+        if not _expire(matching, clock.gate_slot, slot, gate_ms - 1):
             break
-        clock = replace(clock, cleared_territory=run.clear_gate(slot, clock.cleared_territory))
-        if clock.cleared_territory != auction.ALL_TERRITORIES or not _expire(
-            run, slot, slot, gate_ms
-        ):
+        clock = replace(clock, cleared_territory=matching.clear_gate(slot, clock.cleared_territory))
+        if clock.cleared_territory != ALL_TERRITORIES or not _expire(matching, slot, slot, gate_ms):
             break
         clock = replace(clock, gate_slot=slot, cleared_territory="")
     return clock
 
 
-def _close_missed_gates(run: auction.Run, clock: MarketClock) -> MarketClock:
+def _close_missed_gates(matching: Matching, clock: MarketClock) -> MarketClock:
     """Close the gates of a standstill: nothing is cleared, orders for those slots alone end."""
     last = clock.still_slot
     if clock.gate_slot >= last:
         return clock
-    first = book.first_end_slot(run.state)
+    first = book.first_end_slot(matching.state)
     while first is not None and first <= last:
-        if not _expire(run, first, min(last, first + SLOTS_PER_DAY), slot_start_ms(last)):
+        if not _expire(matching, first, min(last, first + SLOTS_PER_DAY), slot_start_ms(last)):
             return replace(clock, cleared_territory="")
-        following = book.first_end_slot(run.state)
+        following = book.first_end_slot(matching.state)
         if following == first:
             break  # It ends within the last slot.
         first = following
     return replace(clock, gate_slot=last, cleared_territory="")
 
 
-def _expire(run: auction.Run, first_slot: int, last_slot: int, until_ms: int) -> bool:
+def _expire(matching: Matching, first_slot: int, last_slot: int, until_ms: int) -> bool:
     """Close orders that end in these slots and by until_ms; tells whether all of them."""
-    most = run.budget.affords(clocks.WORK_EXPIRY)
-    ended = book.ended(run.state, range(first_slot, last_slot + 1), until_ms, most + 1)
+    most = matching.budget.affords(clocks.WORK_EXPIRY)
+    ended = book.ended(matching.state, range(first_slot, last_slot + 1), until_ms, most + 1)
     for _, order_id in ended[:most]:
-        run.expire(order_id)
-    run.budget.spend(clocks.WORK_EXPIRY * min(most, len(ended)))
+        matching.expire(order_id)
+    matching.budget.spend(clocks.WORK_EXPIRY * min(most, len(ended)))
     return len(ended) <= most
 
 

@@ -1,8 +1,8 @@
 """What the API thread may see of a running node: frozen values, swapped whole after each block.
 
-The trio side builds a new `ChainStatus` when a block is committed and replaces one attribute; the
-API thread reads that attribute and works on what it got. Only `submit` crosses back, and only by a
-future. Source: decision 0021.
+A chain's runner builds a new `ChainStatus` when a block is committed and replaces one attribute;
+the API thread reads that attribute and works on what it got. Only `submit` crosses back, and only
+by a future. Source: decision 0021.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class NodeHandle(Protocol):
         """The registry that /metrics shows."""
 
     def chains(self) -> Mapping[str, ChainStatus]:
-        """Followed chains by name, in genesis order. One attribute read, so atomic."""
+        """Followed chains by name, in genesis order, each whole as of its newest block."""
 
     def peers(self) -> tuple[PeerStatus, ...]:
         """Connected peers."""

@@ -14,6 +14,7 @@ import trio
 from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.gossipsub.events import Origin, Verdict
 from gridtokenx.network.host import Network, NetworkSettings, open_network
+from gridtokenx.node.protocol import topic_priority
 
 PREFIX = "/gridtokenx/bench/"
 TOPIC = PREFIX + "national/orders"
@@ -41,6 +42,7 @@ async def open_gossip(number: int) -> AsyncIterator[tuple[Network, Gossip]]:
         gossip = Gossip(
             network,
             topic_prefix=PREFIX,
+            priority=topic_priority,
             seed=number,
             first_seqno=time.time_ns(),
         )

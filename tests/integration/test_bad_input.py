@@ -53,7 +53,6 @@ from gridtokenx.node.protocol import (
     ChainHead,
     Status,
     Topics,
-    topic_limit,
     topic_prefix,
     topic_priority,
 )
@@ -447,7 +446,6 @@ async def our_peer(
         gossip = Gossip(
             net,
             topic_prefix=topic_prefix(genesis.network_id),
-            max_bytes=topic_limit,
             priority=topic_priority,
             seed=seed,
             first_seqno=time.time_ns(),

@@ -11,6 +11,7 @@ import trio
 from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.gossipsub.events import PROTOCOLS, Origin, Parameters, Verdict
 from gridtokenx.network.host import Network, NetworkSettings, Stream, open_network
+from gridtokenx.node.protocol import topic_priority
 from gridtokenx.runtime.stopping import DiskFailed
 from scripts.benchmarks.gossip import measure
 from tests.support.patience import until
@@ -46,6 +47,7 @@ async def open_node(number: int, **options: int) -> AsyncIterator[Node]:
         gossip = Gossip(
             network,
             topic_prefix=PREFIX,
+            priority=topic_priority,
             seed=number,
             first_seqno=time.time_ns(),
             parameters=FAST,

@@ -33,6 +33,7 @@ from gridtokenx.network.host import (
 )
 from gridtokenx.network.libp2p_overrides import negotiation, sockets, yamux
 from gridtokenx.network.peers.peer import PeerId
+from gridtokenx.node.protocol import topic_priority
 from tests.support.patience import until
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
@@ -156,7 +157,9 @@ async def test_unfinished_rpcs_of_all_strangers_together_are_bounded(
     head = encode_uvarint(MIB)
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         victim = await stack.enter_async_context(open_network(settings(1)))
-        gossip = Gossip(victim, topic_prefix="/gridtokenx/", seed=1, first_seqno=1)
+        gossip = Gossip(
+            victim, topic_prefix="/gridtokenx/", priority=topic_priority, seed=1, first_seqno=1
+        )
         await nursery.start(gossip.run)
         gate = gate_of(victim)
         for number in range(2, 8):
@@ -180,7 +183,9 @@ async def test_what_strangers_do_not_read_is_bounded_one_by_one_and_together(
     monkeypatch.setattr(module, "STRANGERS_QUEUE_BYTES", 2 * MIB)
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         victim = await stack.enter_async_context(open_network(settings(1)))
-        gossip = Gossip(victim, topic_prefix="/gridtokenx/", seed=1, first_seqno=1)
+        gossip = Gossip(
+            victim, topic_prefix="/gridtokenx/", priority=topic_priority, seed=1, first_seqno=1
+        )
         await nursery.start(gossip.run)
         others = [
             await stack.enter_async_context(open_network(settings(number))) for number in (2, 3, 4)

@@ -9,8 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import trio
 
-from gridtokenx.network.gossip import MAX_MESSAGE_BYTES, Gossip
-from gridtokenx.network.gossipsub.events import PROTOCOL_V12, Origin, Parameters, Verdict
+from gridtokenx.network.gossip import Gossip
+from gridtokenx.network.gossipsub.events import (
+    MAX_MESSAGE_BYTES,
+    PROTOCOL_V12,
+    Origin,
+    Parameters,
+    Verdict,
+)
 from gridtokenx.network.host import (
     Network,
     NetworkSettings,
@@ -19,6 +25,7 @@ from gridtokenx.network.host import (
     parse_peer_id,
 )
 from gridtokenx.network.libp2p_overrides.private_network import parse_key
+from gridtokenx.node.protocol import topic_priority
 from tests.support import js_peer
 from tests.support.js_peer import JsPeer, PeerError
 from tests.support.patience import PATIENCE_S, until
@@ -58,6 +65,7 @@ async def open_node(parameters: Parameters = FAST, psk: bytes | None = None) -> 
         gossip = Gossip(
             network,
             topic_prefix=PREFIX,
+            priority=topic_priority,
             seed=1,
             first_seqno=time.time_ns(),
             parameters=parameters,

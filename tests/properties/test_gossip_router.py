@@ -36,6 +36,7 @@ LIMITS = Parameters(
     max_idontwant_ids_per_heartbeat=6,
     max_seen=8,
     max_asked=8,
+    max_message_bytes=200,
     max_history_bytes=600,
     max_backoffs=6,
     max_in_flight=3,
@@ -121,7 +122,6 @@ def new_router(parameters: Parameters = LIMITS) -> Router:
         sign=lambda data: bytes(64),
         public_key_of=lambda peer: peer[:32] if len(peer) == 38 else None,
         topic_prefix=PREFIX,
-        max_bytes=lambda topic: 200,
         priority=lambda topic: Priority.URGENT if "votes" in topic else Priority.BULK,
         seed=1,
         first_seqno=0,
@@ -188,7 +188,7 @@ class HonestPeer:
         self.peer, self.now, self.seqno = PEERS[0], 0, 0
         self.may_graft_ms = 0
         self.spoken: dict[bytes, bytes] = {}  # by message id
-        self.router = new_router(Parameters())
+        self.router = new_router(Parameters(max_message_bytes=200))
         self.router.handle(Subscribe(TOPICS[0]), 0)
         self.reconnect()
 

@@ -116,6 +116,7 @@ class Governance(RuleBasedStateMachine):
 
         return Surroundings(
             value_of,
+            lambda _: "MET",
             lambda _: [(name, 1) for name in ORGANISATIONS],
             lambda _: 0,
             lambda *_: None,

@@ -90,7 +90,6 @@ class World:
             sign=KEYS[n].sign,
             public_key_of=lambda peer: peer[6:] if peer in self.index else None,
             topic_prefix=PREFIX,
-            max_bytes=lambda topic: 1 << 20,
             priority=lambda topic: Priority.URGENT,
             seed=self.random.randrange(1 << 32),
             first_seqno=1_000,

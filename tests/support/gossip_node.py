@@ -63,10 +63,6 @@ def public_key_of(peer: bytes) -> bytes | None:
     return peer[6:] if peer[:6] == ID_HEAD and len(peer) == 38 else None
 
 
-def max_bytes(topic: str) -> int:
-    return 8 << 20 if topic.endswith("blocks") else 1 << 20
-
-
 def priority(topic: str) -> Priority:
     return Priority.URGENT if topic.endswith("votes") else Priority.BULK
 
@@ -85,7 +81,6 @@ class Node:
             sign=ME.key.sign,
             public_key_of=public_key_of,
             topic_prefix=PREFIX,
-            max_bytes=max_bytes,
             priority=priority,
             seed=7,
             first_seqno=1_700_000_000_000_000_000,

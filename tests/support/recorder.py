@@ -31,7 +31,7 @@ from gridtokenx.network.host import (
 )
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import Requests
-from gridtokenx.node.protocol import Status, Topics, topic_limit, topic_prefix, topic_priority
+from gridtokenx.node.protocol import Status, Topics, topic_prefix, topic_priority
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import Rejected
@@ -118,7 +118,6 @@ class Recorder:
         gossip = Gossip(
             network,
             topic_prefix=topic_prefix(network_id),
-            max_bytes=topic_limit,
             priority=topic_priority,
             seed=1,
             first_seqno=time.time_ns(),

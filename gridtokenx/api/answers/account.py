@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from gridtokenx.api.answers.energy import ListedOrder
 from gridtokenx.api.answers.fields import (
     Account,
     AsOf,
+    AtHeight,
     ChainName,
     Height,
     Incarnation,
+    MarketMs,
+    NextCursor,
+    Position,
+    TimeMs,
     answer,
+    count,
 )
+from gridtokenx.api.answers.shown import ShownEvents, ShownMeters
+from gridtokenx.api.answers.transaction import ShownTransaction
 from gridtokenx.api.shapes import Rule
+from gridtokenx.registry.model import Participant
 
 
 @answer
@@ -48,6 +58,52 @@ class AccountBalance:
 
 
 @answer
+class _AccountHead(AsOf):
+    nonce: Annotated[int, Rule("nonce of its next transaction", unit="transactions", example="7")]
+
+
+@answer
+class AccountOnChain(Balances, _AccountHead):
+    """What an account holds and owns on one chain."""
+
+    participant: Annotated[Participant | None, Rule("its registration; null without one")]
+    meters: ShownMeters
+    meter_count: Annotated[int, count("meters it ever had; at most 100 are listed", "meters", 1)]
+    open_orders: tuple[ListedOrder, ...]
+
+
+@answer
+class AccountOnChains:
+    """What an account holds and owns, by chain, and what it holds in total."""
+
+    address: Account
+    totals: Balances
+    chains: tuple[AccountOnChain, ...]
+
+
+@answer
+class HistoryEntry:
+    """A transaction that an account sent or that names it."""
+
+    height: AtHeight
+    position: Position
+    time_ms: TimeMs
+    market_ms: MarketMs
+    transaction: ShownTransaction
+    events: ShownEvents
+
+
+@answer
+class AccountHistory:
+    """A page of an account's transactions, newest first."""
+
+    chain: ChainName
+    height: Height
+    items: tuple[HistoryEntry, ...]
+    next_cursor: NextCursor
+
+
+@answer
 class NextNonce:
     """The nonce of an account's next transaction on a chain."""
 
@@ -55,5 +111,5 @@ class NextNonce:
     chain: ChainName
     incarnation: Incarnation
     height: Height
-    nonce: Annotated[int, Rule("nonce to sign with", example="7")]
+    nonce: Annotated[int, Rule("nonce to sign with", unit="transactions", example="7")]
     pending: Annotated[bool, Rule("whether what waits here is counted", example=True)]

@@ -16,6 +16,7 @@ from gridtokenx.api.answers.fields import (
     moment,
     slot_number,
 )
+from gridtokenx.api.answers.shown import ShownMeter
 from gridtokenx.api.shapes import Rule
 
 
@@ -157,3 +158,15 @@ class ZoneDetail:
     flow_slot: Annotated[int, slot_number("slot whose flow is told", "1963601")]
     zone: Annotated[GridZone, Rule("the zone")]
     substations: Annotated[tuple[Substation, ...], Rule("its substations")]
+
+
+@answer
+class FoundMeter:
+    """A metering point of a chain."""
+
+    chain: ChainName
+    height: Height
+    meter: ShownMeter
+    read_to_slot: Annotated[
+        int | None, slot_number("last slot that a reading covers; null: none", "1963596")
+    ]

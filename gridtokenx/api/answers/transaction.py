@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from gridtokenx.api.answers.failure import Failure
 from gridtokenx.api.answers.fields import (
@@ -104,7 +104,7 @@ class WaitingTransaction(TransactionStatus):
     time_ms: Annotated[None, Rule("null: it has no block")] = None
     market_ms: Annotated[None, Rule("null: it has no block")] = None
     transaction: Annotated[None, Rule("null: only those of blocks are shown")] = None
-    events: Annotated[tuple[Any, ...], Rule("empty: it did nothing yet", example=[])] = ()
+    events: Annotated[tuple[None, ...], Rule("empty: it did nothing yet", example=[])] = ()
 
 
 @answer

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
+from gridtokenx.api.answers.fields import answer
 from gridtokenx.api.context import Context
 from gridtokenx.api.methods import account as account_methods
 from gridtokenx.api.methods import chain as chain_methods
@@ -19,11 +21,22 @@ from gridtokenx.api.methods import shard as shard_methods
 from gridtokenx.api.methods import staking as staking_methods
 from gridtokenx.api.methods import transaction as transaction_methods
 from gridtokenx.api.schema import build_openrpc
-from gridtokenx.api.table import Arguments, Method, shape
+from gridtokenx.api.shapes import Rule
+from gridtokenx.api.table import Method, NoParameters
 
 
-def discover(_context: Context, _arguments: Arguments) -> dict[str, Any]:
-    return build_openrpc(METHODS)
+@answer
+class OpenRpcDocument:
+    """What `protocols/rpc/openrpc.json` holds."""
+
+    openrpc: Annotated[str, Rule("version of OpenRPC", example="1.3.2")]
+    info: Annotated[Mapping[str, Any], Rule("title, version, licence", example={})]
+    methods: Annotated[tuple[Mapping[str, Any], ...], Rule("one by one", example=[])]
+    components: Annotated[Mapping[str, Any], Rule("schemas by name", example={})]
+
+
+def discover(_context: Context, _asked: NoParameters) -> OpenRpcDocument:
+    return OpenRpcDocument(**build_openrpc(METHODS))
 
 
 METHODS: tuple[Method, ...] = (
@@ -43,7 +56,6 @@ METHODS: tuple[Method, ...] = (
         "rpc.discover",
         discover,
         "This description of all methods (OpenRPC).",
-        shape(openrpc="text", info="object", methods="list", components="object"),
         cost=5,
     ),
 )

@@ -6,31 +6,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from gridtokenx.api.answers.account import AccountBalance, Balances, BalancesOnChain, NextNonce
+from gridtokenx.api.answers.account import (
+    AccountBalance,
+    AccountHistory,
+    AccountOnChain,
+    AccountOnChains,
+    Balances,
+    BalancesOnChain,
+    HistoryEntry,
+    NextNonce,
+)
+from gridtokenx.api.answers.proofs import AccountProof
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import (
-    document,
-    event_document,
-    meter_document,
-    order_document,
-    transaction_document,
-)
+from gridtokenx.api.documents import tell_order, tell_transaction
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import address, boolean, format_cursor
-from gridtokenx.api.methods.proofs import PROOF, SINCE, prove
+from gridtokenx.api.kinds import boolean, format_cursor
+from gridtokenx.api.methods.proofs import Since, prove
 from gridtokenx.api.shapes import Rule
-from gridtokenx.api.table import (
-    CHAIN,
-    CURSOR,
-    LIMIT,
-    AccountId,
-    Arguments,
-    ChainName,
-    Method,
-    Param,
-    Route,
-    shape,
-)
+from gridtokenx.api.table import AccountId, ChainName, Method, PageCursor, PageLimit, Route
 from gridtokenx.ledger.model import ACCOUNTS, Account
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
@@ -57,20 +50,34 @@ class NonceParameters(AccountParameters):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryParameters(AccountParameters):
+    """Whose transactions, on which chain, from where on."""
+
+    limit: PageLimit = 50
+    cursor: PageCursor = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofParameters(AccountParameters):
+    """Whose account, and which validator set its asker trusts."""
+
+    since: Since = 0
+
+
+MAX_METERS = 100  # In one answer.
 _BALANCES = tuple(field.name for field in fields(Account) if field.name != "nonce")
 
 
-def get_account(context: Context, arguments: Arguments) -> dict[str, Any]:
-    who = arguments["address"]
-    rows = [
-        (account, _account_on_chain(context, status, who, account))
-        for status, account in _accounts(context, who, arguments["chain"])
-    ]
-    return {
-        "address": format_address(who),
-        "totals": _totals(account for account, _ in rows),
-        "chains": [row for _, row in rows],
-    }
+def get_account(context: Context, asked: AccountParameters) -> AccountOnChains:
+    found = _accounts(context, asked.address, asked.chain)
+    return AccountOnChains(
+        address=asked.address,
+        totals=Balances(**_sums(account for _, account in found)),
+        chains=tuple(
+            _account_on_chain(context, status, asked.address, account) for status, account in found
+        ),
+    )
 
 
 def get_balance(context: Context, asked: AccountParameters) -> AccountBalance:
@@ -111,36 +118,24 @@ def _accounts(context: Context, who: bytes, chain: str | None) -> list[tuple[Cha
     return [(status, account or Account()) for status, account in found]
 
 
-def _balances(account: Account) -> dict[str, str]:
-    return {name: str(getattr(account, name)) for name in _BALANCES}
-
-
-def _totals(accounts: Iterable[Account]) -> dict[str, str]:
-    """Sums over chains; gtx of genesis is on every chain, see `chains` for each."""
-    held = list(accounts)
-    return {name: str(sum(getattr(account, name) for account in held)) for name in _BALANCES}
-
-
 def _account_on_chain(
     context: Context, status: ChainStatus, who: bytes, account: Account
-) -> dict[str, Any]:
-    participant = PARTICIPANTS.get(status.view, who)
+) -> AccountOnChain:
     lines = TRADERS.get(status.view, who)
     ids = [] if lines is None else [line.order_id for line in (*lines.buys, *lines.sells)]
     orders = [ORDERS.get(status.view, order_id) for order_id in ids]
     meters = context.meters_of(status, who)
     name = status.spec.name
-    return {
-        "chain": name,
-        "height": str(status.head.height),
-        "finalized": True,
-        "nonce": str(account.nonce),
-        **_balances(account),
-        "participant": None if participant is None else document(participant),
-        "meters": [meter_document(meter) for meter in meters[:100]],
-        "meter_count": len(meters),
-        "open_orders": [order_document(name, order) for order in orders if order is not None],
-    }
+    return AccountOnChain(
+        chain=name,
+        height=status.head.height,
+        nonce=account.nonce,
+        **_balances_of(account),
+        participant=PARTICIPANTS.get(status.view, who),
+        meters=tuple(meters[:MAX_METERS]),
+        meter_count=len(meters),
+        open_orders=tuple(tell_order(name, order) for order in orders if order is not None),
+    )
 
 
 def get_nonce(context: Context, asked: NonceParameters) -> NextNonce:
@@ -159,51 +154,42 @@ def get_nonce(context: Context, asked: NonceParameters) -> NextNonce:
     )
 
 
-def get_history(context: Context, arguments: Arguments) -> dict[str, Any]:
-    status = context.chain(arguments["chain"])
-    page = history.list_transactions(
-        status.view, arguments["address"], arguments["limit"], arguments["cursor"]
-    )
+def get_history(context: Context, asked: HistoryParameters) -> AccountHistory:
+    status = context.chain(asked.chain)
+    page = history.list_transactions(status.view, asked.address, asked.limit, asked.cursor)
     records = (history.find_transaction(status.view, one) for one in page.ids)
-    return {
-        "chain": status.spec.name,
-        "height": str(status.head.height),
-        "items": [
-            {
-                "height": str(record.when.height),
-                "position": record.when.number,
-                "time_ms": str(record.when.time_ms),
-                "market_ms": str(record.when.market_ms),
-                "transaction": transaction_document(record.transaction),
-                "events": [event_document(event) for event in record.events],
-            }
+    return AccountHistory(
+        chain=status.spec.name,
+        height=status.head.height,
+        items=tuple(
+            HistoryEntry(
+                height=record.when.height,
+                position=record.when.number,
+                time_ms=record.when.time_ms,
+                market_ms=record.when.market_ms,
+                transaction=tell_transaction(record.transaction),
+                events=record.events,
+            )
             for record in records
             if record is not None
-        ],
-        "next_cursor": format_cursor(page.next_place),
-    }
+        ),
+        next_cursor=format_cursor(page.next_place),
+    )
 
 
-async def get_proof(context: Context, arguments: Arguments) -> dict[str, Any]:
-    key = ACCOUNTS.prefix + arguments["address"]
-    proven = await prove(lambda: context.chain(arguments["chain"]), key, arguments["since"])
-    value = proven.value
-    return {
-        **proven.document,
-        "address": format_address(arguments["address"]),
-        "account": None if value is None else document(ACCOUNTS.decode(value)),
-    }
+async def get_proof(context: Context, asked: ProofParameters) -> AccountProof:
+    key = ACCOUNTS.prefix + asked.address
+    proven = await prove(lambda: context.chain(asked.chain), key, asked.since)
+    account = None if proven.value is None else ACCOUNTS.decode(proven.value)
+    return AccountProof(**proven.fields, address=asked.address, account=account)
 
 
-_ADDRESS = Param("address", address(), "account, gtx1...", required=True)
 METHODS = (
     Method(
         "account_get",
         get_account,
         "What an account holds and owns on each followed chain, with totals.",
-        shape(address="text", totals="object", chains="list"),
-        (_ADDRESS, CHAIN),
-        (Route("GET", "/accounts/{address}"),),
+        routes=(Route("GET", "/accounts/{address}"),),
         cost=5,
     ),
     Method(
@@ -222,18 +208,14 @@ METHODS = (
         "account_getHistory",
         get_history,
         "Transactions an account sent or that name it, newest first.",
-        shape(chain="text", height="decimal", items="list", next_cursor="text?"),
-        (_ADDRESS, CHAIN, LIMIT, CURSOR),
-        (Route("GET", "/accounts/{address}/history"),),
+        routes=(Route("GET", "/accounts/{address}/history"),),
         cost=5,
     ),
     Method(
         "account_getProof",
         get_proof,
         "An account's state with all a light client needs: header, certificate, state proof.",
-        shape(**PROOF, address="text", account="object?"),
-        (_ADDRESS, CHAIN, SINCE),
-        (Route("GET", "/accounts/{address}/proof"),),
+        routes=(Route("GET", "/accounts/{address}/proof"),),
         cost=10,
     ),
 )

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, get_args
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_args
 
+from gridtokenx.api.answers.chain import (
+    BlockAnswer,
+    BlockHead,
+    ChainHead,
+    ChainOfNode,
+    ChainParameters,
+    ChainSupply,
+    ChainSync,
+    DepositTotals,
+    Finality,
+    FinalityTimes,
+    GenesisAnswer,
+    Holdings,
+    NetworkIdentity,
+    NodeIdentity,
+    NodeStatus,
+    NodeSync,
+    RawBlock,
+    RawBlocks,
+    SetMember,
+    ValidatorSetAnswer,
+)
+from gridtokenx.api.answers.transaction import ShownTransaction
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import document, head_document, transaction_document
+from gridtokenx.api.documents import tell_transaction
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import block_reference, boolean, integer
-from gridtokenx.api.table import CHAIN, Arguments, Method, Param, Route, shape
+from gridtokenx.api.kinds import boolean, integer
+from gridtokenx.api.shapes import Rule
+from gridtokenx.api.table import BlockId, ChainName, ChainParameter, Method, NoParameters, Route
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.transaction import decode_transaction, transaction_id
 from gridtokenx.consensus.messages import QuorumCertificate
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode
-from gridtokenx.primitives.types import format_address
 from gridtokenx.staking.model import VALIDATORS
 from gridtokenx.trading import rules as trading
-from gridtokenx.views.status import ChainStatus, SyncState
+from gridtokenx.views.status import ChainStatus, Head, SyncState
 
 MAX_FULL_TRANSACTIONS = 500
 MAX_RAW_BLOCKS = 64
@@ -27,54 +51,84 @@ MAX_RAW_BYTES = 4 * 1024 * 1024  # After it no further block goes into the answe
 _SYNC_ORDER = get_args(SyncState)  # Worst first.
 
 
-def get_status(context: Context, _arguments: Arguments) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class BlockParameters:
+    """Which block, of one chain or, by its hash, of any."""
+
+    block: BlockId
+    chain: ChainName = None
+
+
+@dataclass(frozen=True, slots=True)
+class FullBlockParameters(BlockParameters):
+    """Which block, and how much of it."""
+
+    full: Annotated[bool, Rule("bodies instead of ids, 500 at a time", boolean(), example=True)] = (
+        False
+    )
+    offset: Annotated[
+        int,
+        Rule("first transaction with `full`", integer(0, 20_000), "transactions", example=500),
+    ] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RawBlocksParameters:
+    """From where on, and how many."""
+
+    from_height: Annotated[int, Rule("first block", integer(1, 2**63 - 1), "blocks", example=1)]
+    chain: ChainName = None
+    limit: Annotated[
+        int, Rule("most blocks", integer(1, MAX_RAW_BLOCKS), "blocks", example=MAX_RAW_BLOCKS)
+    ] = MAX_RAW_BLOCKS
+
+
+def get_status(context: Context, _asked: NoParameters) -> NodeStatus:
     handle = context.handle
     genesis = handle.genesis
     chains = list(handle.chains().values())
     states = [status.sync_state for status in chains] or ["waiting_peers"]
-    return {
-        "node": {
-            "id": handle.node_id,
-            "peer_id": handle.peer_id,
-            "role": handle.role,
-            "version": handle.version,
-            "local_signer": _address_or_none(context),
-        },
-        "network": {
-            "name": genesis.network_name,
-            "id": genesis.network_id,
-            "genesis_hash": genesis.hash.hex(),
-        },
-        "sync": {"state": min(states, key=_SYNC_ORDER.index)},
-        "peers": len(handle.peers()),
-        "chains": [_chain_status(status) for status in chains],
-    }
-
-
-def _address_or_none(context: Context) -> str | None:
     signer = context.local_signer
-    return None if signer is None else format_address(signer.public_key)
+    return NodeStatus(
+        node=NodeIdentity(
+            id=handle.node_id,
+            peer_id=handle.peer_id,
+            role=handle.role,
+            version=handle.version,
+            local_signer=None if signer is None else signer.public_key,
+        ),
+        network=NetworkIdentity(
+            name=genesis.network_name, id=genesis.network_id, genesis_hash=genesis.hash
+        ),
+        sync=NodeSync(state=min(states, key=_SYNC_ORDER.index)),
+        peers=len(handle.peers()),
+        chains=tuple(_chain(status) for status in chains),
+    )
 
 
-def _chain_status(status: ChainStatus) -> dict[str, Any]:
-    return {
-        "chain": status.spec.name,
-        "chain_id": status.spec.chain_id.hex(),
-        "incarnation": status.spec.incarnation,
-        "head": head_document(status.head),
-        "sync": {
-            "state": status.sync_state,
-            "target": str(status.sync_target),
-            "stopped_because": status.stopped_because or None,
-        },
-        "validators": len(status.validators.members),
-        "consensus_view": status.consensus_view,
-        "mempool_transactions": status.mempool_transactions,
-        "finality_ms": {
-            "p50": _percentile(status.finality_ms, 50),
-            "p99": _percentile(status.finality_ms, 99),
-        },
-    }
+def _chain(status: ChainStatus) -> ChainOfNode:
+    return ChainOfNode(
+        chain=status.spec.name,
+        chain_id=status.spec.chain_id,
+        incarnation=status.spec.incarnation,
+        head=BlockHead(**_head(status.head)),
+        sync=ChainSync(
+            state=status.sync_state,
+            target=status.sync_target,
+            stopped_because=status.stopped_because or None,
+        ),
+        validators=len(status.validators.members),
+        consensus_view=status.consensus_view,
+        mempool_transactions=status.mempool_transactions,
+        finality_ms=FinalityTimes(
+            p50=_percentile(status.finality_ms, 50), p99=_percentile(status.finality_ms, 99)
+        ),
+    )
+
+
+def _head(head: Head) -> dict[str, Any]:
+    """The fields that the newest block has in any answer."""
+    return {one.name: getattr(head, one.name) for one in fields(head)}
 
 
 def _percentile(values: tuple[int, ...], percent: int) -> int | None:
@@ -83,34 +137,33 @@ def _percentile(values: tuple[int, ...], percent: int) -> int | None:
     return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]
 
 
-def get_head(context: Context, arguments: Arguments) -> dict[str, Any]:
-    status = context.chain(arguments["chain"])
-    return {"chain": status.spec.name, **head_document(status.head), "finalized": True}
+def get_head(context: Context, asked: ChainParameter) -> ChainHead:
+    status = context.chain(asked.chain)
+    return ChainHead(chain=status.spec.name, **_head(status.head))
 
 
-def get_block(context: Context, arguments: Arguments) -> dict[str, Any]:
-    reference, offset = arguments["block"], arguments["offset"]
-    status, height = _find_block(context, reference, arguments["chain"])
+def get_block(context: Context, asked: FullBlockParameters) -> BlockAnswer:
+    offset = asked.offset
+    status, height = _find_block(context, asked.block, asked.chain)
     block = _load_block(status, height)
     count = len(block.transactions)
-    transactions: list[Any]
+    transactions: tuple[bytes | ShownTransaction, ...]
     following = None
-    if arguments["full"]:
+    if asked.full:
         page = block.transactions[offset : offset + MAX_FULL_TRANSACTIONS]
-        transactions = [transaction_document(decode_transaction(raw)) for raw in page]
+        transactions = tuple(tell_transaction(decode_transaction(raw)) for raw in page)
         following = offset + len(page) if offset + len(page) < count else None
     else:
-        transactions = [transaction_id(raw).hex() for raw in block.transactions]
-    return {
-        "chain": status.spec.name,
-        "height": str(height),
-        "hash": block.header.hash.hex(),
-        "finalized": True,
-        "header": document(block.header),
-        "transactions": transactions,
-        "transaction_count": count,
-        "next_offset": following,
-    }
+        transactions = tuple(transaction_id(raw) for raw in block.transactions)
+    return BlockAnswer(
+        chain=status.spec.name,
+        height=height,
+        hash=block.header.hash,
+        header=block.header,
+        transactions=transactions,
+        transaction_count=count,
+        next_offset=following,
+    )
 
 
 def _find_block(
@@ -134,152 +187,115 @@ def _load_block(status: ChainStatus, height: int) -> Block:
     return decode_block(raw)
 
 
-def get_finality(context: Context, arguments: Arguments) -> dict[str, Any]:
-    status, height = _find_block(context, arguments["block"], arguments["chain"])
+def get_finality(context: Context, asked: BlockParameters) -> Finality:
+    status, height = _find_block(context, asked.block, asked.chain)
     block = _load_block(status, height)
     raw = status.view.certificate(height)
     if raw is None:
         detail = f"no certificate of block {height} is kept here"
         raise ApiError(ErrorCode.PROOF_UNAVAILABLE, detail)
     certificate = decode(QuorumCertificate, raw)
-    return {
-        "chain": status.spec.name,
-        "height": str(height),
-        "hash": block.header.hash.hex(),
-        "finalized": True,
-        "header": encode(block.header).hex(),
-        "certificate": raw.hex(),
-        "view": certificate.view,
-        "signers": [one.index for one in certificate.signatures],
-    }
+    return Finality(
+        chain=status.spec.name,
+        height=height,
+        hash=block.header.hash,
+        header=encode(block.header),
+        certificate=raw,
+        view=certificate.view,
+        signers=tuple(one.index for one in certificate.signatures),
+    )
 
 
-def get_raw_blocks(context: Context, arguments: Arguments) -> dict[str, Any]:
+def get_raw_blocks(context: Context, asked: RawBlocksParameters) -> RawBlocks:
     """Base64, because the largest block would not fit into an answer as hex."""
-    status = context.chain(arguments["chain"])
-    items: list[dict[str, Any]] = []
+    status = context.chain(asked.chain)
+    items: list[RawBlock] = []
     size = 0
-    first = arguments["from_height"]
-    for height in range(first, min(first + arguments["limit"], status.head.height + 1)):
+    first = asked.from_height
+    for height in range(first, min(first + asked.limit, status.head.height + 1)):
         raw, certificate = status.view.block(height), status.view.certificate(height)
         if not raw or not certificate:
             break
         size += len(raw)
         if items and size > MAX_RAW_BYTES:
             break
-        items.append(
-            {
-                "height": str(height),
-                "block": base64.b64encode(raw).decode(),
-                "certificate": base64.b64encode(certificate).decode(),
-            }
-        )
+        items.append(RawBlock(height=height, block=_base64(raw), certificate=_base64(certificate)))
     if not items:
         detail = f"{status.spec.name} has no block {first}; its head is {status.head.height}"
         raise ApiError(ErrorCode.BLOCK_NOT_FOUND, detail)
-    return {"chain": status.spec.name, "head": str(status.head.height), "items": items}
+    return RawBlocks(chain=status.spec.name, head=status.head.height, items=tuple(items))
 
 
-def get_validators(context: Context, arguments: Arguments) -> dict[str, Any]:
-    status = context.chain(arguments["chain"])
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def get_validators(context: Context, asked: ChainParameter) -> ValidatorSetAnswer:
+    status = context.chain(asked.chain)
     names: dict[bytes, str] = dict(status.spec.organisation_of)
     if status.spec.is_national:
         names |= {one.consensus_key: one.moniker for _, one in context.table(status, VALIDATORS)}
-    return {
-        "chain": status.spec.name,
-        "set_hash": status.validators.hash.hex(),
-        "total_weight": str(status.validators.total_weight),
-        "items": [
-            {
-                "index": index,
-                "public_key": format_address(member.public_key),
-                "weight": str(member.weight),
-                "organisation": names.get(member.public_key),
-            }
+    return ValidatorSetAnswer(
+        chain=status.spec.name,
+        set_hash=status.validators.hash,
+        total_weight=status.validators.total_weight,
+        items=tuple(
+            SetMember(
+                index=index,
+                public_key=member.public_key,
+                weight=member.weight,
+                organisation=names.get(member.public_key),
+            )
             for index, member in enumerate(status.validators.members)
-        ],
-    }
+        ),
+    )
 
 
-def get_genesis(context: Context, _arguments: Arguments) -> dict[str, Any]:
-    return {"hash": context.handle.genesis.hash.hex(), "genesis": context.genesis_document}
+def get_genesis(context: Context, _asked: NoParameters) -> GenesisAnswer:
+    genesis = context.handle.genesis
+    return GenesisAnswer(hash=genesis.hash, genesis=genesis)
 
 
-def get_supply(context: Context, arguments: Arguments) -> dict[str, Any]:
-    status = context.chain(arguments["chain"])
-    state = status.view
-    total, crossed, deposits = ledger.supply(state), ledger.crossings(state), ledger.deposits(state)
-    return {
-        "chain": status.spec.name,
-        "height": str(status.head.height),
-        "holdings": {name: str(amount) for name, amount in ledger.holdings(state).items()},
-        "supply": document(total),
-        "crossings": document(crossed),
-        "deposits": {
-            "total_uthb": str(deposits.total_uthb),
-            "stated_uthb": str(deposits.stated_uthb),
-        },
-    }
+def get_supply(context: Context, asked: ChainParameter) -> ChainSupply:
+    status = context.chain(asked.chain)
+    deposits = ledger.deposits(status.view)
+    return ChainSupply(
+        chain=status.spec.name,
+        height=status.head.height,
+        holdings=Holdings(**ledger.holdings(status.view)),
+        supply=ledger.supply(status.view),
+        crossings=ledger.crossings(status.view),
+        deposits=DepositTotals(total_uthb=deposits.total_uthb, stated_uthb=deposits.stated_uthb),
+    )
 
 
-def get_params(context: Context, arguments: Arguments) -> dict[str, Any]:
-    status = context.chain(arguments["chain"])
-    return {
-        "chain": status.spec.name,
-        "height": str(status.head.height),
-        "parameters": document(trading.parameters(status.view)),
-    }
+def get_params(context: Context, asked: ChainParameter) -> ChainParameters:
+    status = context.chain(asked.chain)
+    return ChainParameters(
+        chain=status.spec.name,
+        height=status.head.height,
+        parameters=trading.parameters(status.view),
+    )
 
-
-_BLOCK = Param("block", block_reference(), "height or block hash", required=True)
-_HEAD_SHAPE = {
-    "chain": "text",
-    "height": "decimal",
-    "hash": "hex",
-    "time_ms": "decimal",
-    "market_ms": "decimal",
-    "state_root": "hex",
-    "proposer_index": "number",
-    "finalized": "bool",
-}
 
 METHODS = (
     Method(
         "chain_getStatus",
         get_status,
         "The node, its network, and each chain it follows; answers 200 whatever the state.",
-        shape(node="object", network="object", sync="object", peers="number", chains="list"),
         routes=(Route("GET", "/status"),),
     ),
     Method(
         "chain_getHead",
         get_head,
         "The newest decided block of a chain.",
-        shape(**_HEAD_SHAPE),
-        (CHAIN,),
-        (Route("GET", "/blocks/head"),),
+        routes=(Route("GET", "/blocks/head"),),
     ),
     Method(
         "chain_getBlock",
         get_block,
         "A block by height or hash, with its transactions' ids or bodies.",
-        shape(
-            chain="text",
-            height="decimal",
-            hash="hex",
-            finalized="bool",
-            header="object",
-            transactions="list",
-            transaction_count="number",
-            next_offset="number?",
-        ),
-        (
-            _BLOCK,
-            CHAIN,
-            Param("full", boolean(), "bodies instead of ids, 500 at a time", default=False),
-            Param("offset", integer(0, 20_000), "first transaction with `full`", default=0),
-        ),
-        (
+        routes=(
             Route("GET", "/blocks/{height}", immutable=True, renames={"height": "block"}),
             Route("GET", "/blocks/hash/{hash}", immutable=True, renames={"hash": "block"}),
         ),
@@ -289,46 +305,26 @@ METHODS = (
         "chain_getFinality",
         get_finality,
         "The header (canonical bytes) and the commit certificate that makes a block final.",
-        shape(
-            chain="text",
-            height="decimal",
-            hash="hex",
-            finalized="bool",
-            header="hex",
-            certificate="hex",
-            view="number",
-            signers="list",
-        ),
-        (_BLOCK, CHAIN),
-        (Route("GET", "/blocks/{height}/finality", renames={"height": "block"}),),
+        routes=(Route("GET", "/blocks/{height}/finality", renames={"height": "block"}),),
         cost=5,
     ),
     Method(
         "chain_getRawBlocks",
         get_raw_blocks,
         "Blocks and their commit certificates as canonical bytes (base64), for re-execution.",
-        shape(chain="text", head="decimal", items="list"),
-        (
-            Param("from_height", integer(1, 2**63 - 1), "first block", required=True),
-            CHAIN,
-            Param("limit", integer(1, MAX_RAW_BLOCKS), "most blocks", default=MAX_RAW_BLOCKS),
-        ),
-        (Route("GET", "/blocks/raw"),),
+        routes=(Route("GET", "/blocks/raw"),),
         cost=20,
     ),
     Method(
         "chain_getValidators",
         get_validators,
         "Who signs the blocks of a chain.",
-        shape(chain="text", set_hash="hex", total_weight="decimal", items="list"),
-        (CHAIN,),
-        (Route("GET", "/validators"),),
+        routes=(Route("GET", "/validators"),),
     ),
     Method(
         "chain_getGenesis",
         get_genesis,
         "The genesis file of the network and its hash.",
-        shape(hash="hex", genesis="object"),
         routes=(Route("GET", "/genesis"),),
         cost=5,
     ),
@@ -337,23 +333,12 @@ METHODS = (
         get_supply,
         "What all accounts of a chain hold, what was made there and what crossed to and from other "
         "chains, and the baht that its payment authority has deposited and stated.",
-        shape(
-            chain="text",
-            height="decimal",
-            holdings="object",
-            supply="object",
-            crossings="object",
-            deposits="object",
-        ),
-        (CHAIN,),
-        (Route("GET", "/supply"),),
+        routes=(Route("GET", "/supply"),),
     ),
     Method(
         "chain_getParams",
         get_params,
         "The market parameters in force on a chain.",
-        shape(chain="text", height="decimal", parameters="object"),
-        (CHAIN,),
-        (Route("GET", "/params"),),
+        routes=(Route("GET", "/params"),),
     ),
 )

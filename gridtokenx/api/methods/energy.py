@@ -86,7 +86,12 @@ class BookParameters:
     zone: Annotated[str, Rule("substation, zone or territory", place(), example="BKK-01")]
     slot: Annotated[
         int | None,
-        Rule("only what may trade in this delivery slot", integer(0, 2**40), example="1963608"),
+        Rule(
+            "only what may trade in this delivery slot",
+            integer(0, 2**40),
+            unit="slots of 15 min since 1970 UTC",
+            example=1963608,
+        ),
     ] = None
     depth: Annotated[
         int, Rule("price levels a side", integer(1, 100), unit="levels", example=20)
@@ -117,7 +122,8 @@ class StatsParameters:
 
     chain: ChainName = None
     window_slots: Annotated[
-        int | None, Rule("only the last so many 15-min slots", integer(1, 35_040), example=96)
+        int | None,
+        Rule("only the last so many 15-min slots", integer(1, 35_040), unit="slots", example=96),
     ] = None
 
 

@@ -22,7 +22,6 @@ from gridtokenx.api.answers.governance import (
     VotedParameters,
 )
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import document
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import address, choice, format_cursor, integer, json_object, text, words
 from gridtokenx.api.paging import fill
@@ -54,7 +53,7 @@ from gridtokenx.interchain import checkpoints
 from gridtokenx.interchain.incarnations import check_base, lost_since
 from gridtokenx.interchain.model import Escrow
 from gridtokenx.primitives.codec import MAX_INT
-from gridtokenx.primitives.document import from_document, kind_of
+from gridtokenx.primitives.document import from_document, kind_of, to_document
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import BPS
 from gridtokenx.primitives.state import Overlay, Reader, u64
@@ -239,6 +238,12 @@ class SimulationParameters:
             'such as {"kind": "parameter_change", "parameter": "carbon_credits.solar", '
             '"new_value": "0.7"}',
             json_object(),
+            shows=Content,
+            example={
+                "kind": "parameter_change",
+                "parameter": "carbon_credits.solar",
+                "new_value": "0.7",
+            },
         ),
     ]
     proposer: Annotated[
@@ -317,7 +322,7 @@ def type_name(content: Content) -> str:
 
 def summary(content: Content) -> str:
     """What a proposal does, in a line."""
-    fields = document(content)
+    fields = to_document(content, text_integers=True)
     match fields.pop("kind"):
         case "parameter_change":
             return f"{fields['parameter']} = {fields['new_value']}"
@@ -433,8 +438,8 @@ def _acts_on(content: Content, spec: ChainSpec) -> list[str]:
     match content:
         case AuthorityManagement(chain=name):
             return [name]
-        case Emergency(territory=where):
-            return [where if where in regions else spec.genesis.chain_of_location(where).name]
+        case Emergency(territory=territory):
+            return [spec.genesis.chain_of_location(territory).name]
         case OperatorRotation():
             return [spec.name, *regions]
         case Reincarnation(chain=name):

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from gridtokenx.api.answers.fields import HASH_EXAMPLE
 from gridtokenx.api.answers.grid import (
     Flow,
+    FoundMeter,
     Grid,
     GridTerritory,
     GridZone,
@@ -22,11 +23,10 @@ from gridtokenx.api.answers.grid import (
     ZoneDetail,
 )
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import meter_document
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import hex_bytes, integer, text
 from gridtokenx.api.shapes import Rule
-from gridtokenx.api.table import Arguments, ChainName, Method, Route, params_of, shape
+from gridtokenx.api.table import ChainName, Method, Route
 from gridtokenx.chain.commands import grid_limits
 from gridtokenx.grid import operation
 from gridtokenx.grid.model import STATUSES, GridLimits, GridStatus
@@ -54,6 +54,7 @@ _Slot = Annotated[
     Rule(
         "the slot whose status and flows are told; the current one if absent",
         integer(0, 2**40),
+        unit="slots of 15 min since 1970 UTC",
         example=1963608,
     ),
 ]
@@ -287,20 +288,20 @@ def get_zone(context: Context, asked: ZoneParameters) -> ZoneDetail:
     )
 
 
-def get_meter(context: Context, arguments: Arguments) -> dict[str, Any]:
+def get_meter(context: Context, asked: MeterParameters) -> FoundMeter:
     """By the metering point's id, or by the key of any device that it has or had."""
-    for status in context.selected(arguments["chain"]):
-        known = METER_KEYS.get(status.view, arguments["id"])
+    for status in context.selected(asked.chain):
+        known = METER_KEYS.get(status.view, asked.id)
         meter = None if known is None else METERS.get(status.view, known.meter_id)
         if meter is not None:
             slot = read_to(status.view, meter.meter_id)
-            return {
-                "chain": status.spec.name,
-                "height": str(status.head.height),
-                "meter": meter_document(meter),
-                "read_to_slot": None if slot < 0 else str(slot),
-            }
-    detail = f"no meter {arguments['id'].hex()} on {', '.join(context.chains())}"
+            return FoundMeter(
+                chain=status.spec.name,
+                height=status.head.height,
+                meter=meter,
+                read_to_slot=None if slot < 0 else slot,
+            )
+    detail = f"no meter {asked.id.hex()} on {', '.join(context.chains())}"
     raise ApiError(ErrorCode.UNKNOWN_METER, detail)
 
 
@@ -330,8 +331,6 @@ METHODS = (
         "grid_getMeter",
         get_meter,
         "A metering point: whose, where, its device's key, and whether its readings count.",
-        shape(chain="text", height="decimal", meter="object", read_to_slot="decimal?"),
-        params_of(MeterParameters),
         routes=(Route("GET", "/grid/meters/{id}"),),
     ),
 )

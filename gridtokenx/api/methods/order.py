@@ -74,7 +74,10 @@ class OrderWish:
     grid_location: GridLocation
     energy_source: EnergySource = "any"
     expiration_hours: Annotated[
-        int, Rule("hours until the order ends", integer(1, MAX_EXPIRATION_HOURS), example=24)
+        int,
+        Rule(
+            "hours until the order ends", integer(1, MAX_EXPIRATION_HOURS), unit="hours", example=24
+        ),
     ] = 24
     require: Annotated[
         bool, Rule("a buyer's source is a condition, not a wish", boolean(), example=False)

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
+from gridtokenx.api.answers.proofs import RegionProof
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import document
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import integer
-from gridtokenx.api.table import CHAIN, Arguments, Method, Param, Route, shape
+from gridtokenx.api.shapes import Rule
+from gridtokenx.api.table import CHAIN_NAME, Method, Route
 from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.light import MAX_SET_CHANGES
 from gridtokenx.chain.state_tree import verify_state_proof
@@ -27,26 +28,24 @@ from gridtokenx.views.status import ChainStatus
 
 PROOF_ATTEMPTS = 60
 PROOF_PAUSE_S = 0.05
-PROOF = {
-    "chain": "text",
-    "chain_id": "hex",
-    "height": "decimal",
-    "finalized": "bool",
-    "key": "hex",
-    "value": "hex?",
-    "proof": "hex",
-    "header": "hex",
-    "certificate": "hex",
-    "set_changes": "list",
-    "next_since": "decimal?",
-}
-SINCE = Param(
-    "since",
-    integer(0, MAX_INT - 1),
-    "height of the last change of the validator set that you have followed, 0 for none; "
-    f"at most {MAX_SET_CHANGES} later ones come, go on from next_since while it is not null",
-    default=0,
-)
+Since = Annotated[
+    int,
+    Rule(
+        "height of the last change of the validator set that you have followed, 0 for none; "
+        f"at most {MAX_SET_CHANGES} later ones come, go on from next_since while it is not null",
+        integer(0, MAX_INT - 1),
+        "blocks",
+        example=0,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionProofParameters:
+    """Which region's row, and which set its asker trusts."""
+
+    id: Annotated[str, Rule("name of the region chain, such as NOR", CHAIN_NAME, example="NOR")]
+    since: Since = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Proof:
     """An encoded value, None for absent, and the part of the answer that proves it."""
 
     value: bytes | None
-    document: dict[str, Any]
+    fields: dict[str, Any]
 
 
 async def prove(chain: Callable[[], ChainStatus], key: bytes, since: int) -> Proof:
@@ -86,41 +85,36 @@ async def prove(chain: Callable[[], ChainStatus], key: bytes, since: int) -> Pro
         value,
         {
             "chain": name,
-            "chain_id": header.chain_id.hex(),
-            "height": str(height),
-            "finalized": True,
-            "key": key.hex(),
-            "value": None if value is None else value.hex(),
-            "proof": encode(proof).hex(),
-            "header": encode(header).hex(),
-            "certificate": certificate.hex(),
-            "set_changes": changes,
-            "next_since": None if next_since is None else str(next_since),
+            "chain_id": header.chain_id,
+            "height": height,
+            "key": key,
+            "value": value,
+            "proof": encode(proof),
+            "header": encode(header),
+            "certificate": certificate,
+            "set_changes": tuple(changes),
+            "next_since": next_since,
         },
     )
 
 
-def _set_changes(view: ChainView, since: int, height: int) -> tuple[list[str], int | None]:
+def _set_changes(view: ChainView, since: int, height: int) -> tuple[list[bytes], int | None]:
     """A page of the changes above `since` and below `height`, and where the next page begins."""
     prefix = history.SET_CHANGES
     rows = list(islice(view.index_rows(prefix, prefix + u64(since + 1)), MAX_SET_CHANGES + 1))
-    page = [(key, row.hex()) for key, row in rows if key < prefix + u64(height)]
+    page = [(key, row) for key, row in rows if key < prefix + u64(height)]
     if len(page) <= MAX_SET_CHANGES:
         return [row for _, row in page], None
     last, _ = page[MAX_SET_CHANGES - 1]
     return [row for _, row in page[:MAX_SET_CHANGES]], int.from_bytes(last[len(prefix) :], "big")
 
 
-async def get_region_proof(context: Context, arguments: Arguments) -> dict[str, Any]:
-    name = arguments["id"]
-    checkpoints.region_of(context.national().view, name)
-    proven = await prove(context.national, REGIONS.prefix + name.encode(), arguments["since"])
-    value = proven.value
-    return {
-        **proven.document,
-        "shard": name,
-        "region": None if value is None else document(REGIONS.decode(value)),
-    }
+async def get_region_proof(context: Context, asked: RegionProofParameters) -> RegionProof:
+    checkpoints.region_of(context.national().view, asked.id)
+    key = REGIONS.prefix + asked.id.encode()
+    proven = await prove(context.national, key, asked.since)
+    region = None if proven.value is None else REGIONS.decode(proven.value)
+    return RegionProof(**proven.fields, shard=asked.id, region=region)
 
 
 METHODS = (
@@ -129,9 +123,7 @@ METHODS = (
         get_region_proof,
         "A region as the national chain sees it, its chain id and validators too, with all a light "
         "client needs: header, certificate, state proof.",
-        shape(**PROOF, shard="text", region="object?"),
-        (Param("id", CHAIN.kind, "name of the region chain, such as NOR", required=True), SINCE),
-        (Route("GET", "/shards/{id}/proof"),),
+        routes=(Route("GET", "/shards/{id}/proof"),),
         cost=10,
     ),
 )

@@ -89,7 +89,12 @@ class QuoteParameters:
     energy_source: EnergySource = "any"
     slot: Annotated[
         int | None,
-        Rule("delivery slot; the next one if absent", integer(0, 2**40), example=1963608),
+        Rule(
+            "delivery slot; the next one if absent",
+            integer(0, 2**40),
+            unit="slots of 15 min since 1970 UTC",
+            example=1963608,
+        ),
     ] = None
     vat_registered: Annotated[
         bool, Rule("whether the seller charges VAT", boolean(), example=False)

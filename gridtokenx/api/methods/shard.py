@@ -34,7 +34,7 @@ from gridtokenx.api.errors import ApiError, invalid_params
 from gridtokenx.api.kinds import address, day, format_cursor, format_day, hex_bytes
 from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import (
-    CHAIN,
+    CHAIN_NAME,
     ChainName,
     Method,
     NoParameters,
@@ -68,7 +68,7 @@ from gridtokenx.storage.index import TransferRecord
 from gridtokenx.views.status import ChainStatus
 
 _HASH = hex_bytes(32, exactly=True)
-ShardId = Annotated[str, Rule("name of the region chain, such as NOR", CHAIN.kind, example="NOR")]
+ShardId = Annotated[str, Rule("name of the region chain, such as NOR", CHAIN_NAME, example="NOR")]
 _Steps = list[tuple[ChainStatus, TransferRecord]]
 
 
@@ -93,7 +93,7 @@ class SettlementsParameters:
     """Whose reports, of which day."""
 
     shard: Annotated[
-        str | None, Rule("name of a region chain, such as NOR", CHAIN.kind, example="NOR")
+        str | None, Rule("name of a region chain, such as NOR", CHAIN_NAME, example="NOR")
     ] = None
     day: Annotated[int | None, Rule("Bangkok date of the reports", day(), example="2026-03-16")] = (
         None

@@ -16,7 +16,7 @@ from gridtokenx.api.answers.transaction import (
     WaitingTransaction,
 )
 from gridtokenx.api.context import Context
-from gridtokenx.api.documents import shown_transaction
+from gridtokenx.api.documents import tell_transaction
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import hex_bytes, list_of
 from gridtokenx.api.shapes import Rule
@@ -129,7 +129,7 @@ def get_transaction(
             position=when.number,
             time_ms=when.time_ms,
             market_ms=when.market_ms,
-            transaction=shown_transaction(record.transaction),
+            transaction=tell_transaction(record.transaction),
             events=record.events,
         )
     found = _status(context, asked.id)

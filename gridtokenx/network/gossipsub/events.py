@@ -13,6 +13,10 @@ PROTOCOL_V12 = "/meshsub/1.2.0"
 PROTOCOL_V11 = "/meshsub/1.1.0"
 PROTOCOLS = (PROTOCOL_V12, PROTOCOL_V11)
 
+# Of any topic. The largest compact block has 0.9 MB, and eight made-up MiB would cost every node a
+# second to refuse.
+MAX_MESSAGE_BYTES = 1024 * 1024
+
 Peer = bytes  # libp2p peer id
 
 
@@ -137,6 +141,7 @@ class Parameters:
     max_idontwant_ids_per_heartbeat: int = 512
     max_seen: int = 100_000
     max_asked: int = 20_000
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     max_history_bytes: int = 32 * 1024 * 1024
     max_backoffs: int = 10_000
     max_in_flight: int = 1_024  # messages in verification or validation, per priority

@@ -48,8 +48,8 @@ class Router:
     """State of one node's gossip. Every table is bounded by `Parameters`.
 
     `sign` is the node's Ed25519 signature; `public_key_of` gives the 32-byte key inlined in a peer
-    id, or None; `max_bytes` and `priority` classify a topic; `first_seqno` must grow across
-    restarts (time in nanoseconds does); `application_score` is P5 of a peer's score; for those that
+    id, or None; `priority` classifies a topic; `first_seqno` must grow across restarts
+    (time in nanoseconds does); `application_score` is P5 of a peer's score; for those that
     `is_trusted` names there is room that strangers do not get. Equal events and seed give equal
     effects.
     """
@@ -61,7 +61,6 @@ class Router:
         sign: Callable[[bytes], bytes],
         public_key_of: Callable[[Peer], bytes | None],
         topic_prefix: str,
-        max_bytes: Callable[[str], int],
         priority: Callable[[str], Priority],
         seed: int,
         first_seqno: int,
@@ -76,7 +75,6 @@ class Router:
         self._sign = sign
         self._public_key_of = public_key_of
         self._topic_prefix = topic_prefix
-        self._max_bytes = max_bytes
         self._priority = priority
         self._random = Random(seed)
         self._next_seqno = first_seqno
@@ -378,7 +376,7 @@ class Router:
             self.counters["unsubscribed_topic"] += 1
         elif message.author == self._peer_id:
             self.counters["own_echo"] += 1
-        elif len(message.data) > self._max_bytes(topic):
+        elif len(message.data) > self.parameters.max_message_bytes:
             self._blame_message(peer, topic, "oversize", drop_stream=True)
         elif self._is_known(message_id):
             self._count(peer, "duplicate")
@@ -496,8 +494,9 @@ class Router:
     def _publish(self, topic: str, data: bytes) -> None:
         if not topic.startswith(self._topic_prefix):
             raise RouterError(f"topic {topic!r} is outside {self._topic_prefix!r}")
-        if len(data) > self._max_bytes(topic):
-            raise RouterError(f"{len(data)} bytes on {topic}, limit {self._max_bytes(topic)}")
+        most = self.parameters.max_message_bytes
+        if len(data) > most:
+            raise RouterError(f"{len(data)} bytes on {topic}, at most {most}")
         seqno = self._next_seqno.to_bytes(wire.SEQNO_BYTES, "big")
         self._next_seqno += 1
         signed_part = wire.encode_signed_part(self._peer_id, data, seqno, topic)

@@ -164,7 +164,6 @@ class GossipWorld:
             sign=sign,
             public_key_of=lambda peer: peer[len(ID_HEAD) :],
             topic_prefix=PREFIX,
-            max_bytes=lambda topic: 8 << 20 if topic.endswith("/blocks") else 1 << 20,
             priority=lambda topic: Priority.URGENT if topic.endswith("/votes") else Priority.BULK,
             seed=self.random.randrange(1 << 32),
             first_seqno=1_000,

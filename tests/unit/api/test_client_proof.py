@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from gridtokenx.api.context import Context
-from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.light_client import check_account_proof
 from gridtokenx.consensus.messages import QuorumCertificate
@@ -20,6 +16,7 @@ from gridtokenx.ledger.model import Account
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.types import format_address
+from tests.support.api_call import call
 from tests.support.api_node import SELLER, STRANGER, MemoryNode
 
 
@@ -32,12 +29,7 @@ def node(tmp_path: Path) -> Iterator[MemoryNode]:
 
 
 def proof_of(node: MemoryNode, address: bytes) -> dict[str, Any]:
-    async def run() -> Any:
-        method = METHOD_BY_NAME["account_getProof"]
-        arguments = method.arguments({"address": format_address(address)})
-        return await method.handler(Context(node), arguments)
-
-    return dict(json.loads(json.dumps(asyncio.run(run()))))
+    return dict(call(node, "account_getProof", address=format_address(address)))
 
 
 def test_a_true_proof_convinces(node: MemoryNode) -> None:

@@ -18,6 +18,7 @@ from gridtokenx.api.calls import Calls, Reply
 from gridtokenx.api.context import Context
 from gridtokenx.api.limiter import Bill, Limiter
 from gridtokenx.api.methods import METHOD_BY_NAME, proofs
+from gridtokenx.api.table import NoParameters
 from gridtokenx.primitives.types import format_address
 from gridtokenx.views.metrics import CallMetrics
 from tests.support.api_node import OPEN_API, SELLER, MemoryNode
@@ -133,7 +134,7 @@ def test_a_batch_keeps_no_more_than_it_may_send(calls: Calls) -> None:
 
 
 def test_a_fault_of_ours_shows_no_traceback(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_context: Context, _arguments: dict[str, Any]) -> Any:
+    def broken(_context: Context, _asked: NoParameters) -> NoParameters:
         raise ZeroDivisionError("secret detail")
 
     method = replace(METHOD_BY_NAME["chain_getHead"], handler=broken)

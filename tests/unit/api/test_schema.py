@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from gridtokenx.api.__main__ import build_files
 from gridtokenx.api.errors import TransportCode
+from gridtokenx.api.json_schema import unit_of
 from gridtokenx.api.methods import METHODS
 from gridtokenx.api.schema import build_openapi, build_openrpc
 from gridtokenx.api.sentences import ERROR_SENTENCES, TRANSPORT_SENTENCES
@@ -64,3 +67,53 @@ def test_every_code_has_a_sentence() -> None:
     assert set(TRANSPORT_SENTENCES) == set(TransportCode)
     for sentence in (*ERROR_SENTENCES.values(), *TRANSPORT_SENTENCES.values()):
         assert sentence.endswith(".")
+
+
+ANY_JSON = {"FailureData.details", "OpenRpcDocument.info", "OpenRpcDocument.components"}
+ANY_JSON |= {"OpenRpcDocument.methods"}
+
+
+def test_every_field_of_every_answer_is_described() -> None:
+    """Its type to the last leaf, its unit if it is a number, and an example that is one."""
+    document = json.loads(json.dumps(build_openrpc(METHODS)))
+    components = document["components"]
+    for name, schema in components["schemas"].items():
+        assert schema.get("description") or name == "Error", name
+        for key, field in schema["properties"].items():
+            where = f"{name}.{key}"
+            if where in ANY_JSON or key == "kind" or name == "Error":
+                continue
+            kinds = leaves(field)
+            assert kinds, f"{where} is of no type"
+            if kinds in ({"object"}, {"null"}):
+                continue  # Described by its own name, or never there.
+            assert field["examples"], f"{where} has no example"
+            for example in field["examples"]:
+                jsonschema.validate(example, {**field, "components": components})
+            assert "number" not in kinds or field.get("x-unit"), f"{where} has no unit"
+
+
+def test_every_parameter_is_described() -> None:
+    for method in METHODS:
+        for param in method.params:
+            where = f"{method.name}.{param.name}"
+            assert param.doc, where
+            assert param.example is not None, f"{where} has no example"
+            param.kind.read(param.example)
+            is_number = param.kind.schema.get("oneOf", [{}])[0].get("type") == "integer"
+            assert not is_number or unit_of(param.name) or param.unit, f"{where} has no unit"
+
+
+def leaves(schema: dict[str, Any]) -> set[str]:
+    """What a schema is made of; empty where anything goes."""
+    if "$ref" in schema:
+        return {"object"}
+    if "anyOf" in schema:
+        return {one for inner in schema["anyOf"] for one in leaves(inner)} - {"null"} or {"null"}
+    if "items" in schema:
+        return leaves(schema["items"])
+    if isinstance(schema.get("additionalProperties"), dict):
+        return leaves(schema["additionalProperties"])
+    if schema.get("pattern") == "^-?[0-9]+$" or schema.get("type") in ("integer", "number"):
+        return {"number"}
+    return {schema["type"]} if schema.get("type") in ("string", "boolean", "null") else set()

@@ -29,13 +29,6 @@ DEV = dev_key("dev")
 FRIEND = dev_key("friend").public_key
 
 
-@pytest.fixture
-def chains() -> Chains:
-    chains = Chains()
-    chains.round()
-    return chains
-
-
 def test_gtx_goes_from_the_national_chain_to_a_region(chains: Chains) -> None:
     sent = chains.national.send(DEV, TransferAbroad("NOR", FRIEND, Asset.GTX, 7 * GTX))
     chains.settle(3)

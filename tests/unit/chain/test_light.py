@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.methods import METHOD_BY_NAME, proofs
+from gridtokenx.api.methods import proofs
 from gridtokenx.chain.light import SetChange, TrustedSet, check_decided, follow_sets
 from gridtokenx.chain.light_client import check_account_proof
 from gridtokenx.chain.state_tree import StateProof
@@ -25,6 +24,7 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.storage.index import SET_CHANGES
 from gridtokenx.views.status import ChainStatus, Head
+from tests.support.api_call import answer
 from tests.support.chains_world import Chain
 
 DEV = dev_key("dev").public_key
@@ -125,9 +125,7 @@ class Node:
 
         status = ChainStatus(chain.spec, head, Served(chain), validators, prove)  # type: ignore[arg-type]
         context = SimpleNamespace(chain=lambda _: status)
-        method = METHOD_BY_NAME["account_getProof"]
-        answered = method.handler(context, method.arguments(raw))  # type: ignore[arg-type]
-        return self.forge(asyncio.run(answered))
+        return self.forge(answer(context, "account_getProof", **raw))
 
 
 @pytest.fixture

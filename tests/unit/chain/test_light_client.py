@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.crossing import home_of
 from gridtokenx.chain.light import SetChange, TrustedSet, check_passes, follow_sets
@@ -29,6 +27,7 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.storage.index import SET_CHANGES
 from gridtokenx.views.status import ChainStatus, Head
+from tests.support.api_call import answer
 from tests.support.chains_world import Chain, Chains
 from tests.support.refusals import refusing
 
@@ -81,9 +80,7 @@ class Node:
             header = self.chains[raw["chain"]].blocks[int(raw["block"])].header
             return {"header": encode(header).hex()}
         context = SimpleNamespace(chain=self.status, national=lambda: self.status("TH"))
-        found = METHOD_BY_NAME[method]
-        answered = found.handler(context, found.arguments(raw))  # type: ignore[arg-type]
-        return dict(asyncio.run(answered))  # type: ignore[arg-type]
+        return dict(answer(context, method, **raw))
 
     def status(self, name: str) -> ChainStatus:
         chain = self.chains[name]

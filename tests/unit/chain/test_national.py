@@ -54,13 +54,6 @@ DEV = dev_key("dev")
 STAKES = [dev_key(f"{validator_name(index)[1]} stake") for index in range(4)]
 
 
-@pytest.fixture
-def chains() -> Chains:
-    chains = Chains()
-    chains.round()
-    return chains
-
-
 def propose(chains: Chains, content) -> int:  # type: ignore[no-untyped-def]
     """Put something to the vote and let all stake say yes."""
     chains.national.send(DEV, Propose("a title", "and why", content))
@@ -218,6 +211,14 @@ def test_an_emergency_halts_a_territory_as_soon_as_authorities_approve(chains: C
         if isinstance(event, TerritoryHalted)
     ]
     assert halted == [("NOR", "CNX", "governance")]
+
+
+@pytest.mark.parametrize("place", ["MET", "XXX"])
+def test_an_emergency_is_of_a_territory(chains: Chains, place: str) -> None:
+    content = Emergency(place, "line down", 3_600_000)
+    chains.national.send(DEV, Propose("No such territory", "", content))
+    chains.national.grow(None)
+    assert [one.code for one in chains.national.refused] == [ErrorCode.UNKNOWN_ZONE]
 
 
 def test_a_stranger_approves_nothing(chains: Chains) -> None:

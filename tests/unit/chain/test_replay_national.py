@@ -174,7 +174,9 @@ def test_a_bad_national_block_is_told_as_such() -> None:
     blocks = list(raw(world.national))
     blocks[1] = (blocks[1][0], blocks[2][1])
     national = NationalReplay(world.genesis.chain(NATIONAL), iter(blocks))
-    with pytest.raises(NationalNotVerified, match="TH block 2: the certificate at 2 is not a com"):
+    with pytest.raises(
+        NationalNotVerified, match="TH block 2: the certificate is not the COMMIT of block 2"
+    ):
         replayed(world, "MET", national)
 
 

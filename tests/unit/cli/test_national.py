@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from json import loads
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gridtokenx.api.errors import ApiError
+from gridtokenx.api.shapes import write_json
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import dev_key, operator_key
 from gridtokenx.home import keystore
@@ -35,6 +37,11 @@ KEYS = {
     "mea-stake": dev_key("mea validator 0 stake"),
     "pea-stake": dev_key("pea validator 0 stake"),
 }
+
+
+def told(error: ApiError) -> dict[str, Any]:
+    """The error as JSON-RPC has it."""
+    return dict(loads(write_json(error.to_failure())))
 
 
 @dataclass
@@ -65,9 +72,9 @@ class Network:
         try:
             result = call(self.node, request["method"], **request["params"])
         except Rejected as error:
-            return {**head, "error": ApiError.of(error).to_rpc()}
+            return {**head, "error": told(ApiError.of(error))}
         except ApiError as error:
-            return {**head, "error": error.to_rpc()}
+            return {**head, "error": told(error)}
         if request["method"] == "tx_send":
             self.node.make_block(result["chain"])
         if request["method"] == "shard_getTransfer" and self.relays:

@@ -88,9 +88,14 @@ class World:
         records = {table.Owner.MARKET: self.market}
         return table.value_in(records.get(parameter.owner, NUMBERS), parameter)
 
-    def authorities_of(self, place: str):
-        if place not in ("MET", "BKK"):
-            raise Rejected(ErrorCode.UNKNOWN_SHARD, f"no chain {place}")
+    def region_of(self, territory: str) -> str:
+        if territory != "BKK":
+            raise Rejected(ErrorCode.UNKNOWN_ZONE, f"no territory {territory}")
+        return "MET"
+
+    def authorities_of(self, region: str):
+        if region != "MET":
+            raise Rejected(ErrorCode.UNKNOWN_SHARD, f"no chain {region}")
         return self.authorities
 
     def check_rotation(self, command: OperatorRotation) -> None:
@@ -105,6 +110,7 @@ class World:
     def around(self) -> Surroundings:
         return Surroundings(
             self.value_of,
+            self.region_of,
             self.authorities_of,
             self.check_change,
             lambda *_: None,
@@ -403,7 +409,8 @@ def test_contents_become_actions(world, content, actions) -> None:
         (CarbonCreditPolicy((CarbonCreditRate("peat", 1),)), ErrorCode.UNKNOWN_PARAMETER),
         (CarbonCreditPolicy((CarbonCreditRate("wind", 9999),)), ErrorCode.VALUE_OUT_OF_RANGE),
         (CarbonCreditPolicy((CarbonCreditRate("wind", 1),) * 2), ErrorCode.DUPLICATE),
-        (replace(HALT, territory="XXX"), ErrorCode.UNKNOWN_SHARD),
+        (replace(HALT, territory="XXX"), ErrorCode.UNKNOWN_ZONE),
+        (replace(HALT, territory="MET"), ErrorCode.UNKNOWN_ZONE),
         (replace(ROTATE, chain="XXX"), ErrorCode.UNKNOWN_SHARD),
         (replace(ROTATE, organisation="NEW"), ErrorCode.NOT_REGISTERED),
     ],
@@ -609,8 +616,8 @@ def test_a_change_of_authorities_that_vanished_meanwhile_does_not_stop_the_chain
     world.propose(ROTATE)
     world.vote(ALICE)
 
-    def gone(place: str):
-        raise Rejected(ErrorCode.UNKNOWN_SHARD, place)
+    def gone(region: str):
+        raise Rejected(ErrorCode.UNKNOWN_SHARD, region)
 
     around = replace(world.around, authorities_of=gone)
     (concluded,) = rules.begin_block(

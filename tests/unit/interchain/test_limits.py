@@ -66,7 +66,7 @@ def refuse(_state: Overlay, _order: Order) -> Sequence[object]:
 def take(state: Overlay, messages: Sequence[Downward]) -> None:
     """As the block of height 1 takes them, before anything else."""
     assert interchain.take_due(messages) == tuple(messages)
-    interchain.receive(state, messages, place=SPEC.place, height=1, carry_out=refuse)
+    interchain.receive(state, messages, place=SPEC.place, height=1, run_order=refuse)
 
 
 def close(state: Overlay, days: int, territories: int) -> None:

@@ -3,7 +3,6 @@
 import pytest
 import trio
 
-from gridtokenx.network.gossip import topic_max_bytes, topic_priority
 from gridtokenx.network.gossipsub.events import Priority
 from gridtokenx.network.outbound_queue import (
     LARGE_BYTES,
@@ -143,16 +142,3 @@ async def test_a_slow_peer_holds_up_others_once(
     for queue in waiting:
         queue.put(LARGE, BULK)
         assert await has_turn(queue)
-
-
-@pytest.mark.parametrize(
-    ("topic", "max_bytes", "priority"),
-    [
-        ("/gridtokenx/n/c/votes", 1 << 20, URGENT),
-        ("/gridtokenx/n/c/orders", 1 << 20, BULK),
-        ("/gridtokenx/n/c/blocks", 1 << 20, BULK),
-    ],
-)
-def test_topic_classes(topic: str, max_bytes: int, priority: Priority) -> None:
-    assert topic_max_bytes(topic) == max_bytes
-    assert topic_priority(topic) is priority

@@ -33,7 +33,7 @@ from gridtokenx.consensus.messages import (
     Vote,
 )
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.network.gossipsub.events import Origin, Verdict
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Origin, Verdict
 from gridtokenx.network.host import NetworkError
 from gridtokenx.network.peers.budget import StrangersBudget
 from gridtokenx.network.peers.peer import PeerId
@@ -51,7 +51,6 @@ from gridtokenx.node.candidates import (
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.protocol import (
     BATCH_BYTES,
-    BLOCK_LIMIT,
     BodiesRequest,
     BodiesResponse,
     ProposalRequest,
@@ -332,7 +331,7 @@ async def test_a_body_beyond_a_legal_block_is_not_collected(
 
 
 def test_an_answer_holds_no_more_than_fits(leader: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "MAX_RESPONSE_BYTES", 2 * len(pay(0).encoded) + 16)
+    monkeypatch.setattr(candidates, "RESPONSE_BYTES", 2 * len(pay(0).encoded) + 16)
     ids = tuple(pay(nonce).id for nonce in range(3))
     bodies = decode(BodiesResponse, leader.candidates.answer(BodiesRequest("MET", ids)))
     assert bodies.transactions == (pay(0).encoded, pay(1).encoded)
@@ -350,7 +349,7 @@ def test_the_largest_compact_block_fits_a_message(proposal: CompactBlock) -> Non
         bytes(MAX_COMMIT_BYTES),
         (evidence,) * MAX_BLOCK_EVIDENCE,
     )
-    assert decode(CompactBlock, encode(largest), BLOCK_LIMIT) == largest
+    assert decode(CompactBlock, encode(largest), MAX_MESSAGE_BYTES) == largest
 
 
 def test_requests_are_answered_with_what_is_here(leader: Node, proposal: CompactBlock) -> None:

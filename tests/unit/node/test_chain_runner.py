@@ -32,6 +32,7 @@ from gridtokenx.node.executor import Executor
 from gridtokenx.node.life import VouchRefused, first_record
 from gridtokenx.node.protocol import BlocksRequest, BlocksResponse, ChainHead, DecidedBlock, Topics
 from gridtokenx.node.syncing import likeliest
+from gridtokenx.node.wiring import Wiring
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode
@@ -103,13 +104,15 @@ class Home:
             database=self.database,
             sync=SyncSettings(),
             stages=Stages(),
-            now_ms=self.now_ms,
-            timer_ms=lambda: time.monotonic_ns() // 1_000_000,
+            wiring=Wiring(
+                gossip=self.gossip,  # type: ignore[arg-type]
+                ask=self._ask,
+                now_ms=self.now_ms,
+                timer_ms=lambda: time.monotonic_ns() // 1_000_000,
+            ),
             validator=key,
             resume_above=resume_above or {},
             vote=True,
-            gossip=self.gossip,  # type: ignore[arg-type]
-            ask=self._ask,
             report=lambda peer, offence: self.reported.append((peer, offence)),
             claims=lambda _chain_id: {peer: Claim(0) for peer in self.peers},
             neighbours=lambda _name: self.peers,

@@ -11,7 +11,6 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,7 @@ from gridtokenx.node.driver import Driver
 from gridtokenx.node.executor import Executor
 from gridtokenx.node.key_guard import HOLD_SECONDS, OBSERVE_SECONDS
 from gridtokenx.node.protocol import Topics
+from gridtokenx.node.syncing import Syncing
 from gridtokenx.node.wiring import Wiring
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import ZERO_HASH
@@ -93,6 +93,23 @@ class Topic:
         return [decode_message(data) for topic, data in self.published if topic == TOPICS.votes]
 
 
+class Neighbours:
+    """What a driver asks of syncing; nobody is ahead unless told otherwise."""
+
+    def __init__(self, *peers: PeerId) -> None:
+        self.peers = list(peers)
+        self.is_level = True
+
+    def whom_to_ask(self) -> list[PeerId]:
+        return self.peers
+
+    def note_signed(self, height: int, peer: PeerId, shown: int) -> None:
+        """Nobody is asked for what is missing here."""
+
+    def note_committed(self, height: int) -> None:
+        """Nor is anything else waited for."""
+
+
 class Node:
     """A running driver of one member; nobody answers it."""
 
@@ -102,20 +119,18 @@ class Node:
         now_ms = NOW_MS + ahead_ms
         self.executor = Executor(MET, self.database.chain("MET"), lambda: now_ms)
         self.gossip = Topic()
+        self.neighbours = Neighbours()
         wiring = Wiring(
             gossip=self.gossip,  # type: ignore[arg-type]
             ask=self._ask,
-            peers=tuple,
-            request_sync=lambda *_told: None,
-            on_committed=lambda _committed: None,
-            is_level=lambda: True,
+            now_ms=lambda: now_ms,
+            timer_ms=lambda: NOW_MS,
         )
         self.driver = Driver(
             self.executor,
             MEMBERS[index],
+            self.neighbours,  # type: ignore[arg-type]
             wiring,
-            now_ms=lambda: now_ms,
-            timer_ms=lambda: NOW_MS,
             resume_above=0,
         )
 
@@ -219,10 +234,8 @@ async def test_a_key_that_starts_again_is_silent_until_peers_bring_no_more_block
 ) -> None:
     """A restored old backup: others are ahead, and its blocks come late and slowly."""
     node = Node(tmp_path, 0)
-    peers: list[PeerId] = []
-    others_are_ahead = partial(replace, is_level=lambda: False, peers=lambda: tuple(peers))
+    node.neighbours.is_level = False
     guard = node.driver._guard
-    guard._wiring = others_are_ahead(node.driver._wiring)
     over = trio.Event()
 
     async def hold() -> None:
@@ -232,7 +245,7 @@ async def test_a_key_that_starts_again_is_silent_until_peers_bring_no_more_block
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hold)
         await trio.sleep(10 * HOLD_SECONDS)  # Alone it could decide nothing.
-        peers.append(PEER)
+        node.neighbours.peers.append(PEER)
         for height in range(1, 4):
             await trio.sleep(HOLD_SECONDS - 1)
             tip = node.executor.tip
@@ -266,19 +279,11 @@ async def test_timers_run_on_while_the_wall_clock_is_set(tmp_path: Path) -> None
     wiring = Wiring(
         gossip=Topic(),  # type: ignore[arg-type]
         ask=_nobody,
-        peers=tuple,
-        request_sync=lambda *_told: None,
-        on_committed=lambda _committed: None,
-        is_level=lambda: True,
-    )
-    driver = Driver(
-        executor,
-        MEMBERS[0],
-        wiring,
         now_ms=lambda: wall[0],
         timer_ms=lambda: timer[0],
-        resume_above=0,
     )
+    alone = Neighbours()
+    driver = Driver(executor, MEMBERS[0], alone, wiring, resume_above=0)  # type: ignore[arg-type]
     opens_ms = timer[0] + MET.opens_ms(executor.tip.parent.time_ms) - wall[0]
     try:
         async with trio.open_nursery() as nursery:
@@ -394,7 +399,13 @@ def history(path: Path, count: int) -> list[tuple[bytes, QuorumCertificate]]:
 class Backup:
     """A member's folder, opened again and again: with an old record, or with none."""
 
-    def __init__(self, path: Path, record: SafetyRecord | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        record: SafetyRecord | None,
+        sync: Callable[[Executor], Syncing] | None = None,
+    ) -> None:
+        self.sync = sync
         self.database = Database(path)
         self.store = self.database.chain("MET")
         if record is not None:
@@ -407,14 +418,11 @@ class Backup:
         wiring = Wiring(
             gossip=self.gossip,  # type: ignore[arg-type]
             ask=_nobody,
-            peers=lambda: (PEER,),
-            request_sync=lambda *_told: None,
-            on_committed=lambda _committed: None,
-            is_level=lambda: True,
+            now_ms=lambda: NOW_MS,
+            timer_ms=lambda: NOW_MS,
         )
-        self.driver = Driver(
-            self.executor, MEMBERS[0], wiring, now_ms=lambda: NOW_MS, timer_ms=lambda: NOW_MS
-        )
+        syncing = Neighbours(PEER) if self.sync is None else self.sync(self.executor)
+        self.driver = Driver(self.executor, MEMBERS[0], syncing, wiring)  # type: ignore[arg-type]
 
     @property
     def is_silent(self) -> bool:

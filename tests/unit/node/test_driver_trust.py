@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from tests.unit.node.test_driver import (
     MET,
     NOW_MS,
     PEER,
+    Neighbours,
     Topic,
     _nobody,
     history,
@@ -57,33 +58,40 @@ def hash_of(blocks: Blocks, height: int) -> bytes:
     return decode_block(blocks[height - 1][0]).header.hash
 
 
-def make(database: Database, trust: Trust, now_ms: int = NOW_MS, signs: bool = False) -> Driver:
+def make(
+    database: Database,
+    trust: Trust,
+    now_ms: int = NOW_MS,
+    *,
+    signs: bool = False,
+    sync: Callable[[Executor], Syncing] | None = None,
+) -> Driver:
     executor = Executor(MET, database.chain("MET"), lambda: now_ms)
     wiring = Wiring(
         gossip=Topic(),  # type: ignore[arg-type]
         ask=_nobody,
-        peers=lambda: (PEER,),
-        request_sync=lambda *_told: None,
-        on_committed=lambda _committed: None,
-        is_level=lambda: True,
-        trust=trust,
-    )
-    signer = MEMBERS[0] if signs else None
-    resume_above = 0 if signs else None
-    return Driver(
-        executor,
-        signer,
-        wiring,
         now_ms=lambda: now_ms,
         timer_ms=lambda: now_ms,
-        resume_above=resume_above,
+    )
+    return Driver(
+        executor,
+        MEMBERS[0] if signs else None,
+        Neighbours(PEER) if sync is None else sync(executor),  # type: ignore[arg-type]
+        wiring,
+        trust=trust,
+        resume_above=0 if signs else None,
     )
 
 
 @asynccontextmanager
-async def running(path: Path, trust: Trust, now_ms: int = NOW_MS) -> AsyncIterator[Driver]:
+async def running(
+    path: Path,
+    trust: Trust,
+    now_ms: int = NOW_MS,
+    sync: Callable[[Executor], Syncing] | None = None,
+) -> AsyncIterator[Driver]:
     database = Database(path)
-    driver = make(database, trust, now_ms)
+    driver = make(database, trust, now_ms, sync=sync)
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
@@ -153,9 +161,8 @@ async def test_a_history_without_the_trusted_block_is_its_senders_fault(
 async def test_a_peer_of_another_history_is_reported(tmp_path: Path) -> None:
     peers = Peers(tmp_path / "net")
     trust = Trust("MET", {3: hash_of(peers.blocks, 3)})
-    async with running(tmp_path / "me", trust) as driver:
-        syncing = Syncing(driver.executor, peers.ask, peers.report, peers.claims)
-        driver._wiring.on_committed = lambda one: syncing.note_committed(one.parent.height)
+    async with running(tmp_path / "me", trust, sync=peers.syncing) as driver:
+        syncing = driver._syncing
         async with trio.open_nursery() as nursery:
             nursery.start_soon(syncing.run, driver.apply_decided)
             syncing.note_height(LIAR, 5)

@@ -50,6 +50,7 @@ from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.runtime.stopping import Damaged
 from gridtokenx.storage.database import Database
 from gridtokenx.storage.index import Totals, find_transaction, load_totals
+from tests.support.refusals import refusing
 
 GENESIS = local_genesis(with_national=False)
 MET = GENESIS.chain("MET")
@@ -153,10 +154,6 @@ def offence() -> Evidence:
         signed = vote_bytes(Phase.PREPARE, MET.chain_id, 1, 0, sha256(word))
         votes.append(Vote(Phase.PREPARE, 1, 0, sha256(word), 0, key.sign(signed)))
     return double_vote(MET.genesis_validators, *votes)
-
-
-def refused(code: ErrorCode, match: str = ""):
-    return pytest.raises(Rejected, match=f"^{code.name}: .*{match}")
 
 
 # -- Genesis and restart ---------------------------------------------------------------------------
@@ -383,7 +380,7 @@ def test_a_block_ahead_of_our_clock_has_to_wait(site: Site, other: Site) -> None
 def test_a_fresh_block_is_its_leaders(site: Site, other: Site) -> None:
     block = site.build()
     for view, proposer in ((1, 0), (0, 1)):
-        with refused(ErrorCode.INVALID_BLOCK, "not its leader's"):
+        with refusing(ErrorCode.INVALID_BLOCK, "not its leader's"):
             other.executor.check_fresh(block, view, proposer)
 
 
@@ -433,7 +430,7 @@ def test_a_commit_forgets_the_losers(site: Site) -> None:
 
 def test_the_first_block_has_no_parent_certificate(site: Site, other: Site) -> None:
     block = replace_commit(site, encode(certificate(0, MET.chain_id)))
-    with refused(ErrorCode.INVALID_BLOCK, "first block has no parent certificate"):
+    with refusing(ErrorCode.INVALID_BLOCK, "first block has no parent certificate"):
         other.executor.check(block, [])
 
 
@@ -475,7 +472,7 @@ def test_later_blocks_carry_a_certificate_of_their_parent(site: Site, other: Sit
             with pytest.raises(Rejected, match=f"INVALID_CERTIFICATE.*{match}"):
                 other.executor.check(replace_commit(site, encode(bad)), [])
     for nonsense in (b"", b"\xff"):
-        with refused(ErrorCode.MALFORMED):
+        with refusing(ErrorCode.MALFORMED):
             other.executor.check(replace_commit(site, nonsense), [])
     other.executor.check(replace_commit(site, encode(good)), [])
 
@@ -515,7 +512,7 @@ def test_a_block_that_the_index_cannot_hold_is_refused_before_the_vote(
     site.executor.pending.admit([deposit(0)], heard=False)
     block = site.build()
     start_with(other, Totals(deposited_uthb=MOST))
-    with refused(ErrorCode.INVALID_BLOCK, "the history index cannot hold block 1"):
+    with refusing(ErrorCode.INVALID_BLOCK, "the history index cannot hold block 1"):
         other.executor.check(block, block.decode_transactions())
     assert other.executor.candidate(block.header.hash) is None
     site.executor.commit(block.header.hash, decided(block))
@@ -590,13 +587,13 @@ def take(to: Site, source: Site, height: int, **changes) -> None:
 
 def test_a_block_without_its_certificate_is_refused(site: Site, other: Site) -> None:
     site.grow(2)
-    with refused(ErrorCode.INVALID_CERTIFICATE, "weight 2 of 4"):
+    with refusing(ErrorCode.INVALID_CERTIFICATE, "weight 2 of 4"):
         take(other, site, 1, signers=(0, 1))
-    with refused(ErrorCode.INVALID_CERTIFICATE, "not the COMMIT"):
+    with refusing(ErrorCode.INVALID_CERTIFICATE, "not the COMMIT"):
         take(other, site, 1, phase=Phase.PREPARE)
-    with refused(ErrorCode.INVALID_CERTIFICATE, "forged"):
+    with refusing(ErrorCode.INVALID_CERTIFICATE, "forged"):
         take(other, site, 1, chain_id=sha256(b"elsewhere"))
-    with refused(ErrorCode.INVALID_BLOCK, "does not extend ours at 0"):
+    with refusing(ErrorCode.INVALID_BLOCK, "does not extend ours at 0"):
         take(other, site, 2)
     assert other.executor.tip.height == 0
     take(other, site, 1)
@@ -647,7 +644,7 @@ def test_a_decided_block_is_checked_with_the_set_of_its_own_height(tmp_path: Pat
         right, wrong = spec.genesis_validators, spec.later
         if height >= first_height:
             right, wrong = wrong, right
-        with refused(ErrorCode.INVALID_CERTIFICATE):
+        with refusing(ErrorCode.INVALID_CERTIFICATE):
             other.executor.apply_decided(block, [], signed(block, wrong))
         other.executor.apply_decided(block, [], signed(block, right))
         site.executor.commit(block.header.hash, signed(block, right))
@@ -668,7 +665,7 @@ def test_a_peer_cannot_make_us_think_we_are_damaged(site: Site, other: Site) -> 
         replace(block, evidence=(offence(),)),
     ]
     for body in bodies:
-        with refused(ErrorCode.INVALID_BLOCK, "the body is not the one"):
+        with refusing(ErrorCode.INVALID_BLOCK, "the body is not the one"):
             other.executor.apply_decided(body, body.decode_transactions(), decided(body))
     other.executor.apply_decided(block, block.decode_transactions(), decided(block))
 

@@ -11,6 +11,7 @@ import trio
 from gridtokenx.chain.block import decode_block
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.contacts import Claim
+from gridtokenx.node.executor import Executor
 from gridtokenx.node.protocol import BlocksRequest, BlocksResponse, DecidedBlock
 from gridtokenx.node.syncing import Syncing, height_of_third
 from gridtokenx.primitives.codec import decode, encode
@@ -52,6 +53,9 @@ class Peers:
         good = decided(3, lie.header.hash)
         return lie.encoded, replace(good, signatures=good.signatures[:2])
 
+    def syncing(self, executor: Executor) -> Syncing:
+        return Syncing(executor, self.ask, self.report, self.claims)
+
     def report(self, peer: PeerId, offence: str) -> None:
         self.offences.append((peer, offence))
 
@@ -79,13 +83,16 @@ async def test_only_whom_validators_vouch_for_makes_a_node_look_behind(tmp_path:
     claims = {PeerId(b"stranger %d" % number): Claim(10**9) for number in range(9)}
     one, two, three = (member.public_key for member in MET.genesis_validators.members[1:])
     claims |= {PeerId(b"liar"): Claim(10**9, one), PeerId(b"twin"): Claim(10**9, one)}
-    node = Backup(tmp_path, None)
 
     async def silence(_peer: PeerId, _kind: str, _payload: bytes) -> bytes:
         await trio.sleep_forever()
         raise AssertionError
 
-    syncing = Syncing(node.driver.executor, silence, lambda _peer, _offence: None, lambda: claims)
+    def silent(executor: Executor) -> Syncing:
+        return Syncing(executor, silence, lambda _peer, _offence: None, lambda: claims)
+
+    node = Backup(tmp_path, None, silent)
+    syncing = node.driver._syncing
     async with trio.open_nursery() as nursery:
         nursery.start_soon(syncing.run, node.driver.apply_decided)
         for peer, claim in claims.items():
@@ -105,9 +112,8 @@ async def test_a_peer_with_a_block_that_nobody_decided_is_reported_and_not_asked
     tmp_path: Path,
 ) -> None:
     peers = Peers(tmp_path / "net")
-    node = Backup(tmp_path / "me", None)
-    syncing = Syncing(node.driver.executor, peers.ask, peers.report, peers.claims)
-    node.driver._wiring.on_committed = lambda one: syncing.note_committed(one.parent.height)
+    node = Backup(tmp_path / "me", None, peers.syncing)
+    syncing = node.driver._syncing
     async with trio.open_nursery() as nursery:
         await nursery.start(node.driver.run)
         nursery.start_soon(syncing.run, node.driver.apply_decided)

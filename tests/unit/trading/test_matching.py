@@ -7,8 +7,7 @@ import pytest
 
 from gridtokenx.primitives.crypto import sha256
 from gridtokenx.primitives.quantities import SLOT_MS
-from gridtokenx.trading import clock
-from gridtokenx.trading import matching as auction
+from gridtokenx.trading import clock, matching
 from gridtokenx.trading.book import span_keys
 from gridtokenx.trading.model import (
     CARRIED_OVER,
@@ -396,7 +395,7 @@ def test_fills_that_a_block_cannot_carry_out_follow_in_the_next_ones(market, mon
 
     def outcome(work: int) -> tuple[int, list, list]:
         monkeypatch.setattr(clock, "WORK_PER_BLOCK", work)
-        monkeypatch.setattr(auction, "CARRIED_IN_A_ROW", 3)
+        monkeypatch.setattr(matching, "CARRIED_IN_A_ROW", 3)
         fresh = type(market)()
         fresh.configure(MarketParameters(matching_mode=MatchingMode.GATE))
         fresh.next_block()

@@ -3,6 +3,7 @@
 import pytest
 
 from gridtokenx.network.gossipsub.events import (
+    MAX_MESSAGE_BYTES,
     PROTOCOL_V11,
     PROTOCOL_V12,
     Deliver,
@@ -202,7 +203,7 @@ def test_published_message_is_strictly_signed_with_growing_seqno() -> None:
 def test_publish_over_the_limit_or_outside_the_prefix_is_refused() -> None:
     node = Node()
     with pytest.raises(RouterError):
-        node.do(Publish(VOTES, bytes((1 << 20) + 1)))
+        node.do(Publish(VOTES, bytes(MAX_MESSAGE_BYTES + 1)))
     with pytest.raises(RouterError):
         node.do(Publish("/other", b""))
     with pytest.raises(RouterError):
@@ -385,15 +386,15 @@ def test_message_of_an_unsubscribed_topic_is_dropped() -> None:
     assert node.router.counters["unsubscribed_topic"] == 1
 
 
-def test_oversize_message_drops_the_stream_by_topic_class() -> None:
+@pytest.mark.parametrize("topic", [VOTES, BLOCKS])
+def test_an_oversize_message_drops_the_stream(topic: str) -> None:
     node = Node()
-    node.connect(PEERS[0], topics=(VOTES, BLOCKS))
-    node.do(Subscribe(VOTES))
-    node.do(Subscribe(BLOCKS))
-    data = bytes((1 << 20) + 1)
-    effects = node.rpc(PEERS[0], PEERS[9].message(1, data, VOTES))
+    node.connect(PEERS[0], topics=(topic,))
+    node.do(Subscribe(topic))
+    largest = bytes(MAX_MESSAGE_BYTES)
+    assert len(of(Deliver, node.rpc(PEERS[0], PEERS[9].message(1, largest, topic)))) == 1
+    effects = node.rpc(PEERS[0], PEERS[9].message(2, largest + b"1", topic))
     assert effects == [Misbehaved(PEERS[0].peer, "oversize", True)]
-    assert len(of(Deliver, node.rpc(PEERS[0], PEERS[9].message(2, data, BLOCKS)))) == 1
 
 
 def test_ihave_goes_to_peers_outside_the_mesh_for_three_heartbeats() -> None:
@@ -582,7 +583,7 @@ def test_in_flight_bytes_are_bounded() -> None:
 
 
 def test_all_strangers_together_leave_half_of_the_room_to_trusted_peers() -> None:
-    node = Node(max_in_flight=4, max_in_flight_bytes=4_000_000)
+    node = Node(max_in_flight=4, max_in_flight_bytes=3_000_000)
     node.verdict = None
     node.connect(*PEERS[:3], topics=(VOTES, BLOCKS))
     node.strangers = {PEERS[0].peer, PEERS[1].peer}
@@ -593,7 +594,7 @@ def test_all_strangers_together_leave_half_of_the_room_to_trusted_peers() -> Non
     assert len(of(Deliver, node.effects)) == 2 + 2
     assert node.router.counters["overload_ignored"] == 3
     for seqno, peer in enumerate((*PEERS[:3], PEERS[2]), start=10):
-        node.rpc(peer, PEERS[9].message(seqno, bytes(1_100_000), BLOCKS))
+        node.rpc(peer, PEERS[9].message(seqno, bytes(900_000), BLOCKS))
     assert len(of(Deliver, node.effects)) == 4 + 1 + 2
 
 
