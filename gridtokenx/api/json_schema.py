@@ -12,7 +12,8 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from gridtokenx.api.shapes import ADDRESS_MARK, Mask, Rule, fields_of, rule_of
-from gridtokenx.primitives.codec import is_union, is_wire
+from gridtokenx.api.wire_words import word_of
+from gridtokenx.primitives.codec import Limit, is_union, is_wire
 from gridtokenx.primitives.document import kind_of
 
 ADDRESS_PATTERN = "^gtx1[02-9ac-hj-np-z]{58}$"
@@ -27,7 +28,8 @@ _LEAVES: dict[Any, dict[str, Any]] = {
     None: {"type": "null"},
     Any: {},
 }
-_WIRE_EXAMPLES: dict[Any, Any] = {str: "text", int: "1000", bytes: "00ff", bool: True}
+HEX_EXAMPLE = "6b"
+_EXAMPLES: dict[Any, Any] = {str: "text", int: 1000, bool: True}
 UNITS = {
     "ms": "ms",
     "wh": "Wh",
@@ -57,47 +59,11 @@ UNITS = {
     "shares": "shares of a pool",
 }
 """By the end of a number's name."""
-WIRE_UNITS = {
-    "amount": "Wh, uTHB, ugtx or micro-credits, as the asset has it",
-    "backed_since": "blocks",
-    "certificate": "certificates",
-    "certificates": "certificates",
-    "code": "see protocols/errors.md",
-    "consent_version": "versions",
-    "elected": "validators",
-    "heights": "blocks",
-    "held_by": "proposals",
-    "holidays": "days since 1970",
-    "inbox_next": "messages",
-    "incarnation": "incarnations",
-    "kept_checkpoints": "checkpoints",
-    "max_active": "proposals",
-    "max_open_orders": "orders",
-    "max_validators": "validators",
-    "messages": "messages",
-    "min_validators": "validators",
-    "missing_readings": "readings",
-    "ms_per_block": "ms",
-    "network_id": "networks",
-    "number": "incarnations, offences or certificates",
-    "outbox_count": "messages",
-    "participants": "participants",
-    "proposal": "proposals",
-    "proposer_index": "validators",
-    "readings": "readings",
-    "redemptions_per_block": "redemptions",
-    "seq": "readings",
-    "trades": "trades",
-    "value": "the parameter's own, see gov_getParams",
-    "view0": "consensus views",
-}
-"""By the name of a number in a wire class, where its end does not tell."""
 
 
 def unit_of(name: str, rule: Rule | None = None) -> str:
     """The unit of a number: what its rule says, else what its name does."""
-    said = rule.unit if rule else WIRE_UNITS.get(name, "")
-    return said or UNITS.get(name.rpartition("_")[2], "")
+    return (rule.unit if rule else "") or UNITS.get(name.rpartition("_")[2], "")
 
 
 @dataclass(slots=True)
@@ -131,9 +97,6 @@ class Schemas:
             return {"type": "string", "enum": [_word(bare, one) for one in bare]}
         return _LEAVES[bare] if bare in _LEAVES else self._of_class(bare, rule)
 
-    def _of_masked(self, hint: Any, mask: Mask | None) -> dict[str, Any]:
-        return self.of(hint, Rule("", mask=mask))
-
     def _of_class(self, cls: type[Any], rule: Rule) -> dict[str, Any]:
         below = Rule("", number=rule.number, mask=rule.mask) if is_wire(cls) else Rule("")
         name = cls.__name__.lstrip("_")
@@ -155,11 +118,18 @@ class Schemas:
         if of_wire:
             properties["kind"] = {"type": "string", "enum": [kind]}
         for name, hint in fields_of(cls).items():
-            properties[name] = self._property(name, hint, below, of_wire)
+            rule = rule_of(hint)
+            if rule is None and of_wire:
+                rule = _rule_in_words(cls, name, hint, below)
+            properties[name] = self._property(name, hint, below, rule)
         for name in mask.hidden.get(kind, ()):
             properties[name] = {"type": "null", "description": "not shown"}
         for name in mask.added.get(kind, ()):
-            properties[name] = {"type": "string", "examples": ["bad_reading"]}
+            properties[name] = {
+                "type": "string",
+                "description": "the error's name",
+                "examples": ["bad_reading"],
+            }
         return {
             "type": "object",
             "description": " ".join((cls.__doc__ or "").split("\n\n")[0].split()),
@@ -168,17 +138,15 @@ class Schemas:
             "additionalProperties": False,
         }
 
-    def _property(self, name: str, hint: Any, below: Rule, of_wire: bool) -> dict[str, Any]:
-        rule = rule_of(hint)
+    def _property(self, name: str, hint: Any, below: Rule, rule: Rule | None) -> dict[str, Any]:
         schema = dict(self.of(hint, below))
         if rule is not None and rule.help:
             schema["description"] = rule.help
         unit = unit_of(name, rule) if _has_number(hint) else ""
         if unit:
             schema["x-unit"] = unit
-        example = rule.example if rule else _wire_example(hint, below) if of_wire else None
-        if example is not None:
-            schema["examples"] = [example]
+        if rule is not None and rule.example is not None:
+            schema["examples"] = [rule.example]
         return schema
 
 
@@ -206,19 +174,39 @@ def _has_number(hint: Any) -> bool:
     )
 
 
-def _wire_example(hint: Any, below: Rule) -> Any:
-    """Of a leaf; None for what is described elsewhere."""
+def _rule_in_words(cls: type[Any], name: str, hint: Any, below: Rule) -> Rule:
+    """The rule of a field of a wire class, which has none of its own."""
+    word = word_of(cls.__name__, name)
+    example = _example_of(hint, word.example)
+    is_number = below.number or isinstance(example, bool)
+    return Rule(word.help, unit=word.unit, example=example if is_number else _as_text(example))
+
+
+def _as_text(example: Any) -> Any:
+    """Integers as text."""
+    if isinstance(example, list):
+        return [_as_text(one) for one in example]
+    return str(example) if isinstance(example, int) and not isinstance(example, bool) else example
+
+
+def _example_of(hint: Any, wanted: Any) -> Any:
+    """A value of a leaf in JSON, but for integers; None for what is described elsewhere."""
     if ADDRESS_MARK in getattr(hint, "__metadata__", ()):
         return ADDRESS_EXAMPLE
     bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if is_union(bare):
-        found = (_wire_example(one, below) for one in get_args(bare))
+        found = (_example_of(one, wanted) for one in get_args(bare))
         return next((one for one in found if one is not None), None)
     if get_origin(bare) is tuple:
-        item = _wire_example(get_args(bare)[0], below)
-        return None if item is None else [item]
-    if bare is int and below.number:
-        return 1000
+        item = _example_of(get_args(bare)[0], None)
+        return list(wanted) if wanted else None if item is None else [item]
+    if bare is bytes:
+        limit = next(
+            (one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Limit)), None
+        )
+        return HEX_EXAMPLE * (limit.low if limit is not None else 2)
     if isinstance(bare, type) and issubclass(bare, Enum):
-        return _word(bare, next(iter(bare)))
-    return _WIRE_EXAMPLES.get(bare) if isinstance(bare, type) else None
+        words = [_word(bare, one) for one in bare]
+        return wanted if wanted in words else words[0]
+    leaf = _EXAMPLES.get(bare) if isinstance(bare, type) else None
+    return leaf if leaf is None or wanted is None else wanted

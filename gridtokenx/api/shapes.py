@@ -288,12 +288,13 @@ def _of_union(members: tuple[Any, ...], rule: Rule) -> Shape:
     others = [(_json_type_of(one), shape.read) for one, shape in shapes.items() if not is_wire(one)]
 
     def read(raw: Any) -> Any:
-        if isinstance(raw, dict) and raw.get("kind") in by_kind:
-            return by_kind[raw["kind"]](raw)
+        kind = raw.get("kind") if isinstance(raw, dict) else None
+        if isinstance(kind, str) and kind in by_kind:
+            return by_kind[kind](raw)
         why = "is of no type that it can have"
-        for kind, read_one in others:
+        for json_type, read_one in others:
             try:
-                if isinstance(raw, kind):
+                if isinstance(raw, json_type):
                     return read_one(raw)
             except ValueError as error:
                 why = str(error)

@@ -20,7 +20,7 @@ from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError, TransportCode, invalid_params
 from gridtokenx.api.limiter import Bill, Limiter
 from gridtokenx.api.measured import measured
-from gridtokenx.api.methods import METHODS
+from gridtokenx.api.methods import openapi, openrpc
 from gridtokenx.api.readiness import (
     Pulse,
     ReadyCollector,
@@ -28,7 +28,6 @@ from gridtokenx.api.readiness import (
     health_document,
     ready_document,
 )
-from gridtokenx.api.schema import build_openapi, build_openrpc
 from gridtokenx.home.settings import ApiSettings
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.views.metrics import CallMetrics
@@ -83,8 +82,6 @@ class Site:
         self._ready_metrics = ReadyCollector(handle, pulse)
         handle.metrics.register(self._ready_metrics)
         self._calls = Calls(Context(handle), settings, self._call_metrics)
-        self._openrpc = dump_json(build_openrpc(METHODS))
-        self._openapi = dump_json(build_openapi(METHODS))
 
     def close(self) -> None:
         """Take the site's collectors out of the node's registry."""
@@ -165,9 +162,9 @@ class Site:
                 text = generate_latest(self._handle.metrics)
                 return Reply(200, text, CONTENT_TYPE_PLAIN_0_0_4)
             case "/openrpc.json", "GET":
-                return Reply(200, self._openrpc)
+                return Reply(200, dump_json(openrpc()))
             case "/openapi.json", "GET":
-                return Reply(200, self._openapi)
+                return Reply(200, dump_json(openapi()))
         detail = f"there is nothing at {request.verb[:16]} {request.path[:80]!a}"
         hint = f"POST /rpc, GET {rest.PREFIX}/status, /metrics, /health, /ready, /openapi.json"
         raise ApiError(TransportCode.METHOD_NOT_FOUND, detail, hint=hint)

@@ -45,9 +45,11 @@ def _draw_holdings(console: Console, rows: list[dict[str, Any]], totals: dict[st
 @app.command()
 def balance(address: remote.Address, chain: remote.Chain = None) -> None:
     """The assets of an account on each chain."""
-    who = remote.address_of(address)
+    from gridtokenx.primitives.types import format_address
+
+    who = format_address(remote.address_of(address))
     with remote.connect() as client:
-        document = client.balance(who, chain)
+        document = client.call("account_getBalance", address=who, chain=chain)
 
     def draw(console: Console) -> None:
         show.line(console, show.printable(document["address"]))
@@ -59,9 +61,11 @@ def balance(address: remote.Address, chain: remote.Chain = None) -> None:
 @app.command("show")
 def show_account(address: remote.Address, chain: remote.Chain = None) -> None:
     """Assets, registration, meters and open orders of an account on each chain."""
-    who = remote.address_of(address)
+    from gridtokenx.primitives.types import format_address
+
+    who = format_address(remote.address_of(address))
     with remote.connect() as client:
-        document = client.account(who, chain)
+        document = client.call("account_get", address=who, chain=chain)
     output.emit(document, lambda console: _draw_account(console, document))
 
 

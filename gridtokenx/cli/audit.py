@@ -157,7 +157,7 @@ def verify(
     findings = _Findings()
     with remote.connect(pinned=True) as client:
         name = remote.default_chain(client, chain)
-        stop = int(client.head(name)["height"]) if last is None else last
+        stop = client.head(name).height if last is None else last
         if stop < first:
             raise typer.BadParameter(f"--from {first} lies after --to {stop}")
         national = _beside(client, name)
@@ -168,7 +168,7 @@ def verify(
                 if replay.parent.height >= first:
                     _look(client, replay, closed, findings)
             if national is not None and last is None:
-                national.advance(int(client.head(national.replay.spec.name)["height"]))
+                national.advance(client.head(national.replay.spec.name).height)
         except NationalNotVerified as error:
             _refuse(client, str(error), ErrorCode.INVALID_BLOCK)
         except Rejected as error:
@@ -205,23 +205,25 @@ def _blocks(client: Client, chain: str, stop: int | None) -> Iterator[tuple[byte
 
     Errors: RpcError; Failure.
     """
+    from gridtokenx.api.answers.chain import RawBlocks
+
     height = 1
     while stop is None or height <= stop:
         limit = 64 if stop is None else min(64, stop - height + 1)
-        if stop is None and int(client.head(chain)["height"]) < height:
+        if stop is None and client.head(chain).height < height:
             return
-        answer = client.call(
-            "chain_getRawBlocks", from_height=str(height), chain=chain, limit=limit
+        answer = client.ask(
+            "chain_getRawBlocks", RawBlocks, from_height=str(height), chain=chain, limit=limit
         )
-        for row in answer["items"]:
-            if row["height"] != str(height):
+        for row in answer.items:
+            if row.height != height:
                 output.fail(
-                    f"the node sent block {show.printable(row['height'])} instead of {height}",
+                    f"the node sent block {row.height} instead of {height}",
                     code="cli",
                     reason="not_verified",
                     hint="ask another node with --rpc URL",
                 )
-            yield base64.b64decode(row["block"]), base64.b64decode(row["certificate"])
+            yield base64.b64decode(row.block), base64.b64decode(row.certificate)
             if height % _NOTE_EVERY_BLOCKS == 0:
                 of_all = "" if stop is None else f" of {stop}"
                 output.note(f"executed {height}{of_all} blocks of {chain}")
@@ -230,15 +232,18 @@ def _blocks(client: Client, chain: str, stop: int | None) -> Iterator[tuple[byte
 
 def _look(client: Client, replay: Replay, closed: list[CheckedReport], findings: _Findings) -> None:
     """Check what the newest block of the range did."""
+    from gridtokenx.api.answers.settlement import DayReports
+
     height = replay.parent.height
     for difference in replay.conservation().differences:
         findings.failures.append(f"block {height}: {difference}")
     for one in closed:
         day = bangkok.day(one.day)
-        told = client.call("audit_getReports", territory=one.territory, day=day)["items"][0]
+        told = client.ask("audit_getReports", DayReports, territory=one.territory, day=day).items[0]
         differences = list(one.differences)
-        if told["report_hash"] != one.report_hash.hex():
-            differences.append(f"the node tells the hash {told['report_hash']}")
+        if told.report_hash != one.report_hash:
+            said = None if told.report_hash is None else told.report_hash.hex()
+            differences.append(f"the node tells the hash {said}")
         where = f"report of {one.territory} for {day} (block {height})"
         findings.failures += [f"{where}: {difference}" for difference in differences]
         findings.reports.append(

@@ -21,9 +21,10 @@ def head(
     """The newest decided block of a chain, or of all the node follows."""
     with remote.connect() as client:
         if name is None:
-            heads = {chain: {"chain": chain, **found} for chain, found in client.heads().items()}
+            rows = client.call("chain_getStatus")["chains"]
+            heads = {row["chain"]: {"chain": row["chain"], **row["head"]} for row in rows}
         else:
-            found = client.head(name)
+            found = client.call("chain_getHead", chain=name)
             heads = {found["chain"]: found}
     for chain, found in heads.items():
         found["trusted_block"] = f"{chain}:{found['height']}:{found['hash']}"
@@ -58,7 +59,8 @@ def block(
 ) -> None:
     """A block by height (of the node's first chain unless --chain) or by hash (of any)."""
     with remote.connect() as client:
-        document = client.block(reference.removeprefix("#"), chain, full=full)
+        wanted = reference.removeprefix("#")
+        document = client.call("chain_getBlock", block=wanted, chain=chain, full=full)
     output.emit(document, lambda console: _draw_block(console, document))
 
 
@@ -89,7 +91,7 @@ def _draw_block(console: Console, document: dict[str, Any]) -> None:
 def validators(chain: remote.Chain = None) -> None:
     """Who signs the blocks of a chain."""
     with remote.connect() as client:
-        document = client.validators(chain)
+        document = client.call("chain_getValidators", chain=chain)
 
     def draw(console: Console) -> None:
         rows = [

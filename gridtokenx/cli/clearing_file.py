@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from gridtokenx.primitives.codec import MAX_INT
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.primitives.places import PLACE, SUBSTATION
+from gridtokenx.primitives.places import SUBSTATION, Boundary, parse_boundary
 from gridtokenx.trading.clearing import clear
 from gridtokenx.trading.model import Clearing, ClearingOrder, MarketParameters, Side, Source
 
@@ -32,7 +32,6 @@ _ORDER_KEYS = frozenset(
     }
 )
 _SUBSTATION = re.compile(SUBSTATION)
-_NODE = re.compile(f"[xm]:{PLACE}")
 _ID_HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,7 +43,7 @@ class ClearingCase:
     orders: tuple[ClearingOrder, ...]
     names: dict[bytes, str]
     original_wh: dict[str, int]
-    headroom: dict[str, int]
+    headroom: dict[Boundary, int]
     max_tier: int
     wheeling_mthb: tuple[int, int, int, int]
 
@@ -165,18 +164,21 @@ class _Place:
             height=self.inner("height")._integer(raw.get("height", 0), 0, MAX_INT),
         )
 
-    def _headroom(self, raw: Any) -> dict[str, int]:
+    def _headroom(self, raw: Any) -> dict[Boundary, int]:
         place = self.inner("headroom")
         if not isinstance(raw, dict):
             place.refuse("must be an object")
+        found: dict[Boundary, int] = {}
         for key, value in raw.items():
-            if _NODE.fullmatch(key) is None:
+            try:
+                boundary = parse_boundary(key)
+            except ValueError:
                 place.refuse(
                     f"has the key {key[:40]!r}; keys are x:NODE for export and m:NODE for "
                     "import, such as x:BKK-01-SUB001"
                 )
-            place.inner(key)._integer(value, 0, MAX_INT)
-        return dict(raw)
+            found[boundary] = place.inner(key)._integer(value, 0, MAX_INT)
+        return found
 
     def _wheeling(self, raw: Any) -> tuple[int, int, int, int]:
         place = self.inner("wheeling")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,6 +11,8 @@ from gridtokenx.cli.keys import PasswordFile
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from gridtokenx.api.answers.settlement import ReadingPage
 
 app = typer.Typer(help="Energy of an account: carbon, readings.", no_args_is_help=True)
 
@@ -57,33 +59,33 @@ def readings(
         if cursor is not None:
             params["cursor"] = cursor
         signer = remote.unlock(key, password_file)
-        document = client.meter_readings(signer, **params)
-    output.emit(document, lambda console: _draw_readings(console, document))
+        page = client.meter_readings(signer, **params)
+    output.emit(page, lambda console: _draw_readings(console, page))
 
 
-def _draw_readings(console: Console, document: dict[str, Any]) -> None:
+def _draw_readings(console: Console, page: ReadingPage) -> None:
     rows = [
         (
-            show.slots(row["slot"], row["slot"]),
-            row["location"],
-            show.kwh(row["import_wh"]),
-            show.kwh(row["export_wh"]),
-            show.millionths(row["carbon_ucr"]),
-            row["height"],
-            row["meter_id"],
+            show.slots(row.slot, row.slot),
+            row.location,
+            show.kwh(row.import_wh),
+            show.kwh(row.export_wh),
+            show.millionths(row.carbon_ucr),
+            row.height,
+            row.meter_id.hex(),
         )
-        for row in document["items"]
+        for row in page.items
     ]
     meters = [
         (
-            one["location"],
-            one["status"],
-            show.kwh(one["import_wh_cum"]),
-            show.kwh(one["export_wh_cum"]),
-            show.slots(one["slot"], one["slot"]),
-            one["meter_id"],
+            one.location,
+            one.status.value,
+            show.kwh(one.import_wh_cum),
+            show.kwh(one.export_wh_cum),
+            show.slots(one.slot, one.slot),
+            one.meter_id.hex(),
         )
-        for one in document["meters"]
+        for one in page.meters
     ]
     if meters:
         columns = ("meter at", "state", "in kWh", "out kWh", "at the end of", "id")
@@ -92,5 +94,5 @@ def _draw_readings(console: Console, document: dict[str, Any]) -> None:
         headings = ("slot", "at", "in kWh", "out kWh", "credits", "block", "meter")
         show.table(console, headings, rows, right=(2, 3, 4, 5))
     else:
-        show.line(console, f"no readings on {show.printable(document['chain'])}")
-    show.next_page(console, document["next_cursor"])
+        show.line(console, f"no readings on {show.printable(page.chain)}")
+    show.next_page(console, page.next_cursor)

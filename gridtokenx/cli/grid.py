@@ -152,7 +152,7 @@ def publish(
 def _current_slot(client: Client, chain: str) -> int:
     """Where a slot is a block, the next one: the current one is over when this gets there."""
     by_blocks = client.genesis().market_clock.ms_per_block > 0
-    return int(client.market(chain)["current_slot"]) + by_blocks
+    return client.market(chain).current_slot + by_blocks
 
 
 @app.command()
@@ -173,7 +173,7 @@ def halt(
     lasts_ms = 0 if hours is None else _scaled("--hours", hours, 3) * 3600
     with remote.connect(pinned=True) as client:
         name = remote.default_chain(client, None, prefix)
-        until_ms = int(client.market(name)["market_ms"]) + lasts_ms if lasts_ms else 0
+        until_ms = client.market(name).market_ms + lasts_ms if lasts_ms else 0
         payload = HaltTerritory(prefix, why, until_ms)
         document = remote.command(client, name, payload, key, password_file, wait=wait)
     output.emit(document, lambda console: remote.draw_command(console, document))

@@ -40,9 +40,9 @@ def show_meter(
     chain: remote.Chain = None,
 ) -> None:
     """A metering point: whose, where, its device's key, and whether its readings count."""
-    wanted = bytes.fromhex(remote.hash_text(meter, "a meter"))
+    wanted = remote.hash_text(meter, "a meter")
     with remote.connect() as client:
-        document = client.meter(wanted, chain)
+        document = client.call("grid_getMeter", id=wanted, chain=chain)
     output.emit(document, lambda console: _draw(console, document))
 
 
@@ -208,8 +208,8 @@ def _send(
     remote.account_key_path(key)
     with remote.connect(pinned=True) as client:
         found = client.meter(bytes.fromhex(named), chain)
-        if found["meter"]["meter_id"] != named:
-            detail = f"that is the key of a device; its meter is {found['meter']['meter_id']}"
+        if found.meter["meter_id"] != named:
+            detail = f"that is the key of a device; its meter is {found.meter['meter_id']}"
             raise typer.BadParameter(show.printable(detail), param_hint="METER")
-        document = remote.command(client, found["chain"], payload, key, password_file, wait=wait)
+        document = remote.command(client, found.chain, payload, key, password_file, wait=wait)
     output.emit(document, lambda console: remote.draw_command(console, document))

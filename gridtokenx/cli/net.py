@@ -25,7 +25,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 def peers() -> None:
     """Connected peers: who dialled, how far they are, what they did wrong."""
     with remote.connect() as client:
-        items = client.peers()
+        items = client.call("net_getPeers")["items"]
     output.emit({"items": items}, lambda console: _draw_peers(console, items))
 
 

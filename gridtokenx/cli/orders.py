@@ -89,9 +89,9 @@ def place(
 def _terms(client: Client, chain: str, owner: bytes, wish: Wish) -> PlaceOrder:
     from gridtokenx.cli.order_terms import terms_of
 
-    row = client.account(owner, chain)["chains"][0]
-    unlisted = int(row["meter_count"]) - len(row["meters"])
-    return terms_of(wish, _market(client, chain), row["meters"], unlisted)
+    row = client.account(owner, chain).chains[0]
+    unlisted = row.meter_count - len(row.meters)
+    return terms_of(wish, _market(client, chain), row.meters, unlisted)
 
 
 def _market(client: Client, chain: str) -> Market:
@@ -99,9 +99,9 @@ def _market(client: Client, chain: str) -> Market:
 
     genesis, now = client.genesis(), client.market(chain)
     return Market(
-        now_ms=int(now["market_ms"]),
+        now_ms=now.market_ms,
         block_ms=genesis.market_clock.ms_per_block or genesis.block_time_ms,
-        open_slots=int(now["parameters"]["open_slots"]),
+        open_slots=now.parameters.open_slots,
     )
 
 
@@ -112,7 +112,7 @@ def _placed(client: Client, chain: str, transaction: Transaction, *, wait: bool)
     return {
         "order_id": found["tx_id"],
         "chain": chain,
-        "status": client.order(found["tx_id"], chain)["status"] if final else found["status"],
+        "status": client.order(found["tx_id"], chain).status if final else found["status"],
         "height": found["height"],
         "reserve_uthb": placed.get("reserve_uthb"),
         "order": found["transaction"] and found["transaction"]["payload"],
@@ -259,7 +259,7 @@ def cancel(
     wanted = remote.hash_text(order_id, "an order id")
     remote.account_key_path(key)
     with remote.connect(pinned=True) as client:
-        chain = str(client.order(wanted)["chain"])
+        chain = client.order(wanted).chain
         command = CancelOrder(bytes.fromhex(wanted))
         transaction = client.sign(remote.unlock(key, password_file), chain, command)
         found = remote.submit(client, transaction, wait=wait)
@@ -309,7 +309,8 @@ def list_orders(
 
     who = None if trader is None else format_address(remote.address_of(trader))
     with remote.connect() as client:
-        document = client.orders(
+        document = client.call(
+            "energy_getOrders",
             trader=who,
             status=status,
             zone=None if zone is None else remote.place_name(zone),
@@ -349,7 +350,7 @@ def get(order_id: OrderId, chain: remote.Chain = None) -> None:
     """An order and what became of it."""
     wanted = remote.hash_text(order_id, "an order id")
     with remote.connect() as client:
-        document = client.order(wanted, chain)
+        document = client.call("energy_getOrder", id=wanted, chain=chain)
     output.emit(document, lambda console: _draw_order(console, document))
 
 

@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -137,7 +137,8 @@ def rpc_url() -> str:
 def emit(document: Any, human: Callable[[Console], None]) -> None:
     """The command's result: `document` as JSON on stdout with --json, else `human` draws it.
 
-    Documents hold plain JSON values; bytes become hex, paths text, enums their value. Amounts
+    Documents hold plain JSON values; answers of the API stand for their JSON, bytes become hex,
+    paths text. Amounts
     beyond 2**53 must already be decimal strings. JSON is ASCII, so that no encoding can change it
     and nothing in it drives a terminal.
     """
@@ -298,6 +299,10 @@ def _plain(value: object) -> Any:
         return value.hex()
     if isinstance(value, Path):
         return str(value)
+    if is_dataclass(value):
+        from gridtokenx.api.shapes import write_json  # Only if a client has read an answer.
+
+        return json.loads(write_json(value))
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 

@@ -158,11 +158,11 @@ def home_genesis() -> Genesis | None:
 
 
 def _check_network(client: Client, ours: Genesis) -> None:
-    theirs = client.status()["network"]
-    if theirs["genesis_hash"] != ours.hash.hex():
+    theirs = client.status().network
+    if theirs.genesis_hash != ours.hash:
         output.fail(
-            f"the node at {client.url} is on another network: theirs {theirs['genesis_hash']} "
-            f"({theirs['name']}), ours {ours.hash.hex()} ({ours.network_name})",
+            f"the node at {client.url} is on another network: theirs {theirs.genesis_hash.hex()} "
+            f"({theirs.name}), ours {ours.hash.hex()} ({ours.network_name})",
             code="GTX-NET-002",
             reason="genesis_mismatch",
             hint="name a node of this home's network with --rpc URL, or another home with --home",
@@ -276,7 +276,7 @@ def default_chain(client: Client, chain: str | None, location: str | None = None
         return chain
     if location is not None:
         return client.genesis().chain_of_location(location).name
-    return str(client.head()["chain"])
+    return client.head().chain
 
 
 def submit(client: Client, transaction: Transaction, *, wait: bool) -> dict[str, Any]:
@@ -285,7 +285,8 @@ def submit(client: Client, transaction: Transaction, *, wait: bool) -> dict[str,
     if wait:
         output.note(f"sent {tx_id}, waiting for its block")
         client.wait_for([tx_id], timeout_s=WAIT_S)
-    return client.transaction(tx_id)
+    found: dict[str, Any] = client.call("tx_get", id=tx_id)
+    return found
 
 
 def command(

@@ -283,7 +283,7 @@ def follow(client: Client, transfer_id: str, *, wait: bool) -> dict[str, Any]:
     deadline = time.monotonic() + FOLLOW_S
     told_steps = 0
     while True:
-        document = client.transfer(transfer_id)
+        document: dict[str, Any] = client.call("shard_getTransfer", id=transfer_id)
         for step in document["steps"][told_steps:]:
             output.note(f"{_STEPS[step['event']['kind']]} ({step['chain']} #{step['height']})")
         told_steps = len(document["steps"])

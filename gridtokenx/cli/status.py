@@ -75,8 +75,8 @@ def _draw_check(console: Console, ready: dict[str, Any]) -> None:
 
 def _fetch() -> dict[str, Any]:
     with remote.connect() as client:
-        found = client.status()
-        peers = client.peers()
+        found = client.call("chain_getStatus")
+        peers = client.call("net_getPeers")["items"]
         ready = _ready(client)
     return {
         "url": output.rpc_url(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,11 @@ from gridtokenx.cli import output, remote, show
 from gridtokenx.primitives.places import territory_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
+    from gridtokenx.api.answers.energy import ListedTrade, TradePage
     from gridtokenx.client import Client
 
 app = typer.Typer(help="Trades: list, get, clear.", no_args_is_help=True)
@@ -45,8 +49,8 @@ def list_trades(
     who = None if trader is None else remote.address_of(trader)
     with remote.connect() as client:
         name = remote.default_chain(client, chain, place)
-        document = _collect(client, name, who, place, limit, cursor)
-    output.emit(document, lambda console: _draw_list(console, document))
+        page = _collect(client, name, who, place, limit, cursor)
+    output.emit(page, lambda console: _draw_list(console, page))
 
 
 def _collect(
@@ -56,53 +60,54 @@ def _collect(
     place: str | None,
     limit: int,
     cursor: str | None,
-) -> dict[str, Any]:
+) -> TradePage:
     """A page; with a place, pages are read on until the trades of that place fill one."""
     from gridtokenx.primitives.types import format_address
 
     address = None if who is None else format_address(who)
-    items: list[dict[str, Any]] = []
+    items: list[ListedTrade] = []
     for _ in range(_MAX_PAGES):
         wanted = limit - len(items)
         page = client.trades(trader=address, chain=chain, limit=wanted, cursor=cursor)
-        items += page["items"] if place is None else _bought_in(client, place, page["items"])
-        cursor = page["next_cursor"]
+        items += page.items if place is None else _bought_in(client, place, page.items)
+        cursor = page.next_cursor
         if cursor is None or len(items) >= limit:
             break
-    return {**page, "items": items}
+    return replace(page, items=tuple(items))
 
 
-def _bought_in(client: Client, place: str, trades: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _bought_in(client: Client, place: str, trades: Sequence[ListedTrade]) -> list[ListedTrade]:
     """Trades whose buyer's meter lies in the place; a trade itself names only the territory."""
-    near = [row for row in trades if row["territory"] == territory_of(place)]
+    from gridtokenx.api.answers.energy import ListedOrder
+
+    near = [row for row in trades if row.territory == territory_of(place)]
     if len(place) == 3:
         return near
-    calls = [
-        ("energy_getOrder", {"id": row["buy_order_id"], "chain": row["chain"]}) for row in near
-    ]
+    bought = [{"id": row.buy_order_id.hex(), "chain": row.chain} for row in near]
+    orders = client.ask_many("energy_getOrder", ListedOrder, bought)
     kept = []
-    for row, order in zip(near, client.call_many(calls), strict=True):
+    for row, order in zip(near, orders, strict=True):
         if isinstance(order, Exception):
             raise order
-        if f"{order['grid_location']}-".startswith(f"{place}-"):
+        if f"{order.grid_location}-".startswith(f"{place}-"):
             kept.append(row)
     return kept
 
 
-def _draw_list(console: Console, document: dict[str, Any]) -> None:
+def _draw_list(console: Console, page: TradePage) -> None:
     rows = [
         (
-            show.slots(row["slot"], row["slot"]),
-            row["territory"],
-            show.kwh(row["energy_wh"]),
-            show.price(row["price_mthb"]),
-            show.price(row["wheeling_mthb"]),
-            _TIERS[row["tier"]],
-            row["energy_source"],
-            row["status"],
-            row["trade_id"],
+            show.slots(row.slot, row.slot),
+            row.territory,
+            show.kwh(row.energy_wh),
+            show.price(row.price_mthb),
+            show.price(row.wheeling_mthb),
+            _TIERS[row.tier],
+            row.energy_source.value,
+            row.status,
+            row.trade_id.hex(),
         )
-        for row in document["items"]
+        for row in page.items
     ]
     headings = (
         "slot",
@@ -118,8 +123,8 @@ def _draw_list(console: Console, document: dict[str, Any]) -> None:
     if rows:
         show.table(console, headings, rows, right=(2, 3, 4))
     else:
-        show.nothing(console, document, "such trades")
-    show.next_page(console, document["next_cursor"])
+        show.nothing(console, {"chain": page.chain, "next_cursor": page.next_cursor}, "such trades")
+    show.next_page(console, page.next_cursor)
 
 
 @app.command()
@@ -130,7 +135,7 @@ def get(
     """A trade and its settlement."""
     wanted = remote.hash_text(trade_id, "a trade id")
     with remote.connect() as client:
-        document = client.trade(wanted, chain)
+        document = client.call("energy_getTrade", id=wanted, chain=chain)
     output.emit(document, lambda console: _draw_trade(console, document))
 
 

@@ -48,9 +48,8 @@ def status(
     wanted = remote.hash_text(transaction_id, "a transaction id")
     with remote.connect() as client:
         if wait:
-            (document,) = client.wait_for([wanted], timeout_s=remote.WAIT_S)
-        else:
-            document = client.transaction_status(wanted)
+            client.wait_for([wanted], timeout_s=remote.WAIT_S)
+        document = client.call("tx_getStatus", id=wanted)
     output.emit(document, lambda console: _draw_status(console, document))
     if document["status"] in ("rejected", "unknown"):
         raise typer.Exit(output.ExitCode.REFUSED)
@@ -75,7 +74,7 @@ def get(transaction_id: TransactionId) -> None:
     """A transaction, its block and what it did."""
     wanted = remote.hash_text(transaction_id, "a transaction id")
     with remote.connect() as client:
-        document = client.transaction(wanted)
+        document = client.call("tx_get", id=wanted)
     output.emit(document, lambda console: _draw(console, document))
 
 

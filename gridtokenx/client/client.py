@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from gridtokenx.api import answers
 from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
 from gridtokenx.chain.light_client import LightClient, ProvenAccount, ProvenRegion
@@ -21,7 +22,6 @@ from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.crypto import SigningKey
-from gridtokenx.primitives.document import from_document
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import format_kwh
 from gridtokenx.primitives.types import format_address
@@ -59,28 +59,29 @@ class Client(Rpc):
 
     # The chain
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> answers.chain.NodeStatus:
         """Node, network and every followed chain."""
-        return self._object("chain_getStatus")
+        return self.ask("chain_getStatus", answers.chain.NodeStatus)
 
-    def heads(self) -> dict[str, dict[str, Any]]:
-        """By chain: the newest block's height (text), hash, times and state root."""
-        return {row["chain"]: row["head"] for row in self.status()["chains"]}
+    def heads(self) -> dict[str, answers.chain.BlockHead]:
+        """By chain: the newest block."""
+        return {row.chain: row.head for row in self.status().chains}
 
-    def head(self, chain: str | None = None) -> dict[str, Any]:
+    def head(self, chain: str | None = None) -> answers.chain.ChainHead:
         """The newest block of a chain."""
-        return self._object("chain_getHead", chain=chain)
+        return self.ask("chain_getHead", answers.chain.ChainHead, chain=chain)
 
     def block(
         self, block: int | str, chain: str | None = None, *, full: bool = False
-    ) -> dict[str, Any]:
+    ) -> answers.chain.BlockAnswer:
         """A block by height or by hash (hex); `full` with transaction bodies."""
-        return self._object("chain_getBlock", block=str(block), chain=chain, full=full)
+        found = answers.chain.BlockAnswer
+        return self.ask("chain_getBlock", found, block=str(block), chain=chain, full=full)
 
     def genesis(self) -> Genesis:
         """The pinned genesis, or the node's."""
         if self._genesis is None:
-            self._genesis = load_genesis(json.dumps(self._object("chain_getGenesis")["genesis"]))
+            self._genesis = load_genesis(json.dumps(self.call("chain_getGenesis")["genesis"]))
         return self._genesis
 
     def spec(self, chain: str) -> ChainSpec:
@@ -97,8 +98,11 @@ class Client(Rpc):
         spec = self.spec(chain)
         if spec.is_national or spec.genesis.national is None:
             return spec
-        told = self._object("shard_get", id=chain)["incarnations"]
-        return check_incarnations(spec, [from_document(Incarnation, one) for one in told])
+        return check_incarnations(spec, self.shard(chain).incarnations)
+
+    def shard(self, name: str) -> answers.shard.ShardDetail:
+        """A region chain as the national chain sees it."""
+        return self.ask("shard_get", answers.shard.ShardDetail, id=name)
 
     def national(self) -> str:
         """Name of the national chain. Errors: Rejected UNKNOWN_SHARD on a network without one."""
@@ -110,42 +114,53 @@ class Client(Rpc):
             raise Rejected(ErrorCode.UNKNOWN_SHARD, detail)
         return national.name
 
-    def validators(self, chain: str | None = None) -> dict[str, Any]:
+    def validators(self, chain: str | None = None) -> answers.chain.ValidatorSetAnswer:
         """The validator set of a chain."""
-        return self._object("chain_getValidators", chain=chain)
+        return self.ask("chain_getValidators", answers.chain.ValidatorSetAnswer, chain=chain)
 
-    def supply(self, chain: str) -> dict[str, Any]:
-        """What all accounts of a chain hold, what crossed, and what was deposited, as texts."""
-        return self._object("chain_getSupply", chain=chain)
+    def supply(self, chain: str) -> answers.chain.ChainSupply:
+        """What all accounts of a chain hold, what crossed, and what was deposited."""
+        return self.ask("chain_getSupply", answers.chain.ChainSupply, chain=chain)
 
     def sign_deposit(
         self, authority: SigningKey, chain: str, to: bytes, amount_uthb: int
     ) -> Deposit:
         """A payment authority's next deposit with its statement of all deposits."""
-        so_far = int(self.supply(chain)["deposits"]["total_uthb"])
+        so_far = self.supply(chain).deposits.total_uthb
         region_id = self.spec(chain).genesis_id
         return sign_deposit(authority, region_id, to, amount_uthb, so_far_uthb=so_far)
 
-    def peers(self) -> list[dict[str, Any]]:
+    def peers(self) -> tuple[answers.network.Peer, ...]:
         """Peers of the node."""
-        return list(self._object("net_getPeers")["items"])
+        return self.ask("net_getPeers", answers.network.Peers).items
 
     # Accounts
 
     def nonce(self, address: bytes, chain: str, *, pending: bool = True) -> int:
         """The nonce the account's next transaction needs."""
-        answer = self._object(
-            "account_getNonce", address=format_address(address), chain=chain, pending=pending
+        return self._nonce(address, chain, pending=pending).nonce
+
+    def _nonce(
+        self, address: bytes, chain: str, *, pending: bool = True
+    ) -> answers.account.NextNonce:
+        return self.ask(
+            "account_getNonce",
+            answers.account.NextNonce,
+            address=format_address(address),
+            chain=chain,
+            pending=pending,
         )
-        return int(answer["nonce"])
 
-    def account(self, address: bytes, chain: str | None = None) -> dict[str, Any]:
+    def account(self, address: bytes, chain: str | None = None) -> answers.account.AccountOnChains:
         """What an account holds and owns on all followed chains, with totals."""
-        return self._object("account_get", address=format_address(address), chain=chain)
+        found = answers.account.AccountOnChains
+        return self.ask("account_get", found, address=format_address(address), chain=chain)
 
-    def balance(self, address: bytes, chain: str | None = None) -> dict[str, Any]:
+    def balance(self, address: bytes, chain: str | None = None) -> answers.account.AccountBalance:
         """What an account holds on all followed chains, with totals."""
-        return self._object("account_getBalance", address=format_address(address), chain=chain)
+        account = format_address(address)
+        found = answers.account.AccountBalance
+        return self.ask("account_getBalance", found, address=account, chain=chain)
 
     def proof(self, address: bytes, chain: str) -> ProvenAccount:
         """An account's state, checked here: certificate, header, state proof.
@@ -165,7 +180,7 @@ class Client(Rpc):
         if self._light is None:
             period_ms = trust_period_ms(self.genesis()) if self._checks_age else None
             self._light = LightClient(
-                self._object,
+                self.call,
                 self.genesis(),
                 trusted_blocks=self._trusted_blocks,
                 period_ms=period_ms,
@@ -177,42 +192,53 @@ class Client(Rpc):
 
     def send(self, transaction: Transaction) -> str:
         """Submit; the transaction id in hex once the node has admitted it. Errors: RpcError."""
-        return str(self._object("tx_send", transaction=transaction.encoded.hex())["tx_id"])
+        sent = answers.transaction.SentTransaction
+        return self.ask("tx_send", sent, transaction=transaction.encoded.hex()).tx_id.hex()
 
     def send_many(self, transactions: Sequence[Transaction]) -> list[RpcError | None]:
         """Submit in order, many a request; per transaction None or why it was refused."""
         outcomes: list[RpcError | None] = []
         for start in range(0, len(transactions), MAX_SEND):
             part = transactions[start : start + MAX_SEND]
-            answer = self._object("tx_sendBatch", transactions=[one.encoded.hex() for one in part])
-            for row in answer["results"]:
-                outcomes.append(None if row["error"] is None else self.refusal(row["error"]))
+            sent = self.ask(
+                "tx_sendBatch",
+                answers.transaction.SentBatch,
+                transactions=[one.encoded.hex() for one in part],
+            )
+            outcomes += [
+                None if row.error is None else RpcError.told(row.error) for row in sent.results
+            ]
         return outcomes
 
-    def transaction(self, transaction_id: str) -> dict[str, Any]:
+    def transaction(
+        self, transaction_id: str
+    ) -> answers.transaction.IncludedTransaction | answers.transaction.WaitingTransaction:
         """An included or waiting transaction."""
-        return self._object("tx_get", id=transaction_id)
+        found = self.call("tx_get", id=transaction_id)
+        if found["status"] == "finalized":
+            return self.read(answers.transaction.IncludedTransaction, found)
+        return self.read(answers.transaction.WaitingTransaction, found)
 
-    def transaction_status(self, transaction_id: str) -> dict[str, Any]:
+    def transaction_status(self, transaction_id: str) -> answers.transaction.TransactionStatus:
         """`status`: pending, queued, finalized, rejected (with `error`) or unknown."""
-        return self._object("tx_getStatus", id=transaction_id)
+        return self.ask("tx_getStatus", answers.transaction.TransactionStatus, id=transaction_id)
 
-    def transfer(self, transfer_id: str) -> dict[str, Any]:
+    def transfer(self, transfer_id: str) -> answers.shard.TransferDetail:
         """Where a transfer between chains is: `status` and the steps on its way."""
-        return self._object("shard_getTransfer", id=transfer_id)
+        return self.ask("shard_getTransfer", answers.shard.TransferDetail, id=transfer_id)
 
     def wait_for(
         self,
         transaction_ids: Iterable[str],
         until: Literal["included", "finalized"] = "finalized",
         timeout_s: float = 30.0,
-    ) -> list[dict[str, Any]]:
+    ) -> list[answers.transaction.TransactionStatus]:
         """Wait until all are in a block, which is final here; their statuses in order.
 
         Errors: RpcError of the first that is rejected; RpcError NOT_FINALIZED_YET at the timeout.
         """
         order = list(transaction_ids)
-        done: dict[str, dict[str, Any]] = {}
+        done: dict[str, answers.transaction.TransactionStatus] = {}
         deadline = time.monotonic() + timeout_s
         while True:
             left = [one for one in order if one not in done]
@@ -230,23 +256,23 @@ class Client(Rpc):
 
     # The market
 
-    def orders(self, **filters: Any) -> dict[str, Any]:
+    def orders(self, **filters: Any) -> answers.energy.OrderPage:
         """A page of orders; filters as in `energy_getOrders`."""
-        return self._object("energy_getOrders", **filters)
+        return self.ask("energy_getOrders", answers.energy.OrderPage, **filters)
 
-    def order(self, order_id: str, chain: str | None = None) -> dict[str, Any]:
+    def order(self, order_id: str, chain: str | None = None) -> answers.energy.ListedOrder:
         """An order and what became of it."""
-        return self._object("energy_getOrder", id=order_id, chain=chain)
+        return self.ask("energy_getOrder", answers.energy.ListedOrder, id=order_id, chain=chain)
 
-    def order_book(self, zone: str, *, depth: int | None = None) -> dict[str, Any]:
+    def order_book(self, zone: str, *, depth: int | None = None) -> answers.energy.OrderBook:
         """Price levels of a substation, zone or territory."""
-        return self._object("energy_getOrderBook", zone=zone, depth=depth)
+        return self.ask("energy_getOrderBook", answers.energy.OrderBook, zone=zone, depth=depth)
 
-    def trades(self, **filters: Any) -> dict[str, Any]:
+    def trades(self, **filters: Any) -> answers.energy.TradePage:
         """A page of trades; filters as in `energy_getTrades`."""
-        return self._object("energy_getTrades", **filters)
+        return self.ask("energy_getTrades", answers.energy.TradePage, **filters)
 
-    def meter_readings(self, signer: SigningKey, **filters: str) -> dict[str, Any]:
+    def meter_readings(self, signer: SigningKey, **filters: str) -> answers.settlement.ReadingPage:
         """A page of an account's accepted readings, asked for by a key that may see them.
 
         Filters as in `energy_getMeterReadings`: address, limit, chain, cursor, each as text.
@@ -254,33 +280,34 @@ class Client(Rpc):
         signed_ms = time.time_ns() // 1_000_000
         method = "energy_getMeterReadings"
         message = request_bytes(self.genesis().hash, method, filters, signed_ms)
-        return self._object(
+        return self.ask(
             method,
+            answers.settlement.ReadingPage,
             **filters,
             signer=format_address(signer.public_key),
             signed_ms=str(signed_ms),
             signature=signer.sign(message).hex(),
         )
 
-    def trade(self, trade_id: str, chain: str | None = None) -> dict[str, Any]:
+    def trade(self, trade_id: str, chain: str | None = None) -> answers.energy.ListedTrade:
         """A trade and its settlement."""
-        return self._object("energy_getTrade", id=trade_id, chain=chain)
+        return self.ask("energy_getTrade", answers.energy.ListedTrade, id=trade_id, chain=chain)
 
-    def stats(self, chain: str | None = None) -> dict[str, Any]:
+    def stats(self, chain: str | None = None) -> answers.energy.MarketStats:
         """Sums of trading by chain and over all chains."""
-        return self._object("energy_getStats", chain=chain)
+        return self.ask("energy_getStats", answers.energy.MarketStats, chain=chain)
 
-    def market(self, chain: str | None = None) -> dict[str, Any]:
+    def market(self, chain: str | None = None) -> answers.energy.Market:
         """Units, slots and the price band now."""
-        return self._object("energy_getMarket", chain=chain)
+        return self.ask("energy_getMarket", answers.energy.Market, chain=chain)
 
-    def meter(self, meter_id: bytes, chain: str | None = None) -> dict[str, Any]:
+    def meter(self, meter_id: bytes, chain: str | None = None) -> answers.grid.FoundMeter:
         """A metering point, by its id or the key of one of its devices."""
-        return self._object("grid_getMeter", id=meter_id.hex(), chain=chain)
+        return self.ask("grid_getMeter", answers.grid.FoundMeter, id=meter_id.hex(), chain=chain)
 
-    def grid(self, chain: str | None = None) -> dict[str, Any]:
+    def grid(self, chain: str | None = None) -> answers.grid.Grid:
         """Territories and substations."""
-        return self._object("grid_getStatus", chain=chain)
+        return self.ask("grid_getStatus", answers.grid.Grid, chain=chain)
 
     def build_order(
         self,
@@ -302,8 +329,9 @@ class Client(Rpc):
         must say which. What is signed is checked against what was asked. Units: Wh, mTHB/kWh.
         Errors: RpcError; Rejected MALFORMED_TX if the node answers with another order.
         """
-        answer = self._object(
+        told = self.ask(
             "energy_prepareOrder",
+            answers.order.PreparedOrder,
             trader=format_address(key.public_key),
             order_type=side.name.lower(),
             energy_amount=format_kwh(energy_wh),
@@ -314,7 +342,7 @@ class Client(Rpc):
             require=require,
             meter_id=None if meter_id is None else meter_id.hex(),
         )
-        terms = decode(PlaceOrder, bytes.fromhex(answer["payload"]))
+        terms = decode(PlaceOrder, told.payload)
         asked = (side, energy_wh, limit_mthb, location, source, require, meter_id)
         got = (
             *(terms.side, terms.energy_wh, terms.limit_mthb),
@@ -324,8 +352,8 @@ class Client(Rpc):
         if asked != got:
             detail = f"the node prepared another order than asked: {got}, not {asked}"
             raise Rejected(ErrorCode.MALFORMED_TX, detail)
-        number = int(answer["nonce"]) if nonce is None else nonce
-        return self.sign(key, answer["chain"], terms, number)
+        number = told.nonce if nonce is None else nonce
+        return self.sign(key, told.chain, terms, number)
 
     def sign(
         self, key: SigningKey, chain: str, payload: Payload, nonce: int | None = None
@@ -337,27 +365,24 @@ class Client(Rpc):
         """
         spec = self._present.get(chain)
         if nonce is None:
-            answer = self._object(
-                "account_getNonce", address=format_address(key.public_key), chain=chain
-            )
-            nonce = int(answer["nonce"])
-            if spec is None or spec.incarnation != answer["incarnation"]:
-                spec = None if answer["incarnation"] > FIRST_INCARNATION else self.spec(chain)
+            told = self._nonce(key.public_key, chain)
+            nonce = told.nonce
+            if spec is None or spec.incarnation != told.incarnation:
+                spec = None if told.incarnation > FIRST_INCARNATION else self.spec(chain)
         if spec is None:
             spec = self.present(chain)
         self._present[chain] = spec
         return sign_transaction(key, spec.chain_id, nonce, payload)
 
-    def _object(self, method: str, **params: Any) -> dict[str, Any]:
-        result: dict[str, Any] = self.call(method, **params)
-        return result
-
-    def _collect_final(self, ids: list[str], done: dict[str, dict[str, Any]]) -> None:
-        for row in self._object("tx_getStatuses", ids=ids)["items"]:
-            if row["status"] == "rejected":
-                raise self.refusal(row["error"])
-            if row["status"] in ("included", "finalized"):
-                done[row["tx_id"]] = row
+    def _collect_final(
+        self, ids: list[str], done: dict[str, answers.transaction.TransactionStatus]
+    ) -> None:
+        found = answers.transaction.TransactionStatuses
+        for row in self.ask("tx_getStatuses", found, ids=ids).items:
+            if row.status == "rejected" and row.error is not None:
+                raise RpcError.told(row.error)
+            if row.status == "finalized":
+                done[row.tx_id.hex()] = row
 
 
 def check_incarnations(spec: ChainSpec, told: Sequence[Incarnation]) -> ChainSpec:

@@ -10,11 +10,16 @@ import time
 from collections.abc import Sequence
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from gridtokenx.api.shapes import read_json
 
 if TYPE_CHECKING:
     import httpx
 
+    from gridtokenx.api.answers.failure import Failure
+
+T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8080"
 MAX_RPC_BATCH = 50
 MAX_ANSWER_BYTES = 256 * 2**20  # What a node may be told to send at most.
@@ -43,7 +48,7 @@ class RpcError(Exception):
 
     @classmethod
     def of(cls, error: dict[str, Any]) -> RpcError:
-        """From a JSON-RPC error object."""
+        """From a JSON-RPC error object, which the program that answers may not have filled in."""
         data = error.get("data") or {}
         return cls(
             error["code"],
@@ -52,6 +57,19 @@ class RpcError(Exception):
             str(data.get("hint", "")),
             retryable=bool(data.get("retryable", False)),
             details=data.get("details"),
+        )
+
+    @classmethod
+    def told(cls, failure: Failure) -> RpcError:
+        """From a refusal that an answer tells of."""
+        data = failure.data
+        return cls(
+            failure.code,
+            data.reason,
+            failure.message,
+            data.hint,
+            retryable=data.retryable,
+            details=dict(data.details),
         )
 
 
@@ -127,6 +145,29 @@ class Rpc:
         """
         request = self._request(method, params)
         return self._result(self._post(request), request)
+
+    def ask(self, method: str, answer: type[T], /, **params: Any) -> T:
+        """The result of one method as its answer class; what else a newer node tells is left out.
+
+        Errors: as `call`; BadAnswer for an answer that lacks a field, or has it of another type.
+        """
+        return self.read(answer, self.call(method, **params))
+
+    def read(self, answer: type[T], document: Any) -> T:
+        """A part of this node's answers as its class. Errors: BadAnswer."""
+        try:
+            return read_json(answer, document)
+        except ValueError as error:
+            raise BadAnswer(self.url, f"its answer {error}") from None
+
+    def ask_many(
+        self, method: str, answer: type[T], params: Sequence[dict[str, Any]], /
+    ) -> list[T | RpcError]:
+        """One method's results for several sets of parameters, in their order. Errors: as `ask`,
+        but a refusal takes the place of its result.
+        """
+        results = self.call_many([(method, one) for one in params])
+        return [one if isinstance(one, RpcError) else self.read(answer, one) for one in results]
 
     def call_many(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[Any | RpcError]:
         """Results of several calls in their order, in as few requests as the batch limit allows."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gridtokenx.api.answers.chain import NodeStatus
 from gridtokenx.client import Client, NodeUnreachable
 from gridtokenx.cluster import watch
 from gridtokenx.cluster.processes import Cluster, ClusterError
@@ -126,26 +127,26 @@ def value_of(cluster: Cluster, name: str, assertion: Assertion) -> Value | None:
         return "not answering" if assertion.property == "state" else None
 
 
-def _read(status: dict[str, Any], assertion: Assertion) -> Value | None:
+def _read(status: NodeStatus, assertion: Assertion) -> Value | None:
     if assertion.property == "peers":
-        return int(status["peers"])
-    rows = status["chains"]
+        return status.peers
+    rows = status.chains
     if not assertion.chain and assertion.property == "state":
-        return str(status["sync"]["state"])
-    chosen = [row for row in rows if assertion.chain in ("", row["chain"])]
+        return status.sync.state
+    chosen = [row for row in rows if assertion.chain in ("", row.chain)]
     if not chosen:
-        known = ", ".join(row["chain"] for row in rows)
+        known = ", ".join(row.chain for row in rows)
         raise ClusterError(f"there is no chain {assertion.chain!r}", f"the chains are {known}")
-    lowest = min(chosen, key=lambda row: int(row["head"]["height"]))
+    lowest = min(chosen, key=lambda row: row.head.height)
     match assertion.property:
         case "state":
-            return str(lowest["sync"]["state"])
+            return lowest.sync.state
         case "root":
-            return str(lowest["head"]["state_root"])
+            return lowest.head.state_root.hex()
         case "view":
-            return int(lowest["consensus_view"])
+            return lowest.consensus_view
         case _:
-            return int(lowest["head"]["height"])
+            return lowest.head.height
 
 
 def wait_height(cluster: Cluster, height: int, timeout_s: float) -> Outcome:
@@ -174,11 +175,11 @@ def common_roots(cluster: Cluster) -> dict[str, dict[str, str]]:
     for member in running:
         with Client(member.api_url) as client:
             for chain, head in client.heads().items():
-                heights.setdefault(chain, []).append(int(head["height"]))
+                heights.setdefault(chain, []).append(head.height)
     roots: dict[str, dict[str, str]] = {chain: {} for chain in heights}
     for member in running:
         with Client(member.api_url) as client:
             for chain, known in heights.items():
-                header = client.block(min(known), chain)["header"]
-                roots[chain][member.name] = str(header["state_root"])
+                header = client.block(min(known), chain).header
+                roots[chain][member.name] = header.state_root.hex()
     return roots

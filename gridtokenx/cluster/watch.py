@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from gridtokenx.client import Client, NodeUnreachable
@@ -40,9 +41,9 @@ def _lacks(client: Client, others: int) -> str | None:
         status = client.status()
     except NodeUnreachable:
         return "does not answer"
-    if min((int(row["head"]["height"]) for row in status["chains"]), default=0) < 1:
+    if min((row.head.height for row in status.chains), default=0) < 1:
         return "has not finalized a block"
-    peers, goal = int(status["peers"]), min(others, NetworkSettings().max_outbound)
+    peers, goal = status.peers, min(others, NetworkSettings().max_outbound)
     return None if peers >= goal else f"is connected with {peers} of {goal} nodes"
 
 
@@ -73,7 +74,7 @@ def wait_caught_up(cluster: Cluster, name: str, timeout_s: float = READY_TIMEOUT
 def heights(client: Client) -> dict[str, int]:
     """The node's height by chain; nothing while it does not answer."""
     try:
-        return {chain: int(head["height"]) for chain, head in client.heads().items()}
+        return {chain: head.height for chain, head in client.heads().items()}
     except NodeUnreachable:
         return {}
 
@@ -114,13 +115,12 @@ def _describe_node(cluster: Cluster, name: str) -> dict[str, Any]:
     except NodeUnreachable:
         return {**document, "state": "not answering"}
     chains = {
-        row["chain"]: {
-            "height": int(row["head"]["height"]),
-            "state_root": row["head"]["state_root"],
-            "finality_ms": row["finality_ms"],
-            "sync": row["sync"]["state"],
+        row.chain: {
+            "height": row.head.height,
+            "state_root": row.head.state_root.hex(),
+            "finality_ms": asdict(row.finality_ms),
+            "sync": row.sync.state,
         }
-        for row in status["chains"]
+        for row in status.chains
     }
-    state = status["sync"]["state"]
-    return {**document, "state": state, "peers": status["peers"], "chains": chains}
+    return {**document, "state": status.sync.state, "peers": status.peers, "chains": chains}

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
+from gridtokenx.api.answers.account import AccountBalance
+from gridtokenx.api.answers.chain import ChainOfNode, NodeStatus
+from gridtokenx.api.answers.energy import MarketStats
 from gridtokenx.chain.genesis import BlockClock, ChainSpec, Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
@@ -212,7 +214,7 @@ class Day:
     def _transfer_state(self, transfer: str) -> str:
         """By one node, which hears a moment later of what was sent to another."""
         try:
-            return str(self._vote.client.transfer(transfer)["status"])
+            return self._vote.client.transfer(transfer).status
         except RpcError as error:
             if error.code != ErrorCode.TX_NOT_FOUND:
                 raise
@@ -270,24 +272,21 @@ class Day:
         status, stats = self._ask()
         changed = False
         for region in self.regions:
-            row = next((one for one in status["chains"] if one["chain"] == region.name), None)
-            if row is not None and int(row["head"]["height"]) > region.height:
+            row = next((one for one in status.chains if one.chain == region.name), None)
+            if row is not None and row.head.height > region.height:
                 _advance(region, row, chain_totals(stats, region.name))
                 changed = True
         if changed:
             self._show(self.regions)
 
-    def _ask(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _ask(self) -> tuple[NodeStatus, MarketStats]:
         for _ in self._watchers:
             client = self._watchers[self._ticks % len(self._watchers)]
             self._ticks += 1
             try:
-                status, stats = client.call_many([("chain_getStatus", {}), ("energy_getStats", {})])
-            except NodeUnreachable:
-                continue
-            # A node that has just been started again may not have opened its chains.
-            if not isinstance(status, RpcError) and not isinstance(stats, RpcError):
-                return status, stats
+                return client.status(), client.stats()
+            except (NodeUnreachable, RpcError):
+                continue  # One that has just been started again may not have opened its chains.
         raise NodeUnreachable(client.url, "nor does any other node")
 
 
@@ -348,7 +347,7 @@ class RegionPlayer:
         """
         transactions = []
         payment, client = operator_key("payment"), self._senders[0].client
-        so_far_uthb = int(client.supply(self.name)["deposits"]["total_uthb"])
+        so_far_uthb = client.supply(self.name).deposits.total_uthb
         for trader in self.traders:
             operator = operator_key(self._distributor[trader.name])
             transactions.append(self._sign(operator, trader.registration()))
@@ -417,15 +416,12 @@ class RegionPlayer:
         Errors: DayError when nobody has any.
         """
         keys = [trader.key for trader in self.traders]
-        calls = [
-            (
-                "account_getBalance",
-                {"address": format_address(key.public_key), "chain": self._spec.name},
-            )
-            for key in keys
+        accounts = [
+            {"address": format_address(key.public_key), "chain": self._spec.name} for key in keys
         ]
-        answers = self._senders[0].client.call_many(calls)
-        held = [0 if isinstance(one, RpcError) else _energy_wh(one) for one in answers]
+        client = self._senders[0].client
+        found = client.ask_many("account_getBalance", AccountBalance, accounts)
+        held = [0 if isinstance(one, RpcError) else one.chains[0].energy_wh for one in found]
         most = max(range(len(keys)), key=lambda at: held[at])
         if not held[most]:
             raise DayError(f"nobody in {self.name} has energy left to send to another region")
@@ -447,12 +443,9 @@ class RegionPlayer:
         consumers = [trader for trader in self.traders if not any(trader.gen_wh)]
         buyer = max(consumers or self.traders, key=lambda trader: sum(trader.load_wh))
         client = self._senders[0].client
-        address = format_address(buyer.key.public_key)
-        (held,) = client.call("account_getBalance", address=address, chain=self._spec.name)[
-            "chains"
-        ]
-        if int(held["carbon_ucr"]):
-            command = RetireCredits(int(held["carbon_ucr"]), RETIRED_FOR)
+        (held,) = client.balance(buyer.key.public_key, self._spec.name).chains
+        if held.carbon_ucr:
+            command = RetireCredits(held.carbon_ucr, RETIRED_FOR)
             transaction = self._sign(buyer.key, command)
             self._senders[0].send([transaction])
             client.wait_for([transaction.id.hex()], timeout_s=self._patience_s)
@@ -505,7 +498,7 @@ class RegionPlayer:
 
     def _is_final(self, transaction: Transaction) -> bool:
         told = self._senders[0].client.transaction_status(transaction.id.hex())
-        return told["status"] in FINAL
+        return told.status in FINAL
 
     def _try_refused(self, region: Region) -> None:
         """A forged reading and an order of somebody unregistered: both must be refused."""
@@ -534,15 +527,10 @@ class RegionPlayer:
         return sign_transaction(key, self._spec.chain_id, nonce, payload)
 
 
-def _energy_wh(balance: dict[str, Any]) -> int:
-    return int(balance["chains"][0]["energy_wh"])
-
-
-def chain_totals(stats: dict[str, Any], chain: str) -> dict[str, int]:
+def chain_totals(stats: MarketStats, chain: str) -> dict[str, int]:
     """The whole numbers of one chain in an `energy_getStats` answer."""
-    row = next(one for one in stats["chains"] if one["chain"] == chain)
-    totals = row.get("totals", row)
-    return {name: int(value) for name, value in totals.items() if _is_number(value)}
+    row = next(one for one in stats.chains if one.chain == chain)
+    return {name: value for name, value in vars(row).items() if type(value) is int}
 
 
 def patience_s(genesis: Genesis) -> float:
@@ -550,21 +538,15 @@ def patience_s(genesis: Genesis) -> float:
     return PATIENCE_S + PATIENCE_BLOCKS * genesis.block_time_ms / 1_000
 
 
-def _is_number(value: object) -> bool:
-    if isinstance(value, str):
-        return value.isascii() and value.isdigit()
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _advance(region: Region, row: dict[str, Any], totals: dict[str, int]) -> None:
+def _advance(region: Region, row: ChainOfNode, totals: dict[str, int]) -> None:
     traded_wh = totals["traded_wh"] - region.totals.get("traded_wh", 0)
     traded_uthb = totals["traded_uthb"] - region.totals.get("traded_uthb", 0)
     if traded_wh:
         region.price_mthb = traded_uthb // traded_wh
-    region.height = int(row["head"]["height"])
-    region.market_ms = int(row["head"]["market_ms"])
+    region.height = row.head.height
+    region.market_ms = row.head.market_ms
     region.totals = totals
-    region.finality_ms = row["finality_ms"]["p50"] or 0
+    region.finality_ms = row.finality_ms.p50 or 0
 
 
 def _senders(members: Sequence[Member], position: int, genesis: Genesis) -> list[Sender]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gridtokenx.api.answers.settlement import AcceptedReading
 from gridtokenx.client import Client
 from gridtokenx.cluster.devnet import dev_key
 from gridtokenx.demo.profile import Profile, Trader, sign_reading
@@ -150,18 +151,14 @@ def tell(
 
 def _tell_late(client: Client, trader: Trader, chain: str, slot: int) -> MeterStory:
     """What was sold in a slot whose reading came too late is short, and every Wh is minted."""
-    address = format_address(trader.key.public_key)
-    trades = client.trades(trader=address, chain=chain, limit=100)["items"]
-    sold = [row for row in trades if int(row["slot"]) == slot and row["seller"] == address]
-    settled = [row["settlement"] for row in sold if row["settlement"] is not None]
-    minted = [
-        int(row["export_wh"])
-        for row in meter_readings(client, trader, chain)
-        if int(row["slot"]) == slot
-    ]
-    sold_wh, minted_wh = sum(int(row["energy_wh"]) for row in sold), sum(minted)
-    delivered_wh = sum(int(row["delivered_wh"]) for row in settled)
-    penalty_uthb = sum(int(row["penalty_uthb"]) for row in settled)
+    own = trader.key.public_key
+    trades = client.trades(trader=format_address(own), chain=chain, limit=100).items
+    sold = [row for row in trades if row.slot == slot and row.seller == own]
+    settled = [row.settlement for row in sold if row.settlement is not None]
+    minted = [row.export_wh for row in meter_readings(client, trader, chain) if row.slot == slot]
+    sold_wh, minted_wh = sum(row.energy_wh for row in sold), sum(minted)
+    delivered_wh = sum(row.delivered_wh for row in settled)
+    penalty_uthb = sum(row.penalty_uthb for row in settled)
     return MeterStory(
         f"late reading: {trader.name}, slot {slot}: {format_kwh(minted_wh)} kWh minted, "
         f"{format_kwh(delivered_wh)} of {format_kwh(sold_wh)} kWh delivered, "
@@ -181,11 +178,11 @@ def _tell_late(client: Client, trader: Trader, chain: str, slot: int) -> MeterSt
 
 def _tell_exchange(client: Client, trader: Trader, chain: str, slot: int) -> MeterStory:
     """The new device signs, and not one slot is missing or counted twice."""
-    meter = client.meter(trader.meter_key.public_key, chain)["meter"]
+    meter = client.meter(trader.meter_key.public_key, chain).meter
     expected = new_device(trader).public_key.hex()
     rows = meter_readings(client, trader, chain)
-    single = sum(row["slots"] == "1" for row in rows)
-    after = sum(int(row["slot"]) >= slot for row in rows)
+    single = sum(row.slots == 1 for row in rows)
+    after = sum(row.slot >= slot for row in rows)
     return MeterStory(
         f"meter exchanged: {trader.name}, from slot {slot} on device {meter['key'][:12]}: "
         f"{len(rows) - after} readings of the old device, {after} of the new one",
@@ -201,17 +198,17 @@ def _tell_exchange(client: Client, trader: Trader, chain: str, slot: int) -> Met
     )
 
 
-def meter_readings(client: Client, trader: Trader, chain: str) -> list[dict[str, Any]]:
+def meter_readings(client: Client, trader: Trader, chain: str) -> list[AcceptedReading]:
     """All accepted readings of a trader's meter, newest first: it alone may see them."""
     address = format_address(trader.key.public_key)
-    rows: list[dict[str, Any]] = []
+    rows: list[AcceptedReading] = []
     cursor = None
     while True:
         params = {"address": address, "limit": "100", "chain": chain}
         if cursor is not None:
             params["cursor"] = cursor
         page = client.meter_readings(trader.key, **params)
-        rows += page["items"]
-        cursor = page["next_cursor"]
+        rows += page.items
+        cursor = page.next_cursor
         if cursor is None:
             return rows

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gridtokenx.api.answers.account import NextNonce
 from gridtokenx.chain.genesis import ChainSpec, Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
@@ -101,7 +102,7 @@ def register(client: Client, spec: ChainSpec, members: Sequence[Household]) -> N
 
     transactions: list[Transaction] = []
     payment = operator_key("payment")
-    so_far_uthb = int(client.supply(spec.name)["deposits"]["total_uthb"])
+    so_far_uthb = client.supply(spec.name).deposits.total_uthb
     for one in members:
         distributor = operator_key(distributors[territory_of(one.location)])
         transactions.append(
@@ -217,19 +218,23 @@ class SteadyOrders(threading.Thread):
         return self.cluster.is_running(name) and not self.cluster.is_paused(name)
 
     def _place(self, client: Client, spec: ChainSpec, members: Sequence[Household]) -> None:
-        slot = slot_at(int(client.head(spec.name)["market_ms"])) + LEAD_SLOTS
+        slot = slot_at(client.head(spec.name).market_ms) + LEAD_SLOTS
         chosen = self._random.sample(list(members), min(self.per_s, len(members)))
         questions = [
-            ("account_getNonce", {"address": format_address(one.owner.public_key),
-                                  "chain": spec.name, "pending": True})
+            {
+                "address": format_address(one.owner.public_key),
+                "chain": spec.name,
+                "pending": True,
+            }
             for one in chosen
-        ]  # fmt: skip
+        ]
         orders = []
-        for one, answer in zip(chosen, client.call_many(questions), strict=True):
+        nonces = client.ask_many("account_getNonce", NextNonce, questions)
+        for one, answer in zip(chosen, nonces, strict=True):
             if isinstance(answer, RpcError):
                 raise answer
             order = one.order(slot, self._random.randrange(900))
-            orders.append(sign_transaction(one.owner, spec.chain_id, int(answer["nonce"]), order))
+            orders.append(sign_transaction(one.owner, spec.chain_id, answer.nonce, order))
         outcomes = client.send_many(orders)
         self.refused += sum(one is not None for one in outcomes)
         self.accepted += sum(one is None for one in outcomes)

@@ -58,13 +58,13 @@ def _own_word(cluster: Cluster, name: str) -> dict[str, Any]:
             status = client.status()
     except (AdminError, OSError, NodeUnreachable, RpcError):
         return {}
-    rows = status["chains"]
-    medians = [row["finality_ms"]["p50"] for row in rows]  # None until a chain has decided.
+    rows = status.chains
+    medians = [row.finality_ms.p50 for row in rows]  # None until a chain has decided.
     return {
         "tasks": int(resources["tasks"]),
         "python_blocks": int(resources["python_blocks"]),
-        "peers": int(status["peers"]),
-        "heights": {row["chain"]: int(row["head"]["height"]) for row in rows},
+        "peers": status.peers,
+        "heights": {row.chain: row.head.height for row in rows},
         "finality_ms": max((float(one) for one in medians if one is not None), default=None),
     }
 

@@ -23,8 +23,12 @@ from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from gridtokenx.api.answers.chain import Finality
+from gridtokenx.api.answers.governance import ProposalDetail
+from gridtokenx.api.answers.shard import ShardDetail
+from gridtokenx.api.answers.transaction import IncludedTransaction
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import Payload
@@ -57,11 +61,12 @@ from gridtokenx.governance.model import (
     ApproveAsAuthority,
     Choice,
     NewAuthority,
+    ProposalStatus,
     Propose,
     Reincarnation,
     Vote,
 )
-from gridtokenx.interchain.model import SubmitCheckpoint, TransferAbroad
+from gridtokenx.interchain.model import RegionStatus, SubmitCheckpoint, TransferAbroad
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.codec import decode, encode
 from gridtokenx.primitives.crypto import SigningKey
@@ -196,10 +201,9 @@ class Revival:
         """End the connection."""
         self.client.close()
 
-    def shard(self, client: Client | None = None) -> dict[str, Any]:
+    def shard(self, client: Client | None = None) -> ShardDetail:
         """MET as the national chain sees it."""
-        found: dict[str, Any] = (client or self.client).call("shard_get", id=REGION)
-        return found
+        return (client or self.client).shard(REGION)
 
     def send(self, key: SigningKey, chain: str, payload: Payload) -> str:
         """A transaction, once it is in a block; its id. Errors: RpcError."""
@@ -217,7 +221,7 @@ class Revival:
         self._until("nothing is on its way between chains", self._is_quiet)
         shards = self._shards()
         held = {name: self._holdings(name) for name in self.genesis.chain_names}
-        lost = sum(int(one["lost"]["gtx_ugtx"]) for one in shards.values())
+        lost = sum(one.lost.gtx_ugtx for one in shards.values())
         if lost:
             raise RevivalError(f"{lost} ugtx count as lost")
         for holds, sentence in supply_checks(self.genesis, held, shards):
@@ -228,33 +232,32 @@ class Revival:
             for asset in ("energy_wh", "thb_uthb", "gtx_ugtx")
         }
 
-    def _shards(self) -> dict[str, dict[str, Any]]:
+    def _shards(self) -> dict[str, ShardDetail]:
         names = [region.name for region in self.genesis.chains]
-        return {name: self.client.call("shard_get", id=name) for name in names}
+        return {name: self.client.shard(name) for name in names}
 
     def _holdings(self, chain: str) -> dict[str, int]:
-        return {name: int(amount) for name, amount in self.client.supply(chain)["holdings"].items()}
+        return vars(self.client.supply(chain).holdings)
 
     def _is_quiet(self) -> bool:
         shards = self._shards()
-        if any(one["queue_down"] or one["queue_up"] for one in shards.values()):
+        if any(one.queue_down or one.queue_up for one in shards.values()):
             return False
         return all(
-            self._holdings(name)["gtx_ugtx"] == int(one["escrow"]["gtx_ugtx"])
-            for name, one in shards.items()
+            self._holdings(name)["gtx_ugtx"] == one.escrow.gtx_ugtx for name, one in shards.items()
         )
 
     # Frozen
 
     def freeze(self) -> None:
         """Certify a second header of the newest accepted block, and bring it to the nation."""
-        height = self.shard()["checkpoint"]["height"]
-        told = self.client.call("chain_getFinality", block=height, chain=REGION)
-        header = decode(Header, bytes.fromhex(told["header"]))
+        height = self.shard().checkpoint.height
+        told = self.client.ask("chain_getFinality", Finality, block=height, chain=REGION)
+        header = decode(Header, told.header)
         forged = replace(header, time_ms=header.time_ms + 1)
         command = SubmitCheckpoint(REGION, encode(forged), encode(self._certify(forged)), ())
         self.send(dev_key(DEV_ACCOUNT), self.national, command)
-        self._until(f"{REGION} is frozen", lambda: self.shard()["status"] == "frozen")
+        self._until(f"{REGION} is frozen", lambda: self.shard().status is RegionStatus.FROZEN)
         self.tell(f"{REGION} is frozen: its keys have certified two headers of block {height}")
 
     def _certify(self, header: Header) -> QuorumCertificate:
@@ -286,15 +289,14 @@ class Revival:
 
     def propose(self) -> int:
         """Put it to the vote; the proposal's number."""
-        base = self.shard()["checkpoint"]
-        content = Reincarnation(
-            REGION, int(base["height"]), bytes.fromhex(base["hash"]), self.new_authorities()
-        )
+        base = self.shard().checkpoint
+        content = Reincarnation(REGION, base.height, base.hash, self.new_authorities())
         command = Propose(f"{REGION} goes on", "It is frozen.", content)
         sent = self.send(dev_key(DEV_ACCOUNT), self.national, command)
-        events = self.client.transaction(sent)["events"]
-        number = next(int(one["proposal"]) for one in events if "proposal" in one)
-        self.tell(f"proposal {number}: {REGION} goes on from block {base['height']}")
+        told = self.client.transaction(sent)
+        assert isinstance(told, IncludedTransaction)  # `send` has waited for its block.
+        number = next(int(one["proposal"]) for one in told.events if "proposal" in one)
+        self.tell(f"proposal {number}: {REGION} goes on from block {base.height}")
         return number
 
     def vote(self, number: int) -> None:
@@ -308,58 +310,58 @@ class Revival:
         """Until the vote is carried out."""
 
         def passed() -> bool:
-            status = self.client.call("gov_getProposal", id=number)["status"]
+            status = self.client.ask("gov_getProposal", ProposalDetail, id=number).status
             if status not in ("voting", "queued", "executed"):
                 raise RevivalError(f"proposal {number} has {status}")
-            return bool(status == "executed")
+            return status is ProposalStatus.EXECUTED
 
         self._until(f"proposal {number} is carried out", passed)
-        born = self.shard()["incarnations"][-1]
-        told = f"{REGION} is incarnation {born['number']} from block {int(born['height']) + 1} on"
+        born = self.shard().incarnations[-1]
+        told = f"{REGION} is incarnation {born.number} from block {born.height + 1} on"
         self.tell(told)
 
     # After
 
     def await_agreement(self, blocks: int = 3) -> int:
         """Until all nodes have new blocks of the present incarnation and agree; the height."""
-        born = self.shard()["incarnations"][-1]
-        goal = int(born["height"]) + blocks
+        born = self.shard().incarnations[-1]
+        goal = born.height + blocks
         roots: dict[str, set[str]] = {}
         for member in self.cluster.members:
             with Client(member.api_url) as client:
                 self._until(
                     f"{member.name} has block {goal} of {REGION}",
-                    lambda client=client: _follows(client, born["chain_id"], goal),  # type: ignore[misc]
+                    lambda client=client: _follows(client, born.chain_id, goal),  # type: ignore[misc]
                 )
-                header = client.block(goal, REGION)["header"]
-                roots.setdefault(header["state_root"], set()).add(member.name)
+                header = client.block(goal, REGION).header
+                roots.setdefault(header.state_root.hex(), set()).add(member.name)
         if len(roots) != 1:
             raise RevivalError(f"nodes disagree on block {goal} of {REGION}: {roots}")
         self.tell(f"all {len(self.cluster.members)} nodes agree on {REGION}'s block {goal}")
         return goal
 
-    def signers(self, height: int) -> set[str]:
-        """Keys whose signatures are in the certificate of one of MET's blocks, as addresses."""
-        members = self.client.validators(REGION)["items"]
-        told = self.client.call("chain_getFinality", block=str(height), chain=REGION)
-        return {members[index]["public_key"] for index in told["signers"]}
+    def signers(self, height: int) -> set[bytes]:
+        """Keys whose signatures are in the certificate of one of MET's blocks."""
+        members = self.client.validators(REGION).items
+        told = self.client.ask("chain_getFinality", Finality, block=str(height), chain=REGION)
+        return {members[index].public_key for index in told.signers}
 
     def await_status(self, transfer: str, wanted: str) -> None:
         """Until a transfer between chains has come to its end."""
         self._until(
             f"transfer {transfer[:16]} is {wanted}",
-            lambda: self.client.transfer(transfer)["status"] == wanted,
+            lambda: self.client.transfer(transfer).status == wanted,
         )
 
     def gtx_of(self, address: bytes, chain: str) -> int:
         """What an account holds on a chain, in ugtx; 0 for one that is not there."""
         try:
-            rows = self.client.balance(address, chain)["chains"]
+            rows = self.client.balance(address, chain).chains
         except RpcError as error:
             if error.reason == "account_not_found":
                 return 0
             raise
-        return sum(int(row["gtx_ugtx"]) for row in rows)
+        return sum(row.gtx_ugtx for row in rows)
 
     def until_gtx(self, address: bytes, chain: str, ugtx: int) -> None:
         """Until an account holds just this."""
@@ -427,23 +429,23 @@ class Revival:
 
     def _check_replaced(self) -> None:
         """The new authority signs, and the one it replaced does not."""
-        signs: set[str] = set()
-        new, old = (format_address(dev_key(one).public_key) for one in (STAND_BY_KEY, REPLACED))
+        signs: set[bytes] = set()
+        new, old = (dev_key(one).public_key for one in (STAND_BY_KEY, REPLACED))
 
         def has_signed() -> bool:
-            height = int(self.client.head(REGION)["height"])
+            height = self.client.head(REGION).height
             signs.update(self.signers(height))
             return new in signs
 
         self._until("the new authority signs", has_signed)
         if old in signs:
-            raise RevivalError(f"{old} signs though its place is another's")
+            raise RevivalError(f"{format_address(old)} signs though its place is another's")
         self.tell("the new authority signs; the one it replaced does not")
 
 
-def _follows(client: Client, chain_id: str, height: int) -> bool:
-    (row,) = [one for one in client.status()["chains"] if one["chain"] == REGION]
-    return row["chain_id"] == chain_id and int(row["head"]["height"]) >= height
+def _follows(client: Client, chain_id: bytes, height: int) -> bool:
+    (row,) = [one for one in client.status().chains if one.chain == REGION]
+    return row.chain_id == chain_id and row.head.height >= height
 
 
 def _told(amounts: dict[str, int]) -> str:

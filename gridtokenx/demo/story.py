@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from gridtokenx.api.answers.chain import ChainParameters
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
-from gridtokenx.client import Client
+from gridtokenx.client import Client, RpcError
 from gridtokenx.cluster.devnet import DEV_ACCOUNT, NATIONAL, Member, dev_key, stake_key
 from gridtokenx.demo.sending import Sender
 from gridtokenx.governance.model import Choice, ParameterChange, Propose, Vote
 from gridtokenx.primitives.crypto import SigningKey
+from gridtokenx.trading.model import MarketParameters, Source
 
 PARAMETER = "carbon_credits.solar"
 NEW_VALUE = "0.7"
@@ -71,20 +72,21 @@ class VoteStory:
             self._proposal = self._send(dev_key(DEV_ACCOUNT), command)
         elif not self._has_voted:
             told = self._sender.client.transaction_status(self._proposal.id.hex())
-            if told["status"] in FINAL:
+            if told.status in FINAL:
                 for key in self._voters:
                     self._send(key, Vote(PROPOSAL, Choice.YES))
                 self._has_voted = True
         elif self._is_in_force():
-            self.in_force_height = int(self._sender.client.head(NATIONAL)["height"])
+            self.in_force_height = self._sender.client.head(NATIONAL).height
             return True
         return False
 
     def _is_in_force(self) -> bool:
-        calls = [("chain_getParams", {"chain": name}) for name in self._regions]
+        chains = [{"chain": name} for name in self._regions]
+        found = self._sender.client.ask_many("chain_getParams", ChainParameters, chains)
         return all(
-            isinstance(answer, dict) and _solar_mcr(answer["parameters"]) == _millis(NEW_VALUE)
-            for answer in self._sender.client.call_many(calls)
+            not isinstance(one, RpcError) and _solar_mcr(one.parameters) == _millis(NEW_VALUE)
+            for one in found
         )
 
     def _send(self, key: SigningKey, command: Payload) -> Transaction:
@@ -94,9 +96,8 @@ class VoteStory:
         return transaction
 
 
-def _solar_mcr(parameters: dict[str, Any]) -> int:
-    rates = {row["source"]: int(row["mcr_per_kwh"]) for row in parameters["carbon_rates"]}
-    return rates["solar"]
+def _solar_mcr(parameters: MarketParameters) -> int:
+    return next(row.mcr_per_kwh for row in parameters.carbon_rates if row.source is Source.SOLAR)
 
 
 def _millis(text: str) -> int:

@@ -13,6 +13,9 @@ from statistics import median_low
 from types import MappingProxyType
 from typing import Any
 
+from gridtokenx.api.answers.chain import FinalityTimes
+from gridtokenx.api.answers.settlement import DayReports
+from gridtokenx.api.answers.shard import FiledReportPage, ShardDetail
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.devnet import Member
@@ -31,9 +34,7 @@ from gridtokenx.demo.supply import (
     supply_checks,
 )
 from gridtokenx.ledger.model import TAX, TREASURY
-from gridtokenx.primitives.document import from_document
 from gridtokenx.runtime import bangkok
-from gridtokenx.trading.report_model import SettlementReport
 from gridtokenx.trading.reports import day_of, report_hash
 
 CATCH_UP_TIMEOUT_S = 30.0
@@ -131,11 +132,11 @@ class _Report:
 
     totals: dict[str, dict[str, int]]
     held: dict[str, dict[str, int]]
-    finality_ms: dict[str, dict[str, Any]]
+    finality_ms: dict[str, FinalityTimes]
     state_roots: dict[str, str]
     settled: dict[str, dict[str, dict[str, str]]]
     filed: dict[str, dict[str, str]]
-    shards: dict[str, dict[str, Any]]
+    shards: dict[str, ShardDetail]
 
 
 def _read_node(
@@ -146,15 +147,11 @@ def _read_node(
     return _Report(
         totals={name: chain_totals(stats, name) for name in heights},
         held=holdings(client, addresses),
-        finality_ms={row["chain"]: row["finality_ms"] for row in status["chains"]},
+        finality_ms={row.chain: row.finality_ms for row in status.chains},
         state_roots={name: _state_root(client, name, height) for name, height in heights.items()},
         settled=settled,
         filed=_filed(client, day, settled),
-        shards={
-            name: client.call("shard_get", id=name)
-            for name in heights
-            if not client.spec(name).is_national
-        },
+        shards={name: client.shard(name) for name in heights if not client.spec(name).is_national},
     )
 
 
@@ -163,14 +160,13 @@ def _settled(client: Client, day: str) -> dict[str, dict[str, dict[str, str]]]:
 
     A day that is not over yet has the hash that its report would have now.
     """
-    distributors = {row["distributor"]: None for row in client.grid()["territories"]}
+    distributors = {row.distributor: None for row in client.grid().territories}
     found: dict[str, dict[str, dict[str, str]]] = {}
     for distributor in distributors:
-        answer = client.call("audit_getReports", territory=distributor, day=day)
-        for row in answer["items"]:
-            report = from_document(SettlementReport, row["report"])
-            told = {"hash": report_hash(report).hex(), "state": row["state"]}
-            found.setdefault(row["chain"], {})[row["territory"]] = told
+        answer = client.ask("audit_getReports", DayReports, territory=distributor, day=day)
+        for row in answer.items:
+            told = {"hash": report_hash(row.report).hex(), "state": row.state}
+            found.setdefault(row.chain, {})[row.territory] = told
     return found
 
 
@@ -185,8 +181,9 @@ def _filed(
     end = time.monotonic() + CATCH_UP_TIMEOUT_S
     while True:
         found: dict[str, dict[str, str]] = {}
-        for row in client.call("shard_getSettlements", day=day, limit=100)["items"]:
-            found.setdefault(row["shard"], {})[row["territory"]] = row["report_hash"]
+        page = client.ask("shard_getSettlements", FiledReportPage, day=day, limit=100)
+        for row in page.items:
+            found.setdefault(row.shard, {})[row.territory] = row.report_hash.hex()
         missing = [place for place in closed if place[1] not in found.get(place[0], {})]
         if not missing or time.monotonic() > end:
             return found
@@ -215,8 +212,8 @@ def _add_region(
         },
         "average_price_mthb": _ratio(totals["traded_uthb"], totals["traded_wh"]),
         # The middle node's: one that was away counts blocks as late that it only heard of late.
-        "finality_ms_p50": median_low(one["p50"] or 0 for one in finality),
-        "finality_ms_p99": median_low(one["p99"] or 0 for one in finality),
+        "finality_ms_p50": median_low(one.p50 or 0 for one in finality),
+        "finality_ms_p99": median_low(one.p99 or 0 for one in finality),
     }
     equal = len(set(roots)) == 1
     hashes = [report.settled[name] for report in read.values()]
@@ -314,10 +311,9 @@ def _common_heights(clients: Sequence[Client], chains: Sequence[str]) -> dict[st
 def _state_root(client: Client, chain: str, height: int) -> str:
     """The state root in the node's own block; "" where it has no such block."""
     try:
-        header: dict[str, Any] = client.block(height, chain)["header"]
+        return client.block(height, chain).header.state_root.hex()
     except RpcError:
         return ""
-    return str(header["state_root"])
 
 
 def _addresses(genesis: Genesis, profile: Profile) -> list[bytes]:

@@ -1,6 +1,6 @@
 """What the national chain says of all chains: nothing appears or vanishes between them.
 
-Shards are documents of `shard_get`. Source: protocols/interchain.md 4.
+Source: protocols/interchain.md 4.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gridtokenx.api.answers.account import AccountBalance, BalancesOnChain
+from gridtokenx.api.answers.shard import ShardDetail
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.client import Client, RpcError
 from gridtokenx.demo.story import NEW_VALUE, PARAMETER, Told
@@ -17,7 +19,6 @@ from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 from gridtokenx.staking.model import BONDED, FEES, REWARD_RESERVE, UNBONDING
 
-Shard = dict[str, Any]
 ONE_BLOCK_TIMEOUT_S = 30.0
 _HOLDINGS = (
     "energy_wh",
@@ -39,57 +40,55 @@ def holdings(client: Client, addresses: Sequence[bytes]) -> dict[str, dict[str, 
     others = [one for one in addresses if one not in moving]
     sums: dict[str, dict[str, int]] = {}
     for row in [*_rows(client, others), *_rows_of_one_block(client, moving)]:
-        held = sums.setdefault(row["chain"], dict.fromkeys(_HOLDINGS, 0))
+        held = sums.setdefault(row.chain, dict.fromkeys(_HOLDINGS, 0))
         for name in _HOLDINGS:
-            held[name] += int(row[name])
+            held[name] += getattr(row, name)
     return sums
 
 
-def _rows(client: Client, addresses: Sequence[bytes]) -> list[dict[str, Any]]:
+def _rows(client: Client, addresses: Sequence[bytes]) -> list[BalancesOnChain]:
     """Each account's balances on each chain. Errors: RpcError."""
-    calls = [("account_getBalance", {"address": format_address(one)}) for one in addresses]
-    rows: list[dict[str, Any]] = []
-    for answer in client.call_many(calls):
+    accounts = [{"address": format_address(one)} for one in addresses]
+    rows: list[BalancesOnChain] = []
+    for answer in client.ask_many("account_getBalance", AccountBalance, accounts):
         if not isinstance(answer, RpcError):
-            rows += answer["chains"]
+            rows += answer.chains
         elif answer.code != ErrorCode.ACCOUNT_NOT_FOUND:  # Nobody has paid the address yet.
             raise answer
     return rows
 
 
-def _rows_of_one_block(client: Client, addresses: Sequence[bytes]) -> list[dict[str, Any]]:
+def _rows_of_one_block(client: Client, addresses: Sequence[bytes]) -> list[BalancesOnChain]:
     """As `_rows`, asked again until no block of a chain came in between, for a while."""
     end = time.monotonic() + ONE_BLOCK_TIMEOUT_S
     while True:
         rows = _rows(client, addresses)
-        places = {(row["chain"], row["height"]) for row in rows}
+        places = {(row.chain, row.height) for row in rows}
         if len(places) == len({chain for chain, _ in places}) or time.monotonic() > end:
             return rows
 
 
-def moved_in(shard: Shard) -> dict[str, int]:
+def moved_in(shard: ShardDetail) -> dict[str, int]:
     """By asset: what came to a region from other chains less what left it, nothing being on its
     way: what the national chain holds for it, less what it has made itself or got at genesis.
     """
-    escrow, made = shard["escrow"], shard["reported"]
-    energy_made_wh = int(made["energy_minted_wh"]) - int(made["energy_burned_wh"])
-    thb_made_uthb = (
-        int(made["thb_held_uthb"]) + int(made["thb_departed_uthb"]) - int(made["thb_arrived_uthb"])
-    )
+    escrow, made = shard.escrow, shard.reported
+    energy_made_wh = made.energy_minted_wh - made.energy_burned_wh
+    thb_made_uthb = made.thb_held_uthb + made.thb_departed_uthb - made.thb_arrived_uthb
     return {
-        "energy_wh": int(escrow["energy_wh"]) - energy_made_wh,
-        "thb_uthb": int(escrow["thb_uthb"]) - thb_made_uthb,
+        "energy_wh": escrow.energy_wh - energy_made_wh,
+        "thb_uthb": escrow.thb_uthb - thb_made_uthb,
     }
 
 
 def supply_checks(
-    genesis: Genesis, held: Mapping[str, Mapping[str, int]], shards: Mapping[str, Shard]
+    genesis: Genesis, held: Mapping[str, Mapping[str, int]], shards: Mapping[str, ShardDetail]
 ) -> Iterator[tuple[bool, str]]:
     """Whether all chains together hold what there is, by one node's API. `held` by chain."""
     national = genesis.national
     assert national is not None  # The caller has looked.
     at_home = held[national.name]
-    escrowed = sum(int(shard["escrow"]["gtx_ugtx"]) for shard in shards.values())
+    escrowed = sum(shard.escrow.gtx_ugtx for shard in shards.values())
     supply = len(genesis.chains) * sum(one.gtx_ugtx for one in genesis.allocations)
     supply += sum(one.gtx_ugtx for one in national.allocations) + national.reward_reserve_ugtx
     supply += sum(one.self_bond_ugtx for one in national.stakes)
@@ -100,7 +99,7 @@ def supply_checks(
         moved = sum(moved_in(shard)[asset] for shard in shards.values()) + at_home[asset]
         yield moved == 0, f"all chains together have {moved} of {asset} that no chain has made"
     for name, shard in shards.items():
-        on_it, escrow = held[name]["gtx_ugtx"], int(shard["escrow"]["gtx_ugtx"])
+        on_it, escrow = held[name]["gtx_ugtx"], shard.escrow.gtx_ugtx
         yield on_it == escrow, f"{name}'s accounts hold {on_it} of {escrow} ugtx in its escrow"
 
 
@@ -125,7 +124,7 @@ def filing_check(
 def national_document(
     height: int,
     roots: list[str],
-    shards: Mapping[str, Shard],
+    shards: Mapping[str, ShardDetail],
     issued_ucr: Mapping[str, int],
     told: Told,
 ) -> dict[str, Any]:
@@ -134,8 +133,7 @@ def national_document(
         "height": height,
         "state_roots": roots,
         "messages": {
-            name: {"up": int(shard["taken_up"]), "down": int(shard["sent_down"])}
-            for name, shard in shards.items()
+            name: {"up": shard.taken_up, "down": shard.sent_down} for name, shard in shards.items()
         },
         "vote": {
             "parameter": PARAMETER,

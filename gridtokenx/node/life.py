@@ -19,11 +19,11 @@ from gridtokenx.consensus.events import SafetyRecord
 from gridtokenx.interchain.checkpoints import incarnations_of
 from gridtokenx.interchain.model import FIRST_INCARNATION, Incarnation
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.runtime.stopping import NotPresent
 from gridtokenx.storage.database import ChainStore, Database
+from gridtokenx.storage.national_view import DecidedNational
 from gridtokenx.views.stages import Stages
 from gridtokenx.views.status import ChainStatus, Head
 

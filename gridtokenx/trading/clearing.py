@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from types import MappingProxyType
 
+from gridtokenx.primitives.places import Boundary
 from gridtokenx.trading.caps import BuyCaps, Caps, Ladder, SellCaps
 from gridtokenx.trading.fronts import Desk, Front, front_of, price_time_order
 from gridtokenx.trading.model import Clearing, ClearingOrder, Fill, Side
 from gridtokenx.trading.pairing import Entry, Pair, pair, sold_wh
 from gridtokenx.trading.sharing import share, within_headroom
 
-NO_LIMITS: Mapping[str, int] = MappingProxyType({})
+NO_LIMITS: Mapping[Boundary, int] = MappingProxyType({})
 
 
 def clear(
@@ -25,13 +26,12 @@ def clear(
     *,
     wheeling_mthb: tuple[int, int, int, int],
     max_tier: int = 2,
-    headroom: Mapping[str, int] = NO_LIMITS,
+    headroom: Mapping[Boundary, int] = NO_LIMITS,
 ) -> Clearing:
     """Match the resting orders of one slot, tier by tier.
 
     Units: wheeling_mthb is mTHB/kWh per tier (substation, zone, territory, national); max_tier is
-    0..3; headroom maps `x:NODE` (export) and `m:NODE` (import) to Wh, a node without an entry is
-    unlimited.
+    0..3; headroom is in Wh, what has none is unlimited.
     Returns fills by tier, group name and pairing order; ask <= price, and price + wheeling <= the
     buyer's limit.
     The caller guarantees: ids are unique, locations are substations, nobody is on both sides.
@@ -65,12 +65,12 @@ def clear_books(
     order_of: Callable[[bytes], ClearingOrder | None],
     *,
     wheeling_mthb: tuple[int, int, int, int],
-    headroom_of: Callable[[str], int | None],
+    headroom_of: Callable[[Boundary], int | None],
 ) -> tuple[Clearing, int]:
     """`clear`, of books that are read only as far as the auctions look.
 
     `tiers` holds the groups of each tier in which somebody might trade; `order_of` an order with
-    what it may trade, or None where that is nothing; `headroom_of` a key `x:NODE` or `m:NODE`.
+    what it may trade, or None where that is nothing; `headroom_of` what may cross a boundary.
     Returns the clearing and its cost: the orders that all sweeps together looked at.
     Source: protocols/market.md 3.1, 3.2.
     """
@@ -139,13 +139,13 @@ class _Sweep:
 
     front: Front
     tier: int
-    room_wh: Mapping[str, int]  # Before the sweep; grows as levels of other places are read.
+    room_wh: Mapping[Boundary, int]  # Before the sweep; grows as levels of other places are read.
     caps: Caps | None
     level: _Level | None = None
     last_mthb: int = 0  # The limit of the last level of which anything was accepted.
     orders_seen: int = 0  # Of those who want something.
     _position: int = 0
-    _used_wh: dict[str, int] = field(default_factory=dict)  # By node.
+    _used_wh: dict[Boundary, int] = field(default_factory=dict)
     _done: list[tuple[list[Entry], list[int]]] = field(default_factory=list)
 
     def advance(self) -> _Level | None:
@@ -183,10 +183,10 @@ class _Sweep:
     def _weigh(self, members: list[Entry], wanted_wh: list[int]) -> _Level:
         limit_mthb, total_wh = members[0].limit_mthb, sum(wanted_wh)
         if self.tier and self.room_wh:
-            crossed = [entry.nodes[self.tier] for entry in members]
-            nodes = [node for some in crossed for node in some]
-            if nodes:
-                room_wh = {node: self.room_wh[node] - self._used_wh.get(node, 0) for node in nodes}
+            crossed = [entry.crossed[self.tier] for entry in members]
+            ways = [one for some in crossed for one in some]
+            if ways:
+                room_wh = {one: self.room_wh[one] - self._used_wh.get(one, 0) for one in ways}
                 weights_wh = within_headroom(wanted_wh, crossed, room_wh)
                 rows = zip(members, wanted_wh, weights_wh, strict=True)
                 kept_back = [entry for entry, wanted, weight in rows if weight < wanted]
@@ -200,8 +200,8 @@ class _Sweep:
             self.last_mthb = level.limit_mthb
         if level.is_limited:
             for entry, energy_wh in zip(level.members, amounts_wh, strict=True):
-                for node in entry.nodes[self.tier]:
-                    self._used_wh[node] = self._used_wh.get(node, 0) + energy_wh
+                for one in entry.crossed[self.tier]:
+                    self._used_wh[one] = self._used_wh.get(one, 0) + energy_wh
 
     def accepted(self) -> list[Entry]:
         """Who was accepted, in price-time order, each marked with how much."""
@@ -253,7 +253,7 @@ class _Auction:
     wheeling_mthb: int
     bid_front: Front
     ask_front: Front
-    room_wh: dict[str, int]  # Headroom that earlier groups left; `run` takes from it.
+    room_wh: dict[Boundary, int]  # Headroom that earlier groups left; `run` takes from it.
     price_mthb: int = 0
     cost: int = 0  # Orders that the sweeps looked at.
     congested: list[Entry] = field(default_factory=list)
@@ -326,8 +326,8 @@ class _Auction:
         for bid, ask, energy_wh in pairs:
             for entry in (bid, ask):
                 entry.open_wh -= energy_wh
-                for node in entry.nodes[self.tier]:
-                    self.room_wh[node] -= energy_wh
+                for one in entry.crossed[self.tier]:
+                    self.room_wh[one] -= energy_wh
             fills.append(
                 Fill(
                     bid.order.id,

@@ -12,15 +12,16 @@ from heapq import merge
 from itertools import groupby
 from operator import attrgetter, itemgetter
 
+from gridtokenx.primitives.places import Boundary
 from gridtokenx.trading.caps import Caps, Ladder, Line, price_rank
 from gridtokenx.trading.model import ClearingOrder, Side
 from gridtokenx.trading.pairing import Entry, wish_of
 
 NATIONAL_GROUP = "TH"
 
-_NO_NODES: tuple[tuple[str, ...], ...] = ((), (), (), ())
+_NO_BOUNDARIES: tuple[tuple[Boundary, ...], ...] = ((), (), (), ())
 
-_Place = tuple[tuple[str, str, str, str], tuple[tuple[str, ...], ...]]  # Groups; nodes by tier.
+_Place = tuple[tuple[str, str, str, str], tuple[tuple[Boundary, ...], ...]]  # Groups; crossed ones.
 _Prices = Iterator[list[list[Entry]]]  # The levels of each price.
 
 
@@ -58,8 +59,8 @@ class Desk:
     """What the auctions of one slot share: the orders read so far and the grid's headroom."""
 
     order_of: Callable[[bytes], ClearingOrder | None]
-    headroom_of: Callable[[str], int | None]
-    room_wh: dict[str, int] = field(default_factory=dict)
+    headroom_of: Callable[[Boundary], int | None]
+    room_wh: dict[Boundary, int] = field(default_factory=dict)
     _entries: dict[bytes, Entry | None] = field(default_factory=dict)
     _places: dict[str, dict[Side, _Place]] = field(default_factory=dict)
     _nodes: dict[str, None] = field(default_factory=dict)  # Whose headroom has been asked.
@@ -107,14 +108,14 @@ class Desk:
         return self._places[location][order.side]
 
     def _learn_headroom(self, node: str) -> None:
-        for key in ("x:" + node, "m:" + node):
-            room_wh = self.headroom_of(key)
+        for boundary in (Boundary(node, True), Boundary(node, False)):
+            room_wh = self.headroom_of(boundary)
             if room_wh is not None:
-                self.room_wh[key] = room_wh
+                self.room_wh[boundary] = room_wh
 
 
 def price_time_order(
-    orders: Sequence[ClearingOrder], side: Side, headroom: Mapping[str, int]
+    orders: Sequence[ClearingOrder], side: Side, headroom: Mapping[Boundary, int]
 ) -> list[Entry]:
     """One side's orders by price, height and id."""
     places: dict[str, _Place] = {}
@@ -133,9 +134,9 @@ def price_time_order(
 
 
 def _enter(order: ClearingOrder, place: _Place) -> Entry:
-    groups, nodes = place
+    groups, crossed = place
     return Entry(
-        order, order.limit_mthb, order.height, order.energy_wh, groups, nodes, *wish_of(order)
+        order, order.limit_mthb, order.height, order.energy_wh, groups, crossed, *wish_of(order)
     )
 
 
@@ -144,13 +145,12 @@ def groups_of(location: str) -> tuple[str, str, str, str]:
     return location, location.rpartition("-")[0], location.partition("-")[0], NATIONAL_GROUP
 
 
-def _place(location: str, side: Side, headroom: Mapping[str, int]) -> _Place:
+def _place(location: str, side: Side, headroom: Mapping[Boundary, int]) -> _Place:
     groups = groups_of(location)
     if not headroom:
-        return groups, _NO_NODES
-    direction = "x:" if side is Side.SELL else "m:"
-    keys = [direction + group for group in groups]
-    crossed = [tuple(key for key in keys[:tier] if key in headroom) for tier in range(4)]
+        return groups, _NO_BOUNDARIES
+    ways = [Boundary(group, side is Side.SELL) for group in groups]
+    crossed = [tuple(one for one in ways[:tier] if one in headroom) for tier in range(4)]
     return groups, tuple(crossed)
 
 

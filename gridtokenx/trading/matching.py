@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
-from gridtokenx.primitives.places import territory_of
+from gridtokenx.primitives.places import Boundary, territory_of
 from gridtokenx.primitives.quantities import saturated
 from gridtokenx.primitives.state import Overlay, index, u64
 from gridtokenx.trading import book
@@ -281,7 +281,7 @@ class Matching:
             groups,
             look.taker,
             wheeling_mthb=(first, second, third, fourth),
-            headroom_of=lambda key: self._headroom_left(slot, key),
+            headroom_of=lambda boundary: self._headroom_left(slot, boundary),
         )
         self.budget.spend(cost * WORK_PASS)
         self._trade_what_fits(slot, result.fills)
@@ -311,14 +311,13 @@ class Matching:
             if order is not None and territory_of(order.terms.location) in territories:
                 self._immediate[order_id] = None
 
-    def _headroom_left(self, slot: int, key: str) -> int | None:
-        """What earlier clearings of the slot have left of `x:NODE` or `m:NODE`; None: no limit."""
-        direction, _, node = key.partition(":")
-        headroom_wh = self.grid.headroom_wh(node, slot)
+    def _headroom_left(self, slot: int, boundary: Boundary) -> int | None:
+        """What earlier clearings of the slot have left of a boundary; None: no limit."""
+        headroom_wh = self.grid.headroom_wh(boundary.node, slot)
         if headroom_wh is None:
             return None
-        flow = FLOWS.get(self.state, flow_key(slot, node)) or _NO_FLOW
-        return max(0, headroom_wh - (flow.export_wh if direction == "x" else flow.import_wh))
+        flow = FLOWS.get(self.state, flow_key(slot, boundary.node)) or _NO_FLOW
+        return max(0, headroom_wh - (flow.export_wh if boundary.is_export else flow.import_wh))
 
     def _make_trades(self, slot: int, fills: Sequence[Fill]) -> None:
         """Turn fills into trades, which take their shares of both reserves with them."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
+from gridtokenx.primitives.places import Boundary
 from gridtokenx.trading.model import ClearingOrder, Side, Source
 from gridtokenx.trading.sharing import share
 
@@ -55,7 +56,7 @@ _WISHES = {
 class Entry:
     """An order on its way through the tiers.
 
-    `nodes[tier]` are the grid nodes with a limit that a fill of the tier crosses.
+    `crossed[tier]` are the boundaries with a limit that a fill of the tier crosses.
     """
 
     order: ClearingOrder
@@ -63,7 +64,7 @@ class Entry:
     height: int
     open_wh: int
     groups: tuple[str, str, str, str]
-    nodes: tuple[tuple[str, ...], ...]
+    crossed: tuple[tuple[Boundary, ...], ...]
     rank: int
     required: Source | None
     choices: tuple[Choice, ...]

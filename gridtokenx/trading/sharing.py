@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gridtokenx.primitives.places import Boundary
+
 # So one large order cannot be cut into thousands of trades by as many small ones.
 LEAST_SHARE_WH = 100
 
@@ -61,27 +63,29 @@ def _staying(total_wh: int, wanted_wh: Sequence[int], sum_wh: int) -> tuple[list
 
 
 def within_headroom(
-    wanted_wh: Sequence[int], crossed: Sequence[tuple[str, ...]], room_wh: Mapping[str, int]
+    wanted_wh: Sequence[int],
+    crossed: Sequence[tuple[Boundary, ...]],
+    room_wh: Mapping[Boundary, int],
 ) -> list[int]:
     """What the grid lets each order of a level move of what it wants, node by node from below.
 
-    `crossed` names for each order the limited nodes that it crosses; `room_wh` what they still
-    carry. Where those inside a node want more than it carries, they share that.
+    `crossed` names for each order the limited boundaries that it crosses; `room_wh` what may still
+    cross them. Where those inside one want more than that, they share it.
     Source: protocols/market.md 3.2 step 3.
     """
     weights_wh = list(wanted_wh)
-    inside: dict[str, list[int]] = {}
-    for position, nodes in enumerate(crossed):
-        for node in nodes:
-            inside.setdefault(node, []).append(position)
-    for node in sorted(inside, key=_depth, reverse=True):
-        positions = inside[node]
-        parts_wh = share(room_wh[node], [weights_wh[position] for position in positions])
+    inside: dict[Boundary, list[int]] = {}
+    for position, boundaries in enumerate(crossed):
+        for boundary in boundaries:
+            inside.setdefault(boundary, []).append(position)
+    for boundary in sorted(inside, key=_depth, reverse=True):
+        positions = inside[boundary]
+        parts_wh = share(room_wh[boundary], [weights_wh[position] for position in positions])
         for position, part_wh in zip(positions, parts_wh, strict=True):
             weights_wh[position] = part_wh
     return weights_wh
 
 
-def _depth(node: str) -> int:
-    """Of `x:BKK-01-SUB001` 2, of its zone 1, of its territory 0."""
-    return node.count("-")
+def _depth(boundary: Boundary) -> int:
+    """Of a substation 2, of a zone 1, of a territory 0."""
+    return boundary.node.count("-")

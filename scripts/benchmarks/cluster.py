@@ -103,7 +103,7 @@ def _load(cluster: Cluster, spec: ChainSpec, orders_per_s: int, seconds: int) ->
     register(clients[0], spec, accounts)
     streams = _streams(sign_orders(spec, accounts, total), accounts, len(clients))
     nodes = [psutil.Process(node.pid) for node in cluster.nodes]
-    height = int(clients[0].head(CHAIN)["height"])
+    height = clients[0].head(CHAIN).height
     rss = [node.memory_info().rss >> 20 for node in nodes]
     before, stages, generator = _orders(clients[0]), stage_seconds(clients), time.process_time()
     started = time.monotonic()
@@ -178,7 +178,7 @@ def stage_seconds(clients: list[Client]) -> dict[str, float]:
 
 
 def _orders(client: Client) -> int:
-    return int(client.stats(CHAIN)["total"]["orders"])
+    return client.stats(CHAIN).total.orders
 
 
 def _keys(number: int) -> tuple[SigningKey, SigningKey]:
@@ -303,8 +303,8 @@ def _deliver(client: Client, batch: list[Transaction]) -> int:
 
 def _waiting(clients: list[Client]) -> int:
     """What waits in the fullest pool."""
-    rows = [row for client in clients for row in client.status()["chains"]]
-    return max(int(row["mempool_transactions"]) for row in rows if row["chain"] == CHAIN)
+    rows = [row for client in clients for row in client.status().chains]
+    return max(row.mempool_transactions for row in rows if row.chain == CHAIN)
 
 
 def _wait_orders(clients: list[Client], wanted: int) -> int:
@@ -323,7 +323,7 @@ def _wait_orders(clients: list[Client], wanted: int) -> int:
 
 def wait_height(clients: list[Client], height: int) -> None:
     deadline = time.monotonic() + 60
-    while any(int(client.head(CHAIN)["height"]) < height for client in clients):
+    while any(client.head(CHAIN).height < height for client in clients):
         if time.monotonic() > deadline:
             raise RuntimeError("the cluster does not finalize")
         time.sleep(0.2)

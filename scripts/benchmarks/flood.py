@@ -251,8 +251,8 @@ def _latencies(
         for _, order in sent:
             if order.id not in heights:
                 status = client.transaction_status(order.id.hex())
-                if status["status"] == "finalized":
-                    heights[order.id] = int(status["height"])
+                if status.height is not None:
+                    heights[order.id] = status.height
         time.sleep(0.5)
     decided = {
         int(height): datetime.fromisoformat(at).timestamp()

@@ -219,7 +219,7 @@ def observe(cluster: Cluster, served: Mapping[str, Sequence[str]], seconds: floa
     }
     rss = [psutil.Process(cluster.node(name).pid).memory_info().rss for name in served[MEASURED]]
     with Client(cluster.node(served[MEASURED][0]).member.api_url) as client:
-        peers = int(client.status()["peers"])
+        peers = client.status().peers
     first, last = spans[0]
     received, sent = (_kb_per_s(spans, at, took_s) for at in (0, 1))
     return RegionCost(

@@ -189,7 +189,8 @@ def _find(
             except (RpcError, NodeUnreachable):
                 break
             read.add(height)
-            found.update({key: at for key in block["transactions"] if key in wanted})
+            ids = [one.hex() for one in block.transactions if isinstance(one, bytes)]
+            found.update({key: at for key in ids if key in wanted})
         if time.monotonic() > deadline:
             break
         if len(found) < len(wanted):

@@ -473,7 +473,7 @@ async def test_the_client_trades_and_checks_proofs(tmp_path: Path) -> None:
 
 def _use_client(node: MemoryNode, url: str) -> None:
     with Client(url, genesis=node.genesis) as client:
-        assert client.heads()["MET"]["height"] == "1"
+        assert client.heads()["MET"].height == 1
         sell = client.build_order(
             SELLER,
             side=Side.SELL,
@@ -491,26 +491,26 @@ def _use_client(node: MemoryNode, url: str) -> None:
             source=Source.ANY,
         )
         sent = client.send(sell)
-        assert client.transaction_status(sent)["status"] == "pending"
+        assert client.transaction_status(sent).status == "pending"
         assert client.send_many([buy, buy])[0] is None
         with pytest.raises(RpcError) as late:
             client.wait_for([sent], timeout_s=0)
         assert late.value.code == ErrorCode.NOT_FINALIZED_YET
         node.make_block()
         (done,) = client.wait_for([sent], timeout_s=5)
-        assert done["height"] == "2"
+        assert done.height == 2
         book = client.order_book("BKK")
-        assert (book["bids"][0]["energy_wh"], book["asks"][0]["price_mthb"]) == ("1500", "4000")
+        assert (book.bids[0].energy_wh, book.asks[0].price_mthb) == (1500, 4000)
         node.make_block()
-        assert client.order(buy.id.hex())["status"] == "filled"
-        assert client.order(sell.id.hex())["filled_wh"] == "1500"
-        (trade,) = client.trades(trader=format_address(SELLER.public_key))["items"]
-        assert client.trade(trade["trade_id"]) == trade
-        assert client.stats()["total"]["traded_wh"] == "1500"
+        assert client.order(buy.id.hex()).status == "filled"
+        assert client.order(sell.id.hex()).filled_wh == 1500
+        (trade,) = client.trades(trader=format_address(SELLER.public_key)).items
+        assert client.trade(trade.trade_id.hex()) == trade
+        assert client.stats().total.traded_wh == 1500
         proven = client.proof(SELLER.public_key, "MET")
         assert proven.account is not None
-        held = client.balance(SELLER.public_key)["totals"]
-        assert held["bond_uthb"] == str(proven.account.bond_uthb)
+        held = client.balance(SELLER.public_key).totals
+        assert held.bond_uthb == proven.account.bond_uthb
         assert client.proof(STRANGER.public_key, "MET").account is None
         with pytest.raises(RpcError) as unknown:
             client.account(STRANGER.public_key)

@@ -33,10 +33,10 @@ def test_a_chain_is_verified_from_its_blocks_alone(
     assert (document["verified"], document["executed"]) == (True, "2")
     assert document["held"] == document["supply"]
     with live_cluster.client_of(shared_cluster, "n1") as client:
-        header = client.block(2, chain)["header"]
-    assert document["state_root"] == header["state_root"]
+        header = client.block(2, chain).header
+    assert document["state_root"] == header.state_root.hex()
     beside = document["national"]
-    assert (beside["chain"], beside["executed"]) == ("TH", str(header["root_height"]))
+    assert (beside["chain"], beside["executed"]) == ("TH", str(header.root_height))
 
 
 def test_a_region_is_held_against_all_of_the_national_chain(
@@ -45,14 +45,14 @@ def test_a_region_is_held_against_all_of_the_national_chain(
     with live_cluster.client_of(shared_cluster, "n0") as client:
         live_cluster.wait_until(
             "the nation has accepted a block of MET",
-            lambda: int(client.call("shard_get", id="MET")["checkpoint"]["height"]) > 0,
+            lambda: client.shard("MET").checkpoint.height > 0,
         )
     ran = run(shared_cluster, tmp_path, "audit", "verify", "--chain", "MET")
     document = json.loads(ran.stdout)
     assert (ran.exit_code, document["failures"]) == (0, []), ran.output
     with live_cluster.client_of(shared_cluster, "n0") as client:
         block = client.block(int(document["national"]["executed"]), "TH")
-    assert document["national"]["block_hash"] == block["hash"]
+    assert document["national"]["block_hash"] == block.hash.hex()
     assert int(document["executed"]) >= int(document["national"]["checkpoints"]) > 0
 
 

@@ -255,7 +255,7 @@ def holdings_of(cluster: Cluster, name: str) -> dict[str, object]:
             answer.reason if isinstance(answer, RpcError) else _without_heights(answer)
             for answer in client.call_many(calls)
         ]
-        return {"accounts": answers, "stats": _without_heights(client.stats())}
+        return {"accounts": answers, "stats": _without_heights(client.call("energy_getStats"))}
 
 
 def _without_heights(document: object) -> object:
@@ -272,7 +272,7 @@ def transactions_between(cluster: Cluster, low: dict[str, int], high: dict[str, 
     """Transactions in the blocks above `low` up to `high`, over all regions."""
     with client_of(cluster, "n4") as client:
         return sum(
-            client.block(height, chain)["transaction_count"]
+            client.block(height, chain).transaction_count
             for chain in low
             if chain != NATIONAL
             for height in range(low[chain] + 1, high[chain] + 1)
@@ -301,7 +301,7 @@ def unharmed(shared_cluster: Cluster) -> Iterator[None]:
         with client_of(cluster, name) as client:
             wait_until(
                 f"{name} is live again",
-                lambda client=client: client.status()["sync"]["state"] == "live",
+                lambda client=client: client.status().sync.state == "live",
             )
 
 

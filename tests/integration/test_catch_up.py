@@ -314,7 +314,7 @@ def _join(
 
 def _peers(cluster: Cluster) -> set[str]:
     with Client(cluster.node(JOINER).member.api_url) as client:
-        return {one["peer_id"] for one in client.peers()}
+        return {one.peer_id for one in client.peers()}
 
 
 def cluster_index(cluster: Cluster, name: str) -> int:

@@ -86,7 +86,7 @@ def test_the_seed_order_is_taken_by_the_node_that_signs_and_refused_by_others(cl
     assert refused.status_code == 401
     assert refused.json()["error"]["reason"] == "signature_required"
     with client_of(cluster, "n4") as observer:
-        wait_until("the observer has the order", lambda: len(observer.orders()["items"]) == 1)
+        wait_until("the observer has the order", lambda: len(observer.orders().items) == 1)
 
 
 def test_a_killed_authority_does_not_stop_the_others_and_comes_back(cluster):
@@ -103,7 +103,7 @@ def test_a_killed_authority_does_not_stop_the_others_and_comes_back(cluster):
     for member in cluster.members:
         wait_heights(cluster, goal, member.name)
         with client_of(cluster, member.name) as client:
-            roots.add(client.block(goal["MET"], "MET")["header"]["state_root"])
+            roots.add(client.block(goal["MET"], "MET").header.state_root)
     assert len(roots) == 1
     wait_until("n2 votes again", lambda: _votes(cluster, "n2"))
 
@@ -119,5 +119,5 @@ def _votes(cluster, name):
     with client_of(cluster, "n0") as client:
         members = client.spec("MET").genesis_validators.members
         index = next(at for at, one in enumerate(members) if one.public_key == key)
-        answer = client.call("chain_getFinality", block=client.head("MET")["height"], chain="MET")
+        answer = client.call("chain_getFinality", block=client.head("MET").height, chain="MET")
     return index in answer["signers"]

@@ -9,10 +9,10 @@ import os
 import shutil
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from gridtokenx.api.answers.chain import ChainSync
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster import devnet as network
 from gridtokenx.cluster.processes import Cluster
@@ -118,7 +118,7 @@ def assert_no_height_lost(cluster: Cluster, name: str, other: str, up_to: dict[s
     with client_of(cluster, name) as first, client_of(cluster, other) as second:
         for chain, height in up_to.items():
             for at in range(1, height + 1):
-                assert first.block(at, chain)["hash"] == second.block(at, chain)["hash"]
+                assert first.block(at, chain).hash == second.block(at, chain).hash
 
 
 @pytest.mark.parametrize("name", ["n2"])
@@ -261,9 +261,9 @@ executor.execute_block = other
 """
 
 
-def sync_of(cluster: Cluster, name: str, chain: str) -> dict[str, Any]:
+def sync_of(cluster: Cluster, name: str, chain: str) -> ChainSync:
     with client_of(cluster, name) as client:
-        return next(one["sync"] for one in client.status()["chains"] if one["chain"] == chain)
+        return next(one.sync for one in client.status().chains if one.chain == chain)
 
 
 def test_a_node_that_computes_another_state_of_a_region_stops_there_and_says_so(
@@ -276,8 +276,8 @@ def test_a_node_that_computes_another_state_of_a_region_stops_there_and_says_so(
     (tmp_path / "sitecustomize.py").write_text(ANOTHER_PROGRAM.format(height=height))
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     cluster.start(name, environment={"PYTHONPATH": path})
-    wait_until("it stops", lambda: sync_of(cluster, name, "MET")["state"] == "stopped")
-    assert "GTX-SYNC-001" in sync_of(cluster, name, "MET")["stopped_because"]
+    wait_until("it stops", lambda: sync_of(cluster, name, "MET").state == "stopped")
+    assert "GTX-SYNC-001" in (sync_of(cluster, name, "MET").stopped_because or "")
     assert "Traceback" not in log_of(cluster, name)
     wait_progress(cluster, "n0", "n2", "n3")
     goal = {"TH": answered_heights(cluster, "n0")["TH"] + 2}

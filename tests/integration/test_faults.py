@@ -119,7 +119,7 @@ def load(cluster: Cluster, *doors: str) -> Iterator[Load]:
 
 def peers_of(cluster: Cluster, name: str) -> set[str]:
     with client_of(cluster, name) as client:
-        return {one["peer_id"] for one in client.peers()}
+        return {one.peer_id for one in client.peers()}
 
 
 def wait_voting(cluster: Cluster, asked: str, *names: str) -> None:

@@ -459,7 +459,7 @@ async def test_many_identities_of_one_address_do_not_surround_a_newcomer(
 
             def honest() -> bool:
                 with client_of(cluster, name) as client:
-                    return len({one["peer_id"] for one in client.peers()} & authorities) >= 3
+                    return len({one.peer_id for one in client.peers()} & authorities) >= 3
 
             await trio.to_thread.run_sync(partial(wait_until, "it has honest peers", honest))
             await trio.to_thread.run_sync(partial(wait_progress, cluster, name))

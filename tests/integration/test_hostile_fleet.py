@@ -98,7 +98,7 @@ def all_final(cluster: Cluster, honest: Honest) -> bool:
     """Whether each sampled order is in a block of the node that took it."""
     for one in honest.sent[:: max(1, len(honest.sent) // 20)]:
         with client_of(cluster, one.node) as client:
-            if client.transaction_status(one.order.id.hex())["status"] != "finalized":
+            if client.transaction_status(one.order.id.hex()).status != "finalized":
                 return False
     return True
 

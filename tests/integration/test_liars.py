@@ -84,7 +84,7 @@ def unready(cluster: Cluster, name: str) -> list[str]:
 def told_heights(cluster: Cluster, name: str) -> list[int]:
     """What a node's peers say of their heights."""
     with client_of(cluster, name) as client:
-        return [max(map(int, peer["heights"].values())) for peer in client.peers()]
+        return [max(peer.heights.values()) for peer in client.peers()]
 
 
 def bans_of(cluster: Cluster, name: str) -> dict[str, str]:

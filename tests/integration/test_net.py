@@ -102,7 +102,7 @@ def test_a_ban_cuts_a_peer_off_survives_kill_9_and_is_lifted(shared_cluster: Clu
 
     def ids() -> set[str]:
         with client_of(shared_cluster, OBSERVER) as client:  # which waits while the node starts
-            return {one["peer_id"] for one in client.peers()}
+            return {one.peer_id for one in client.peers()}
 
     wait_until("the observer has dropped n1", lambda: len(ids() - {victim}) == len(ids()) == 3)
     kept = shared_cluster.home(OBSERVER) / "data" / "bans.json"

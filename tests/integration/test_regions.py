@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gridtokenx.api.answers.shard import ShardDetail
 from gridtokenx.chain.genesis import Genesis, dump_genesis, load_genesis
 from gridtokenx.chain.transaction import Payload
 from gridtokenx.client import RpcError
@@ -81,9 +82,9 @@ def status_of(cluster: Cluster, transfer: str) -> str:
     return answer.reason if isinstance(answer, RpcError) else str(answer["status"])
 
 
-def shard(cluster: Cluster, name: str) -> dict[str, object]:
+def shard(cluster: Cluster, name: str) -> ShardDetail:
     with client_of(cluster, "n4") as client:
-        return dict(client.call("shard_get", id=name))
+        return client.shard(name)
 
 
 def check_supply(cluster: Cluster) -> None:
@@ -141,8 +142,8 @@ def test_a_region_without_its_authorities_pauses_alone_and_comes_back(cluster: C
     waiting = []
     for amount in (10_007, 10_008):
         waiting.append(send(cluster, "n0", "TH", TransferAbroad("NOR", FRIEND, Asset.GTX, amount)))
-    wait_until("paused", lambda: shard(cluster, "NOR")["status"] == "paused", LONG_S)
-    assert shard(cluster, "MET")["status"] == "active"  # Which has had to send nothing.
+    wait_until("paused", lambda: shard(cluster, "NOR").status == "paused", LONG_S)
+    assert shard(cluster, "MET").status == "active"  # Which has had to send nothing.
     now = answered_heights(cluster, "n0")
     wait_heights(cluster, {"TH": now["TH"] + 3, "MET": now["MET"] + 3}, "n0")
     with pytest.raises(RpcError) as refused:
@@ -153,20 +154,19 @@ def test_a_region_without_its_authorities_pauses_alone_and_comes_back(cluster: C
     assert {status_of(cluster, one) for one in waiting} == {"in_flight"}
 
     cluster.start("n3")
-    wait_until("active", lambda: shard(cluster, "NOR")["status"] == "active", LONG_S)
+    wait_until("active", lambda: shard(cluster, "NOR").status == "active", LONG_S)
     for transfer in waiting:
         wait_until("credited", lambda one=transfer: status_of(cluster, one) == "credited", LONG_S)
     with client_of(cluster, "n4") as client:
 
         def credited_ugtx() -> int:
-            (row,) = client.balance(FRIEND, "NOR")["chains"]
-            return int(row["gtx_ugtx"])
+            (row,) = client.balance(FRIEND, "NOR").chains
+            return row.gtx_ugtx
 
         wait_until("n4 has NOR's block too", lambda: credited_ugtx() == 10_001 + 10_007 + 10_008)
         amounts = [
-            [step for step in client.transfer(one)["steps"] if step["chain"] == "NOR"]
-            for one in waiting
+            [step for step in client.transfer(one).steps if step.chain == "NOR"] for one in waiting
         ]
-    order = [int(steps[0]["height"]) for steps in amounts]
+    order = [steps[0].height for steps in amounts]
     assert order == sorted(order)
     check_supply(cluster)

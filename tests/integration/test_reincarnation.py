@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import trio
 from typer.testing import CliRunner
 
+from gridtokenx.api.answers.chain import ChainOfNode
 from gridtokenx.chain.block import Block
 from gridtokenx.chain.genesis import Genesis, GenesisValidator
 from gridtokenx.chain.transaction import Transaction, sign_transaction
@@ -113,7 +113,7 @@ class ByCommand(Revival):
         return int(told["proposal"])
 
     def vote(self, number: int) -> None:
-        assert self.shard()["status"] == "frozen"
+        assert self.shard().status == "frozen"
         for name in ("n0", "n1", "n2", "n3"):
             home = self.cluster.home(name)
             ask(home, "governance", "vote", number, "yes", *own(home, "stake"))
@@ -316,20 +316,20 @@ def captured(folder: Path) -> Iterator[tuple[Cluster, Captured]]:
         cluster.stop()
 
 
-def sync_of(cluster: Cluster, name: str) -> dict[str, Any]:
+def seen_by(cluster: Cluster, name: str) -> ChainOfNode:
     with client_of(cluster, name) as client:
-        (row,) = [one for one in client.status()["chains"] if one["chain"] == REGION]
-        return {**row["sync"], "height": int(row["head"]["height"]), "chain_id": row["chain_id"]}
+        (row,) = [one for one in client.status().chains if one.chain == REGION]
+        return row
 
 
 def gtx_of(client: Client, address: bytes, chain: str) -> int:
-    return sum(int(row["gtx_ugtx"]) for row in client.balance(address, chain)["chains"])
+    return sum(row.gtx_ugtx for row in client.balance(address, chain).chains)
 
 
 def check_that_only_met_is_stopped(cluster: Cluster, name: str, height: int) -> None:
-    sync = sync_of(cluster, name)
-    assert sync["height"] == height
-    assert "GTX-SYNC-001" in sync["stopped_because"]
+    seen = seen_by(cluster, name)
+    assert seen.head.height == height
+    assert "GTX-SYNC-001" in (seen.sync.stopped_because or "")
     url = cluster.node(name).member.api_url
     ready = httpx.get(f"{url}/ready", trust_env=False, timeout=60)
     checks = {one["name"]: one for one in ready.json()["checks"]}
@@ -340,7 +340,7 @@ def check_that_only_met_is_stopped(cluster: Cluster, name: str, height: int) -> 
     metrics = httpx.get(f"{url}/metrics", trust_env=False, timeout=60).text
     assert 'gridtokenx_sync_state{chain="MET",state="stopped"} 1.0' in metrics
     with client_of(cluster, name) as client:
-        assert client.block(height, REGION)["header"]  # What is good is served on.
+        assert client.block(height, REGION).header  # What is good is served on.
         nonce = client.nonce(DEV.public_key, REGION)
         refused = client.send_many(
             [client.sign(DEV, REGION, TransferAbroad(NATIONAL, THIEF, Asset.GTX, GTX), nonce)]
@@ -353,7 +353,7 @@ def test_a_captured_region_stops_alone_and_goes_on_from_an_earlier_block(tmp_pat
     names = ("n0", "n1", "n2", "n3")
     with captured(tmp_path) as (cluster, captors):
         for name in names:
-            wait_until(name, lambda one=name: sync_of(cluster, one)["height"] == 1, LONG_S)
+            wait_until(name, lambda one=name: seen_by(cluster, one).head.height == 1, LONG_S)
         pids = pids_of(cluster)
         cluster.kill("n3")  # It comes back when all is over.
         first = captors.transfer(RECIPIENT, 3 * GTX, 0)
@@ -368,7 +368,7 @@ def test_a_captured_region_stops_alone_and_goes_on_from_an_earlier_block(tmp_pat
         for name in names[:3]:
             wait_until(
                 f"{name} stops",
-                lambda one=name: sync_of(cluster, one)["state"] == "stopped",
+                lambda one=name: seen_by(cluster, one).sync.state == "stopped",
                 LONG_S,
             )
             check_that_only_met_is_stopped(cluster, name, 3)
@@ -385,7 +385,7 @@ def test_a_captured_region_stops_alone_and_goes_on_from_an_earlier_block(tmp_pat
         cluster.start("n3")
         for name in names:
             wait_until(
-                f"{name} goes on", lambda one=name: sync_of(cluster, one)["height"] >= 6, LONG_S
+                f"{name} goes on", lambda one=name: seen_by(cluster, one).head.height >= 6, LONG_S
             )
         assert_same_state(cluster)
         check_what_is_lost(cluster, captors)
@@ -463,9 +463,7 @@ def check_what_is_lost(cluster: Cluster, captors: Captured) -> None:
         supply += sum(one.gtx_ugtx for one in genesis.national.allocations)
         supply += sum(one.self_bond_ugtx for one in genesis.national.stakes)
         supply += genesis.national.reward_reserve_ugtx
-        held = {
-            name: int(client.supply(name)["holdings"]["gtx_ugtx"]) for name in (NATIONAL, REGION)
-        }
+        held = {name: client.supply(name).holdings.gtx_ugtx for name in (NATIONAL, REGION)}
         escrow = int(shard["escrow"]["gtx_ugtx"])
         assert held[NATIONAL] + escrow == supply + 7 * GTX
         assert held[REGION] == escrow

@@ -179,7 +179,7 @@ def test_it_is_found_through_the_dht_by_all_who_were_never_told_of_it(
 
         def listed(name: str = name) -> list[str]:
             with client_of(cluster, name) as client:
-                return [one["agent"] for one in client.peers() if one["peer_id"] == peer.peer_id]
+                return [one.agent for one in client.peers() if one.peer_id == peer.peer_id]
 
         assert wait_until(f"{name} has its status", listed)[0].startswith("js-libp2p")
 
@@ -237,8 +237,8 @@ def test_it_asks_for_blocks_and_verifies_them_with_their_certificates(
         for one in fetched:
             block = client.block(one["height"], CHAIN)
             assert (one["hash"], one["state_root"]) == (
-                block["hash"],
-                block["header"]["state_root"],
+                block.hash.hex(),
+                block.header.state_root.hex(),
             )
     doubted = peer.do("doubt", peer=node_id("n3"), height=2)
     assert doubted["tried"] > 50

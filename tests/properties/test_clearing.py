@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gridtokenx.primitives.places import Boundary, parse_boundary
 from gridtokenx.trading import sharing
 from gridtokenx.trading.caps import Ladder, price_rank
 from gridtokenx.trading.clearing import GroupBook, clear, clear_books
@@ -55,8 +56,13 @@ limits = st.dictionaries(
 )
 
 
+def parsed(headroom: dict[str, int]) -> dict[Boundary, int]:
+    return {parse_boundary(text): limit_wh for text, limit_wh in headroom.items()}
+
+
 def run(book: list[ClearingOrder], headroom: dict[str, int], max_tier: int = 3) -> Clearing:
-    return clear(book, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom)
+    limits = parsed(headroom)
+    return clear(book, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=limits)
 
 
 def ancestors(location: str) -> tuple[str, str, str, str]:
@@ -257,7 +263,8 @@ def clear_beside_the_oracle(
     max_tier = chance.choice((0, 1, 2, 2, 3, 3))
     market = oracle.Market(orders, WHEELING, headroom)
     market.run(max_tier)
-    result = clear(orders, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom)
+    limits = parsed(headroom)
+    result = clear(orders, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=limits)
     fills = [
         (f.buy_id, f.sell_id, f.energy_wh, f.price_mthb, f.wheeling_mthb, f.tier, f.source)
         for f in result.fills
@@ -270,7 +277,7 @@ def clear_beside_the_oracle(
         list(group_books(orders, max_tier, chance.randint(1, 3))),
         order_of.get,
         wheeling_mthb=WHEELING,
-        headroom_of=headroom.get,
+        headroom_of=limits.get,
     )
     assert lazily == (result, market.cost), f"seed {seed!r}, max_tier {max_tier}"
     return result, market.chosen

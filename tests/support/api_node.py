@@ -32,7 +32,6 @@ from gridtokenx.interchain.log import messages_from
 from gridtokenx.interchain.model import SubmitCheckpoint
 from gridtokenx.ledger.model import Deposit
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import Rejected
@@ -46,6 +45,7 @@ from gridtokenx.registry.model import (
     Role,
 )
 from gridtokenx.storage.database import Database
+from gridtokenx.storage.national_view import DecidedNational
 from gridtokenx.trading.model import PlaceOrder, Side, Source, TimeInForce
 from gridtokenx.views.metrics import NodeCollector
 from gridtokenx.views.status import ChainStatus, Check, Head, Health, NetworkStatus, PeerStatus

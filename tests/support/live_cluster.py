@@ -168,7 +168,7 @@ def roots_at(cluster: Cluster, heights: Mapping[str, int], *names: str) -> dict[
     for name in names or tuple(names_of(cluster)):
         with client_of(cluster, name) as client:
             for chain, height in heights.items():
-                roots[chain].add(client.block(height, chain)["header"]["state_root"])
+                roots[chain].add(client.block(height, chain).header.state_root.hex())
     return roots
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gridtokenx.primitives.places import parse_boundary
 from gridtokenx.trading.clearing import clear
 from gridtokenx.trading.model import Clearing, ClearingOrder, Side, Source
 
@@ -32,7 +33,7 @@ def cleared(case: dict, *, backwards: bool = False) -> Clearing:
     return clear(
         orders[::-1] if backwards else orders,
         wheeling_mthb=(300, 600, 900, 1151),
-        headroom=case["headroom"],
+        headroom={parse_boundary(key): wh for key, wh in case["headroom"].items()},
     )
 
 

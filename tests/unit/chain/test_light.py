@@ -106,7 +106,7 @@ class Served:
 
 
 class Node:
-    """Stands for `Client._object`: the method itself over a chain in memory, up to a height."""
+    """Stands for `Client.call`: the method itself over a chain in memory, up to a height."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
@@ -136,7 +136,7 @@ def node(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> Node:
 
 def client_of(node: Node, monkeypatch: pytest.MonkeyPatch) -> Client:
     client = Client(genesis=GENESIS)
-    monkeypatch.setattr(client, "_object", node.answer)
+    monkeypatch.setattr(client, "call", node.answer)
     return client
 
 

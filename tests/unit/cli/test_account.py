@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from gridtokenx.api.answers.chain import NodeStatus
 from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import dev_key, local_genesis
 from gridtokenx.primitives.types import format_address
+from tests.support.answers import whole
 
 ADDRESS = format_address(dev_key("bob").public_key)
 NOWHERE = "http://127.0.0.1:9"
@@ -83,9 +85,9 @@ def test_a_pinned_genesis_older_than_the_unbonding_time_needs_a_trusted_block(
     path = tmp_path / "genesis.json"
     path.write_text(dump_genesis(genesis))
     run("init", "--genesis", path, "--role", "observer")
-    network = {"name": "real", "genesis_hash": genesis.hash.hex()}
+    network = {"name": "real", "id": 1, "genesis_hash": genesis.hash.hex()}
     canned_node.results = {
-        "chain_getStatus": {"network": network},
+        "chain_getStatus": whole(NodeStatus, network=network),
         "account_getProof": {},
         "shard_getProof": {},
     }

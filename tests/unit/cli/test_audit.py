@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from gridtokenx.api.answers.chain import ChainHead, RawBlocks
 from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import NATIONAL
 from gridtokenx.primitives.codec import encode
+from tests.support.answers import whole
 from tests.support.chains_world import Chain, Chains
 from tests.unit.chain.test_replay_national import Lie
 
@@ -40,21 +42,20 @@ class Shown:
         return {"hash": genesis.hash.hex(), "genesis": json.loads(dump_genesis(genesis))}
 
     def head(self, chain: str = "MET") -> dict[str, Any]:
-        return {"chain": chain, "height": str(self.chain(chain).height)}
+        return whole(ChainHead, chain=chain, height=str(self.chain(chain).height))
 
     def blocks(self, from_height: str, chain: str, limit: int) -> dict[str, Any]:
         shown = self.chain(chain)
         last = min(int(from_height) + limit - 1, shown.height)
-        return {
-            "items": [
-                {
-                    "height": str(height),
-                    "block": base64.b64encode(shown.blocks[height].encoded).decode(),
-                    "certificate": base64.b64encode(encode(shown.certificates[height])).decode(),
-                }
-                for height in range(int(from_height), last + 1)
-            ]
-        }
+        items = [
+            {
+                "height": str(height),
+                "block": base64.b64encode(shown.blocks[height].encoded).decode(),
+                "certificate": base64.b64encode(encode(shown.certificates[height])).decode(),
+            }
+            for height in range(int(from_height), last + 1)
+        ]
+        return whole(RawBlocks, chain=chain, items=items)
 
 
 @pytest.mark.parametrize("is_forged", [False, True])

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import typer
 
+from gridtokenx.api.answers.chain import NodeStatus
 from gridtokenx.cli.order_terms import Market, Window, Wish, parse_duration_ms, terms_of
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 from gridtokenx.primitives.types import format_address
 from gridtokenx.trading.model import Side, Source, TimeInForce
+from tests.support.answers import whole
 
 NOON_MS = 1_795_410_000_000  # 2026-11-23 12:00 in Bangkok
 NOON = slot_at(NOON_MS)
@@ -224,7 +226,7 @@ def test_a_node_of_another_network_is_refused(
     run("keys", "new", "me", "--password-file", password_file)
     (home / "genesis.json").write_text(dump_genesis(local_genesis()))
     theirs = {"name": "elsewhere", "id": 7, "genesis_hash": "ab" * 32}
-    canned_node.results["chain_getStatus"] = {"network": theirs}
+    canned_node.results["chain_getStatus"] = whole(NodeStatus, network=theirs)
     ran = run("--rpc", canned_node.url, *place())
     assert ran.code == ExitCode.CONFIG
     ours = local_genesis().hash.hex()

@@ -45,6 +45,15 @@ def test_light_commands_import_nothing_heavy(words: list[str], tmp_path: Path) -
     assert ran.stdout.splitlines()[-1] == "[]"
 
 
+def test_to_ask_a_node_takes_no_market() -> None:
+    """A client reads genesis files and proofs; clearing and settlement are for who executes."""
+    program = "import sys, gridtokenx.client; print('gridtokenx.trading.rules' in sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout.strip()) == (0, "False"), ran.stderr
+
+
 def test_help_names_every_command(run) -> None:
     ran = run("--help")
     assert ran.code == 0

@@ -5,36 +5,22 @@ from typing import Any
 
 import pytest
 
+from gridtokenx.api.answers.chain import ChainHead
+from gridtokenx.api.answers.energy import ListedOrder, ListedTrade, TradePage
 from gridtokenx.cli.output import ExitCode
+from tests.support.answers import whole
 
-TRADE = {
-    "chain": "MET",
-    "height": "5",
-    "slot": "1994900",
-    "buyer": "gtx1b",
-    "seller": "gtx1s",
-    "sell_order_id": "00",
-    "energy_wh": "12500",
-    "price_mthb": "5000",
-    "wheeling_mthb": "300",
-    "tier": 0,
-    "energy_source": "solar",
-    "status": "matched",
-    "settlement": None,
-}
+PLACES = ("BKK-01-SUB001", "NTB-01-SUB001", "BKK-02-SUB001", "BKK-01-SUB002", "BKK-01-SUB001")
 
 
 def trade(number: int, location: str) -> dict[str, Any]:
-    own = {"trade_id": f"{number:064x}", "buy_order_id": location, "territory": location[:3]}
-    return {**TRADE, **own}
+    """A trade whose buyer's order has the number of the place."""
+    order_id = f"{PLACES.index(location):064x}"
+    own = {"trade_id": f"{number:064x}", "buy_order_id": order_id, "territory": location[:3]}
+    return whole(ListedTrade, chain="MET", energy_wh="12500", settlement=None, **own)
 
 
-TRADES = [
-    trade(number, location)
-    for number, location in enumerate(
-        ["BKK-01-SUB001", "NTB-01-SUB001", "BKK-02-SUB001", "BKK-01-SUB002", "BKK-01-SUB001"]
-    )
-]
+TRADES = [trade(number, location) for number, location in enumerate(PLACES)]
 
 
 @pytest.fixture
@@ -46,12 +32,14 @@ def market(canned_node, monkeypatch: pytest.MonkeyPatch):
         end = start + min(params["limit"], 2)
         following = str(end) if end < len(TRADES) else None
         items = TRADES[start:end]
-        return {"chain": "MET", "height": "9", "items": items, "next_cursor": following}
+        return whole(TradePage, chain="MET", items=items, next_cursor=following)
 
     answers: dict[str, Callable[[dict[str, Any]], Any]] = {
         "energy_getTrades": page,
-        "energy_getOrder": lambda params: {"grid_location": params["id"]},
-        "chain_getHead": lambda _: {"chain": "MET"},
+        "energy_getOrder": lambda params: whole(
+            ListedOrder, grid_location=PLACES[int(params["id"], 16)]
+        ),
+        "chain_getHead": lambda _: whole(ChainHead, chain="MET"),
     }
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:

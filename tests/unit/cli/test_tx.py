@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from gridtokenx.api.answers.chain import ChainHead
+from gridtokenx.api.answers.failure import Failure, FailureData
+from gridtokenx.api.answers.transaction import TransactionStatus
 from gridtokenx.chain.genesis import dump_genesis
 from gridtokenx.chain.transaction import Transaction, sign_transaction
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import dev_key, local_genesis
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.types import format_address
+from tests.support.answers import whole
 
 NOWHERE = "http://127.0.0.1:9"
 BOB = dev_key("bob")
@@ -94,7 +98,7 @@ def test_a_wrong_password_signs_nothing(
     wrong.write_text("guess\n")
     wrong.chmod(0o600)
     canned_node.results = {
-        "chain_getHead": {"chain": "MET"},
+        "chain_getHead": whole(ChainHead),
         "chain_getGenesis": {"genesis": dump_genesis(local_genesis())},
     }
     words = ["--to", "me", "--asset", "thb", "--amount", "1", "--key", "me"]
@@ -132,8 +136,9 @@ def test_status_says_where_a_transaction_is(
 
 
 def test_waiting_for_a_refused_transaction_ends_with_its_reason(run, canned_node) -> None:
-    error = {"code": 2006, "message": "too late", "data": {"reason": "expired", "hint": "again"}}
-    row = {"tx_id": "ab" * 32, "status": "rejected", "error": error}
+    data = whole(FailureData, reason="expired", hint="again")
+    error = whole(Failure, code=2006, message="too late", data=data)
+    row = whole(TransactionStatus, tx_id="ab" * 32, status="rejected", error=error)
     canned_node.results["tx_getStatuses"] = {"items": [row]}
     ran = run("--rpc", canned_node.url, "tx", "status", "ab" * 32, "--wait")
     assert ran.code == ExitCode.REFUSED

@@ -5,9 +5,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 
+from gridtokenx.api.answers.chain import DepositTotals
+from gridtokenx.api.context import Context
+from gridtokenx.api.methods import METHOD_BY_NAME
+from gridtokenx.api.methods.energy import StatsParameters
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.devnet import operator_key
@@ -31,6 +36,7 @@ from gridtokenx.ledger.rules import deposits
 from gridtokenx.node.executor import Executor
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.storage.database import Database
+from tests.support.api_node import MemoryNode
 
 PROFILE = load_profile()
 SLOTS = PROFILE.slots(44, 6)
@@ -50,7 +56,7 @@ class OneNode:
 
     def supply(self, chain):
         total = deposits(self.executor.store).total_uthb
-        return {"deposits": {"total_uthb": str(total)}}
+        return SimpleNamespace(deposits=DepositTotals(total_uthb=total, stated_uthb=total))
 
     def wait_for(self, transaction_ids, timeout_s):
         self.certify()
@@ -60,7 +66,7 @@ class OneNode:
 
     def transaction_status(self, transaction_id):
         in_block = self.executor.store.place_of(bytes.fromhex(transaction_id)) is not None
-        return {"status": "finalized" if in_block else "pending"}
+        return SimpleNamespace(status="finalized" if in_block else "pending")
 
     def certify(self):
         header = self.executor.build(0, 0).header
@@ -194,9 +200,14 @@ def test_the_first_gate_closes_after_the_set_up():
     assert genesis.parameters.reading_deadline_slots > READING_DELAY_SLOTS + 4
 
 
-def test_totals_are_read_from_text_and_what_is_no_number_is_left_out():
-    answer = {"chains": [{"chain": "MET", "trades": "12", "average_price_mthb": None}]}
-    assert chain_totals(answer, "MET") == {"trades": 12}
+def test_totals_are_whole_numbers_of_one_chain(tmp_path):
+    node = MemoryNode(tmp_path)
+    node.populate()
+    stats = METHOD_BY_NAME["energy_getStats"].handler(Context(node), StatsParameters())
+    node.close()
+    totals = chain_totals(stats, "MET")
+    assert (totals["height"], totals["trades"], totals["deposited_uthb"]) == (1, 0, 10**10)
+    assert not {"chain", "average_price_mthb"} & set(totals)
 
 
 class Slow(OneNode):

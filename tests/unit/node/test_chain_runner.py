@@ -40,7 +40,7 @@ from gridtokenx.primitives.state import u64
 from gridtokenx.runtime.stopping import NotMissing, NotPresent, StopNode
 from gridtokenx.storage.database import Database
 from gridtokenx.views.stages import Stages
-from tests.support.patience import until
+from tests.support.patience import PATIENCE_S, until
 
 GENESIS = replace(local_genesis(), block_time_ms=100, timeout_base_ms=500)
 MET = GENESIS.chain("MET")
@@ -325,7 +325,9 @@ async def test_a_word_given_while_it_is_rebuilt_counts_when_it_begins(tmp_path: 
         await until(lambda: home.place >= (2, BASE + 1))
 
 
-async def test_a_backup_of_the_former_incarnation_is_found_out(tmp_path: Path) -> None:
+async def test_a_backup_of_the_former_incarnation_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its first record is made anew, though the key has signed the block after it elsewhere."""
     elsewhere = Home(tmp_path / "elsewhere", SOLE)
     elsewhere.keep_record("MET", 0)
@@ -344,6 +346,8 @@ async def test_a_backup_of_the_former_incarnation_is_found_out(tmp_path: Path) -
             DecidedBlock(store.block(height) or b"", store.certificate(height) or b"")
             for height in (BASE + 1, BASE + 2)
         ]
+        # It hears of the blocks while it holds, however slow this machine is.
+        monkeypatch.setattr(key_guard, "HOLD_SECONDS", PATIENCE_S)
         async with running(home) as runner:
             await until(lambda: runner.phase == "running")
             home.answers = [encode(BlocksResponse(tuple(blocks)))]

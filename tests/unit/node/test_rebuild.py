@@ -29,7 +29,6 @@ from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
 from gridtokenx.node.answers import answer_ancestry
 from gridtokenx.node.executor import Executor
-from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.protocol import AncestryRequest, BlocksResponse, DecidedBlock
 from gridtokenx.node.rebuild import Rebuild
 from gridtokenx.primitives.codec import decode, encode
@@ -37,6 +36,7 @@ from gridtokenx.primitives.crypto import SigningKey
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.runtime.stopping import Damaged
 from gridtokenx.storage.database import ChainStore, Database
+from gridtokenx.storage.national_view import DecidedNational
 
 GENESIS = local_genesis()
 MET = GENESIS.chain("MET")

@@ -19,12 +19,12 @@ from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
 from gridtokenx.node import relay as module
 from gridtokenx.node.executor import NATIONAL_WAIT_MS, Executor, NotYet
-from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.node.relay import LIVENESS_BLOCKS, RETRY_BLOCKS, TAKE_OVER_BLOCKS, Relay
 from gridtokenx.primitives.codec import encode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.runtime.housekeeping import house
 from gridtokenx.storage.database import Database
+from gridtokenx.storage.national_view import DecidedNational
 from tests.support.chains_world import certify
 from tests.support.patience import PATIENCE_S
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gridtokenx.primitives.places import parse_boundary
 from gridtokenx.trading.clearing import clear
 from gridtokenx.trading.model import Clearing, ClearingOrder, Side, Source
 
@@ -33,7 +34,8 @@ def bid(
 
 
 def run(*orders: ClearingOrder, max_tier: int = 2, **limits: int) -> Clearing:
-    headroom = {f"{key[0]}:{key[2:].replace('_', '-')}": wh for key, wh in limits.items()}
+    texts = {f"{key[0]}:{key[2:].replace('_', '-')}": wh for key, wh in limits.items()}
+    headroom = {parse_boundary(text): wh for text, wh in texts.items()}
     return clear(orders, wheeling_mthb=WHEELING, max_tier=max_tier, headroom=headroom)
 
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from gridtokenx.primitives.places import Boundary
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.primitives.state import MemoryReader, Overlay, index
 from gridtokenx.trading.clearing import clear, clear_books
@@ -171,7 +172,7 @@ def test_books_that_are_read_in_part_clear_as_the_whole_ones(market, wishes: boo
         slot = market.now_ms // SLOT_MS + 9
         fill_book(market, chance, wishes=wishes)
         nodes = [node for place in PLACES for node in groups_of(place)[:3]]
-        keys = [f"{direction}:{node}" for node in nodes for direction in "xm"]
+        keys = [Boundary(node, is_export) for node in nodes for is_export in (True, False)]
         headroom = {key: chance.randrange(4_000) for key in chance.sample(keys, 3)}
         headroom = chance.choice([{}, headroom])
         for territories, tiers in ((["BKK"], 1), (["BKK"], 3), (TERRITORIES, 4)):

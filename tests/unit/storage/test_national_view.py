@@ -19,10 +19,10 @@ from gridtokenx.interchain.model import TransferAbroad
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.ledger.model import Asset
 from gridtokenx.node.executor import Executor, NotYet
-from gridtokenx.node.national_view import DecidedNational
 from gridtokenx.primitives.codec import decode
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.storage.database import Database
+from gridtokenx.storage.national_view import DecidedNational
 
 GENESIS = local_genesis(with_national=True)
 KEYS = {
