@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from gridtokenx.api import answers
 from gridtokenx.api.signed_requests import request_bytes
-from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
+from gridtokenx.chain.genesis import ChainSpec, Genesis, parse_genesis
 from gridtokenx.chain.light_client import LightClient, ProvenAccount, ProvenRegion
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.chain.trust import TrustedBlock, trust_period_ms
@@ -86,7 +86,7 @@ class Client(Rpc):
     def genesis(self) -> Genesis:
         """The pinned genesis, or the node's."""
         if self._genesis is None:
-            self._genesis = load_genesis(json.dumps(self.call("chain_getGenesis")["genesis"]))
+            self._genesis = parse_genesis(json.dumps(self.call("chain_getGenesis")["genesis"]))
         return self._genesis
 
     def spec(self, chain: str) -> ChainSpec:

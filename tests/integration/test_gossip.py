@@ -223,7 +223,7 @@ async def test_lost_outbound_stream_is_reopened_and_greeted() -> None:
 async def test_peer_that_never_reads_slows_no_one_and_is_given_a_new_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gridtokenx.network.gossip.WRITE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("gridtokenx.network.gossip_streams.WRITE_TIMEOUT_S", 0.5)
     async with (
         open_node(1, queue_bytes=1 << 20) as a,
         open_node(2) as b,

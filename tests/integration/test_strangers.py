@@ -15,7 +15,7 @@ from libp2p.stream_muxer.exceptions import MuxedStreamReset
 from libp2p.utils.varint import encode_uvarint
 from multiaddr import Multiaddr
 
-from gridtokenx.network import gossip as module
+from gridtokenx.network import gossip_streams as module
 from gridtokenx.network import throttle
 from gridtokenx.network.dialling import DIALS_OF_A_TARGET
 from gridtokenx.network.gossip import Gossip, GossipVerdict
@@ -200,7 +200,7 @@ async def test_what_strangers_do_not_read_is_bounded_one_by_one_and_together(
         await until(lambda: len(gossip.peers(TOPIC)) == 3)
 
         def queued(network: Network) -> int:
-            return gossip._sessions[network.peer_id].queue.bytes
+            return gossip._streams._sessions[network.peer_id].queue.bytes
 
         gossip.subscribe(TOPIC, lambda _author, _data: GossipVerdict.ACCEPT)
         for _ in range(10):

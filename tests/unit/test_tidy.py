@@ -28,7 +28,6 @@ LARGE_CLASSES = {
     "chain/mempool.py:Mempool": "queues, nonces and bounds change together with each transaction",
     "consensus/engine.py:Engine": "the rules of one algorithm, read beside its page",
     "network/discovery.py:Discovery": "all ways to peers share what was dialled, and when",
-    "network/gossip.py:Gossip": "the router's streams, queues and validators: one loop",
     "network/gossipsub/router.py:Router": "one protocol; mesh, scores and tables are out already",
     "network/libp2p_overrides/swarm.py:NodeSwarm": "takes the place of the library's class",
     "network/libp2p_overrides/yamux.py:NodeYamux": "takes the place of the library's class",

@@ -33,7 +33,7 @@ JITTER = 0.15  # Of a frame's latency, at most, either way.
 UPLINK_BYTES_PER_S = 100_000_000 // 8
 WINDOW_BYTES = 1 << 20  # Of our yamux: what may be on its way before it is acknowledged.
 RETRANSMISSION_US = 200_000  # TCP's least time-out; a round trip comes on top.
-QUEUE_BYTES = 16 * 1024 * 1024  # As in network/gossip.py: each peer there, all of them here.
+QUEUE_BYTES = 16 * 1024 * 1024  # As in gossip_streams.py: each peer there, all here.
 
 
 class Loss(Enum):

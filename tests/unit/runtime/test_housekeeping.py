@@ -24,7 +24,7 @@ NOT_KEPT = {
     "api/server.py:_tick": "reads a clock; its death ends the API thread, which is told",
     "network/discovery.py:_keep_connections": "each dial is a task that catches what it meets",
     "network/discovery.py:_refresh": "each question catches what it meets",
-    "network/gossip.py:_keep_outbound": "a session's stream; it ends with the session",
+    "network/gossip_streams.py:_keep_outbound": "a session's stream; it ends with the session",
     "storage/kept_file.py:run": "each writing is a round",
     "runtime/loop_lag.py:run": "reads a clock",
     "network/libp2p_overrides/yamux.py:_keep_alive": "its failure ends its connection",
