@@ -59,7 +59,7 @@ MAX_TIME_AHEAD_MS = 500
 
 @wire(43)
 @dataclass(frozen=True, slots=True)
-class History:
+class HeaderHistory:
     """The Merkle mountain range over all earlier header hashes. Key b"" of HISTORY."""
 
     count: int
@@ -74,7 +74,7 @@ class Conviction:
     height: int  # of the block that carried the evidence
 
 
-HISTORY = Table(b"ch", History)
+HISTORY = Table(b"ch", HeaderHistory)
 CONVICTIONS = Table(b"ce", Conviction)  # key: validator, height u64, view u64, kind
 
 
@@ -343,9 +343,9 @@ def _begin(overlay: Overlay, env: Environment, work: BlockWork) -> Receipt:
     the messages it takes, then the market's expiry, clearing, deadlines.
     """
     spec, height = env.spec, env.height
-    history = HISTORY.get(overlay, b"") or History(0, ())
+    history = HISTORY.get(overlay, b"") or HeaderHistory(0, ())
     peaks = append_peak(history.peaks, history.count, env.parent_hash)
-    HISTORY.put(overlay, b"", History(history.count + 1, peaks))
+    HISTORY.put(overlay, b"", HeaderHistory(history.count + 1, peaks))
     if spec.born_at(height) is not None:
         signers = signing_set(spec, overlay, height)
         begin_with_set(overlay, signers.validators, signers.accounts, height=height)

@@ -49,15 +49,14 @@ def up(
     """Start a network; wait until each node has a block of every chain and knows all others."""
     from gridtokenx.chain.genesis import BlockClock
     from gridtokenx.client import Client
-    from gridtokenx.cluster import dev, processes, watch
-    from gridtokenx.cluster import devnet as network
+    from gridtokenx.cluster import dev, devnet, processes, watch
     from gridtokenx.primitives.quantities import SLOT_MS
 
     now_ms = time.time_ns() // 1_000_000
     if clock not in ("wall", "blocks"):
         raise typer.BadParameter(f"--clock is wall or blocks, not {clock!r}")
     by_blocks = BlockClock(now_ms // SLOT_MS * SLOT_MS, SLOT_MS)
-    genesis = network.local_genesis(
+    genesis = devnet.local_genesis(
         authorities=authorities,
         block_time_ms=_milliseconds(block_time),
         clock=by_blocks if clock == "blocks" else None,
@@ -186,12 +185,12 @@ def homes(
 ) -> None:
     """Write homes for the local network elsewhere, as in containers; homes that exist stay."""
     from gridtokenx.chain.genesis import load_genesis
-    from gridtokenx.cluster import devnet as network
+    from gridtokenx.cluster import devnet
     from gridtokenx.home.settings import ApiSettings
 
-    genesis = load_genesis(network.bootstrap_files()["genesis.json"])
-    nodes = len(network.AUTHORITIES) + 1
-    members = network.plan(nodes - 1, 1, [ApiSettings().port, network.DEFAULT_P2P_PORT] * nodes)
+    genesis = load_genesis(devnet.bootstrap_files()["genesis.json"])
+    nodes = len(devnet.AUTHORITIES) + 1
+    members = devnet.plan(nodes - 1, 1, [ApiSettings().port, devnet.DEFAULT_P2P_PORT] * nodes)
     rows = []
     for member in members:
         home = out.absolute() / (member.authority or member.role)
@@ -199,7 +198,7 @@ def homes(
         if is_new:
             half_made = home.with_name(f".{home.name}.new")
             shutil.rmtree(half_made, ignore_errors=True)
-            network.write_home(half_made, member, genesis, members[0], faults=False)
+            devnet.write_home(half_made, member, genesis, members[0], faults=False)
             half_made.rename(home)
         rows.append({"home": str(home), "node": member.name, "written": is_new})
     document = {"homes": rows, "genesis_hash": genesis.hash.hex()}

@@ -110,15 +110,15 @@ def _find_network(
     network: str | None, genesis: Path | None, genesis_hash: str | None
 ) -> _Network | None:
     """The genesis asked for; None if nothing was asked for and no network is bundled."""
-    from gridtokenx.home import bootstrap_files as bootstrap
+    from gridtokenx.home import bootstrap_files
 
     if network and genesis:
         raise typer.BadParameter("give either --network or --genesis, not both")
     name = network or DEFAULT_NETWORK
-    path = genesis or bootstrap.find(f"{bootstrap.network_folder(name)}/{GENESIS_NAME}")
+    path = genesis or bootstrap_files.find(f"{bootstrap_files.network_folder(name)}/{GENESIS_NAME}")
     if path is None:
         if network or genesis_hash:
-            places = ", ".join(str(folder) for folder in bootstrap.folders())
+            places = ", ".join(str(folder) for folder in bootstrap_files.folders())
             output.fail(
                 f"no network {name!r} is bundled (looked in {places})",
                 code="cli",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from gridtokenx.governance import parameters as table
+from gridtokenx.governance import parameters as voted
 from gridtokenx.governance import tally as counting
 from gridtokenx.governance.model import (
     BALLOTS,
@@ -149,9 +149,9 @@ def preview(content: Content, around: Surroundings) -> tuple[Change, ...]:
     changes = []
     for action in _check_content(content, around):
         if isinstance(action, SetParameter):
-            parameter = table.find(action.name)
-            old = table.format_value(parameter, around.value_of(action.name))
-            new = table.format_value(parameter, action.value)
+            parameter = voted.find(action.name)
+            old = voted.format_value(parameter, around.value_of(action.name))
+            new = voted.format_value(parameter, action.value)
             changes.append(Change(action.name, parameter.unit, old, new))
     return tuple(changes)
 
@@ -445,7 +445,7 @@ def _check_content(content: Content, around: Surroundings) -> list[Action]:
 
 def _check_actions(actions: list[Action], around: Surroundings) -> None:
     changes = {one.name: one.value for one in actions if isinstance(one, SetParameter)}
-    table.check_order(changes, around.value_of)
+    voted.check_order(changes, around.value_of)
     for name in changes:
         around.value_of(name)  # A row that this network has not is refused.
     around.check_values(changes)
@@ -466,7 +466,7 @@ def _check_payee(content: Content) -> None:
 def _actions(content: Content) -> list[Action]:
     match content:
         case ParameterChange(name, written):
-            return [SetParameter(name, table.parse(table.find(name), written))]
+            return [SetParameter(name, voted.parse(voted.find(name), written))]
         case PricingRegulation():
             values = {
                 "pricing.min": content.min_price_mthb,
@@ -483,7 +483,7 @@ def _actions(content: Content) -> list[Action]:
 
 
 def _set(name: str, value: int) -> SetParameter:
-    table.check_range(table.find(name), value)
+    voted.check_range(voted.find(name), value)
     return SetParameter(name, value)
 
 
@@ -497,7 +497,7 @@ def approvers(content: Content, around: Surroundings) -> Sequence[tuple[str, int
             return around.authorities_of(content.chain)
         case Emergency():
             return around.authorities_of(around.region_of(content.territory))
-        case ParameterChange(name) if table.find(name).is_regulated:
+        case ParameterChange(name) if voted.find(name).is_regulated:
             return _the_regulator(name, around)
         case OperatorRotation(organisation) if organisation == around.regulator:
             return [(name, 1) for name in around.organisations if name != organisation]
@@ -550,10 +550,10 @@ def _forget_ballots(state: Overlay) -> None:
             BALLOTS.delete(state, key)
             BALLOTS_OF.delete(state, key[8:] + number)
         left -= len(ballots)
-        voted = list(islice(VOTED.items(state, number), left))
-        for key, _ in voted:
+        cast = list(islice(VOTED.items(state, number), left))
+        for key, _ in cast:
             VOTED.delete(state, key)
-        left -= len(voted)
+        left -= len(cast)
         if left <= 0:
             return
         ENDED.delete(state, number)

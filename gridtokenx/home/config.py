@@ -19,7 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from gridtokenx.home import bootstrap_files as bootstrap
+from gridtokenx.home import bootstrap_files
 from gridtokenx.home.settings import SECTIONS, SETTINGS, Setting, Settings, build, check_value
 from gridtokenx.runtime.private_files import write_private
 from gridtokenx.runtime.text_files import read_text
@@ -356,9 +356,9 @@ def _is_complete(statement: str) -> bool:
 def _preset(authority: str, home: Path, environ: Mapping[str, str]) -> list[_Sourced]:
     """Settings of the authority's preset: the home's own copy, else the bundled one."""
     own = home / "authorities" / f"{authority}.toml"
-    path = own if own.is_file() else bootstrap.find(f"authorities/{authority}.toml", environ)
+    path = own if own.is_file() else bootstrap_files.find(f"authorities/{authority}.toml", environ)
     if path is None:
-        places = ", ".join(str(folder) for folder in bootstrap.folders(environ))
+        places = ", ".join(str(folder) for folder in bootstrap_files.folders(environ))
         raise ConfigError(
             "GTX-CFG-006",
             "no_preset",

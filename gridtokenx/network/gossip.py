@@ -19,6 +19,7 @@ from gridtokenx.network.gossipsub.events import (
     Deliver,
     Effect,
     Event,
+    GossipVerdict,
     Heartbeat,
     Misbehaved,
     Origin,
@@ -30,7 +31,6 @@ from gridtokenx.network.gossipsub.events import (
     Subscribe,
     Unsubscribe,
     Validated,
-    Verdict,
     Verified,
     Verify,
     Withdraw,
@@ -47,18 +47,18 @@ from gridtokenx.runtime.stopping import ends_node
 __all__ = [
     "OFFENCES",
     "Gossip",
+    "GossipVerdict",
     "Origin",
     "PeerScore",
     "Priority",
     "Validator",
-    "Verdict",
 ]
 
 MAX_RPC_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
 VALIDATION_TIMEOUT_S = 5
 INLINE_VERIFY_BYTES = 64 * 1024  # a thread hop costs as much as verifying this much
 
-Validator = Callable[[Origin, bytes], Awaitable[Verdict] | Verdict]
+Validator = Callable[[Origin, bytes], Awaitable[GossipVerdict] | GossipVerdict]
 OnOffence = Callable[[PeerId, str], None]
 
 OFFENCES = frozenset(["malformed", "graylisted"])
@@ -238,7 +238,7 @@ class Gossip:
     def _deliver(self, effect: Deliver) -> Validated | None:
         validator = self._validators.get(effect.topic)
         if validator is None:
-            return Validated(effect.message_id, Verdict.IGNORE)
+            return Validated(effect.message_id, GossipVerdict.IGNORE)
         try:
             bringers = partial(self._router.bringers, effect.message_id)
             origin = Origin(PeerId(effect.author), PeerId(effect.forwarder), bringers)
@@ -246,13 +246,13 @@ class Gossip:
                 result = validator(origin, effect.data)
         except Exception as error:  # noqa: BLE001 - what peers send must never end the node
             return Validated(effect.message_id, self._validator_failed(effect.topic, error))
-        if isinstance(result, Verdict):
+        if isinstance(result, GossipVerdict):
             return Validated(effect.message_id, result)
         self._start_soon(self._await_verdict, effect, result)
         return None
 
-    async def _await_verdict(self, effect: Deliver, result: Awaitable[Verdict]) -> None:
-        verdict = Verdict.IGNORE
+    async def _await_verdict(self, effect: Deliver, result: Awaitable[GossipVerdict]) -> None:
+        verdict = GossipVerdict.IGNORE
         try:
             with trio.move_on_after(VALIDATION_TIMEOUT_S) as scope:
                 verdict = await result
@@ -262,13 +262,13 @@ class Gossip:
             verdict = self._validator_failed(effect.topic, error)
         self._apply(Validated(effect.message_id, verdict))
 
-    def _validator_failed(self, topic: str, error: Exception) -> Verdict:
+    def _validator_failed(self, topic: str, error: Exception) -> GossipVerdict:
         """Errors: Ending, which is no matter of the message."""
         if ends_node(error):
             raise error
         self._counters["validator_error"] += 1
         log.exception("gossip.validator_failed", topic=topic)
-        return Verdict.IGNORE
+        return GossipVerdict.IGNORE
 
 
 def _verify_measured(effect: Verify) -> tuple[bool, float]:

@@ -43,9 +43,9 @@ from gridtokenx.network.throttle import PAYER, holding, metered
 from gridtokenx.runtime.stopping import ends_node
 
 __all__ = [
+    "HostSettings",
     "Network",
     "NetworkError",
-    "NetworkSettings",
     "PeerConnected",
     "PeerDisconnected",
     "PeerEvent",
@@ -99,7 +99,7 @@ class NetworkError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkSettings:
+class HostSettings:
     """What a host needs: `seed` is the 32-byte Ed25519 seed, addresses are multiaddr text.
 
     A `listen` address that ends in `/ws` serves WebSockets, for browsers.
@@ -276,7 +276,7 @@ class _Holding:
 class Network:
     """A running host. Made by `open_network`."""
 
-    def __init__(self, host: NodeHost, settings: NetworkSettings, nursery: trio.Nursery) -> None:
+    def __init__(self, host: NodeHost, settings: HostSettings, nursery: trio.Nursery) -> None:
         self.host = host  # for network/discovery.py alone
         self._settings = settings
         self._nursery = nursery
@@ -560,7 +560,7 @@ class Network:
 
 @asynccontextmanager
 async def open_network(
-    settings: NetworkSettings, reputation: Reputation | None = None
+    settings: HostSettings, reputation: Reputation | None = None
 ) -> AsyncIterator[Network]:
     """Run a host while the context lasts. `reputation` is asked whom to refuse; None: a new one.
 

@@ -24,7 +24,7 @@ from gridtokenx.chain.block import (
 )
 from gridtokenx.chain.sync import RESPONSE_BYTES
 from gridtokenx.chain.transaction import Transaction, transaction_id
-from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Verdict
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, GossipVerdict
 from gridtokenx.network.host import NetworkError
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import RequestRefused
@@ -97,7 +97,7 @@ class Candidates:
             self._compact.popitem(last=False)
         _event(self._arrivals, block.header.hash).set()
 
-    async def accept_gossip(self, lane: Lane, data: bytes, view: int) -> Verdict:
+    async def accept_gossip(self, lane: Lane, data: bytes, view: int) -> GossipVerdict:
         """Keep a gossiped compact block once a signed proposal names it; whether to forward it.
 
         Waiting for the proposal bounds what strangers can make us hash, hold and forward; the
@@ -105,13 +105,13 @@ class Candidates:
         """
         block = await self._read(lane, data)
         if block is None or block.header.chain_id != self._executor.spec.chain_id:
-            return Verdict.REJECT
+            return GossipVerdict.REJECT
         if not await self._is_proposed(block.header, view):
-            return Verdict.IGNORE
+            return GossipVerdict.IGNORE
         if not await self._is_consistent(lane, block):
-            return Verdict.IGNORE
+            return GossipVerdict.IGNORE
         self.add_compact(block)
-        return Verdict.ACCEPT
+        return GossipVerdict.ACCEPT
 
     async def find(self, block_hash: bytes) -> tuple[Block, list[Transaction]] | None:
         """The block and its verified transactions, or None where nobody has them now."""

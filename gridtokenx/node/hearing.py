@@ -13,8 +13,7 @@ import trio
 from gridtokenx.consensus.engine import Engine
 from gridtokenx.consensus.events import Event, Received
 from gridtokenx.consensus.messages import Message, Proposal, decode_message
-from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Origin
-from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, GossipVerdict, Origin
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.candidates import VIEWS_AHEAD, Candidates
 from gridtokenx.node.executor import Executor

@@ -21,8 +21,7 @@ from gridtokenx.chain.transaction import (
     check_signature,
     transaction_id,
 )
-from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Origin
-from gridtokenx.network.gossipsub.events import Verdict as GossipVerdict
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, GossipVerdict, Origin
 from gridtokenx.node.bodies import (
     Batcher,
     Decoded,

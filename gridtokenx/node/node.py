@@ -25,8 +25,8 @@ from gridtokenx.network.clock import Clock
 from gridtokenx.network.discovery import Discovery, region_key
 from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.host import (
+    HostSettings,
     Network,
-    NetworkSettings,
     open_network,
     parse_address,
     parse_peer_id,
@@ -356,10 +356,10 @@ def dialable(network: Network, addresses: Sequence[str]) -> tuple[str, ...]:
     return tuple(one for one in addresses if parse_address(one)[0] != network.peer_id)
 
 
-def network_settings(config: Config, keys: Keys, plan: Plan) -> NetworkSettings:
+def network_settings(config: Config, keys: Keys, plan: Plan) -> HostSettings:
     """The configured network, within what the process may open."""
     network = config.network
-    return NetworkSettings(
+    return HostSettings(
         seed=keys.network_seed,
         listen=tuple(network.listen),
         announce=tuple(network.announce),

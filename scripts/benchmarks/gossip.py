@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import trio
 
 from gridtokenx.network.gossip import Gossip
-from gridtokenx.network.gossipsub.events import Origin, Verdict
-from gridtokenx.network.host import Network, NetworkSettings, open_network
+from gridtokenx.network.gossipsub.events import GossipVerdict, Origin
+from gridtokenx.network.host import HostSettings, Network, open_network
 from gridtokenx.node.protocol import topic_priority
 
 PREFIX = "/gridtokenx/bench/"
@@ -37,7 +37,7 @@ class Measurement:
 @asynccontextmanager
 async def open_gossip(number: int) -> AsyncIterator[tuple[Network, Gossip]]:
     """One node with its gossip service running, identity by number."""
-    settings = NetworkSettings(number.to_bytes(32, "big"), ("/ip4/127.0.0.1/tcp/0",))
+    settings = HostSettings(number.to_bytes(32, "big"), ("/ip4/127.0.0.1/tcp/0",))
     async with open_network(settings) as network, trio.open_nursery() as nursery:
         gossip = Gossip(
             network,
@@ -62,11 +62,11 @@ async def measure(
     latencies: list[float] = []
     all_delivered = trio.Event()
 
-    def receive(origin: Origin, data: bytes) -> Verdict:
+    def receive(origin: Origin, data: bytes) -> GossipVerdict:
         latencies.append(trio.current_time() - sent_at[data[:8]])
         if len(latencies) == messages * (nodes - 1):
             all_delivered.set()
-        return Verdict.ACCEPT
+        return GossipVerdict.ACCEPT
 
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(open_gossip(n + 1)) for n in range(nodes)]

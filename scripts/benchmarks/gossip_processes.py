@@ -20,7 +20,7 @@ from typing import IO, Any
 import trio
 
 from gridtokenx.network.gossip import Gossip
-from gridtokenx.network.gossipsub.events import Origin, Verdict
+from gridtokenx.network.gossipsub.events import GossipVerdict, Origin
 from gridtokenx.network.host import Network, Stream, parse_address
 from scripts.benchmarks.gossip import TOPIC, open_gossip
 
@@ -64,10 +64,10 @@ class BenchNode:
         gossip.subscribe(TOPIC, self._receive)
         network.handle([RAW_PROTOCOL], self._take_raw)
 
-    def _receive(self, _origin: Origin, data: bytes) -> Verdict:
+    def _receive(self, _origin: Origin, data: bytes) -> GossipVerdict:
         self._last_ns = time.monotonic_ns()
         self._latencies_ns.append(self._last_ns - int.from_bytes(data[:HEAD_BYTES], "big"))
-        return Verdict.ACCEPT
+        return GossipVerdict.ACCEPT
 
     async def _take_raw(self, stream: Stream) -> None:
         started_ns, size = time.monotonic_ns(), 0

@@ -16,7 +16,7 @@ from gridtokenx.cluster.devnet import Member
 from gridtokenx.consensus.messages import Phase, Vote
 from gridtokenx.interchain.model import SubmitCheckpoint
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub import wire
 from gridtokenx.network.gossipsub.events import PROTOCOLS as GOSSIP
 from gridtokenx.network.host import Stream
 from gridtokenx.primitives.codec import encode

@@ -17,13 +17,13 @@ import trio
 from libp2p.peer.id import ID
 
 from gridtokenx.cluster.devnet import Member
-from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub import wire
 from gridtokenx.network.gossipsub.events import PROTOCOLS
 from gridtokenx.network.host import (
     TRANSPORT_FAILURES,
+    HostSettings,
     Network,
     NetworkError,
-    NetworkSettings,
     Stream,
     open_network,
     parse_address,
@@ -190,7 +190,7 @@ async def stranger(
         await read_frame(stream, STATUS_BYTES)
         await write_frame(stream, b"\0" + (tell() if tell else status_of(run)))
 
-    async with open_network(NetworkSettings(seed=seed or os.urandom(32), listen=())) as network:
+    async with open_network(HostSettings(seed=seed or os.urandom(32), listen=())) as network:
         network.handle(PROTOCOLS, read)
         network.handle([f"/gridtokenx/{run.target.genesis.network_id}/status/1"], answer)
         for protocol, handler in (serve or {}).items():

@@ -441,7 +441,7 @@ async def test_a_node_without_descriptors_says_so_once_and_goes_on(
         assert (await http.get("/api/v1/status")).status_code == 200
         await is_closed(idle)  # Whoever waits goes first.
     assert failures == 0
-    assert [row["error"] for row in told] == ["Too many open files"]
+    assert [row["why"] for row in told] == ["Too many open files"]
 
 
 async def test_a_name_is_served_on_all_its_addresses(

@@ -41,9 +41,9 @@ from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger.model import Asset, Deposit, Transfer
 from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.host import (
+    HostSettings,
     Network,
     NetworkError,
-    NetworkSettings,
     open_network,
     parse_address,
 )
@@ -439,7 +439,7 @@ async def our_peer(
     async def tell_status(_peer: PeerId, _payload: bytes) -> bytes:
         return encode(own)
 
-    settings = NetworkSettings(seed=seed.to_bytes(32, "big"), listen=())
+    settings = HostSettings(seed=seed.to_bytes(32, "big"), listen=())
     async with open_network(settings) as net, trio.open_nursery() as nursery:
         requests = Requests(net, genesis.network_id)
         requests.serve("status", tell_status)
@@ -586,7 +586,7 @@ async def test_garbage_on_a_stream_of_every_protocol(shared_cluster: Cluster) ->
             assert ours <= protocols, f"{name} told {protocols}"
             assert len(protocols) >= 8
     for number, garbage in enumerate(STREAM_GARBAGE):  # Each from a peer that is not banned yet.
-        settings = NetworkSettings(seed=bytes([9, number]) * 16, listen=())
+        settings = HostSettings(seed=bytes([9, number]) * 16, listen=())
         async with open_network(settings) as net:
             for name in peer.nodes:
                 for protocol in sorted(protocols):

@@ -40,7 +40,7 @@ from gridtokenx.consensus.messages import (
     vote_bytes,
 )
 from gridtokenx.ledger.model import Deposit
-from gridtokenx.network.host import NetworkSettings, format_peer_id, open_network
+from gridtokenx.network.host import HostSettings, format_peer_id, open_network
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import Requests
 from gridtokenx.node.executor import Executor
@@ -201,7 +201,7 @@ class Liar:
     async def _run(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         seed = dev_key(f"{self.name} node").seed
-        settings = NetworkSettings(seed=seed, listen=("/ip4/127.0.0.1/tcp/0",))
+        settings = HostSettings(seed=seed, listen=("/ip4/127.0.0.1/tcp/0",))
         with trio.CancelScope() as self._scope:
             async with open_network(settings) as network:
                 self.peer = format_peer_id(network.peer_id)

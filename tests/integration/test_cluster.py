@@ -10,8 +10,7 @@ import time
 import httpx
 import pytest
 
-from gridtokenx.cluster import dev, processes, watch
-from gridtokenx.cluster import devnet as network
+from gridtokenx.cluster import dev, devnet, processes, watch
 from gridtokenx.cluster.processes import ClusterError
 from tests.support.live_cluster import (
     answered_heights,
@@ -36,7 +35,7 @@ SEED_ORDER = {
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home") / "clusters" / "test"
-    genesis = network.local_genesis(
+    genesis = devnet.local_genesis(
         block_time_ms=BLOCK_TIME_MS, genesis_time_ms=time.time_ns() // 1_000_000
     )
     made = processes.create(
@@ -115,7 +114,7 @@ def _states(cluster):
 
 def _votes(cluster, name):
     """Whether the node's signature is in the newest certificate of MET."""
-    key = network.dev_key(cluster.node(name).member.validator).public_key
+    key = devnet.dev_key(cluster.node(name).member.validator).public_key
     with client_of(cluster, "n0") as client:
         members = client.spec("MET").genesis_validators.members
         index = next(at for at, one in enumerate(members) if one.public_key == key)

@@ -13,7 +13,7 @@ from libp2p.peer.id import ID
 from gridtokenx.network import discovery
 from gridtokenx.network.clock import Clock
 from gridtokenx.network.discovery import OUTCOME_WORDS, Discovery, describe_outcomes, region_key
-from gridtokenx.network.host import REASONS, Network, NetworkSettings, format_peer_id, open_network
+from gridtokenx.network.host import REASONS, HostSettings, Network, format_peer_id, open_network
 from gridtokenx.network.libp2p_overrides.providers import (
     MAX_PROVIDERS_PER_KEY,
     RECORD_TTL_S,
@@ -37,7 +37,7 @@ class RunningNode:
 
     async def run(self, number, bootstrap=(), *, task_status, **options) -> None:
         listen = options.pop("listen", LOOPBACK)
-        settings = NetworkSettings(seed=bytes([number]) * 32, listen=listen)
+        settings = HostSettings(seed=bytes([number]) * 32, listen=listen)
         with self.scope:
             async with open_network(settings) as self.network, trio.open_nursery() as nursery:
                 self.discovery = Discovery(self.network, bootstrap, **options)
@@ -254,7 +254,7 @@ async def test_a_lonely_node_says_why_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_flood_of_invented_peers_is_bounded_and_fades() -> None:
-    async with open_network(NetworkSettings(seed=bytes(32), listen=LOOPBACK)) as network:
+    async with open_network(HostSettings(seed=bytes(32), listen=LOOPBACK)) as network:
         real = "/ip4/127.0.0.1/tcp/1/p2p/" + format_peer_id(network.peer_id)[:-1] + "x"
         finder = Discovery(network, [real])
         invented = [ID(b"\x12\x20" + number.to_bytes(32, "big")) for number in range(2_000)]
@@ -269,6 +269,6 @@ async def test_a_flood_of_invented_peers_is_bounded_and_fades() -> None:
 
 @pytest.mark.parametrize("address", ["", "/ip4/127.0.0.1/tcp/1", "/p2p/12D3KooW", "nonsense"])
 async def test_a_malformed_bootnode_is_named(address: str) -> None:
-    async with open_network(NetworkSettings(seed=bytes(32), listen=LOOPBACK)) as network:
+    async with open_network(HostSettings(seed=bytes(32), listen=LOOPBACK)) as network:
         with pytest.raises(ValueError, match="is not an address like"):
             Discovery(network, [address])

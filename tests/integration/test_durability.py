@@ -14,7 +14,7 @@ import pytest
 
 from gridtokenx.api.answers.chain import ChainSync
 from gridtokenx.cli.output import ExitCode
-from gridtokenx.cluster import devnet as network
+from gridtokenx.cluster import devnet
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.consensus.messages import Phase
 from gridtokenx.node import crash_points
@@ -68,7 +68,7 @@ def recorder(cluster: Cluster) -> Iterator[Recorder]:
 
 def index_of(cluster: Cluster, name: str) -> int:
     """A validator's index, the same in every chain."""
-    key = network.dev_key(cluster.node(name).member.validator).public_key
+    key = devnet.dev_key(cluster.node(name).member.validator).public_key
     index = genesis_of(cluster).chain("MET").genesis_validators.index_of(key)
     assert index is not None
     return index

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from gridtokenx.network.gossip import Gossip
-from gridtokenx.network.gossipsub.events import PROTOCOLS, Origin, Parameters, Verdict
-from gridtokenx.network.host import Network, NetworkSettings, Stream, open_network
+from gridtokenx.network.gossipsub.events import PROTOCOLS, GossipVerdict, Origin, Parameters
+from gridtokenx.network.host import HostSettings, Network, Stream, open_network
 from gridtokenx.node.protocol import topic_priority
 from gridtokenx.runtime.stopping import DiskFailed
 from scripts.benchmarks.gossip import measure
@@ -30,15 +30,15 @@ class Node:
         self.received: dict[str, list[bytes]] = defaultdict(list)
 
     def subscribe(self, topic: str) -> None:
-        def receive(origin: Origin, data: bytes) -> Verdict:
+        def receive(origin: Origin, data: bytes) -> GossipVerdict:
             self.received[topic].append(data)
-            return Verdict.ACCEPT
+            return GossipVerdict.ACCEPT
 
         self.gossip.subscribe(topic, receive)
 
 
-def settings(number: int) -> NetworkSettings:
-    return NetworkSettings(number.to_bytes(32, "big"), ("/ip4/127.0.0.1/tcp/0",))
+def settings(number: int) -> HostSettings:
+    return HostSettings(number.to_bytes(32, "big"), ("/ip4/127.0.0.1/tcp/0",))
 
 
 @asynccontextmanager
@@ -116,7 +116,7 @@ async def test_rejected_messages_stop_at_the_first_node() -> None:
         nodes = [await stack.enter_async_context(open_node(n + 1)) for n in range(3)]
         nodes[0].subscribe(VOTES)
         nodes[1].gossip.subscribe(
-            VOTES, lambda _, data: Verdict.REJECT if data == b"bad" else Verdict.ACCEPT
+            VOTES, lambda _, data: GossipVerdict.REJECT if data == b"bad" else GossipVerdict.ACCEPT
         )
         nodes[2].subscribe(VOTES)
         await nodes[1].network.dial(nodes[0].network.listen_addresses[0])
@@ -136,17 +136,17 @@ async def test_failing_and_slow_validators_do_not_harm_the_service(
         a, b = [await stack.enter_async_context(open_node(n + 1)) for n in range(2)]
         received: list[bytes] = []
 
-        def validate(origin: Origin, data: bytes) -> Verdict:
+        def validate(origin: Origin, data: bytes) -> GossipVerdict:
             received.append(data)
             if data == b"sync":
                 raise RuntimeError("sync")
-            return slowly(data) if data != b"fine" else Verdict.ACCEPT
+            return slowly(data) if data != b"fine" else GossipVerdict.ACCEPT
 
-        async def slowly(data: bytes) -> Verdict:
+        async def slowly(data: bytes) -> GossipVerdict:
             if data == b"async":
                 raise RuntimeError("async")
             await trio.sleep_forever()
-            return Verdict.ACCEPT
+            return GossipVerdict.ACCEPT
 
         b.gossip.subscribe(VOTES, validate)
         await a.network.dial(b.network.listen_addresses[0])
@@ -162,12 +162,12 @@ async def test_failing_and_slow_validators_do_not_harm_the_service(
 
 @pytest.mark.parametrize("when", ["at once", "later"])
 async def test_an_order_to_end_leaves_through_a_validator(when: str) -> None:
-    def validate(_origin: Origin, _data: bytes) -> Verdict:
+    def validate(_origin: Origin, _data: bytes) -> GossipVerdict:
         if when == "later":
             return fail()
         raise DiskFailed("GTX-DSK-002: the disk cannot be read")
 
-    async def fail() -> Verdict:
+    async def fail() -> GossipVerdict:
         raise DiskFailed("GTX-DSK-002: the disk cannot be read")
 
     async with open_node(1) as a:

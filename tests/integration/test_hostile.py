@@ -24,12 +24,12 @@ import trio
 from gridtokenx.cluster.devnet import NETWORK_ID, dev_key, peer_address, peer_id
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.consensus.messages import Phase, Vote
-from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub import wire
 from gridtokenx.network.gossipsub.events import PROTOCOLS, Parameters
 from gridtokenx.network.host import (
+    HostSettings,
     Network,
     NetworkError,
-    NetworkSettings,
     Stream,
     format_peer_id,
     open_network,
@@ -171,7 +171,7 @@ async def attacker(
     """
     address = peer_address(VICTIM, cluster.node(VICTIM).member.p2p_port)
     seed = hashlib.sha256(f"{name} {time.time_ns()}".encode()).digest()
-    async with open_network(NetworkSettings(seed=seed, listen=())) as network:
+    async with open_network(HostSettings(seed=seed, listen=())) as network:
         network.handle(PROTOCOLS, read)
         answer_status(network, status or status_of(cluster))
         await network.dial(address)
@@ -441,7 +441,7 @@ async def test_many_identities_of_one_address_do_not_surround_a_newcomer(
             async def surround(number: int, task_status=trio.TASK_STATUS_IGNORED) -> None:
                 nonlocal connected
                 seed = hashlib.sha256(f"eclipse {number}".encode()).digest()
-                async with open_network(NetworkSettings(seed=seed, listen=())) as network:
+                async with open_network(HostSettings(seed=seed, listen=())) as network:
                     answer_status(network, status)
                     with suppress(NetworkError):
                         await network.dial(address)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 from gridtokenx.cluster.devnet import NETWORK_ID, Member, dev_key  # noqa: E402
 from gridtokenx.network.gossipsub.events import PROTOCOLS  # noqa: E402
-from gridtokenx.network.host import NetworkSettings, Stream, open_network  # noqa: E402
+from gridtokenx.network.host import HostSettings, Stream, open_network  # noqa: E402
 from scripts.hostile_fleet import setting  # noqa: E402
 from scripts.hostile_fleet.attack import Run, Target  # noqa: E402
 from scripts.hostile_fleet.attackers import guarded  # noqa: E402
@@ -51,7 +51,7 @@ async def answer(stream: trio.SocketStream) -> None:
 @asynccontextmanager
 async def victim() -> AsyncIterator[Target]:
     """A host that listens as `n0` does, and something that answers on its API's port."""
-    settings = NetworkSettings(dev_key("n0 node").seed, ("/ip4/127.0.0.1/tcp/0",))
+    settings = HostSettings(dev_key("n0 node").seed, ("/ip4/127.0.0.1/tcp/0",))
     async with open_network(settings) as network, trio.open_nursery() as nursery:
         kinds = [f"/gridtokenx/{NETWORK_ID}/{kind}/1" for kind in KINDS]
         network.handle([*PROTOCOLS, *kinds, KAD], parrot)

@@ -19,7 +19,7 @@ import trio
 from gridtokenx.cluster.devnet import NETWORK_ID, peer_address
 from gridtokenx.cluster.processes import Cluster
 from gridtokenx.network.host import (
-    NetworkSettings,
+    HostSettings,
     Stream,
     format_peer_id,
     open_network,
@@ -67,7 +67,7 @@ async def liar(cluster: Cluster, victim: str) -> AsyncIterator[PeerId]:
     async def refuse(stream: Stream) -> None:
         await stream.reset()
 
-    async with open_network(NetworkSettings(seed=os.urandom(32), listen=())) as network:
+    async with open_network(HostSettings(seed=os.urandom(32), listen=())) as network:
         network.handle([f"/gridtokenx/{NETWORK_ID}/status/1"], tell)
         network.handle([f"/gridtokenx/{NETWORK_ID}/blocks/1"], refuse)
         await network.dial(peer_address(victim, cluster.node(victim).member.p2p_port))

@@ -13,7 +13,7 @@ import trio.testing
 
 from gridtokenx.network import mdns
 from gridtokenx.network.discovery import Discovery
-from gridtokenx.network.host import Network, NetworkSettings, open_network
+from gridtokenx.network.host import HostSettings, Network, open_network
 from gridtokenx.network.mdns_wire import encode_query, service_name
 
 LOOPBACK = ipaddress.IPv4Interface("127.0.0.1/8")
@@ -45,7 +45,7 @@ async def start(
     nursery: trio.Nursery, seed: int, network_id: int, listen: str = "127.0.0.1"
 ) -> Network:
     async def run(task_status) -> None:
-        settings = NetworkSettings(bytes([seed]) * 32, (f"/ip4/{listen}/tcp/0",))
+        settings = HostSettings(bytes([seed]) * 32, (f"/ip4/{listen}/tcp/0",))
         async with open_network(settings) as network, trio.open_nursery() as tasks:
             discovery = Discovery(network, (), local_network_id=network_id)
             await tasks.start(discovery.run)

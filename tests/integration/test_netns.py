@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx.cluster import devnet as network
+from gridtokenx.cluster import devnet
 from tests.support import namespaces
 from tests.support.namespaces import Conditions, Links
 from tests.support.patience import settled
@@ -44,12 +44,12 @@ class Node:
 
 
 @contextmanager
-def start(folder: Path, place: tuple[str, str], member: network.Member, genesis) -> Iterator[Node]:
+def start(folder: Path, place: tuple[str, str], member: devnet.Member, genesis) -> Iterator[Node]:
     """A node in a namespace; its bootnode is the first one's address there."""
     namespace, address = place
     home = folder / member.name
     first = replace(member, name="n0")
-    network.write_home(home, member, genesis, first)
+    devnet.write_home(home, member, genesis, first)
     config = home / "config.toml"
     text = config.read_text(encoding="utf-8")
     own = f"/ip4/127.0.0.1/tcp/{P2P_PORT}"
@@ -82,11 +82,11 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Node], 
     if reason:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("netns")
-    made = network.local_genesis(
+    made = devnet.local_genesis(
         block_time_ms=BLOCK_TIME_MS, genesis_time_ms=time.time_ns() // 1_000_000
     )
     genesis = replace(made, timeout_base_ms=TIMEOUT_BASE_MS)
-    members = network.plan(NODES, 0, [API_PORT, P2P_PORT] * NODES)
+    members = devnet.plan(NODES, 0, [API_PORT, P2P_PORT] * NODES)
     with namespaces.joined(NODES) as (places, links), ExitStack() as running:
         nodes = [
             running.enter_context(start(folder, place, member, genesis))
@@ -111,7 +111,7 @@ def whole(net: tuple[list[Node], Links]) -> Iterator[None]:
 def wait_more(nodes: list[Node], blocks: int) -> None:
     """Until each node has so many more blocks of each chain than any of them had."""
     known = [node.heights() for node in nodes]
-    names = {name for name, *_ in network.CHAINS}
+    names = {name for name, *_ in devnet.CHAINS}
     goal = {name: max(each.get(name, 0) for each in known) + blocks for name in names}
     end = time.monotonic() + PATIENCE_S
     while any(

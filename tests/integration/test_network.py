@@ -14,9 +14,9 @@ from nacl.signing import VerifyKey
 
 from gridtokenx.network.host import (
     REASONS,
+    HostSettings,
     Network,
     NetworkError,
-    NetworkSettings,
     PeerConnected,
     PeerDisconnected,
     Stream,
@@ -36,8 +36,8 @@ LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 ECHO = "/test/echo/1"
 
 
-def settings(number: int, **changes) -> NetworkSettings:
-    return replace(NetworkSettings(seed=bytes([number]) * 32, listen=LOOPBACK), **changes)
+def settings(number: int, **changes) -> HostSettings:
+    return replace(HostSettings(seed=bytes([number]) * 32, listen=LOOPBACK), **changes)
 
 
 async def echo(stream: Stream) -> None:
@@ -345,10 +345,10 @@ async def test_a_slow_subscriber_blocks_nobody_and_hears_of_a_reconnection() -> 
 
 PEER_PROCESS = """
 import sys, trio
-from gridtokenx.network.host import NetworkSettings, open_network
+from gridtokenx.network.host import HostSettings, open_network
 
 async def main():
-    settings = NetworkSettings(seed=bytes([9]) * 32, listen=("/ip4/127.0.0.1/tcp/0",))
+    settings = HostSettings(seed=bytes([9]) * 32, listen=("/ip4/127.0.0.1/tcp/0",))
     async with open_network(settings) as network:
         await network.dial(sys.argv[1])
         await trio.sleep_forever()

@@ -32,7 +32,7 @@ from libp2p.utils.varint import encode_varint_prefixed
 from multiaddr import Multiaddr
 
 from gridtokenx.network.discovery import Discovery
-from gridtokenx.network.host import Network, NetworkError, NetworkSettings, Stream, open_network
+from gridtokenx.network.host import HostSettings, Network, NetworkError, Stream, open_network
 from gridtokenx.network.libp2p_overrides import dht as node_dht
 from gridtokenx.network.libp2p_overrides import swarm as node_swarm
 from gridtokenx.network.libp2p_overrides import yamux as node_yamux
@@ -47,8 +47,8 @@ TEST = "/test/1"
 async def two_nodes() -> AsyncIterator[tuple[Network, Network]]:
     """Two of our hosts, the first connected to the second."""
     async with (
-        open_network(NetworkSettings(seed=b"1" * 32, listen=(LOOPBACK,))) as a,
-        open_network(NetworkSettings(seed=b"2" * 32, listen=(LOOPBACK,))) as b,
+        open_network(HostSettings(seed=b"1" * 32, listen=(LOOPBACK,))) as a,
+        open_network(HostSettings(seed=b"2" * 32, listen=(LOOPBACK,))) as b,
     ):
         await a.dial(b.listen_addresses[0])
         await until(lambda: bool(b.connected()))
@@ -253,9 +253,9 @@ async def test_two_nodes_cannot_share_a_port() -> None:
         assert address in peer.get_transport_addrs()  # the fault
 
     await on_bare(fault)
-    async with open_network(NetworkSettings(seed=b"1" * 32, listen=(LOOPBACK,))) as a:
+    async with open_network(HostSettings(seed=b"1" * 32, listen=(LOOPBACK,))) as a:
         with pytest.raises(OSError, match="the port is taken"):
-            async with open_network(NetworkSettings(seed=b"2" * 32, listen=(sockets_of(a),))):
+            async with open_network(HostSettings(seed=b"2" * 32, listen=(sockets_of(a),))):
                 raise AssertionError
 
 
@@ -351,7 +351,7 @@ async def test_a_bare_library_peer_is_understood() -> None:
         while data := await stream.read_some(1 << 20):
             await stream.write(data)
 
-    async with open_network(NetworkSettings(seed=b"1" * 32, listen=(LOOPBACK,))) as a:
+    async with open_network(HostSettings(seed=b"1" * 32, listen=(LOOPBACK,))) as a:
         a.handle([TEST], echo)
 
         async def exchange(_bare: IHost, peer: IHost) -> None:
@@ -523,8 +523,8 @@ class Relay:
 @asynccontextmanager
 async def two_nodes_over_a_relay() -> AsyncIterator[tuple[Network, Network, Relay]]:
     async with (
-        open_network(NetworkSettings(seed=b"1" * 32, listen=())) as a,
-        open_network(NetworkSettings(seed=b"2" * 32, listen=(LOOPBACK,))) as b,
+        open_network(HostSettings(seed=b"1" * 32, listen=())) as a,
+        open_network(HostSettings(seed=b"2" * 32, listen=(LOOPBACK,))) as b,
         trio.open_nursery() as nursery,
     ):
         relay = Relay(int(sockets_of(b).rpartition("/")[2]))
@@ -822,7 +822,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 
 import trio
-from gridtokenx.network.host import NetworkError, NetworkSettings, open_network
+from gridtokenx.network.host import NetworkError, HostSettings, open_network
 from libp2p.crypto.ecc import create_new_key_pair
 from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.crypto.keys import KeyType
@@ -841,8 +841,8 @@ class P256PublicKey(Ed25519PublicKey):
 async def main():
     listen = ("/ip4/127.0.0.1/tcp/0",)
     async with (
-        open_network(NetworkSettings(seed=b"1" * 32, listen=listen)) as a,
-        open_network(NetworkSettings(seed=b"2" * 32, listen=listen)) as b,
+        open_network(HostSettings(seed=b"1" * 32, listen=listen)) as a,
+        open_network(HostSettings(seed=b"2" * 32, listen=listen)) as b,
     ):
         await a.dial(b.listen_addresses[0])
         print("connected", a.connected() == (b.peer_id,))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from gridtokenx.cluster.devnet import AUTHORITIES, NETWORK_ID, dev_key, local_genesis
-from gridtokenx.network.host import Network, NetworkSettings, open_network
+from gridtokenx.network.host import HostSettings, Network, open_network
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.network.requests import Requests
 from gridtokenx.node.contacts import Peers
@@ -29,7 +29,7 @@ def status(time_ms: int = TIME_MS) -> Status:
 
 @asynccontextmanager
 async def watching() -> AsyncIterator[tuple[Network, Peers]]:
-    async with open_network(NetworkSettings(seed=bytes([1]) * 32, listen=LOOPBACK)) as network:
+    async with open_network(HostSettings(seed=bytes([1]) * 32, listen=LOOPBACK)) as network:
         requests = Requests(network, NETWORK_ID)
         peers = Peers(
             network, requests, GENESIS, status, lambda *_head: None, lambda _peer: None, None
@@ -45,7 +45,7 @@ async def other(
     number: int, watcher: Network, *, vouched: PeerId | None = None, late_s: float = 0.0
 ) -> AsyncIterator[Network]:
     """Shows a credential of KEY, for itself or another peer id; answers about its status late."""
-    async with open_network(NetworkSettings(seed=bytes([number]) * 32, listen=())) as network:
+    async with open_network(HostSettings(seed=bytes([number]) * 32, listen=())) as network:
         signed = credential_bytes(GENESIS.hash, vouched or network.peer_id)
         credential = Credential(KEY.public_key, KEY.sign(signed))
         requests = Requests(network, NETWORK_ID)

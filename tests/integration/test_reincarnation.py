@@ -43,8 +43,8 @@ from gridtokenx.governance.model import ApproveAsAuthority, Choice, Vote
 from gridtokenx.interchain.model import Credit, SubmitCheckpoint, TransferAbroad
 from gridtokenx.ledger.model import Asset
 from gridtokenx.network.host import (
+    HostSettings,
     NetworkError,
-    NetworkSettings,
     Stream,
     open_network,
     read_frame,
@@ -265,9 +265,7 @@ class Captured:
     # As a peer
 
     async def _serve(self) -> None:
-        async with open_network(
-            NetworkSettings(seed=hashlib.sha256(b"c").digest(), listen=())
-        ) as net:
+        async with open_network(HostSettings(seed=hashlib.sha256(b"c").digest(), listen=())) as net:
 
             async def tell(stream: Stream) -> None:
                 await read_frame(stream, 65_536)

@@ -18,13 +18,13 @@ from multiaddr import Multiaddr
 from gridtokenx.network import gossip_streams as module
 from gridtokenx.network import throttle
 from gridtokenx.network.dialling import DIALS_OF_A_TARGET
-from gridtokenx.network.gossip import Gossip, Verdict
+from gridtokenx.network.gossip import Gossip, GossipVerdict
 from gridtokenx.network.gossipsub.events import PROTOCOLS
 from gridtokenx.network.gossipsub.wire import Rpc, encode_frame, encode_rpc
 from gridtokenx.network.host import (
+    HostSettings,
     Network,
     NetworkError,
-    NetworkSettings,
     Stream,
     format_peer_id,
     open_network,
@@ -42,8 +42,8 @@ TOPIC = "/gridtokenx/test/orders"
 MIB = 1 << 20
 
 
-def settings(number: int) -> NetworkSettings:
-    return NetworkSettings(seed=bytes([number]) * 32, listen=LOOPBACK)
+def settings(number: int) -> HostSettings:
+    return HostSettings(seed=bytes([number]) * 32, listen=LOOPBACK)
 
 
 def muxed(network: Network):
@@ -202,7 +202,7 @@ async def test_what_strangers_do_not_read_is_bounded_one_by_one_and_together(
         def queued(network: Network) -> int:
             return gossip._streams._sessions[network.peer_id].queue.bytes
 
-        gossip.subscribe(TOPIC, lambda _author, _data: Verdict.ACCEPT)
+        gossip.subscribe(TOPIC, lambda _author, _data: GossipVerdict.ACCEPT)
         for _ in range(10):
             gossip.publish(TOPIC, bytes(MIB // 2))
             assert max(map(queued, others[:2])) <= 2 * MIB
@@ -258,7 +258,7 @@ async def test_a_flood_of_pings_ends_the_connection() -> None:
 
 
 async def test_an_ipv6_peer_has_its_own_address() -> None:
-    listen = NetworkSettings(seed=b"1" * 32, listen=("/ip6/::1/tcp/0",))
+    listen = HostSettings(seed=b"1" * 32, listen=("/ip6/::1/tcp/0",))
     async with open_network(settings(2)) as a, open_network(listen) as victim:
         await a.dial(victim.listen_addresses[0])
         await until(lambda: victim.is_connected(a.peer_id))

@@ -19,7 +19,7 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.transport.websocket.listener import WebsocketListener, WebsocketListenerConfig
 from multiaddr import Multiaddr
 
-from gridtokenx.network.host import Network, NetworkSettings, Stream, open_network, parse_address
+from gridtokenx.network.host import HostSettings, Network, Stream, open_network, parse_address
 from gridtokenx.network.libp2p_overrides import swarm as node_swarm
 from gridtokenx.network.libp2p_overrides.swarm import NodeUpgrader
 from gridtokenx.network.libp2p_overrides.websocket import WebSocketStream
@@ -32,7 +32,7 @@ ECHO = "/test/echo/1"
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[Network]:
-    async with open_network(NetworkSettings(seed=b"1" * 32, listen=(TCP, WEB))) as network:
+    async with open_network(HostSettings(seed=b"1" * 32, listen=(TCP, WEB))) as network:
 
         async def echo(stream: Stream) -> None:
             while data := await stream.read_some(65_536):
@@ -199,7 +199,7 @@ async def test_what_is_no_websocket_is_refused_and_counted() -> None:
                 await drain(stream)
             await stream.aclose()
         await until(lambda: network.inbound_refused.total() == len(garbage))
-        async with open_network(NetworkSettings(seed=b"3" * 32, listen=(TCP,))) as other:
+        async with open_network(HostSettings(seed=b"3" * 32, listen=(TCP,))) as other:
             await other.dial(next(each for each in network.listen_addresses if "/ws" not in each))
 
 

@@ -13,13 +13,13 @@ from gridtokenx.network.gossip import Gossip
 from gridtokenx.network.gossipsub.events import (
     MAX_MESSAGE_BYTES,
     PROTOCOL_V12,
+    GossipVerdict,
     Origin,
     Parameters,
-    Verdict,
 )
 from gridtokenx.network.host import (
+    HostSettings,
     Network,
-    NetworkSettings,
     format_peer_id,
     open_network,
     parse_peer_id,
@@ -47,12 +47,12 @@ class Node:
         self.received: list[str] = []
         self.holds_back = False
 
-    async def receive(self, origin: Origin, data: bytes) -> Verdict:
+    async def receive(self, origin: Origin, data: bytes) -> GossipVerdict:
         if self.holds_back:
             with trio.move_on_after(LONGEST_VERDICT_S):
                 await until(lambda: self.gossip._router.table_sizes()["dont_send"] >= 1)
         self.received.append(hashlib.sha256(data).hexdigest())
-        return Verdict.ACCEPT
+        return GossipVerdict.ACCEPT
 
     def has_mesh_with(self, peer: JsPeer) -> bool:
         return parse_peer_id(peer.peer_id) in self.gossip.mesh(TOPIC)
@@ -60,7 +60,7 @@ class Node:
 
 @asynccontextmanager
 async def open_node(parameters: Parameters = FAST, psk: bytes | None = None) -> AsyncIterator[Node]:
-    settings = NetworkSettings(b"p" * 32, (LOOPBACK,), psk=psk)
+    settings = HostSettings(b"p" * 32, (LOOPBACK,), psk=psk)
     async with open_network(settings) as network, trio.open_nursery() as nursery:
         gossip = Gossip(
             network,

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub import wire
 from gridtokenx.network.gossipsub.events import (
     PROTOCOL_V12,
     Deliver,
+    GossipVerdict,
     Heartbeat,
     Parameters,
     PeerAdded,
@@ -19,7 +20,6 @@ from gridtokenx.network.gossipsub.events import (
     SetDirectPeers,
     Subscribe,
     Validated,
-    Verdict,
     Verified,
     Verify,
 )
@@ -112,7 +112,7 @@ steps = st.one_of(
     st.builds(SetDirectPeers, st.lists(st.sampled_from(PEERS), max_size=2).map(tuple)),
     st.builds(PeerRemoved, st.sampled_from(PEERS)),
     st.just(Heartbeat()),
-    st.sampled_from(list(Verdict)),  # answer the oldest open question
+    st.sampled_from(list(GossipVerdict)),  # answer the oldest open question
 )
 
 
@@ -156,7 +156,7 @@ def test_router_survives_any_bytes_within_its_bounds(events, pauses_ms) -> None:
         router.handle(PeerAdded(peer, PROTOCOL_V12), now)
     for number, step in enumerate(events):
         now += pauses_ms[number] if number < len(pauses_ms) else 0
-        if isinstance(step, Verdict):
+        if isinstance(step, GossipVerdict):
             if not questions:
                 continue
             asked = questions.pop(0)
@@ -171,7 +171,7 @@ def test_router_survives_any_bytes_within_its_bounds(events, pauses_ms) -> None:
         answer = (
             Verified(asked.token, True)
             if isinstance(asked, Verify)
-            else Validated(asked.message_id, Verdict.ACCEPT)
+            else Validated(asked.message_id, GossipVerdict.ACCEPT)
         )
         questions += [e for e in router.handle(answer, now) if isinstance(e, Verify | Deliver)]
     check_bounds(router)
@@ -200,7 +200,7 @@ class HonestPeer:
         self.spoken[PEERS[2] + self.seqno.to_bytes(8, "big")] = payload
         return payload
 
-    def send(self, payload: bytes, verdict: Verdict = Verdict.ACCEPT) -> None:
+    def send(self, payload: bytes, verdict: GossipVerdict = GossipVerdict.ACCEPT) -> None:
         """The RPC, the answers to what the router asks, and the peer's to what it is told."""
         effects = self.router.handle(RpcReceived(self.peer, payload), self.now)
         while effects:
@@ -226,7 +226,7 @@ class HonestPeer:
     def bore(self) -> None:
         """A hundred messages that the node ignores, for example because it is behind."""
         for _ in range(100):
-            self.send(self.message(), Verdict.IGNORE)
+            self.send(self.message(), GossipVerdict.IGNORE)
         self.rest()
 
     def repeat(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gridtokenx.chain.national import carry_to_votes, voting_power
-from gridtokenx.governance import parameters as table
+from gridtokenx.governance import parameters as voted
 from gridtokenx.governance import rules
 from gridtokenx.governance.model import (
     BALLOTS,
@@ -104,15 +104,15 @@ class Governance(RuleBasedStateMachine):
 
     def records(self):
         return {
-            table.Owner.GOVERNANCE: (GOVERNANCE_PARAMETERS, rules.parameters(self.state)),
-            table.Owner.STAKING: (staking.STAKING_PARAMETERS, pools.parameters(self.state)),
+            voted.Owner.GOVERNANCE: (GOVERNANCE_PARAMETERS, rules.parameters(self.state)),
+            voted.Owner.STAKING: (staking.STAKING_PARAMETERS, pools.parameters(self.state)),
         }
 
     @property
     def around(self) -> Surroundings:
         def value_of(name: str) -> int:
-            parameter = table.find(name)
-            return table.value_in(self.records()[parameter.owner][1], parameter)
+            parameter = voted.find(name)
+            return voted.value_in(self.records()[parameter.owner][1], parameter)
 
         return Surroundings(
             value_of,
@@ -255,9 +255,9 @@ class Governance(RuleBasedStateMachine):
     def carry_out(self, event: ProposalExecuted) -> None:
         for action in event.actions:
             if isinstance(action, SetParameter):
-                parameter = table.find(action.name)
+                parameter = voted.find(action.name)
                 target, record = self.records()[parameter.owner]
-                target.put(self.state, b"", table.with_value(record, parameter, action.value))
+                target.put(self.state, b"", voted.with_value(record, parameter, action.value))
 
     @invariant()
     def gtx_is_conserved(self) -> None:

@@ -19,7 +19,7 @@ from gridtokenx.cluster.devnet import (
     validator_name,
 )
 from gridtokenx.governance import model, rules
-from gridtokenx.governance import parameters as table
+from gridtokenx.governance import parameters as voted
 from gridtokenx.governance.model import (
     Choice,
     ParameterChange,
@@ -41,8 +41,8 @@ from gridtokenx.trading import rules as trading
 SPEC = local_genesis(authorities=7).chain(NATIONAL)
 OPERATORS = [stake_key(validator_name(index)[1]).public_key for index in range(7)]
 PROPOSER = account_address("egat")
-OWNERS = (table.Owner.STAKING, table.Owner.GOVERNANCE)
-NUMBERS = [one for one in table.PARAMETERS if one.owner in OWNERS]
+OWNERS = (voted.Owner.STAKING, voted.Owner.GOVERNANCE)
+NUMBERS = [one for one in voted.PARAMETERS if one.owner in OWNERS]
 EDGES = (0, 1, 2, 3, 4, 5, 20, 21, 61, 63, 100, 10**6, 10**9, 10**11, 5 * 10**10)
 
 
@@ -52,36 +52,36 @@ def begun() -> Overlay:
     return state
 
 
-def value_of(parameter: table.Parameter) -> st.SearchStrategy[int]:
+def value_of(parameter: voted.Parameter) -> st.SearchStrategy[int]:
     low, high = parameter.low, parameter.high
     near = [low + edge for edge in EDGES] + [high - edge for edge in EDGES]
     return st.sampled_from([one for one in near if low <= one <= high]) | st.integers(low, high)
 
 
-def changes_of(parameters: list[table.Parameter]) -> st.SearchStrategy[ParameterChange]:
+def changes_of(parameters: list[voted.Parameter]) -> st.SearchStrategy[ParameterChange]:
     return st.sampled_from(parameters).flatmap(
         lambda one: value_of(one).map(
-            lambda value: ParameterChange(one.name, table.format_value(one, value))
+            lambda value: ParameterChange(one.name, voted.format_value(one, value))
         )
     )
 
 
 def put(state: Overlay, name: str, value: int) -> None:
-    parameter = table.find(name)
+    parameter = voted.find(name)
     target: Any
     target, record = {
-        table.Owner.MARKET: (market.MARKET_PARAMETERS, trading.parameters(state)),
-        table.Owner.STAKING: (stake.STAKING_PARAMETERS, pools.parameters(state)),
-        table.Owner.GOVERNANCE: (model.GOVERNANCE_PARAMETERS, rules.parameters(state)),
-        table.Owner.INTERCHAIN: (interchain.INTERCHAIN_PARAMETERS, checkpoints.parameters(state)),
+        voted.Owner.MARKET: (market.MARKET_PARAMETERS, trading.parameters(state)),
+        voted.Owner.STAKING: (stake.STAKING_PARAMETERS, pools.parameters(state)),
+        voted.Owner.GOVERNANCE: (model.GOVERNANCE_PARAMETERS, rules.parameters(state)),
+        voted.Owner.INTERCHAIN: (interchain.INTERCHAIN_PARAMETERS, checkpoints.parameters(state)),
     }[parameter.owner]
-    target.put(state, b"", table.with_value(record, parameter, value))
+    target.put(state, b"", voted.with_value(record, parameter, value))
 
 
 def check_votes_pass(state: Overlay, now_ms: int) -> int:
     """All stake says yes to a change that is not in force: it passes and is carried out."""
     around = surroundings(state, SPEC)
-    solar = table.value_in(trading.parameters(state), table.find("carbon_credits.solar"))
+    solar = voted.value_in(trading.parameters(state), voted.find("carbon_credits.solar"))
     content = ParameterChange("carbon_credits.solar", "0.7" if solar != 700 else "0.6")
     rules.propose(state, Propose("t", "d", content), sender=PROPOSER, now_ms=now_ms, around=around)
     (number,) = [one.number for one in rules.proposals(state)][-1:]
@@ -137,20 +137,20 @@ def test_no_accepted_change_stops_votes_or_elections(changes, leaving) -> None:
         carry_to_votes(state, staking.unbond(state, command, sender=operator, height=1))
     for change in changes:
         if is_accepted(change, state):
-            parameter = table.find(change.parameter)
-            put(state, change.parameter, table.parse(parameter, change.new_value))
+            parameter = voted.find(change.parameter)
+            put(state, change.parameter, voted.parse(parameter, change.new_value))
             check_elections_go_on(state)
             now_ms = check_votes_pass(state, now_ms)
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(changes_of(list(table.PARAMETERS)), min_size=1, max_size=20))
+@given(st.lists(changes_of(list(voted.PARAMETERS)), min_size=1, max_size=20))
 def test_changes_of_the_market_and_of_messages_stop_neither(changes) -> None:
     """What they do to trade a vote can take back."""
     state, now_ms = begun(), SPEC.genesis.genesis_time_ms
     for change in changes:
         if is_accepted(change, state):
-            parameter = table.find(change.parameter)
-            put(state, change.parameter, table.parse(parameter, change.new_value))
+            parameter = voted.find(change.parameter)
+            put(state, change.parameter, voted.parse(parameter, change.new_value))
     check_elections_go_on(state)
     check_votes_pass(state, now_ms)

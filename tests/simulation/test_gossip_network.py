@@ -9,11 +9,12 @@ from random import Random
 
 import pytest
 
-from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub import wire
 from gridtokenx.network.gossipsub.events import (
     PROTOCOL_V12,
     Deliver,
     Event,
+    GossipVerdict,
     Heartbeat,
     Misbehaved,
     Parameters,
@@ -26,7 +27,6 @@ from gridtokenx.network.gossipsub.events import (
     SetDirectPeers,
     Subscribe,
     Validated,
-    Verdict,
     Verified,
     Verify,
 )
@@ -151,7 +151,9 @@ class World:
                     self.apply(node, Verified(token, verify(public_key, signed, signature)))
                 case Deliver(message_id, _, _, _, data):
                     self.received[node][data] += 1
-                    verdict = Verdict.REJECT if data.startswith(b"bad") else Verdict.ACCEPT
+                    verdict = (
+                        GossipVerdict.REJECT if data.startswith(b"bad") else GossipVerdict.ACCEPT
+                    )
                     self.push(self.random.randrange(5), node, Validated(message_id, verdict))
                 case Misbehaved():
                     self.blamed.append(effect)

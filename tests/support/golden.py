@@ -24,8 +24,8 @@ from gridtokenx.api.methods import METHODS
 from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.api.table import Method
 from gridtokenx.cluster.devnet import GTX, dev_key, operator_key, validator_name
-from gridtokenx.governance.model import ApproveAsAuthority as Approve
 from gridtokenx.governance.model import (
+    ApproveAsAuthority,
     AuthorityChange,
     AuthorityManagement,
     Choice,
@@ -181,7 +181,7 @@ def national(folder: Path) -> Iterator[Stage]:
         for key, choice in zip(STAKES, (Choice.YES, Choice.YES, Choice.NO), strict=False):
             node.put(key, Vote(1, choice), "TH")
         for name in ("egat", "mea", "erc"):
-            node.put(operator_key(name), Approve(2), "TH")
+            node.put(operator_key(name), ApproveAsAuthority(2), "TH")
         node.put(DEV, Unbond(STAKES[0].public_key, 20 * GTX), "TH")
         node.put(DEV, Redelegate(STAKES[0].public_key, STAKES[1].public_key, 10 * GTX), "TH")
         node.make_block("TH")
@@ -229,7 +229,7 @@ def _wish(node: MemoryNode) -> Reincarnation:
 def _begin_again(node: MemoryNode) -> None:
     node.put(DEV, Propose("Go on", "", _wish(node)), "TH")
     node.make_block("TH")
-    node.put(operator_key("erc"), Approve(4), "TH")
+    node.put(operator_key("erc"), ApproveAsAuthority(4), "TH")
     node.make_block("TH")
     for key in STAKES:
         node.put(key, Vote(4, Choice.YES), "TH")

@@ -1,9 +1,10 @@
 """One gossip router in the test's hands, and peers that can sign messages by hand."""
 
-from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub import wire
 from gridtokenx.network.gossipsub.events import (
     PROTOCOL_V12,
     Deliver,
+    GossipVerdict,
     Heartbeat,
     Parameters,
     PeerAdded,
@@ -11,7 +12,6 @@ from gridtokenx.network.gossipsub.events import (
     RpcReceived,
     Send,
     Validated,
-    Verdict,
     Verified,
     Verify,
 )
@@ -72,7 +72,7 @@ class Node:
 
     def __init__(self, **parameters: object) -> None:
         self.now = 0
-        self.verdict: Verdict | None = Verdict.ACCEPT
+        self.verdict: GossipVerdict | None = GossipVerdict.ACCEPT
         self.verify = True
         self.effects: list = []
         self.strangers: set[bytes] = set()

@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 from gridtokenx.chain.genesis import Genesis, load_genesis
 from gridtokenx.cli import app
 from gridtokenx.client import Client, NodeUnreachable
-from gridtokenx.cluster import devnet as network
-from gridtokenx.cluster import processes, watch
+from gridtokenx.cluster import devnet, processes, watch
 from gridtokenx.cluster.devnet import Member
 from gridtokenx.cluster.processes import Cluster, NodeRecord
 from gridtokenx.governance.model import GovernanceParameters
@@ -41,7 +40,7 @@ def fresh_genesis(*regions: str, **changes: Any) -> Genesis:
     Every chain costs each node about as much as the first: only these `regions`, else MET alone.
     """
     now_ms = time.time_ns() // 1_000_000
-    genesis = network.local_genesis(
+    genesis = devnet.local_genesis(
         block_time_ms=BLOCK_TIME_MS, genesis_time_ms=now_ms, governance=VOTE
     )
     chains = tuple(one for one in genesis.chains if one.name in (regions or ("MET",)))
@@ -184,7 +183,7 @@ def assert_same_state(cluster: Cluster, *names: str) -> None:
 
 def signs(cluster: Cluster, name: str, asked: str, chain: str, height: int) -> bool:
     """Whether a node's signature is in the certificate that `asked` keeps of a block."""
-    key = network.dev_key(cluster.node(name).member.validator).public_key
+    key = devnet.dev_key(cluster.node(name).member.validator).public_key
     with client_of(cluster, asked) as client:
         members = genesis_of(cluster).chain(chain).genesis_validators.members
         index = next(at for at, one in enumerate(members) if one.public_key == key)
@@ -243,6 +242,6 @@ def add_member(cluster: Cluster, name: str, **fields: str) -> Member:
         api_port=api_port,
         p2p_port=p2p_port,
     )
-    network.write_home(cluster.folder / name, member, genesis_of(cluster), cluster.members[0])
+    devnet.write_home(cluster.folder / name, member, genesis_of(cluster), cluster.members[0])
     cluster.nodes.append(NodeRecord(member))
     return member

@@ -21,11 +21,11 @@ from gridtokenx.consensus.messages import (
     decode_message,
     message_bytes,
 )
-from gridtokenx.network.gossip import Gossip, Origin, Verdict
+from gridtokenx.network.gossip import Gossip, GossipVerdict, Origin
 from gridtokenx.network.host import (
+    HostSettings,
     Network,
     NetworkError,
-    NetworkSettings,
     open_network,
     parse_address,
 )
@@ -103,7 +103,7 @@ class Recorder:
         self._token = trio.lowlevel.current_trio_token()
         with trio.CancelScope() as self._scope:
             seed = dev_key(f"{self._name} node").seed
-            settings = NetworkSettings(seed=seed, listen=("/ip4/127.0.0.1/tcp/0",))
+            settings = HostSettings(seed=seed, listen=("/ip4/127.0.0.1/tcp/0",))
             async with open_network(settings) as network:
                 await self._serve(network)
 
@@ -130,14 +130,16 @@ class Recorder:
             nursery.start_soon(keep_dialling, network, self._members)
             self._started.set()
 
-    def _note(self, spec: ChainSpec, _origin: Origin, data: bytes) -> Verdict:
+    def _note(self, spec: ChainSpec, _origin: Origin, data: bytes) -> GossipVerdict:
         try:
             message = decode_message(data)
         except Rejected:
-            return Verdict.REJECT
+            return GossipVerdict.REJECT
         if isinstance(message, Proposal | Vote | Timeout):
             self._keep(spec, message)
-        return Verdict.IGNORE  # It watches and carries nothing: it must not bridge partitions.
+        return (
+            GossipVerdict.IGNORE
+        )  # It watches and carries nothing: it must not bridge partitions.
 
     def _keep(self, spec: ChainSpec, message: SignedMessage) -> None:
         signed = message_bytes(spec.chain_id, message)

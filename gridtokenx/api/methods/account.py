@@ -28,7 +28,7 @@ from gridtokenx.ledger.model import ACCOUNTS, Account
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import PARTICIPANTS
-from gridtokenx.storage import index as history
+from gridtokenx.storage import index
 from gridtokenx.trading.model import ORDERS, TRADERS
 from gridtokenx.views.status import ChainStatus
 
@@ -156,8 +156,8 @@ def get_nonce(context: Context, asked: NonceParameters) -> NextNonce:
 
 def get_history(context: Context, asked: HistoryParameters) -> AccountHistory:
     status = context.chain(asked.chain)
-    page = history.list_transactions(status.view, asked.address, asked.limit, asked.cursor)
-    records = (history.find_transaction(status.view, one) for one in page.ids)
+    page = index.list_transactions(status.view, asked.address, asked.limit, asked.cursor)
+    records = (index.find_transaction(status.view, one) for one in page.ids)
     return AccountHistory(
         chain=status.spec.name,
         height=status.head.height,

@@ -36,7 +36,7 @@ from gridtokenx.api.table import (
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 from gridtokenx.primitives.state import u64
-from gridtokenx.storage import index as history
+from gridtokenx.storage import index
 from gridtokenx.storage.index import Totals
 from gridtokenx.trading import prices
 from gridtokenx.trading import rules as trading
@@ -144,8 +144,8 @@ def _find_order(status: ChainStatus, order_id: bytes) -> ListedOrder | None:
     open_order = ORDERS.get(status.view, order_id)
     if open_order is not None:
         return tell_order(status.spec.name, open_order)
-    closed = history.find_closed_order(status.view, order_id)
-    placed = history.find_transaction(status.view, order_id)
+    closed = index.find_closed_order(status.view, order_id)
+    placed = index.find_transaction(status.view, order_id)
     if closed is None or placed is None or not isinstance(placed.transaction.payload, PlaceOrder):
         return None
     return tell_closed_order(status.spec.name, placed, placed.transaction.payload, closed)
@@ -185,7 +185,7 @@ def _orders_of(
     status: ChainStatus, trader: bytes, asked: OrdersParameters
 ) -> Iterator[tuple[bytes, ListedOrder | None]]:
     """(place, order or None where it is not asked for) of each that an account placed."""
-    for place_bytes, order_id in history.orders_from(status.view, trader, asked.cursor):
+    for place_bytes, order_id in index.orders_from(status.view, trader, asked.cursor):
         row = _find_order(status, order_id)
         is_asked = (
             row is not None
@@ -277,7 +277,7 @@ def _level(limit_mthb: int, sums: list[int]) -> PriceLevel:
 
 def get_trade(context: Context, asked: TradeParameters) -> ListedTrade:
     for status in context.selected(asked.chain):
-        record = history.find_trade(status.view, asked.id)
+        record = index.find_trade(status.view, asked.id)
         if record is not None:
             return tell_trade(status.spec.name, record)
     detail = f"no trade {asked.id.hex()} on {', '.join(context.chains())}"
@@ -286,8 +286,8 @@ def get_trade(context: Context, asked: TradeParameters) -> ListedTrade:
 
 def get_trades(context: Context, asked: TradesParameters) -> TradePage:
     status = context.chain(asked.chain)
-    page = history.list_trades(status.view, asked.limit, asked.cursor, asked.trader)
-    records = (history.find_trade(status.view, trade_id) for trade_id in page.ids)
+    page = index.list_trades(status.view, asked.limit, asked.cursor, asked.trader)
+    records = (index.find_trade(status.view, trade_id) for trade_id in page.ids)
     name = status.spec.name
     return TradePage(
         chain=name,
@@ -306,21 +306,21 @@ def get_stats(context: Context, asked: StatsParameters) -> MarketStats:
             ChainSums(
                 chain=status.spec.name,
                 height=status.head.height,
-                open_orders=_open_count(history.load_totals(status.view)),
+                open_orders=_open_count(index.load_totals(status.view)),
                 **_sums(totals),
             )
             for status, totals in zip(selected, sums, strict=True)
         ),
-        total=MarketSums(**_sums(history.merge_totals(sums))),
+        total=MarketSums(**_sums(index.merge_totals(sums))),
     )
 
 
 def _totals(status: ChainStatus, window_slots: int | None) -> Totals:
-    now = history.load_totals(status.view)
+    now = index.load_totals(status.view)
     if window_slots is None:
         return now
     before = max(0, slot_at(status.head.market_ms) - window_slots)
-    return history.difference(now, history.totals_at_slot(status.view, before))
+    return index.difference(now, index.totals_at_slot(status.view, before))
 
 
 def _sums(totals: Totals) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from gridtokenx.interchain.model import REGIONS
 from gridtokenx.primitives.codec import MAX_INT, encode
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.state import u64
-from gridtokenx.storage import index as history
+from gridtokenx.storage import index
 from gridtokenx.storage.database import ChainView
 from gridtokenx.views.status import ChainStatus
 
@@ -100,7 +100,7 @@ async def prove(chain: Callable[[], ChainStatus], key: bytes, since: int) -> Pro
 
 def _set_changes(view: ChainView, since: int, height: int) -> tuple[list[bytes], int | None]:
     """A page of the changes above `since` and below `height`, and where the next page begins."""
-    prefix = history.SET_CHANGES
+    prefix = index.SET_CHANGES
     rows = list(islice(view.index_rows(prefix, prefix + u64(since + 1)), MAX_SET_CHANGES + 1))
     page = [(key, row) for key, row in rows if key < prefix + u64(height)]
     if len(page) <= MAX_SET_CHANGES:

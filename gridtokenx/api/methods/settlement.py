@@ -55,7 +55,7 @@ from gridtokenx.primitives.types import format_address
 from gridtokenx.registry import meters
 from gridtokenx.registry import rules as registry
 from gridtokenx.registry.model import PARTICIPANTS, TERRITORIES, Generation, Meter
-from gridtokenx.storage import index as history
+from gridtokenx.storage import index
 from gridtokenx.storage.index import ReadingRecord
 from gridtokenx.trading import reports
 from gridtokenx.trading import rules as trading
@@ -246,7 +246,7 @@ def get_meter_readings(context: Context, asked: ReadingsParameters) -> ReadingPa
     signer = access.check_signer(context.handle.genesis.hash, READINGS_METHOD, params, asked)
     status = context.chain(asked.chain)
     seen_as = access.check_may_read(status, signer, owner)
-    records, following = history.list_readings(status.view, owner, asked.limit, asked.cursor)
+    records, following = index.list_readings(status.view, owner, asked.limit, asked.cursor)
     return ReadingPage(
         chain=status.spec.name,
         height=status.head.height,
@@ -305,7 +305,7 @@ def get_carbon(context: Context, asked: CarbonParameters) -> Carbon:
 def _carbon_on(status: ChainStatus, who: bytes) -> ChainCarbon:
     """The newest hundred certificates; older ones by number."""
     account = ACCOUNTS.get(status.view, who) or Account()
-    page = history.list_certificates(status.view, who, history.MAX_PAGE)
+    page = index.list_certificates(status.view, who, index.MAX_PAGE)
     found = (CERTIFICATES.get(status.view, number) for number in page.ids)
     return ChainCarbon(
         chain=status.spec.name,

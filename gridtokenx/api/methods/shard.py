@@ -63,7 +63,7 @@ from gridtokenx.interchain.model import (
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import local_day
 from gridtokenx.primitives.state import u64
-from gridtokenx.storage import index as history
+from gridtokenx.storage import index
 from gridtokenx.storage.index import TransferRecord
 from gridtokenx.views.status import ChainStatus
 
@@ -227,7 +227,7 @@ def get_receipts(context: Context, asked: TransfersParameters) -> TransferPage:
     if who is None or wanted is not None:
         raise invalid_params("shard_getReceipts needs either id or address")
     status = context.chain(asked.chain)
-    page = history.list_transfers(status.view, who, asked.limit, asked.cursor)
+    page = index.list_transfers(status.view, who, asked.limit, asked.cursor)
     return TransferPage(
         chain=status.spec.name,
         items=tuple(_transfer(context, one) for one in dict.fromkeys(page.ids)),
@@ -244,7 +244,7 @@ def get_settlements(context: Context, asked: SettlementsParameters) -> FiledRepo
     shard = asked.shard
     if shard is not None:
         checkpoints.region_of(status.view, shard)
-    records, following = history.list_filed(
+    records, following = index.list_filed(
         status.view, asked.limit, asked.cursor, region=shard, day=asked.day
     )
     return FiledReportPage(
@@ -322,7 +322,7 @@ def _transfer(context: Context, transfer_id: bytes) -> TransferDetail:
     steps: _Steps = [
         (status, record)
         for status in statuses
-        for record in history.find_transfer(status.view, transfer_id)
+        for record in index.find_transfer(status.view, transfer_id)
     ]
     if not steps:
         return _waiting(context, statuses, transfer_id)
@@ -361,7 +361,7 @@ def _transfer(context: Context, transfer_id: bytes) -> TransferDetail:
 def _order(step: tuple[ChainStatus, TransferRecord]) -> tuple[int, int]:
     """On its way: chains' times may differ by more than a step takes."""
     record = step[1]
-    return history.stage_of(record.event), record.when.time_ms
+    return index.stage_of(record.event), record.when.time_ms
 
 
 def _waiting(

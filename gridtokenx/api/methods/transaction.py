@@ -23,7 +23,7 @@ from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import HASH_EXAMPLE, Method, Route, TransactionId
 from gridtokenx.chain.transaction import decode_transaction, transaction_id
 from gridtokenx.primitives.errors import ErrorCode, Rejected
-from gridtokenx.storage import index as history
+from gridtokenx.storage import index
 
 MAX_SEND = 1000
 MAX_RAW_BYTES = 256 * 1024  # Read, so that an over-long transaction of a batch is refused alone.
@@ -78,15 +78,15 @@ async def send_batch(context: Context, asked: BatchParameters) -> SentBatch:
     raws = asked.transactions
     outcomes: list[Rejected | None] = [None] * len(raws)
     by_chain: dict[str, list[int]] = {}
-    for index, raw in enumerate(raws):
+    for at, raw in enumerate(raws):
         try:
-            by_chain.setdefault(context.chain_of_transaction(raw), []).append(index)
+            by_chain.setdefault(context.chain_of_transaction(raw), []).append(at)
         except Rejected as error:
-            outcomes[index] = error
-    for chain, indexes in by_chain.items():
-        answers = await context.submissions.send(chain, [raws[index] for index in indexes])
-        for index, answer in zip(indexes, answers, strict=True):
-            outcomes[index] = answer
+            outcomes[at] = error
+    for chain, places in by_chain.items():
+        answers = await context.submissions.send(chain, [raws[at] for at in places])
+        for at, answer in zip(places, answers, strict=True):
+            outcomes[at] = answer
     return SentBatch(
         results=tuple(
             SentRow(
@@ -118,7 +118,7 @@ def get_transaction(
     context: Context, asked: TransactionParameters
 ) -> IncludedTransaction | WaitingTransaction:
     for status in context.chains().values():
-        record = history.find_transaction(status.view, asked.id)
+        record = index.find_transaction(status.view, asked.id)
         if record is None:
             continue
         when = record.when

@@ -32,7 +32,7 @@ class Origin:
     bringers: Callable[[], Collection[Peer]] = tuple
 
 
-class Verdict(Enum):
+class GossipVerdict(Enum):
     """What a validator says: forward it, keep silent, or blame the forwarder."""
 
     ACCEPT = "accept"
@@ -228,7 +228,7 @@ class Validated:
     """Answer to a Deliver effect; each must be answered, or its message stays in flight."""
 
     message_id: bytes
-    verdict: Verdict
+    verdict: GossipVerdict
 
 
 @dataclass(frozen=True, slots=True)

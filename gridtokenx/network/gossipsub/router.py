@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from random import Random
 
-from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub import wire
 from gridtokenx.network.gossipsub.allowances import Allowances
 from gridtokenx.network.gossipsub.events import (
     PROTOCOL_V12,
@@ -18,6 +18,7 @@ from gridtokenx.network.gossipsub.events import (
     Effect,
     Event,
     Garbage,
+    GossipVerdict,
     Heartbeat,
     Misbehaved,
     Parameters,
@@ -33,7 +34,6 @@ from gridtokenx.network.gossipsub.events import (
     Subscribe,
     Unsubscribe,
     Validated,
-    Verdict,
     Verified,
     Verify,
     Withdraw,
@@ -460,17 +460,17 @@ class Router:
                 self.counters["idontwant_sent"] += 1
                 self._out.append(Send(peer, frame, Priority.CONTROL))
 
-    def _on_validated(self, message_id: bytes, verdict: Verdict) -> None:
+    def _on_validated(self, message_id: bytes, verdict: GossipVerdict) -> None:
         flight = self._flights.validating.pop(message_id, None)
         if flight is None:
             raise RouterError("no validation of that message is open")
         self._flights.release(flight)
         self.counters[f"validated_{verdict.value}"] += 1
         first, message = next(iter(flight.senders)), flight.message
-        if verdict is Verdict.REJECT:
+        if verdict is GossipVerdict.REJECT:
             for peer in flight.senders:
                 self._blame_message(peer, message.topic, "rejected")
-        elif verdict is Verdict.IGNORE:
+        elif verdict is GossipVerdict.IGNORE:
             self._allowances.charge_author(message, self._now, useless=True)
             self._count(first, "useless")
         else:

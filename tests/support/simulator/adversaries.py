@@ -120,7 +120,7 @@ class WrongRoot(Liar):
         return replace(block, state_root=sha256(b"wrong" + block.state_root))
 
 
-class _Forgetful(Shameless):
+class ProposesAnew(Engine):
     """Proposes a block of its own whatever was prepared before."""
 
     def _propose(self, state: HeightState) -> bool:
@@ -129,6 +129,10 @@ class _Forgetful(Shameless):
         if state.high_certificate is None:
             state.high_certificate = high
         return proposed
+
+
+class _Forgetful(ProposesAnew, Shameless):
+    """The same, and signs whatever it likes."""
 
 
 class LockIgnorer(Liar):
@@ -171,7 +175,7 @@ class StaleEntry(Liar):
     engine_class = _Stale
 
 
-class _Amnesiac(Shameless):
+class LeavesUnlocked(Engine):
     """Leaves views as if it had never seen a certificate."""
 
     def _leave_view(self, state: HeightState) -> bool:
@@ -180,6 +184,10 @@ class _Amnesiac(Shameless):
         if state.high_certificate is None:
             state.high_certificate = high
         return left
+
+
+class _Amnesiac(LeavesUnlocked, Shameless):
+    """The same, and signs whatever it likes."""
 
 
 class Amnesiac(Liar):

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub import wire
 from gridtokenx.network.gossipsub.events import (
     PROTOCOL_V12,
     Deliver,
     Event,
+    GossipVerdict,
     Heartbeat,
     Misbehaved,
     PeerAdded,
@@ -32,7 +33,6 @@ from gridtokenx.network.gossipsub.events import (
     SetDirectPeers,
     Subscribe,
     Validated,
-    Verdict,
     Verified,
     Verify,
     Withdraw,
@@ -272,7 +272,7 @@ class GossipWorld:
                 case Deliver(message_id, _, _, _, data):
                     self._deliver(data)
                     delay_us = VALIDATE_US + len(data) * VALIDATE_US_PER_KIB // 1024
-                    self.push(delay_us, node, Validated(message_id, Verdict.ACCEPT))
+                    self.push(delay_us, node, Validated(message_id, GossipVerdict.ACCEPT))
                 case Misbehaved(_, reason):
                     self.blamed[reason] += 1
 

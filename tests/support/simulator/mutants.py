@@ -34,8 +34,10 @@ from tests.support.simulator import campaigns
 from tests.support.simulator.adversaries import (
     Boaster,
     EvilCertificates,
+    LeavesUnlocked,
     Liar,
     LockIgnorer,
+    ProposesAnew,
     Silent,
     StaleEntry,
 )
@@ -54,15 +56,8 @@ class CommitsAfterTimeout(Engine):
         return super()._forbidden(state, phase)
 
 
-class TimesOutWithoutLock(Engine):
+class TimesOutWithoutLock(LeavesUnlocked):
     """TIMEOUTs name no certificate."""
-
-    def _leave_view(self, state: HeightState) -> bool:
-        high, state.high_certificate = state.high_certificate, None
-        left = super()._leave_view(state)
-        if state.high_certificate is None:
-            state.high_certificate = high
-        return left
 
 
 class _Rewrites(Engine):
@@ -189,15 +184,8 @@ class FirstVoteWins(Engine):
                 raise Rejected(ErrorCode.INVALID_CERTIFICATE, "another vote of it is known")
 
 
-class RestampsBlocks(Engine):
+class RestampsBlocks(ProposesAnew):
     """A block that is proposed again gets a new hash, so certificates name something else."""
-
-    def _propose(self, state: HeightState) -> bool:
-        high, state.high_certificate = state.high_certificate, None
-        proposed = super()._propose(state)
-        if state.high_certificate is None:
-            state.high_certificate = high
-        return proposed
 
     def _justified(self, state: HeightState, proposal: Proposal) -> bool:
         timeouts = proposal.timeouts

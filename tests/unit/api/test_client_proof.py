@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +16,6 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.types import format_address
 from tests.support.api_call import call
 from tests.support.api_node import SELLER, STRANGER, MemoryNode
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[MemoryNode]:
-    made = MemoryNode(tmp_path)
-    made.populate()
-    yield made
-    made.close()
 
 
 def proof_of(node: MemoryNode, address: bytes) -> dict[str, Any]:

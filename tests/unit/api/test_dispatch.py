@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,14 +21,6 @@ from gridtokenx.api.table import NoParameters
 from gridtokenx.primitives.types import format_address
 from gridtokenx.views.metrics import CallMetrics
 from tests.support.api_node import OPEN_API, SELLER, MemoryNode
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[MemoryNode]:
-    made = MemoryNode(tmp_path)
-    made.populate()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from gridtokenx.chain.light import TrustedSet
 from gridtokenx.chain.light_client import Base, check_state_proof
 from gridtokenx.client import check_incarnations
 from gridtokenx.cluster.devnet import GTX, dev_key, operator_key, validator_name
-from gridtokenx.governance.model import ApproveAsAuthority as Approve
 from gridtokenx.governance.model import (
+    ApproveAsAuthority,
     AuthorityChange,
     AuthorityManagement,
     Choice,
@@ -169,7 +169,7 @@ def test_authorities_stop_a_region(node: MemoryNode) -> None:
     assert {one["organisation"] for one in tally["approvers"]} == {"egat", "mea", "pea", "erc"}
     assert tally["outcome"] == "no_quorum"
     for name in ("egat", "mea", "erc"):
-        node.put(operator_key(name), Approve(1), "TH")
+        node.put(operator_key(name), ApproveAsAuthority(1), "TH")
     node.make_block("TH")
     assert call(node, "gov_getProposal", id=1)["status"] == "executed"
     assert call(node, "gov_getProposal", id=1)["summary"] == "halt BKK for 60 min: flood"
@@ -362,7 +362,7 @@ def test_a_region_can_go_on_from_what_the_national_chain_has_accepted(node: Memo
     assert (dry["chains"], dry["approvers"]) == (["TH", "MET"], ["erc"])
     node.put(DEV, Propose("Go on", "", wish), "TH")
     node.make_block("TH")
-    node.put(operator_key("erc"), Approve(1), "TH")
+    node.put(operator_key("erc"), ApproveAsAuthority(1), "TH")
     node.make_block("TH")
     held = call(node, "shard_get", id="MET")
     assert (held["status"], held["held_by"]) == ("held", "1")

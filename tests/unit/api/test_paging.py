@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,14 +46,6 @@ def test_following_the_pages_gives_every_row_once(asked: list[bool], limit: int,
             assert len(items) == limit or looked == most + 1
             place = following
     assert found == [at for at, is_asked in enumerate(asked) if is_asked]
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[MemoryNode]:
-    made = MemoryNode(tmp_path)
-    made.populate()
-    yield made
-    made.close()
 
 
 def test_closed_orders_behind_open_ones_are_found(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gridtokenx.governance import parameters as table
+from gridtokenx.governance import parameters as voted
 from gridtokenx.governance import rules, tally
 from gridtokenx.governance.model import (
     BALLOTS,
@@ -84,9 +84,9 @@ class World:
     )
 
     def value_of(self, name: str) -> int:
-        parameter = table.find(name)
-        records = {table.Owner.MARKET: self.market}
-        return table.value_in(records.get(parameter.owner, NUMBERS), parameter)
+        parameter = voted.find(name)
+        records = {voted.Owner.MARKET: self.market}
+        return voted.value_in(records.get(parameter.owner, NUMBERS), parameter)
 
     def region_of(self, territory: str) -> str:
         if territory != "BKK":
@@ -467,7 +467,7 @@ def test_changes_that_contradict_each_other_are_not_executed_together(world) -> 
     world.begin(1000)
     (executed,) = world.begin(1200)
     (action,) = executed.actions
-    world.market = table.with_value(world.market, table.find(action.name), action.value)
+    world.market = voted.with_value(world.market, voted.find(action.name), action.value)
     (failed,) = world.begin(1200)
     assert isinstance(failed, ProposalFailed)
 

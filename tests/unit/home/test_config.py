@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridtokenx.home import bootstrap_files as bootstrap
-from gridtokenx.home import config
+from gridtokenx.home import bootstrap_files, config
 from gridtokenx.home.config import Config, ConfigError, load_config
 from gridtokenx.home.settings import AUTHORITIES, SECTIONS, SETTINGS
 
@@ -381,11 +380,14 @@ def test_a_named_bootstrap_folder_is_looked_in_first(tmp_path: Path) -> None:
     environ = {"GRIDTOKENX_BOOTSTRAP": str(tmp_path)}
     (tmp_path / "authorities").mkdir()
     (tmp_path / "authorities" / "erc.toml").write_text("[api]\nport = 1\n")
-    assert bootstrap.find("authorities/erc.toml", environ) == tmp_path / "authorities" / "erc.toml"
-    assert bootstrap.find("authorities/mea.toml", environ) == bootstrap.find(
+    assert (
+        bootstrap_files.find("authorities/erc.toml", environ)
+        == tmp_path / "authorities" / "erc.toml"
+    )
+    assert bootstrap_files.find("authorities/mea.toml", environ) == bootstrap_files.find(
         "authorities/mea.toml", {}
     )
-    assert bootstrap.find("authorities/nobody.toml", environ) is None
+    assert bootstrap_files.find("authorities/nobody.toml", environ) is None
 
 
 def test_the_template_is_valid_and_shows_every_default(tmp_path: Path) -> None:

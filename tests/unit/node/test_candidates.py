@@ -33,7 +33,7 @@ from gridtokenx.consensus.messages import (
     Vote,
 )
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, Origin, Verdict
+from gridtokenx.network.gossipsub.events import MAX_MESSAGE_BYTES, GossipVerdict, Origin
 from gridtokenx.network.host import NetworkError
 from gridtokenx.network.peers.budget import StrangersBudget
 from gridtokenx.network.peers.peer import PeerId
@@ -116,7 +116,9 @@ def proposal(leader: Node) -> CompactBlock:
     return leader.executor.build(0, leader.executor.tip.sets.leader(1, 0))
 
 
-async def hear(node: Node, block: CompactBlock, lane: Lane = TRUSTED, view: int = 0) -> Verdict:
+async def hear(
+    node: Node, block: CompactBlock, lane: Lane = TRUSTED, view: int = 0
+) -> GossipVerdict:
     return await node.candidates.accept_gossip(lane, encode(block), view)
 
 
@@ -132,7 +134,7 @@ async def test_a_gossiped_block_is_kept_once_its_proposal_is_known(
     node: Node, proposal: CompactBlock, autojump_clock: MockClock
 ) -> None:
     note(node, proposal.header.hash)
-    assert await hear(node, proposal) is Verdict.ACCEPT
+    assert await hear(node, proposal) is GossipVerdict.ACCEPT
 
 
 async def test_a_block_may_overtake_its_proposal(
@@ -150,13 +152,13 @@ async def test_a_block_may_overtake_its_proposal(
         await trio.sleep(0.5)
         assert verdicts == []
         note(node, proposal.header.hash)
-    assert verdicts == [Verdict.ACCEPT]
+    assert verdicts == [GossipVerdict.ACCEPT]
 
 
 async def test_a_block_that_nobody_proposed_is_not_forwarded(
     node: Node, proposal: CompactBlock, autojump_clock: MockClock
 ) -> None:
-    assert await hear(node, proposal) is Verdict.IGNORE
+    assert await hear(node, proposal) is GossipVerdict.IGNORE
 
 
 async def test_a_flood_of_strangers_blocks_does_not_hide_the_leaders(
@@ -165,7 +167,7 @@ async def test_a_flood_of_strangers_blocks_does_not_hide_the_leaders(
     verdicts = []
 
     async def accept(block: CompactBlock) -> None:
-        verdicts.append((block is proposal, await hear(node, block) is Verdict.ACCEPT))
+        verdicts.append((block is proposal, await hear(node, block) is GossipVerdict.ACCEPT))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(accept, proposal)
@@ -185,7 +187,7 @@ async def test_a_proposed_header_with_another_body_is_not_kept(
         replace(proposal, last_commit=b"another"),
     ):
         assert not is_consistent(lie)
-        assert await hear(node, lie) is Verdict.IGNORE
+        assert await hear(node, lie) is GossipVerdict.IGNORE
 
 
 async def test_a_body_is_put_together_from_our_pool_and_a_peer(
@@ -271,13 +273,13 @@ async def test_what_no_leader_of_now_proposed_is_not_waited_for(
     ):
         lie = replace(proposal, header=replace(header, **changes))
         with trio.fail_after(PROPOSAL_WAIT_S / 2):
-            assert await hear(node, lie) is Verdict.IGNORE
+            assert await hear(node, lie) is GossipVerdict.IGNORE
     for data in (
         b"",
         b"\xff",
         encode(replace(proposal, header=replace(header, chain_id=bytes(32)))),
     ):
-        assert await node.candidates.accept_gossip(TRUSTED, data, 0) is Verdict.REJECT
+        assert await node.candidates.accept_gossip(TRUSTED, data, 0) is GossipVerdict.REJECT
 
 
 async def test_of_two_proposals_of_a_view_the_first_counts(
@@ -286,8 +288,8 @@ async def test_of_two_proposals_of_a_view_the_first_counts(
     other = strangers_block(proposal, 1)
     note(node, proposal.header.hash)
     note(node, other.header.hash)
-    assert await hear(node, other) is Verdict.IGNORE
-    assert await hear(node, proposal) is Verdict.ACCEPT
+    assert await hear(node, other) is GossipVerdict.IGNORE
+    assert await hear(node, proposal) is GossipVerdict.ACCEPT
     node.candidates.note_decided(1)
     assert not node.candidates._signed
     node.candidates.note_decided(2)
@@ -304,7 +306,7 @@ async def test_a_large_block_is_hashed_in_a_thread_and_paid_by_who_made_it_up(
     note(node, proposal.header.hash)
     async with strangers.lane(Origin(LIAR, LIAR), len(encode(lie))) as lane:
         assert lane is not None
-        assert await hear(node, lie, lane) is Verdict.IGNORE
+        assert await hear(node, lie, lane) is GossipVerdict.IGNORE
     assert budget.spent_s > 0
 
 

@@ -27,8 +27,7 @@ from gridtokenx.cluster.devnet import (
     local_genesis,
     validator_name,
 )
-from gridtokenx.consensus.events import CheckBlock, Observe, SafetyRecord
-from gridtokenx.consensus.events import Verdict as Judged
+from gridtokenx.consensus.events import CheckBlock, Observe, SafetyRecord, Verdict
 from gridtokenx.consensus.messages import (
     IndexedSignature,
     Phase,
@@ -42,7 +41,7 @@ from gridtokenx.consensus.messages import (
     vote_bytes,
 )
 from gridtokenx.ledger.model import Asset, Transfer
-from gridtokenx.network.gossipsub.events import Origin, Verdict
+from gridtokenx.network.gossipsub.events import GossipVerdict, Origin
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node.driver import Driver
 from gridtokenx.node.executor import Executor
@@ -147,7 +146,7 @@ class Node:
                 continue
             signature = key.sign(timeout_bytes(MET.chain_id, 1, 0, 0, ZERO_HASH))
             timeout = Timeout(1, 0, 0, ZERO_HASH, index, signature, None)
-            assert self.hear(TOPICS.votes, encode(timeout)) is Verdict.ACCEPT
+            assert self.hear(TOPICS.votes, encode(timeout)) is GossipVerdict.ACCEPT
         await until(lambda: self.driver.view == 1)
 
     async def worked(self) -> None:
@@ -213,7 +212,7 @@ async def test_a_fresh_block_is_executed_only_while_its_view_lasts(
     async with running(tmp_path / "voter", (leader + 2) % len(MEMBERS)) as node:
         for topic, data in sorted(published, reverse=True):  # the proposal, then its body
             verdict = node.hear(topic, data)
-            assert (verdict if topic == TOPICS.votes else await verdict) is Verdict.ACCEPT
+            assert (verdict if topic == TOPICS.votes else await verdict) is GossipVerdict.ACCEPT
         await until(lambda: waits(node))
         if ended:
             await node.end_view()
@@ -345,14 +344,14 @@ async def test_the_rules_of_the_vote_hold_a_vote_back(tmp_path: Path, fault: str
         node.driver._worker._release()
         for topic, data in sorted(published, reverse=True):
             verdict = node.hear(topic, data)
-            assert (verdict if topic == TOPICS.votes else await verdict) is Verdict.ACCEPT
+            assert (verdict if topic == TOPICS.votes else await verdict) is GossipVerdict.ACCEPT
         state = node.driver.engine.state
         assert state is not None
         await until(lambda: state.verdict(block_hash, fresh_view=0) is not None or state.timed_out)
         await node.worked()
         assert node.gossip.votes() == []
         if fault == "clock":
-            assert state.verdict(block_hash, fresh_view=0) is Judged.NOT_YET
+            assert state.verdict(block_hash, fresh_view=0) is Verdict.NOT_YET
         else:  # An invalid proposal ends the view at once.
             await until(lambda: any(isinstance(one, Timeout) for one in node.gossip.said()))
 

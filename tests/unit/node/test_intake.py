@@ -19,7 +19,7 @@ from gridtokenx.chain.transaction import Transaction, TransactionBatch, sign_tra
 from gridtokenx.cluster.devnet import DEV_ACCOUNT, dev_key, local_genesis, validator_name
 from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertificate, vote_bytes
 from gridtokenx.ledger.model import MINIMUMS, Asset, Transfer
-from gridtokenx.network.gossipsub.events import Origin, Verdict
+from gridtokenx.network.gossipsub.events import GossipVerdict, Origin
 from gridtokenx.network.peers.budget import BudgetLimits, StrangersBudget
 from gridtokenx.network.peers.peer import PeerId
 from gridtokenx.node import strangers
@@ -87,7 +87,7 @@ class Node:
         verdicts = await self.intake.submit([one.encoded for one in transactions])
         return [None if one is None else one.code for one in verdicts]
 
-    async def hear(self, *transactions: Transaction, forwarder: PeerId = PEER) -> Verdict:
+    async def hear(self, *transactions: Transaction, forwarder: PeerId = PEER) -> GossipVerdict:
         origin = Origin(AUTHOR, forwarder)
         return await self.intake.validate(origin, batch(*transactions))
 
@@ -147,7 +147,7 @@ async def test_what_gossip_lost_is_published_again_until_a_block_holds_it(
             await trio.sleep(PAUSE_S)
         assert node.published() == sent
         assert node.intake.repeated == 3
-        assert await leader.hear(*sent) is Verdict.ACCEPT
+        assert await leader.hear(*sent) is GossipVerdict.ACCEPT
         assert leader.lead(node) == 3
         for _ in range(REPEAT_BLOCKS):
             leader.lead(node)
@@ -161,9 +161,9 @@ async def test_what_a_full_pool_turned_away_is_taken_when_it_comes_again(
 ) -> None:
     node.executor.pending._mempool.limits = Limits(transactions=8)
     assert await node.submit(pay(0), pay(1), pay(2)) == [None, None, ErrorCode.MEMPOOL_FULL]
-    assert await node.hear(pay(2)) is Verdict.IGNORE
+    assert await node.hear(pay(2)) is GossipVerdict.IGNORE
     assert node.lead() == 2
-    assert await node.hear(pay(2)) is Verdict.ACCEPT
+    assert await node.hear(pay(2)) is GossipVerdict.ACCEPT
     assert node.lead() == 1
 
 
@@ -178,27 +178,27 @@ async def test_what_a_node_that_is_a_block_behind_refused_is_taken_after_that_bl
         DEV, MET.chain_id, 0, Transfer(PAID.public_key, Asset.GTX, 2 * LEAST_UGTX)
     )
     assert await leader.submit(paid) == [None]
-    assert await node.hear(spent) is Verdict.IGNORE
-    assert await node.hear(spent) is Verdict.IGNORE
+    assert await node.hear(spent) is GossipVerdict.IGNORE
+    assert await node.hear(spent) is GossipVerdict.IGNORE
     assert node.executor.pending.status(spent.id) is None  # Refused here is not rejected.
     why = node.executor.pending.turned_away(spent.id)
     assert why is not None
     assert why.code is ErrorCode.ACCOUNT_NOT_FOUND
     assert leader.lead(node) == 1
-    assert await node.hear(spent) is Verdict.ACCEPT
+    assert await node.hear(spent) is GossipVerdict.ACCEPT
     assert node.executor.pending.status(spent.id) == "pending"
     assert node.executor.pending.turned_away(spent.id) is None
     assert node.lead() == 1
 
 
 async def test_a_dropped_gap_may_come_again(node: Node, autojump_clock: MockClock) -> None:
-    assert await node.hear(pay(2), pay(3)) is Verdict.IGNORE
+    assert await node.hear(pay(2), pay(3)) is GossipVerdict.IGNORE
     for _ in range(HeldLimits().blocks):
         assert all(node.executor.pending.status(pay(nonce).id) == "queued" for nonce in (2, 3))
         node.lead()
     assert not any(node.executor.pending.status(pay(nonce).id) == "queued" for nonce in (2, 3))
-    assert await node.hear(pay(2), pay(3)) is Verdict.IGNORE
-    assert await node.hear(pay(0), pay(1)) is Verdict.ACCEPT
+    assert await node.hear(pay(2), pay(3)) is GossipVerdict.IGNORE
+    assert await node.hear(pay(0), pay(1)) is GossipVerdict.ACCEPT
     assert node.lead() == 4
 
 
@@ -208,14 +208,14 @@ async def test_what_is_only_held_is_not_passed_on_before_it_is_due(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.intake.run)
         for _ in range(2):
-            assert await node.hear(pay(2)) is Verdict.IGNORE
-        assert await node.hear(pay(0), pay(3)) is Verdict.ACCEPT
+            assert await node.hear(pay(2)) is GossipVerdict.IGNORE
+        assert await node.hear(pay(0), pay(3)) is GossipVerdict.ACCEPT
         await trio.sleep(PAUSE_S)
         assert node.published() == []
-        assert await node.hear(pay(1)) is Verdict.ACCEPT
+        assert await node.hear(pay(1)) is GossipVerdict.ACCEPT
         await trio.sleep(PAUSE_S)
         assert node.published() == [pay(2), pay(3)]  # Now they may go on.
-        assert await node.hear(pay(2)) is Verdict.IGNORE
+        assert await node.hear(pay(2)) is GossipVerdict.IGNORE
         nursery.cancel_scope.cancel()
 
 
@@ -223,13 +223,13 @@ async def test_what_a_sender_has_too_much_of_costs_no_signature(
     node: Node, autojump_clock: MockClock
 ) -> None:
     node.executor.pending._mempool.limits = Limits(sender_cost=2)
-    assert await node.hear(pay(0), pay(1)) is Verdict.ACCEPT
+    assert await node.hear(pay(0), pay(1)) is GossipVerdict.ACCEPT
     forged = replace(pay(2), signature=bytes(64))
-    assert await node.hear(forged) is Verdict.IGNORE
+    assert await node.hear(forged) is GossipVerdict.IGNORE
     assert await node.submit(forged) == [ErrorCode.MEMPOOL_FULL]
     assert node.lead() == 2
     assert await node.submit(forged) == [ErrorCode.BAD_SIGNATURE]
-    assert await node.hear(forged) is Verdict.REJECT
+    assert await node.hear(forged) is GossipVerdict.REJECT
 
 
 async def test_what_comes_from_two_sides_at_once_is_verified_once(
@@ -243,20 +243,23 @@ async def test_what_comes_from_two_sides_at_once_is_verified_once(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hear)
         nursery.start_soon(hear)
-    assert sorted(verdicts, key=lambda one: one.name) == [Verdict.ACCEPT, Verdict.IGNORE]
+    assert sorted(verdicts, key=lambda one: one.name) == [
+        GossipVerdict.ACCEPT,
+        GossipVerdict.IGNORE,
+    ]
     assert node.lead() == 1
 
 
 async def test_what_is_known_is_forwarded_again_once_a_block(
     node: Node, leader: Node, autojump_clock: MockClock
 ) -> None:
-    assert await node.hear(pay(0)) is Verdict.ACCEPT
-    assert await node.hear(pay(0)) is Verdict.IGNORE
+    assert await node.hear(pay(0)) is GossipVerdict.ACCEPT
+    assert await node.hear(pay(0)) is GossipVerdict.IGNORE
     leader.lead(node)
-    assert await node.hear(pay(0)) is Verdict.ACCEPT
-    assert await node.hear(pay(0)) is Verdict.IGNORE
+    assert await node.hear(pay(0)) is GossipVerdict.ACCEPT
+    assert await node.hear(pay(0)) is GossipVerdict.IGNORE
     assert node.lead() == 1
-    assert await node.hear(pay(0)) is Verdict.IGNORE  # Decided.
+    assert await node.hear(pay(0)) is GossipVerdict.IGNORE  # Decided.
 
 
 async def test_what_is_dropped_after_it_was_accepted_says_why(
@@ -320,7 +323,7 @@ async def test_what_no_block_could_hold_costs_no_signature(node: Node) -> None:
     }
     for code, one in useless.items():
         for forged in (one, replace(one, signature=bytes(64))):
-            assert await node.hear(forged) is Verdict.IGNORE
+            assert await node.hear(forged) is GossipVerdict.IGNORE
             why = node.executor.pending.turned_away(forged.id)
             assert why is not None
             assert why.code is code
@@ -334,16 +337,16 @@ async def test_who_is_paid_in_a_batch_may_send_in_it(node: Node) -> None:
     paid = sign_transaction(
         DEV, MET.chain_id, 0, Transfer(PAID.public_key, Asset.GTX, 2 * LEAST_UGTX)
     )
-    assert await node.hear(paid, spent, *junk(0)) is Verdict.ACCEPT
+    assert await node.hear(paid, spent, *junk(0)) is GossipVerdict.ACCEPT
     assert node.executor.pending.turned_away(junk(0)[0].id) is not None
     assert node.lead() == 2
 
 
 async def test_strangers_pay_for_junk_and_nobody_else_does(node: Node) -> None:
     node.sources = {STRANGER: "stranger"}
-    assert await node.hear(*junk(0, 64)) is Verdict.IGNORE
+    assert await node.hear(*junk(0, 64)) is GossipVerdict.IGNORE
     assert node.budget.spent_s == 0
-    assert await node.hear(*junk(1, 64), forwarder=STRANGER) is Verdict.IGNORE
+    assert await node.hear(*junk(1, 64), forwarder=STRANGER) is GossipVerdict.IGNORE
     assert node.budget.spent_s > 0
 
 
@@ -352,7 +355,7 @@ async def test_what_the_pool_takes_is_paid_there(node: Node) -> None:
     node.sources = {STRANGER: "stranger"}
     started_s = sum(node.executor.stages.seconds().values())
     good = [pay(nonce) for nonce in range(200)]
-    assert await node.hear(*good, forwarder=STRANGER) is Verdict.ACCEPT
+    assert await node.hear(*good, forwarder=STRANGER) is GossipVerdict.ACCEPT
     worked_s = sum(node.executor.stages.seconds().values()) - started_s
     assert node.budget.spent_s < worked_s / 4
     assert node.lead() == 200
@@ -365,9 +368,9 @@ async def test_a_stranger_that_owes_waits_and_gives_up(
     node.budget.charge("stranger", 10.0, trio.current_time())
     for _ in range(5):
         node.budget.charge("another", 1.0, trio.current_time())
-    assert await node.hear(pay(0), forwarder=STRANGER) is Verdict.IGNORE
+    assert await node.hear(pay(0), forwarder=STRANGER) is GossipVerdict.IGNORE
     assert len(node.executor.pending) == 0
-    assert await node.hear(pay(0)) is Verdict.ACCEPT  # Those who are trusted never wait.
+    assert await node.hear(pay(0)) is GossipVerdict.ACCEPT  # Those who are trusted never wait.
 
 
 async def test_one_that_owes_holds_up_no_other_stranger(
@@ -376,7 +379,7 @@ async def test_one_that_owes_holds_up_no_other_stranger(
     autojump_clock.autojump_threshold = 0.05
     node.sources = {STRANGER: "stranger", ANOTHER: "another"}
     node.budget.charge("stranger", 0.3, trio.current_time())  # A second's worth more than it has.
-    verdicts: list[tuple[str, Verdict]] = []
+    verdicts: list[tuple[str, GossipVerdict]] = []
 
     async def hear(name: str, forwarder: PeerId, *transactions: Transaction) -> None:
         verdicts.append((name, await node.hear(*transactions, forwarder=forwarder)))
@@ -384,13 +387,13 @@ async def test_one_that_owes_holds_up_no_other_stranger(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hear, "owes", STRANGER, pay(1))
         nursery.start_soon(hear, "pays", ANOTHER, pay(0))
-    assert verdicts == [("pays", Verdict.ACCEPT), ("owes", Verdict.ACCEPT)]
+    assert verdicts == [("pays", GossipVerdict.ACCEPT), ("owes", GossipVerdict.ACCEPT)]
 
 
 async def test_what_waits_of_strangers_is_bounded(node: Node) -> None:
     peers = [PeerId(b"%d" % number) for number in range(200)]
     node.sources = {peer: peer.hex() for peer in peers}
-    verdicts: list[Verdict] = []
+    verdicts: list[GossipVerdict] = []
 
     async def hear(number: int) -> None:
         transactions = junk(number)
@@ -405,12 +408,12 @@ async def test_what_waits_of_strangers_is_bounded(node: Node) -> None:
         most = MAX_WAITING - MAX_SOURCE_WAITING
         refused = 5 + len(peers) - most
         await until(lambda: node.intake.strangers.refused == refused)
-        assert await node.hear(pay(0)) is Verdict.ACCEPT
-    assert set(verdicts) == {Verdict.IGNORE}
+        assert await node.hear(pay(0)) is GossipVerdict.ACCEPT
+    assert set(verdicts) == {GossipVerdict.IGNORE}
     large = [replace(pay(0), signature=bytes([n] * 64)) for n in range(200)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strangers, "MAX_SOURCE_BYTES", 1_000)
-        assert await node.hear(*large, forwarder=peers[0]) is Verdict.IGNORE
+        assert await node.hear(*large, forwarder=peers[0]) is GossipVerdict.IGNORE
     assert node.intake.strangers.refused == refused + 1
 
 
@@ -419,7 +422,7 @@ async def test_what_a_trusted_peer_brings_too_waits_no_longer(node: Node) -> Non
     node.sources = {STRANGER: "stranger"}
     node.budget.charge("stranger", 100.0, trio.current_time())
     bringers: list[PeerId] = [STRANGER]
-    verdicts: list[Verdict] = []
+    verdicts: list[GossipVerdict] = []
 
     async def hear(transaction: Transaction) -> None:
         origin = Origin(AUTHOR, STRANGER, lambda: bringers)
@@ -429,13 +432,13 @@ async def test_what_a_trusted_peer_brings_too_waits_no_longer(node: Node) -> Non
         nursery.start_soon(hear, pay(0))
         await trio.sleep(strangers.FIRST_LOOK_S / 2)
         bringers.append(PEER)
-    assert verdicts == [Verdict.ACCEPT]
+    assert verdicts == [GossipVerdict.ACCEPT]
     spent_s = node.budget.spent_s
     await hear(pay(1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strangers, "MAX_WAITING", 0)
         await hear(pay(2))
-    assert verdicts == [Verdict.ACCEPT] * 3
+    assert verdicts == [GossipVerdict.ACCEPT] * 3
     assert node.budget.spent_s == spent_s
     assert node.intake.strangers.refused == 0
 
@@ -455,7 +458,7 @@ async def test_what_a_stranger_has_in_hand_is_taken_from_others_meanwhile(
         return await take_in(lane, *rest)
 
     monkeypatch.setattr(node.intake, "_take_in", take_in_slowly)
-    verdicts: list[Verdict] = []
+    verdicts: list[GossipVerdict] = []
 
     async def hear_slowly() -> None:
         verdicts.append(await node.hear(pay(0), *junk(0), forwarder=STRANGER))
@@ -463,9 +466,9 @@ async def test_what_a_stranger_has_in_hand_is_taken_from_others_meanwhile(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hear_slowly)
         await has_it.wait()
-        assert await node.hear(pay(0)) is Verdict.ACCEPT
+        assert await node.hear(pay(0)) is GossipVerdict.ACCEPT
         goes_on.set()
-    assert verdicts == [Verdict.IGNORE]
+    assert verdicts == [GossipVerdict.IGNORE]
     assert node.executor.pending.turned_away(pay(0).id) is None
     assert node.lead() == 1
 
@@ -492,7 +495,7 @@ async def test_what_was_taken_of_a_batch_before_its_forged_end_goes_on(
     forged = replace(pay(STRANGER_PART), signature=bytes(64))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.intake.run)
-        assert await node.hear(*good, forged, forwarder=STRANGER) is Verdict.REJECT
+        assert await node.hear(*good, forged, forwarder=STRANGER) is GossipVerdict.REJECT
         await trio.sleep(PAUSE_S)
         nursery.cancel_scope.cancel()
     assert node.published() == good

@@ -14,7 +14,7 @@ from gridtokenx.interchain.model import SettlementRecorded
 from gridtokenx.ledger.model import Asset, Deposit, Deposited, Transfer, Transferred
 from gridtokenx.primitives.crypto import ZERO_HASH, SigningKey
 from gridtokenx.primitives.errors import Rejected
-from gridtokenx.storage import index as history
+from gridtokenx.storage import index
 from gridtokenx.storage.index import Totals, index_rows
 from gridtokenx.trading.model import (
     OrderClosed,
@@ -127,96 +127,96 @@ def settled(number: int, delivered_wh: int) -> TradeSettled:
 
 
 def test_an_order_is_found_with_its_receipt_rebuilt() -> None:
-    index = Index()
+    kept = Index()
     transaction, receipt = order(0)
-    index.add(1, [transaction], [Receipt(ZERO_HASH, ()), receipt])
-    record = history.find_transaction(index, transaction.id)
+    kept.add(1, [transaction], [Receipt(ZERO_HASH, ()), receipt])
+    record = index.find_transaction(kept, transaction.id)
     assert record is not None
     assert record.transaction == transaction
     assert record.events == receipt.events
     assert (record.when.height, record.when.number, record.when.time_ms) == (1, 0, 1000)
-    ((_, placed),) = history.orders_from(index, ALICE.public_key)
+    ((_, placed),) = index.orders_from(kept, ALICE.public_key)
     assert placed == transaction.id
-    assert history.find_closed_order(index, transaction.id) is None
+    assert index.find_closed_order(kept, transaction.id) is None
     closed = OrderClosed(transaction.id, ALICE.public_key, OrderStatus.EXPIRED, 400, 12)
-    index.add(2, [], [Receipt(ZERO_HASH, (closed,))])
-    found = history.find_closed_order(index, transaction.id)
+    kept.add(2, [], [Receipt(ZERO_HASH, (closed,))])
+    found = index.find_closed_order(kept, transaction.id)
     assert found is not None
     assert (found.status, found.rest_wh, found.refund_uthb) == (OrderStatus.EXPIRED, 400, 12)
-    assert (index.totals.orders, index.totals.orders_expired) == (1, 1)
+    assert (kept.totals.orders, kept.totals.orders_expired) == (1, 1)
 
 
 def test_other_transactions_keep_their_events_and_name_both_sides() -> None:
-    index = Index()
+    kept = Index()
     sent = sign_transaction(ALICE, CHAIN_ID, 0, Transfer(BOB.public_key, Asset.THB, 5))
     event = Transferred(ALICE.public_key, BOB.public_key, Asset.THB, 5)
     paid = sign_transaction(ALICE, CHAIN_ID, 1, Deposit(ALICE.public_key, 9))
     deposited = Deposited(ALICE.public_key, 9)
-    index.add(1, [sent, paid], [Receipt(sent.id, (event,)), Receipt(paid.id, (deposited,))])
-    record = history.find_transaction(index, sent.id)
+    kept.add(1, [sent, paid], [Receipt(sent.id, (event,)), Receipt(paid.id, (deposited,))])
+    record = index.find_transaction(kept, sent.id)
     assert record is not None
     assert record.events == (event,)
-    assert history.list_transactions(index, BOB.public_key, 10).ids == (sent.id,)
-    assert history.list_transactions(index, ALICE.public_key, 10).ids == (paid.id, sent.id)
-    assert index.totals.deposited_uthb == 9
-    assert history.find_transaction(index, bytes(32)) is None
+    assert index.list_transactions(kept, BOB.public_key, 10).ids == (sent.id,)
+    assert index.list_transactions(kept, ALICE.public_key, 10).ids == (paid.id, sent.id)
+    assert kept.totals.deposited_uthb == 9
+    assert index.find_transaction(kept, bytes(32)) is None
 
 
 def test_trades_are_listed_for_all_and_for_each_side() -> None:
-    index = Index()
+    kept = Index()
     events = tuple(TradeMatched(trade(number)) for number in range(1, 4))
-    index.add(1, [], [Receipt(ZERO_HASH, events)])
-    index.add(2, [], [Receipt(ZERO_HASH, (TradeMatched(trade(4)), settled(1, 600)))])
+    kept.add(1, [], [Receipt(ZERO_HASH, events)])
+    kept.add(2, [], [Receipt(ZERO_HASH, (TradeMatched(trade(4)), settled(1, 600)))])
     newest_first = tuple(trade(number).id for number in (4, 3, 2, 1))
-    assert history.list_trades(index, 10).ids == newest_first
-    assert history.list_trades(index, 10, account=BOB.public_key).ids == newest_first
-    first = history.find_trade(index, trade(1).id)
+    assert index.list_trades(kept, 10).ids == newest_first
+    assert index.list_trades(kept, 10, account=BOB.public_key).ids == newest_first
+    first = index.find_trade(kept, trade(1).id)
     assert first is not None
     assert first.trade == trade(1)
     assert first.settlement == settled(1, 600)
-    second = history.find_trade(index, trade(2).id)
+    second = index.find_trade(kept, trade(2).id)
     assert second is not None
     assert second.settlement is None
-    totals = history.load_totals(index)
-    assert totals == index.totals
+    totals = index.load_totals(kept)
+    assert totals == kept.totals
     assert (totals.trades, totals.traded_uthb) == (4, 16_000_000)
     assert (totals.delivered_wh, totals.shortfall_wh, totals.penalty_uthb) == (600, 400, 400_000)
 
 
 def test_a_page_goes_on_where_it_ended_though_blocks_come_in() -> None:
-    index = Index()
+    kept = Index()
     orders = [order(nonce) for nonce in range(6)]
     for height, (transaction, receipt) in enumerate(orders[:5], start=1):
-        index.add(height, [transaction], [receipt])
+        kept.add(height, [transaction], [receipt])
     ids = [transaction.id for transaction, _ in orders]
-    page = history.list_transactions(index, ALICE.public_key, 2)
+    page = index.list_transactions(kept, ALICE.public_key, 2)
     assert page.ids == (ids[4], ids[3])
-    index.add(6, [orders[5][0]], [orders[5][1]])
+    kept.add(6, [orders[5][0]], [orders[5][1]])
     assert page.next_place is not None
-    rest = history.list_transactions(index, ALICE.public_key, 3, page.next_place)
+    rest = index.list_transactions(kept, ALICE.public_key, 3, page.next_place)
     assert rest.ids == (ids[2], ids[1], ids[0])
     assert rest.next_place is None
     for limit, after in ((0, b""), (101, b""), (1, b"short")):
         with pytest.raises(Rejected):
-            history.list_transactions(index, ALICE.public_key, limit, after)
-    placed = list(history.orders_from(index, ALICE.public_key))
+            index.list_transactions(kept, ALICE.public_key, limit, after)
+    placed = list(index.orders_from(kept, ALICE.public_key))
     assert [order_id for _, order_id in placed] == ids[::-1]
-    assert list(history.orders_from(index, ALICE.public_key, placed[2][0])) == placed[3:]
+    assert list(index.orders_from(kept, ALICE.public_key, placed[2][0])) == placed[3:]
 
 
 def test_totals_are_known_for_the_end_of_each_slot() -> None:
-    index = Index()
+    kept = Index()
     for height in (1, 2, 5):
         transaction, receipt = order(height)
-        index.add(height, [transaction], [receipt])
-    assert history.totals_at_slot(index, SLOT).orders == 0
-    assert history.totals_at_slot(index, SLOT + 2).orders == 2
-    assert history.totals_at_slot(index, SLOT + 4).orders == 2
-    assert history.totals_at_slot(index, SLOT + 99).orders == 3
-    later = history.difference(index.totals, history.totals_at_slot(index, SLOT + 1))
+        kept.add(height, [transaction], [receipt])
+    assert index.totals_at_slot(kept, SLOT).orders == 0
+    assert index.totals_at_slot(kept, SLOT + 2).orders == 2
+    assert index.totals_at_slot(kept, SLOT + 4).orders == 2
+    assert index.totals_at_slot(kept, SLOT + 99).orders == 3
+    later = index.difference(kept.totals, index.totals_at_slot(kept, SLOT + 1))
     assert (later.orders, later.blocks) == (2, 2)
-    assert history.merge_totals([later, later]).orders == 4
-    assert history.merge_totals([]) == Totals()
+    assert index.merge_totals([later, later]).orders == 4
+    assert index.merge_totals([]) == Totals()
 
 
 SIZES = (0, 1, 255, 256, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, 2**2040 - 1)
@@ -228,36 +228,36 @@ def test_sums_of_any_size_are_read_back(size: int) -> None:
     names = [field.name for field in fields(Totals)]
     totals = Totals(**{name: size - size // (at + 2) for at, name in enumerate(names)})
     assert Totals.unpack(totals.pack()) == totals
-    doubled = history.merge_totals([totals, totals])
+    doubled = index.merge_totals([totals, totals])
     assert doubled.deposited_uthb == 2 * totals.deposited_uthb
-    assert history.difference(doubled, totals) == totals
+    assert index.difference(doubled, totals) == totals
 
 
 @pytest.mark.parametrize("size", [2**64 - 1, 2**64, 10**30])
 def test_a_sum_goes_on_beyond_what_machine_words_hold(size: int) -> None:
-    index = Index()
-    index.totals = Totals(deposited_uthb=size, traded_uthb=size)
+    kept = Index()
+    kept.totals = Totals(deposited_uthb=size, traded_uthb=size)
     paid = sign_transaction(ALICE, CHAIN_ID, 1, Deposit(ALICE.public_key, 2**63 - 1))
     deposited = Deposited(ALICE.public_key, 2**63 - 1)
     events = (TradeMatched(replace(trade(1), energy_wh=2**40, price_mthb=2**62)),)
-    index.add(1, [paid], [Receipt(ZERO_HASH, events), Receipt(paid.id, (deposited,))])
-    for found in (history.load_totals(index), history.totals_at_slot(index, SLOT + 1)):
+    kept.add(1, [paid], [Receipt(ZERO_HASH, events), Receipt(paid.id, (deposited,))])
+    for found in (index.load_totals(kept), index.totals_at_slot(kept, SLOT + 1)):
         assert found.deposited_uthb == size + 2**63 - 1
         assert found.traded_uthb == size + 2**102
 
 
 @pytest.mark.parametrize("size", [0, 255, 256, 2**63 - 1, 2**64, 10**30])
 def test_amounts_of_events_are_read_back(size: int) -> None:
-    index = Index()
+    kept = Index()
     transaction, _ = order(0)
     placed = OrderPlaced(transaction.id, ALICE.public_key, TERMS, size)
     closed = OrderClosed(transaction.id, ALICE.public_key, OrderStatus.CANCELLED, size, size + 1)
     receipts = [Receipt(ZERO_HASH, (closed,)), Receipt(transaction.id, (placed,))]
-    index.add(1, [transaction], receipts)
-    record = history.find_transaction(index, transaction.id)
+    kept.add(1, [transaction], receipts)
+    record = index.find_transaction(kept, transaction.id)
     assert record is not None
     assert record.events == (placed,)
-    found = history.find_closed_order(index, transaction.id)
+    found = index.find_closed_order(kept, transaction.id)
     assert found is not None
     assert (found.status, found.rest_wh, found.refund_uthb) == (
         OrderStatus.CANCELLED,
@@ -268,11 +268,11 @@ def test_amounts_of_events_are_read_back(size: int) -> None:
 
 def test_a_receipt_is_read_back_however_long_it_is() -> None:
     """One reading settles every sale of its slot."""
-    index = Index()
+    kept = Index()
     transaction, _ = order(0)
     receipt = Receipt(transaction.id, (settled(1, 600),) * 70_000)
-    index.add(1, [transaction], [receipt])
-    record = history.find_transaction(index, transaction.id)
+    kept.add(1, [transaction], [receipt])
+    record = index.find_transaction(kept, transaction.id)
     assert record is not None
     assert record.events == receipt.events
 
@@ -295,17 +295,17 @@ def test_rows_are_cheap() -> None:
 
 
 def test_filed_reports_are_listed_by_region_and_by_day() -> None:
-    index = Index()
+    kept = Index()
     filed = [
         SettlementRecorded(region, territory, day, bytes([day % 256]) * 32)
         for day in (5, 6, 2**63 - 1)
         for region, territory in (("MET", "BKK"), ("MET", "NTB"), ("NOR", "CNX"))
     ]
     for height, event in enumerate(filed, 1):
-        index.add(height, [], [Receipt(ZERO_HASH, (event,))])
+        kept.add(height, [], [Receipt(ZERO_HASH, (event,))])
 
     def listed(**chosen: object) -> list[SettlementRecorded]:
-        records, following = history.list_filed(index, 100, **chosen)
+        records, following = index.list_filed(kept, 100, **chosen)
         assert following is None
         return [one.event for one in records]
 
@@ -315,7 +315,7 @@ def test_filed_reports_are_listed_by_region_and_by_day() -> None:
     assert listed(day=6) == [one for one in newest_first if one.day == 6]
     assert listed(region="NOR", day=2**63 - 1) == [filed[-1]]
     assert listed(region="ME", day=6) == []
-    first, place = history.list_filed(index, 1, region="NOR")
+    first, place = index.list_filed(kept, 1, region="NOR")
     assert place is not None
-    second, _ = history.list_filed(index, 1, place, region="NOR")
+    second, _ = index.list_filed(kept, 1, place, region="NOR")
     assert [one.event for one in (*first, *second)] == [filed[-1], filed[5]]

@@ -7,6 +7,7 @@ from gridtokenx.network.gossipsub.events import (
     PROTOCOL_V11,
     PROTOCOL_V12,
     Deliver,
+    GossipVerdict,
     Misbehaved,
     PeerAdded,
     PeerRemoved,
@@ -19,7 +20,6 @@ from gridtokenx.network.gossipsub.events import (
     Subscribe,
     Unsubscribe,
     Validated,
-    Verdict,
     Verified,
     Verify,
     Withdraw,
@@ -258,8 +258,8 @@ def test_accepted_message_is_delivered_once_and_forwarded_to_the_mesh_but_not_ba
     assert node.router.counters["duplicate"] == 1
 
 
-@pytest.mark.parametrize("verdict", [Verdict.IGNORE, Verdict.REJECT])
-def test_ignored_and_rejected_messages_are_never_forwarded(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", [GossipVerdict.IGNORE, GossipVerdict.REJECT])
+def test_ignored_and_rejected_messages_are_never_forwarded(verdict: GossipVerdict) -> None:
     node = Node()
     node.verdict = verdict
     node.connect(*PEERS[:5])
@@ -268,7 +268,7 @@ def test_ignored_and_rejected_messages_are_never_forwarded(verdict: Verdict) -> 
     assert len(of(Deliver, effects)) == 1
     assert carried(effects) == []
     blamed = [Misbehaved(PEERS[0].peer, "rejected", False)]
-    assert of(Misbehaved, effects) == (blamed if verdict is Verdict.REJECT else [])
+    assert of(Misbehaved, effects) == (blamed if verdict is GossipVerdict.REJECT else [])
     assert of(Deliver, node.rpc(PEERS[1], PEERS[9].message())) == []
     node.beat()
     assert sent(node.rpc(PEERS[1], iwant=[PEERS[9].id()])) == []
@@ -282,7 +282,7 @@ def test_duplicates_during_validation_are_counted_and_their_senders_get_no_copy(
     raw = PEERS[9].message()
     assert len(of(Deliver, node.rpc(PEERS[0], raw))) == 1
     assert node.rpc(PEERS[1], raw) == []
-    effects = node.do(Validated(PEERS[9].id(), Verdict.ACCEPT))
+    effects = node.do(Validated(PEERS[9].id(), GossipVerdict.ACCEPT))
     assert sorted(carried(effects)) == sorted(p.peer for p in PEERS[2:5])
     assert node.router.table_sizes()["in_flight"] == 0
     assert node.router.table_sizes()["in_flight_bytes"] == 0
@@ -295,7 +295,7 @@ def test_rejection_blames_every_forwarder() -> None:
     node.do(Subscribe(VOTES))
     node.rpc(PEERS[0], PEERS[9].message())
     node.rpc(PEERS[1], PEERS[9].message())
-    effects = node.do(Validated(PEERS[9].id(), Verdict.REJECT))
+    effects = node.do(Validated(PEERS[9].id(), GossipVerdict.REJECT))
     assert [e.peer for e in of(Misbehaved, effects)] == [PEERS[0].peer, PEERS[1].peer]
     assert node.router.peer_counters(PEERS[0].peer)["rejected"] == 1
 
@@ -567,7 +567,7 @@ def test_overload_ignores_bulk_without_marking_it_as_seen_and_keeps_room_for_vot
         node.rpc(PEERS[0], PEERS[9].message(seqno, topic=BLOCKS))
     assert node.router.counters["overload_ignored"] == 1
     assert len(of(Deliver, node.rpc(PEERS[0], PEERS[9].message(9, topic=VOTES)))) == 1
-    node.do(Validated(PEERS[9].id(0), Verdict.ACCEPT))
+    node.do(Validated(PEERS[9].id(0), GossipVerdict.ACCEPT))
     assert len(of(Deliver, node.rpc(PEERS[0], PEERS[9].message(3, topic=BLOCKS)))) == 1
 
 
@@ -678,4 +678,4 @@ def test_answer_that_was_not_asked_for_is_an_error() -> None:
     with pytest.raises(RouterError):
         Node().do(Verified(0, True))
     with pytest.raises(RouterError):
-        Node().do(Validated(b"", Verdict.ACCEPT))
+        Node().do(Validated(b"", GossipVerdict.ACCEPT))

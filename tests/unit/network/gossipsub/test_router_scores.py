@@ -5,6 +5,7 @@ import pytest
 from gridtokenx.network.gossipsub.events import (
     Deliver,
     Garbage,
+    GossipVerdict,
     Misbehaved,
     PeerAdded,
     PeerRemoved,
@@ -14,7 +15,6 @@ from gridtokenx.network.gossipsub.events import (
     SetDirectPeers,
     Subscribe,
     Validated,
-    Verdict,
     Verified,
     Verify,
 )
@@ -214,7 +214,7 @@ def test_first_deliveries_are_credited_to_the_first_and_only_when_accepted() -> 
     raw = PEERS[2].message()
     made.rpc(PEERS[0], raw)
     made.rpc(PEERS[1], raw)
-    made.verdict = Verdict.IGNORE
+    made.verdict = GossipVerdict.IGNORE
     made.rpc(PEERS[1], PEERS[2].message(2))
     made.beat()
     parts = [made.router.scores()[peer.peer].first_deliveries for peer in PEERS[:2]]
@@ -246,7 +246,7 @@ def test_near_first_deliveries_count_for_p3_once_each_and_within_the_window() ->
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_rejected_and_forged_messages_cost_p4(times: int) -> None:
     made = node(2)
-    made.verdict = Verdict.REJECT
+    made.verdict = GossipVerdict.REJECT
     for number in range(times):
         made.rpc(PEERS[0], PEERS[0].message(number + 1))
         made.rpc(PEERS[1], PEERS[1].message(number + 1, signature=bytes(64)))
@@ -316,7 +316,7 @@ def test_ten_thousand_topics_graylist() -> None:
 
 def test_useless_messages_cost_softly_and_only_who_brought_them_first() -> None:
     made = node(2)
-    made.verdict = Verdict.IGNORE
+    made.verdict = GossipVerdict.IGNORE
     for _ in range(300):  # A node that is behind, and an honest peer with 100 votes a second.
         for _ in range(100):
             made.router._count(PEERS[0].peer, "useless")
@@ -393,7 +393,7 @@ def test_a_forger_empties_nobodys_bucket() -> None:
 
 def test_useless_messages_cost_their_author_four_times_as_much() -> None:
     made = node(1, author_bytes_per_s=1, author_burst_bytes=100_000)
-    made.verdict = Verdict.IGNORE
+    made.verdict = GossipVerdict.IGNORE
     for number in range(20):
         made.rpc(PEERS[0], PEERS[9].message(number + 1))
     assert len(of(Verify, made.effects)) == 3  # At 33,600 each the third still finds room.
@@ -420,7 +420,7 @@ def test_a_node_under_full_honest_load_limits_nobody() -> None:
             for effect in of(Verify, made.effects):
                 verified = made.router.handle(Verified(effect.token, True), made.now)
                 (delivered,) = of(Deliver, verified)
-                made.router.handle(Validated(delivered.message_id, Verdict.ACCEPT), made.now)
+                made.router.handle(Validated(delivered.message_id, GossipVerdict.ACCEPT), made.now)
             made.effects.clear()
     assert made.router.counters["validated_accept"] == 5 * (20 * 4 + 10 * 21 + 1)
     assert made.router.counters["rpc_over_limit"] == 0
@@ -462,5 +462,5 @@ def test_one_peer_cannot_keep_the_others_out_with_messages_that_take_long_to_jud
     assert made.router.counters["overload_ignored"] == 5
     assert of(Deliver, made.rpc(PEERS[1], PEERS[20].message()))
     first = of(Deliver, made.effects)[0]
-    made.do(Validated(first.message_id, Verdict.IGNORE))
+    made.do(Validated(first.message_id, GossipVerdict.IGNORE))
     assert of(Deliver, made.rpc(PEERS[0], PEERS[13].message()))

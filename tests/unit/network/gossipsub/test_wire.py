@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx.network.gossipsub import wire as wire
+from gridtokenx.network.gossipsub import wire
 from gridtokenx.network.gossipsub.wire import FrameBuffer, Prune, Rpc, WireError
 
 TOPIC = "/gridtokenx/test/national/votes"

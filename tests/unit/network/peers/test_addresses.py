@@ -12,7 +12,7 @@ from gridtokenx.home.config import ConfigError, load_config
 from gridtokenx.home.settings import SETTINGS, check_value
 from gridtokenx.network.host import (
     ID,
-    NetworkSettings,
+    HostSettings,
     format_peer_id,
     parse_address,
     parse_peer_id,
@@ -59,9 +59,9 @@ def configured(key: str, text: str) -> bool:
 @example("/ip4/127.0.0.1/tcp/99999")
 def test_what_the_configuration_takes_the_node_takes_and_nothing_else(text: str) -> None:
     seed = bytes(32)
-    assert configured("listen", text) == takes(lambda: NetworkSettings(seed, listen=(text,)))
+    assert configured("listen", text) == takes(lambda: HostSettings(seed, listen=(text,)))
     assert configured("announce", text) == takes(
-        lambda: NetworkSettings(seed, listen=(), announce=(text,))
+        lambda: HostSettings(seed, listen=(), announce=(text,))
     )
     for key in ("bootstrap", "persistent"):
         assert configured(key, text) == takes(parse_address, text)
