@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from gridtokenx.api.answers.failure import Failure, FailureData
+from gridtokenx.api.answers.failure import Failure, FailureData, RestError, RestFailure
 from gridtokenx.primitives.errors import RETRYABLE, ErrorCode, Rejected
 
 DOCS = "protocols/errors.md"
@@ -147,17 +147,17 @@ class ApiError(Exception):
         )
         return Failure(code=int(self.code), message=self.message, data=data)
 
-    def to_rest(self) -> dict[str, Any]:
+    def to_rest(self) -> RestError:
         """The body of a REST answer."""
-        error = {
-            "code": int(self.code),
-            "reason": self.reason,
-            "message": self.message,
-            "hint": self.hint,
-            "retryable": self.retryable,
-            "details": self.details,
-        }
-        return {"error": error}
+        error = RestFailure(
+            code=int(self.code),
+            reason=self.reason,
+            message=self.message,
+            hint=self.hint,
+            retryable=self.retryable,
+            details=self.details,
+        )
+        return RestError(error=error)
 
 
 def invalid_params(message: str, hint: str = "", **details: Any) -> ApiError:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gridtokenx.api.calls import Calls, Reply, dump_json, parse_json, response_too_large
+from gridtokenx.api.calls import Calls, Reply, parse_json, response_too_large
 from gridtokenx.api.errors import ApiError, TransportCode, invalid_params
 from gridtokenx.api.limiter import Bill
 from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
+from gridtokenx.api.shapes import write_json
 from gridtokenx.api.table import Method, Route
 
 PREFIX = "/api/v1"
@@ -87,7 +88,7 @@ def error_reply(error: ApiError) -> Reply:
     headers = {"Cache-Control": "no-store"}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
-    return Reply(error.status, dump_json(error.to_rest()), headers=headers)
+    return Reply(error.status, write_json(error.to_rest()).encode(), headers=headers)
 
 
 def _find(verb: str, path: str) -> tuple[Method, Route, dict[str, str]]:

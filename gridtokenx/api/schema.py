@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gridtokenx import __version__
+from gridtokenx.api.answers.failure import Failure, RestError
 from gridtokenx.api.errors import TransportCode
 from gridtokenx.api.json_schema import Schemas
 from gridtokenx.api.sentences import ERROR_SENTENCES, TRANSPORT_SENTENCES
@@ -24,53 +25,17 @@ _GROUPS = {
     7: "Network",
     8: "Region chains",
 }
-_RPC_ERROR = {
-    "type": "object",
-    "required": ["code", "message", "data"],
-    "properties": {
-        "code": {"type": "integer"},
-        "message": {"type": "string"},
-        "data": {
-            "type": "object",
-            "required": ["reason", "hint", "retryable", "details", "docs"],
-            "properties": {
-                "reason": {"type": "string"},
-                "hint": {"type": "string"},
-                "retryable": {"type": "boolean"},
-                "details": {"type": "object"},
-                "docs": {"type": "string"},
-            },
-        },
-    },
-}
-_REST_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["code", "reason", "message", "hint", "retryable", "details"],
-            "properties": {
-                "code": {"type": "integer"},
-                "reason": {"type": "string"},
-                "message": {"type": "string"},
-                "hint": {"type": "string"},
-                "retryable": {"type": "boolean"},
-                "details": {"type": "object"},
-            },
-        }
-    },
-}
 
 
 def build_openrpc(methods: Iterable[Method]) -> dict[str, Any]:
     """The OpenRPC 1.3 document of the methods."""
     schemas = Schemas()
+    schemas.of(Failure)
     return {
         "openrpc": "1.3.2",
         "info": {"title": TITLE, "version": __version__, "license": LICENCE},
         "methods": [_rpc_method(method, schemas) for method in methods],
-        "components": {"schemas": {"Error": _RPC_ERROR, **schemas.components}},
+        "components": {"schemas": schemas.components},
     }
 
 
@@ -123,7 +88,7 @@ def build_openapi(methods: Iterable[Method]) -> dict[str, Any]:
         "info": {"title": TITLE, "version": __version__, "license": LICENCE},
         "servers": [{"url": "http://localhost:8080"}],
         "paths": paths,
-        "components": {"schemas": {"Error": _REST_ERROR, **schemas.components}},
+        "components": {"schemas": schemas.components},
     }
 
 
@@ -137,7 +102,7 @@ def _operation(method: Method, route: Route, schemas: Schemas) -> dict[str, Any]
         "summary": method.doc,
         "responses": {
             str(route.status): _json("The answer", schemas.of(method.answer)),
-            "default": _json("A failure", {"$ref": "#/components/schemas/Error"}),
+            "default": _json("A failure", schemas.of(RestError)),
         },
     }
     if route.verb == "POST":

@@ -19,13 +19,24 @@ from enum import Enum, IntEnum
 from functools import lru_cache, partial
 from json.encoder import encode_basestring_ascii
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from gridtokenx.api.kinds import Kind
 from gridtokenx.primitives.codec import is_union, is_wire
 from gridtokenx.primitives.document import from_document, kind_of
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import Address, format_address, parse_address
+
+if TYPE_CHECKING:
+    from gridtokenx.api.kinds import Kind  # Not needed by who only reads answers.
 
 T = TypeVar("T")
 Write = Callable[[Any], str]

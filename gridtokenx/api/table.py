@@ -8,6 +8,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any, get_type_hints
 
+from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import invalid_params
 from gridtokenx.api.kinds import Kind, address, block_reference, cursor, hex_bytes, integer, text
@@ -119,8 +120,6 @@ class Method:
 
 
 # Types of parameters that many methods have.
-ADDRESS_EXAMPLE = "gtx1qypqxpq9qcrsszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7rusq3nkr8p"
-HASH_EXAMPLE = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
 AccountId = Annotated[bytes, Rule("account, gtx1...", address(), example=ADDRESS_EXAMPLE)]
 CHAIN_NAME = text(8, "[A-Z0-9]{2,8}", "MET")
 ChainName = Annotated[str | None, Rule("chain name such as MET", CHAIN_NAME, example="MET")]

@@ -395,7 +395,7 @@ class ChainSpec:
             install_authorities(state, spec.name, entries)
 
 
-def load_genesis(text: str) -> Genesis:
+def parse_genesis(text: str) -> Genesis:
     """Read a genesis file that every chain of it can begin with.
 
     Errors: MALFORMED, OUT_OF_RANGE, VALUE_OUT_OF_RANGE name the field and its range; others are
@@ -412,7 +412,7 @@ def load_genesis(text: str) -> Genesis:
     return genesis
 
 
-def dump_genesis(genesis: Genesis) -> str:
+def format_genesis(genesis: Genesis) -> str:
     """The file's text for a genesis."""
     return json.dumps(to_document(genesis), indent=2, ensure_ascii=False) + "\n"
 

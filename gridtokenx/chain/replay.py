@@ -134,7 +134,7 @@ class Replay:
         self.tree = StateTree()
         overlay = Overlay(self.state)
         spec.install(overlay)
-        self.tree.commit(self.tree.update(overlay.changes()))
+        self.tree.apply(self.tree.update(overlay.changes()))
         self.state.absorb(overlay)
         genesis_ms = spec.genesis.genesis_time_ms
         self.parent = Parent(0, spec.chain_id, genesis_ms, self.tree.root)
@@ -169,7 +169,7 @@ class Replay:
         execution = execute_block(
             self.spec, self.state, self.tree, self.parent, block, transactions
         )
-        self.tree.commit(execution.tree)
+        self.tree.apply(execution.tree)
         self.state.absorb(execution.overlay)
         self.parent = Parent(header.height, header.hash, header.time_ms, header.state_root)
         self.hashes.append(header.hash)

@@ -77,7 +77,7 @@ class StateTree:
         self._nodes = [b""]  # Index 0 is unused.
         for depth, empty in enumerate(EMPTY):
             self._nodes += [empty] * (1 << depth)
-        self.commit(self.update(values))
+        self.apply(self.update(values))
 
     @property
     def root(self) -> bytes:
@@ -99,7 +99,7 @@ class StateTree:
             }
         )
 
-    def commit(self, update: TreeUpdate) -> None:
+    def apply(self, update: TreeUpdate) -> None:
         """Make a decided block's update the committed tree."""
         for number, entries in update.buckets.items():
             self._buckets[number] = entries

@@ -184,11 +184,11 @@ def homes(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write them to.")],
 ) -> None:
     """Write homes for the local network elsewhere, as in containers; homes that exist stay."""
-    from gridtokenx.chain.genesis import load_genesis
+    from gridtokenx.chain.genesis import parse_genesis
     from gridtokenx.cluster import devnet
     from gridtokenx.home.settings import ApiSettings
 
-    genesis = load_genesis(devnet.bootstrap_files()["genesis.json"])
+    genesis = parse_genesis(devnet.bootstrap_files()["genesis.json"])
     nodes = len(devnet.AUTHORITIES) + 1
     members = devnet.plan(nodes - 1, 1, [ApiSettings().port, devnet.DEFAULT_P2P_PORT] * nodes)
     rows = []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def read_genesis(config: Config) -> Genesis:
     """The network's genesis, checked against the configured hash."""
-    from gridtokenx.chain.genesis import load_genesis
+    from gridtokenx.chain.genesis import parse_genesis
 
     path = config.genesis_path
     if not path.is_file():
@@ -28,7 +28,7 @@ def read_genesis(config: Config) -> Genesis:
             hint="gridtokenx init --genesis FILE --genesis-hash HASH",
             exit_code=ExitCode.CONFIG,
         )
-    genesis = load_genesis(genesis_text(path))
+    genesis = parse_genesis(genesis_text(path))
     wanted = config.genesis.hash
     if wanted and wanted.lower() != genesis.hash.hex():
         output.fail(

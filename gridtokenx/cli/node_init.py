@@ -98,9 +98,9 @@ def init(
 
 def inspect_genesis(text: str) -> _Network:
     """What a genesis file says of itself. Errors: Rejected (MALFORMED and so on)."""
-    from gridtokenx.chain.genesis import load_genesis
+    from gridtokenx.chain.genesis import parse_genesis
 
-    loaded = load_genesis(text)
+    loaded = parse_genesis(text)
     return _Network(
         text, loaded.network_name, loaded.network_id, loaded.hash.hex(), loaded.chain_names
     )

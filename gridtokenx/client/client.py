@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from gridtokenx.api import answers
 from gridtokenx.api.signed_requests import request_bytes
-from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
+from gridtokenx.chain.genesis import ChainSpec, Genesis, parse_genesis
 from gridtokenx.chain.light_client import LightClient, ProvenAccount, ProvenRegion
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.chain.trust import TrustedBlock, trust_period_ms
@@ -75,13 +75,18 @@ class Client(Rpc):
         self, block: int | str, chain: str | None = None, *, full: bool = False
     ) -> answers.chain.BlockAnswer:
         """A block by height or by hash (hex); `full` with transaction bodies."""
-        found = answers.chain.BlockAnswer
-        return self.ask("chain_getBlock", found, block=str(block), chain=chain, full=full)
+        return self.ask(
+            "chain_getBlock",
+            answers.chain.BlockAnswer,
+            block=str(block),
+            chain=chain,
+            full=full,
+        )
 
     def genesis(self) -> Genesis:
         """The pinned genesis, or the node's."""
         if self._genesis is None:
-            self._genesis = load_genesis(json.dumps(self.call("chain_getGenesis")["genesis"]))
+            self._genesis = parse_genesis(json.dumps(self.call("chain_getGenesis")["genesis"]))
         return self._genesis
 
     def spec(self, chain: str) -> ChainSpec:
@@ -153,14 +158,21 @@ class Client(Rpc):
 
     def account(self, address: bytes, chain: str | None = None) -> answers.account.AccountOnChains:
         """What an account holds and owns on all followed chains, with totals."""
-        found = answers.account.AccountOnChains
-        return self.ask("account_get", found, address=format_address(address), chain=chain)
+        return self.ask(
+            "account_get",
+            answers.account.AccountOnChains,
+            address=format_address(address),
+            chain=chain,
+        )
 
     def balance(self, address: bytes, chain: str | None = None) -> answers.account.AccountBalance:
         """What an account holds on all followed chains, with totals."""
-        account = format_address(address)
-        found = answers.account.AccountBalance
-        return self.ask("account_getBalance", found, address=account, chain=chain)
+        return self.ask(
+            "account_getBalance",
+            answers.account.AccountBalance,
+            address=format_address(address),
+            chain=chain,
+        )
 
     def proof(self, address: bytes, chain: str) -> ProvenAccount:
         """An account's state, checked here: certificate, header, state proof.
@@ -192,8 +204,12 @@ class Client(Rpc):
 
     def send(self, transaction: Transaction) -> str:
         """Submit; the transaction id in hex once the node has admitted it. Errors: RpcError."""
-        sent = answers.transaction.SentTransaction
-        return self.ask("tx_send", sent, transaction=transaction.encoded.hex()).tx_id.hex()
+        sent = self.ask(
+            "tx_send",
+            answers.transaction.SentTransaction,
+            transaction=transaction.encoded.hex(),
+        )
+        return sent.tx_id.hex()
 
     def send_many(self, transactions: Sequence[Transaction]) -> list[RpcError | None]:
         """Submit in order, many a request; per transaction None or why it was refused."""
@@ -377,8 +393,8 @@ class Client(Rpc):
     def _collect_final(
         self, ids: list[str], done: dict[str, answers.transaction.TransactionStatus]
     ) -> None:
-        found = answers.transaction.TransactionStatuses
-        for row in self.ask("tx_getStatuses", found, ids=ids).items:
+        told = self.ask("tx_getStatuses", answers.transaction.TransactionStatuses, ids=ids)
+        for row in told.items:
             if row.status == "rejected" and row.error is not None:
                 raise RpcError.told(row.error)
             if row.status == "finalized":

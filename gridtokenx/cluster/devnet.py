@@ -19,7 +19,7 @@ from gridtokenx.chain.genesis import (
     GenesisValidator,
     NationalChain,
     RegionChain,
-    dump_genesis,
+    format_genesis,
 )
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.home import keystore
@@ -266,7 +266,7 @@ def write_home(
     Every node but the bootnode itself knows the bootnode's address and nothing else of the network.
     """
     make_folder(home, new=True)
-    write_private(home / "genesis.json", dump_genesis(genesis))
+    write_private(home / "genesis.json", format_genesis(genesis))
     write_private(home / "password", f"{PASSWORD}\n")
     keys = [("node", KeyKind.NODE, f"{member.name} node")]
     if member.validator:
@@ -320,7 +320,7 @@ def bootstrap_files() -> dict[str, str]:
         f'genesis_hash = "{genesis.hash.hex()}"\n'
     )
     return {
-        "genesis.json": dump_genesis(genesis),
+        "genesis.json": format_genesis(genesis),
         "bootnodes.txt": peer_address("n0", DEFAULT_P2P_PORT) + "\n",
         "network.toml": network,
     }

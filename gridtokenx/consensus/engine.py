@@ -88,11 +88,11 @@ class Engine(Receiver):
                 self._heard = {} if hear_quorum and self._heard is None else self._heard
             case Tick():
                 self._timer_ms = None
-        self._settle()
+        self._run_rules()
         effects, self._out = self._out, []
         return effects
 
-    def _settle(self) -> None:
+    def _run_rules(self) -> None:
         state = self.state
         if state is None:
             return

@@ -122,20 +122,22 @@ class NetworkSettings:
         tuple[str, ...],
         Rule(
             "peer ids that may connect besides bootnodes and persistent ones; empty: everybody",
-            read=addresses.read_peer_id,
+            read=addresses.parse_peer_id,
             example="12D3KooW...",
         ),
     ] = ()
     min_peers: Annotated[int, Rule("peers below which /ready says no", low=0, high=1000)] = 1
     listen: Annotated[
         tuple[str, ...],
-        Rule("addresses to listen on", read=addresses.read_listen, example="/ip4/0.0.0.0/tcp/9000"),
+        Rule(
+            "addresses to listen on", read=addresses.parse_listen, example="/ip4/0.0.0.0/tcp/9000"
+        ),
     ] = ("/ip4/0.0.0.0/tcp/9000",)
     announce: Annotated[
         tuple[str, ...],
         Rule(
             "addresses told to others; needed behind NAT and in containers",
-            read=addresses.read_announced,
+            read=addresses.parse_announced,
             example="/dns4/node.example/tcp/9000",
         ),
     ] = ()
@@ -143,7 +145,7 @@ class NetworkSettings:
         tuple[str, ...],
         Rule(
             "bootnodes, the first peers to ask for others",
-            read=addresses.read_peer,
+            read=addresses.parse_peer,
             example="/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW...",
         ),
     ] = ()
@@ -154,7 +156,7 @@ class NetworkSettings:
         tuple[str, ...],
         Rule(
             "peers to stay connected to",
-            read=addresses.read_peer,
+            read=addresses.parse_peer,
             example="/ip4/192.0.2.1/tcp/9000/p2p/12D3KooW...",
         ),
     ] = ()

@@ -38,13 +38,13 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 def parse_peer_id(text: str) -> PeerId:
     """Read a base58 peer id. Errors: ValueError."""
-    return PeerId(addresses.read_peer_id(text))
+    return PeerId(addresses.parse_peer_id(text))
 
 
 def parse_address(address: str) -> tuple[PeerId, Multiaddr]:
     """Split a full multiaddr into peer id and transport address. Errors: ValueError."""
     try:
-        peer, where = addresses.read_peer(address)
+        peer, where = addresses.parse_peer(address)
     except ValueError as error:
         text = f"{address!r} is not an address like /ip4/192.0.2.1/tcp/9000/p2p/12D3Koo..."
         raise ValueError(f"{text}: {error}") from None
@@ -78,7 +78,7 @@ def kind_of(ip: str) -> str | None:
     return PUBLIC if usable else None
 
 
-def read_address(raw: bytes) -> Multiaddr | None:
+def decode_address(raw: bytes) -> Multiaddr | None:
     """The multiaddr that a peer sent; None where it is none, which the parser tells late."""
     if not 0 < len(raw) <= MAX_ADDRESS_BYTES:
         return None

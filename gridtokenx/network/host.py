@@ -126,9 +126,9 @@ class HostSettings:
         if len(self.seed) != 32:
             raise ValueError(f"an Ed25519 seed has 32 bytes, not {len(self.seed)}")
         for address in self.listen:
-            addresses.read_listen(address)
+            addresses.parse_listen(address)
         for address in self.announce:
-            addresses.read_announced(address)
+            addresses.parse_announced(address)
 
     @property
     def limits(self) -> Limits:
@@ -566,7 +566,7 @@ async def open_network(
 
     Errors: OSError that names the address when it cannot be bound.
     """
-    announce = [addresses.read_announced(address) for address in settings.announce]
+    announce = [addresses.parse_announced(address) for address in settings.announce]
     if reputation is None:
         reputation = Reputation(Clock(), exempt_loopback=not settings.limit_loopback)
     host = assemble_host(
@@ -578,7 +578,7 @@ async def open_network(
     )
     swarm = host.get_network()
     try:
-        await swarm.listen(*map(addresses.read_listen, settings.listen))
+        await swarm.listen(*map(addresses.parse_listen, settings.listen))
         async with trio.open_nursery() as nursery:
             swarm.start(nursery)
             try:

@@ -118,19 +118,19 @@ def decode(data: bytes) -> Message:
         raise MessageError(f"flags {flags:#06x} are not those of mDNS")
     offset, questions, records = _HEADER.size, list[str](), list[Record]()
     for _ in range(min(asked, MAX_ENTRIES)):
-        name, offset = _read_name(data, offset)
+        name, offset = _decode_name(data, offset)
         (kind, group), offset = _unpack(_QUESTION, data, offset)
         if kind in (TYPE_PTR, TYPE_ANY) and group & CLASS_MASK == CLASS_IN:
             questions.append(name)
     for _ in range(min(sum(told), MAX_ENTRIES - min(asked, MAX_ENTRIES))):
-        record, offset = _read_record(data, offset)
+        record, offset = _decode_record(data, offset)
         if record is not None:
             records.append(record)
     return Message(bool(flags & FLAG_RESPONSE), tuple(questions), tuple(records))
 
 
-def _read_record(data: bytes, offset: int) -> tuple[Record | None, int]:
-    name, offset = _read_name(data, offset)
+def _decode_record(data: bytes, offset: int) -> tuple[Record | None, int]:
+    name, offset = _decode_name(data, offset)
     (kind, group, ttl_s, size), start = _unpack(_RECORD, data, offset)
     end = start + size
     if end > len(data):
@@ -138,14 +138,14 @@ def _read_record(data: bytes, offset: int) -> tuple[Record | None, int]:
     if group & CLASS_MASK != CLASS_IN or kind not in (TYPE_PTR, TYPE_TXT):
         return None, end
     if kind == TYPE_TXT:
-        return Record(name, ttl_s, _read_strings(data[start:end])), end
-    target, after = _read_name(data, start)
+        return Record(name, ttl_s, _decode_strings(data[start:end])), end
+    target, after = _decode_name(data, start)
     if after != end:
         raise MessageError("a PTR record is not one name")
     return Record(name, ttl_s, target), end
 
 
-def _read_strings(data: bytes) -> tuple[bytes, ...]:
+def _decode_strings(data: bytes) -> tuple[bytes, ...]:
     strings, offset = list[bytes](), 0
     while offset < len(data):
         end = offset + 1 + data[offset]
@@ -156,7 +156,7 @@ def _read_strings(data: bytes) -> tuple[bytes, ...]:
     return tuple(strings)
 
 
-def _read_name(data: bytes, offset: int) -> tuple[str, int]:
+def _decode_name(data: bytes, offset: int) -> tuple[str, int]:
     """A name and where what follows it begins. A pointer leads only backwards, so it ends."""
     labels, size, pointers = list[str](), 1, 0
     after: int | None = None

@@ -64,7 +64,7 @@ class NetworkCommands:
 
     async def ban(self, command: dict[str, Any]) -> dict[str, Any]:
         """Refuse `target` for `seconds`."""
-        target, seconds = read_target(str(command.get("target"))), command.get("seconds")
+        target, seconds = parse_target(str(command.get("target"))), command.get("seconds")
         if type(seconds) is not int or not 1 <= seconds <= MAX_BAN_SECONDS:
             raise AdminError(f"seconds is a whole number from 1 to {MAX_BAN_SECONDS}")
         if target == self._network.peer_id:
@@ -75,14 +75,14 @@ class NetworkCommands:
 
     async def unban(self, command: dict[str, Any]) -> dict[str, Any]:
         """Let `target` in again."""
-        target = read_target(str(command.get("target")))
+        target = parse_target(str(command.get("target")))
         if not self._network.reputation.unban(target):
             raise AdminError(f"{_text(target)} is not banned")
         log.warning("admin.unbanned", target=_text(target))
         return {"ok": True, "target": _text(target)}
 
 
-def read_target(text: str) -> PeerId | str:
+def parse_target(text: str) -> PeerId | str:
     """A peer id, or an IP address or /64 as text. Errors: AdminError."""
     try:
         return str(ipaddress.ip_address(text.partition("/")[0]))

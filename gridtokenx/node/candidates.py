@@ -153,9 +153,9 @@ class Candidates:
 
     async def _read(self, lane: Lane, data: bytes) -> CompactBlock | None:
         if len(data) <= INLINE_BYTES:
-            return _read_compact(data)
+            return _decode_compact(data)
         async with lane.part():
-            return await lane.run(verifiers, partial(_read_compact, data))
+            return await lane.run(verifiers, partial(_decode_compact, data))
 
     async def _is_consistent(self, lane: Lane, block: CompactBlock) -> bool:
         if len(block.transaction_ids) <= INLINE_IDS:
@@ -195,7 +195,7 @@ class Candidates:
             raw = await self._try(peer, request)
             if raw is None:
                 continue
-            block = await verifiers.run(partial(_read_named, raw, block_hash))
+            block = await verifiers.run(partial(_decode_named, raw, block_hash))
             if block is not None:
                 self.add_compact(block)
                 return block
@@ -224,7 +224,7 @@ class Candidates:
 
     async def _read_bodies(self, raw: bytes, asked: Sequence[bytes]) -> dict[bytes, Transaction]:
         """The well signed transactions of an answer; none of one that holds others."""
-        raws = await verifiers.run(partial(_read_asked, raw, frozenset(asked)))
+        raws = await verifiers.run(partial(_decode_asked, raw, frozenset(asked)))
         decoded = await self._verify(raws)
         return {tx.id: tx for tx in decoded if isinstance(tx, Transaction)}
 
@@ -257,21 +257,21 @@ def decode_body_request(payload: bytes) -> BodyRequest:
     return request
 
 
-def _read_compact(raw: bytes) -> CompactBlock | None:
+def _decode_compact(raw: bytes) -> CompactBlock | None:
     try:
         return decode(CompactBlock, raw, MAX_MESSAGE_BYTES)
     except Rejected:
         return None
 
 
-def _read_named(raw: bytes, block_hash: bytes) -> CompactBlock | None:
+def _decode_named(raw: bytes, block_hash: bytes) -> CompactBlock | None:
     """The compact block of this hash, with all that its header commits to."""
-    block = _read_compact(raw)
+    block = _decode_compact(raw)
     named = block is not None and block.header.hash == block_hash and is_consistent(block)
     return block if named else None
 
 
-def _read_asked(raw: bytes, asked: frozenset[bytes]) -> list[bytes]:
+def _decode_asked(raw: bytes, asked: frozenset[bytes]) -> list[bytes]:
     try:
         response = decode(BodiesResponse, raw)
     except Rejected:

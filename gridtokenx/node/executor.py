@@ -266,9 +266,9 @@ class Executor:
         )
         with self.stages.measure(Stage.WRITE), self._tree_lock:
             crash_points.reach("before-commit")
-            self.store.commit(write)
+            self.store.write_block(write)
             crash_points.reach("after-commit")
-            self._tree.commit(execution.tree)
+            self._tree.apply(execution.tree)
             self._reader.absorb(execution.overlay.changed())
             finality_ms = max(0, self._now_ms() - header.time_ms)
             self.tip = self.tip.then(

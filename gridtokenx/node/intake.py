@@ -188,9 +188,9 @@ class Intake:
     async def _read(self, lane: Lane, data: bytes) -> dict[bytes, bytes] | None:
         """The transactions of a batch by id, in order; None for what is no batch."""
         if lane.urgency is Urgency.FORWARDED and len(data) <= INLINE_BYTES:
-            return _read_batch(data)
+            return _decode_batch(data)
         async with lane.part():
-            return await lane.run(verifiers, partial(_read_batch, data))
+            return await lane.run(verifiers, partial(_decode_batch, data))
 
     async def _take_in(self, lane: Lane, raws: Sequence[bytes], fresh: list[Transaction]) -> bool:
         """Admit what is sound and wanted, adding to `fresh` what waits now; cheap checks first.
@@ -284,7 +284,7 @@ class Intake:
         return verdicts, fresh
 
 
-def _read_batch(data: bytes) -> dict[bytes, bytes] | None:
+def _decode_batch(data: bytes) -> dict[bytes, bytes] | None:
     try:
         batch = decode(TransactionBatch, data, MAX_MESSAGE_BYTES)
     except Rejected:

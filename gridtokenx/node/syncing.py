@@ -203,7 +203,7 @@ class Syncing:
         )
         try:
             raw = await self._ask(PeerId(effect.peer), "blocks", request)
-            read = partial(_read_blocks, raw)
+            read = partial(_decode_blocks, raw)
             blocks = await verifiers.run(read, Urgency.FORWARDED, self._name)
         except (NetworkError, RequestRefused, Rejected) as error:
             log.debug("sync.request_failed", chain=self._name, why=str(error))
@@ -249,7 +249,7 @@ def likeliest(
     return tuple(sorted(claims, key=rank))
 
 
-def _read_blocks(raw: bytes) -> tuple[tuple[bytes, QuorumCertificate], ...]:
+def _decode_blocks(raw: bytes) -> tuple[tuple[bytes, QuorumCertificate], ...]:
     """Errors: Rejected."""
     response = decode(BlocksResponse, raw)
     return tuple((one.block, decode(QuorumCertificate, one.certificate)) for one in response.blocks)

@@ -111,7 +111,7 @@ def install_genesis(
     spec.install(overlay)
     changes = overlay.changes()
     update = tree.update(changes)
-    store.commit(
+    store.write_block(
         BlockWrite(
             height=0,
             hash=spec.genesis_id,
@@ -121,7 +121,7 @@ def install_genesis(
             state=changes,
         )
     )
-    tree.commit(update)
+    tree.apply(update)
     reader.absorb(overlay.changed())
 
 

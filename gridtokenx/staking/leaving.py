@@ -122,7 +122,7 @@ def _pay_out(state: Overlay, height: int) -> list[StakingEvent]:
     if left:
         ledger.adjust(state, UNBONDING, gtx_ugtx=-left)
         ledger.adjust(state, TREASURY, gtx_ugtx=slashed)
-    _settle(state, touched)
+    _store_all(state, touched)
     return events
 
 
@@ -153,7 +153,7 @@ def _set_free(state: Overlay, height: int) -> list[StakingEvent]:
             RedelegationFinished(entry.source, entry.destination, entry.delegator, gone, value)
         )
     ledger.move(state, Asset.GTX, BONDED, TREASURY, slashed)
-    _settle(state, touched)
+    _store_all(state, touched)
     return events
 
 
@@ -180,7 +180,7 @@ def _without_entry(state: Reader, touched: dict[bytes, Validator], operator: byt
     return touched[operator]
 
 
-def _settle(state: Overlay, touched: dict[bytes, Validator]) -> None:
+def _store_all(state: Overlay, touched: dict[bytes, Validator]) -> None:
     """Store pools; the empty ones are forgotten, but for those that are excluded for good."""
     for pool in touched.values():
         pools.store(state, pool)

@@ -315,7 +315,7 @@ class ChainStore(ChainView):
         for key, value in self.rows(_STATE):
             yield key[1:], value
 
-    def commit(self, write: BlockWrite) -> None:
+    def write_block(self, write: BlockWrite) -> None:
         """Put a decided block on disk: one atomic synced batch. Drops its height's candidates."""
         height = u64(write.height)
         puts = [

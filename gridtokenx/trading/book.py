@@ -146,7 +146,7 @@ def without_past(traded: tuple[TradedLoad, ...], slot: int) -> tuple[TradedLoad,
     return tuple(kept)
 
 
-def committed_wh(listed: Trader, terms: PlaceOrder) -> int:
+def taken_wh(listed: Trader, terms: PlaceOrder) -> int:
     """The most that the order's meter has open and traded on its side in one of its slots."""
     lines = listed.buys if terms.side is Side.BUY else listed.sells
     first, last = terms.first_slot, terms.last_slot

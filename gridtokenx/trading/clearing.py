@@ -234,7 +234,7 @@ class _Attempt:
             got_wh = [bid.accepted_wh - bid.unpaired_wh for bid in self.bids]
             self.traded_wh = got_wh, sold_wh(self.asks)
 
-    def settle(self) -> list[Pair]:
+    def final_pairs(self) -> list[Pair]:
         """The pairs if nothing else is tried: equal sellers bear alike that a source was short."""
         if self.traded_wh is None:
             return self.pairs
@@ -271,7 +271,7 @@ class _Auction:
             if best.total_wh < most_wh and buy_caps.has_given:
                 best = self._better(best, buy_caps.without_more(), None)
         self.price_mthb, self.congested = best.price_mthb, best.congested
-        return self._book(best.settle())
+        return self._book(best.final_pairs())
 
     def _better(self, best: _Attempt, buy_caps: Caps | None, sell_caps: Caps | None) -> _Attempt:
         other = self._attempt(buy_caps, sell_caps, best.total_wh)

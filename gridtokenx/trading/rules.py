@@ -284,10 +284,10 @@ def _check_quantity(
             f"{market.min_order_wh}..{most_wh} Wh"
         )
         raise Rejected(ErrorCode.SLOT_CAP, detail)
-    committed_wh = book.committed_wh(listed, command)
-    if committed_wh + command.max_wh_per_slot > most_wh:
+    taken_wh = book.taken_wh(listed, command)
+    if taken_wh + command.max_wh_per_slot > most_wh:
         detail = (
-            f"{command.max_wh_per_slot} Wh a slot beside {committed_wh} Wh that the meter has open "
+            f"{command.max_wh_per_slot} Wh a slot beside {taken_wh} Wh that the meter has open "
             f"and traded is more than the {most_wh} Wh of its nameplate of {nameplate_w} W"
         )
         raise Rejected(ErrorCode.SLOT_CAP, detail)

@@ -193,7 +193,7 @@ def execute(orders: Orders = 10_000) -> None:
             tuple(transaction.id for transaction in transactions),
             list(execution.changes),
         )
-        timed("write", lambda: database.chain("MET").commit(write))
+        timed("write", lambda: database.chain("MET").write_block(write))
         database.close()
     total = sum(seconds.values())
     per_order = {f"{name}_us": round(value / orders * 1e6, 1) for name, value in seconds.items()}

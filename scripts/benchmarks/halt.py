@@ -85,10 +85,10 @@ class Region:
         self.seal(overlay, changes, update)
 
     def seal(self, overlay: Overlay, changes: list, update: object) -> None:
-        self.tree.commit(update)  # type: ignore[arg-type]
+        self.tree.apply(update)  # type: ignore[arg-type]
         self.height += 1
         digest = sha256(b"%d" % self.height)
-        self.store.commit(BlockWrite(self.height, digest, b"", b"", (), changes))
+        self.store.write_block(BlockWrite(self.height, digest, b"", b"", (), changes))
         self.reader.absorb(overlay.changed())
 
     def block(self, now_ms: int, figures: Figures) -> list[object]:

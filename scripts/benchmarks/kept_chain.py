@@ -36,9 +36,9 @@ class KeptChain:
         with self.timed(name):
             changes = overlay.changes()
             update = self.tree.update(changes)
-        self.tree.commit(update)
+        self.tree.apply(update)
         self.height += 1
         digest = sha256(b"%d" % self.height)
-        self.store.commit(BlockWrite(self.height, digest, b"", b"", (), changes))
+        self.store.write_block(BlockWrite(self.height, digest, b"", b"", (), changes))
         self.reader.absorb(overlay.changed())
         return len(changes)

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from gridtokenx.chain.genesis import ChainSpec, Genesis, load_genesis
+from gridtokenx.chain.genesis import ChainSpec, Genesis, parse_genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.cluster.devnet import Member, peer_address
 from gridtokenx.cluster.processes import RECORD_NAME
@@ -38,7 +38,7 @@ class Target:
         """The cluster recorded in a folder."""
         record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
         members = tuple(Member(**one["member"]) for one in record["nodes"])
-        genesis = load_genesis((folder / members[0].name / "genesis.json").read_text("utf-8"))
+        genesis = parse_genesis((folder / members[0].name / "genesis.json").read_text("utf-8"))
         return cls(genesis, members)
 
     @property

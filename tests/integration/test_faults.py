@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gridtokenx.chain.genesis import dump_genesis
+from gridtokenx.chain.genesis import format_genesis
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.client import NodeUnreachable, RpcError
 from gridtokenx.cluster.devnet import PAYMENT, dev_key, operator_key, peer_id
@@ -219,7 +219,7 @@ def test_a_node_of_another_genesis_is_told_so_and_kept_out(cluster: Cluster) -> 
     other = replace(genesis, genesis_time_ms=genesis.genesis_time_ms + 1)
     with one_more(cluster, "n6"):
         home = cluster.home("n6")
-        (home / "genesis.json").write_text(dump_genesis(other), encoding="utf-8")
+        (home / "genesis.json").write_text(format_genesis(other), encoding="utf-8")
         config = (home / "config.toml").read_text(encoding="utf-8")
         assert genesis.hash.hex() in config
         refused = run_node(home)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gridtokenx.api.answers.shard import ShardDetail
-from gridtokenx.chain.genesis import Genesis, dump_genesis, load_genesis
+from gridtokenx.chain.genesis import Genesis, format_genesis, parse_genesis
 from gridtokenx.chain.transaction import Payload
 from gridtokenx.client import RpcError
 from gridtokenx.cluster import watch
@@ -101,7 +101,7 @@ def check_supply(cluster: Cluster) -> None:
 def test_regions_are_added_beside_the_nodes_that_are_measured(regions: int) -> None:
     served = bench.served_by(regions)
     genesis = bench.genesis_of(served, 1_800_000_000_000)
-    assert load_genesis(dump_genesis(genesis)) == genesis
+    assert parse_genesis(format_genesis(genesis)) == genesis
     assert genesis.chain_names == ("TH", *served)
     signed = [len(region.validators) for region in genesis.chains]
     assert signed == [2, *[1] * (regions - 1)]

@@ -104,7 +104,7 @@ def test_a_tree_is_a_function_of_the_state(
 ) -> None:
     tree, model = StateTree(), {}
     for changes in steps:
-        tree.commit(tree.update(changes.items()))
+        tree.apply(tree.update(changes.items()))
         for changed, value in changes.items():
             model.pop(changed, None)
             if value is not None:

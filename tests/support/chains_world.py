@@ -109,7 +109,7 @@ class Chain:
         return self.parent.height
 
     def store(self, overlay: Overlay) -> None:
-        self.tree.commit(self.tree.update(overlay.changes()))
+        self.tree.apply(self.tree.update(overlay.changes()))
         for key, raw in overlay.changes():
             if raw is None:
                 self.values.values.pop(key, None)

@@ -15,7 +15,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from gridtokenx.chain.genesis import Genesis, load_genesis
+from gridtokenx.chain.genesis import Genesis, parse_genesis
 from gridtokenx.cli import app
 from gridtokenx.client import Client, NodeUnreachable
 from gridtokenx.cluster import devnet, processes, watch
@@ -86,7 +86,7 @@ def running(folder: Path, *regions: str, observers: int = 1, **changes: Any) -> 
 
 def genesis_of(cluster: Cluster) -> Genesis:
     """The cluster's genesis."""
-    return load_genesis((cluster.home("n0") / "genesis.json").read_text())
+    return parse_genesis((cluster.home("n0") / "genesis.json").read_text())
 
 
 def client_of(cluster: Cluster, name: str) -> Client:

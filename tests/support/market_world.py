@@ -225,7 +225,7 @@ class MarketWorld:
         assert sum(a.gtx_ugtx for a in accounts) == supply.gtx_ugtx
 
     def _store(self, changes: object) -> None:
-        self.tree.commit(self.tree.update(changes))  # type: ignore[arg-type]
+        self.tree.apply(self.tree.update(changes))  # type: ignore[arg-type]
         for key, value in changes:  # type: ignore[attr-defined]
             if value is None:
                 self.values.values.pop(key, None)

@@ -238,7 +238,7 @@ class FuzzedChain:
                 assert encode(value) == raw
                 self.counts.rows += 1
                 self.rows.setdefault(key[:2], deque(maxlen=100)).append(value)
-        self.tree.commit(self.tree.update(changes))
+        self.tree.apply(self.tree.update(changes))
         self.state.commit(overlay, changes)
 
     def plant(self, rows: Iterable[tuple[Table[Any], bytes, Any]]) -> None:

@@ -30,7 +30,7 @@ import trio
 from google.protobuf.message import DecodeError
 
 from gridtokenx.network import mdns_wire
-from gridtokenx.network.dialling import DialRules, parse_address, parse_peer_id, read_address
+from gridtokenx.network.dialling import DialRules, decode_address, parse_address, parse_peer_id
 from gridtokenx.network.gossipsub import wire as gossip_wire
 from gridtokenx.network.host import BaseLibp2pError, NetworkError, Stream, read_frame
 from gridtokenx.network.libp2p_overrides import private_network, yamux
@@ -270,7 +270,7 @@ def doors() -> list[Door]:
         Door("admin line", _admin(), _admin_line, ()),
         Door("address", _read_text(parse_address), _address, (ValueError,)),
         Door("peer id", _read_text(parse_peer_id), _peer, (ValueError,)),
-        Door("raw address", read_address, _raw_address, ()),
+        Door("raw address", decode_address, _raw_address, ()),
         Door("network key", private_network.parse_key, _network_key, (ValueError,)),
     )
     return [door for other in others for door in (other, _wire_door())]

@@ -299,7 +299,7 @@ def merkle() -> Vector:
 
 def tree() -> StateTree:
     tree = StateTree()
-    tree.commit(tree.update((key, encode(value)) for key, value in accounts()))
+    tree.apply(tree.update((key, encode(value)) for key, value in accounts()))
     return tree
 
 

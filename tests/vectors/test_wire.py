@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from gridtokenx.chain.block import Header, decode_block
-from gridtokenx.chain.genesis import load_genesis
+from gridtokenx.chain.genesis import parse_genesis
 from gridtokenx.chain.state_tree import StateProof, verify_state_proof
 from gridtokenx.chain.transaction import Payload, Transaction, decode_transaction
 from gridtokenx.grid.model import MeterReading
@@ -80,7 +80,7 @@ def test_blocks() -> None:
 def test_identities() -> None:
     vectors = load("genesis.json")
     text = (PROTOCOLS.parent / "bootstrap" / "local" / "genesis.json").read_text(encoding="utf-8")
-    genesis = load_genesis(text)
+    genesis = parse_genesis(text)
     assert genesis.hash.hex() == vectors["genesis_hash"]
     for vector in vectors["chains"]:
         spec = genesis.chain(vector["name"])

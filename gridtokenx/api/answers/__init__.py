@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from gridtokenx.api.answers import transaction as transaction
 else:
     from importlib import import_module
-    from pkgutil import iter_modules
+    from importlib.util import find_spec
 
     def __getattr__(name):
-        if name not in (one.name for one in iter_modules(__path__)):
+        if find_spec(f"{__name__}.{name}") is None:
             raise AttributeError(f"{__name__} has no module {name}")
         return import_module(f"{__name__}.{name}")

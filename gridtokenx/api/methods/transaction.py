@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from gridtokenx.api.answers.fields import HASH_EXAMPLE
 from gridtokenx.api.answers.transaction import (
     DecodedTransaction,
     IncludedTransaction,
@@ -20,7 +21,7 @@ from gridtokenx.api.documents import tell_transaction
 from gridtokenx.api.errors import ApiError
 from gridtokenx.api.kinds import hex_bytes, list_of
 from gridtokenx.api.shapes import Rule
-from gridtokenx.api.table import HASH_EXAMPLE, Method, Route, TransactionId
+from gridtokenx.api.table import Method, Route, TransactionId
 from gridtokenx.chain.transaction import decode_transaction, transaction_id
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.storage import index

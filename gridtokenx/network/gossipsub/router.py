@@ -523,7 +523,7 @@ class Router:
 
     def _heartbeat(self) -> None:
         self._heartbeats += 1
-        self._settle_scores()
+        self._update_scores()
         self._expire()
         control: dict[Peer, Rpc] = {}
         opportunistic = self._heartbeats % self.parameters.opportunistic_heartbeats == 0
@@ -541,7 +541,7 @@ class Router:
             self._send_rpc(peer, rpc)
         self._history.shift()
 
-    def _settle_scores(self) -> None:
+    def _update_scores(self) -> None:
         """What is counted once a heartbeat; then all scores fade and are made anew."""
         for peer in self._wanted.broken(self._heartbeats):
             self._count(peer, "broken_promise")

@@ -34,7 +34,7 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
-from gridtokenx.network.dialling import read_address
+from gridtokenx.network.dialling import decode_address
 from gridtokenx.network.libp2p_overrides.host import MAX_PEER_ADDRESSES, NodeHost
 from gridtokenx.network.libp2p_overrides.providers import ProviderRecords
 from gridtokenx.network.libp2p_overrides.swarm import shielded
@@ -62,7 +62,7 @@ async def _receive(stream: INetStream) -> Message:
 def _addresses_of(peer: Message.Peer, may_dial: Callable[[Multiaddr], bool]) -> list[Multiaddr]:
     found: list[Multiaddr] = []
     for raw in peer.addrs[:MAX_PEER_ADDRESSES]:
-        address = read_address(raw)
+        address = decode_address(raw)
         if address is not None and may_dial(address):
             found.append(address)
     return found

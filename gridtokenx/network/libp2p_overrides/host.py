@@ -38,7 +38,7 @@ from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
-from gridtokenx.network.dialling import read_address
+from gridtokenx.network.dialling import decode_address
 from gridtokenx.network.libp2p_overrides.negotiation import NEGOTIATE_TIMEOUT_S, Negotiation
 from gridtokenx.network.libp2p_overrides.swarm import NodeConnection, NodeSwarm, shielded
 
@@ -63,7 +63,7 @@ async def _answer_pings(stream: INetStream) -> None:
 
 def _shorten(message: Identify) -> None:
     """Leave of what a peer tells of itself what is worth keeping, and well-formed."""
-    addresses = [raw for raw in message.listen_addrs[:MAX_PEER_ADDRESSES] if read_address(raw)]
+    addresses = [raw for raw in message.listen_addrs[:MAX_PEER_ADDRESSES] if decode_address(raw)]
     short = (name for name in message.protocols if len(name) <= MAX_PROTOCOL_CHARACTERS)
     protocols = list(islice(short, MAX_PEER_PROTOCOLS))
     for field in ("listen_addrs", "protocols", "public_key"):
@@ -139,7 +139,7 @@ class NodeHost(BasicHost):
         message = Identify()
         message.ParseFromString(data)
         _shorten(message)
-        observed = read_address(message.observed_addr)
+        observed = decode_address(message.observed_addr)
         if observed is not None:
             self.observed_ip = extract_ip_from_multiaddr(observed)
         await update_peerstore_from_identify(self.peerstore, peer_id, message)

@@ -24,7 +24,7 @@ _HOSTS = (*_IPS, "dns", "dns4", "dns6")
 _WEB = (("ws",), ("wss",), ("tls", "ws"))
 
 
-def read_peer_id(text: str) -> bytes:
+def parse_peer_id(text: str) -> bytes:
     """A base58 peer id. Of multihashes libp2p uses identity and SHA-256."""
     raw = _base58(text)
     inlined = raw[:1] == b"\0" and raw[1:2] == bytes([len(raw) - 2])
@@ -37,7 +37,7 @@ def read_peer_id(text: str) -> bytes:
     return raw
 
 
-def read_listen(text: str) -> Multiaddr:
+def parse_listen(text: str) -> Multiaddr:
     """An address to listen on: `/ip4|ip6/HOST/tcp/PORT`, with `/ws` for browsers. Port 0: any."""
     parts = _parts(text)
     if parts[0] not in _IPS or tuple(parts[4:]) not in ((), ("ws",)):
@@ -45,7 +45,7 @@ def read_listen(text: str) -> Multiaddr:
     return _multiaddr(text)
 
 
-def read_announced(text: str) -> Multiaddr:
+def parse_announced(text: str) -> Multiaddr:
     """An address to tell others, without the peer id that it may end with."""
     parts = _parts(text)
     if "p2p" in parts[4:]:
@@ -59,7 +59,7 @@ def read_announced(text: str) -> Multiaddr:
     return _multiaddr("/" + "/".join(parts))
 
 
-def read_peer(text: str) -> tuple[bytes, Multiaddr]:
+def parse_peer(text: str) -> tuple[bytes, Multiaddr]:
     """(peer id, where it is dialled) of `/ip4/192.0.2.1/tcp/9000/p2p/12D3Koo...`."""
     parts = _parts(text)
     peer = _check_peer(parts)
@@ -83,7 +83,7 @@ def _parts(text: str) -> list[str]:
 def _check_peer(parts: list[str]) -> bytes:
     if parts[-2] != "p2p":
         raise ValueError("does not end in /p2p/ and a peer id")
-    return read_peer_id(parts[-1])
+    return parse_peer_id(parts[-1])
 
 
 def _check_port(parts: list[str]) -> None:

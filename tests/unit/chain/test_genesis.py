@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx.chain.genesis import BlockClock, dump_genesis, load_genesis
+from gridtokenx.chain.genesis import BlockClock, format_genesis, parse_genesis
 from gridtokenx.cluster.devnet import local_genesis
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.errors import Rejected
@@ -18,21 +18,21 @@ FILE = Path(__file__).parents[3] / "bootstrap" / "local" / "genesis.json"
 
 
 def document() -> dict:
-    return json.loads(dump_genesis(GENESIS))
+    return json.loads(format_genesis(GENESIS))
 
 
 def refused(edited: dict, match: str) -> None:
     with pytest.raises(Rejected, match=match):
-        load_genesis(json.dumps(edited))
+        parse_genesis(json.dumps(edited))
 
 
 def test_a_file_is_read_back() -> None:
-    assert load_genesis(dump_genesis(GENESIS)) == GENESIS
-    assert load_genesis(dump_genesis(GENESIS)).hash == GENESIS.hash
+    assert parse_genesis(format_genesis(GENESIS)) == GENESIS
+    assert parse_genesis(format_genesis(GENESIS)).hash == GENESIS.hash
 
 
 def test_the_committed_file_is_current() -> None:
-    assert FILE.read_text() == dump_genesis(GENESIS)
+    assert FILE.read_text() == format_genesis(GENESIS)
 
 
 def test_unknown_and_missing_keys_are_refused() -> None:
@@ -95,7 +95,7 @@ def test_stake_stays_within_reach_of_evidence() -> None:
     edited["national"]["staking"]["unbonding_blocks"] = 479
     refused(edited, "unbonding_blocks is 479; .* window of 300 .* epochs of 60 it must be 480")
     edited["national"]["staking"]["unbonding_blocks"] = 480
-    assert load_genesis(json.dumps(edited)).unbonding_blocks_min == 480
+    assert parse_genesis(json.dumps(edited)).unbonding_blocks_min == 480
 
 
 def test_limits_are_checked() -> None:
@@ -107,13 +107,13 @@ def test_limits_are_checked() -> None:
     ):
         refused(document() | {key: value}, f"OUT_OF_RANGE.*{key}")
     with pytest.raises(Rejected, match="TOO_LARGE"):
-        load_genesis(" " * (1024 * 1024 + 1))
+        parse_genesis(" " * (1024 * 1024 + 1))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
 def test_what_is_no_genesis_is_refused(text: str) -> None:
     with pytest.raises(Rejected, match="MALFORMED"):
-        load_genesis(text)
+        parse_genesis(text)
 
 
 OUT = "VALUE_OUT_OF_RANGE: "
@@ -177,7 +177,7 @@ def test_rates_of_sources_that_no_vote_names_have_the_others_range() -> None:
     )
     refused(edited, "VALUE_OUT_OF_RANGE: carbon_credits.coal may be 0 to 5")
     edited["parameters"]["carbon_rates"][-1]["mcr_per_kwh"] = 5000
-    load_genesis(json.dumps(edited))
+    parse_genesis(json.dumps(edited))
 
 
 def test_the_longest_window_is_taken() -> None:
@@ -191,7 +191,7 @@ def test_the_longest_window_is_taken() -> None:
     }
     edited["national"]["governance"]["voting_period_ms"] = 60 * 900_000
     edited["national"]["governance"]["execution_delay_ms"] = 10 * 900_000
-    load_genesis(json.dumps(edited))
+    parse_genesis(json.dumps(edited))
 
 
 def test_a_chains_identity_is_its_rules() -> None:

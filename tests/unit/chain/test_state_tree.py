@@ -39,7 +39,7 @@ CROWD = neighbours()
 @pytest.fixture(scope="module")
 def tree() -> StateTree:
     tree = StateTree()
-    tree.commit(tree.update([(key, b"value of " + key) for key in (*KEYS, *CROWD)]))
+    tree.apply(tree.update([(key, b"value of " + key) for key in (*KEYS, *CROWD)]))
     return tree
 
 
@@ -127,7 +127,7 @@ def test_any_history_of_one_state_has_one_root() -> None:
         for key in dice.sample((*KEYS[:60], *CROWD), dice.randint(1, 12)):
             changes[key] = None if dice.random() < 0.4 else b"%d" % dice.randint(0, 9)
         update = tree.update(changes.items())
-        tree.commit(update)
+        tree.apply(update)
         assert tree.root == update.root
         for key, value in changes.items():
             if value is None:
@@ -135,7 +135,7 @@ def test_any_history_of_one_state_has_one_root() -> None:
             else:
                 model[key] = value
     afresh = StateTree()
-    afresh.commit(afresh.update(model.items()))
+    afresh.apply(afresh.update(model.items()))
     assert afresh.root == tree.root
     emptied = [(key, None) for key in model]
     assert tree.update(emptied).root == StateTree().root
@@ -149,13 +149,13 @@ def test_keys_that_are_gone_leave_nothing_behind() -> None:
         return len({id(node) for node in tree._nodes})
 
     tree = StateTree()
-    tree.commit(tree.update([(KEYS[0], b"stays")]))
+    tree.apply(tree.update([(KEYS[0], b"stays")]))
     held, root = nodes_held(tree), tree.root
     for at in range(0, 5_000, 500):
         keys = [b"order %d" % number for number in range(at, at + 500)]
-        tree.commit(tree.update([(key, b"open") for key in keys]))
+        tree.apply(tree.update([(key, b"open") for key in keys]))
         assert nodes_held(tree) > held + 500
-        tree.commit(tree.update([(key, None) for key in keys]))
+        tree.apply(tree.update([(key, None) for key in keys]))
     assert (nodes_held(tree), tree.root) == (held, root)
 
 
@@ -165,7 +165,7 @@ def test_the_values_rebuild_the_tree() -> None:
         changes = [(key, None if step == 2 and key in CROWD else b"%d" % step) for key in CROWD]
         changes.append((KEYS[step], b"x"))
         stored |= dict(changes)
-        tree.commit(tree.update(changes))
+        tree.apply(tree.update(changes))
     values = [(key, value) for key, value in stored.items() if value is not None]
     assert StateTree(values).root == tree.root
     assert StateTree([]).root == StateTree().root

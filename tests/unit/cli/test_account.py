@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gridtokenx.api.answers.chain import NodeStatus
-from gridtokenx.chain.genesis import dump_genesis
+from gridtokenx.chain.genesis import format_genesis
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import dev_key, local_genesis
 from gridtokenx.primitives.types import format_address
@@ -66,7 +66,7 @@ def test_amounts_are_shown_to_the_last_digit(run, canned_node) -> None:
 @pytest.mark.parametrize("chain", ["MET", "TH"])
 def test_a_proof_that_does_not_hold_is_refused(run, canned_node, sent: dict, chain: str) -> None:
     canned_node.results = {
-        "chain_getGenesis": {"genesis": json.loads(dump_genesis(local_genesis()))},
+        "chain_getGenesis": {"genesis": json.loads(format_genesis(local_genesis()))},
         "account_getProof": sent,
         "shard_getProof": sent,
     }
@@ -83,7 +83,7 @@ def test_a_pinned_genesis_older_than_the_unbonding_time_needs_a_trusted_block(
     """It is refused before the node's proof is looked at; the way out is told."""
     genesis = replace(local_genesis(), network_name="real")
     path = tmp_path / "genesis.json"
-    path.write_text(dump_genesis(genesis))
+    path.write_text(format_genesis(genesis))
     run("init", "--genesis", path, "--role", "observer")
     network = {"name": "real", "id": 1, "genesis_hash": genesis.hash.hex()}
     canned_node.results = {

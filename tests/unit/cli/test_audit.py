@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gridtokenx.api.answers.chain import ChainHead, RawBlocks
-from gridtokenx.chain.genesis import dump_genesis
+from gridtokenx.chain.genesis import format_genesis
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import NATIONAL
 from gridtokenx.primitives.codec import encode
@@ -39,7 +39,7 @@ class Shown:
 
     def genesis(self) -> dict[str, Any]:
         genesis = self.world.genesis
-        return {"hash": genesis.hash.hex(), "genesis": json.loads(dump_genesis(genesis))}
+        return {"hash": genesis.hash.hex(), "genesis": json.loads(format_genesis(genesis))}
 
     def head(self, chain: str = "MET") -> dict[str, Any]:
         return whole(ChainHead, chain=chain, height=str(self.chain(chain).height))

@@ -10,8 +10,8 @@ from gridtokenx.chain.genesis import (
     Genesis,
     GenesisValidator,
     RegionChain,
-    dump_genesis,
-    load_genesis,
+    format_genesis,
+    parse_genesis,
 )
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.home import keystore
@@ -49,7 +49,7 @@ def genesis_file(tmp_path: Path) -> Path:
         ),
     )
     path = tmp_path / "lab.json"
-    path.write_text(dump_genesis(genesis))
+    path.write_text(format_genesis(genesis))
     return path
 
 
@@ -69,7 +69,7 @@ def test_a_home_for_a_genesis_file_is_complete(
         "--password-file", password_file, "--json",
     )  # fmt: skip
     assert ran.code == 0
-    expected = load_genesis(genesis_file.read_text()).hash.hex()
+    expected = parse_genesis(genesis_file.read_text()).hash.hex()
     assert ran.document["genesis_hash"] == expected
     assert ran.document["chains"] == ["MET"]
     assert [key["name"] for key in ran.document["keys"]] == ["node", "validator"]

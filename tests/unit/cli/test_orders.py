@@ -220,11 +220,11 @@ def test_an_absent_node_is_told_before_a_password_is_asked_for(
 def test_a_node_of_another_network_is_refused(
     run, home: Path, fast_keys, password_file, canned_node
 ) -> None:
-    from gridtokenx.chain.genesis import dump_genesis
+    from gridtokenx.chain.genesis import format_genesis
     from gridtokenx.cluster.devnet import local_genesis
 
     run("keys", "new", "me", "--password-file", password_file)
-    (home / "genesis.json").write_text(dump_genesis(local_genesis()))
+    (home / "genesis.json").write_text(format_genesis(local_genesis()))
     theirs = {"name": "elsewhere", "id": 7, "genesis_hash": "ab" * 32}
     canned_node.results["chain_getStatus"] = whole(NodeStatus, network=theirs)
     ran = run("--rpc", canned_node.url, *place())

@@ -7,7 +7,7 @@ import pytest
 from gridtokenx.api.answers.chain import ChainHead
 from gridtokenx.api.answers.failure import Failure, FailureData
 from gridtokenx.api.answers.transaction import TransactionStatus
-from gridtokenx.chain.genesis import dump_genesis
+from gridtokenx.chain.genesis import format_genesis
 from gridtokenx.chain.transaction import Transaction, sign_transaction
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import dev_key, local_genesis
@@ -42,7 +42,7 @@ def test_decode_takes_hex_a_file_of_hex_or_of_bytes(run, tmp_path: Path) -> None
 
 def test_decode_names_the_chain_and_shows_units(run, home: Path) -> None:
     home.mkdir()
-    (home / "genesis.json").write_text(dump_genesis(local_genesis()))
+    (home / "genesis.json").write_text(format_genesis(local_genesis()))
     shown = run("tx", "decode", signed().encoded.hex()).stdout
     assert "chain        NOR" in shown
     assert "signature    is the sender's" in shown
@@ -91,7 +91,7 @@ def test_amounts_are_exact_or_refused(run, asset: str, amount: str, code: int, t
 def test_a_wrong_password_signs_nothing(
     run, tmp_path: Path, fast_keys, password_file: Path, canned_node
 ) -> None:
-    from gridtokenx.chain.genesis import dump_genesis
+    from gridtokenx.chain.genesis import format_genesis
 
     run("keys", "new", "me", "--password-file", password_file)
     wrong = tmp_path / "wrong"
@@ -99,7 +99,7 @@ def test_a_wrong_password_signs_nothing(
     wrong.chmod(0o600)
     canned_node.results = {
         "chain_getHead": whole(ChainHead),
-        "chain_getGenesis": {"genesis": dump_genesis(local_genesis())},
+        "chain_getGenesis": {"genesis": format_genesis(local_genesis())},
     }
     words = ["--to", "me", "--asset", "thb", "--amount", "1", "--key", "me"]
     ran = run("--rpc", canned_node.url, "tx", "transfer", *words, "--password-file", wrong)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx.chain.genesis import dump_genesis
+from gridtokenx.chain.genesis import format_genesis
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import dev_key, local_genesis
@@ -29,7 +29,7 @@ refused = pytest.mark.parametrize("saved", REFUSED.values(), ids=REFUSED)
 
 @pytest.fixture(scope="module")
 def genesis_text() -> str:
-    return dump_genesis(local_genesis())
+    return format_genesis(local_genesis())
 
 
 @read

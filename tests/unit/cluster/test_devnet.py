@@ -8,7 +8,7 @@ import pytest
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
 
-from gridtokenx.chain.genesis import BlockClock, load_genesis
+from gridtokenx.chain.genesis import BlockClock, parse_genesis
 from gridtokenx.cluster import devnet
 from gridtokenx.home import keystore
 from gridtokenx.home.config import load_config
@@ -35,7 +35,7 @@ def test_the_committed_file_is_what_the_code_makes(name):
 
 
 def test_the_genesis_file_reads_back_and_each_chain_has_its_own_identity():
-    genesis = load_genesis((BOOTSTRAP / "genesis.json").read_text())
+    genesis = parse_genesis((BOOTSTRAP / "genesis.json").read_text())
     assert genesis == devnet.local_genesis()
     assert genesis.chain_names == ("TH", "MET", "NOR", "NEA")
     assert len({genesis.chain(name).chain_id for name in genesis.chain_names}) == 4
@@ -81,7 +81,7 @@ def test_a_home_is_a_configuration_that_loads_with_keys_that_open(tmp_path):
     assert (mea.node.node_type, mea.node.authority, mea.api.port) == ("authority", "mea", 20_002)
     assert mea.network.bootstrap == (devnet.peer_address("n0", 20_001),)
     assert mea.genesis.hash == genesis.hash.hex()
-    assert load_genesis(mea.genesis_path.read_text()).hash == genesis.hash
+    assert parse_genesis(mea.genesis_path.read_text()).hash == genesis.hash
     password = keystore.read_password_file(mea.password_path)
     validator = keystore.unlock(mea.keys_path / "validator.json", password)
     assert validator.public_key == genesis.chains[0].validators[1].public_key

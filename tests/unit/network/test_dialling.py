@@ -10,10 +10,10 @@ from gridtokenx.network.dialling import (
     DIALS_OF_A_TARGET,
     SECONDS_PER_DIAL,
     DialRules,
+    decode_address,
     kind_of,
     parse_address,
     parse_peer_id,
-    read_address,
 )
 
 PEER = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
@@ -156,7 +156,7 @@ def test_text_that_is_too_long_is_refused_before_it_costs_anything(parse) -> Non
 
 @given(st.binary(max_size=60))
 def test_any_bytes_that_are_a_multiaddr_are_judged(raw: bytes) -> None:
-    address = read_address(raw)
+    address = decode_address(raw)
     if address is not None:
         ALL_KINDS.may_dial(address)
         assert str(address).startswith("/")

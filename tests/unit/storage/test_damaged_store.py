@@ -27,7 +27,7 @@ PIECE = 2_000  # Bytes of each row's value: a table of many blocks.
 
 def commit(database: Database, height: int, rows: int = 1) -> None:
     state = [(b"la%06d" % number, os.urandom(PIECE)) for number in range(rows)]
-    database.chain("MET").commit(
+    database.chain("MET").write_block(
         BlockWrite(height, sha256(b"%d" % height), b"body", b"certificate", (), state)
     )
 

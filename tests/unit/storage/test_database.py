@@ -46,7 +46,7 @@ def block(height: int, **changes) -> BlockWrite:
 
 def test_a_block_is_written_whole_and_found_again(tmp_path: Path) -> None:
     database = Database(tmp_path)
-    database.chain("MET").commit(block(1))
+    database.chain("MET").write_block(block(1))
     database.close()
     database = Database(tmp_path)
     chain = database.chain("MET")
@@ -76,8 +76,8 @@ def test_what_is_not_there_is_none(database: Database) -> None:
 
 def test_a_removed_key_is_gone(database: Database) -> None:
     chain = database.chain("MET")
-    chain.commit(block(1))
-    chain.commit(block(2, state=[(b"la" + b"a" * 32, None)]))
+    chain.write_block(block(1))
+    chain.write_block(block(2, state=[(b"la" + b"a" * 32, None)]))
     assert ACCOUNTS.get(chain, b"a" * 32) is None
 
 
@@ -86,7 +86,7 @@ def test_chains_do_not_see_each_other(database: Database) -> None:
     names = ("ME", "MET", "METS", "NOR")
     for number, name in enumerate(names):
         state = [(b"la" + bytes([number]) * 32, encode(Account(nonce=number)))]
-        database.chain(name).commit(block(number + 1, state=state))
+        database.chain(name).write_block(block(number + 1, state=state))
     for number, name in enumerate(names):
         chain = database.chain(name)
         assert chain.head() == (number + 1, sha256(b"block %d" % (number + 1)))
@@ -98,7 +98,7 @@ def test_chains_do_not_see_each_other(database: Database) -> None:
 def test_scans_are_in_key_order_and_stop_at_their_prefix(database: Database) -> None:
     chain = database.chain("MET")
     keys = [b"\x00", b"a", b"a\x00", b"a\xff", b"a\xff\xff", b"b", b"\xff"]
-    chain.commit(block(1, index=[(key, b"") for key in keys]))
+    chain.write_block(block(1, index=[(key, b"") for key in keys]))
     assert [key for key, _ in chain.index_rows(b"")] == sorted(keys)
     assert [key for key, _ in chain.index_rows(b"a")] == keys[1:5]
     assert [key for key, _ in chain.index_rows(b"a\xff")] == keys[3:5]
@@ -116,16 +116,16 @@ def test_candidates_live_until_the_next_block(database: Database) -> None:
     chain.save_safety(b"record 2", [(one, b"never written twice"), (two, b"body two")])
     assert chain.load_safety() == b"record 2"
     assert (chain.candidate(one), chain.candidate(two)) == (b"body one", b"body two")
-    chain.commit(block(1))
+    chain.write_block(block(1))
     assert (chain.candidate(one), chain.candidate(two)) == (None, None)
     assert chain.load_safety() == b"record 2"
 
 
 def test_a_view_stays_as_it_was(database: Database) -> None:
     chain = database.chain("MET")
-    chain.commit(block(1))
+    chain.write_block(block(1))
     view = chain.view()
-    chain.commit(block(2))
+    chain.write_block(block(2))
     assert view.head() == (1, sha256(b"block 1"))
     assert view.block(2) is None
     assert ACCOUNTS.get(view, b"a" * 32) == Account(nonce=1)
@@ -135,10 +135,10 @@ def test_a_view_stays_as_it_was(database: Database) -> None:
 
 def test_a_views_scans_show_no_newer_value(database: Database) -> None:
     chain = database.chain("MET")
-    chain.commit(block(1))
+    chain.write_block(block(1))
     view = chain.view()
     newer = [(b"la" + b"a" * 32, encode(Account(nonce=2))), (b"lab", encode(Account()))]
-    chain.commit(block(2, state=newer, index=[(b"row 0", b"later"), (b"row 1", b"changed")]))
+    chain.write_block(block(2, state=newer, index=[(b"row 0", b"later"), (b"row 1", b"changed")]))
     assert list(ACCOUNTS.items(view)) == [(b"a" * 32, Account(nonce=1))]
     assert list(view.index_rows(b"")) == [(b"row 1", b"value")]
     assert list(view.index_rows(b"row 1", b"row 1")) == [(b"row 1", b"value")]
@@ -146,7 +146,7 @@ def test_a_views_scans_show_no_newer_value(database: Database) -> None:
 
 def test_a_view_that_is_still_held_does_not_keep_the_folder_locked(tmp_path: Path) -> None:
     database = Database(tmp_path)
-    database.chain("MET").commit(block(1))
+    database.chain("MET").write_block(block(1))
     view = database.chain("MET").view()
     database.close()
     for read in (view.head, lambda: list(view.index_rows(b""))):
@@ -166,7 +166,7 @@ def test_the_writers_reader_follows_its_blocks(database: Database) -> None:
         ACCOUNTS.put(overlay, bytes([height]) * 32, Account(nonce=height))
         if height > 3:
             ACCOUNTS.delete(overlay, bytes([height - 2]) * 32)
-        chain.commit(block(height, state=overlay.changes()))
+        chain.write_block(block(height, state=overlay.changes()))
         reader.absorb(overlay.changed())
         assert ACCOUNTS.get(reader, b"a" * 32) == Account(nonce=height)
         assert list(ACCOUNTS.items(reader)) == list(ACCOUNTS.items(chain))
@@ -181,7 +181,7 @@ def test_what_is_read_often_stays_decoded_while_what_is_not_makes_room(database:
     owners = [number.to_bytes(32, "big") for number in range(20)]
     for owner in (often, *owners):
         ACCOUNTS.put(overlay, owner, Account(nonce=1))
-    chain.commit(block(1, state=overlay.changes()))
+    chain.write_block(block(1, state=overlay.changes()))
     reader = StateReader(chain, generation_entries=4)
     kept = ACCOUNTS.get(reader, often)
     first = ACCOUNTS.get(reader, owners[0])
@@ -203,7 +203,7 @@ def test_what_few_transactions_leave_behind_is_not_kept_for_ever(
         ACCOUNTS.put(overlay, height.to_bytes(32, "big"), Account(nonce=1))
         if height == 1:
             ACCOUNTS.put(overlay, often, Account(nonce=1))
-        chain.commit(block(height, state=overlay.changes()))
+        chain.write_block(block(height, state=overlay.changes()))
         reader.absorb(overlay.changed())
         kept = ACCOUNTS.get(reader, often)
         assert ACCOUNTS.get(reader, often) is kept
@@ -225,7 +225,7 @@ def test_a_key_that_the_reader_knew_to_be_absent_appears_with_its_block(
             ACCOUNTS.delete(overlay, owner)
         else:
             ACCOUNTS.put(overlay, owner, account)
-        chain.commit(block(height, state=overlay.changes()))
+        chain.write_block(block(height, state=overlay.changes()))
         reader.absorb(overlay.changed())
         assert ACCOUNTS.get(reader, owner) == account
     for number in range(2 * MAX_ABSENT):
@@ -265,7 +265,7 @@ def test_a_closed_folder_can_be_opened_again(tmp_path: Path) -> None:
 
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     database = Database(tmp_path)
-    database.chain("MET").commit(block(1))
+    database.chain("MET").write_block(block(1))
     database.write([(b"schema", u64(SCHEMA + 1))])
     database.close()
     with pytest.raises(DatabaseError, match=rf"GTX-DB-002.*schema {SCHEMA + 1}.*data is intact"):
@@ -297,8 +297,8 @@ def commit_stream(database: Database) -> None:
         ]
         state.append((b"la" + sha256(b"%d.0" % ((height + 3) % 7)), None))
         update = tree.update(state)
-        chain.commit(block(height, block=update.root, state=state))
-        tree.commit(update)
+        chain.write_block(block(height, block=update.root, state=state))
+        tree.apply(update)
         sys.stdout.write(f"{height}\n")
         sys.stdout.flush()
 

@@ -66,7 +66,7 @@ def test_what_the_configuration_takes_the_node_takes_and_nothing_else(text: str)
     for key in ("bootstrap", "persistent"):
         assert configured(key, text) == takes(parse_address, text)
     if configured("listen", text):  # As the swarm binds it.
-        listening = addresses.read_listen(text)
+        listening = addresses.parse_listen(text)
         assert listening.value_for_protocol(listening.protocols()[0].name)
         assert 0 <= int(listening.value_for_protocol("tcp")) < 65536
     if configured("bootstrap", text):
@@ -78,24 +78,24 @@ def test_what_the_configuration_takes_the_node_takes_and_nothing_else(text: str)
 def test_peer_ids_of_settings_are_those_of_the_network(text: str) -> None:
     assert configured("allow", text) == takes(parse_peer_id, text)
     if configured("allow", text):
-        assert ID.from_base58(text).to_bytes() == addresses.read_peer_id(text)
+        assert ID.from_base58(text).to_bytes() == addresses.parse_peer_id(text)
 
 
 @pytest.mark.parametrize("text", [PEER, HASHED])
 def test_both_kinds_of_peer_ids(text: str) -> None:
-    assert addresses.read_peer_id(text) == ID.from_base58(text).to_bytes()
+    assert addresses.parse_peer_id(text) == ID.from_base58(text).to_bytes()
     for wrong in (text[:-1], text + "1", "1" + text, text.replace("o", "0"), text.upper()):
         with pytest.raises(ValueError, match="no valid peer id"):
-            addresses.read_peer_id(wrong)
+            addresses.parse_peer_id(wrong)
 
 
 @pytest.mark.parametrize(
     ("use", "good"),
     [
-        (addresses.read_listen, "/ip6/::/tcp/0/ws"),
-        (addresses.read_announced, "/dns4/node.example/tcp/443/tls/ws"),
-        (addresses.read_announced, f"/ip4/192.0.2.1/tcp/9000/ws/p2p/{PEER}"),
-        (addresses.read_peer, f"/dns4/node.example/tcp/9000/p2p/{PEER}"),
+        (addresses.parse_listen, "/ip6/::/tcp/0/ws"),
+        (addresses.parse_announced, "/dns4/node.example/tcp/443/tls/ws"),
+        (addresses.parse_announced, f"/ip4/192.0.2.1/tcp/9000/ws/p2p/{PEER}"),
+        (addresses.parse_peer, f"/dns4/node.example/tcp/9000/p2p/{PEER}"),
     ],
 )
 def test_good_ones(use, good: str) -> None:
