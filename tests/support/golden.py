@@ -16,12 +16,12 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from gridtokenx.answers.signed_requests import request_bytes
 from gridtokenx.api import access, jsonrpc, rest
 from gridtokenx.api.calls import Calls, Reply
 from gridtokenx.api.context import Context
 from gridtokenx.api.limiter import Bill, Limiter
 from gridtokenx.api.methods import METHODS
-from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.api.table import Method
 from gridtokenx.cluster.devnet import GTX, dev_key, operator_key, validator_name
 from gridtokenx.governance.model import (
