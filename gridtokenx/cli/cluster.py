@@ -17,6 +17,7 @@ from gridtokenx.cli import output, show
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gridtokenx.chain.genesis import Genesis
     from gridtokenx.cluster.processes import Cluster
 
 app = typer.Typer(help="Local clusters: up, down, status, logs, faults.", no_args_is_help=True)
@@ -41,25 +42,22 @@ def up(
     observers: Annotated[int, typer.Option(min=0, max=16, help="Observer nodes.")] = 1,
     block_time: Annotated[str, typer.Option(help="Time of a block, such as 500ms or 10s.")] = "1s",
     clock: Annotated[
-        str, typer.Option(help="Market time: wall, or blocks (a 15-minute slot a block).")
-    ] = "wall",
+        str, typer.Option(help="Market time: blocks (a 15-minute slot every 5 blocks), or wall.")
+    ] = "blocks",
     name: ClusterOption = DEFAULT_NAME,
     timeout: Annotated[int, typer.Option(min=1, help="Seconds until it must be ready.")] = 90,
 ) -> None:
     """Start a network; wait until each node has a block of every chain and knows all others."""
-    from gridtokenx.chain.genesis import BlockClock
     from gridtokenx.client import Client
     from gridtokenx.cluster import dev, devnet, processes, watch
-    from gridtokenx.primitives.quantities import SLOT_MS
 
     now_ms = time.time_ns() // 1_000_000
     if clock not in ("wall", "blocks"):
-        raise typer.BadParameter(f"--clock is wall or blocks, not {clock!r}")
-    by_blocks = BlockClock(now_ms // SLOT_MS * SLOT_MS, SLOT_MS)
+        raise typer.BadParameter(f"--clock is blocks or wall, not {clock!r}")
     genesis = devnet.local_genesis(
         authorities=authorities,
         block_time_ms=_milliseconds(block_time),
-        clock=by_blocks if clock == "blocks" else None,
+        clock=devnet.block_clock(now_ms) if clock == "blocks" else None,
         genesis_time_ms=now_ms,
     )
     with reported(), locked(name) as folder:
@@ -72,12 +70,13 @@ def up(
             watch.wait_ready(cluster, timeout)
             seconds = time.monotonic() - started
             with Client(cluster.members[0].api_url, genesis=genesis) as client:
-                dev.fund_dev_account(client)
+                for account in (devnet.DEV_ACCOUNT, devnet.NEIGHBOUR):
+                    dev.fund_dev_account(client, account)
         except BaseException:
             cluster.stop()
             raise
     document = {**watch.describe(cluster), "ready_s": round(seconds, 1)}
-    output.emit(document, lambda console: _draw_up(console, cluster, document))
+    output.emit(document, lambda console: _draw_up(console, cluster, document, genesis))
 
 
 @app.command()
@@ -260,8 +259,25 @@ def reported() -> Iterator[None]:
         )
 
 
-def _draw_up(console: Console, cluster: Cluster, document: dict[str, Any]) -> None:
-    from gridtokenx.cluster.devnet import DEV_ACCOUNT, PASSWORD, dev_key
+def _market_of(genesis: Genesis) -> str:
+    """How long a newcomer's orders wait."""
+    from gridtokenx.primitives.quantities import SLOT_MS
+
+    clock = genesis.market_clock
+    if not clock.ms_per_block:
+        return "orders are matched when their slot closes, at each quarter of an hour"
+    blocks = SLOT_MS // clock.ms_per_block
+    seconds = blocks * genesis.block_time_ms / 1000
+    return (
+        f"orders are matched when their slot closes: one each {blocks} blocks, {seconds:g} s "
+        "(--clock wall: 15 minutes)"
+    )
+
+
+def _draw_up(
+    console: Console, cluster: Cluster, document: dict[str, Any], genesis: Genesis
+) -> None:
+    from gridtokenx.cluster.devnet import DEV_ACCOUNT, NEIGHBOUR, PASSWORD, dev_key
     from gridtokenx.primitives.types import format_address
 
     def line(text: str) -> None:
@@ -269,23 +285,31 @@ def _draw_up(console: Console, cluster: Cluster, document: dict[str, Any]) -> No
 
     first = document["nodes"][0]
     validators = sum(node["role"] == "authority" for node in document["nodes"])
-    genesis = document["genesis_hash"]
+    told = document["genesis_hash"]
     line(
-        f'GridTokenX cluster "{cluster.name}"   chain gridtokenx-local-{genesis[:4]}   '
-        f"genesis {genesis[:4]}…{genesis[-2:]}   "
+        f'GridTokenX cluster "{cluster.name}"   chain gridtokenx-local-{told[:4]}   '
+        f"genesis {told[:4]}…{told[-2:]}   "
         f"{validators} validators, f = {(validators - 1) // 3}"
     )
     line(_table(document))
-    address = format_address(dev_key(DEV_ACCOUNT).public_key)
-    line("Funded dev account (NOT FOR REAL USE)")
-    line(f"  {address}  10,000 THB  meter at BKK-01-SUB001")
-    line(f'  key {cluster.home("n0") / "keys" / DEV_ACCOUNT}.json (password "{PASSWORD}")')
+    line("Funded dev accounts (NOT FOR REAL USE)")
+    for name in (DEV_ACCOUNT, NEIGHBOUR):
+        address = format_address(dev_key(name).public_key)
+        line(f"  {address}  {name}, 10,000 THB, meter at BKK-01-SUB001")
+    home = cluster.home("n0")
+    line(f'  keys in {home / "keys"} (password "{PASSWORD}")')
+    line(f"Market: {_market_of(genesis)}")
     line(f"Try:  curl -s {first['api']}/api/v1/status")
     line(
         f"      curl -X POST {first['api']}/api/v1/energy/orders "
         f"-H 'Content-Type: application/json' -d '{SEED_ORDER}'"
     )
+    line(
+        f"      gridtokenx --home {home} orders place --side buy --kwh 60 --price 5.60 "
+        f"--location BKK-01-SUB001 --key {NEIGHBOUR} --password-file {home / 'password'}"
+    )
     line(f"      gridtokenx --rpc {first['api']} orders book BKK-01")
+    line(f"      gridtokenx --rpc {first['api']} trade list")
     line(f"Logs: gridtokenx cluster logs n0 --name {cluster.name}   ({first['log']})")
     line(f"Stop: gridtokenx cluster down {cluster.name}")
     line(

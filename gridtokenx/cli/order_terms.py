@@ -21,6 +21,7 @@ from gridtokenx.primitives.quantities import (
     slot_start_ms,
 )
 from gridtokenx.runtime import bangkok
+from gridtokenx.trading.model import MatchingMode
 
 if TYPE_CHECKING:
     from gridtokenx.registry.model import Meter
@@ -36,11 +37,26 @@ _BLOCKS_UNTIL_INCLUDED = 2  # Slots that close before an order can be in a block
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What decides an order's slots. Times in Unix ms of market time."""
+    """What decides an order's slots and when it is matched. `now_ms` is market time in Unix ms;
+    a block takes `block_ms` of it, and `block_time_ms` of anybody's.
+    """
 
     now_ms: int
     block_ms: int
     open_slots: int
+    block_time_ms: int
+    matching_mode: MatchingMode
+
+    def matches(self, first_slot: int) -> str:
+        """When an order for this slot or later ones first meets others, for a person."""
+        if self.matching_mode is MatchingMode.BLOCK:
+            return "with the next block"
+        slot = max(first_slot, slot_at(self.now_ms) + 1)
+        gate_ms = slot_start_ms(slot)
+        blocks = -(-(gate_ms - self.now_ms) // self.block_ms)
+        seconds = -(-blocks * self.block_time_ms // 1000)
+        wait = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+        return f"when slot {slot} closes at {bangkok.moment(gate_ms)} Bangkok, in about {wait}"
 
 
 @dataclass(frozen=True, slots=True)

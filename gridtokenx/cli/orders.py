@@ -83,7 +83,8 @@ def place(
         terms = _terms(client, chain, remote.address_of(key), wish)
         transaction = client.sign(remote.unlock(key, password_file), chain, terms)
         document = _placed(client, chain, transaction, wait=wait)
-    output.emit(document, lambda console: _draw_placed(console, document, terms))
+        matched = _market(client, chain).matches(terms.first_slot)
+    output.emit(document, lambda console: _draw_placed(console, document, terms, matched))
 
 
 def _terms(client: Client, chain: str, owner: bytes, wish: Wish) -> PlaceOrder:
@@ -102,6 +103,8 @@ def _market(client: Client, chain: str) -> Market:
         now_ms=now.market_ms,
         block_ms=genesis.market_clock.ms_per_block or genesis.block_time_ms,
         open_slots=now.parameters.open_slots,
+        block_time_ms=genesis.block_time_ms,
+        matching_mode=now.parameters.matching_mode,
     )
 
 
@@ -119,7 +122,9 @@ def _placed(client: Client, chain: str, transaction: Transaction, *, wait: bool)
     }
 
 
-def _draw_placed(console: Console, document: dict[str, Any], terms: PlaceOrder) -> None:
+def _draw_placed(
+    console: Console, document: dict[str, Any], terms: PlaceOrder, matched: str
+) -> None:
     from gridtokenx.trading.model import Side
 
     selling = terms.side is Side.SELL
@@ -141,6 +146,7 @@ def _draw_placed(console: Console, document: dict[str, Any], terms: PlaceOrder) 
                 f"{show.slots(terms.first_slot, terms.last_slot)} Bangkok, "
                 f"at most {in_slot} kWh in each",
             ),
+            ("matched", matched),
             (
                 "bond" if selling else "escrow",
                 None if reserve is None else f"{show.millionths(reserve)} THB",
@@ -351,10 +357,14 @@ def get(order_id: OrderId, chain: remote.Chain = None) -> None:
     wanted = remote.hash_text(order_id, "an order id")
     with remote.connect() as client:
         document = client.call("energy_getOrder", id=wanted, chain=chain)
-    output.emit(document, lambda console: _draw_order(console, document))
+        matched = None
+        if document["closed_ms"] is None:
+            market = client.call("energy_getMarket", chain=document["chain"])
+            matched = _matching(market, int(document["first_slot"]))
+    output.emit(document, lambda console: _draw_order(console, document, matched))
 
 
-def _draw_order(console: Console, row: dict[str, Any]) -> None:
+def _draw_order(console: Console, row: dict[str, Any], matched: str | None) -> None:
     closed, refund = row["closed_ms"], row["refund_uthb"]
     reserve = "bond" if row["order_type"] == "sell" else "escrow"
     show.fields(
@@ -378,6 +388,7 @@ def _draw_order(console: Console, row: dict[str, Any]) -> None:
                 f"({show.slots(row['first_slot'], row['last_slot'])} Bangkok), "
                 f"at most {show.kwh(row['max_wh_per_slot'])} kWh in each",
             ),
+            ("matched", matched),
             ("expires", show.moment(row["expires_ms"])),
             ("placed", f"{row['chain']} #{row['height']}, {show.moment(row['placed_ms'])}"),
             ("closed", None if closed is None else show.moment(closed)),
@@ -453,12 +464,23 @@ def market(
                 ("chain", f"{document['chain']} at block {document['height']}"),
                 ("market time", show.zoned(document["market_ms"])),
                 ("open slots", f"{first} to {last} ({show.slots(first, last)} Bangkok)"),
+                ("matching", _matching(document)),
                 ("price band", f"{low} to {high} THB/kWh{', peak' if document['peak'] else ''}"),
                 ("peak hours", document["peak_hours"]),
             ],
         )
 
     output.emit(document, draw)
+
+
+def _matching(market: dict[str, Any], first_slot: int = 0) -> str:
+    """When orders for this slot or later ones meet others next."""
+    from gridtokenx.primitives.quantities import slot_start_ms
+
+    if market["parameters"]["matching_mode"] == "block":
+        return "with each block"
+    slot = max(first_slot, int(market["first_open_slot"]))
+    return f"when slot {slot} closes at {show.zoned(slot_start_ms(slot))}"
 
 
 def _side(text: str) -> Side:

@@ -1,4 +1,4 @@
-"""A funded prosumer on the first region chain, so that a new cluster can be traded on at once."""
+"""Funded prosumers on the first region chain, so that a new cluster can be traded on at once."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ DEPOSIT_UTHB = 10_000 * UTHB_PER_THB
 TIMEOUT_S = 60.0
 
 
-def fund_dev_account(client: Client) -> None:
-    """Register the account and its meter, deposit baht; wait until that is final.
+def fund_dev_account(client: Client, name: str = DEV_ACCOUNT) -> None:
+    """Register an account and its meter, deposit baht; wait until that is final.
 
     Errors: ClusterError with the node's reason.
     """
     chain = client.genesis().chain_of_location(LOCATION).name
-    account = dev_key(DEV_ACCOUNT).public_key
-    meter = dev_key(f"{DEV_ACCOUNT} meter").public_key
+    account = dev_key(name).public_key
+    meter = dev_key(f"{name} meter").public_key
     participant = RegisterParticipant(
         account=account,
         role=Role.PROSUMER,
-        kyc_ref=kyc_reference(b"gridtokenx local", DEV_ACCOUNT.encode()),
+        kyc_ref=kyc_reference(b"gridtokenx local", name.encode()),
         licence_class=LicenceClass.EXEMPT_LT_1000KVA,
         licence_expiry_ms=LICENCE_EXPIRY_MS,
         vat_registered=False,
@@ -78,7 +78,7 @@ def fund_dev_account(client: Client) -> None:
                 raise outcome
         client.wait_for([one.id.hex() for one in transactions], timeout_s=TIMEOUT_S)
     except RpcError as error:
-        raise ClusterError(f"the dev account could not be funded: {error}", error.hint) from None
+        raise ClusterError(f"the account {name} could not be funded: {error}", error.hint) from None
 
 
 def _sign(

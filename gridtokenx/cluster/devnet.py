@@ -27,6 +27,7 @@ from gridtokenx.home.config import write_template
 from gridtokenx.home.keystore import KeyKind
 from gridtokenx.interchain.model import InterchainParameters
 from gridtokenx.primitives.crypto import SigningKey, sha256
+from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 from gridtokenx.registry.model import Organisation, OrganisationKind, Territory
 from gridtokenx.runtime.private_files import make_folder, write_private
 from gridtokenx.staking.model import StakingParameters
@@ -44,6 +45,7 @@ DEFAULT_P2P_PORT = 9000
 PAYMENT = "payment"
 NATIONAL = "TH"
 DEV_ACCOUNT = "dev"
+NEIGHBOUR = "neighbour"  # Of the same substation: somebody to trade with.
 LICENCE_EXPIRY_MS = 1_893_456_000_000  # 2030-01-01
 DAILY_CAP_WH = 100_000_000
 GTX = 1_000_000  # ugtx
@@ -58,6 +60,7 @@ ORGANISATIONS = (
 AUTHORITIES = ("egat", "mea", "pea", "erc")
 MAX_AUTHORITIES = 16
 MAX_OBSERVERS = 16
+BLOCKS_PER_SLOT = 5  # Of a market that runs by blocks: its gates close while one watches.
 
 # Prefix, distributor, PEA area, EGAT area. Source: protocols/market.md 5.
 CHAINS = (
@@ -89,6 +92,14 @@ def validator_name(index: int) -> tuple[str, str]:
     """(organisation, name of the consensus key) of the authority node `n<index>`."""
     organisation = AUTHORITIES[index % len(AUTHORITIES)]
     return organisation, f"{organisation} validator {index // len(AUTHORITIES)}"
+
+
+def block_clock(genesis_time_ms: int) -> BlockClock:
+    """A local network's market clock: from the slot of genesis on, BLOCKS_PER_SLOT blocks a slot.
+
+    A gate closes every few seconds, each of them with a block of its own.
+    """
+    return BlockClock(slot_start_ms(slot_at(genesis_time_ms)), SLOT_MS // BLOCKS_PER_SLOT)
 
 
 def local_genesis(
@@ -276,7 +287,7 @@ def write_home(
         keys.append(("operator", KeyKind.ACCOUNT, f"{member.authority} operator"))
     is_bootnode = member.name == bootnode.name
     if is_bootnode:
-        keys.append((DEV_ACCOUNT, KeyKind.ACCOUNT, DEV_ACCOUNT))
+        keys += [(name, KeyKind.ACCOUNT, name) for name in (DEV_ACCOUNT, NEIGHBOUR)]
     for name, kind, source in keys:
         keystore.create(
             home / "keys",
@@ -310,9 +321,14 @@ def write_home(
     write_template(home / "config.toml", values)
 
 
+def bundled_genesis() -> Genesis:
+    """The genesis in `bootstrap/local`: its market runs by blocks, like that of `cluster up`."""
+    return local_genesis(clock=block_clock(GENESIS_TIME_MS))
+
+
 def bootstrap_files() -> dict[str, str]:
     """What `bootstrap/local` holds: file name to text."""
-    genesis = local_genesis()
+    genesis = bundled_genesis()
     network = (
         f"# The local development network. Its keys are public: NOT FOR REAL USE.\n"
         f'network_name = "{genesis.network_name}"\n'

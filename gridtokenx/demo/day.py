@@ -46,7 +46,7 @@ from gridtokenx.primitives.quantities import (
 )
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import ReplaceMeter
-from gridtokenx.trading.model import MarketParameters, MatchingMode
+from gridtokenx.trading.model import MarketParameters
 
 LEAD_SLOTS = 6  # How long before its gate an order is sent.
 READING_DELAY_SLOTS = 2  # A node that is a block behind accepts it too.
@@ -96,7 +96,6 @@ def day_genesis(slots: range, *, authorities: int, block_time_ms: int, now_ms: i
         block_time_ms=block_time_ms,
         clock=BlockClock(start_ms, SLOT_MS),
         parameters=MarketParameters(
-            matching_mode=MatchingMode.GATE,
             reading_deadline_slots=DEADLINE_SLOTS,
         ),
         genesis_time_ms=now_ms,

@@ -131,7 +131,7 @@ class TimeInForce(StrEnum):
 
 
 class MatchingMode(StrEnum):
-    """When a slot is cleared: in each block that finds it touched, or once at gate closure."""
+    """When a slot is cleared: once at gate closure, or in each block that finds it touched too."""
 
     BLOCK = "block"
     GATE = "gate"
@@ -189,7 +189,7 @@ class MarketParameters:
     peak_start_hour: Annotated[int, Limit(0, 24)] = 18
     peak_end_hour: Annotated[int, Limit(0, 24)] = 22
     holidays: Annotated[tuple[int, ...], Limit(0, 400)] = ()
-    matching_mode: MatchingMode = MatchingMode.BLOCK
+    matching_mode: MatchingMode = MatchingMode.GATE
     min_order_wh: int = 100
     max_order_wh: int = 10_000_000
     dust_wh: int = 100

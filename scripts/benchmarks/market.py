@@ -15,6 +15,8 @@ from gridtokenx.primitives.state import Overlay
 from gridtokenx.trading import book
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import (
+    MarketParameters,
+    MatchingMode,
     MeterFacts,
     Order,
     PlaceOrder,
@@ -46,7 +48,14 @@ class Figures:
 
 
 class _Chain(KeptChain):
-    """One territory's market."""
+    """One territory's market, in the mode with most work: a clearing in each block."""
+
+    def open(self) -> Overlay:
+        """Its first block, begun."""
+        overlay = Overlay(self.reader)
+        trading.set_parameters(overlay, MarketParameters(matching_mode=MatchingMode.BLOCK))
+        self.begin(overlay)
+        return overlay
 
     def begin(self, overlay: Overlay) -> list[object]:
         now_ms = BASE_SLOT * SLOT_MS + self.height
@@ -59,8 +68,7 @@ def measure(resting: int, touching: int, slots: int = 96) -> Figures:
     next block; the best of several blocks."""
     with tempfile.TemporaryDirectory() as folder:
         chain = _Chain(Path(folder), "MET")
-        overlay = Overlay(chain.reader)
-        chain.begin(overlay)
+        overlay = chain.open()
         for number in range(resting):
             _rest(overlay, number, slots)
         chain.commit(overlay)
@@ -83,8 +91,7 @@ def measure_slot(orders: int) -> Figures:
 def _measure_slot(orders: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         chain = _Chain(Path(folder), "MET")
-        overlay = Overlay(chain.reader)
-        chain.begin(overlay)
+        overlay = chain.open()
         chain.commit(overlay)
         figures = _block(chain, range(orders), 1, False)
         chain.database.close()
@@ -99,8 +106,7 @@ def measure_hostile(required: bool) -> Figures:
     """
     with tempfile.TemporaryDirectory() as folder:
         chain = _Chain(Path(folder), "MET")
-        overlay = Overlay(chain.reader)
-        chain.begin(overlay)
+        overlay = chain.open()
         chain.commit(overlay)
         figures = _measure_block(chain, dict(enumerate(_hostile_terms(required))), most_blocks=99)
         chain.database.close()

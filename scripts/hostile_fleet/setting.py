@@ -25,6 +25,7 @@ from gridtokenx.registry.model import (
     RegisterParticipant,
     Role,
 )
+from gridtokenx.trading.model import MarketParameters, MatchingMode
 from scripts.hostile_fleet.attack import CHAIN, NATIONAL, hostile_keys
 
 BLOCK_TIME_MS = 1_000
@@ -46,9 +47,12 @@ Keys = Callable[[int], tuple[SigningKey, SigningKey]]
 
 
 def fresh_genesis(block_time_ms: int = BLOCK_TIME_MS) -> Genesis:
-    """One region and the national chain, as `cluster up` has them, from now on."""
+    """One region and the national chain, from now on; clearing in each block is the mode in which
+    orders can make most work."""
     genesis = local_genesis(
-        block_time_ms=block_time_ms, genesis_time_ms=time.time_ns() // 1_000_000
+        block_time_ms=block_time_ms,
+        parameters=MarketParameters(matching_mode=MatchingMode.BLOCK),
+        genesis_time_ms=time.time_ns() // 1_000_000,
     )
     regions = tuple(one for one in genesis.chains if one.name == CHAIN)
     return replace(genesis, timeout_base_ms=TIMEOUT_BASE_MS, chains=regions)

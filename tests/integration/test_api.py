@@ -501,7 +501,8 @@ def _use_client(node: MemoryNode, url: str) -> None:
         assert done.height == 2
         book = client.order_book("BKK")
         assert (book.bids[0].energy_wh, book.asks[0].price_mthb) == (1500, 4000)
-        node.make_block()
+        while node.current_slot() <= sell.payload.first_slot:
+            node.make_block()
         assert client.order(buy.id.hex()).status == "filled"
         assert client.order(sell.id.hex()).filled_wh == 1500
         (trade,) = client.trades(trader=format_address(SELLER.public_key)).items

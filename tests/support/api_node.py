@@ -213,8 +213,9 @@ class MemoryNode:
         self.make_block()
 
     def trade(self) -> tuple[Transaction, Transaction]:
-        """A sale and a purchase that meet in the block after the one that holds them."""
-        first = self.current_slot() + 2
+        """A sale and a purchase that meet in the block after the one that holds them: the block
+        at the gate of their slot."""
+        first = self.current_slot() + 1
         sell = self.put(SELLER, order(Side.SELL, 2000, 4000, SELLER_METER, Source.SOLAR, first))
         buy = self.put(BUYER, order(Side.BUY, 2000, 6000, BUYER_METER, Source.ANY, first))
         self.make_block()

@@ -23,6 +23,7 @@ from gridtokenx.cluster.devnet import Member
 from gridtokenx.cluster.processes import Cluster, NodeRecord
 from gridtokenx.governance.model import GovernanceParameters
 from gridtokenx.runtime.private_files import open_lock, runtime_folder
+from gridtokenx.trading.model import MarketParameters, MatchingMode
 from tests.support.patience import PATIENCE_S
 
 BLOCK_TIME_MS = 500
@@ -35,13 +36,17 @@ PORTS = range(16_000, 32_000, 50)  # Below what the system gives outgoing connec
 
 
 def fresh_genesis(*regions: str, **changes: Any) -> Genesis:
-    """A local genesis of this moment, with short blocks and votes so that tests wait little.
+    """A local genesis of this moment, with short blocks and votes so that tests wait little. Its
+    market keeps the time of day, so orders meet in the next block and not at a gate.
 
     Every chain costs each node about as much as the first: only these `regions`, else MET alone.
     """
     now_ms = time.time_ns() // 1_000_000
     genesis = devnet.local_genesis(
-        block_time_ms=BLOCK_TIME_MS, genesis_time_ms=now_ms, governance=VOTE
+        block_time_ms=BLOCK_TIME_MS,
+        parameters=MarketParameters(matching_mode=MatchingMode.BLOCK),
+        genesis_time_ms=now_ms,
+        governance=VOTE,
     )
     chains = tuple(one for one in genesis.chains if one.name in (regions or ("MET",)))
     return replace(genesis, timeout_base_ms=TIMEOUT_BASE_MS, chains=chains, **changes)

@@ -25,7 +25,14 @@ from gridtokenx.registry.model import (
     RegisterParticipant,
     Role,
 )
-from gridtokenx.trading.model import MarketParameters, PlaceOrder, Side, Source, TimeInForce
+from gridtokenx.trading.model import (
+    MarketParameters,
+    MatchingMode,
+    PlaceOrder,
+    Side,
+    Source,
+    TimeInForce,
+)
 
 E = TypeVar("E")
 START_MS = 1_773_594_000_000  # Monday 2026-03-16 00:00 in Bangkok
@@ -46,16 +53,20 @@ class Household:
     read_slot: int | None = None  # Of its last reading; registered in the slot after it.
 
 
+BLOCK_MODE = MarketParameters(matching_mode=MatchingMode.BLOCK)
+
+
 @dataclass
 class MarketWorld:
     """Chain MET with one block per 15-minute slot of market time; with `ms_per_block` 0 its market
-    time is that of the headers, as on a real network.
+    time is that of the headers, as on a real network. Orders meet in the next block (`BLOCK_MODE`)
+    unless `parameters` say otherwise.
     """
 
     name: str = "MET"
     ms_per_block: int = SLOT_MS
     redemptions_per_block: int = 500
-    parameters: MarketParameters = field(default_factory=MarketParameters)
+    parameters: MarketParameters = BLOCK_MODE
     spec: ChainSpec = field(init=False)
     values: MemoryReader = field(default_factory=MemoryReader)
     tree: StateTree = field(default_factory=StateTree)

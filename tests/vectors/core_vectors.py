@@ -16,7 +16,7 @@ from gridtokenx.chain.block import (
 )
 from gridtokenx.chain.state_tree import StateTree
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
-from gridtokenx.cluster.devnet import dev_key, local_genesis
+from gridtokenx.cluster.devnet import bundled_genesis, dev_key
 from gridtokenx.grid.model import MeterReading, SubmitReadings, signed_bytes
 from gridtokenx.ledger.model import (
     ACCOUNTS,
@@ -50,7 +50,7 @@ from gridtokenx.registry.model import (
 )
 from gridtokenx.trading.model import CancelOrder, PlaceOrder, Side, Source, TimeInForce
 
-GENESIS = local_genesis()
+GENESIS = bundled_genesis()
 MET = GENESIS.chain("MET")
 ALICE = SigningKey(sha256(b"gridtokenx vector alice"))
 BOB = SigningKey(sha256(b"gridtokenx vector bob"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gridtokenx.chain.block import Block
-from gridtokenx.cluster.devnet import NATIONAL, dev_key
+from gridtokenx.cluster.devnet import NATIONAL, bundled_genesis, dev_key
 from gridtokenx.interchain.incarnations import incarnation_id
 from gridtokenx.interchain.log import log_to, messages_from
 from gridtokenx.interchain.model import Message, TransferAbroad
@@ -26,7 +26,7 @@ def interchain_files() -> dict[str, Vector]:
 
 def crossings() -> Vector:
     """A region's second checkpoint, in a small history of the local network's chains."""
-    chains = Chains()
+    chains = Chains(bundled_genesis())
     met, national = chains.regions[REGION], chains.national
     sender, receiver = dev_key("dev"), dev_key("friend").public_key
     met.send(sender, TransferAbroad(NATIONAL, receiver, Asset.GTX, 10_000))

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from gridtokenx.chain.genesis import BlockClock, format_genesis, parse_genesis
-from gridtokenx.cluster.devnet import local_genesis
+from gridtokenx.cluster.devnet import bundled_genesis, local_genesis
 from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.state import MemoryReader, Overlay
 from gridtokenx.registry import rules as registry
 
-GENESIS = local_genesis()
+GENESIS = bundled_genesis()
 FILE = Path(__file__).parents[3] / "bootstrap" / "local" / "genesis.json"
 
 
@@ -237,7 +237,7 @@ def test_blocks_open_at_slots_of_their_own_chain() -> None:
 
 
 def test_market_time_is_wall_clock_time_or_counts_blocks() -> None:
-    assert GENESIS.chain("MET").market_time_ms(5, 777) == 777
+    assert local_genesis().chain("MET").market_time_ms(5, 777) == 777
     played = local_genesis(clock=BlockClock(1_000, 900_000)).chain("MET")
     assert played.market_time_ms(5, 777) == 1_000 + 5 * 900_000
 

@@ -1,6 +1,7 @@
 """`orders`: what is signed follows from what was asked, and mistakes are told before anything."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,19 @@ from gridtokenx.cli.output import ExitCode
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 from gridtokenx.primitives.types import format_address
-from gridtokenx.trading.model import Side, Source, TimeInForce
+from gridtokenx.trading.model import MatchingMode, Side, Source, TimeInForce
 from tests.support.answers import whole
 
 NOON_MS = 1_795_410_000_000  # 2026-11-23 12:00 in Bangkok
 NOON = slot_at(NOON_MS)
-MARKET = Market(now_ms=NOON_MS + 60_000, block_ms=1000, open_slots=96)
+MARKET = Market(
+    now_ms=NOON_MS + 60_000,
+    block_ms=1000,
+    open_slots=96,
+    block_time_ms=1000,
+    matching_mode=MatchingMode.GATE,
+)
+BY_BLOCKS = replace(MARKET, now_ms=NOON_MS, block_ms=SLOT_MS // 5, block_time_ms=500)
 ROOF = {
     "kind": "meter",
     "meter_id": "aa" * 32,
@@ -76,10 +84,26 @@ def test_the_slots_of_an_order(window: Window, first: int, last: int) -> None:
 
 
 def test_a_slot_that_closes_before_the_order_can_be_in_a_block_is_left_out() -> None:
-    last_second = Market(slot_start_ms(NOON + 1) - 1500, 1000, 96)
+    last_second = replace(MARKET, now_ms=slot_start_ms(NOON + 1) - 1500)
     assert Window().resolve(last_second)[0] == NOON + 2
-    by_blocks = Market(NOON_MS, SLOT_MS, 96)
-    assert Window().resolve(by_blocks)[:2] == (NOON + 3, NOON + 95)
+    assert Window().resolve(replace(BY_BLOCKS, block_ms=SLOT_MS))[:2] == (NOON + 3, NOON + 95)
+
+
+@pytest.mark.parametrize(
+    ("market", "slot", "ahead", "told"),
+    [
+        (MARKET, NOON + 1, 1, "2026-11-23 12:15:00 Bangkok, in about 14 min"),
+        (MARKET, NOON - 9, 1, "2026-11-23 12:15:00 Bangkok, in about 14 min"),
+        (BY_BLOCKS, NOON + 1, 1, "2026-11-23 12:15:00 Bangkok, in about 3 s"),
+        (BY_BLOCKS, NOON + 2, 2, "2026-11-23 12:30:00 Bangkok, in about 5 s"),
+    ],
+)
+def test_a_person_is_told_when_an_order_is_matched(
+    market: Market, slot: int, ahead: int, told: str
+) -> None:
+    assert market.matches(slot) == f"when slot {NOON + ahead} closes at {told}"
+    in_each_block = replace(market, matching_mode=MatchingMode.BLOCK)
+    assert in_each_block.matches(slot) == "with the next block"
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,13 @@ def test_an_order_without_end_is_shown(run, canned_node) -> None:
         "closed_ms": None,
         "refund_uthb": None,
     }
+    canned_node.results["energy_getMarket"] = {
+        "first_open_slot": "7",
+        "parameters": {"matching_mode": "gate"},
+    }
     ran = run("--rpc", canned_node.url, "orders", "get", "ab" * 32)
     assert ran.code == 0
+    assert f"matched  when slot {MOST} closes at no end\n" in ran.stdout
     assert "expires  no end\n" in ran.stdout
     assert f"(slot {MOST} to {MOST} Bangkok)" in ran.stdout
     assert "placed   MET #5, 1970-01-01 07:00:00\n" in ran.stdout

@@ -13,6 +13,7 @@ from gridtokenx.trading.matching import GridView
 from gridtokenx.trading.model import (
     CancelOrder,
     MarketParameters,
+    MatchingMode,
     MeterFacts,
     OrderPlaced,
     PlaceOrder,
@@ -30,7 +31,10 @@ FIT = TraderFacts(True, 2**62, False, 2**62)
 
 @dataclass
 class Market:
-    """`now_ms` is the open block's time; `next_block` begins another one."""
+    """`now_ms` is the open block's time; `next_block` begins another one.
+
+    In mode `block` unless told otherwise: its clearings are those of the gate, and more of them.
+    """
 
     state: Overlay = field(default_factory=lambda: Overlay(MemoryReader()))
     now_ms: int = NOW_SLOT * SLOT_MS
@@ -38,8 +42,12 @@ class Market:
     orders: int = 0
     read_slots: dict[bytes, int] = field(default_factory=dict)
 
-    def configure(self, parameters: MarketParameters) -> None:
-        rules.set_parameters(self.state, parameters)
+    def __post_init__(self) -> None:
+        self.configure()
+
+    def configure(self, *, mode: MatchingMode = MatchingMode.BLOCK, **changes) -> None:
+        """Every number that is not named has its value at the start."""
+        rules.set_parameters(self.state, MarketParameters(matching_mode=mode, **changes))
 
     def next_block(
         self, *, ms: int = 0, slots: int = 0, headroom: dict | None = None, halted: tuple = ()

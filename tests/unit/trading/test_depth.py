@@ -83,6 +83,7 @@ def test_books_clear_as_all_orders_in_every_slot_and_after_every_block(market, s
     base = market.now_ms // SLOT_MS + 1
     keeper = KeptState()
     market.state = Overlay(keeper)
+    market.configure()
     for _ in range(4):
         fill_book(market, chance)
         keeper.commit(market.state)
@@ -112,6 +113,7 @@ def test_who_left_in_this_block_or_had_his_share_of_a_slot_is_passed_over(market
     slot = market.now_ms // SLOT_MS + 1
     keeper = KeptState()
     market.state = Overlay(keeper)
+    market.configure()
     market.next_block()  # In a chain's first block nothing is cleared.
     market.buy("b", 9_000, 9_000, last_slot=slot + 3, max_wh_per_slot=100)
     for number in range(5):
@@ -132,6 +134,7 @@ def test_who_left_in_this_block_or_had_his_share_of_a_slot_is_passed_over(market
 def test_who_leaves_takes_only_his_own_line_of_a_limit(market, leaver: int) -> None:
     keeper = KeptState()
     market.state = Overlay(keeper)
+    market.configure()
     market.next_block()
     ids = sorted((market.buy(name, 1_000, 4_000), name) for name in ("anna", "boon", "chai"))
     keeper.commit(market.state)

@@ -14,7 +14,6 @@ from gridtokenx.trading.model import (
     FLOWS,
     ORDERS,
     POSITIONS,
-    MarketParameters,
     MatchingMode,
     OrderClosed,
     OrderStatus,
@@ -64,17 +63,17 @@ def test_orders_match_in_the_next_block_and_the_rest_stays(market) -> None:
 def test_an_untouched_slot_is_not_cleared_before_its_gate(market) -> None:
     market.sell("s", 1_000, 3_000)
     market.next_block(ms=1_000)
-    market.configure(MarketParameters(wheeling_mthb=(9_000, 9_000, 9_000, 9_000)))
+    market.configure(wheeling_mthb=(9_000, 9_000, 9_000, 9_000))
     market.buy("b", 1_000, 4_000)
     assert market.next_block(ms=1_000) == []  # Now the two do not meet.
-    market.configure(MarketParameters())
+    market.configure()
     assert market.next_block(ms=1_000) == []  # They would, but nothing new came in.
     events = market.next_block(slots=1)
     assert len(trades(events)) == 1
 
 
 def test_gate_mode_clears_once_at_gate_closure(market) -> None:
-    market.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+    market.configure(mode=MatchingMode.GATE)
     base = market.now_ms // SLOT_MS
     market.sell("s", 1_000, 3_000, last_slot=base + 2)
     market.buy("b", 1_000, 4_000, expires_ms=(base + 1) * SLOT_MS)
@@ -84,7 +83,7 @@ def test_gate_mode_clears_once_at_gate_closure(market) -> None:
 
 
 def test_an_order_that_expired_before_the_gate_has_no_part_in_it(market) -> None:
-    market.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+    market.configure(mode=MatchingMode.GATE)
     gate_ms = (market.now_ms // SLOT_MS + 1) * SLOT_MS
     market.sell("s", 1_000, 3_000)
     early = market.buy("b", 1_000, 4_000, expires_ms=gate_ms - 1)
@@ -95,7 +94,7 @@ def test_an_order_that_expired_before_the_gate_has_no_part_in_it(market) -> None
 
 @pytest.mark.parametrize(("early_ms", "matched"), [(0, 1), (1, 0)])
 def test_an_order_that_expires_with_a_gate_takes_part_in_it(market, early_ms, matched) -> None:
-    market.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+    market.configure(mode=MatchingMode.GATE)
     first = market.now_ms // SLOT_MS + 1
     gate_ms = first * SLOT_MS
     market.sell("s", 1_000, 3_000, last_slot=first + 1)
@@ -110,7 +109,7 @@ def test_a_block_that_closes_several_gates_lets_each_order_end_in_its_turn(
     market, late_ms: int, slots: list[int]
 ) -> None:
     """The better buyer ends `late_ms` after the first of three gates; the other trades on."""
-    market.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+    market.configure(mode=MatchingMode.GATE)
     base = market.now_ms // SLOT_MS
     span = {"last_slot": base + 3, "max_wh_per_slot": 1_000}
     market.sell("s", 9_000, 3_000, **span)
@@ -149,7 +148,7 @@ def test_far_slots_wait_when_a_block_has_cleared_enough(market, monkeypatch) -> 
 
 
 def test_with_a_least_order_of_1_wh_such_orders_trade(market) -> None:
-    market.configure(MarketParameters(min_order_wh=1, dust_wh=1))
+    market.configure(min_order_wh=1, dust_wh=1)
     market.sell("s", 3, 3_000, max_wh_per_slot=3)
     market.buy("b", 1, 4_000, max_wh_per_slot=1)
     (trade,) = trades(market.next_block(ms=1_000))
@@ -209,7 +208,7 @@ def test_territories_do_not_trade_with_each_other_until_national_trade_opens(mar
     market.sell("s", 1_000, 3_000, **far)
     market.buy("b", 1_000, 5_000)
     assert trades(market.next_block(ms=1_000)) == []
-    market.configure(MarketParameters(max_trade_tier=3))
+    market.configure(max_trade_tier=3)
     market.buy("c", 100, 1_500)  # Touches the slot.
     (trade,) = trades(market.next_block(ms=1_000))
     assert (trade.tier, trade.wheeling_mthb, trade.territory) == (3, 1_151, "BKK")
@@ -217,7 +216,7 @@ def test_territories_do_not_trade_with_each_other_until_national_trade_opens(mar
 
 def test_territories_that_oversubscribe_a_line_share_its_capacity(market) -> None:
     """Scenario 48: five pairs want 500 Wh each over a line that takes 1,200; the rest is freed."""
-    market.configure(MarketParameters(max_trade_tier=3))
+    market.configure(max_trade_tier=3)
     for number in range(5):
         market.sell(f"s{number}", 500, 3_000, location="NTB-01-SUB001")
         market.buy(f"b{number}", 500, 5_000)
@@ -380,7 +379,7 @@ def test_nothing_is_matched_in_a_halted_territory_and_its_slots_wait(market) -> 
 
 
 def test_national_trade_leaves_a_halted_territory_out(market) -> None:
-    market.configure(MarketParameters(max_trade_tier=3))
+    market.configure(max_trade_tier=3)
     for name, location in (("a", "BKK-01-SUB001"), ("b", "NTB-01-SUB001"), ("c", "SPK-01-SUB001")):
         market.sell(f"seller {name}", 1_000, 3_000, location=location)
     market.buy("buyer", 3_000, 4_900, location="NTB-01-SUB001")
@@ -397,7 +396,7 @@ def test_fills_that_a_block_cannot_carry_out_follow_in_the_next_ones(market, mon
         monkeypatch.setattr(clock, "WORK_PER_BLOCK", work)
         monkeypatch.setattr(matching, "CARRIED_IN_A_ROW", 3)
         fresh = type(market)()
-        fresh.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+        fresh.configure(mode=MatchingMode.GATE)
         fresh.next_block()
         for number in range(20):
             kind = TimeInForce.IMMEDIATE_OR_CANCEL if number % 4 == 0 else "gtc"

@@ -9,7 +9,6 @@ from gridtokenx.trading.book import trader
 from gridtokenx.trading.clock_model import GatesMissed
 from gridtokenx.trading.model import (
     ORDERS,
-    MarketParameters,
     OrderClosed,
     OrderStatus,
     ReportClosed,
@@ -270,7 +269,7 @@ def test_a_long_stop_of_the_chain_loses_no_order(market) -> None:
 
 
 def test_parameters_in_state_are_the_ones_that_count(market) -> None:
-    market.configure(MarketParameters(vat_bps=0, shortfall_penalty_mthb=1, open_slots=1))
+    market.configure(vat_bps=0, shortfall_penalty_mthb=1, open_slots=1)
     market.buy("anna", 1_000, 4_000, time_in_force=TimeInForce.IMMEDIATE_OR_CANCEL)
     market.sell("boon", 1_000, 4_000)
     assert market.account("anna").escrow_uthb == 4_000_000

@@ -5,7 +5,7 @@ import pytest
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.trading import rules
-from gridtokenx.trading.model import MarketParameters, Side, Source, TradeSettled
+from gridtokenx.trading.model import Side, Source, TradeSettled
 
 PLACE = "BKK-01-SUB001"
 
@@ -74,7 +74,7 @@ def test_a_quote_refuses_what_an_order_would(market) -> None:
 
 def test_the_reduced_vat_ends_with_its_date(market) -> None:
     slot = market.now_ms // SLOT_MS + 2
-    market.configure(MarketParameters(vat_end_ms=slot * SLOT_MS))
+    market.configure(vat_end_ms=slot * SLOT_MS)
     for at, vat_bps in ((slot - 1, 700), (slot, 1_000)):
         told = quote(market, Side.BUY, 1_000, 4_000, slot=at)
         assert told.reserve_uthb == 4_000_000 * (10_000 + vat_bps) // 10_000

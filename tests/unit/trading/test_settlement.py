@@ -10,7 +10,6 @@ from gridtokenx.trading.model import (
     POSITIONS,
     TRADES,
     EnergyConsumed,
-    MarketParameters,
     Side,
     Source,
     TraderFacts,
@@ -153,8 +152,7 @@ def test_rates_are_those_of_the_order_and_the_match(market) -> None:
     market.sell("s", 1_000, 3_600)
     market.buy("b", 1_000, 4_000)
     market.next_block(slots=2)
-    dearer = MarketParameters(vat_bps=10_000, fee_bps=9_000, shortfall_penalty_mthb=9_000)
-    market.configure(dearer)
+    market.configure(vat_bps=10_000, fee_bps=9_000, shortfall_penalty_mthb=9_000)
     (done,) = settled(market.read("s", slot, exported=400))
     assert done.vat_uthb == 400 * 300 * 7 // 100
     assert done.fee_uthb == 400 * 3_650 * 25 // 10_000
@@ -223,7 +221,7 @@ def test_short_delivery_is_shared_pro_rata(sold, exported, expected) -> None:
 
 
 def test_national_wheeling_is_shared_with_the_transmission_operator(market) -> None:
-    market.configure(MarketParameters(max_trade_tier=3))
+    market.configure(max_trade_tier=3)
     slot = market.now_ms // SLOT_MS + 1
     market.sell("s", 1_000, 3_000, location="NTB-01-SUB001")
     market.buy("b", 1_000, 5_000)

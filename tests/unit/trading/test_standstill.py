@@ -19,7 +19,6 @@ from gridtokenx.trading.model import (
     ORDERS,
     POSITIONS,
     TRADES,
-    MarketParameters,
     MatchingMode,
     NodeFlow,
     OrderClosed,
@@ -89,7 +88,7 @@ def test_expiries_after_a_standstill_go_on_over_blocks(market, monkeypatch) -> N
 def test_an_order_that_waits_for_its_end_trades_no_more(market, monkeypatch) -> None:
     """The gate's clearing comes after all expiries before it, however many blocks that takes."""
     base = market.now_ms // SLOT_MS
-    market.configure(MarketParameters(matching_mode=MatchingMode.GATE))
+    market.configure(mode=MatchingMode.GATE)
     for number in range(6):
         market.sell(f"s{number}", 1_000, 3_000, expires_ms=market.now_ms + 60_000)
     market.buy("b", 1_000, 4_000)
