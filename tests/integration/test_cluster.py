@@ -12,6 +12,7 @@ import pytest
 
 from gridtokenx.cluster import dev, devnet, processes, watch
 from gridtokenx.cluster.processes import ClusterError
+from gridtokenx.trading.model import Side, Source
 from tests.support.live_cluster import (
     answered_heights,
     client_of,
@@ -35,8 +36,9 @@ SEED_ORDER = {
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home") / "clusters" / "test"
+    now_ms = time.time_ns() // 1_000_000
     genesis = devnet.local_genesis(
-        block_time_ms=BLOCK_TIME_MS, genesis_time_ms=time.time_ns() // 1_000_000
+        block_time_ms=BLOCK_TIME_MS, clock=devnet.block_clock(now_ms), genesis_time_ms=now_ms
     )
     made = processes.create(
         folder,
@@ -74,18 +76,52 @@ def test_every_node_finalizes_each_chain_and_finds_all_others_from_the_bootnode(
             )
 
 
-def test_the_seed_order_is_taken_by_the_node_that_signs_and_refused_by_others(cluster):
+def post_seed_order(cluster, name):
+    url = f"{cluster.node(name).member.api_url}/api/v1/energy/orders"
+    return httpx.post(url, json=SEED_ORDER, trust_env=False, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def sold(cluster):
+    """The id of the seed's order, which the first node has signed."""
     with client_of(cluster, "n0") as client:
         dev.fund_dev_account(client)
-    first, second = (cluster.node(name).member.api_url for name in ("n0", "n1"))
-    patiently = {"trust_env": False, "timeout": 60}
-    taken = httpx.post(f"{first}/api/v1/energy/orders", json=SEED_ORDER, **patiently)
+    taken = post_seed_order(cluster, "n0")
     assert taken.is_success, taken.text + cluster.tail("n0", 80)
-    refused = httpx.post(f"{second}/api/v1/energy/orders", json=SEED_ORDER, **patiently)
+    return taken.json()["order_id"]
+
+
+def test_the_seed_order_is_taken_by_the_node_that_signs_and_refused_by_others(cluster, sold):
+    refused = post_seed_order(cluster, "n1")
     assert refused.status_code == 401
     assert refused.json()["error"]["reason"] == "signature_required"
     with client_of(cluster, "n4") as observer:
-        wait_until("the observer has the order", lambda: len(observer.orders().items) == 1)
+        (order,) = wait_until("the observer has the order", lambda: observer.orders().items)
+        assert order.order_id.hex() == sold
+
+
+def test_two_orders_meet_at_their_gate_and_the_trade_is_settled(cluster, sold):
+    """What a newcomer does with the orders that `cluster up` prints."""
+    neighbour = devnet.dev_key(devnet.NEIGHBOUR)
+    with client_of(cluster, "n0") as client:
+        dev.fund_dev_account(client, devnet.NEIGHBOUR)
+        bought = client.build_order(
+            neighbour,
+            side=Side.BUY,
+            energy_wh=60_000,
+            limit_mthb=5_600,
+            location=dev.LOCATION,
+            source=Source.ANY,
+        )
+        client.send(bought)
+    with client_of(cluster, "n4") as observer:
+        (trade,) = wait_until("the orders meet", lambda: observer.trades().items)
+        assert (trade.buy_order_id, trade.sell_order_id.hex()) == (bought.id, sold)
+        assert (trade.energy_wh, trade.price_mthb) == (60_000, 5_000)
+        assert trade.slot >= bought.payload.first_slot
+        wait_until(
+            "it is settled", lambda: observer.trade(trade.trade_id.hex()).status == "settled"
+        )
 
 
 def test_a_killed_authority_does_not_stop_the_others_and_comes_back(cluster):
