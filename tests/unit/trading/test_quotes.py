@@ -6,13 +6,14 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.trading import rules
 from gridtokenx.trading.model import MarketParameters, Side, Source, TradeSettled
+from gridtokenx.trading.quotes import Wish
 
 PLACE = "BKK-01-SUB001"
 
 
 def quote(market, side: Side, energy_wh: int, limit_mthb: int, **changes):
     named = {"location": PLACE, "slot": market.now_ms // SLOT_MS + 1, **changes}
-    return rules.quote(market.state, side=side, energy_wh=energy_wh, limit_mthb=limit_mthb, **named)
+    return rules.quote(market.state, Wish(side, energy_wh, limit_mthb, **named))
 
 
 def test_a_buyer_is_told_the_escrow_and_the_most_he_pays(market) -> None:
