@@ -76,7 +76,32 @@ QUOTE = {
     },
     "at_last_price": CHARGES,
     "emergency": None,
-}
+    "energy_wh": "2000",
+    "merit_order": [
+        {"tier": 0, "group": "BKK-01-SUB001", "wheeling_mthb": "300", "better_wh": "1500",
+         "equal_wh": "500", "meets_wh": "4000"},
+        {"tier": 1, "group": "BKK-01", "wheeling_mthb": "600", "better_wh": "12500",
+         "equal_wh": "500", "meets_wh": "99000"},
+    ],
+    "expected": {
+        "energy_wh": "1500",
+        "price_mthb": "3333",
+        "parts": [
+            {"tier": 0, "group": "BKK-01-SUB001", "energy_wh": "1000", "price_mthb": "3000",
+             "wheeling_mthb": "300"},
+            {"tier": 1, "group": "BKK-01", "energy_wh": "500", "price_mthb": "4000",
+             "wheeling_mthb": "600"},
+        ],
+        "charges": CHARGES,
+    },
+    "expected_unknown": None,
+    "cleared": [
+        {"slot": "1970699", "sold_wh": "3000", "bought_wh": "2500",
+         "prices": [{"tier": 0, "group": "BKK-01-SUB001", "price_mthb": "3500"},
+                    {"tier": 1, "group": "BKK-01", "price_mthb": "3750"}]},
+        {"slot": "1970698", "sold_wh": "0", "bought_wh": "0", "prices": []},
+    ],
+}  # fmt: skip
 TOTALS = {
     "kind": "report_totals",
     **dict.fromkeys(("readings", "missing_readings", "participants"), "2"),

@@ -15,7 +15,8 @@ from gridtokenx.ledger.model import Asset, Deposit, Deposited, Transfer, Transfe
 from gridtokenx.primitives.crypto import ZERO_HASH, SigningKey
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.storage import index
-from gridtokenx.storage.index import Totals, index_rows
+from gridtokenx.storage.index import index_rows
+from gridtokenx.storage.totals import Totals, difference, merge_totals
 from gridtokenx.trading.model import (
     OrderClosed,
     OrderPlaced,
@@ -213,10 +214,10 @@ def test_totals_are_known_for_the_end_of_each_slot() -> None:
     assert index.totals_at_slot(kept, SLOT + 2).orders == 2
     assert index.totals_at_slot(kept, SLOT + 4).orders == 2
     assert index.totals_at_slot(kept, SLOT + 99).orders == 3
-    later = index.difference(kept.totals, index.totals_at_slot(kept, SLOT + 1))
+    later = difference(kept.totals, index.totals_at_slot(kept, SLOT + 1))
     assert (later.orders, later.blocks) == (2, 2)
-    assert index.merge_totals([later, later]).orders == 4
-    assert index.merge_totals([]) == Totals()
+    assert merge_totals([later, later]).orders == 4
+    assert merge_totals([]) == Totals()
 
 
 SIZES = (0, 1, 255, 256, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, 2**2040 - 1)
@@ -228,9 +229,9 @@ def test_sums_of_any_size_are_read_back(size: int) -> None:
     names = [field.name for field in fields(Totals)]
     totals = Totals(**{name: size - size // (at + 2) for at, name in enumerate(names)})
     assert Totals.unpack(totals.pack()) == totals
-    doubled = index.merge_totals([totals, totals])
+    doubled = merge_totals([totals, totals])
     assert doubled.deposited_uthb == 2 * totals.deposited_uthb
-    assert index.difference(doubled, totals) == totals
+    assert difference(doubled, totals) == totals
 
 
 @pytest.mark.parametrize("size", [2**64 - 1, 2**64, 10**30])
