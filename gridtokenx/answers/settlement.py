@@ -100,7 +100,7 @@ class ExpectedTrade:
 
 
 @answer
-class GroupPrice:
+class SlotPrice:
     """The price at which a part of the grid cleared a slot."""
 
     tier: Annotated[
@@ -118,7 +118,7 @@ class ClearedSlot:
     sold_wh: Annotated[int, Rule("sold by the substation's meters", example="3000")]
     bought_wh: Annotated[int, Rule("bought by the substation's meters", example="2500")]
     prices: Annotated[
-        tuple[GroupPrice, ...], Rule("prices of the groups it lies in, the nearest first")
+        tuple[SlotPrice, ...], Rule("prices of the groups it lies in, the nearest first")
     ]
 
 

@@ -308,8 +308,9 @@ def _draw_cleared(console: Console, document: dict[str, Any]) -> None:
 def _outcome(row: dict[str, Any], buying: bool) -> str:
     if buying:
         return (
-            f"pays {_thb(row['buyer_uthb'])}: energy {_thb(row['energy_uthb'])}, "
-            f"wheeling {_thb(row['wheeling_uthb'])}, VAT {_thb(row['vat_uthb'])}"
+            f"pays {_thb(row['buyer_uthb'])}: energy {show.millionths(row['energy_uthb'])}, "
+            f"wheeling {show.millionths(row['wheeling_uthb'])}, "
+            f"VAT {show.millionths(row['vat_uthb'])}"
         )
     return f"gets {_thb(row['seller_uthb'])} after a fee of {_thb(row['fee_uthb'])}"
 

@@ -207,10 +207,11 @@ def quote(state: Reader, wish: Wish) -> Quote:
     """What an order for one slot would set aside, cost and pay, before anybody signs it.
 
     The caller knows that the location is served.
-    Errors: AMOUNT_OUT_OF_RANGE, PRICE_OUT_OF_BAND as for the order.
+    Errors: UNKNOWN_SOURCE, AMOUNT_OUT_OF_RANGE, PRICE_OUT_OF_BAND as for the order.
     Source: protocols/market.md 4.5.
     """
     market = parameters(state)
+    _check_require(wish)
     _check_energy(wish.energy_wh, market)
     _check_band(wish.limit_mthb, wish.slot, market)
     return quotes.quote(state, market, wish)
@@ -235,7 +236,11 @@ def _check_meter(command: PlaceOrder, owner: bytes, meter: MeterFacts) -> None:
     if command.side is Side.SELL and command.source != meter.source:
         detail = f"the meter's source is {meter.source}, not {command.source}"
         raise Rejected(ErrorCode.UNKNOWN_SOURCE, detail)
-    if command.require and (command.side is Side.SELL or command.source is Source.ANY):
+    _check_require(command)
+
+
+def _check_require(terms: PlaceOrder | Wish) -> None:
+    if terms.require and (terms.side is Side.SELL or terms.source is Source.ANY):
         raise Rejected(ErrorCode.UNKNOWN_SOURCE, "only a buyer who names a source can require it")
 
 

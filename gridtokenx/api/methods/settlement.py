@@ -27,13 +27,13 @@ from gridtokenx.answers.settlement import (
     DayReports,
     ExpectedPart,
     ExpectedTrade,
-    GroupPrice,
     MeritPlace,
     MeterRegisters,
     NearbyPrice,
     QuotedCharges,
     QuotedOrder,
     ReadingPage,
+    SlotPrice,
     TerritoryReport,
 )
 from gridtokenx.answers.shapes import Rule
@@ -104,9 +104,6 @@ class QuoteParameters:
             example=1963608,
         ),
     ] = None
-    require: Annotated[
-        bool, Rule("a buyer's source is a condition, not a wish", boolean(), example=False)
-    ] = False
     vat_registered: Annotated[
         bool, Rule("whether the seller charges VAT", boolean(), example=False)
     ] = False
@@ -115,6 +112,9 @@ class QuoteParameters:
         Rule("whose order it would be: its meter, its VAT", address(), example=ADDRESS_EXAMPLE),
     ] = None
     meter_id: MeterId = None
+    require: Annotated[
+        bool, Rule("a buyer's source is a condition, not a wish", boolean(), example=False)
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ def _tell_slot(status: ChainStatus, groups: Sequence[str], slot: int) -> Cleared
         sold_wh=flow.export_wh + flow.local_wh,
         bought_wh=flow.import_wh + flow.local_wh,
         prices=tuple(
-            GroupPrice(tier=tier, group=group, price_mthb=price_mthb)
+            SlotPrice(tier=tier, group=group, price_mthb=price_mthb)
             for tier, group, price_mthb in found
             if price_mthb is not None
         ),

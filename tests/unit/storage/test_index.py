@@ -18,11 +18,13 @@ from gridtokenx.storage import index
 from gridtokenx.storage.index import index_rows
 from gridtokenx.storage.totals import Totals, difference, merge_totals
 from gridtokenx.trading.model import (
+    GroupPrice,
     OrderClosed,
     OrderPlaced,
     OrderStatus,
     PlaceOrder,
     Side,
+    SlotCleared,
     Source,
     TimeInForce,
     Trade,
@@ -320,3 +322,15 @@ def test_filed_reports_are_listed_by_region_and_by_day() -> None:
     assert place is not None
     second, _ = index.list_filed(kept, 1, place, region="NOR")
     assert [one.event for one in (*first, *second)] == [filed[-1], filed[5]]
+
+
+def test_the_last_price_of_a_group_and_slot_is_found() -> None:
+    kept = Index()
+    for height, price_mthb in ((1, 3_000), (2, 3_500)):
+        rows = (GroupPrice(0, "BKK-01-SUB001", price_mthb), GroupPrice(1, "BKK-01", 4_000))
+        cleared = SlotCleared(SLOT, "BKK", 1_000, rows, ())
+        kept.add(height, [], [Receipt(ZERO_HASH, (cleared,))])
+    assert index.find_group_price(kept, 0, "BKK-01-SUB001", SLOT) == 3_500
+    assert index.find_group_price(kept, 1, "BKK-01", SLOT) == 4_000
+    assert index.find_group_price(kept, 1, "BKK-01-SUB001", SLOT) is None
+    assert index.find_group_price(kept, 0, "BKK-01-SUB001", SLOT + 1) is None

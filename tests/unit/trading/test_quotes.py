@@ -71,6 +71,10 @@ def test_a_quote_refuses_what_an_order_would(market) -> None:
         with pytest.raises(Rejected) as caught:
             quote(market, Side.BUY, energy_wh, limit_mthb)
         assert caught.value.code is code
+    for side, source in ((Side.SELL, Source.SOLAR), (Side.BUY, Source.ANY)):
+        with pytest.raises(Rejected, match="can require it") as caught:
+            quote(market, side, 1_000, 4_000, source=source, require=True)
+        assert caught.value.code is ErrorCode.UNKNOWN_SOURCE
 
 
 def test_the_reduced_vat_ends_with_its_date(market) -> None:
