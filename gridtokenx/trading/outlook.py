@@ -116,24 +116,24 @@ def outlook(
     `orders` are all open ones of `state`; `now_ms` is its market time (Unix ms). Those that the
     wish's owner has on the other side are left out: they would have to go first (SELF_TRADE).
     """
-    known = _known(market, wish, orders, grid, now_ms)
-    book = [taker(order, open_wh(order, wish.slot)) for order in known.values()]
+    known, book = _book(market, wish, orders, grid, now_ms)
     return Outlook(
         _places(market, wish, book), _outcome(state, market, wish, known, book, grid, now_ms)
     )
 
 
-def _known(
+def _book(
     market: MarketParameters, wish: Wish, orders: Iterable[Order], grid: GridView, now_ms: int
-) -> dict[bytes, Order]:
-    """The orders that will take part in the wish's auction, by id."""
+) -> tuple[dict[bytes, Order], list[ClearingOrder]]:
+    """The orders that will take part in the wish's auction, by id and as it takes them."""
     slot, home = wish.slot, territory_of(wish.location)
     is_national = market.max_trade_tier >= NATIONAL_TIER
     is_halted = cache(grid.is_halted)
     low_mthb, high_mthb = price_band(slot, market)
     by_gate = market.matching_mode is MatchingMode.GATE
     stays_ms = slot_start_ms(slot) if by_gate else now_ms + 1
-    known = {}
+    known: dict[bytes, Order] = {}
+    book: list[ClearingOrder] = []
     for order in orders:
         terms = order.terms
         if not terms.first_slot <= slot <= terms.last_slot or terms.expires_ms < stays_ms:
@@ -142,9 +142,13 @@ def _known(
         if territory != home and (not is_national or is_halted(territory)):
             continue
         is_own = order.owner == wish.owner and terms.side is not wish.side
-        if not is_own and low_mthb <= terms.limit_mthb <= high_mthb and open_wh(order, slot):
+        if is_own or not low_mthb <= terms.limit_mthb <= high_mthb:
+            continue
+        left_wh = open_wh(order, slot)
+        if left_wh:
             known[order.id] = order
-    return known
+            book.append(taker(order, left_wh))
+    return known, book
 
 
 def _own(wish: Wish, book: Sequence[ClearingOrder]) -> ClearingOrder:
@@ -166,25 +170,34 @@ def _places(
     market: MarketParameters, wish: Wish, book: Sequence[ClearingOrder]
 ) -> tuple[Place, ...]:
     groups = groups_of(wish.location)[: market.max_trade_tier + 1]
-    fees_mthb = market.wheeling_mthb[: len(groups)]
-    better_wh, equal_wh, meets_wh = ([0] * len(groups) for _ in range(3))
+    nearest = cache(lambda location: _nearest(groups, groups_of(location)))
+    sums = [[0, 0, 0] for _ in groups]
+    better, equal, meets = range(3)
     for order in book:
-        theirs = groups_of(order.location)
+        tiers = range(nearest(order.location), len(groups))
+        if order.side is not wish.side:
+            for tier in tiers:
+                if _meets(wish, order, market.wheeling_mthb[tier]):
+                    sums[tier][meets] += order.energy_wh
+            continue
         ahead_mthb = order.limit_mthb - wish.limit_mthb
         if wish.side is Side.SELL:
             ahead_mthb = -ahead_mthb
-        for tier, (group, fee_mthb) in enumerate(zip(groups, fees_mthb, strict=True)):
-            if theirs[tier] != group:
-                continue
-            if order.side is not wish.side:
-                if _meets(wish, order, fee_mthb):
-                    meets_wh[tier] += order.energy_wh
-            elif ahead_mthb > 0:
-                better_wh[tier] += order.energy_wh
-            elif ahead_mthb == 0:
-                equal_wh[tier] += order.energy_wh
-    rows = zip(range(4), groups, fees_mthb, better_wh, equal_wh, meets_wh, strict=False)
-    return tuple([Place(*row) for row in rows])
+        if ahead_mthb >= 0:
+            for tier in tiers:
+                sums[tier][better if ahead_mthb else equal] += order.energy_wh
+    return tuple(
+        [
+            Place(tier, group, market.wheeling_mthb[tier], *sums[tier])
+            for tier, group in enumerate(groups)
+        ]
+    )
+
+
+def _nearest(groups: Sequence[str], others: Sequence[str]) -> int:
+    """The first tier at which two places lie in one group; behind the last one if at none."""
+    tiers = [tier for tier, group in enumerate(groups) if others[tier] == group]
+    return tiers[0] if tiers else len(groups)
 
 
 def _meets(wish: Wish, other: ClearingOrder, wheeling_mthb: int) -> bool:
