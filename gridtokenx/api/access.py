@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE, TIME_EXAMPLE
-from gridtokenx.api.answers.settlement import SeenAs
+from gridtokenx.answers.fields import ADDRESS_EXAMPLE, TIME_EXAMPLE
+from gridtokenx.answers.kinds import address, hex_bytes, integer
+from gridtokenx.answers.settlement import SeenAs
+from gridtokenx.answers.shapes import Rule
+from gridtokenx.answers.signed_requests import request_bytes
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import address, hex_bytes, integer
-from gridtokenx.api.shapes import Rule
-from gridtokenx.api.signed_requests import request_bytes
 from gridtokenx.primitives.crypto import verify
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.types import format_address

@@ -13,10 +13,10 @@ from typing import Any
 
 import structlog
 
+from gridtokenx.answers.shapes import write_json
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError, TransportCode
 from gridtokenx.api.limiter import Bill
-from gridtokenx.api.shapes import write_json
 from gridtokenx.api.table import Method
 from gridtokenx.home.settings import ApiSettings
 from gridtokenx.primitives.errors import Rejected

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gridtokenx.api.answers.energy import ListedOrder, ListedTrade, OrderTerms
-from gridtokenx.api.answers.transaction import ShownTransaction
+from gridtokenx.answers.energy import ListedOrder, ListedTrade, OrderTerms
+from gridtokenx.answers.transaction import ShownTransaction
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.storage.index import ClosedOrder, TradeRecord, TransactionRecord
 from gridtokenx.trading.model import Order, PlaceOrder

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from gridtokenx.api.answers.failure import Failure, FailureData, RestError, RestFailure
+from gridtokenx.answers.failure import Failure, FailureData, RestError, RestFailure
 from gridtokenx.primitives.errors import RETRYABLE, ErrorCode, Rejected
 
 DOCS = "protocols/errors.md"

@@ -11,7 +11,7 @@ from enum import Enum, IntEnum
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from gridtokenx.api.shapes import ADDRESS_MARK, Mask, Rule, fields_of, rule_of
+from gridtokenx.answers.shapes import ADDRESS_MARK, Mask, Rule, fields_of, rule_of
 from gridtokenx.api.wire_words import word_of
 from gridtokenx.primitives.codec import Limit, is_union, is_wire
 from gridtokenx.primitives.document import kind_of

@@ -10,11 +10,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from gridtokenx.answers.shapes import write_json
 from gridtokenx.api.calls import Calls, Reply, parse_json, response_too_large
 from gridtokenx.api.errors import ApiError, TransportCode
 from gridtokenx.api.limiter import Bill
 from gridtokenx.api.methods import METHOD_BY_NAME, suggest
-from gridtokenx.api.shapes import write_json
 from gridtokenx.api.table import Method
 
 MAX_ID_LENGTH = 128

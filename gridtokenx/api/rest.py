@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gridtokenx.answers.shapes import write_json
 from gridtokenx.api.calls import Calls, Reply, parse_json, response_too_large
 from gridtokenx.api.errors import ApiError, TransportCode, invalid_params
 from gridtokenx.api.limiter import Bill
 from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
-from gridtokenx.api.shapes import write_json
 from gridtokenx.api.table import Method, Route
 
 PREFIX = "/api/v1"

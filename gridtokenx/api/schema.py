@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gridtokenx import __version__
-from gridtokenx.api.answers.failure import Failure, RestError
+from gridtokenx.answers.failure import Failure, RestError
 from gridtokenx.api.errors import TransportCode
 from gridtokenx.api.json_schema import Schemas
 from gridtokenx.api.sentences import ERROR_SENTENCES, TRANSPORT_SENTENCES

@@ -8,11 +8,19 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any, get_type_hints
 
-from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
+from gridtokenx.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
+from gridtokenx.answers.kinds import (
+    Kind,
+    address,
+    block_reference,
+    cursor,
+    hex_bytes,
+    integer,
+    text,
+)
+from gridtokenx.answers.shapes import Rule, fields_of, rule_of
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import invalid_params
-from gridtokenx.api.kinds import Kind, address, block_reference, cursor, hex_bytes, integer, text
-from gridtokenx.api.shapes import Rule, fields_of, rule_of
 
 Handler = Callable[[Context, Any], Any | Awaitable[Any]]
 

@@ -205,7 +205,7 @@ def _blocks(client: Client, chain: str, stop: int | None) -> Iterator[tuple[byte
 
     Errors: RpcError; Failure.
     """
-    from gridtokenx.api.answers.chain import RawBlocks
+    from gridtokenx.answers.chain import RawBlocks
 
     height = 1
     while stop is None or height <= stop:
@@ -232,7 +232,7 @@ def _blocks(client: Client, chain: str, stop: int | None) -> Iterator[tuple[byte
 
 def _look(client: Client, replay: Replay, closed: list[CheckedReport], findings: _Findings) -> None:
     """Check what the newest block of the range did."""
-    from gridtokenx.api.answers.settlement import DayReports
+    from gridtokenx.answers.settlement import DayReports
 
     height = replay.parent.height
     for difference in replay.conservation().differences:

@@ -12,7 +12,7 @@ from gridtokenx.cli.keys import PasswordFile
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gridtokenx.api.answers.settlement import ReadingPage
+    from gridtokenx.answers.settlement import ReadingPage
 
 app = typer.Typer(help="Energy of an account: carbon, readings.", no_args_is_help=True)
 

@@ -300,7 +300,7 @@ def _plain(value: object) -> Any:
     if isinstance(value, Path):
         return str(value)
     if is_dataclass(value):
-        from gridtokenx.api.shapes import write_json  # Only if a client has read an answer.
+        from gridtokenx.answers.shapes import write_json  # Only if a client has read an answer.
 
         return json.loads(write_json(value))
     raise TypeError(f"{type(value).__name__} is not a JSON value")

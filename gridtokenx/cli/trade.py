@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from gridtokenx.api.answers.energy import ListedTrade, TradePage
+    from gridtokenx.answers.energy import ListedTrade, TradePage
     from gridtokenx.client import Client
 
 app = typer.Typer(help="Trades: list, get, clear.", no_args_is_help=True)
@@ -78,7 +78,7 @@ def _collect(
 
 def _bought_in(client: Client, place: str, trades: Sequence[ListedTrade]) -> list[ListedTrade]:
     """Trades whose buyer's meter lies in the place; a trade itself names only the territory."""
-    from gridtokenx.api.answers.energy import ListedOrder
+    from gridtokenx.answers.energy import ListedOrder
 
     near = [row for row in trades if row.territory == territory_of(place)]
     if len(place) == 3:

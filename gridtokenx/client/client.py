@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from gridtokenx.api import answers
-from gridtokenx.api.signed_requests import request_bytes
+from gridtokenx import answers
+from gridtokenx.answers.signed_requests import request_bytes
 from gridtokenx.chain.genesis import ChainSpec, Genesis, parse_genesis
 from gridtokenx.chain.light_client import LightClient, ProvenAccount, ProvenRegion
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction

@@ -12,12 +12,12 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from gridtokenx.api.shapes import read_json
+from gridtokenx.answers.shapes import read_json
 
 if TYPE_CHECKING:
     import httpx
 
-    from gridtokenx.api.answers.failure import Failure
+    from gridtokenx.answers.failure import Failure
 
 T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8080"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gridtokenx.api.answers.chain import NodeStatus
+from gridtokenx.answers.chain import NodeStatus
 from gridtokenx.client import Client, NodeUnreachable
 from gridtokenx.cluster import watch
 from gridtokenx.cluster.processes import Cluster, ClusterError

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from gridtokenx.api.answers.account import AccountBalance
-from gridtokenx.api.answers.chain import ChainOfNode, NodeStatus
-from gridtokenx.api.answers.energy import MarketStats
+from gridtokenx.answers.account import AccountBalance
+from gridtokenx.answers.chain import ChainOfNode, NodeStatus
+from gridtokenx.answers.energy import MarketStats
 from gridtokenx.chain.genesis import BlockClock, ChainSpec, Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError

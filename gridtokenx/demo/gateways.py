@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gridtokenx.api.answers.settlement import AcceptedReading
+from gridtokenx.answers.settlement import AcceptedReading
 from gridtokenx.client import Client
 from gridtokenx.cluster.devnet import dev_key
 from gridtokenx.demo.profile import Profile, Trader, sign_reading

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gridtokenx.api.answers.account import NextNonce
+from gridtokenx.answers.account import NextNonce
 from gridtokenx.chain.genesis import ChainSpec, Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_deposit, sign_transaction
 from gridtokenx.client import Client, NodeUnreachable, RpcError

@@ -25,10 +25,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from gridtokenx.api.answers.chain import Finality
-from gridtokenx.api.answers.governance import ProposalDetail
-from gridtokenx.api.answers.shard import ShardDetail
-from gridtokenx.api.answers.transaction import IncludedTransaction
+from gridtokenx.answers.chain import Finality
+from gridtokenx.answers.governance import ProposalDetail
+from gridtokenx.answers.shard import ShardDetail
+from gridtokenx.answers.transaction import IncludedTransaction
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import Payload

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gridtokenx.api.answers.chain import ChainParameters
+from gridtokenx.answers.chain import ChainParameters
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.chain.transaction import Payload, Transaction, sign_transaction
 from gridtokenx.client import Client, RpcError

@@ -13,9 +13,9 @@ from statistics import median_low
 from types import MappingProxyType
 from typing import Any
 
-from gridtokenx.api.answers.chain import FinalityTimes
-from gridtokenx.api.answers.settlement import DayReports
-from gridtokenx.api.answers.shard import FiledReportPage, ShardDetail
+from gridtokenx.answers.chain import FinalityTimes
+from gridtokenx.answers.settlement import DayReports
+from gridtokenx.answers.shard import FiledReportPage, ShardDetail
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.client import Client, NodeUnreachable, RpcError
 from gridtokenx.cluster.devnet import Member

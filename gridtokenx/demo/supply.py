@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gridtokenx.api.answers.account import AccountBalance, BalancesOnChain
-from gridtokenx.api.answers.shard import ShardDetail
+from gridtokenx.answers.account import AccountBalance, BalancesOnChain
+from gridtokenx.answers.shard import ShardDetail
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.client import Client, RpcError
 from gridtokenx.demo.story import NEW_VALUE, PARAMETER, Told

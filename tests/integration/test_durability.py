@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx.api.answers.chain import ChainSync
+from gridtokenx.answers.chain import ChainSync
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster import devnet
 from gridtokenx.cluster.processes import Cluster

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx.api.answers.shard import ShardDetail
+from gridtokenx.answers.shard import ShardDetail
 from gridtokenx.chain.genesis import Genesis, format_genesis, parse_genesis
 from gridtokenx.chain.transaction import Payload
 from gridtokenx.client import RpcError

@@ -17,7 +17,7 @@ import pytest
 import trio
 from typer.testing import CliRunner
 
-from gridtokenx.api.answers.chain import ChainOfNode
+from gridtokenx.answers.chain import ChainOfNode
 from gridtokenx.chain.block import Block
 from gridtokenx.chain.genesis import Genesis, GenesisValidator
 from gridtokenx.chain.transaction import Transaction, sign_transaction

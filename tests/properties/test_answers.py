@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridtokenx.api.answers.chain import GenesisAnswer
+from gridtokenx.answers.chain import GenesisAnswer
+from gridtokenx.answers.shapes import ADDRESS_MARK, fields_of, read_json, rule_of, write_json
 from gridtokenx.api.methods import METHODS
-from gridtokenx.api.shapes import ADDRESS_MARK, fields_of, read_json, rule_of, write_json
 from gridtokenx.grid.model import ReadingRefused
 from gridtokenx.primitives.codec import MAX_INT, is_union, is_wire
 from gridtokenx.primitives.errors import ErrorCode

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from gridtokenx.api.shapes import fields_of, rule_of
+from gridtokenx.answers.shapes import fields_of, rule_of
 from gridtokenx.primitives.codec import is_union, is_wire
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import jsonschema
 
+from gridtokenx.answers.shapes import read_json, write_json
 from gridtokenx.api.context import Context
 from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.api.schema import answer_schema
-from gridtokenx.api.shapes import read_json, write_json
 from tests.support.api_node import MemoryNode
 
 _SCHEMAS: dict[str, dict[str, Any]] = {}

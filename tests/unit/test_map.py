@@ -18,7 +18,7 @@ PACKAGES = {path.parent for path in PACKAGE.rglob("__init__.py")} - {PACKAGE}
 PLACE = re.compile(r"`([\w/.-]+\.(?:py|yml|toml))(?::([\w.]+))?`")
 EXAMPLES = {
     *("model.py", "rules.py", "CONTEXT/model.py", "CONTEXT/rules.py"),
-    *("api/answers/NAMESPACE.py", "api/methods/NAMESPACE.py", "cli/NOUN.py"),
+    *("answers/NAMESPACE.py", "api/methods/NAMESPACE.py", "cli/NOUN.py"),
 }
 STEP = re.compile(r"^\| (\d+) \| `([\w/]+\.py)(?::([\w.]+))?` \|.*\| ([^|]+) \|$", re.MULTILINE)
 

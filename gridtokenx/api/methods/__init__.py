@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any
 
-from gridtokenx.api.answers.fields import answer
+from gridtokenx.answers.fields import answer
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.api.context import Context
 from gridtokenx.api.methods import account as account_methods
 from gridtokenx.api.methods import chain as chain_methods
@@ -22,7 +23,6 @@ from gridtokenx.api.methods import shard as shard_methods
 from gridtokenx.api.methods import staking as staking_methods
 from gridtokenx.api.methods import transaction as transaction_methods
 from gridtokenx.api.schema import build_openapi, build_openrpc
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import Method, NoParameters
 
 

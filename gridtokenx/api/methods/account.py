@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from gridtokenx.api.answers.account import (
+from gridtokenx.answers.account import (
     AccountBalance,
     AccountHistory,
     AccountOnChain,
@@ -16,13 +16,13 @@ from gridtokenx.api.answers.account import (
     HistoryEntry,
     NextNonce,
 )
-from gridtokenx.api.answers.proofs import AccountProof
+from gridtokenx.answers.kinds import boolean, format_cursor
+from gridtokenx.answers.proofs import AccountProof
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import tell_order, tell_transaction
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import boolean, format_cursor
 from gridtokenx.api.methods.proofs import Since, prove
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import AccountId, ChainName, Method, PageCursor, PageLimit, Route
 from gridtokenx.ledger.model import ACCOUNTS, Account
 from gridtokenx.primitives.errors import ErrorCode

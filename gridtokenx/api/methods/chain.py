@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args
 
-from gridtokenx.api.answers.chain import (
+from gridtokenx.answers.chain import (
     BlockAnswer,
     BlockHead,
     ChainHead,
@@ -28,12 +28,12 @@ from gridtokenx.api.answers.chain import (
     SetMember,
     ValidatorSetAnswer,
 )
-from gridtokenx.api.answers.transaction import ShownTransaction
+from gridtokenx.answers.kinds import boolean, integer
+from gridtokenx.answers.shapes import Rule
+from gridtokenx.answers.transaction import ShownTransaction
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import tell_transaction
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import boolean, integer
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import BlockId, ChainName, ChainParameter, Method, NoParameters, Route
 from gridtokenx.chain.block import Block, decode_block
 from gridtokenx.chain.transaction import decode_transaction, transaction_id

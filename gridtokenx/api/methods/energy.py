@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from gridtokenx.api.answers.energy import (
+from gridtokenx.answers.energy import (
     ChainSums,
     ListedOrder,
     ListedTrade,
@@ -19,13 +19,13 @@ from gridtokenx.api.answers.energy import (
     PriceLevel,
     TradePage,
 )
-from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
+from gridtokenx.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
+from gridtokenx.answers.kinds import address, choice, format_cursor, hex_bytes, integer, place
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import tell_closed_order, tell_order, tell_trade
 from gridtokenx.api.errors import ApiError, invalid_params
-from gridtokenx.api.kinds import address, choice, format_cursor, hex_bytes, integer, place
 from gridtokenx.api.paging import fill
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import (
     ChainName,
     Method,

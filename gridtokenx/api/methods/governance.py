@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE
-from gridtokenx.api.answers.governance import (
+from gridtokenx.answers.fields import ADDRESS_EXAMPLE
+from gridtokenx.answers.governance import (
     Approver,
     BallotPage,
     BallotRow,
@@ -21,11 +21,19 @@ from gridtokenx.api.answers.governance import (
     VotedParameter,
     VotedParameters,
 )
+from gridtokenx.answers.kinds import (
+    address,
+    choice,
+    format_cursor,
+    integer,
+    json_object,
+    text,
+    words,
+)
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import address, choice, format_cursor, integer, json_object, text, words
 from gridtokenx.api.paging import fill
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import ChainName, Method, PageCursor, PageLimit, Route
 from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.national import surroundings

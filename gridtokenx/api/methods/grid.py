@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from gridtokenx.api.answers.fields import HASH_EXAMPLE
-from gridtokenx.api.answers.grid import (
+from gridtokenx.answers.fields import HASH_EXAMPLE
+from gridtokenx.answers.grid import (
     Flow,
     FoundMeter,
     Grid,
@@ -22,10 +22,10 @@ from gridtokenx.api.answers.grid import (
     Substation,
     ZoneDetail,
 )
+from gridtokenx.answers.kinds import hex_bytes, integer, text
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import hex_bytes, integer, text
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import ChainName, Method, Route
 from gridtokenx.chain.commands import grid_limits
 from gridtokenx.grid import operation

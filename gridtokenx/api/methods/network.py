@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from gridtokenx.api.answers.network import (
+from gridtokenx.answers.network import (
     Ban,
     Bans,
     DialStats,

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated
 
-from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
-from gridtokenx.api.answers.order import PreparedOrder, SubmittedOrder
+from gridtokenx.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
+from gridtokenx.answers.kinds import address, amount, boolean, choice, hex_bytes, integer, text
+from gridtokenx.answers.order import PreparedOrder, SubmittedOrder
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import tell_terms
 from gridtokenx.api.errors import ApiError, invalid_params
-from gridtokenx.api.kinds import address, amount, boolean, choice, hex_bytes, integer, text
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import Method, Route
 from gridtokenx.chain.transaction import sign_transaction
 from gridtokenx.primitives.codec import encode

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
 
-from gridtokenx.api.answers.proofs import RegionProof
+from gridtokenx.answers.kinds import integer
+from gridtokenx.answers.proofs import RegionProof
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import integer
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import CHAIN_NAME, Method, Route
 from gridtokenx.chain.block import decode_block
 from gridtokenx.chain.light import MAX_SET_CHANGES

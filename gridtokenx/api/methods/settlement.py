@@ -6,9 +6,18 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Annotated
 
-from gridtokenx.api import access
-from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE
-from gridtokenx.api.answers.settlement import (
+from gridtokenx.answers.fields import ADDRESS_EXAMPLE
+from gridtokenx.answers.kinds import (
+    address,
+    amount,
+    boolean,
+    day,
+    format_cursor,
+    format_day,
+    integer,
+    text,
+)
+from gridtokenx.answers.settlement import (
     AcceptedReading,
     Carbon,
     Certificate,
@@ -21,18 +30,10 @@ from gridtokenx.api.answers.settlement import (
     ReadingPage,
     TerritoryReport,
 )
+from gridtokenx.answers.shapes import Rule
+from gridtokenx.api import access
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError, invalid_params
-from gridtokenx.api.kinds import (
-    address,
-    amount,
-    boolean,
-    day,
-    format_cursor,
-    format_day,
-    integer,
-    text,
-)
 from gridtokenx.api.methods.order import (
     EnergyAmount,
     EnergySource,
@@ -41,7 +42,6 @@ from gridtokenx.api.methods.order import (
     OrderType,
     limit_mthb,
 )
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import AccountId, ChainName, Method, PageCursor, PageLimit, Route
 from gridtokenx.chain.commands import grid_limits, metering_point
 from gridtokenx.grid import operation

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
-from gridtokenx.api.answers.shard import (
+from gridtokenx.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE
+from gridtokenx.answers.kinds import address, day, format_cursor, format_day, hex_bytes
+from gridtokenx.answers.shapes import Rule
+from gridtokenx.answers.shard import (
     CheckpointPage,
     CheckpointRow,
     FiledReport,
@@ -31,8 +33,6 @@ from gridtokenx.api.answers.shard import (
 )
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError, invalid_params
-from gridtokenx.api.kinds import address, day, format_cursor, format_day, hex_bytes
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import (
     CHAIN_NAME,
     ChainName,

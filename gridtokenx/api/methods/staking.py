@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE
-from gridtokenx.api.answers.staking import (
+from gridtokenx.answers.fields import ADDRESS_EXAMPLE
+from gridtokenx.answers.kinds import address, format_cursor
+from gridtokenx.answers.shapes import Rule
+from gridtokenx.answers.staking import (
     Delegation,
     Delegations,
     Redelegation,
@@ -19,8 +21,6 @@ from gridtokenx.api.answers.staking import (
 )
 from gridtokenx.api.context import Context
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import address, format_cursor
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import (
     AccountId,
     Method,

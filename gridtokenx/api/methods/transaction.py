@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from gridtokenx.api.answers.fields import HASH_EXAMPLE
-from gridtokenx.api.answers.transaction import (
+from gridtokenx.answers.fields import HASH_EXAMPLE
+from gridtokenx.answers.kinds import hex_bytes, list_of
+from gridtokenx.answers.shapes import Rule
+from gridtokenx.answers.transaction import (
     DecodedTransaction,
     IncludedTransaction,
     SentBatch,
@@ -19,8 +21,6 @@ from gridtokenx.api.answers.transaction import (
 from gridtokenx.api.context import Context
 from gridtokenx.api.documents import tell_transaction
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import hex_bytes, list_of
-from gridtokenx.api.shapes import Rule
 from gridtokenx.api.table import Method, Route, TransactionId
 from gridtokenx.chain.transaction import decode_transaction, transaction_id
 from gridtokenx.primitives.errors import ErrorCode, Rejected

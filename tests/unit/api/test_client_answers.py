@@ -10,8 +10,8 @@ from typing import Any, get_args
 import pytest
 
 import gridtokenx
-from gridtokenx.api import answers
-from gridtokenx.api.answers.chain import ChainHead
+from gridtokenx import answers
+from gridtokenx.answers.chain import ChainHead
 from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.client import BadAnswer
 from gridtokenx.client.rpc import Rpc

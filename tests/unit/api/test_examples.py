@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from gridtokenx.answers.shapes import read_json, write_json
 from gridtokenx.api.methods import METHODS
-from gridtokenx.api.shapes import read_json, write_json
 from tests.support.answers import has_examples, whole
 
 ANSWERS = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gridtokenx.api.answers.chain import NodeStatus
+from gridtokenx.answers.chain import NodeStatus
 from gridtokenx.chain.genesis import format_genesis
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import dev_key, local_genesis

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gridtokenx.api.answers.chain import ChainHead, RawBlocks
+from gridtokenx.answers.chain import ChainHead, RawBlocks
 from gridtokenx.chain.genesis import format_genesis
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import NATIONAL

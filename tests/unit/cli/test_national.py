@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from gridtokenx.answers.shapes import write_json
 from gridtokenx.api.errors import ApiError
-from gridtokenx.api.shapes import write_json
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.cluster.devnet import dev_key, operator_key
 from gridtokenx.home import keystore

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from gridtokenx.api.answers.chain import NodeStatus
+from gridtokenx.answers.chain import NodeStatus
 from gridtokenx.cli.order_terms import Market, Window, Wish, parse_duration_ms, terms_of
 from gridtokenx.cli.output import ExitCode
 from gridtokenx.primitives.errors import ErrorCode, Rejected

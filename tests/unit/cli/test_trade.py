@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gridtokenx.api.answers.chain import ChainHead
-from gridtokenx.api.answers.energy import ListedOrder, ListedTrade, TradePage
+from gridtokenx.answers.chain import ChainHead
+from gridtokenx.answers.energy import ListedOrder, ListedTrade, TradePage
 from gridtokenx.cli.output import ExitCode
 from tests.support.answers import whole
 

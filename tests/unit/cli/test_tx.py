@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx.api.answers.chain import ChainHead
-from gridtokenx.api.answers.failure import Failure, FailureData
-from gridtokenx.api.answers.transaction import TransactionStatus
+from gridtokenx.answers.chain import ChainHead
+from gridtokenx.answers.failure import Failure, FailureData
+from gridtokenx.answers.transaction import TransactionStatus
 from gridtokenx.chain.genesis import format_genesis
 from gridtokenx.chain.transaction import Transaction, sign_transaction
 from gridtokenx.cli.output import ExitCode

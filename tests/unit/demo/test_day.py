@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gridtokenx.api.answers.chain import DepositTotals
+from gridtokenx.answers.chain import DepositTotals
 from gridtokenx.api.context import Context
 from gridtokenx.api.methods import METHOD_BY_NAME
 from gridtokenx.api.methods.energy import StatsParameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from gridtokenx.api.answers.fields import (
+from gridtokenx.answers.fields import (
     ADDRESS_EXAMPLE,
     HASH_EXAMPLE,
     Account,
@@ -20,9 +20,9 @@ from gridtokenx.api.answers.fields import (
     answer,
     count,
 )
-from gridtokenx.api.answers.network import NodeId, PeerId
-from gridtokenx.api.answers.transaction import ShownTransaction
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.network import NodeId, PeerId
+from gridtokenx.answers.shapes import Rule
+from gridtokenx.answers.transaction import ShownTransaction
 from gridtokenx.chain.block import Header
 from gridtokenx.chain.genesis import Genesis
 from gridtokenx.ledger.model import Crossings, Supply

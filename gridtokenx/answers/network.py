@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from gridtokenx.api.answers.fields import HASH_EXAMPLE, TIME_EXAMPLE, NextCursor, answer, count
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.fields import HASH_EXAMPLE, TIME_EXAMPLE, NextCursor, answer, count
+from gridtokenx.answers.shapes import Rule
 
 PEER_EXAMPLE = "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X"
 ADDRESS_EXAMPLE = "/ip4/127.0.0.1/tcp/9000"

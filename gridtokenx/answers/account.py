@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from gridtokenx.api.answers.energy import ListedOrder
-from gridtokenx.api.answers.fields import (
+from gridtokenx.answers.energy import ListedOrder
+from gridtokenx.answers.fields import (
     Account,
     AsOf,
     AtHeight,
@@ -19,9 +19,9 @@ from gridtokenx.api.answers.fields import (
     answer,
     count,
 )
-from gridtokenx.api.answers.shown import ShownEvents, ShownMeters
-from gridtokenx.api.answers.transaction import ShownTransaction
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.shapes import Rule
+from gridtokenx.answers.shown import ShownEvents, ShownMeters
+from gridtokenx.answers.transaction import ShownTransaction
 from gridtokenx.registry.model import Participant
 
 

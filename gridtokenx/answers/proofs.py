@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from gridtokenx.api.answers.fields import Account, AtHeight, ChainId, ChainName, Finalized, answer
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.fields import Account, AtHeight, ChainId, ChainName, Finalized, answer
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.interchain.model import Region
 from gridtokenx.ledger.model import Account as LedgerAccount
 

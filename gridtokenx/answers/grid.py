@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from gridtokenx.api.answers.fields import (
+from gridtokenx.answers.fields import (
     ChainName,
     Height,
     NextCursor,
@@ -16,8 +16,8 @@ from gridtokenx.api.answers.fields import (
     moment,
     slot_number,
 )
-from gridtokenx.api.answers.shown import ShownMeter
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.shapes import Rule
+from gridtokenx.answers.shown import ShownMeter
 
 
 @answer

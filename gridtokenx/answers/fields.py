@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.primitives.types import Address
 
 T = TypeVar("T")

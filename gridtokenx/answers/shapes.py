@@ -36,7 +36,7 @@ from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import Address, format_address, parse_address
 
 if TYPE_CHECKING:
-    from gridtokenx.api.kinds import Kind  # Not needed by who only reads answers.
+    from gridtokenx.answers.kinds import Kind  # Not needed by who only reads answers.
 
 T = TypeVar("T")
 Write = Callable[[Any], str]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from gridtokenx.api.answers.failure import Failure
-from gridtokenx.api.answers.fields import (
+from gridtokenx.answers.failure import Failure
+from gridtokenx.answers.fields import (
     ADDRESS_EXAMPLE,
     HASH_EXAMPLE,
     AsOf,
@@ -21,7 +21,7 @@ from gridtokenx.api.answers.fields import (
     answer,
     count,
 )
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.interchain.model import (
     Escrow,
     InterchainParameters,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from gridtokenx.api.answers.fields import (
+from gridtokenx.answers.fields import (
     TIME_EXAMPLE,
     Account,
     AsOf,
@@ -14,7 +14,7 @@ from gridtokenx.api.answers.fields import (
     answer,
     count,
 )
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.governance.model import Choice, Content, ProposalStatus
 from gridtokenx.interchain.model import Escrow
 

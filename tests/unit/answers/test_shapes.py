@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridtokenx.api.answers.fields import answer, count
-from gridtokenx.api.answers.network import Topology, TopologyNode
-from gridtokenx.api.answers.shown import READINGS, ShownEvents, ShownPayload
+from gridtokenx.answers.fields import answer, count
+from gridtokenx.answers.network import Topology, TopologyNode
+from gridtokenx.answers.shapes import Rule, read_json, write_json
+from gridtokenx.answers.shown import READINGS, ShownEvents, ShownPayload
 from gridtokenx.api.methods import METHOD_BY_NAME
-from gridtokenx.api.shapes import Rule, read_json, write_json
 from gridtokenx.grid.model import MeterReading, ReadingRefused, SubmitReadings
 from gridtokenx.ledger.model import Asset, Transfer
 from gridtokenx.primitives.document import to_document

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from gridtokenx.api.answers.energy import OrderTerms
-from gridtokenx.api.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE, ChainName, answer
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.energy import OrderTerms
+from gridtokenx.answers.fields import ADDRESS_EXAMPLE, HASH_EXAMPLE, ChainName, answer
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.primitives.types import Address
 
 

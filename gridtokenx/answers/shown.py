@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from gridtokenx.api.shapes import Mask, Rule
+from gridtokenx.answers.shapes import Mask, Rule
 from gridtokenx.chain.block import Event
 from gridtokenx.chain.transaction import Payload
 from gridtokenx.primitives.errors import ErrorCode

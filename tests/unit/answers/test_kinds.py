@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from gridtokenx.api.errors import ApiError
-from gridtokenx.api.kinds import (
+from gridtokenx.answers.kinds import (
     amount,
     block_reference,
     boolean,
@@ -25,6 +24,7 @@ from gridtokenx.api.kinds import (
     shown,
     words,
 )
+from gridtokenx.api.errors import ApiError
 from gridtokenx.api.methods import METHOD_BY_NAME, METHODS
 from gridtokenx.primitives.errors import Rejected
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from gridtokenx.api.answers.fields import (
+from gridtokenx.answers.fields import (
     ADDRESS_EXAMPLE,
     HASH_EXAMPLE,
     ChainName,
@@ -15,7 +15,7 @@ from gridtokenx.api.answers.fields import (
     moment,
     slot_number,
 )
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.primitives.types import Address
 from gridtokenx.trading.model import MarketParameters, Side, Source, TimeInForce, TradeSettled
 

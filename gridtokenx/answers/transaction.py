@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from gridtokenx.api.answers.failure import Failure
-from gridtokenx.api.answers.fields import (
+from gridtokenx.answers.failure import Failure
+from gridtokenx.answers.fields import (
     HASH_EXAMPLE,
     Account,
     AtHeight,
@@ -17,8 +17,8 @@ from gridtokenx.api.answers.fields import (
     TransactionId,
     answer,
 )
-from gridtokenx.api.answers.shown import ShownEvents, ShownPayload
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.shapes import Rule
+from gridtokenx.answers.shown import ShownEvents, ShownPayload
 from gridtokenx.chain.transaction import Payload
 
 Pending = Annotated[Literal["pending"], Rule("it waits for a block", example="pending")]

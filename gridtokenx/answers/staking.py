@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from gridtokenx.api.answers.fields import (
+from gridtokenx.answers.fields import (
     ADDRESS_EXAMPLE,
     HASH_EXAMPLE,
     Account,
@@ -13,7 +13,7 @@ from gridtokenx.api.answers.fields import (
     answer,
     count,
 )
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.shapes import Rule
 from gridtokenx.staking.model import Offence, StakingParameters
 
 Moniker = Annotated[str, Rule("name that the validator gives itself", example="egat-0")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from gridtokenx.api.answers.fields import answer
-from gridtokenx.api.shapes import Rule
+from gridtokenx.answers.fields import answer
+from gridtokenx.answers.shapes import Rule
 
 Code = Annotated[
     int, Rule("stable number", unit="see protocols/errors.md", number=True, example=2002)
