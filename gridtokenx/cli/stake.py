@@ -282,7 +282,7 @@ def update(
     password_file: PasswordFile = None,
 ) -> None:
     """Change the own validator; what is left out stays. A new key signs when a set has it."""
-    from gridtokenx.api.answers.staking import ValidatorDetail
+    from gridtokenx.answers.staking import ValidatorDetail
     from gridtokenx.primitives.types import format_address
     from gridtokenx.staking.model import UpdateValidator
 
@@ -352,7 +352,7 @@ def _send(
 
 def _operator(client: Client, text: str) -> bytes:
     """The account of a validator's operator, by address, by the validator's name, or by a key."""
-    from gridtokenx.api.answers.staking import ValidatorPage
+    from gridtokenx.answers.staking import ValidatorPage
     from gridtokenx.home import keystore
     from gridtokenx.primitives.types import parse_address
 
