@@ -14,7 +14,7 @@ from gridtokenx.ledger import rules as ledger
 from gridtokenx.primitives.crypto import tagged_hash
 from gridtokenx.primitives.places import Boundary, territory_of
 from gridtokenx.primitives.quantities import saturated
-from gridtokenx.primitives.state import Overlay, index, u64
+from gridtokenx.primitives.state import Overlay, Reader, index, u64
 from gridtokenx.trading import book
 from gridtokenx.trading.clearing import clear_books
 from gridtokenx.trading.clock import (
@@ -125,6 +125,20 @@ class GridView:
 
     headroom_wh: Callable[[str, int], int | None] = lambda _, __: None
     is_halted: Callable[[str], bool] = lambda _: False
+
+
+def headroom_left(state: Reader, grid: GridView, slot: int, boundary: Boundary) -> int | None:
+    """What earlier clearings of a slot have left of a boundary (Wh); None: no limit."""
+    headroom_wh = grid.headroom_wh(boundary.node, slot)
+    if headroom_wh is None:
+        return None
+    flow = flow_over(state, slot, boundary.node)
+    return max(0, headroom_wh - (flow.export_wh if boundary.is_export else flow.import_wh))
+
+
+def flow_over(state: Reader, slot: int, node: str) -> NodeFlow:
+    """What was sold over a node for a slot; kept until 96 slots after the slot is settled."""
+    return FLOWS.get(state, flow_key(slot, node)) or _NO_FLOW
 
 
 class _Meter:
@@ -281,7 +295,7 @@ class Matching:
             groups,
             look.taker,
             wheeling_mthb=(first, second, third, fourth),
-            headroom_of=lambda boundary: self._headroom_left(slot, boundary),
+            headroom_of=lambda boundary: headroom_left(self.state, self.grid, slot, boundary),
         )
         self.budget.spend(cost * WORK_PASS)
         self._trade_what_fits(slot, result.fills)
@@ -310,14 +324,6 @@ class Matching:
             order = ORDERS.get(self.state, order_id)
             if order is not None and territory_of(order.terms.location) in territories:
                 self._immediate[order_id] = None
-
-    def _headroom_left(self, slot: int, boundary: Boundary) -> int | None:
-        """What earlier clearings of the slot have left of a boundary; None: no limit."""
-        headroom_wh = self.grid.headroom_wh(boundary.node, slot)
-        if headroom_wh is None:
-            return None
-        flow = FLOWS.get(self.state, flow_key(slot, boundary.node)) or _NO_FLOW
-        return max(0, headroom_wh - (flow.export_wh if boundary.is_export else flow.import_wh))
 
     def _make_trades(self, slot: int, fills: Sequence[Fill]) -> None:
         """Turn fills into trades, which take their shares of both reserves with them."""
@@ -398,14 +404,13 @@ class Matching:
     def _add_flows(self, slot: int, flows: Mapping[str, _Flow]) -> None:
         """Remember what was sold over each node, for later clearings of the slot and reports."""
         for node, more in flows.items():
-            key = flow_key(slot, node)
-            flow = FLOWS.get(self.state, key) or _NO_FLOW
+            flow = flow_over(self.state, slot, node)
             total = NodeFlow(
                 saturated(flow.export_wh + more.export_wh),
                 saturated(flow.import_wh + more.import_wh),
                 saturated(flow.local_wh + more.local_wh),
             )
-            FLOWS.put(self.state, key, total)
+            FLOWS.put(self.state, flow_key(slot, node), total)
 
     def _store_rests(self, slot: int, fillings: Mapping[bytes, _Filling]) -> None:
         """Write filled orders back, close those whose rest is dust."""
