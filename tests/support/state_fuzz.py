@@ -63,7 +63,7 @@ from gridtokenx.storage.index import find_transaction, index_rows, load_totals
 from gridtokenx.storage.totals import Totals
 from gridtokenx.trading.model import Side
 from tests.support.chains_world import KEYS, certify
-from tests.support.market_world import START_MS, Household, MarketWorld
+from tests.support.market_world import BLOCK_MODE, START_MS, Household, MarketWorld
 from tests.support.wire_values import tables
 
 EXTREMES = (0, 1, 2, 2**31, 2**32, 2**62, 2**63 - 2, 2**63 - 1)
@@ -520,7 +520,7 @@ class FuzzedRegion:
     """A region with households that trade, and a national chain that sends it anything."""
 
     def __init__(self, random: Random, counts: Counts) -> None:
-        genesis = local_genesis(clock=BlockClock(START_MS, SLOT_MS))
+        genesis = local_genesis(clock=BlockClock(START_MS, SLOT_MS), parameters=BLOCK_MODE)
         self.chain = FuzzedChain(genesis.chain("MET"), random, counts)
         self.maker = Maker(self.chain)
         self.houses: list[Household] = []
