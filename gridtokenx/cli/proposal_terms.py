@@ -247,8 +247,8 @@ TYPES: tuple[Callable[..., Content], ...] = (
 def _newest_base(region: str) -> tuple[int, str]:
     """Height and hash of the newest block that the national chain has accepted of a region."""
     with remote.connect() as client:
-        base = client.call("shard_get", id=region)["checkpoint"]
-    return int(base["height"]), base["hash"]
+        base = client.shard(region).checkpoint
+    return base.height, base.hash.hex()
 
 
 def _value(parameter: str, text: str) -> int:

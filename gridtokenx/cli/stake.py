@@ -282,6 +282,7 @@ def update(
     password_file: PasswordFile = None,
 ) -> None:
     """Change the own validator; what is left out stays. A new key signs when a set has it."""
+    from gridtokenx.answers.staking import ValidatorDetail
     from gridtokenx.primitives.types import format_address
     from gridtokenx.staking.model import UpdateValidator
 
@@ -293,13 +294,13 @@ def update(
     signer, password = remote.own_key(key, password_file)
     operator = format_address(remote.address_of(signer))
     with remote.connect(pinned=True) as client:
-        now = client.call("stake_getValidator", operator=operator)
+        now = client.ask("stake_getValidator", ValidatorDetail, operator=operator)
         public_key, proof = None, None
         if validator_key is not None:
             public_key, proof = _proven_key(client, validator_key, signer, password)
         payload = UpdateValidator(
-            now["moniker"] if name is None else name,
-            now["commission_bps"] if bps is None else bps,
+            now.moniker if name is None else name,
+            now.commission_bps if bps is None else bps,
             public_key,
             proof,
         )
@@ -351,21 +352,22 @@ def _send(
 
 def _operator(client: Client, text: str) -> bytes:
     """The account of a validator's operator, by address, by the validator's name, or by a key."""
+    from gridtokenx.answers.staking import ValidatorPage
     from gridtokenx.home import keystore
     from gridtokenx.primitives.types import parse_address
 
     if text.startswith("gtx1"):
         return parse_address(text)
-    listed = client.call("stake_getValidators", limit=100)["items"]
-    named = [one["operator"] for one in listed if one["moniker"] == text]
+    listed = client.ask("stake_getValidators", ValidatorPage, limit=100).items
+    named = [one.operator for one in listed if one.moniker == text]
     if len(named) == 1:
-        return parse_address(named[0])
+        return named[0]
     if not named and keystore.key_path(output.options().keys_path, text).is_file():
         return remote.address_of(text)
-    return _unknown(text, named, [one["moniker"] for one in listed])
+    return _unknown(text, named, [one.moniker for one in listed])
 
 
-def _unknown(text: str, named: list[str], monikers: list[str]) -> NoReturn:
+def _unknown(text: str, named: list[bytes], monikers: list[str]) -> NoReturn:
     known = ", ".join(monikers)
     what = f"{len(named)} validators are" if named else "no validator is"
     output.fail(

@@ -218,6 +218,7 @@ def _nowhere() -> gov.Surroundings:
     """Where nothing depends on other chains."""
     return gov.Surroundings(
         lambda _: 0,
+        lambda territory: territory,
         lambda _: [],
         lambda _: None,
         lambda _: None,

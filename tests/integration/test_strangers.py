@@ -132,22 +132,23 @@ async def test_unread_data_of_all_strangers_together_is_bounded(
         friend = await stack.enter_async_context(open_network(settings(5)))
         victim.protect(friend.peer_id)
 
-        async def fill(network: Network, streams: int) -> None:
-            await network.dial(victim.listen_addresses[0])
-            for _ in range(streams):
-                with suppress(NetworkError), trio.move_on_after(0.2):
-                    stream = await network.open_stream(victim.peer_id, [WORK])
-                    await stream.write(bytes(yamux.DEFAULT_WINDOW_SIZE))
+        async def write(network: Network) -> None:
+            with suppress(NetworkError):
+                stream = await network.open_stream(victim.peer_id, [WORK])
+                await stream.write(bytes(yamux.DEFAULT_WINDOW_SIZE))
 
-        await fill(friend, 16)
-        for each in others:
-            await fill(each, 4)
         gate = gate_of(victim)
-        await until(lambda: gate.held_over > 0)
-        held = [holder.held_bytes() for holder in gate._strangers()]
-        assert sum(held) <= 2 * MIB + throttle.HELD_LOOK_BYTES
-        assert victim.is_connected(friend.peer_id)
-        assert len(victim.connected()) < 4
+        async with trio.open_nursery() as nursery:
+            for each, streams in ((friend, 16), *((other, 8) for other in others)):
+                await each.dial(victim.listen_addresses[0])
+                for _ in range(streams):
+                    nursery.start_soon(write, each)
+            await until(lambda: gate.held_over > 0)
+            await until(lambda: len(victim.connected()) < 4)  # Who gave up is gone.
+            held = [holder.held_bytes() for holder in gate._strangers()]
+            assert sum(held) <= 2 * MIB + throttle.HELD_LOOK_BYTES
+            assert victim.is_connected(friend.peer_id)
+            nursery.cancel_scope.cancel()
 
 
 async def test_unfinished_rpcs_of_all_strangers_together_are_bounded(

@@ -7,6 +7,7 @@ the answers that is meant, and read the difference.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +61,7 @@ from tests.support.api_node import (
 )
 
 FILE = Path(__file__).parents[1] / "unit" / "api" / "golden.txt"
+KEPT_CHARACTERS = 160
 NOW_MS = START_MS + 86_400_000  # What the API's own clock shows.
 SOLAR = {"kind": "parameter_change", "parameter": "carbon_credits.solar", "new_value": "0.7"}
 SELLER_TEXT, BUYER_TEXT = format_address(SELLER.public_key), format_address(BUYER.public_key)
@@ -483,8 +485,16 @@ def record() -> dict[str, list[Exchange]]:
                 wished = wishes()
                 lines = list(dict.fromkeys(requests(wished, with_bad="trades" in name)))
                 with asking(node) as ask:
-                    found[name] = [(line, ask(line)) for line in lines]
+                    found[name] = [(line, shortened(ask(line))) for line in lines]
     return found
+
+
+def shortened(told: str) -> str:
+    """An answer as it is kept: of a long one the beginning, its length and its hash."""
+    if len(told) <= KEPT_CHARACTERS:
+        return told
+    digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return f"{told[:KEPT_CHARACTERS]}... {len(told)} {digest}"
 
 
 def dump(found: Mapping[str, list[Exchange]]) -> str:
