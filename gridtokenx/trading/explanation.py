@@ -324,7 +324,8 @@ class _Case:
             for one in self.book.orders
             if (one.side, one.limit_mthb) == (own.side, own.limit_mthb) and one.id != own.id
         ]
-        heights = [one.height for one in equals if _traded_wh(self.clearing, one.id)]
+        traded = {one for fill in self.clearing.fills for one in (fill.buy_id, fill.sell_id)}
+        heights = [one.height for one in equals if one.id in traded]
         if own.height in heights:
             return Reason.SHARED
         return Reason.EARLIER if any(one < own.height for one in heights) else Reason.PRICE
