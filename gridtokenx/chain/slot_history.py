@@ -242,12 +242,12 @@ class SlotHistory:
             return Reason.OTHER_SLOTS
         assert self.gate_height is not None  # The slot is closed.
         has_left = life.closed_height is not None and life.closed_height < self.gate_height
+        if life.status is OrderStatus.FILLED:
+            return Reason.FILLED
         if has_left and life.status is OrderStatus.CANCELLED:
             return Reason.CANCELLED
-        if terms.expires_ms < slot_start_ms(self.slot):
+        if has_left or terms.expires_ms < slot_start_ms(self.slot):
             return Reason.EXPIRED
-        if has_left or life.status is OrderStatus.FILLED:
-            return Reason.FILLED
         if self.is_missed:
             return Reason.STANDSTILL
         is_cleared = territory_of(terms.location) in self.gate_territories

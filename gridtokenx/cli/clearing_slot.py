@@ -13,7 +13,7 @@ from gridtokenx.cli import output, remote, replaying, show
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.places import Boundary
 from gridtokenx.trading.explanation import Explanation, GroupSeen, LineSeen, Reason, Remedy
-from gridtokenx.trading.model import Fill, Side
+from gridtokenx.trading.model import Fill, Side, TimeInForce
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -300,12 +300,14 @@ def _steps(story: OrderStory) -> Iterator[str]:
 def _placed(life: OrderLife) -> str:
     terms = life.terms
     is_sell = terms.side is Side.SELL
+    is_once = terms.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL
     return (
         f"placed in block {life.placed_height}: {'sells' if is_sell else 'buys'} "
         f"{show.kwh(terms.energy_wh)} kWh at {'least' if is_sell else 'most'} "
         f"{show.price(terms.limit_mthb)} THB/kWh at {terms.location}, "
         f"{'requires' if terms.require else 'source'} {terms.source.value}, slots "
         f"{terms.first_slot} to {terms.last_slot}, {show.kwh(terms.max_wh_per_slot)} kWh in each"
+        f"{', leaves after its first clearing' if is_once else ''}"
     )
 
 

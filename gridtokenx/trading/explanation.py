@@ -285,7 +285,7 @@ class _Case:
         return remedy
 
     def _least_boundaries(self, remedy: Remedy) -> tuple[Boundary, ...]:
-        """Boundaries each of which is needed beside the others, those on the order's way first."""
+        """Boundaries that suffice, found by halving, those on the order's way first."""
         own = _path(self.order)
         left = sorted(remedy.unlimited, key=lambda one: (one not in own, one))
         chosen: list[Boundary] = []
