@@ -54,7 +54,7 @@ from gridtokenx.registry.model import (
     SuspendParticipant,
 )
 from gridtokenx.trading import rules as trading
-from gridtokenx.trading.matching import GridView
+from gridtokenx.trading.matching import GridView, Watch
 from gridtokenx.trading.model import (
     CancelOrder,
     MarketParameters,
@@ -78,6 +78,7 @@ class Environment:
     parent_hash: bytes
     reward_account: bytes
     proposer_key: bytes
+    watch: Watch | None = None  # Sees each clearing begin; what it does changes nothing.
 
 
 def begin_market(state: Overlay, env: Environment) -> Sequence[Event]:
@@ -91,6 +92,7 @@ def begin_market(state: Overlay, env: Environment) -> Sequence[Event]:
         customers=lambda: _customers(state),
         read_to=lambda meter_id: grid.read_to(state, meter_id),
         read_since=lambda meter_id: grid.read_since(state, _metering_point(state, meter_id)),
+        watch=env.watch,
     )
     closed = [
         (event.territory, event.day, event.report_hash)

@@ -33,6 +33,7 @@ from gridtokenx.primitives.quantities import local_day, saturated
 from gridtokenx.primitives.state import Decode, Overlay
 from gridtokenx.registry.model import METERS
 from gridtokenx.trading import reports
+from gridtokenx.trading.matching import Watch
 from gridtokenx.trading.model import (
     EnergyConsumed,
     EnergyRedeemed,
@@ -122,8 +123,14 @@ class NationalHistory(Protocol):
 class Replay:
     """One chain, executed block by block from genesis."""
 
-    def __init__(self, spec: ChainSpec, national: NationalHistory | None = None) -> None:
-        """`national` is the replay of the national chain that a region's blocks are held against.
+    def __init__(
+        self,
+        spec: ChainSpec,
+        national: NationalHistory | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        """`national` is the replay of the national chain that a region's blocks are held against;
+        `watch` sees each clearing of the market begin.
 
         ValueError for a region without it on a network that has a national chain.
         """
@@ -140,6 +147,7 @@ class Replay:
         self.parent = Parent(0, spec.chain_id, genesis_ms, self.tree.root)
         self.hashes = [ZERO_HASH]  # Of every block, by height.
         self._national = national
+        self._watch = watch
         self._sums = _Sums()
 
     def apply(self, raw_block: bytes, raw_certificate: bytes) -> list[CheckedReport]:
@@ -167,7 +175,13 @@ class Replay:
         for transaction in transactions:
             check_signature(transaction)
         execution = execute_block(
-            self.spec, self.state, self.tree, self.parent, block, transactions
+            self.spec,
+            self.state,
+            self.tree,
+            self.parent,
+            block,
+            transactions,
+            watch=self._watch,
         )
         self.tree.apply(execution.tree)
         self.state.absorb(execution.overlay)

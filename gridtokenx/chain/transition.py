@@ -52,6 +52,7 @@ from gridtokenx.primitives.readable import check_all
 from gridtokenx.primitives.state import Overlay, Reader, Table, u64
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.staking.model import FEES, Unbond
+from gridtokenx.trading.matching import Watch
 
 BLOCK_OVERHEAD_BYTES = 32 * 1024
 MAX_TIME_AHEAD_MS = 500
@@ -207,9 +208,12 @@ def execute_block(
     parent: Parent,
     block: Block,
     transactions: Sequence[Transaction],
+    *,
+    watch: Watch | None = None,
 ) -> Execution:
     """Execute a block whose transactions' signatures are verified, and compare every root.
 
+    `watch` sees each clearing of the market begin.
     Errors: INVALID_BLOCK naming the first field that differs, or the transaction's own error.
     """
     header = block.header
@@ -223,6 +227,7 @@ def execute_block(
     spec = spec.at(parent.height + 1)
     signers = signing_set(spec, state, parent.height + 1)
     env = environment(spec, signers, parent, header.proposer_index, header.time_ms)
+    env = replace(env, watch=watch)
     overlay = Overlay(state)
     taken = NationalSlice(header.root_height, header.root_hash, block.inbox)
     work = BlockWork(block.evidence, block.last_commit, taken)

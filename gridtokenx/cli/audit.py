@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridtokenx.cli import output, remote, show
+from gridtokenx.cli import output, remote, replaying, show
 from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.runtime import bangkok, screen
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Audit: report, verify.", no_args_is_help=True)
 
-_NOTE_EVERY_BLOCKS = 1000
 _TIERS = ("substation", "zone", "territory", "national")
 _HEAD = ("territory", "distributor", "date", "state", "report_hash", "line")
 
@@ -160,74 +158,25 @@ def verify(
         stop = client.head(name).height if last is None else last
         if stop < first:
             raise typer.BadParameter(f"--from {first} lies after --to {stop}")
-        national = _beside(client, name)
+        national = replaying.beside(client, name)
         replay = Replay(client.spec(name), national)
         try:
-            for block, certificate in _blocks(client, name, stop):
+            for block, certificate in replaying.blocks(client, name, stop):
                 closed = replay.apply(block, certificate)
                 if replay.parent.height >= first:
                     _look(client, replay, closed, findings)
             if national is not None and last is None:
                 national.advance(client.head(national.replay.spec.name).height)
         except NationalNotVerified as error:
-            _refuse(client, str(error), ErrorCode.INVALID_BLOCK)
+            replaying.refuse(client, str(error), ErrorCode.INVALID_BLOCK)
         except Rejected as error:
             detail = f"{name} block {replay.parent.height + 1}: {error.detail}"
-            _refuse(client, detail, error.code)
+            replaying.refuse(client, detail, error.code)
         findings.failures += replay.contradictions()
         document = _document(client, replay, national, (first, stop), findings)
     output.emit(document, lambda console: _draw_verified(console, document))
     if not document["verified"]:
         raise typer.Exit(output.ExitCode.REFUSED)
-
-
-def _refuse(client: Client, detail: str, code: ErrorCode) -> NoReturn:
-    output.fail(
-        f"verified: no. {detail}",
-        code=int(code),
-        reason="not_verified",
-        hint=f"do not trust the node at {client.url}; ask another with --rpc URL",
-    )
-
-
-def _beside(client: Client, chain: str) -> NationalReplay | None:
-    """The national chain, whose blocks are fetched as a region's ask for them."""
-    from gridtokenx.chain.replay_national import NationalReplay
-
-    national = client.genesis().national
-    if national is None or national.name == chain:
-        return None
-    return NationalReplay(client.spec(national.name), _blocks(client, national.name, None))
-
-
-def _blocks(client: Client, chain: str, stop: int | None) -> Iterator[tuple[bytes, bytes]]:
-    """(block, certificate) of every height from 1 to `stop`, else to the newest.
-
-    Errors: RpcError; Failure.
-    """
-    from gridtokenx.answers.chain import RawBlocks
-
-    height = 1
-    while stop is None or height <= stop:
-        limit = 64 if stop is None else min(64, stop - height + 1)
-        if stop is None and client.head(chain).height < height:
-            return
-        answer = client.ask(
-            "chain_getRawBlocks", RawBlocks, from_height=str(height), chain=chain, limit=limit
-        )
-        for row in answer.items:
-            if row.height != height:
-                output.fail(
-                    f"the node sent block {row.height} instead of {height}",
-                    code="cli",
-                    reason="not_verified",
-                    hint="ask another node with --rpc URL",
-                )
-            yield base64.b64decode(row.block), base64.b64decode(row.certificate)
-            if height % _NOTE_EVERY_BLOCKS == 0:
-                of_all = "" if stop is None else f" of {stop}"
-                output.note(f"executed {height}{of_all} blocks of {chain}")
-            height += 1
 
 
 def _look(client: Client, replay: Replay, closed: list[CheckedReport], findings: _Findings) -> None:

@@ -176,13 +176,40 @@ def _money(name: str, value: Any) -> tuple[str, str]:
 @app.command()
 def clear(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="JSON as in tests/vectors/market_vectors.json.")
-    ],
+        Path | None,
+        typer.Argument(metavar="FILE", help="JSON as in tests/vectors/market_vectors.json."),
+    ] = None,
+    slot: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Slot to recompute from blocks.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Chain of that slot, such as MET.")
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(metavar="ID", help="Say why this order traded there or not.")
+    ] = None,
 ) -> None:
-    """Recompute one slot's auction from a file of orders, with the node's own code.
+    """Recompute one slot's auction with the node's own code.
 
-    Asks no node. A list of clearings gives a list of results.
+    From a FILE of orders no node is asked; a list of clearings gives a list of results. With --slot
+    and --region every block from genesis to the slot's gate is fetched, checked and executed anew,
+    the slot is cleared a second time, and trades and prices are held against what the blocks
+    record: exit code 1 if they differ, 75 for a slot that is not cleared yet.
     """
+    from_blocks = slot is not None and region is not None
+    if from_blocks == (file is not None) or (slot is None) != (region is None):
+        raise typer.BadParameter("take a FILE, or --slot N and --region NAME")
+    if file is not None:
+        if order is not None:
+            raise typer.BadParameter("--order is for a slot: with --slot and --region")
+        _clear_file(file)
+    elif slot is not None and region is not None:
+        from gridtokenx.cli import clearing_slot
+
+        clearing_slot.run(slot, region.upper(), order)
+
+
+def _clear_file(file: Path) -> None:
     from gridtokenx.cli.clearing_file import read_cases
 
     cases = read_cases(file)

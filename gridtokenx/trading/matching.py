@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from gridtokenx.ledger import rules as ledger
@@ -141,6 +142,23 @@ def flow_over(state: Reader, slot: int, node: str) -> NodeFlow:
     return FLOWS.get(state, flow_key(slot, node)) or _NO_FLOW
 
 
+@dataclass(frozen=True, slots=True)
+class ClearingBegun:
+    """A clearing that is about to be done, for whoever watches: all that it goes by.
+
+    `state` is that of this moment and may only be read; `headroom_of` what a boundary has left.
+    """
+
+    state: Reader
+    market: MarketParameters
+    slot: int
+    territories: tuple[str, ...]
+    headroom_of: Callable[[Boundary], int | None]
+
+
+Watch = Callable[[ClearingBegun], None]
+
+
 class _Meter:
     """A meter's position in a slot while one clearing's fills are carried out."""
 
@@ -166,6 +184,7 @@ class Matching:
     market: MarketParameters
     grid: GridView
     budget: Budget
+    watch: Watch | None = None
     events: list[TradingEvent] = field(default_factory=list)
     _immediate: dict[bytes, None] = field(default_factory=dict)
     _depth: Depth = field(init=False)
@@ -281,6 +300,10 @@ class Matching:
 
     def _clear(self, slot: int, territories: list[str]) -> None:
         self._note_immediate(slot, territories)
+        headroom_of = partial(headroom_left, self.state, self.grid, slot)
+        if self.watch is not None:
+            names = tuple(territories)
+            self.watch(ClearingBegun(self.state, self.market, slot, names, headroom_of))
         first, second, third, fourth = self.market.wheeling_mthb
         max_tier = self.market.max_trade_tier
         wheeling_mthb = self.market.wheeling_mthb[: max_tier + 1]
@@ -295,7 +318,7 @@ class Matching:
             groups,
             look.taker,
             wheeling_mthb=(first, second, third, fourth),
-            headroom_of=lambda boundary: headroom_left(self.state, self.grid, slot, boundary),
+            headroom_of=headroom_of,
         )
         self.budget.spend(cost * WORK_PASS)
         self._trade_what_fits(slot, result.fills)

@@ -25,7 +25,7 @@ from gridtokenx.trading import book, quotes, redemption, reports, settlement
 from gridtokenx.trading import clock as clocks
 from gridtokenx.trading.clock import Budget
 from gridtokenx.trading.clock_model import CLOCK, GatesMissed, MarketClock
-from gridtokenx.trading.matching import ALL_TERRITORIES, GridView, Matching, close_order
+from gridtokenx.trading.matching import ALL_TERRITORIES, GridView, Matching, Watch, close_order
 from gridtokenx.trading.model import (
     MARKET_PARAMETERS,
     ORDERS,
@@ -346,6 +346,7 @@ def begin_block(
     customers: Callable[[], Customers] | None = None,
     read_to: Callable[[bytes], int] = lambda _: -1,
     read_since: Callable[[bytes], int] = lambda _: 0,
+    watch: Watch | None = None,
 ) -> list[TradingEvent]:
     """Do what time demands, over orders of earlier blocks only, before a block's transactions.
 
@@ -370,7 +371,7 @@ def begin_block(
     clock = clocks.arrive(before, now_ms, gate_grace_ms)
     clock = clocks.pass_deadlines(state, clock, market)
     budget = Budget(clocks.WORK_PER_BLOCK)
-    matching = Matching(state, market, grid, budget)
+    matching = Matching(state, market, grid, budget, watch)
     if clock.still_slot > before.still_slot:
         matching.events.append(GatesMissed(before.slot + 1, clock.still_slot))
     is_free = matching.finish_carried_over()
