@@ -291,7 +291,7 @@ def _draw_up(
         f"genesis {told[:4]}…{told[-2:]}   "
         f"{validators} validators, f = {(validators - 1) // 3}"
     )
-    line(_table(document))
+    show.text(console, _table(document))
     line("Funded dev accounts (NOT FOR REAL USE)")
     for name in (DEV_ACCOUNT, NEIGHBOUR):
         address = format_address(dev_key(name).public_key)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from gridtokenx.cli import app
-from gridtokenx.cli.cluster import _milliseconds, _table
+from gridtokenx.cli.cluster import _draw_up, _milliseconds, _table
+from gridtokenx.cluster import devnet
+from gridtokenx.cluster.processes import Cluster, NodeRecord
 
 
 def run(tmp_path, *words):
@@ -81,3 +84,23 @@ def test_the_table_aligns_and_is_never_cut():
     assert first.split()[3:] == ["http://127.0.0.1:18080", "19000", "4121", "12", "4", "live"]
     assert second.split()[5:] == ["-", "-", "-", "stopped"]
     assert first.index("live") == header.index("state") == second.index("stopped")
+
+
+def test_up_tells_the_nodes_line_by_line_and_when_orders_are_matched(tmp_path, capsys) -> None:
+    now_ms = 1_795_410_060_000
+    nodes = [NodeRecord(member) for member in devnet.plan(1, 0, [1, 2])]
+    node = {"name": "n0", "role": "authority", "authority": "egat", "api": "http://127.0.0.1:1"}
+    node |= {"p2p_port": 2, "pid": 3, "chains": {}, "peers": 4, "state": "live", "log": "node.log"}
+    for clock, told in (
+        (devnet.block_clock(now_ms), "one each 5 blocks, 5 s"),
+        (None, "at each quarter of an hour"),
+    ):
+        genesis = devnet.local_genesis(clock=clock, genesis_time_ms=now_ms)
+        told_hash = genesis.hash.hex()
+        document = {"genesis_hash": told_hash, "ready_s": 7.0, "nodes": [node]}
+        _draw_up(Console(), Cluster(tmp_path, told_hash, nodes), document, genesis)
+        shown = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in shown[1:3]] == ["node", "n0"]
+        (market,) = [line for line in shown if line.startswith("Market: ")]
+        assert told in market
+        assert f"--key {devnet.NEIGHBOUR} " in "\n".join(shown)
