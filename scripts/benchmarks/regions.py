@@ -32,6 +32,7 @@ from gridtokenx.cluster.processes import Cluster, create, this_process
 from gridtokenx.demo.households import SteadyOrders
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 from gridtokenx.registry.model import Territory
+from gridtokenx.trading.model import MarketParameters, MatchingMode
 from scripts.benchmarks.cluster import stage_seconds
 
 MEASURED = "MET"
@@ -91,7 +92,11 @@ def genesis_of(served: Mapping[str, Sequence[str]], now_ms: int) -> Genesis:
     nodes = {name for names in served.values() for name in names}
     clock = BlockClock(slot_start_ms(slot_at(now_ms)), SLOT_MS // BLOCKS_PER_SLOT)
     genesis = local_genesis(
-        authorities=len(nodes), block_time_ms=BLOCK_TIME_MS, clock=clock, genesis_time_ms=now_ms
+        authorities=len(nodes),
+        block_time_ms=BLOCK_TIME_MS,
+        clock=clock,
+        parameters=MarketParameters(matching_mode=MatchingMode.BLOCK),  # It has the most work.
+        genesis_time_ms=now_ms,
     )
     members, national = genesis.chains[0].validators, genesis.national
     assert national is not None
