@@ -55,6 +55,74 @@ class NearbyPrice:
 
 
 @answer
+class MeritPlace:
+    """Where the order would stand in one group that it may trade in."""
+
+    tier: Annotated[
+        int, count("distance: 0 substation, 1 zone, 2 territory, 3 national", "tiers", 0)
+    ]
+    group: Annotated[str, Rule("part of the grid", example="BKK-01-SUB001")]
+    wheeling_mthb: Annotated[int, Rule("wheeling", example="300")]
+    better_wh: Annotated[int, Rule("open on its own side at better limits", example="1500")]
+    equal_wh: Annotated[
+        int, Rule("open on its own side at the same limit, there before it", example="500")
+    ]
+    meets_wh: Annotated[
+        int, Rule("open on the other side, within its limit and source", example="4000")
+    ]
+
+
+@answer
+class ExpectedPart:
+    """What the order would trade in one group, at its uniform price."""
+
+    tier: Annotated[
+        int, count("distance: 0 substation, 1 zone, 2 territory, 3 national", "tiers", 0)
+    ]
+    group: Annotated[str, Rule("part of the grid that would trade", example="BKK-01-SUB001")]
+    energy_wh: Annotated[int, Rule("energy", example="2000")]
+    price_mthb: Annotated[int, Rule("price of the energy", example="4000")]
+    wheeling_mthb: Annotated[int, Rule("wheeling", example="300")]
+
+
+@answer
+class ExpectedTrade:
+    """What the order would trade if its slot were cleared now and nothing else came."""
+
+    energy_wh: Annotated[int, Rule("energy in all; 0: nothing", example="2000")]
+    price_mthb: Annotated[
+        int | None, Rule("mean price of the energy; null: nothing would trade", example="4000")
+    ]
+    parts: Annotated[tuple[ExpectedPart, ...], Rule("by group, the nearest first")]
+    charges: Annotated[
+        QuotedCharges | None, Rule("charges when all of it is delivered; null: nothing trades")
+    ]
+
+
+@answer
+class SlotPrice:
+    """The price at which a part of the grid cleared a slot."""
+
+    tier: Annotated[
+        int, count("distance: 0 substation, 1 zone, 2 territory, 3 national", "tiers", 0)
+    ]
+    group: Annotated[str, Rule("part of the grid that traded", example="BKK-01-SUB001")]
+    price_mthb: Annotated[int, Rule("last price of the energy", example="4000")]
+
+
+@answer
+class ClearedSlot:
+    """What a slot gave at the order's substation."""
+
+    slot: Annotated[int, slot_number("delivery slot", "1963596")]
+    sold_wh: Annotated[int, Rule("sold by the substation's meters", example="3000")]
+    bought_wh: Annotated[int, Rule("bought by the substation's meters", example="2500")]
+    prices: Annotated[
+        tuple[SlotPrice, ...], Rule("prices of the groups it lies in, the nearest first")
+    ]
+
+
+@answer
 class QuotedOrder:
     """What an order would set aside, cost or earn."""
 
@@ -86,6 +154,21 @@ class QuotedOrder:
             "why the territory may not trade now; null: it may",
             example="erc halted territory BKK: flood",
         ),
+    ]
+    merit_order: Annotated[
+        tuple[MeritPlace, ...], Rule("its place in each group it may trade in, the nearest first")
+    ]
+    expected: Annotated[
+        ExpectedTrade | None,
+        Rule("what it would trade if the slot were cleared now and nothing else came; null: why"),
+    ]
+    expected_unknown: Annotated[
+        Literal["slot_not_open", "territory_halted", "book_too_deep"] | None,
+        Rule("why nothing is expected; null: see `expected`", example="territory_halted"),
+    ]
+    cleared: Annotated[
+        tuple[ClearedSlot, ...],
+        Rule("the last four slots that began, newest first; then the same slot of the day before"),
     ]
 
 

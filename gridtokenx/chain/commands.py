@@ -87,7 +87,7 @@ def begin_market(state: Overlay, env: Environment) -> Sequence[Event]:
         state,
         now_ms=env.now_ms,
         gate_grace_ms=env.spec.gate_grace_ms,
-        grid=_grid_view(state, env.now_ms),
+        grid=grid_view(state, env.now_ms),
         territories=lambda: registry.territories(state),
         customers=lambda: _customers(state),
         read_to=lambda meter_id: grid.read_to(state, meter_id),
@@ -377,7 +377,8 @@ def _operate_grid(
     )
 
 
-def _grid_view(state: Reader, now_ms: int) -> GridView:
+def grid_view(state: Reader, now_ms: int) -> GridView:
+    """What an auction asks of the grid, as of a market time (Unix ms)."""
     limits = grid_limits(trading.parameters(state))
     statuses_of = cache(lambda node: operation.statuses_of(state, node))
 

@@ -166,6 +166,7 @@ def quote(
     slot: Annotated[
         int | None, typer.Option(min=0, help="Delivery slot; else the next one.")
     ] = None,
+    require: Annotated[bool, typer.Option("--require", help="Only from that source.")] = False,
     vat_registered: Annotated[
         bool, typer.Option("--vat-registered", help="The seller charges VAT on energy.")
     ] = False,
@@ -177,7 +178,7 @@ def quote(
         str | None, typer.Option(metavar="HEX", help="Which of the trader's meters.")
     ] = None,
 ) -> None:
-    """What an order would cost or earn, before anything is signed."""
+    """What an order would cost or earn, and meet in the book, before anything is signed."""
     from gridtokenx.primitives.quantities import format_kwh, parse_kwh, parse_price
     from gridtokenx.primitives.types import format_address
 
@@ -191,6 +192,7 @@ def quote(
         "grid_location": remote.substation_name(location),
         "energy_source": _source(source).value,
         "slot": slot,
+        "require": require,
         "vat_registered": vat_registered,
         "trader": None if trader is None else format_address(remote.address_of(trader)),
         "meter_id": None if meter is None else remote.hash_text(meter, "a meter id"),
@@ -226,18 +228,89 @@ def _draw_quote(console: Console, document: dict[str, Any]) -> None:
                 "but",
                 "that price does not meet the limit" if last is not None and not found else None,
             ),
+            *_expected(document, buying),
         ],
     )
+    _draw_merit_order(console, document, buying)
+    _draw_cleared(console, document)
     if document["emergency"] is not None:
         text = f"no trade there now: {document['emergency']}"
         show.line(console, show.printable(text), style="bold red")
 
 
+_UNKNOWN = {
+    "slot_not_open": "not told: the slot is not open for orders",
+    "territory_halted": "not told: the territory does not trade now",
+    "book_too_deep": "not told: too many orders cross",
+}
+
+
+def _expected(document: dict[str, Any], buying: bool) -> list[tuple[str, object]]:
+    """What would trade now, in all and, where there are several, by part."""
+    row = document["expected"]
+    if row is None:
+        unknown = document["expected_unknown"]
+        return [("in the book now", _UNKNOWN.get(unknown, unknown))]
+    asked = show.kwh(document["energy_wh"])
+    if row["charges"] is None:
+        return [("in the book now", f"nothing of {asked} kWh would trade yet")]
+    lines: list[tuple[str, object]] = [
+        (
+            "in the book now",
+            f"{show.kwh(row['energy_wh'])} of {asked} kWh at {show.price(row['price_mthb'])} "
+            "THB/kWh, if nothing else comes",
+        )
+    ]
+    if len(row["parts"]) > 1:
+        lines += [
+            (
+                "",
+                f"{show.kwh(part['energy_wh'])} kWh in {part['group']} at "
+                f"{show.price(part['price_mthb'])}, wheeling {show.price(part['wheeling_mthb'])}",
+            )
+            for part in row["parts"]
+        ]
+    return [*lines, ("for that", _outcome(row["charges"], buying))]
+
+
+def _draw_merit_order(console: Console, document: dict[str, Any], buying: bool) -> None:
+    """What comes before it on its side, and what the other side has that it could meet."""
+    rows = [
+        (
+            place["group"],
+            show.price(place["wheeling_mthb"]),
+            show.kwh(place["better_wh"]),
+            show.kwh(place["equal_wh"]),
+            show.kwh(place["meets_wh"]),
+        )
+        for place in document["merit_order"]
+    ]
+    ahead = ("kWh dearer", "as dear") if buying else ("kWh cheaper", "as cheap")
+    headings = ("ahead of it in", "wheeling", *ahead, "on sale" if buying else "asked for")
+    show.line(console, "")
+    show.table(console, headings, rows, right=range(1, len(headings)))
+
+
+def _draw_cleared(console: Console, document: dict[str, Any]) -> None:
+    tiers = [place["tier"] for place in document["merit_order"]]
+    rows = []
+    for row in document["cleared"]:
+        prices = {one["tier"]: show.price(one["price_mthb"]) for one in row["prices"]}
+        begin, _, _ = show.slots(row["slot"], row["slot"]).partition(" to ")
+        traded = show.kwh(row["sold_wh"]), show.kwh(row["bought_wh"])
+        rows.append((begin, *traded, *(prices.get(tier, "-") for tier in tiers)))
+    names = ("THB/kWh here", "zone", "territory", "nation")
+    headings = ("cleared slot of", "kWh sold", "bought", *(names[tier] for tier in tiers))
+    show.line(console, "")
+    show.table(console, headings, rows, right=range(1, len(headings)))
+
+
 def _outcome(row: dict[str, Any], buying: bool) -> str:
     if buying:
         return (
-            f"pays {_thb(row['buyer_uthb'])}: energy {_thb(row['energy_uthb'])}, "
-            f"wheeling {_thb(row['wheeling_uthb'])}, VAT {_thb(row['vat_uthb'])}"
+            f"pays {_thb(row['buyer_uthb'])}: energy {show.millionths(row['energy_uthb'])}, "
+            f"wheeling {show.millionths(row['wheeling_uthb'])}, "
+            f"VAT {show.millionths(row['vat_uthb'])}"
         )
     return f"gets {_thb(row['seller_uthb'])} after a fee of {_thb(row['fee_uthb'])}"
 

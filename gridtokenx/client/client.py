@@ -284,6 +284,10 @@ class Client(Rpc):
         """Price levels of a substation, zone or territory."""
         return self.ask("energy_getOrderBook", answers.energy.OrderBook, zone=zone, depth=depth)
 
+    def quote(self, **order: Any) -> answers.settlement.QuotedOrder:
+        """What an order would cost or earn, and meet; its fields as in `energy_quote`."""
+        return self.ask("energy_quote", answers.settlement.QuotedOrder, **order)
+
     def trades(self, **filters: Any) -> answers.energy.TradePage:
         """A page of trades; filters as in `energy_getTrades`."""
         return self.ask("energy_getTrades", answers.energy.TradePage, **filters)

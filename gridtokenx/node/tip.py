@@ -17,7 +17,8 @@ from gridtokenx.chain.validator_sets import ScheduledSet, SetsAhead, sets_from
 from gridtokenx.primitives.state import Overlay, Reader
 from gridtokenx.runtime.stopping import Damaged
 from gridtokenx.storage.database import BlockWrite, ChainStore, ChainView, StateReader
-from gridtokenx.storage.index import Totals, load_totals
+from gridtokenx.storage.index import load_totals
+from gridtokenx.storage.totals import Totals
 
 FINALITY_SAMPLES = 512
 

@@ -14,7 +14,8 @@ from gridtokenx.chain.genesis import ChainSpec
 from gridtokenx.chain.transaction import Transaction
 from gridtokenx.chain.transition import Execution
 from gridtokenx.primitives.errors import Rejected
-from gridtokenx.storage.index import Totals, index_rows
+from gridtokenx.storage.index import index_rows
+from gridtokenx.storage.totals import Totals
 from gridtokenx.views.stages import Stage, Stages
 
 MAX_CANDIDATES = 8

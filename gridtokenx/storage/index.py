@@ -12,15 +12,16 @@ Keys:  T totals | w ~slot: totals at the end of a slot | t id: transaction | h a
        settlement | n place: trade id | y account place: trade id | r account place: accepted
        reading | k account place: number of a retirement certificate | x transfer id, stage: an
        event of a transfer between chains | i account place: transfer id | f chain day place: hash
-       of a region's settlement report; also under no chain, no day, and neither
+       of a region's settlement report; also under no chain, no day, and neither | g tier slot
+       group: the last price at which the group cleared the slot
 """
 
 from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from gridtokenx.chain.block import Event, Receipt
@@ -46,6 +47,7 @@ from gridtokenx.registry.model import (
     RenewLicence,
     SuspendParticipant,
 )
+from gridtokenx.storage.totals import Totals, pack_numbers, unpack_numbers
 from gridtokenx.trading.model import (
     EnergyConsumed,
     EnergyRedeemed,
@@ -70,6 +72,7 @@ _SLOT_TOTALS = b"w"
 _ACCOUNT_READINGS, _ACCOUNT_CERTIFICATES = b"r", b"k"
 _TRANSFER, _ACCOUNT_TRANSFERS = b"x", b"i"
 _FILED = b"f"
+_GROUP_PRICE = b"g"
 _LAST = 2**64 - 1
 _PLACED = b"\x00"  # In the place of a receipt, of which none begins with a zero.
 _WHEN = struct.Struct(">QIQQ")  # height, number, time_ms, market_ms
@@ -93,54 +96,6 @@ class View(Protocol):
     def index_get(self, key: bytes) -> bytes | None: ...
 
     def index_rows(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums of one chain since its genesis. Energy in Wh, money in uTHB, carbon in micro-credits.
-
-    `traded_uthb` is energy x price when matched, `energy_uthb` what was paid for delivered energy;
-    `delivered_wh` + `shortfall_wh` is what has been settled of `traded_wh`; `congested` counts the
-    orders that a grid limit kept back, once for each clearing of a slot.
-    """
-
-    blocks: int = 0
-    transactions: int = 0
-    orders: int = 0
-    orders_filled: int = 0
-    orders_cancelled: int = 0
-    orders_expired: int = 0
-    trades: int = 0
-    traded_wh: int = 0
-    traded_uthb: int = 0
-    trades_settled: int = 0
-    delivered_wh: int = 0
-    shortfall_wh: int = 0
-    energy_uthb: int = 0
-    wheeling_uthb: int = 0
-    vat_uthb: int = 0
-    fee_uthb: int = 0
-    penalty_uthb: int = 0
-    readings: int = 0
-    minted_wh: int = 0
-    consumed_wh: int = 0
-    carbon_ucr: int = 0
-    deposited_uthb: int = 0
-    withdrawn_uthb: int = 0
-    carbon_retired_ucr: int = 0
-    certificates: int = 0
-    redeemed_wh: int = 0
-    redeemed_uthb: int = 0
-    congested: int = 0
-
-    def pack(self) -> bytes:
-        """The row; `unpack` reads the same numbers. OverflowError below 0 and from 2**2040 on."""
-        return _pack_numbers(*astuple(self))
-
-    @classmethod
-    def unpack(cls, raw: bytes) -> Totals:
-        """Read a row."""
-        return cls(*_unpack_numbers(raw))
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +241,7 @@ class _BlockRows:
         receipt = b""
         if len(events) == 1 and type(events[0]) is OrderPlaced:
             # Most of a full block; its receipt repeats the order, so it is rebuilt when asked for.
-            receipt = _PLACED + _pack_numbers(events[0].reserve_uthb)
+            receipt = _PLACED + pack_numbers(events[0].reserve_uthb)
             self.rows.append((_ACCOUNT_ORDERS + transaction.sender + place, key))
         elif events:
             receipt = encode(Receipt(key, events))
@@ -309,7 +264,7 @@ class _BlockRows:
         else:
             added["orders_expired"] += 1
         status = _STATUSES.index(event.status)
-        value = self._when(0) + _pack_numbers(status, event.rest_wh, event.refund_uthb)
+        value = self._when(0) + pack_numbers(status, event.rest_wh, event.refund_uthb)
         self.rows.append((_CLOSED + event.order_id, value))
 
     def trade_matched(self, event: TradeMatched) -> None:
@@ -349,6 +304,9 @@ class _BlockRows:
 
     def slot_cleared(self, event: SlotCleared) -> None:
         self.added["congested"] += len(event.congested)
+        for row in event.prices:  # A later clearing of the slot takes the place of an earlier one.
+            key = _group_price_key(row.tier, row.group, event.slot)
+            self.rows.append((key, pack_numbers(row.price_mthb)))
 
     def credits_retired(self, event: CreditsRetired) -> None:
         self.added["carbon_retired_ucr"] += event.amount_ucr
@@ -442,7 +400,7 @@ def find_transaction(view: View, transaction_id: bytes) -> TransactionRecord | N
         return TransactionRecord(when, transaction, ())
     if receipt.startswith(_PLACED):
         terms: Any = transaction.payload
-        (reserve_uthb,) = _unpack_numbers(receipt[len(_PLACED) :])
+        (reserve_uthb,) = unpack_numbers(receipt[len(_PLACED) :])
         placed = OrderPlaced(transaction_id, transaction.sender, terms, reserve_uthb)
         return TransactionRecord(when, transaction, (placed,))
     # Our own row, however long: one reading may have settled any number of trades.
@@ -455,7 +413,7 @@ def find_closed_order(view: View, order_id: bytes) -> ClosedOrder | None:
     if raw is None:
         return None
     when, rest = _split_when(raw)
-    status, rest_wh, refund_uthb = _unpack_numbers(rest)
+    status, rest_wh, refund_uthb = unpack_numbers(rest)
     return ClosedOrder(when, _STATUSES[status], rest_wh, refund_uthb)
 
 
@@ -468,6 +426,16 @@ def find_trade(view: View, trade_id: bytes) -> TradeRecord | None:
     settled = view.index_get(_SETTLEMENT + trade_id)
     settlement = None if settled is None else decode(TradeSettled, settled)
     return TradeRecord(when, decode(Trade, rest), settlement)
+
+
+def find_group_price(view: View, tier: int, group: str, slot: int) -> int | None:
+    """The last price (mTHB/kWh) at which a group cleared a slot; None if it never traded in it."""
+    raw = view.index_get(_group_price_key(tier, group, slot))
+    return None if raw is None else unpack_numbers(raw)[0]
+
+
+def _group_price_key(tier: int, group: str, slot: int) -> bytes:
+    return _GROUP_PRICE + bytes((tier,)) + slot.to_bytes(8, "big") + group.encode()
 
 
 def list_trades(view: View, limit: int, after: bytes = b"", account: bytes | None = None) -> Page:
@@ -578,36 +546,6 @@ def _split_when(raw: bytes) -> tuple[When, bytes]:
     return When(*_WHEN.unpack(raw[: _WHEN.size])), raw[_WHEN.size :]
 
 
-def _pack_numbers(*numbers: int) -> bytes:
-    """Each as a byte that tells its length, then its bytes."""
-    packed = []
-    for number in numbers:
-        length = (number.bit_length() + 7) // 8
-        packed += [length.to_bytes(1, "big"), number.to_bytes(length, "big")]
-    return b"".join(packed)
-
-
-def _unpack_numbers(raw: bytes) -> list[int]:
-    numbers, at = [], 0
-    while at < len(raw):
-        end = at + 1 + raw[at]
-        numbers.append(int.from_bytes(raw[at + 1 : end], "big"))
-        at = end
-    return numbers
-
-
 def _inverted(number: int) -> bytes:
     """Eight bytes that sort the other way round."""
     return (_LAST - number).to_bytes(8, "big")
-
-
-def merge_totals(many: Iterable[Totals]) -> Totals:
-    """The sum over several chains."""
-    rows = [astuple(one) for one in many]
-    return Totals(*(sum(column) for column in zip(*rows, strict=True))) if rows else Totals()
-
-
-def difference(later: Totals, earlier: Totals) -> Totals:
-    """What was added between two totals of one chain."""
-    pairs = zip(astuple(later), astuple(earlier), strict=True)
-    return Totals(*(after - before for after, before in pairs))

@@ -145,6 +145,20 @@ class ClearingBegun:
 Watch = Callable[[ClearingBegun], None]
 
 
+def headroom_left(state: Reader, grid: GridView, slot: int, boundary: Boundary) -> int | None:
+    """What earlier clearings of a slot have left of a boundary (Wh); None: no limit."""
+    headroom_wh = grid.headroom_wh(boundary.node, slot)
+    if headroom_wh is None:
+        return None
+    flow = flow_over(state, slot, boundary.node)
+    return max(0, headroom_wh - (flow.export_wh if boundary.is_export else flow.import_wh))
+
+
+def flow_over(state: Reader, slot: int, node: str) -> NodeFlow:
+    """What was sold over a node for a slot; kept until 96 slots after the slot is settled."""
+    return FLOWS.get(state, flow_key(slot, node)) or _NO_FLOW
+
+
 class _Meter:
     """A meter's position in a slot while one clearing's fills are carried out."""
 
@@ -286,7 +300,7 @@ class Matching:
 
     def _clear(self, slot: int, territories: list[str]) -> None:
         self._note_immediate(slot, territories)
-        headroom_of = partial(self._headroom_left, slot)
+        headroom_of = partial(headroom_left, self.state, self.grid, slot)
         if self.watch is not None:
             names = tuple(territories)
             self.watch(ClearingBegun(self.state, self.market, slot, names, headroom_of))
@@ -333,14 +347,6 @@ class Matching:
             order = ORDERS.get(self.state, order_id)
             if order is not None and territory_of(order.terms.location) in territories:
                 self._immediate[order_id] = None
-
-    def _headroom_left(self, slot: int, boundary: Boundary) -> int | None:
-        """What earlier clearings of the slot have left of a boundary; None: no limit."""
-        headroom_wh = self.grid.headroom_wh(boundary.node, slot)
-        if headroom_wh is None:
-            return None
-        flow = FLOWS.get(self.state, flow_key(slot, boundary.node)) or _NO_FLOW
-        return max(0, headroom_wh - (flow.export_wh if boundary.is_export else flow.import_wh))
 
     def _make_trades(self, slot: int, fills: Sequence[Fill]) -> None:
         """Turn fills into trades, which take their shares of both reserves with them."""
@@ -421,14 +427,13 @@ class Matching:
     def _add_flows(self, slot: int, flows: Mapping[str, _Flow]) -> None:
         """Remember what was sold over each node, for later clearings of the slot and reports."""
         for node, more in flows.items():
-            key = flow_key(slot, node)
-            flow = FLOWS.get(self.state, key) or _NO_FLOW
+            flow = flow_over(self.state, slot, node)
             total = NodeFlow(
                 saturated(flow.export_wh + more.export_wh),
                 saturated(flow.import_wh + more.import_wh),
                 saturated(flow.local_wh + more.local_wh),
             )
-            FLOWS.put(self.state, key, total)
+            FLOWS.put(self.state, flow_key(slot, node), total)
 
     def _store_rests(self, slot: int, fillings: Mapping[bytes, _Filling]) -> None:
         """Write filled orders back, close those whose rest is dust."""

@@ -16,6 +16,25 @@ from gridtokenx.trading.settlement import Charges, charges, escrow_needed
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """An order for delivery in one slot, as it would be. Units: Wh, mTHB/kWh.
+
+    `source` is the seller's plant or the buyer's wish, which `require` makes a condition;
+    `vat_registered` is the seller's; `owner` is None where nobody in particular asks.
+    """
+
+    side: Side
+    energy_wh: int
+    limit_mthb: int
+    location: str
+    slot: int
+    source: Source = Source.ANY
+    require: bool = False
+    vat_registered: bool = False
+    owner: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LastTrade:
     """The newest price near a location: its tier (0 nearest), group, wheeling, and the slot."""
 
@@ -42,23 +61,12 @@ class Quote:
     at_last_price: Charges | None
 
 
-def quote(
-    state: Reader,
-    market: MarketParameters,
-    *,
-    side: Side,
-    energy_wh: int,
-    limit_mthb: int,
-    location: str,
-    slot: int,
-    source: Source = Source.ANY,
-    vat_registered: bool = False,
-) -> Quote:
-    """Quote an order for delivery in a slot; the caller checks that it would be admitted.
+def quote(state: Reader, market: MarketParameters, wish: Wish) -> Quote:
+    """Quote an order; the caller checks that it would be admitted.
 
-    Units: Wh, mTHB/kWh. `source` is the seller's plant or the buyer's wish; `vat_registered` is the
-    seller's. A buyer's seller is not known: the worst has VAT on energy, the last price has not.
+    A buyer's seller is not known: the worst has VAT on energy, the last price has not.
     """
+    side, limit_mthb = wish.side, wish.limit_mthb
     buying = side is Side.BUY
     cheapest_mthb = min(market.wheeling_mthb[: market.max_trade_tier + 1])
     if buying:
@@ -70,26 +78,26 @@ def quote(
     def whole(price_mthb: int, wheeling_mthb: int, vat_on_energy: bool) -> Charges:
         return charges_of_delivery(
             market,
-            energy_wh=energy_wh,
+            energy_wh=wish.energy_wh,
             price_mthb=price_mthb,
             wheeling_mthb=wheeling_mthb,
-            slot=slot,
-            source=source,
+            slot=wish.slot,
+            source=wish.source,
             vat_on_energy=vat_on_energy,
         )
 
-    last = last_trade(state, market, location)
+    last = last_trade(state, market, wish.location)
     at_last_price = None
     if last is not None:
         paid_mthb = last.price_mthb + last.wheeling_mthb
         meets = paid_mthb <= limit_mthb if buying else last.price_mthb >= limit_mthb
         if meets:
-            at_last_price = whole(last.price_mthb, last.wheeling_mthb, vat_registered)
+            at_last_price = whole(last.price_mthb, last.wheeling_mthb, wish.vat_registered)
     return Quote(
-        reserve_uthb=escrow_needed(energy_wh, limit_mthb, market.vat_bps_in(slot))
+        reserve_uthb=escrow_needed(wish.energy_wh, limit_mthb, market.vat_bps_in(wish.slot))
         if buying
-        else energy_wh * market.shortfall_penalty_mthb,
-        worst=whole(worst_price_mthb, wheeling_mthb, buying or vat_registered),
+        else wish.energy_wh * market.shortfall_penalty_mthb,
+        worst=whole(worst_price_mthb, wheeling_mthb, buying or wish.vat_registered),
         last=last,
         at_last_price=at_last_price,
     )

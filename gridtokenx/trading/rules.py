@@ -46,7 +46,7 @@ from gridtokenx.trading.model import (
     TradingEvent,
 )
 from gridtokenx.trading.prices import price_band
-from gridtokenx.trading.quotes import Quote
+from gridtokenx.trading.quotes import Quote, Wish
 from gridtokenx.trading.redemption import Customer, Customers
 from gridtokenx.trading.settlement import Payees, ReadingFacts, Readings
 
@@ -203,36 +203,18 @@ def redeem(
     )
 
 
-def quote(
-    state: Reader,
-    *,
-    side: Side,
-    energy_wh: int,
-    limit_mthb: int,
-    location: str,
-    slot: int,
-    source: Source = Source.ANY,
-    vat_registered: bool = False,
-) -> Quote:
+def quote(state: Reader, wish: Wish) -> Quote:
     """What an order for one slot would set aside, cost and pay, before anybody signs it.
 
-    Units: Wh, mTHB/kWh; `vat_registered` of a seller. The caller knows that the location is served.
-    Errors: AMOUNT_OUT_OF_RANGE, PRICE_OUT_OF_BAND as for the order.
+    The caller knows that the location is served.
+    Errors: UNKNOWN_SOURCE, AMOUNT_OUT_OF_RANGE, PRICE_OUT_OF_BAND as for the order.
+    Source: protocols/market.md 4.5.
     """
     market = parameters(state)
-    _check_energy(energy_wh, market)
-    _check_band(limit_mthb, slot, market)
-    return quotes.quote(
-        state,
-        market,
-        side=side,
-        energy_wh=energy_wh,
-        limit_mthb=limit_mthb,
-        location=location,
-        slot=slot,
-        source=source,
-        vat_registered=vat_registered,
-    )
+    _check_require(wish)
+    _check_energy(wish.energy_wh, market)
+    _check_band(wish.limit_mthb, wish.slot, market)
+    return quotes.quote(state, market, wish)
 
 
 def _check_trader(command: PlaceOrder, trader: TraderFacts) -> None:
@@ -254,7 +236,11 @@ def _check_meter(command: PlaceOrder, owner: bytes, meter: MeterFacts) -> None:
     if command.side is Side.SELL and command.source != meter.source:
         detail = f"the meter's source is {meter.source}, not {command.source}"
         raise Rejected(ErrorCode.UNKNOWN_SOURCE, detail)
-    if command.require and (command.side is Side.SELL or command.source is Source.ANY):
+    _check_require(command)
+
+
+def _check_require(terms: PlaceOrder | Wish) -> None:
+    if terms.require and (terms.side is Side.SELL or terms.source is Source.ANY):
         raise Rejected(ErrorCode.UNKNOWN_SOURCE, "only a buyer who names a source can require it")
 
 

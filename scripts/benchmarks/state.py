@@ -13,7 +13,8 @@ from gridtokenx.consensus.messages import IndexedSignature, Phase, QuorumCertifi
 from gridtokenx.grid.model import MAX_READINGS, SubmitReadings
 from gridtokenx.primitives.codec import encode
 from gridtokenx.registry.model import Generation
-from gridtokenx.storage.index import Totals, index_rows
+from gridtokenx.storage.index import index_rows
+from gridtokenx.storage.totals import Totals
 from gridtokenx.trading.model import Side
 from tests.support.market_world import Household, MarketWorld
 

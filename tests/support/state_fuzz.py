@@ -59,7 +59,8 @@ from gridtokenx.primitives.quantities import SLOT_MS, slot_at
 from gridtokenx.primitives.state import Overlay, Table
 from gridtokenx.registry.model import Generation
 from gridtokenx.staking.model import VALIDATORS, CreateValidator, UpdateValidator, proof_bytes
-from gridtokenx.storage.index import Totals, find_transaction, index_rows, load_totals
+from gridtokenx.storage.index import find_transaction, index_rows, load_totals
+from gridtokenx.storage.totals import Totals
 from gridtokenx.trading.model import Side
 from tests.support.chains_world import KEYS, certify
 from tests.support.market_world import START_MS, Household, MarketWorld

@@ -37,7 +37,7 @@ from gridtokenx.primitives.errors import ErrorCode
 from gridtokenx.primitives.quantities import SLOT_MS, slot_at, slot_start_ms
 from gridtokenx.primitives.state import u64
 from gridtokenx.storage import index
-from gridtokenx.storage.index import Totals
+from gridtokenx.storage.totals import Totals, difference, merge_totals
 from gridtokenx.trading import prices
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.model import ORDERS, TRADERS, Order, PlaceOrder, Side, Source
@@ -311,7 +311,7 @@ def get_stats(context: Context, asked: StatsParameters) -> MarketStats:
             )
             for status, totals in zip(selected, sums, strict=True)
         ),
-        total=MarketSums(**_sums(index.merge_totals(sums))),
+        total=MarketSums(**_sums(merge_totals(sums))),
     )
 
 
@@ -320,7 +320,7 @@ def _totals(status: ChainStatus, window_slots: int | None) -> Totals:
     if window_slots is None:
         return now
     before = max(0, slot_at(status.head.market_ms) - window_slots)
-    return index.difference(now, index.totals_at_slot(status.view, before))
+    return difference(now, index.totals_at_slot(status.view, before))
 
 
 def _sums(totals: Totals) -> dict[str, Any]:

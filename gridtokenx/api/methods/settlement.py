@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Annotated
@@ -22,12 +23,17 @@ from gridtokenx.answers.settlement import (
     Carbon,
     Certificate,
     ChainCarbon,
+    ClearedSlot,
     DayReports,
+    ExpectedPart,
+    ExpectedTrade,
+    MeritPlace,
     MeterRegisters,
     NearbyPrice,
     QuotedCharges,
     QuotedOrder,
     ReadingPage,
+    SlotPrice,
     TerritoryReport,
 )
 from gridtokenx.answers.shapes import Rule
@@ -43,13 +49,13 @@ from gridtokenx.api.methods.order import (
     limit_mthb,
 )
 from gridtokenx.api.table import AccountId, ChainName, Method, PageCursor, PageLimit, Route
-from gridtokenx.chain.commands import grid_limits, metering_point
+from gridtokenx.chain.commands import grid_limits, grid_view, metering_point
 from gridtokenx.grid import operation
 from gridtokenx.grid import rules as grid
 from gridtokenx.ledger.model import ACCOUNTS, CERTIFICATES, Account, RetirementCertificate
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.places import territory_of
-from gridtokenx.primitives.quantities import local_day, parse_kwh, slot_at
+from gridtokenx.primitives.quantities import SLOTS_PER_DAY, local_day, parse_kwh, slot_at
 from gridtokenx.primitives.state import u64
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry import meters
@@ -60,15 +66,17 @@ from gridtokenx.storage.index import ReadingRecord
 from gridtokenx.trading import reports
 from gridtokenx.trading import rules as trading
 from gridtokenx.trading.clock_model import CLOCK
-from gridtokenx.trading.model import (
-    Side,
-    Source,
-)
+from gridtokenx.trading.fronts import groups_of
+from gridtokenx.trading.matching import flow_over
+from gridtokenx.trading.model import ORDERS, MarketParameters, Side, Source
+from gridtokenx.trading.outlook import Outcome, Unknown, outlook
+from gridtokenx.trading.quotes import Wish
 from gridtokenx.trading.settlement import Charges
 from gridtokenx.views.status import ChainStatus
 
 READINGS_METHOD = "energy_getMeterReadings"
 MAX_METERS = 100  # Of an account, in one answer.
+TOLD_SLOTS = 4  # Cleared ones that a quote tells, beside that of the day before.
 
 
 _CERTIFICATE = text(24, "[A-Z0-9]{2,8}-[0-9]{1,15}", "MET-1")
@@ -104,6 +112,9 @@ class QuoteParameters:
         Rule("whose order it would be: its meter, its VAT", address(), example=ADDRESS_EXAMPLE),
     ] = None
     meter_id: MeterId = None
+    require: Annotated[
+        bool, Rule("a buyer's source is a condition, not a wish", boolean(), example=False)
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +174,30 @@ def quote(context: Context, asked: QuoteParameters) -> QuotedOrder:
         raise invalid_params(detail, parameter="energy_source")
     energy_wh = parse_kwh(asked.energy_amount)
     price_mthb = limit_mthb(asked.price_per_kwh)
-    found = trading.quote(
-        status.view,
+    wish = Wish(
         side=side,
         energy_wh=energy_wh,
         limit_mthb=price_mthb,
         location=location,
         slot=slot,
         source=source,
+        require=asked.require,
         vat_registered=_charges_vat(status, asked),
+        owner=asked.trader,
     )
+    found = trading.quote(status.view, wish)
     emergency = operation.emergency_of(
         status.view, territory_of(location), now_ms, grid_limits(market)
     )
+    book = outlook(
+        status.view,
+        market,
+        wish,
+        orders=(order for _, order in context.table(status, ORDERS)),
+        grid=grid_view(status.view, now_ms),
+        now_ms=now_ms,
+    )
+    outcome = book.outcome
     return QuotedOrder(
         chain=status.spec.name,
         height=status.head.height,
@@ -192,6 +214,51 @@ def quote(context: Context, asked: QuoteParameters) -> QuotedOrder:
         last=None if found.last is None else NearbyPrice(**asdict(found.last)),
         at_last_price=None if found.at_last_price is None else _tell_charges(found.at_last_price),
         emergency=emergency,
+        merit_order=tuple(MeritPlace(**asdict(place)) for place in book.places),
+        expected=None if isinstance(outcome, Unknown) else _tell_outcome(outcome),
+        expected_unknown=outcome.value if isinstance(outcome, Unknown) else None,
+        cleared=_cleared(status, market, wish),
+    )
+
+
+def _tell_outcome(outcome: Outcome) -> ExpectedTrade:
+    charges = outcome.charges
+    return ExpectedTrade(
+        energy_wh=outcome.energy_wh,
+        price_mthb=outcome.price_mthb,
+        parts=tuple(ExpectedPart(**asdict(part)) for part in outcome.parts),
+        charges=None if charges is None else _tell_charges(charges),
+    )
+
+
+def _cleared(status: ChainStatus, market: MarketParameters, wish: Wish) -> tuple[ClearedSlot, ...]:
+    """The last slots, and that of the day before: at most `TOLD_SLOTS` + 1, five rows read each."""
+    current = slot_at(status.head.market_ms)
+    told = [current - back for back in range(TOLD_SLOTS)]
+    day_before = wish.slot - SLOTS_PER_DAY
+    if (
+        current - SLOTS_PER_DAY < day_before < told[-1]
+    ):  # Later ones are told, earlier ones not kept.
+        told.append(day_before)
+    groups = groups_of(wish.location)[: market.max_trade_tier + 1]
+    return tuple(_tell_slot(status, groups, slot) for slot in told if slot >= 0)
+
+
+def _tell_slot(status: ChainStatus, groups: Sequence[str], slot: int) -> ClearedSlot:
+    flow = flow_over(status.view, slot, groups[0])
+    found = [
+        (tier, group, index.find_group_price(status.view, tier, group, slot))
+        for tier, group in enumerate(groups)
+    ]
+    return ClearedSlot(
+        slot=slot,
+        sold_wh=flow.export_wh + flow.local_wh,
+        bought_wh=flow.import_wh + flow.local_wh,
+        prices=tuple(
+            SlotPrice(tier=tier, group=group, price_mthb=price_mthb)
+            for tier, group, price_mthb in found
+            if price_mthb is not None
+        ),
     )
 
 
@@ -381,8 +448,10 @@ METHODS = (
     Method(
         "energy_quote",
         quote,
-        "What an order would set aside, cost or earn: at its limit, and at the last price near it.",
+        "What an order would set aside, cost or earn: at its limit, at the last price near it, and "
+        "in the book as it is; its place in the merit order, and what the last slots gave.",
         routes=(Route("GET", "/energy/quote"),),
+        cost=5,
     ),
     Method(
         READINGS_METHOD,

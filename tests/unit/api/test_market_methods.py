@@ -20,6 +20,7 @@ from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import Generation, ReplaceMeter, RetireMeter, SuspendMeter
+from gridtokenx.trading.model import Side, Source
 from tests.support.api_call import call
 from tests.support.api_node import (
     BUYER,
@@ -28,6 +29,7 @@ from tests.support.api_node import (
     SELLER_METER,
     STRANGER,
     MemoryNode,
+    order,
     registration,
 )
 
@@ -85,6 +87,49 @@ def test_a_quote_tells_the_most_a_buyer_pays_and_what_the_last_price_would_cost(
     paid = trade["settlement"]
     for part in ("energy_uthb", "wheeling_uthb", "vat_uthb", "fee_uthb"):
         assert after["at_last_price"][part] == paid[part], "the quote is what settlement takes"
+
+
+def test_a_quote_tells_its_place_and_what_the_book_holds_for_it(node) -> None:
+    nothing = call(node, "energy_quote", **QUOTE)
+    slot = int(nothing["slot"])
+    assert nothing["expected"] == {
+        "energy_wh": "0", "price_mthb": None, "parts": [], "charges": None,
+    }  # fmt: skip
+    assert [row["group"] for row in nothing["merit_order"]] == [LOCATION, "BKK-01", "BKK"]
+    node.put(SELLER, order(Side.SELL, 1500, 4000, SELLER_METER, Source.SOLAR, slot + 1))
+    node.make_block()
+    told = call(node, "energy_quote", **QUOTE, slot=slot + 1)
+    assert [row["meets_wh"] for row in told["merit_order"]] == ["1500"] * 3
+    (part,) = told["expected"]["parts"]
+    # 1.5 of his 2 kWh: what of his is left bids 6000 - 300, which is the price.
+    assert (part["tier"], part["energy_wh"], part["price_mthb"]) == (0, "1500", "5700")
+    assert told["expected"]["charges"]["energy_uthb"] == str(1500 * 5700)
+    assert told["expected_unknown"] is None
+    required = {**QUOTE, "slot": slot + 1, "energy_source": "wind"}
+    assert call(node, "energy_quote", **required)["expected"]["energy_wh"] == "1500"
+    told = call(node, "energy_quote", **required, require=True)
+    assert told["expected"]["energy_wh"] == told["merit_order"][0]["meets_wh"] == "0"
+    sale = {**QUOTE, "order_type": "sell", "energy_source": "solar", "slot": slot + 1}
+    (first, *_) = call(node, "energy_quote", **sale)["merit_order"]
+    assert (first["better_wh"], first["equal_wh"]) == ("1500", "0")
+    closed = call(node, "energy_quote", **QUOTE, slot=slot - 1)
+    assert (closed["expected"], closed["expected_unknown"]) == (None, "slot_not_open")
+
+
+def test_a_quote_tells_what_the_last_slots_gave_and_that_of_the_day_before(node) -> None:
+    slot = settled(node)
+    told = call(node, "energy_quote", **QUOTE)
+    (trade,) = call(node, "energy_getTrades")["items"]
+    coming = int(told["slot"])
+    assert [coming - int(row["slot"]) for row in told["cleared"]] == [1, 2, 3, 4, 96]
+    traded = next(row for row in told["cleared"] if row["slot"] == str(slot))
+    assert (traded["sold_wh"], traded["bought_wh"]) == ("2000", "2000")
+    price = {"tier": 0, "group": LOCATION, "price_mthb": trade["price_mthb"]}
+    assert traded["prices"] == [price]
+    untraded = [row for row in told["cleared"] if row["slot"] != str(slot)]
+    assert all((row["sold_wh"], row["prices"]) == ("0", []) for row in untraded)
+    later = call(node, "energy_quote", **QUOTE, slot=slot + 96)
+    assert later["cleared"] == told["cleared"][:4]  # That of the day before is among them.
 
 
 def test_a_quote_obeys_the_rules_of_an_order(node) -> None:

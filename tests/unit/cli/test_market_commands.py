@@ -76,7 +76,32 @@ QUOTE = {
     },
     "at_last_price": CHARGES,
     "emergency": None,
-}
+    "energy_wh": "2000",
+    "merit_order": [
+        {"tier": 0, "group": "BKK-01-SUB001", "wheeling_mthb": "300", "better_wh": "1500",
+         "equal_wh": "500", "meets_wh": "4000"},
+        {"tier": 1, "group": "BKK-01", "wheeling_mthb": "600", "better_wh": "12500",
+         "equal_wh": "500", "meets_wh": "99000"},
+    ],
+    "expected": {
+        "energy_wh": "1500",
+        "price_mthb": "3333",
+        "parts": [
+            {"tier": 0, "group": "BKK-01-SUB001", "energy_wh": "1000", "price_mthb": "3000",
+             "wheeling_mthb": "300"},
+            {"tier": 1, "group": "BKK-01", "energy_wh": "500", "price_mthb": "4000",
+             "wheeling_mthb": "600"},
+        ],
+        "charges": CHARGES,
+    },
+    "expected_unknown": None,
+    "cleared": [
+        {"slot": "1970699", "sold_wh": "3000", "bought_wh": "2500",
+         "prices": [{"tier": 0, "group": "BKK-01-SUB001", "price_mthb": "3500"},
+                    {"tier": 1, "group": "BKK-01", "price_mthb": "3750"}]},
+        {"slot": "1970698", "sold_wh": "0", "bought_wh": "0", "prices": []},
+    ],
+}  # fmt: skip
 TOTALS = {
     "kind": "report_totals",
     **dict.fromkeys(("readings", "missing_readings", "participants"), "2"),
@@ -194,9 +219,30 @@ def test_a_quote_is_told_in_baht(ask, canned_node) -> None:
     words = ("orders", "quote", "--side", "buy", "--kwh", "2", "--price", "5.6")
     ran = ask(*words, "--location", "BKK-01-SUB001", energy_quote=QUOTE)
     assert "pays at most 11.984 THB" in ran.stdout
-    assert "pays 6.642 THB: energy 6.00 THB, wheeling 0.60 THB, VAT 0.042 THB" in ran.stdout
+    assert "pays 6.642 THB: energy 6.00, wheeling 0.60, VAT 0.042" in ran.stdout
+    assert "1.500 of 2.000 kWh at 3.333 THB/kWh, if nothing else comes" in ran.stdout
+    assert "0.500 kWh in BKK-01 at 4.000, wheeling 0.600" in ran.stdout
+    lines = [line.split() for line in ran.stdout.splitlines()]
+    assert ["BKK-01", "0.600", "12.500", "0.500", "99.000"] in lines
+    assert ["2026-03-16", "09:45", "3.000", "2.500", "3.500", "3.750"] in lines
+    assert ["2026-03-16", "09:30", "0.000", "0.000", "-", "-"] in lines
+    assert all(len(line.rstrip()) <= 80 for line in ran.stdout.splitlines())
     params = canned_node.asked[-1]["params"]
     assert (params["price_per_kwh"], params["energy_amount"]) == ("5600", "2.000")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"expected": None, "expected_unknown": "slot_not_open"}, "the slot is not open"),
+        ({"expected": None, "expected_unknown": "some_newer_word"}, "some_newer_word"),
+        ({"expected": {"charges": None, "energy_wh": "0"}}, "nothing of 2.000 kWh would trade"),
+    ],
+)
+def test_a_quote_without_an_outcome_says_why(ask, changes: dict, told: str) -> None:
+    words = ("orders", "quote", "--side", "buy", "--kwh", "2", "--price", "5.6")
+    ran = ask(*words, "--location", "BKK-01-SUB001", energy_quote={**QUOTE, **changes})
+    assert told in ran.stdout
 
 
 def test_carbon_lists_what_is_held_and_retired(ask) -> None:

@@ -49,7 +49,8 @@ from gridtokenx.primitives.state import Overlay
 from gridtokenx.primitives.validators import Validator, ValidatorSet
 from gridtokenx.runtime.stopping import Damaged
 from gridtokenx.storage.database import Database
-from gridtokenx.storage.index import Totals, find_transaction, load_totals
+from gridtokenx.storage.index import find_transaction, load_totals
+from gridtokenx.storage.totals import Totals
 from tests.support.refusals import refusing
 
 GENESIS = local_genesis(with_national=False)

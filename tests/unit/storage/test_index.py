@@ -15,13 +15,16 @@ from gridtokenx.ledger.model import Asset, Deposit, Deposited, Transfer, Transfe
 from gridtokenx.primitives.crypto import ZERO_HASH, SigningKey
 from gridtokenx.primitives.errors import Rejected
 from gridtokenx.storage import index
-from gridtokenx.storage.index import Totals, index_rows
+from gridtokenx.storage.index import index_rows
+from gridtokenx.storage.totals import Totals, difference, merge_totals
 from gridtokenx.trading.model import (
+    GroupPrice,
     OrderClosed,
     OrderPlaced,
     OrderStatus,
     PlaceOrder,
     Side,
+    SlotCleared,
     Source,
     TimeInForce,
     Trade,
@@ -213,10 +216,10 @@ def test_totals_are_known_for_the_end_of_each_slot() -> None:
     assert index.totals_at_slot(kept, SLOT + 2).orders == 2
     assert index.totals_at_slot(kept, SLOT + 4).orders == 2
     assert index.totals_at_slot(kept, SLOT + 99).orders == 3
-    later = index.difference(kept.totals, index.totals_at_slot(kept, SLOT + 1))
+    later = difference(kept.totals, index.totals_at_slot(kept, SLOT + 1))
     assert (later.orders, later.blocks) == (2, 2)
-    assert index.merge_totals([later, later]).orders == 4
-    assert index.merge_totals([]) == Totals()
+    assert merge_totals([later, later]).orders == 4
+    assert merge_totals([]) == Totals()
 
 
 SIZES = (0, 1, 255, 256, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, 2**2040 - 1)
@@ -228,9 +231,9 @@ def test_sums_of_any_size_are_read_back(size: int) -> None:
     names = [field.name for field in fields(Totals)]
     totals = Totals(**{name: size - size // (at + 2) for at, name in enumerate(names)})
     assert Totals.unpack(totals.pack()) == totals
-    doubled = index.merge_totals([totals, totals])
+    doubled = merge_totals([totals, totals])
     assert doubled.deposited_uthb == 2 * totals.deposited_uthb
-    assert index.difference(doubled, totals) == totals
+    assert difference(doubled, totals) == totals
 
 
 @pytest.mark.parametrize("size", [2**64 - 1, 2**64, 10**30])
@@ -319,3 +322,15 @@ def test_filed_reports_are_listed_by_region_and_by_day() -> None:
     assert place is not None
     second, _ = index.list_filed(kept, 1, place, region="NOR")
     assert [one.event for one in (*first, *second)] == [filed[-1], filed[5]]
+
+
+def test_the_last_price_of_a_group_and_slot_is_found() -> None:
+    kept = Index()
+    for height, price_mthb in ((1, 3_000), (2, 3_500)):
+        rows = (GroupPrice(0, "BKK-01-SUB001", price_mthb), GroupPrice(1, "BKK-01", 4_000))
+        cleared = SlotCleared(SLOT, "BKK", 1_000, rows, ())
+        kept.add(height, [], [Receipt(ZERO_HASH, (cleared,))])
+    assert index.find_group_price(kept, 0, "BKK-01-SUB001", SLOT) == 3_500
+    assert index.find_group_price(kept, 1, "BKK-01", SLOT) == 4_000
+    assert index.find_group_price(kept, 1, "BKK-01-SUB001", SLOT) is None
+    assert index.find_group_price(kept, 0, "BKK-01-SUB001", SLOT + 1) is None

@@ -6,13 +6,14 @@ from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.quantities import SLOT_MS
 from gridtokenx.trading import rules
 from gridtokenx.trading.model import MarketParameters, Side, Source, TradeSettled
+from gridtokenx.trading.quotes import Wish
 
 PLACE = "BKK-01-SUB001"
 
 
 def quote(market, side: Side, energy_wh: int, limit_mthb: int, **changes):
     named = {"location": PLACE, "slot": market.now_ms // SLOT_MS + 1, **changes}
-    return rules.quote(market.state, side=side, energy_wh=energy_wh, limit_mthb=limit_mthb, **named)
+    return rules.quote(market.state, Wish(side, energy_wh, limit_mthb, **named))
 
 
 def test_a_buyer_is_told_the_escrow_and_the_most_he_pays(market) -> None:
@@ -70,6 +71,10 @@ def test_a_quote_refuses_what_an_order_would(market) -> None:
         with pytest.raises(Rejected) as caught:
             quote(market, Side.BUY, energy_wh, limit_mthb)
         assert caught.value.code is code
+    for side, source in ((Side.SELL, Source.SOLAR), (Side.BUY, Source.ANY)):
+        with pytest.raises(Rejected, match="can require it") as caught:
+            quote(market, side, 1_000, 4_000, source=source, require=True)
+        assert caught.value.code is ErrorCode.UNKNOWN_SOURCE
 
 
 def test_the_reduced_vat_ends_with_its_date(market) -> None:
