@@ -128,6 +128,20 @@ class GridView:
     is_halted: Callable[[str], bool] = lambda _: False
 
 
+def headroom_left(state: Reader, grid: GridView, slot: int, boundary: Boundary) -> int | None:
+    """What earlier clearings of a slot have left of a boundary (Wh); None: no limit."""
+    headroom_wh = grid.headroom_wh(boundary.node, slot)
+    if headroom_wh is None:
+        return None
+    flow = flow_over(state, slot, boundary.node)
+    return max(0, headroom_wh - (flow.export_wh if boundary.is_export else flow.import_wh))
+
+
+def flow_over(state: Reader, slot: int, node: str) -> NodeFlow:
+    """What was sold over a node for a slot; kept until 96 slots after the slot is settled."""
+    return FLOWS.get(state, flow_key(slot, node)) or _NO_FLOW
+
+
 @dataclass(frozen=True, slots=True)
 class ClearingBegun:
     """A clearing that is about to be done, for whoever watches: all that it goes by.
@@ -143,20 +157,6 @@ class ClearingBegun:
 
 
 Watch = Callable[[ClearingBegun], None]
-
-
-def headroom_left(state: Reader, grid: GridView, slot: int, boundary: Boundary) -> int | None:
-    """What earlier clearings of a slot have left of a boundary (Wh); None: no limit."""
-    headroom_wh = grid.headroom_wh(boundary.node, slot)
-    if headroom_wh is None:
-        return None
-    flow = flow_over(state, slot, boundary.node)
-    return max(0, headroom_wh - (flow.export_wh if boundary.is_export else flow.import_wh))
-
-
-def flow_over(state: Reader, slot: int, node: str) -> NodeFlow:
-    """What was sold over a node for a slot; kept until 96 slots after the slot is settled."""
-    return FLOWS.get(state, flow_key(slot, node)) or _NO_FLOW
 
 
 class _Meter:
