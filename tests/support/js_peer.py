@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent / "interop" / "js-peer"
+FOLDER = Path(__file__).parents[1] / "interop" / "js-peer"
 MODULES = FOLDER / "node_modules"
 STAMP = MODULES / ".installed-from"
 INSTALL_TIMEOUT_S = 180
