@@ -13,7 +13,7 @@ from gridtokenx.cli import output, remote, replaying, show
 from gridtokenx.primitives.errors import ErrorCode, Rejected
 from gridtokenx.primitives.places import Boundary
 from gridtokenx.trading.explanation import Explanation, GroupSeen, LineSeen, Reason, Remedy
-from gridtokenx.trading.model import Fill, Side, TimeInForce
+from gridtokenx.trading.model import Side, TimeInForce
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -280,16 +280,15 @@ def _steps(story: OrderStory) -> Iterator[str]:
         yield _left(story.life)
         yield f"it took part in no clearing of the slot: {_WHY[story.reason]}"
         return
+    sold = [one for one in story.trades if one.height < (story.last_height or 0)]
+    yield from (_sold(last, one) for one in sold)
     yield (
         f"block {story.last_height} cleared the slot with it, {show.kwh(last.wanted_wh)} kWh open"
     )
     yield from (_group(last, one) for one in last.groups)
     yield from (_line(one) for one in last.lines)
-    yield from (_sold(last, one) for one in last.fills)
-    if len(story.trades) > len(last.fills):
-        total_wh = sum(one.trade.energy_wh for one in story.trades)
-        yield f"with earlier clearings it traded {show.kwh(total_wh)} kWh in the slot"
-    what = "the rest" if last.traded_wh else "it"
+    yield from (_sold(last, one) for one in story.trades[len(sold) :])
+    what = "the rest" if story.trades else "it"
     did = "" if story.reason is Reason.TRADED else f"{what} did not trade: "
     yield f"{did}{_WHY[story.reason]}"
     if last.remedy != Remedy():
@@ -351,12 +350,13 @@ def _line(one: LineSeen) -> str:
     )
 
 
-def _sold(last: Explanation, fill: Fill) -> str:
-    other = fill.sell_id if last.order.id == fill.buy_id else fill.buy_id
+def _sold(last: Explanation, one: SeenTrade) -> str:
+    trade = one.trade
+    other = trade.sell_id if last.order.id == trade.buy_id else trade.buy_id
     return (
-        f"met order {other.hex()}: {show.kwh(fill.energy_wh)} kWh of {fill.source.value} at "
-        f"{show.price(fill.price_mthb)} THB/kWh, wheeling {show.price(fill.wheeling_mthb)} "
-        f"({_TIERS[fill.tier]})"
+        f"block {one.height}: met order {other.hex()}, {show.kwh(trade.energy_wh)} kWh of "
+        f"{trade.source.value} at {show.price(trade.price_mthb)} THB/kWh, wheeling "
+        f"{show.price(trade.wheeling_mthb)} ({_TIERS[trade.tier]})"
     )
 
 

@@ -145,9 +145,20 @@ def test_prices_headroom_and_partners_are_told(ask) -> None:
     sold, bought = households.sell(1_000).hex(), households.buy(800).hex()
     households.close()
     _, text = ask(households, "--order", bought)
-    assert f"met order {sold}: 0.800 kWh of solar at 3.000 THB/kWh, wheeling 0.600 (zone)" in text
+    assert f"met order {sold}, 0.800 kWh of solar at 3.000 THB/kWh, wheeling 0.600 (zone)" in text
     assert "price 3.000 + wheeling 0.600 = 3.600, within its limit; number 1 of 1" in text
     assert "all that it had open in the slot was traded" in text
+
+
+def test_who_was_met_in_earlier_clearings_is_told_too(ask) -> None:
+    households = Households(MatchingMode.BLOCK)
+    sold, bought = households.sell(1_000).hex(), households.buy(800).hex()
+    households.close()
+    ran, text = ask(households, "--order", sold)
+    order = ran.document["order"]
+    assert int(order["clearing"]["height"]) > int(order["trades"][0]["height"])
+    met, cleared = text.index(f": met order {bought}, 0.800 kWh"), text.index(" cleared the slot")
+    assert met < cleared < text.index("the rest did not trade: ")
 
 
 def test_an_order_that_was_in_no_clearing(ask) -> None:

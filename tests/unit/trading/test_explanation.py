@@ -5,8 +5,24 @@ from __future__ import annotations
 import pytest
 
 from gridtokenx.primitives.places import Boundary
-from gridtokenx.trading.explanation import Explanation, Reason, Remedy, SlotBook, explain
-from gridtokenx.trading.model import ClearingOrder, Side, Source
+from gridtokenx.primitives.quantities import SLOT_MS
+from gridtokenx.trading.clock import Budget
+from gridtokenx.trading.explanation import (
+    Explanation,
+    Reason,
+    Remedy,
+    SlotBook,
+    explain,
+    read_book,
+)
+from gridtokenx.trading.matching import ClearingBegun, GridView, Matching
+from gridtokenx.trading.model import (
+    ClearingOrder,
+    MarketParameters,
+    MatchingMode,
+    Side,
+    Source,
+)
 
 NEAR, BESIDE, FAR = "BKK-01-SUB001", "BKK-01-SUB002", "BKK-02-SUB001"
 WHEELING = (300, 600, 900, 1151)
@@ -120,6 +136,32 @@ def test_all_there_was_traded_nearer_or_above_the_band(band: int) -> None:
         band=band,
     )
     assert one.reason is Reason.EXHAUSTED
+
+
+def test_a_book_is_read_as_its_clearing_goes_by_it(market) -> None:
+    """Without those whose limit left the band, who are halted, or who have other slots."""
+    slot = market.now_ms // SLOT_MS + 1
+    sold = market.sell("sun", 1_000, 3_000, last_slot=slot + 1, max_wh_per_slot=600)
+    market.buy("rich", 1_000, 9_000)
+    bought = market.buy("shop", 1_000, 5_000, location=BESIDE)
+    market.buy("later", 1_000, 5_000, first_slot=slot + 1)
+    market.buy("halted", 1_000, 5_000, location="NTB-01-SUB001")
+    parameters = MarketParameters(matching_mode=MatchingMode.GATE, max_price_mthb=8_000)
+    seen: list[SlotBook] = []
+
+    def watch(begun: ClearingBegun) -> None:
+        assert (begun.slot, begun.territories) == (slot, ("BKK",))
+        seen.append(read_book(begun))
+
+    grid = GridView(
+        lambda node, _: 700 if node == NEAR else None, lambda territory: territory == "NTB"
+    )
+    Matching(market.state, parameters, grid, Budget(1_000_000), watch).clear_gate(slot, "")
+    (book,) = seen
+    assert {one.id: one.energy_wh for one in book.orders} == {sold: 600, bought: 1_000}
+    assert book.headroom == {Boundary(NEAR, True): 700, Boundary(NEAR, False): 700}
+    assert (book.band, book.max_tier, book.wheeling_mthb) == ((1_000, 8_000), 2, WHEELING)
+    assert explain(book, bought).traded_wh == 600
 
 
 def test_an_order_that_is_not_in_the_book() -> None:
