@@ -204,13 +204,13 @@ def clear(
             raise typer.BadParameter("--order is for a slot: with --slot and --region")
         _clear_file(file)
     elif slot is not None and region is not None:
-        from gridtokenx.cli import clearing_slot
+        from gridtokenx.cli.clearing import slot as clearing_slot
 
         clearing_slot.run(slot, region.upper(), order)
 
 
 def _clear_file(file: Path) -> None:
-    from gridtokenx.cli.clearing_file import read_cases
+    from gridtokenx.cli.clearing.file import read_cases
 
     cases = read_cases(file)
     results = [case.clear() for case in cases]

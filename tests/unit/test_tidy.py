@@ -249,6 +249,20 @@ def test_files_fit_a_readers_head() -> None:
     assert {str(path.relative_to(ROOT)): n for path, n in lines.items() if n > MAX_LINES} == {}
 
 
+def test_rooms_stay_small() -> None:
+    """A folder has at most 35 modules, a package at most 15 % of all lines: else another is due."""
+    modules: dict[str, int] = {}
+    lines: dict[str, int] = {}
+    for path in FILES:
+        inside = path.relative_to(PACKAGE)
+        folder, room = str(inside.parent), inside.parts[0]
+        modules[folder] = modules.get(folder, 0) + (path.name != "__init__.py")
+        lines[room] = lines.get(room, 0) + len(path.read_text(encoding="utf-8").splitlines())
+    assert {name: count for name, count in modules.items() if count > 35} == {}
+    most = sum(lines.values()) * 15 // 100
+    assert {name: count for name, count in lines.items() if count > most} == {}
+
+
 def test_classes_fit_a_few_screens() -> None:
     """`Node` is composition only; what is large is listed with the reason."""
     large = {

@@ -7,7 +7,7 @@ import pytest
 
 from gridtokenx.cli.output import ExitCode
 
-VECTORS_PATH = Path(__file__).parents[2] / "vectors" / "market_vectors.json"
+VECTORS_PATH = Path(__file__).parents[3] / "vectors" / "market_vectors.json"
 CASES = [case for case in json.loads(VECTORS_PATH.read_text()) if "orders" in case]
 RESULTS = ("prices", "trades", "remaining", "congested")
 BOOK = {
