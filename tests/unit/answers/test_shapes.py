@@ -188,26 +188,31 @@ def test_a_kind_of_its_own_stands_where_that_of_the_class_would() -> None:
 WRONG = (None, True, 7, -1.5, "", "zz", "1" * 99, [], [[]], {}, {"kind": []}, {"kind": "zz"})
 
 
-def successes() -> Iterator[tuple[str, str, str]]:
-    """World's stage, what was asked and its method, of what was answered with a result."""
-    for stage, exchanges in load().items():
-        for asked, told in exchanges:
-            if asked.startswith("POST /rpc {") and '"result":' in told:
-                yield stage, asked, json.loads(asked.removeprefix("POST /rpc "))["method"]
+RECORDED = load()
+
+
+def answered(asked: str, told: str) -> str | None:
+    """The method of a call that was answered with a result."""
+    if not asked.startswith("POST /rpc {") or '"result":' not in told:
+        return None
+    method: str = json.loads(asked.removeprefix("POST /rpc "))["method"]
+    return method
+
+
+METHODS = {answered(*one) for exchanges in RECORDED.values() for one in exchanges} - {None}
 
 
 @pytest.fixture(scope="module")
 def longest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Method -> its longest answer in the worlds of the recorded ones."""
-    asked_of: dict[str, list[tuple[str, str]]] = {}
-    for stage, asked, method in successes():
-        asked_of.setdefault(stage, []).append((asked, method))
+    """Method -> its longest answer in the worlds of the recorded ones, asked all that they were."""
     found: dict[str, str] = {}
     for name, world in WORLDS.items():
         for stage, node, _ in world(tmp_path_factory.mktemp(name)):
             with asking(node) as ask:
-                for asked, method in asked_of.get(stage, ()):
-                    found[method] = max(found.get(method, ""), ask(asked), key=len)
+                for asked, _ in RECORDED[stage]:
+                    told = ask(asked)
+                    if method := answered(asked, told):
+                        found[method] = max(found.get(method, ""), told, key=len)
     return {name: json.loads(told.partition(" ")[2])["result"] for name, told in found.items()}
 
 
@@ -222,7 +227,7 @@ def spoilt(document: Any) -> Iterator[Any]:
             yield copy
 
 
-@pytest.mark.parametrize("method", sorted({method for _, _, method in successes()}))
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_whatever_a_node_answers_is_read_or_refused(method: str, longest: dict[str, Any]) -> None:
     """A node that lies makes no client fall over."""
     cls, found = METHOD_BY_NAME[method].answer, longest[method]
