@@ -16,7 +16,7 @@ from gridtokenx.trading.caps import price_rank
 from gridtokenx.trading.clearing import clear
 from gridtokenx.trading.depth import open_wh, taker
 from gridtokenx.trading.fronts import groups_of
-from gridtokenx.trading.matching import ClearingBegun
+from gridtokenx.trading.matching import ClearingBegun, headroom_around
 from gridtokenx.trading.model import (
     ORDERS,
     Clearing,
@@ -177,9 +177,7 @@ def read_book(begun: ClearingBegun) -> SlotBook:
         and low <= order.terms.limit_mthb <= high
         and (left_wh := open_wh(order, slot)) > 0
     ]
-    nodes = dict.fromkeys(node for one in orders for node in groups_of(one.location)[:3])
-    ways = [Boundary(node, is_export) for node in nodes for is_export in (True, False)]
-    headroom = {one: room for one in ways if (room := begun.headroom_of(one)) is not None}
+    headroom = headroom_around(orders, begun.headroom_of)
     first, second, third, fourth = market.wheeling_mthb
     return SlotBook(
         tuple(orders), headroom, (first, second, third, fourth), market.max_trade_tier, (low, high)

@@ -41,6 +41,7 @@ from gridtokenx.trading.model import (
     TRADES,
     CarriedOver,
     Clearing,
+    ClearingOrder,
     Fill,
     GroupPrice,
     LastPrice,
@@ -135,6 +136,15 @@ def headroom_left(state: Reader, grid: GridView, slot: int, boundary: Boundary) 
         return None
     flow = flow_over(state, slot, boundary.node)
     return max(0, headroom_wh - (flow.export_wh if boundary.is_export else flow.import_wh))
+
+
+def headroom_around(
+    orders: Iterable[ClearingOrder], headroom_of: Callable[[Boundary], int | None]
+) -> dict[Boundary, int]:
+    """What each limited boundary that trades of these orders may cross has left (Wh)."""
+    nodes = dict.fromkeys(node for one in orders for node in groups_of(one.location)[:3])
+    ways = [Boundary(node, is_export) for node in nodes for is_export in (True, False)]
+    return {way: room_wh for way in ways if (room_wh := headroom_of(way)) is not None}
 
 
 def flow_over(state: Reader, slot: int, node: str) -> NodeFlow:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 
-from gridtokenx.primitives.places import Boundary, territory_of
+from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import slot_at, slot_start_ms
 from gridtokenx.primitives.state import Reader
 from gridtokenx.trading.clearing import clear
 from gridtokenx.trading.depth import NATIONAL_TIER, open_wh, taker
 from gridtokenx.trading.fronts import groups_of
-from gridtokenx.trading.matching import GridView, headroom_left
+from gridtokenx.trading.matching import GridView, headroom_around, headroom_left
 from gridtokenx.trading.model import (
     ClearingOrder,
     Fill,
@@ -232,7 +232,7 @@ def _outcome(
         crossing,
         wheeling_mthb=(first, second, third, fourth),
         max_tier=market.max_trade_tier,
-        headroom=_headroom(state, grid, wish.slot, crossing),
+        headroom=headroom_around(crossing, partial(headroom_left, state, grid, wish.slot)),
     )
     fills = [fill for fill in cleared.fills if _OWN_ID in (fill.buy_id, fill.sell_id)]
     return _told(market, wish, fills, known)
@@ -254,15 +254,6 @@ def _crossing(orders: Sequence[ClearingOrder], least_mthb: int) -> list[Clearing
             else order.limit_mthb <= most_mthb
         )
     ]
-
-
-def _headroom(
-    state: Reader, grid: GridView, slot: int, orders: Sequence[ClearingOrder]
-) -> Mapping[Boundary, int]:
-    nodes = dict.fromkeys([node for one in orders for node in groups_of(one.location)[:3]])
-    ways = [Boundary(node, is_export) for node in nodes for is_export in (True, False)]
-    left = [(way, headroom_left(state, grid, slot, way)) for way in ways]
-    return {way: room_wh for way, room_wh in left if room_wh is not None}
 
 
 def _told(

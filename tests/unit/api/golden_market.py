@@ -5,21 +5,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import tempfile
-import time
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
-from gridtokenx.api import jsonrpc, rest
-from gridtokenx.api.access import request_bytes
-from gridtokenx.api.calls import Calls, dump_json
-from gridtokenx.api.context import Context
-from gridtokenx.api.limiter import Bill, Limiter
+from gridtokenx.answers.signed_requests import request_bytes
 from gridtokenx.cluster.devnet import operator_key
 from gridtokenx.grid.model import HaltTerritory, PublishGridStatus
 from gridtokenx.ledger.model import RetireCredits
@@ -27,12 +20,10 @@ from gridtokenx.primitives.crypto import SigningKey, sha256
 from gridtokenx.primitives.types import format_address
 from gridtokenx.registry.model import Generation, ReplaceMeter, RetireMeter, SuspendMeter
 from gridtokenx.trading.model import CancelOrder, PlaceOrder, Side, Source
-from gridtokenx.views.metrics import CallMetrics
 from tests.support.api_node import (
     BUYER,
     BUYER_METER,
     LOCATION,
-    OPEN_API,
     SELLER,
     SELLER_METER,
     START_MS,
@@ -41,6 +32,7 @@ from tests.support.api_node import (
     order,
     registration,
 )
+from tests.support.golden import NOW_MS, asking
 
 RECORDED = Path(__file__).with_name("golden_market.json")
 SELLER_TEXT = format_address(SELLER.public_key)
@@ -62,43 +54,27 @@ def record(folder: Path) -> dict[str, str]:
     """Each request, made on chains that a scenario carries on, with the answer's bytes."""
     node = MemoryNode(folder, local_signer=SELLER)
     node.populate()
-    metrics = CallMetrics(node.metrics)
-    calls = Calls(Context(node), OPEN_API, metrics)
     found: dict[str, str] = {}
     scenario, answer = _scenario(node), None
-    with suppress(StopIteration):
+    with asking(node) as ask, suppress(StopIteration):
         while True:
             asked, given = scenario.send(answer)
-            answer = _answer(calls, asked, given)
-            found[f"{len(found)} {asked} {json.dumps(_shown(asked, given))}"] = answer
-    metrics.close()
+            answer = ask(_line(asked, given))
+            found[f"{len(found)} {asked} {json.dumps(given)}"] = answer
     node.close()
     return found
 
 
-def _answer(calls: Calls, asked: str, given: Any) -> str:
-    bill = Bill(Limiter(10**6, lambda: 0.0), "golden")
-    if " " not in asked:
-        request = {"jsonrpc": "2.0", "id": 1, "method": asked, "params": given}
-        reply = asyncio.run(jsonrpc.handle(calls, json.dumps(request).encode(), bill))
-    else:
-        verb, _, target = asked.partition(" ")
-        path, _, query = target.partition("?")
-        body = b"" if given is None else dump_json(given)
-        pairs = parse_qsl(query, keep_blank_values=True)
-        reply = asyncio.run(rest.handle(calls, verb, path, pairs, body, bill))
-    return f"{reply.status} {reply.body.decode()}"
+def _line(asked: str, given: Any) -> str:
+    """A request as `asking` takes it."""
+    if " " in asked:
+        return asked if given is None else f"{asked} {json.dumps(given)}"
+    request = {"jsonrpc": "2.0", "id": 1, "method": asked, "params": given}
+    return f"POST /rpc {json.dumps(request)}"
 
 
 def _result(answer: str | None) -> Any:
     return json.loads((answer or "").partition(" ")[2])["result"]
-
-
-def _shown(asked: str, given: Any) -> Any:
-    """Parameters without what the clock says."""
-    if asked == READINGS and "signed_ms" in given:
-        return {**given, "signed_ms": "now", "signature": "of it"}
-    return given
 
 
 def _scenario(node: MemoryNode) -> Steps:
@@ -336,11 +312,10 @@ def _settled(node: MemoryNode) -> Steps:
 
 def _signed(node: MemoryNode, key: SigningKey, **params: str) -> dict[str, Any]:
     given = {"address": SELLER_TEXT, "limit": "50", **params}
-    signed_ms = time.time_ns() // 1_000_000
-    message = request_bytes(node.genesis.hash, READINGS, given, signed_ms)
+    message = request_bytes(node.genesis.hash, READINGS, given, NOW_MS)
     signer = format_address(key.public_key)
     signature = key.sign(message).hex()
-    return {**given, "signer": signer, "signed_ms": signed_ms, "signature": signature}
+    return {**given, "signer": signer, "signed_ms": NOW_MS, "signature": signature}
 
 
 def _grid(node: MemoryNode) -> Steps:
