@@ -90,7 +90,7 @@ class HttpServer:
         self._http.pre_shutdown()
         await self._http.shutdown(timeout_s)
 
-    # Connections
+    # -- Connections -------------------------------------------------------------------------------
 
     def _accept_again(self) -> None:
         self._resume = None
@@ -153,7 +153,7 @@ class HttpServer:
             with house.round("api_sweep"):
                 self.places.drop_late(self._loop.time())
 
-    # Requests
+    # -- Requests ----------------------------------------------------------------------------------
 
     async def _answer(self, http: web.BaseRequest) -> web.StreamResponse:
         connection = http.protocol

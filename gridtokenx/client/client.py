@@ -57,7 +57,7 @@ class Client(Rpc):
         self._light: LightClient | None = None
         self._present: dict[str, ChainSpec] = {}
 
-    # The chain
+    # -- The chain ---------------------------------------------------------------------------------
 
     def status(self) -> answers.chain.NodeStatus:
         """Node, network and every followed chain."""
@@ -139,7 +139,7 @@ class Client(Rpc):
         """Peers of the node."""
         return self.ask("net_getPeers", answers.network.Peers).items
 
-    # Accounts
+    # -- Accounts ----------------------------------------------------------------------------------
 
     def nonce(self, address: bytes, chain: str, *, pending: bool = True) -> int:
         """The nonce the account's next transaction needs."""
@@ -200,7 +200,7 @@ class Client(Rpc):
             )
         return self._light
 
-    # Transactions
+    # -- Transactions ------------------------------------------------------------------------------
 
     def send(self, transaction: Transaction) -> str:
         """Submit; the transaction id in hex once the node has admitted it. Errors: RpcError."""
@@ -270,7 +270,7 @@ class Client(Rpc):
                 raise RpcError(code, code.reason, detail, hint, retryable=True)
             time.sleep(POLL_S)
 
-    # The market
+    # -- The market --------------------------------------------------------------------------------
 
     def orders(self, **filters: Any) -> answers.energy.OrderPage:
         """A page of orders; filters as in `energy_getOrders`."""

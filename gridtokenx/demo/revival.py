@@ -211,7 +211,7 @@ class Revival:
         self.client.wait_for([sent], timeout_s=PATIENCE_S)
         return sent
 
-    # Before
+    # -- Before ------------------------------------------------------------------------------------
 
     def check_amounts(self) -> dict[str, int]:
         """Nothing that exists appears or vanishes: every chain's accounts against the escrow.
@@ -247,7 +247,7 @@ class Revival:
             self._holdings(name)["gtx_ugtx"] == one.escrow.gtx_ugtx for name, one in shards.items()
         )
 
-    # Frozen
+    # -- Frozen ------------------------------------------------------------------------------------
 
     def freeze(self) -> None:
         """Certify a second header of the newest accepted block, and bring it to the nation."""
@@ -273,7 +273,7 @@ class Revival:
         )
         return QuorumCertificate(Phase.COMMIT, header.height, 0, header.hash, signatures)
 
-    # The vote
+    # -- The vote ----------------------------------------------------------------------------------
 
     def new_authorities(self) -> tuple[NewAuthority, ...]:
         """Those of the genesis, but for the one whose place the fifth node takes."""
@@ -320,7 +320,7 @@ class Revival:
         told = f"{REGION} is incarnation {born.number} from block {born.height + 1} on"
         self.tell(told)
 
-    # After
+    # -- After -------------------------------------------------------------------------------------
 
     def await_agreement(self, blocks: int = 3) -> int:
         """Until all nodes have new blocks of the present incarnation and agree; the height."""

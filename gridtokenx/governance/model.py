@@ -48,7 +48,7 @@ class GovernanceParameters:
     max_active: Annotated[int, Limit(1, 100)] = 5
 
 
-# What may be proposed
+# -- What may be proposed --------------------------------------------------------------------------
 
 
 @wire(181)
@@ -195,7 +195,7 @@ Content = (
 )
 
 
-# Commands
+# -- Commands --------------------------------------------------------------------------------------
 
 
 @wire(189)
@@ -244,7 +244,7 @@ class CancelProposal:
 GovernanceCommand = Propose | Vote | ApproveAsAuthority | CancelProposal
 
 
-# State
+# -- State -----------------------------------------------------------------------------------------
 
 
 class ProposalStatus(StrEnum):
@@ -332,7 +332,7 @@ class ProposalReference:
     number: int
 
 
-# Effects and events
+# -- Effects and events ----------------------------------------------------------------------------
 
 
 @wire(199)
@@ -455,7 +455,7 @@ VOTED = Table(b"vw", VotedShares)  # key: number u64, validator
 ENDED = Table(b"ve", ProposalReference)  # key: number u64; of what ballots are still kept
 
 
-# What the rules must be told by their caller
+# -- What the rules must be told by their caller ---------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ class Change:
     new: str
 
 
-# Questions
+# -- Questions -------------------------------------------------------------------------------------
 
 
 def parameters(state: Reader) -> GovernanceParameters:
@@ -156,7 +156,7 @@ def preview(content: Content, around: Surroundings) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-# Commands
+# -- Commands --------------------------------------------------------------------------------------
 
 
 def propose(
@@ -281,7 +281,7 @@ def cancel_proposal(
     return _conclude(state, entry, ProposalStatus.CANCELLED, None, 0)[1]
 
 
-# What every block does
+# -- What every block does -------------------------------------------------------------------------
 
 
 def begin_block(
@@ -347,7 +347,7 @@ def fail(state: Overlay, number: int, reason: str) -> Events:
     return [ProposalFailed(number, reason)]
 
 
-# Steps
+# -- Steps -----------------------------------------------------------------------------------------
 
 
 def _end_vote(

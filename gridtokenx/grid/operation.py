@@ -31,7 +31,7 @@ from gridtokenx.primitives.places import territory_of
 from gridtokenx.primitives.quantities import BPS, slot_at
 from gridtokenx.primitives.state import Overlay, Reader
 
-# Questions
+# -- Questions -------------------------------------------------------------------------------------
 
 
 def is_stale(status: GridStatus, now_ms: int, limits: GridLimits) -> bool:
@@ -113,7 +113,7 @@ def check_operating(state: Reader, territory: str, now_ms: int, limits: GridLimi
         raise Rejected(ErrorCode.GRID_EMERGENCY, reason)
 
 
-# Commands
+# -- Commands --------------------------------------------------------------------------------------
 
 
 def publish_status(

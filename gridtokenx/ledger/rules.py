@@ -139,7 +139,7 @@ def _shortfall(address: bytes, old: Account, new: Account) -> str:
     return f"{who} needs {old.bond_uthb - new.bond_uthb} uTHB of bond, has {old.bond_uthb}"
 
 
-# Who may receive, and who may send
+# -- Who may receive, and who may send -------------------------------------------------------------
 
 
 def check_has_key(address: bytes) -> None:
@@ -205,7 +205,7 @@ def check_keeps_minimum(
         raise Rejected(ErrorCode.BELOW_MINIMUM, detail)
 
 
-# Transactions and fees
+# -- Transactions and fees -------------------------------------------------------------------------
 
 
 def check_nonce(state: Reader, address: bytes, nonce: int) -> None:
@@ -241,7 +241,7 @@ def pay_fee(state: Overlay, payer: bytes, collector: bytes, amount_ugtx: int) ->
         move(state, Asset.GTX, payer, collector, amount_ugtx)
 
 
-# Moving
+# -- Moving ----------------------------------------------------------------------------------------
 
 
 def move(state: Overlay, asset: Asset, sender: bytes, to: bytes, amount: int) -> None:
@@ -283,7 +283,7 @@ def release_bond(state: Overlay, address: bytes, amount_uthb: int) -> None:
     adjust(state, address, thb_uthb=amount_uthb, bond_uthb=-amount_uthb)
 
 
-# Creating and destroying
+# -- Creating and destroying -----------------------------------------------------------------------
 
 
 def mint_energy(
@@ -353,7 +353,7 @@ def _change_supply(
     SUPPLY.put(state, b"", Supply(*totals, old.certificates))
 
 
-# Crossing to and from other chains
+# -- Crossing to and from other chains -------------------------------------------------------------
 
 
 def crossings(state: Reader) -> Crossings:
@@ -434,7 +434,7 @@ def _cross(state: Overlay, **amounts: int) -> None:
     CROSSINGS.put(state, b"", new)
 
 
-# Commands
+# -- Commands --------------------------------------------------------------------------------------
 
 
 def transfer(state: Overlay, command: Transfer, *, sender: bytes) -> list[LedgerEvent]:

@@ -188,7 +188,7 @@ class Gossip:
             with house.round("gossip_heartbeat"):
                 self._apply(Heartbeat())
 
-    # Effects
+    # -- Effects -----------------------------------------------------------------------------------
 
     def _apply(self, event: Event) -> None:
         now_ms = int(trio.current_time() * 1_000)

@@ -51,7 +51,7 @@ _PLACE = re.compile(PLACE)
 EXEMPT_BELOW_W = 1_000_000
 
 
-# Genesis
+# -- Genesis ---------------------------------------------------------------------------------------
 
 
 def add_organisation(state: Overlay, organisation: Organisation) -> None:
@@ -90,7 +90,7 @@ def add_territory(state: Overlay, territory: Territory) -> None:
     TERRITORIES.put(state, prefix.encode(), territory)
 
 
-# Governance
+# -- Governance ------------------------------------------------------------------------------------
 
 
 def check_rotation(state: Reader, name: str, new_operator: bytes) -> Organisation:
@@ -127,7 +127,7 @@ def rotate_operator(state: Overlay, name: str, new_operator: bytes) -> list[Regi
     return [OperatorRotated(name, new_operator)]
 
 
-# Questions
+# -- Questions -------------------------------------------------------------------------------------
 
 
 def organisation(state: Reader, name: str) -> Organisation:
@@ -314,7 +314,7 @@ def check_known(state: Reader, account: bytes) -> None:
         participant(state, account)
 
 
-# Commands
+# -- Commands --------------------------------------------------------------------------------------
 
 
 def register_participant(
@@ -407,7 +407,7 @@ def renew_licence(
     return [LicenceRenewed(command.account, command.licence_class, command.licence_expiry_ms)]
 
 
-# Checks
+# -- Checks ----------------------------------------------------------------------------------------
 
 
 def check_distributor(state: Reader, prefix: str, sender: bytes) -> Organisation:

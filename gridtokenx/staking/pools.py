@@ -35,7 +35,7 @@ MAX_DELEGATIONS = 32  # Validators that one account may bond to; bounds what a b
 _DEFAULT = StakingParameters()
 _NOTHING = Delegation(0)
 
-# Questions
+# -- Questions -------------------------------------------------------------------------------------
 
 
 def parameters(state: Reader) -> StakingParameters:
@@ -122,7 +122,7 @@ def ranked(state: Reader, limit: int, least_ugtx: int | None = None) -> list[Val
     return found
 
 
-# Changes
+# -- Changes ---------------------------------------------------------------------------------------
 
 
 def store(state: Overlay, entry: Validator) -> None:

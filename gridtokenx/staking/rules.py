@@ -56,7 +56,7 @@ from gridtokenx.staking.weights import elect, step_towards
 
 MAX_COMMISSION_RISE_BPS = 100  # In one update, so that delegators can leave before it hurts.
 
-# Commands
+# -- Commands --------------------------------------------------------------------------------------
 
 
 def create_validator(
@@ -210,7 +210,7 @@ def unjail(state: Overlay, *, sender: bytes, height: int) -> list[StakingEvent]:
     return [ValidatorReleased(sender)]
 
 
-# What every block does
+# -- What every block does -------------------------------------------------------------------------
 
 
 def begin_block(
@@ -306,7 +306,7 @@ def elected_by(state: Reader, numbers: StakingParameters) -> list[Member]:
     )
 
 
-# Steps
+# -- Steps -----------------------------------------------------------------------------------------
 
 
 def _check_open(entry: Validator) -> None:

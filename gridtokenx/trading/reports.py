@@ -65,7 +65,7 @@ def report_key(territory: str, day: int) -> bytes:
     return territory.encode() + u64(day)
 
 
-# Gathering
+# -- Gathering -------------------------------------------------------------------------------------
 
 
 def add_trade(state: Overlay, trade: TradeSettled) -> None:
@@ -142,7 +142,7 @@ def add_redemption(
     REPORT_TOTALS.put(state, prefix, after)
 
 
-# Reading and closing
+# -- Reading and closing ---------------------------------------------------------------------------
 
 
 def open_report(state: Reader, territory: str, distributor: str, day: int) -> SettlementReport:

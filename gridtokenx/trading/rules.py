@@ -70,7 +70,7 @@ def due_slot(state: Reader) -> int:
     return -1 if clock is None else clock.due_slot
 
 
-# Commands
+# -- Commands --------------------------------------------------------------------------------------
 
 
 def place_order(
@@ -333,7 +333,7 @@ def _overlapping(command: PlaceOrder, lines: tuple[OpenOrder, ...]) -> OpenOrder
     return None
 
 
-# Block start
+# -- Block start -----------------------------------------------------------------------------------
 
 
 def begin_block(

@@ -262,7 +262,7 @@ class Captured:
         command = TransferAbroad(NATIONAL, to, Asset.GTX, ugtx)
         return sign_transaction(DEV, self.spec.chain_id, nonce, command)
 
-    # As a peer
+    # -- As a peer ---------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
         async with open_network(HostSettings(seed=hashlib.sha256(b"c").digest(), listen=())) as net:

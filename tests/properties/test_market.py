@@ -160,7 +160,7 @@ class Walk:
         self.state = outer
         self.record(events)
 
-    # Steps
+    # -- Steps -------------------------------------------------------------------------------------
 
     def begin_block(self) -> list:
         self.height += 1
@@ -502,7 +502,7 @@ class Walk:
                 values[key] = value
         self.state = Overlay(MemoryReader(values))
 
-    # Laws
+    # -- Laws --------------------------------------------------------------------------------------
 
     def record(self, events: list) -> None:
         for event in events:

@@ -105,7 +105,7 @@ class MemoryNode:
         self.statuses = {}
         self.database.close()
 
-    # NodeHandle
+    # -- NodeHandle --------------------------------------------------------------------------------
 
     def chains(self) -> Mapping[str, ChainStatus]:
         return self.statuses
@@ -138,7 +138,7 @@ class MemoryNode:
     def pending_nonce(self, chain: str, address: bytes) -> int:
         return self.executors[chain].pending.next_nonce(address)
 
-    # The test's hands
+    # -- The test's hands --------------------------------------------------------------------------
 
     def admit(self, chain: str, raw: bytes) -> Rejected | None:
         try:

@@ -370,16 +370,23 @@ def test_nothing_of_a_developers_machine_is_left_behind() -> None:
 
 
 def test_banners_have_one_form() -> None:
-    """`# -- Title ---`, from where the code begins to column 100."""
+    """`# -- Title ---`, from where the code begins to column 100; no title stands without."""
     drawn = re.compile(r"^ *# *(?:[-=~*#_]{2,}|.*\S +[-=~*#_]{5,}$)")
+    bare = re.compile(r"^ *# [A-Z][\w'’,:;()/ -]{1,60}$")  # A sentence ends with a full stop.
     form = re.compile(r"^ *# -- \S.*\S -+$")
-    found = [
-        f"{path.relative_to(ROOT)}:{number}"
-        for path in committed()
-        if path.suffix == ".py" and path.is_file()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if drawn.match(line) and (not form.match(line) or len(line) != 100)
-    ]
+    found = []
+    for path in committed():
+        if path.suffix != ".py" or not path.is_file():
+            continue
+        lines = ["", *path.read_text(encoding="utf-8").splitlines(), ""]
+        for number, (before, line, after) in enumerate(
+            zip(lines, lines[1:], lines[2:], strict=False), 1
+        ):
+            is_title = drawn.match(line) or (
+                bare.match(line) and not before.strip() and not after.strip()
+            )
+            if is_title and (not form.match(line) or len(line) != 100):
+                found.append(f"{path.relative_to(ROOT)}:{number}")
     assert found == []
 
 

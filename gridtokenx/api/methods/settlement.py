@@ -153,7 +153,7 @@ class ReadingsParameters(access.Signed, _OwnerParameters):
     """Whose readings, and who asks."""
 
 
-# Quotes
+# -- Quotes ----------------------------------------------------------------------------------------
 
 
 def quote(context: Context, asked: QuoteParameters) -> QuotedOrder:
@@ -300,7 +300,7 @@ def _tell_charges(one: Charges) -> QuotedCharges:
     )
 
 
-# Readings
+# -- Readings --------------------------------------------------------------------------------------
 
 
 def get_meter_readings(context: Context, asked: ReadingsParameters) -> ReadingPage:
@@ -356,7 +356,7 @@ def _tell_registers(status: ChainStatus, meter: Meter) -> MeterRegisters:
     )
 
 
-# Carbon
+# -- Carbon ----------------------------------------------------------------------------------------
 
 
 def get_carbon(context: Context, asked: CarbonParameters) -> Carbon:
@@ -402,7 +402,7 @@ def _tell_certificate(status: ChainStatus, one: RetirementCertificate) -> Certif
     )
 
 
-# Reports
+# -- Reports ---------------------------------------------------------------------------------------
 
 
 def get_reports(context: Context, asked: ReportsParameters) -> DayReports:

@@ -270,7 +270,7 @@ def _way(boundary: Boundary) -> str:
     return f"{'x' if boundary.is_export else 'm'}:{boundary.node}"
 
 
-# Step by step, for a person
+# -- Step by step, for a person --------------------------------------------------------------------
 
 
 def _steps(story: OrderStory) -> Iterator[str]:

@@ -163,7 +163,7 @@ class Parameters:
     scores: ScoreParameters = ScoreParameters()
 
 
-# Events
+# -- Events ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ Event = (
 )
 
 
-# Effects
+# -- Effects ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

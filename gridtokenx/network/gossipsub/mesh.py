@@ -31,7 +31,7 @@ class Meshes:
         self._mesh: dict[str, dict[Peer, int]] = {}  # -> when it joined, ms
         self._backoff: dict[tuple[str, Peer], int] = {}  # -> until, ms
 
-    # What is
+    # -- What is -----------------------------------------------------------------------------------
 
     def members(self, topic: str) -> dict[Peer, int] | None:
         """The topic's mesh with when each joined, None where we are not subscribed."""
@@ -65,7 +65,7 @@ class Meshes:
         largest = max((len(mesh) for mesh in self._mesh.values()), default=0)
         return {"mesh": largest, "backoff": len(self._backoff)}
 
-    # Peers come and go
+    # -- Peers come and go -------------------------------------------------------------------------
 
     def join(self, topic: str, now_ms: int) -> list[Peer]:
         """Begin a mesh, with the fanout's peers first; return its members."""
@@ -116,7 +116,7 @@ class Meshes:
             self.drop(topic, peer, now_ms)
         return taken
 
-    # Back-off
+    # -- Back-off ----------------------------------------------------------------------------------
 
     def back_off(self, topic: str, peer: Peer, seconds: int, now_ms: int) -> None:
         """Keep the longer of the old and the new back-off; the table drops its oldest entry."""
@@ -138,7 +138,7 @@ class Meshes:
             if now_ms - fanout.published_ms > self._parameters.fanout_ms:
                 del self.fanout[topic]
 
-    # Choice
+    # -- Choice ------------------------------------------------------------------------------------
 
     def sample(self, peers: Iterable[Peer], count: int) -> list[Peer]:
         pool = list(peers)

@@ -90,7 +90,7 @@ class Router:
         self._now = 0
         self._out: list[Effect] = []
 
-    # What the shell may read
+    # -- What the shell may read -------------------------------------------------------------------
 
     def mesh(self, topic: str) -> tuple[Peer, ...]:
         """Peers in the topic's mesh, sorted; direct peers stand outside it."""
@@ -165,7 +165,7 @@ class Router:
             case SetDirectPeers(peers):
                 self._set_direct(peers)
 
-    # Peers and topics
+    # -- Peers and topics --------------------------------------------------------------------------
 
     def _add_peer(self, added: PeerAdded) -> None:
         peer = added.peer
@@ -222,7 +222,7 @@ class Router:
                 self._meshes.back_off(topic, peer, backoff_s, self._now)
             self._send_rpc(peer, rpc)
 
-    # Received RPCs
+    # -- Received RPCs -----------------------------------------------------------------------------
 
     def _receive(self, peer: Peer, payload: bytes) -> None:
         state = self._peers.get(peer)
@@ -363,7 +363,7 @@ class Router:
             self._out.append(Withdraw(peer, message_id))
         state.idontwant_received += len(ids)
 
-    # Messages
+    # -- Messages ----------------------------------------------------------------------------------
 
     def _is_known(self, message_id: bytes) -> bool:
         is_seen = self._seen.get(message_id, -1) >= self._now
@@ -519,7 +519,7 @@ class Router:
         for peer in receivers:
             self._out.append(Send(peer, frame, priority, message_id))
 
-    # Heartbeat
+    # -- Heartbeat ---------------------------------------------------------------------------------
 
     def _heartbeat(self) -> None:
         self._heartbeats += 1
@@ -592,7 +592,7 @@ class Router:
             control.setdefault(peer, Rpc()).ihave.append((topic, offer))
             self.counters["ihave_sent"] += 1
 
-    # Answers and blame
+    # -- Answers and blame -------------------------------------------------------------------------
 
     def _send_rpc(self, peer: Peer, rpc: Rpc) -> None:
         if peer in self._peers:

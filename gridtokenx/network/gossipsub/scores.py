@@ -93,7 +93,7 @@ class Scores:
     def __len__(self) -> int:
         return len(self._deeds) + len(self._retained)
 
-    # Peers
+    # -- Peers -------------------------------------------------------------------------------------
 
     def add_peer(self, peer: Peer, ip: str) -> None:
         """Begin, or go on where the peer left; again when its address has changed."""
@@ -133,7 +133,7 @@ class Scores:
                 del self._groups[deeds.group]
         deeds.group = ""
 
-    # Deeds
+    # -- Deeds -------------------------------------------------------------------------------------
 
     def graft(self, topic: str, peer: Peer, now_ms: int) -> None:
         """The peer has joined our mesh."""
@@ -211,7 +211,7 @@ class Scores:
         value *= factor
         return value if value >= self.parameters.decay_to_zero else 0.0
 
-    # Scores
+    # -- Scores ------------------------------------------------------------------------------------
 
     def score(self, peer: Peer) -> float:
         """The score of a peer, 0 where nothing is known of it."""

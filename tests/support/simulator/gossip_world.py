@@ -149,7 +149,7 @@ class GossipWorld:
         self.links = self._dial()
         self._start()
 
-    # Making it
+    # -- Making it ---------------------------------------------------------------------------------
 
     def _router(self, n: int) -> Router:
         key = hashlib.sha256(b"key" + self.ids[n]).digest()
@@ -221,7 +221,7 @@ class GossipWorld:
                 self.push(delay_us, a, PeerAdded(self.ids[b], PROTOCOL_V12))
                 self.push(delay_us, b, PeerAdded(self.ids[a], PROTOCOL_V12))
 
-    # Running it
+    # -- Running it --------------------------------------------------------------------------------
 
     def push(self, delay_us: int, node: int, event: Event | None) -> None:
         """Schedule an event of a node; None is its uplink having sent a frame."""

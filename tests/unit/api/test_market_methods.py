@@ -310,7 +310,7 @@ def registers_in(document: Any) -> set[str | None]:
     return own | {found for one in document.values() for found in registers_in(one)}
 
 
-# A meter's life
+# -- A meter's life --------------------------------------------------------------------------------
 
 
 NEW = SigningKey(sha256(b"another device"))

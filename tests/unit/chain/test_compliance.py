@@ -62,7 +62,7 @@ def offer(world: MarketWorld, seller, buyer, slot: int, wh: int = 2_000) -> None
     world.send(buyer.key, world.order(buyer, Side.BUY, wh, 4_500, slot))
 
 
-# Grid
+# -- Grid ------------------------------------------------------------------------------------------
 
 
 def test_published_headroom_bounds_what_all_clearings_of_a_slot_sell(world) -> None:
@@ -137,7 +137,7 @@ def test_what_came_in_before_a_halt_is_cleared_after_it(world) -> None:
     assert len(world.newest(TradeMatched)) == 1
 
 
-# Participants
+# -- Participants ----------------------------------------------------------------------------------
 
 
 def test_a_suspended_participant_loses_its_orders_not_its_money(world) -> None:
@@ -175,7 +175,7 @@ def test_a_licence_is_renewed_by_the_distributor(world) -> None:
     assert world.block() == []
 
 
-# Redemption
+# -- Redemption ------------------------------------------------------------------------------------
 
 
 def unused_energy(world: MarketWorld, house, wh: int = 1_000) -> None:
@@ -227,7 +227,7 @@ def test_the_month_ends_with_redemption_as_far_as_the_utility_can_pay() -> None:
     world.check_conservation()
 
 
-# Reports
+# -- Reports ---------------------------------------------------------------------------------------
 
 
 def test_a_days_report_adds_up_and_is_closed_once(world) -> None:

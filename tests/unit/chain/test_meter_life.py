@@ -97,7 +97,7 @@ def trade(world: MarketWorld, slot: int, wh: int = 1_000) -> None:
     assert len(world.newest(TradeMatched)) == 1
 
 
-# An exchange of the device
+# -- An exchange of the device ---------------------------------------------------------------------
 
 
 def test_an_exchange_in_the_middle_of_a_sold_slot_costs_nobody_anything(world) -> None:
@@ -150,7 +150,7 @@ def test_who_may_not_exchange_and_what_old_registers_may_not_say(world) -> None:
     do(world, MEA, good)
 
 
-# The end of a metering point
+# -- The end of a metering point -------------------------------------------------------------------
 
 
 def test_a_retired_meter_mints_its_rest_and_ends(world) -> None:
@@ -196,7 +196,7 @@ def test_what_a_retired_meter_had_sold_is_not_delivered(world) -> None:
     world.check_conservation()
 
 
-# A meter is suspended
+# -- A meter is suspended --------------------------------------------------------------------------
 
 
 def test_a_suspended_meter_mints_nothing_and_trades_nothing(world) -> None:
@@ -235,7 +235,7 @@ def test_a_tampered_device_is_exchanged_while_its_meter_is_suspended(world) -> N
     assert world.account(world.solar).energy_wh == 1_002
 
 
-# A participant is suspended
+# -- A participant is suspended --------------------------------------------------------------------
 
 
 def test_a_suspended_participants_meters_mint_nothing_of_that_time(world) -> None:
@@ -292,7 +292,7 @@ def test_consumption_assumed_before_a_restart_is_not_set_against_readings_after_
     assert IMPORTS.get(world.values, buyer.meter.public_key) is None
 
 
-# Redemption
+# -- Redemption ------------------------------------------------------------------------------------
 
 
 def test_a_suspended_participant_redeems_nothing_until_it_is_back(world) -> None:
@@ -361,7 +361,7 @@ def test_a_licence_that_ends_earlier_takes_the_orders_beyond_with_it(world) -> N
     assert world.newest(OrderClosed) == []
 
 
-# Nameplates
+# -- Nameplates ------------------------------------------------------------------------------------
 
 
 def plant(world: MarketWorld, export_w: int, location: str = "BKK-01-SUB009") -> RegisterMeter:
@@ -415,7 +415,7 @@ def test_a_terawatt_is_not_even_a_transaction(world) -> None:
     assert caught.value.code is ErrorCode.OUT_OF_RANGE
 
 
-# Deposits
+# -- Deposits --------------------------------------------------------------------------------------
 
 
 def test_deposits_of_a_day_end_at_their_limit() -> None:

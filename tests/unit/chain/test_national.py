@@ -353,7 +353,7 @@ def test_evidence_on_the_national_chain_costs_stake(chains: Chains) -> None:
     chains.check()
 
 
-# Keys of organisations
+# -- Keys of organisations -------------------------------------------------------------------------
 
 
 def operators(chains: Chains, name: str) -> set[bytes]:

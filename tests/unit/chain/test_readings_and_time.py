@@ -65,7 +65,7 @@ def trade(world: MarketWorld, slot: int, wh: int = 1_000) -> None:
     world.block()
 
 
-# A halt is nobody's fault
+# -- A halt is nobody's fault ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_block_a_minute_late_still_clears_the_gate(standing) -> None:
     assert standing.events(GatesMissed) == []
 
 
-# Readings that tell the truth about time
+# -- Readings that tell the truth about time -------------------------------------------------------
 
 
 def test_a_delta_over_several_slots_serves_no_sale(world) -> None:
@@ -252,7 +252,7 @@ def test_what_was_assumed_is_not_burned_again_by_the_reading_that_comes_late(wor
     assert world.account(world.buyer).energy_wh == 0
 
 
-# Inputs are bounded where they enter
+# -- Inputs are bounded where they enter -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_what_a_meter_has_open_and_sold_stays_within_its_nameplate(world) -> Non
     assert codes(world.block()) == [ErrorCode.SLOT_CAP]
 
 
-# What was agreed stays
+# -- What was agreed stays -------------------------------------------------------------------------
 
 
 def test_a_shorter_deadline_does_not_punish_what_was_agreed_before_it(world) -> None:

@@ -379,7 +379,7 @@ def test_an_operators_key_is_changed_by_vote(network: Network) -> None:
     assert "already_registered" in refused.stderr
 
 
-# Meters, on a region
+# -- Meters, on a region ---------------------------------------------------------------------------
 
 
 METER = SELLER_METER.public_key.hex()

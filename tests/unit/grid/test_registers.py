@@ -161,7 +161,7 @@ def test_the_end_is_bounded_as_a_reading(state: Overlay) -> None:
     assert minted_wh(state) == 400
 
 
-# Gaps
+# -- Gaps ------------------------------------------------------------------------------------------
 
 
 GAP = replace(POINT, first_slot=SLOT + 50, restart_slot=SLOT + 50)

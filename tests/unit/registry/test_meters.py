@@ -87,7 +87,7 @@ def register(state: Overlay, rating_va: int | None = None, **changes) -> Meter:
     return rules.meter(state, command.meter_id)
 
 
-# Another device
+# -- Another device --------------------------------------------------------------------------------
 
 
 def test_a_new_device_signs_and_the_old_one_never_again(plant: Overlay) -> None:
@@ -134,7 +134,7 @@ def test_a_meter_that_does_not_count_goes_on_from_the_new_devices_registers(plan
     assert (entry.import_wh_cum, entry.export_wh_cum) == (3, 4)
 
 
-# The end
+# -- The end ---------------------------------------------------------------------------------------
 
 
 def test_a_retired_meter_leaves_its_owners_sum_and_is_dead(plant: Overlay) -> None:
@@ -156,7 +156,7 @@ def test_a_retired_meter_leaves_its_owners_sum_and_is_dead(plant: Overlay) -> No
     refused(ErrorCode.ALREADY_REGISTERED, register, plant)
 
 
-# Suspension
+# -- Suspension ------------------------------------------------------------------------------------
 
 
 def test_a_suspended_meter_counts_again_from_registers_that_are_given(plant: Overlay) -> None:
@@ -203,7 +203,7 @@ def test_a_participants_suspension_stops_its_meters_and_leaves_a_mark(plant: Ove
     assert rules.counts(plant, rules.meter(plant, PLANT))
 
 
-# Nameplates
+# -- Nameplates ------------------------------------------------------------------------------------
 
 
 def test_a_large_plant_waits_for_the_regulator(state: Overlay) -> None:
@@ -264,7 +264,7 @@ def spelled(**changes) -> bytes:
     return encode(replace(REGISTRATION, **changes))
 
 
-# Which meter
+# -- Which meter -----------------------------------------------------------------------------------
 
 
 def test_the_only_meter_that_can_serve_an_order_is_taken(plant: Overlay) -> None:

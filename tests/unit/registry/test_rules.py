@@ -196,7 +196,7 @@ def test_locations_are_served_or_refused(state: Overlay) -> None:
     assert "BKK, PTH" in detail
 
 
-# Licence classes
+# -- Licence classes -------------------------------------------------------------------------------
 
 
 def test_a_retail_licence_is_for_no_plant(state: Overlay) -> None:
@@ -217,7 +217,7 @@ def test_a_licence_follows_the_plants_that_are_there(state: Overlay) -> None:
     renew(RenewLicence(ANNA, LicenceClass.RETAIL, NOW_MS + 5))
 
 
-# Operators
+# -- Operators -------------------------------------------------------------------------------------
 
 
 def test_an_operators_key_is_changed_everywhere_or_nowhere(state: Overlay) -> None:

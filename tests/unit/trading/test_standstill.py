@@ -122,7 +122,7 @@ def test_every_day_of_a_standstill_is_reported_a_few_in_a_block(market) -> None:
     assert len(days) >= 10
 
 
-# Which slots count
+# -- Which slots count -----------------------------------------------------------------------------
 
 
 def test_only_slots_with_blocks_count_towards_a_deadline() -> None:

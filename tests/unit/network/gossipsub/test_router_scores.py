@@ -47,7 +47,7 @@ def misdeeds(effects: list) -> list[str]:
     return [one.reason for one in of(Misbehaved, effects)]
 
 
-# Thresholds
+# -- Thresholds ------------------------------------------------------------------------------------
 
 
 def test_a_peer_below_zero_is_pruned_and_neither_grafted_nor_let_in() -> None:
@@ -137,7 +137,7 @@ def test_a_bad_score_is_there_again_when_the_peer_is() -> None:
     assert made.rpc(PEERS[0], PEERS[0].message()) == []
 
 
-# Mesh
+# -- Mesh ------------------------------------------------------------------------------------------
 
 
 def test_an_overfull_mesh_keeps_the_best_and_enough_of_those_we_dialled() -> None:
@@ -206,7 +206,7 @@ def test_a_mesh_that_delivers_is_left_as_it_is() -> None:
     assert grafts(made.beat(2)) == []
 
 
-# What is counted
+# -- What is counted -------------------------------------------------------------------------------
 
 
 def test_first_deliveries_are_credited_to_the_first_and_only_when_accepted() -> None:
@@ -329,7 +329,7 @@ def test_useless_messages_cost_softly_and_only_who_brought_them_first() -> None:
     assert score(made, 1) < SCORES.graylist_threshold
 
 
-# Token buckets
+# -- Token buckets ---------------------------------------------------------------------------------
 
 
 def test_a_flood_is_dropped_undecoded_and_costs_a_point_a_heartbeat() -> None:
